@@ -1,0 +1,151 @@
+// Package password makes candidates: passwords under a policy, and key pairs.
+// Every character is drawn without bias from crypto/rand.
+package password
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// Bounds of a policy. 256 is what every target that we know takes or refuses
+// cleanly; below 8 a password is no secret.
+const (
+	MinLength     = 8
+	MaxLength     = 256
+	DefaultLength = 32
+	// DefaultSymbols leaves out quotes, backslash, backtick, dollar, space and
+	// percent: they are allowed by a policy that names them, but break the
+	// configuration files of too many programs that use the password.
+	DefaultSymbols = "!#*+,-./:;=?@^_~"
+
+	maxPolicyText = 256
+)
+
+const (
+	lower = "abcdefghijklmnopqrstuvwxyz"
+	upper = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	digit = "0123456789"
+)
+
+// ErrPolicy says that no password can satisfy a policy, or that the policy is
+// too large to be one.
+var ErrPolicy = errors.New("password policy")
+
+// class is one set of characters and how many must come from it.
+type class struct {
+	name    string
+	letters []rune
+	min     int
+}
+
+// Check says whether Generate can serve the policy.
+func Check(p *trustv1.PasswordPolicy) error {
+	_, _, err := plan(p)
+	return err
+}
+
+// Generate makes a password of exactly the policy's length (DefaultLength when
+// it is zero) with at least the asked number of each class. A nil policy asks for
+// one lower, one upper case letter and one digit.
+func Generate(p *trustv1.PasswordPolicy) ([]byte, error) {
+	classes, length, err := plan(p)
+	if err != nil {
+		return nil, err
+	}
+	var all []rune
+	out := make([]rune, 0, length)
+	for _, c := range classes {
+		all = append(all, c.letters...)
+		for range c.min {
+			out = append(out, c.letters[index(len(c.letters))])
+		}
+	}
+	for len(out) < length {
+		out = append(out, all[index(len(all))])
+	}
+	// The required characters stand first until here: shuffle (Fisher-Yates).
+	for i := len(out) - 1; i > 0; i-- {
+		j := index(i + 1)
+		out[i], out[j] = out[j], out[i]
+	}
+	pw := make([]byte, 0, length*utf8.UTFMax)
+	for _, r := range out {
+		pw = utf8.AppendRune(pw, r)
+	}
+	clear(out)
+	return pw, nil
+}
+
+func plan(p *trustv1.PasswordPolicy) ([]class, int, error) {
+	if p == nil {
+		p = &trustv1.PasswordPolicy{MinLower: 1, MinUpper: 1, MinDigit: 1}
+	}
+	if len(p.Symbols) > maxPolicyText || len(p.Exclude) > maxPolicyText {
+		return nil, 0, fmt.Errorf("%w: symbols and exclude hold at most %d bytes each", ErrPolicy, maxPolicyText)
+	}
+	if !utf8.ValidString(p.Symbols) || !utf8.ValidString(p.Exclude) {
+		return nil, 0, fmt.Errorf("%w: symbols and exclude must be UTF-8 text", ErrPolicy)
+	}
+	length := int(p.Length)
+	if length == 0 {
+		length = DefaultLength
+	}
+	if length < MinLength || length > MaxLength {
+		return nil, 0, fmt.Errorf("%w: length %d, it must lie between %d and %d", ErrPolicy, p.Length, MinLength, MaxLength)
+	}
+	symbols := p.Symbols
+	if symbols == "" && p.MinSymbol > 0 {
+		symbols = DefaultSymbols
+	}
+	var classes []class
+	var need uint64
+	seen := map[rune]bool{}
+	for _, c := range []struct {
+		name, letters string
+		min           uint32
+	}{{"lower", lower, p.MinLower}, {"upper", upper, p.MinUpper}, {"digit", digit, p.MinDigit}, {"symbol", symbols, p.MinSymbol}} {
+		need += uint64(c.min)
+		var letters []rune
+		for _, r := range c.letters {
+			// NUL, newline and other control characters end a password early
+			// on most targets.
+			if r < 0x20 || r == 0x7f || seen[r] || strings.ContainsRune(p.Exclude, r) {
+				continue
+			}
+			seen[r] = true
+			letters = append(letters, r)
+		}
+		if len(letters) == 0 {
+			if c.min > 0 {
+				return nil, 0, fmt.Errorf("%w: %d %s characters are asked for and all are excluded", ErrPolicy, c.min, c.name)
+			}
+			continue
+		}
+		classes = append(classes, class{c.name, letters, int(min(c.min, MaxLength+1))})
+	}
+	if need > uint64(length) {
+		return nil, 0, fmt.Errorf("%w: %d characters are asked for by class, the length is %d", ErrPolicy, need, length)
+	}
+	if len(seen) < 10 {
+		return nil, 0, fmt.Errorf("%w: only %d different characters are left, at least 10 are needed", ErrPolicy, len(seen))
+	}
+	return classes, length, nil
+}
+
+// index draws from [0, n) without bias: bytes above the largest multiple of n
+// are thrown away. n is at most 4 * maxPolicyText, so two bytes do.
+func index(n int) int {
+	limit := (1 << 16) / n * n
+	var b [2]byte
+	for {
+		_, _ = rand.Read(b[:]) // never fails (crypto/rand, Go 1.24)
+		if v := int(b[0])<<8 | int(b[1]); v < limit {
+			return v % n
+		}
+	}
+}
