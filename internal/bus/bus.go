@@ -1,0 +1,60 @@
+// Package bus carries hints between the parts of the server: "this agent has a
+// command waiting", "this run moved on". A hint is never the truth: the store
+// is, and whoever misses one finds out there. So a bus may drop, and everything
+// here is bounded.
+//
+// The in-process bus of New serves one node. A bus over NATS has the same
+// interface and passes the same suite (bustest).
+package bus
+
+import "strconv"
+
+// Bus carries payloads from publishers to the subscribers of a topic.
+//
+// Publish never blocks and never fails: a subscriber that does not keep up
+// loses the oldest of what waits for it and is told so. The payload is shared
+// by all subscribers; nobody may change it afterwards.
+//
+// Payloads of one publisher on one topic arrive in order.
+type Bus interface {
+	Publish(topic string, payload []byte)
+	Subscribe(topic string) Subscription
+}
+
+// Subscription receives the payloads published to its topic after it was made.
+type Subscription interface {
+	// C gives the payloads. It is closed by Close, after what was waiting.
+	C() <-chan []byte
+	// Overflowed reports whether payloads were dropped since it was last
+	// asked. The subscriber then looks in the store again.
+	Overflowed() bool
+	// Close ends the subscription. It may be called more than once.
+	Close()
+}
+
+// Work wakes the scheduler: a run or a rotation was written and may be due.
+// The payload is empty.
+const Work = "work"
+
+// Agent is the topic of one agent's channel. The payload is an encoded
+// channelv1.ToAgent to be sent as it is, or empty: look in the outbox.
+func Agent(org int64, agent [16]byte) string {
+	return "agent." + strconv.FormatInt(org, 10) + "." + string(hex(agent))
+}
+
+// Push is the topic of what an organisation's clients watch. The payload is an
+// encoded clientv1.WatchResponse.
+func Push(org int64) string { return "push." + strconv.FormatInt(org, 10) }
+
+// Log is the topic of an organisation's log. The payload is an encoded
+// channelv1.LogHead, or empty: look in the store.
+func Log(org int64) string { return "log." + strconv.FormatInt(org, 10) }
+
+func hex(id [16]byte) []byte {
+	const digits = "0123456789abcdef"
+	out := make([]byte, 0, 32)
+	for _, b := range id {
+		out = append(out, digits[b>>4], digits[b&15])
+	}
+	return out
+}
