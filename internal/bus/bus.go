@@ -7,7 +7,10 @@
 // interface and passes the same suite (bustest).
 package bus
 
-import "strconv"
+import (
+	"encoding/hex"
+	"strconv"
+)
 
 // Bus carries payloads from publishers to the subscribers of a topic.
 //
@@ -39,7 +42,7 @@ const Work = "work"
 // Agent is the topic of one agent's channel. The payload is an encoded
 // channelv1.ToAgent to be sent as it is, or empty: look in the outbox.
 func Agent(org int64, agent [16]byte) string {
-	return "agent." + strconv.FormatInt(org, 10) + "." + string(hex(agent))
+	return "agent." + strconv.FormatInt(org, 10) + "." + hex.EncodeToString(agent[:])
 }
 
 // Push is the topic of what an organisation's clients watch. The payload is an
@@ -49,12 +52,3 @@ func Push(org int64) string { return "push." + strconv.FormatInt(org, 10) }
 // Log is the topic of an organisation's log. The payload is an encoded
 // channelv1.LogHead, or empty: look in the store.
 func Log(org int64) string { return "log." + strconv.FormatInt(org, 10) }
-
-func hex(id [16]byte) []byte {
-	const digits = "0123456789abcdef"
-	out := make([]byte, 0, 32)
-	for _, b := range id {
-		out = append(out, digits[b>>4], digits[b&15])
-	}
-	return out
-}

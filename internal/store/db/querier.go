@@ -10,6 +10,11 @@ import (
 
 type Querier interface {
 	CreateOrg(ctx context.Context, arg CreateOrgParams) error
+	EventsAfter(ctx context.Context, arg EventsAfterParams) ([]Event, error)
+	EventsBefore(ctx context.Context, arg EventsBeforeParams) ([]Event, error)
+	EventsNamedAfter(ctx context.Context, arg EventsNamedAfterParams) ([]Event, error)
+	EventsNamedBefore(ctx context.Context, arg EventsNamedBeforeParams) ([]Event, error)
+	InsertEvent(ctx context.Context, arg InsertEventParams) error
 	OrgByID(ctx context.Context, orgID []byte) (Org, error)
 	SetHead(ctx context.Context, arg SetHeadParams) (int64, error)
 }
