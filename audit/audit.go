@@ -18,7 +18,12 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/rotunda-pam/rotunda/internal/bus"
+	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
+	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 )
 
 // Bounds in bytes. Longer text is cut, not refused: an event must not be what
@@ -61,16 +66,16 @@ func Write(ctx context.Context, q *db.Queries, e Event) error {
 		return fmt.Errorf("audit: event %s: %w", e.Name, err)
 	}
 	if e.Time.IsZero() {
-		e.Time = time.Now()
+		e.Time = store.Now()
 	}
 	err = q.InsertEvent(ctx, db.InsertEventParams{
 		Org:       e.Org,
 		Time:      e.Time.UnixMilli(),
 		Name:      e.Name,
-		Actor:     present(e.Actor),
-		FolderUid: present(e.Folder),
-		RecordUid: present(e.Record),
-		RunID:     present(e.RunID),
+		Actor:     e.Actor,
+		FolderUid: e.Folder,
+		RecordUid: e.Record,
+		RunID:     e.RunID,
 		Reason:    clean(e.Reason, maxReason),
 		Fields:    string(text),
 	})
@@ -79,6 +84,25 @@ func Write(ctx context.Context, q *db.Queries, e Event) error {
 	}
 	return nil
 }
+
+// Tell writes an event and, once it is durable, tells the organisation's
+// watching clients that there are events.
+func Tell(ctx context.Context, q *db.Queries, b bus.Bus, e Event) error {
+	if err := Write(ctx, q, e); err != nil {
+		return err
+	}
+	q.AfterCommit(func() { b.Publish(bus.Push(e.Org), hint) })
+	return nil
+}
+
+// hint is the encoded WatchResponse that says "there are events".
+var hint = func() []byte {
+	payload, err := proto.Marshal(&clientv1.WatchResponse{What: &clientv1.WatchResponse_Events{Events: true}})
+	if err != nil {
+		panic(err) // a constant message
+	}
+	return payload
+}()
 
 // maxPage bounds one List.
 const maxPage = 1000
@@ -182,12 +206,4 @@ func clean(s string, n int) string {
 		}
 		return '?'
 	}, s)
-}
-
-// present turns nil into the empty value: no column is NULL.
-func present(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
 }
