@@ -1,0 +1,6 @@
+package store
+
+import "time"
+
+// Now is the server's clock.
+func Now() time.Time { return time.Now() }
