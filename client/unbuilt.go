@@ -1,0 +1,491 @@
+package client
+
+import (
+	"context"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// ---- profile ----
+
+// Home is ROTUNDA_HOME, or the user's configuration folder + "/rotunda".
+func Home() (string, error) { panic("unbuilt") }
+
+// Profiles lists the profiles in home.
+func Profiles(home string) ([]string, error) { panic("unbuilt") }
+
+// Profile is a device's folder: locked keys, log, memory.
+type Profile struct{}
+
+// ProfileInfo is what a profile shows without being unlocked.
+type ProfileInfo struct {
+	Name          string
+	Dir           string
+	Exists        bool // a device has been enrolled or an organisation made
+	Server        string
+	CAPin         seal.Digest
+	OrgID         seal.Digest
+	Entry         seal.ID
+	Unlocked      bool
+	UnlockedUntil time.Time
+}
+
+// OpenProfile opens (or prepares) a profile's folder. Name "" is "default".
+func OpenProfile(home, name string) (*Profile, error) { panic("unbuilt") }
+
+// Info reads the profile's clear facts.
+func (p *Profile) Info() (ProfileInfo, error) { panic("unbuilt") }
+
+// Unlock opens the device's keys and keeps them usable for ttl (at most 12 h;
+// zero: this process alone). The class of a wrong passphrase is Denied.
+func (p *Profile) Unlock(passphrase sdk.Secret, ttl time.Duration) error { panic("unbuilt") }
+
+// Lock ends an Unlock at once.
+func (p *Profile) Lock() error { panic("unbuilt") }
+
+// ChangePassphrase locks the device's keys under another passphrase.
+func (p *Profile) ChangePassphrase(old, next sdk.Secret) error { panic("unbuilt") }
+
+// InitOptions make an organisation.
+type InitOptions struct {
+	Server        string      // host:port
+	CAPin         seal.Digest // SHA-256 of the server CA's public key info; zero: the system's authorities
+	SetupCode     sdk.Secret
+	Member        string // name of the first administrator
+	Device        string // name of this device
+	Passphrase    sdk.Secret
+	KitPassphrase sdk.Secret
+	MaxAgeDays    uint32 // of the log's freshness; 0: 180
+	ClientVersion string
+}
+
+// Kit is the recovery kit. Both forms hold the same keys.
+type Kit struct {
+	File  []byte     // age file under the kit's passphrase
+	Paper sdk.Secret // text to print: it is the keys in clear
+}
+
+// InitOrganisation makes the organisation's keys, its first two changes and
+// this profile's device. The root key is in the kit alone when it returns.
+func (p *Profile) InitOrganisation(ctx context.Context, o InitOptions) (Kit, error) {
+	panic("unbuilt")
+}
+
+// JoinOptions make this profile a device of an existing organisation.
+type JoinOptions struct {
+	Token         sdk.Secret // rot1.…@host:port
+	Passphrase    sdk.Secret
+	ClientVersion string
+}
+
+// Join enrols this profile's device with a token.
+func (p *Profile) Join(ctx context.Context, o JoinOptions) error { panic("unbuilt") }
+
+// RecoverOptions make this profile an administrator's device again.
+type RecoverOptions struct {
+	Server        string
+	CAPin         seal.Digest
+	OrgID         seal.Digest // as printed on the kit; zero: the kit's own
+	Kit           []byte      // the age file, or nil
+	KitPassphrase sdk.Secret
+	Paper         sdk.Secret // the paper's text, or empty
+	Member        string     // existing member to give the device to; made when there is none of that name
+	Device        string
+	RemoveDevices []seal.ID // lost devices, removed in the same change
+	Passphrase    sdk.Secret
+	ClientVersion string
+}
+
+// Recover enrols this profile's device by the recovery kit.
+func (p *Profile) Recover(ctx context.Context, o RecoverOptions) error { panic("unbuilt") }
+
+// ---- client ----
+
+// Options of Open.
+type Options struct {
+	// Passphrase is asked once when the profile is locked; nil: Locked is the answer.
+	Passphrase func(ctx context.Context) (sdk.Secret, error)
+	// Notice is told what the client did or saw on its own; nil: dropped.
+	Notice        func(Notice)
+	ClientVersion string
+}
+
+// Notice is something that the person should know.
+type Notice struct {
+	Code string // keys_filled, log_sent_back, log_renewed, log_half, log_rollback, record_edited, devices_expired, …
+	Text string
+}
+
+// Client is a signed-in device (it signs in at the first call that needs it).
+type Client struct{}
+
+// Open prepares a client; it does not call the server yet.
+func Open(ctx context.Context, p *Profile, o Options) (*Client, error) { panic("unbuilt") }
+
+// Close ends connections and forgets the keys.
+func (c *Client) Close() error { panic("unbuilt") }
+
+// Me is the caller.
+func (c *Client) Me(ctx context.Context) (Member, Device, error) { panic("unbuilt") }
+
+// Sync brings the log up to date and does an honest client's chores: sends
+// missing changes back, fills missing keys, renews the log's freshness, removes
+// expired entries. Every operation that needs the log does it by itself.
+func (c *Client) Sync(ctx context.Context) error { panic("unbuilt") }
+
+// ---- directory ----
+
+// Members lists people.
+func (c *Client) Members(ctx context.Context) ([]Member, error) { panic("unbuilt") }
+
+// Pending lists enrolments that wait.
+func (c *Client) Pending(ctx context.Context) ([]PendingToken, error) { panic("unbuilt") }
+
+// MemberSpec is a new member.
+type MemberSpec struct {
+	Name       string
+	Roles      Roles         // on every folder and the organisation; usually none
+	Device     string        // name of the first device
+	ValidFor   time.Duration // of the token, 0: 24 h; at most 7 days
+	Unattended bool          // folder keys travel in a blob under the token: see the warning in the manual
+}
+
+// NewToken is what an enrolment hands out.
+type NewToken struct {
+	ID       seal.ID
+	Text     sdk.Secret
+	NotAfter time.Time
+	Member   seal.ID // of AddMember
+}
+
+// AddMember puts a member and makes the token for the first device.
+func (c *Client) AddMember(ctx context.Context, s MemberSpec) (NewToken, error) { panic("unbuilt") }
+
+// AddDevice makes a token for a further device: the caller's own, or, by an
+// administrator, of the member given.
+func (c *Client) AddDevice(ctx context.Context, s DeviceSpec) (NewToken, error) { panic("unbuilt") }
+
+// DeviceSpec is a further device.
+type DeviceSpec struct {
+	Member     seal.ID // zero: the caller
+	Name       string
+	Roles      Roles // mask; zero: all that the signer may give
+	ValidFor   time.Duration
+	Unattended bool
+}
+
+// AgentSpec is a new agent.
+type AgentSpec struct {
+	Pool       string // name; made when there is none
+	Name       string
+	ValidFor   time.Duration
+	Unattended bool
+}
+
+// AddAgent makes a token for an agent, and its pool when there is none of that name.
+func (c *Client) AddAgent(ctx context.Context, s AgentSpec) (NewToken, error) { panic("unbuilt") }
+
+// WaitEnrolled returns when the token's party has joined and holds the folder
+// keys that it may have (this client seals them). ErrEnrolmentEnded, of class
+// Failed, when the token ran out or was withdrawn.
+func (c *Client) WaitEnrolled(ctx context.Context, id seal.ID) error { panic("unbuilt") }
+
+// Removal is what a removal would do. Nothing is signed before Remove.
+type Removal struct {
+	ID         seal.ID
+	Kind       trustv1.EntryKind
+	Name       string
+	Statements []RemovalRecord // signed by the removed one and current
+	Values     []RemovalRecord // attested by the removed one
+	Folders    []seal.ID       // that he could read: re-key them
+}
+
+// RemovalRecord is a record that a removal touches.
+type RemovalRecord struct {
+	Ref     Ref
+	Title   string
+	Aims    bool // its target or scripts changed since another person last signed: look before you sign anew
+	Changes []string
+	Stops   bool // nobody present can read or sign it: it will stop
+}
+
+// PlanRemoval looks at what the removal of a member, device, agent, pool, app or
+// enrolment voids.
+func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) { panic("unbuilt") }
+
+// Remove signs anew what the plan lists (except records in skip) and removes the entry.
+func (c *Client) Remove(ctx context.Context, r *Removal, skip []Ref) error { panic("unbuilt") }
+
+// Pools lists pools.
+func (c *Client) Pools(ctx context.Context) ([]Pool, error) { panic("unbuilt") }
+
+// AddPool makes a pool.
+func (c *Client) AddPool(ctx context.Context, name string) (Pool, error) { panic("unbuilt") }
+
+// Agents lists agents with presence; pool zero: all.
+func (c *Client) Agents(ctx context.Context, pool seal.ID) ([]Agent, error) { panic("unbuilt") }
+
+// Find finds a live entry of one of the kinds by id (base64url) or by name; a
+// name that two entries bear is a Conflict that lists them.
+func (c *Client) Find(ctx context.Context, nameOrID string, kinds ...trustv1.EntryKind) (*trustv1.Entry, error) {
+	panic("unbuilt")
+}
+
+// ---- folders ----
+
+// AddFolder makes a folder and grants it to the caller.
+func (c *Client) AddFolder(ctx context.Context, name string) (Folder, error) { panic("unbuilt") }
+
+// Folders lists the folders that the caller may read, by name.
+func (c *Client) Folders(ctx context.Context) ([]Folder, error) { panic("unbuilt") }
+
+// FindFolder finds a folder by uid or name.
+func (c *Client) FindFolder(ctx context.Context, nameOrUID string) (Folder, error) { panic("unbuilt") }
+
+// Grant sets the roles of a member, pool or app on a folder (zero: on all; none:
+// withdraws), and seals the folder's key to whoever may read it now.
+func (c *Client) Grant(ctx context.Context, folder, to seal.ID, roles Roles) error { panic("unbuilt") }
+
+// ---- records ----
+
+// Records walks the records of a folder (zero: all that the caller reads), of
+// the types given (none: all). A record that does not open comes with State
+// Broken; the error is one of the walk.
+func (c *Client) Records(ctx context.Context, folder seal.ID, types ...string) iter.Seq2[*Record, error] {
+	panic("unbuilt")
+}
+
+// Get fetches and opens records; those that do not exist are left out.
+func (c *Client) Get(ctx context.Context, refs ...Ref) ([]*Record, error) { panic("unbuilt") }
+
+// FindRecord finds one record by "FOLDER/RECORD" (names or uids), a uid, or a title.
+func (c *Client) FindRecord(ctx context.Context, nameOrUID string, types ...string) (*Record, error) {
+	panic("unbuilt")
+}
+
+// Reveal tells the audit record that a person looked at a secret.
+func (c *Client) Reveal(ctx context.Context, ref Ref) error { panic("unbuilt") }
+
+// AddLogin adds a record of type login.
+func (c *Client) AddLogin(ctx context.Context, s LoginSpec) (Ref, error) { panic("unbuilt") }
+
+// AddAccount adds an account with its first statement.
+func (c *Client) AddAccount(ctx context.Context, s AccountSpec) (Ref, error) { panic("unbuilt") }
+
+// AddResource adds a resource with its first statement.
+func (c *Client) AddResource(ctx context.Context, s ResourceSpec) (Ref, error) { panic("unbuilt") }
+
+// EditRecord changes values. On an account it signs the edited result, so that agents use the value.
+func (c *Client) EditRecord(ctx context.Context, ref Ref, e RecordEdit) error { panic("unbuilt") }
+
+// EditAccount signs the account's next statement with what change did to its subject.
+func (c *Client) EditAccount(ctx context.Context, ref Ref, change func(*trustv1.Account) error) error {
+	panic("unbuilt")
+}
+
+// EditResource signs the resource's next statement with what change did to its subject.
+func (c *Client) EditResource(ctx context.Context, ref Ref, change func(*trustv1.Resource) error) error {
+	panic("unbuilt")
+}
+
+// Pin puts the keys that a probe saw into the resource's statement: mode PIN for
+// TLS keys, and the SSH host keys.
+func (c *Client) Pin(ctx context.Context, ref Ref, p ProbeReply) error { panic("unbuilt") }
+
+// RemoveRecord deletes a record; one with a candidate outstanding is a Conflict.
+func (c *Client) RemoveRecord(ctx context.Context, ref Ref) error { panic("unbuilt") }
+
+// Adopt makes the value that is served now (by a machine client, or unattested)
+// one that agents use, by signing for it. Revision must be the one that the
+// person saw.
+func (c *Client) Adopt(ctx context.Context, ref Ref, revision int64) error { panic("unbuilt") }
+
+// History lists former values, newest first.
+func (c *Client) History(ctx context.Context, ref Ref) ([]HistoryValue, error) { panic("unbuilt") }
+
+// ImportCSV adds records from CSV with a header of: title, login, password, url,
+// notes, and for accounts resource (name or uid), scope, kind. progress (or nil)
+// is told how many lines are done.
+func (c *Client) ImportCSV(ctx context.Context, folder seal.ID, r io.Reader, progress func(lines int)) (ImportReport, error) {
+	panic("unbuilt")
+}
+
+// Field is the first value of a record's first field of a type.
+func (r *Record) Field(fieldType string) (sdk.Secret, bool) { panic("unbuilt") }
+
+// Login is the login: the statement's, or of records without one the JSON's.
+func (r *Record) Login() string { panic("unbuilt") }
+
+// Secret is the record's password, or private key.
+func (r *Record) Secret() (sdk.Secret, bool) { panic("unbuilt") }
+
+// PublicKey is the public half of an ssh_key account.
+func (r *Record) PublicKey() string { panic("unbuilt") }
+
+// Notes is the record's free text.
+func (r *Record) Notes() string { panic("unbuilt") }
+
+// URL is the record's address.
+func (r *Record) URL() string { panic("unbuilt") }
+
+// JSON is the whole record as the secrets-manager format has it.
+func (r *Record) JSON() (sdk.Secret, error) { panic("unbuilt") }
+
+// Secret is the former password, or private key.
+func (h *HistoryValue) Secret() (sdk.Secret, bool) { panic("unbuilt") }
+
+// ---- rotation ----
+
+// SetRotation signs the statement with its mandate, floors the former one and
+// stores the schedule, in one transaction.
+func (c *Client) SetRotation(ctx context.Context, s RotationSpec) error { panic("unbuilt") }
+
+// RotationOf is an account's rotation, with the statement's mandate.
+func (c *Client) RotationOf(ctx context.Context, account Ref) (Rotation, error) { panic("unbuilt") }
+
+// Rotations lists rotations of a folder (zero: all).
+func (c *Client) Rotations(ctx context.Context, folder seal.ID) iter.Seq2[Rotation, error] {
+	panic("unbuilt")
+}
+
+// PauseRotation stops or resumes a schedule at the server. It is the server's
+// honesty that keeps it: SetRotation without a schedule ends the mandate.
+func (c *Client) PauseRotation(ctx context.Context, account Ref, paused bool) error {
+	panic("unbuilt")
+}
+
+// Preview lists the next n firings (at most 100), computed here.
+func Preview(s Schedule, after time.Time, n int) ([]time.Time, error) { panic("unbuilt") }
+
+// ---- runs ----
+
+// Rotate gives accounts new secrets, now. The outcomes are in the order of the accounts.
+// The error is of the call as a whole; each Outcome has its own.
+func (c *Client) Rotate(ctx context.Context, accounts []Ref, o RunOptions) ([]Outcome, error) {
+	panic("unbuilt")
+}
+
+// Verify has an agent log in with the current values.
+func (c *Client) Verify(ctx context.Context, accounts []Ref, o RunOptions) ([]Outcome, error) {
+	panic("unbuilt")
+}
+
+// Test has an agent log in to a resource as its administrator and change nothing.
+func (c *Client) Test(ctx context.Context, resource Ref, o RunOptions) (TestReply, error) {
+	panic("unbuilt")
+}
+
+// Probe asks an agent for the target's TLS and host keys as it sees them.
+func (c *Client) Probe(ctx context.Context, resource Ref, o RunOptions) (ProbeReply, error) {
+	panic("unbuilt")
+}
+
+// Info asks an agent about itself.
+func (c *Client) Info(ctx context.Context, agent seal.ID, o RunOptions) (InfoReply, error) {
+	panic("unbuilt")
+}
+
+// Abandon asks for a run to be given up: the agent probes, and abandons the
+// candidate only when the target rejects it. A run that no agent took is dropped.
+func (c *Client) Abandon(ctx context.Context, run seal.ID, o RunOptions) (Outcome, error) {
+	panic("unbuilt")
+}
+
+// Wait follows a run to its end.
+func (c *Client) Wait(ctx context.Context, run seal.ID, o RunOptions) (Outcome, error) {
+	panic("unbuilt")
+}
+
+// Retry starts a run again: a new rotate or verify of the same account.
+func (c *Client) Retry(ctx context.Context, run seal.ID, o RunOptions) (Outcome, error) {
+	panic("unbuilt")
+}
+
+// Runs lists runs, newest first, and the token of the next page.
+func (c *Client) Runs(ctx context.Context, f RunFilter) ([]Run, string, error) { panic("unbuilt") }
+
+// Run is one run with its verified results.
+func (c *Client) Run(ctx context.Context, id seal.ID) (Run, error) { panic("unbuilt") }
+
+// ---- applications ----
+
+// AddApp makes an application.
+func (c *Client) AddApp(ctx context.Context, name string) (App, error) { panic("unbuilt") }
+
+// Apps lists applications.
+func (c *Client) Apps(ctx context.Context) ([]App, error) { panic("unbuilt") }
+
+// FindApp finds an application by id or name.
+func (c *Client) FindApp(ctx context.Context, nameOrID string) (App, error) { panic("unbuilt") }
+
+// GrantApp gives an application READ, or READ and EDIT, on a folder; none withdraws.
+func (c *Client) GrantApp(ctx context.Context, app, folder seal.ID, roles Roles) error {
+	panic("unbuilt")
+}
+
+// AppConfig makes a client key, registers its public half and returns a complete
+// configuration: base64 of JSON, as the public SDKs read it. Prefer it to a token.
+func (c *Client) AppConfig(ctx context.Context, s AppClientSpec) (sdk.Secret, error) {
+	panic("unbuilt")
+}
+
+// AppToken makes a one-time token. A client that binds by one takes the owner's
+// key from the server unauthenticated: see the manual before you use it.
+func (c *Client) AppToken(ctx context.Context, s AppClientSpec) (sdk.Secret, error) {
+	panic("unbuilt")
+}
+
+// RemoveAppClient ends one client of an application.
+func (c *Client) RemoveAppClient(ctx context.Context, app seal.ID, client []byte) error {
+	panic("unbuilt")
+}
+
+// ---- events ----
+
+// Events lists events, and the token of the next page.
+func (c *Client) Events(ctx context.Context, f EventFilter) ([]Event, string, error) {
+	panic("unbuilt")
+}
+
+// FollowEvents calls f with every event after a sequence number, for ever, until
+// ctx ends or f fails. Negative: from now on.
+func (c *Client) FollowEvents(ctx context.Context, after int64, names []string, f func(Event) error) error {
+	panic("unbuilt")
+}
+
+// ---- log, plugins ----
+
+// Log is the verified changes from an epoch on, at most limit (0: all).
+func (c *Client) Log(ctx context.Context, from uint64, limit int) ([]Change, error) {
+	panic("unbuilt")
+}
+
+// VerifyLog fetches the whole log anew, verifies it from change 0 and holds it
+// against the profile's own.
+func (c *Client) VerifyLog(ctx context.Context) (LogStatus, error) { panic("unbuilt") }
+
+// LogStatus is the log's state.
+func (c *Client) LogStatus(ctx context.Context) (LogStatus, error) { panic("unbuilt") }
+
+// Policy is the organisation's policy.
+func (c *Client) Policy(ctx context.Context) (*trustv1.Policy, error) { panic("unbuilt") }
+
+// SetPolicy changes the policy.
+func (c *Client) SetPolicy(ctx context.Context, p *trustv1.Policy) error { panic("unbuilt") }
+
+// ApprovePlugin lets agents start plugin files of these hashes.
+func (c *Client) ApprovePlugin(ctx context.Context, p ...Plugin) error { panic("unbuilt") }
+
+// DropPlugin withdraws an approval.
+func (c *Client) DropPlugin(ctx context.Context, sha256 seal.Digest) error { panic("unbuilt") }
+
+// Plugins lists approved plugin files.
+func (c *Client) Plugins(ctx context.Context) ([]Plugin, error) { panic("unbuilt") }
+
+var _ = enrol.Prefix
