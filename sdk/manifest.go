@@ -1,0 +1,41 @@
+package sdk
+
+import "time"
+
+// Manifest says what a plugin is and what its targets are like. The agent believes
+// it; [Serve] and the first Open check it against the code.
+type Manifest struct {
+	Name    string // a-z, 0-9, - and _; the name that resources choose the plugin by
+	Version string // of the plugin, for people
+	Kinds   []Kind // kinds of credential that it rotates; at least one
+	// Overlap: old and new both work until Retire; the Session is a [Retirer].
+	Overlap bool
+	// Self: accounts can change their own secret, without an administrator.
+	Self bool
+	// NoLogin: some accounts cannot log in; Verify says Undecided, no_login for them.
+	NoLogin bool
+	// Readback: the Session is a [Readback].
+	Readback bool
+	// Concurrency is how many verbs may be in flight at once; 0 means 1.
+	Concurrency int
+	// LoginTries is how many failed logins one run may cause; 0 means 1. Recovery with an
+	// administrator probes the candidate only; self-rotation wants 2.
+	LoginTries int
+	// OldLives: the old secret may stay valid this long without being a failure.
+	OldLives time.Duration
+	// Settle: Rejected is not proven before this much time after Apply.
+	Settle time.Duration
+	// MaxLen is the longest secret that the targets take, in bytes; 0 means no limit.
+	MaxLen int
+	// Forbid lists the characters that the targets do not take in a secret.
+	Forbid string
+	// Config is a pointer to a struct; schema and documentation are made from its tags,
+	// see [DecodeConfig]. Nil means that the plugin has no settings.
+	Config any
+}
+
+// Plugin is one entry of [Serve].
+type Plugin struct {
+	Manifest Manifest
+	Rotator  Rotator
+}
