@@ -1,0 +1,35 @@
+package pluginv1
+
+// What both sides must agree on besides the messages.
+const (
+	// Protocol is the version of this package. The agent offers those that it knows,
+	// the plugin picks the highest that both have.
+	Protocol = 1
+
+	// Cookie tells a plugin that an agent started it; it is no secret.
+	CookieKey   = "ROTUNDA_PLUGIN"
+	CookieValue = "e1cdd3f5-rotunda-plugin"
+
+	// EnvDeath names the descriptor of the death pipe: the plugin ends at its end of file,
+	// which comes when the agent closes it or dies. Windows has none: a job object there.
+	EnvDeath = "ROTUNDA_DEATH_FD"
+
+	MaxMessage = 1 << 20
+	MaxReason  = 64
+	MaxLogLine = 32 << 10
+
+	// Keys of a log line, which is hclog's JSON with two of our own: the job that it
+	// belongs to, and a progress step in place of a message.
+	LogLevel    = "@level"
+	LogMessage  = "@message"
+	LogTime     = "@timestamp"
+	LogJob      = "@job"
+	LogProgress = "@progress"
+
+	// Capabilities of a manifest. One more in each Describe is random, in both
+	// directions, so that nobody comes to rely on a closed list: it begins with Grease.
+	CapRotator  = "rotator"
+	CapRetire   = "retire"
+	CapReadback = "readback"
+	Grease      = "grease."
+)
