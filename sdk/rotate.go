@@ -38,6 +38,7 @@ type Account struct {
 type Resource struct {
 	Address string          // host:port; the only address that the Dialer reaches, unless the resource names more
 	Config  json.RawMessage // to be read with [DecodeConfig]
+	TLS     TLS             // for targets that speak TLS; from the signed statement, never from Config
 }
 
 // Dialer is the only way out. It must be used for every connection
@@ -59,8 +60,10 @@ type Host struct {
 	// Progress tells people who wait what is going on, in 64 bytes or less and without
 	// secrets. It never blocks; steps that come too fast are dropped.
 	Progress func(step string)
-	// Pins are TLS or host keys by address. A target that shows another one must not be
-	// sent anything.
+	// Pins are the keys that a target may show, by address: one or more SHA-256 digests,
+	// one after the other, 32 bytes each, of the SubjectPublicKeyInfo (TLS) or of the host
+	// key in wire format (SSH). A target that shows another key must not be sent anything.
+	// See [TLSConfig].
 	Pins map[string][]byte
 }
 

@@ -692,6 +692,8 @@ type Resource struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	Config        []byte                 `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
+	TlsMode       string                 `protobuf:"bytes,3,opt,name=tls_mode,json=tlsMode,proto3" json:"tls_mode,omitempty"` // off, system (and anything else), pin
+	ServerName    string                 `protobuf:"bytes,4,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -738,6 +740,20 @@ func (x *Resource) GetConfig() []byte {
 		return x.Config
 	}
 	return nil
+}
+
+func (x *Resource) GetTlsMode() string {
+	if x != nil {
+		return x.TlsMode
+	}
+	return ""
+}
+
+func (x *Resource) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
 }
 
 type OpenRequest struct {
@@ -1172,6 +1188,58 @@ func (x *VerifyResponse) GetReason() string {
 	return ""
 }
 
+type ReadbackResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Verdict       Verdict                `protobuf:"varint,1,opt,name=verdict,proto3,enum=rotunda.plugin.v1.Verdict" json:"verdict,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadbackResponse) Reset() {
+	*x = ReadbackResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadbackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadbackResponse) ProtoMessage() {}
+
+func (x *ReadbackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadbackResponse.ProtoReflect.Descriptor instead.
+func (*ReadbackResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ReadbackResponse) GetVerdict() Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return Verdict_VERDICT_UNSPECIFIED
+}
+
+func (x *ReadbackResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type RetireRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
@@ -1185,7 +1253,7 @@ type RetireRequest struct {
 
 func (x *RetireRequest) Reset() {
 	*x = RetireRequest{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[16]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1265,7 @@ func (x *RetireRequest) String() string {
 func (*RetireRequest) ProtoMessage() {}
 
 func (x *RetireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[16]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1278,7 @@ func (x *RetireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireRequest.ProtoReflect.Descriptor instead.
 func (*RetireRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{16}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RetireRequest) GetCall() *Call {
@@ -1257,7 +1325,7 @@ type RetireResponse struct {
 
 func (x *RetireResponse) Reset() {
 	*x = RetireResponse{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[17]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1337,7 @@ func (x *RetireResponse) String() string {
 func (*RetireResponse) ProtoMessage() {}
 
 func (x *RetireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[17]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1350,7 @@ func (x *RetireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireResponse.ProtoReflect.Descriptor instead.
 func (*RetireResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{17}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RetireResponse) GetOutcome() Outcome {
@@ -1305,7 +1373,7 @@ type ReadbackRequest struct {
 
 func (x *ReadbackRequest) Reset() {
 	*x = ReadbackRequest{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[18]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1385,7 @@ func (x *ReadbackRequest) String() string {
 func (*ReadbackRequest) ProtoMessage() {}
 
 func (x *ReadbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[18]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1398,7 @@ func (x *ReadbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadbackRequest.ProtoReflect.Descriptor instead.
 func (*ReadbackRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{18}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReadbackRequest) GetCall() *Call {
@@ -1377,7 +1445,7 @@ type CloseRequest struct {
 
 func (x *CloseRequest) Reset() {
 	*x = CloseRequest{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[19]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1457,7 @@ func (x *CloseRequest) String() string {
 func (*CloseRequest) ProtoMessage() {}
 
 func (x *CloseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[19]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1470,7 @@ func (x *CloseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseRequest.ProtoReflect.Descriptor instead.
 func (*CloseRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{19}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CloseRequest) GetSession() uint64 {
@@ -1420,7 +1488,7 @@ type CloseResponse struct {
 
 func (x *CloseResponse) Reset() {
 	*x = CloseResponse{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[20]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1500,7 @@ func (x *CloseResponse) String() string {
 func (*CloseResponse) ProtoMessage() {}
 
 func (x *CloseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[20]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1513,7 @@ func (x *CloseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseResponse.ProtoReflect.Descriptor instead.
 func (*CloseResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{20}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{21}
 }
 
 type ErrorDetail struct {
@@ -1459,7 +1527,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[21]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1539,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[21]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1552,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{21}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ErrorDetail) GetClass() string {
@@ -1556,10 +1624,13 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\n" +
 	"AttrsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"x\n" +
 	"\bResource\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06config\x18\x02 \x01(\fR\x06config\"\xe9\x04\n" +
+	"\x06config\x18\x02 \x01(\fR\x06config\x12\x19\n" +
+	"\btls_mode\x18\x03 \x01(\tR\atlsMode\x12\x1f\n" +
+	"\vserver_name\x18\x04 \x01(\tR\n" +
+	"serverName\"\xe9\x04\n" +
 	"\vOpenRequest\x12+\n" +
 	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12\x16\n" +
 	"\x06plugin\x18\x02 \x01(\tR\x06plugin\x12\x18\n" +
@@ -1605,6 +1676,9 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"^\n" +
 	"\x0eVerifyResponse\x124\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x1a.rotunda.plugin.v1.VerdictR\averdict\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"`\n" +
+	"\x10ReadbackResponse\x124\n" +
+	"\averdict\x18\x01 \x01(\x0e2\x1a.rotunda.plugin.v1.VerdictR\averdict\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xf0\x01\n" +
 	"\rRetireRequest\x12+\n" +
 	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12\x18\n" +
@@ -1637,13 +1711,13 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x10VERDICT_REJECTED\x10\x022\xaa\x01\n" +
 	"\x04Meta\x12S\n" +
 	"\bDescribe\x12\".rotunda.plugin.v1.DescribeRequest\x1a#.rotunda.plugin.v1.DescribeResponse\x12M\n" +
-	"\x06Cancel\x12 .rotunda.plugin.v1.CancelRequest\x1a!.rotunda.plugin.v1.CancelResponse2\xdb\x03\n" +
+	"\x06Cancel\x12 .rotunda.plugin.v1.CancelRequest\x1a!.rotunda.plugin.v1.CancelResponse2\xdd\x03\n" +
 	"\aRotator\x12G\n" +
 	"\x04Open\x12\x1e.rotunda.plugin.v1.OpenRequest\x1a\x1f.rotunda.plugin.v1.OpenResponse\x12J\n" +
 	"\x05Apply\x12\x1f.rotunda.plugin.v1.ApplyRequest\x1a .rotunda.plugin.v1.ApplyResponse\x12M\n" +
 	"\x06Verify\x12 .rotunda.plugin.v1.VerifyRequest\x1a!.rotunda.plugin.v1.VerifyResponse\x12M\n" +
-	"\x06Retire\x12 .rotunda.plugin.v1.RetireRequest\x1a!.rotunda.plugin.v1.RetireResponse\x12Q\n" +
-	"\bReadback\x12\".rotunda.plugin.v1.ReadbackRequest\x1a!.rotunda.plugin.v1.VerifyResponse\x12J\n" +
+	"\x06Retire\x12 .rotunda.plugin.v1.RetireRequest\x1a!.rotunda.plugin.v1.RetireResponse\x12S\n" +
+	"\bReadback\x12\".rotunda.plugin.v1.ReadbackRequest\x1a#.rotunda.plugin.v1.ReadbackResponse\x12J\n" +
 	"\x05Close\x12\x1f.rotunda.plugin.v1.CloseRequest\x1a .rotunda.plugin.v1.CloseResponseBAZ?github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1;pluginv1b\x06proto3"
 
 var (
@@ -1659,7 +1733,7 @@ func file_rotunda_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_rotunda_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_rotunda_plugin_v1_plugin_proto_goTypes = []any{
 	(Outcome)(0),                // 0: rotunda.plugin.v1.Outcome
 	(Verdict)(0),                // 1: rotunda.plugin.v1.Verdict
@@ -1679,31 +1753,32 @@ var file_rotunda_plugin_v1_plugin_proto_goTypes = []any{
 	(*ApplyResponse)(nil),       // 15: rotunda.plugin.v1.ApplyResponse
 	(*VerifyRequest)(nil),       // 16: rotunda.plugin.v1.VerifyRequest
 	(*VerifyResponse)(nil),      // 17: rotunda.plugin.v1.VerifyResponse
-	(*RetireRequest)(nil),       // 18: rotunda.plugin.v1.RetireRequest
-	(*RetireResponse)(nil),      // 19: rotunda.plugin.v1.RetireResponse
-	(*ReadbackRequest)(nil),     // 20: rotunda.plugin.v1.ReadbackRequest
-	(*CloseRequest)(nil),        // 21: rotunda.plugin.v1.CloseRequest
-	(*CloseResponse)(nil),       // 22: rotunda.plugin.v1.CloseResponse
-	(*ErrorDetail)(nil),         // 23: rotunda.plugin.v1.ErrorDetail
-	nil,                         // 24: rotunda.plugin.v1.Account.AttrsEntry
-	nil,                         // 25: rotunda.plugin.v1.OpenRequest.PinsEntry
-	nil,                         // 26: rotunda.plugin.v1.OpenRequest.ExtraEntry
-	nil,                         // 27: rotunda.plugin.v1.VerifyRequest.PinsEntry
-	(*durationpb.Duration)(nil), // 28: google.protobuf.Duration
+	(*ReadbackResponse)(nil),    // 18: rotunda.plugin.v1.ReadbackResponse
+	(*RetireRequest)(nil),       // 19: rotunda.plugin.v1.RetireRequest
+	(*RetireResponse)(nil),      // 20: rotunda.plugin.v1.RetireResponse
+	(*ReadbackRequest)(nil),     // 21: rotunda.plugin.v1.ReadbackRequest
+	(*CloseRequest)(nil),        // 22: rotunda.plugin.v1.CloseRequest
+	(*CloseResponse)(nil),       // 23: rotunda.plugin.v1.CloseResponse
+	(*ErrorDetail)(nil),         // 24: rotunda.plugin.v1.ErrorDetail
+	nil,                         // 25: rotunda.plugin.v1.Account.AttrsEntry
+	nil,                         // 26: rotunda.plugin.v1.OpenRequest.PinsEntry
+	nil,                         // 27: rotunda.plugin.v1.OpenRequest.ExtraEntry
+	nil,                         // 28: rotunda.plugin.v1.VerifyRequest.PinsEntry
+	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
 }
 var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	4,  // 0: rotunda.plugin.v1.DescribeResponse.plugins:type_name -> rotunda.plugin.v1.Manifest
-	28, // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration
-	28, // 2: rotunda.plugin.v1.Manifest.settle:type_name -> google.protobuf.Duration
-	28, // 3: rotunda.plugin.v1.Call.left:type_name -> google.protobuf.Duration
-	24, // 4: rotunda.plugin.v1.Account.attrs:type_name -> rotunda.plugin.v1.Account.AttrsEntry
+	29, // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration
+	29, // 2: rotunda.plugin.v1.Manifest.settle:type_name -> google.protobuf.Duration
+	29, // 3: rotunda.plugin.v1.Call.left:type_name -> google.protobuf.Duration
+	25, // 4: rotunda.plugin.v1.Account.attrs:type_name -> rotunda.plugin.v1.Account.AttrsEntry
 	7,  // 5: rotunda.plugin.v1.OpenRequest.call:type_name -> rotunda.plugin.v1.Call
 	8,  // 6: rotunda.plugin.v1.OpenRequest.access:type_name -> rotunda.plugin.v1.Access
-	25, // 7: rotunda.plugin.v1.OpenRequest.pins:type_name -> rotunda.plugin.v1.OpenRequest.PinsEntry
+	26, // 7: rotunda.plugin.v1.OpenRequest.pins:type_name -> rotunda.plugin.v1.OpenRequest.PinsEntry
 	11, // 8: rotunda.plugin.v1.OpenRequest.resource:type_name -> rotunda.plugin.v1.Resource
 	9,  // 9: rotunda.plugin.v1.OpenRequest.admin:type_name -> rotunda.plugin.v1.Credential
 	10, // 10: rotunda.plugin.v1.OpenRequest.admin_as:type_name -> rotunda.plugin.v1.Account
-	26, // 11: rotunda.plugin.v1.OpenRequest.extra:type_name -> rotunda.plugin.v1.OpenRequest.ExtraEntry
+	27, // 11: rotunda.plugin.v1.OpenRequest.extra:type_name -> rotunda.plugin.v1.OpenRequest.ExtraEntry
 	7,  // 12: rotunda.plugin.v1.ApplyRequest.call:type_name -> rotunda.plugin.v1.Call
 	10, // 13: rotunda.plugin.v1.ApplyRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,  // 14: rotunda.plugin.v1.ApplyRequest.candidate:type_name -> rotunda.plugin.v1.Credential
@@ -1711,42 +1786,43 @@ var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,  // 16: rotunda.plugin.v1.ApplyResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
 	7,  // 17: rotunda.plugin.v1.VerifyRequest.call:type_name -> rotunda.plugin.v1.Call
 	8,  // 18: rotunda.plugin.v1.VerifyRequest.access:type_name -> rotunda.plugin.v1.Access
-	27, // 19: rotunda.plugin.v1.VerifyRequest.pins:type_name -> rotunda.plugin.v1.VerifyRequest.PinsEntry
+	28, // 19: rotunda.plugin.v1.VerifyRequest.pins:type_name -> rotunda.plugin.v1.VerifyRequest.PinsEntry
 	11, // 20: rotunda.plugin.v1.VerifyRequest.resource:type_name -> rotunda.plugin.v1.Resource
 	10, // 21: rotunda.plugin.v1.VerifyRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,  // 22: rotunda.plugin.v1.VerifyRequest.credential:type_name -> rotunda.plugin.v1.Credential
 	1,  // 23: rotunda.plugin.v1.VerifyResponse.verdict:type_name -> rotunda.plugin.v1.Verdict
-	7,  // 24: rotunda.plugin.v1.RetireRequest.call:type_name -> rotunda.plugin.v1.Call
-	10, // 25: rotunda.plugin.v1.RetireRequest.account:type_name -> rotunda.plugin.v1.Account
-	9,  // 26: rotunda.plugin.v1.RetireRequest.keep:type_name -> rotunda.plugin.v1.Credential
-	9,  // 27: rotunda.plugin.v1.RetireRequest.old:type_name -> rotunda.plugin.v1.Credential
-	0,  // 28: rotunda.plugin.v1.RetireResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
-	7,  // 29: rotunda.plugin.v1.ReadbackRequest.call:type_name -> rotunda.plugin.v1.Call
-	10, // 30: rotunda.plugin.v1.ReadbackRequest.account:type_name -> rotunda.plugin.v1.Account
-	9,  // 31: rotunda.plugin.v1.ReadbackRequest.candidate:type_name -> rotunda.plugin.v1.Credential
-	9,  // 32: rotunda.plugin.v1.ReadbackRequest.current:type_name -> rotunda.plugin.v1.Credential
-	9,  // 33: rotunda.plugin.v1.OpenRequest.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
-	2,  // 34: rotunda.plugin.v1.Meta.Describe:input_type -> rotunda.plugin.v1.DescribeRequest
-	5,  // 35: rotunda.plugin.v1.Meta.Cancel:input_type -> rotunda.plugin.v1.CancelRequest
-	12, // 36: rotunda.plugin.v1.Rotator.Open:input_type -> rotunda.plugin.v1.OpenRequest
-	14, // 37: rotunda.plugin.v1.Rotator.Apply:input_type -> rotunda.plugin.v1.ApplyRequest
-	16, // 38: rotunda.plugin.v1.Rotator.Verify:input_type -> rotunda.plugin.v1.VerifyRequest
-	18, // 39: rotunda.plugin.v1.Rotator.Retire:input_type -> rotunda.plugin.v1.RetireRequest
-	20, // 40: rotunda.plugin.v1.Rotator.Readback:input_type -> rotunda.plugin.v1.ReadbackRequest
-	21, // 41: rotunda.plugin.v1.Rotator.Close:input_type -> rotunda.plugin.v1.CloseRequest
-	3,  // 42: rotunda.plugin.v1.Meta.Describe:output_type -> rotunda.plugin.v1.DescribeResponse
-	6,  // 43: rotunda.plugin.v1.Meta.Cancel:output_type -> rotunda.plugin.v1.CancelResponse
-	13, // 44: rotunda.plugin.v1.Rotator.Open:output_type -> rotunda.plugin.v1.OpenResponse
-	15, // 45: rotunda.plugin.v1.Rotator.Apply:output_type -> rotunda.plugin.v1.ApplyResponse
-	17, // 46: rotunda.plugin.v1.Rotator.Verify:output_type -> rotunda.plugin.v1.VerifyResponse
-	19, // 47: rotunda.plugin.v1.Rotator.Retire:output_type -> rotunda.plugin.v1.RetireResponse
-	17, // 48: rotunda.plugin.v1.Rotator.Readback:output_type -> rotunda.plugin.v1.VerifyResponse
-	22, // 49: rotunda.plugin.v1.Rotator.Close:output_type -> rotunda.plugin.v1.CloseResponse
-	42, // [42:50] is the sub-list for method output_type
-	34, // [34:42] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	1,  // 24: rotunda.plugin.v1.ReadbackResponse.verdict:type_name -> rotunda.plugin.v1.Verdict
+	7,  // 25: rotunda.plugin.v1.RetireRequest.call:type_name -> rotunda.plugin.v1.Call
+	10, // 26: rotunda.plugin.v1.RetireRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,  // 27: rotunda.plugin.v1.RetireRequest.keep:type_name -> rotunda.plugin.v1.Credential
+	9,  // 28: rotunda.plugin.v1.RetireRequest.old:type_name -> rotunda.plugin.v1.Credential
+	0,  // 29: rotunda.plugin.v1.RetireResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
+	7,  // 30: rotunda.plugin.v1.ReadbackRequest.call:type_name -> rotunda.plugin.v1.Call
+	10, // 31: rotunda.plugin.v1.ReadbackRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,  // 32: rotunda.plugin.v1.ReadbackRequest.candidate:type_name -> rotunda.plugin.v1.Credential
+	9,  // 33: rotunda.plugin.v1.ReadbackRequest.current:type_name -> rotunda.plugin.v1.Credential
+	9,  // 34: rotunda.plugin.v1.OpenRequest.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
+	2,  // 35: rotunda.plugin.v1.Meta.Describe:input_type -> rotunda.plugin.v1.DescribeRequest
+	5,  // 36: rotunda.plugin.v1.Meta.Cancel:input_type -> rotunda.plugin.v1.CancelRequest
+	12, // 37: rotunda.plugin.v1.Rotator.Open:input_type -> rotunda.plugin.v1.OpenRequest
+	14, // 38: rotunda.plugin.v1.Rotator.Apply:input_type -> rotunda.plugin.v1.ApplyRequest
+	16, // 39: rotunda.plugin.v1.Rotator.Verify:input_type -> rotunda.plugin.v1.VerifyRequest
+	19, // 40: rotunda.plugin.v1.Rotator.Retire:input_type -> rotunda.plugin.v1.RetireRequest
+	21, // 41: rotunda.plugin.v1.Rotator.Readback:input_type -> rotunda.plugin.v1.ReadbackRequest
+	22, // 42: rotunda.plugin.v1.Rotator.Close:input_type -> rotunda.plugin.v1.CloseRequest
+	3,  // 43: rotunda.plugin.v1.Meta.Describe:output_type -> rotunda.plugin.v1.DescribeResponse
+	6,  // 44: rotunda.plugin.v1.Meta.Cancel:output_type -> rotunda.plugin.v1.CancelResponse
+	13, // 45: rotunda.plugin.v1.Rotator.Open:output_type -> rotunda.plugin.v1.OpenResponse
+	15, // 46: rotunda.plugin.v1.Rotator.Apply:output_type -> rotunda.plugin.v1.ApplyResponse
+	17, // 47: rotunda.plugin.v1.Rotator.Verify:output_type -> rotunda.plugin.v1.VerifyResponse
+	20, // 48: rotunda.plugin.v1.Rotator.Retire:output_type -> rotunda.plugin.v1.RetireResponse
+	18, // 49: rotunda.plugin.v1.Rotator.Readback:output_type -> rotunda.plugin.v1.ReadbackResponse
+	23, // 50: rotunda.plugin.v1.Rotator.Close:output_type -> rotunda.plugin.v1.CloseResponse
+	43, // [43:51] is the sub-list for method output_type
+	35, // [35:43] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_plugin_v1_plugin_proto_init() }
@@ -1760,7 +1836,7 @@ func file_rotunda_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rotunda_plugin_v1_plugin_proto_rawDesc), len(file_rotunda_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -44,6 +44,8 @@ const (
 // MetaClient is the client API for Meta service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// buf:lint:ignore SERVICE_SUFFIX
 type MetaClient interface {
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
 	// Cancel ends the context of one call. The call itself then answers, so that a
@@ -82,6 +84,8 @@ func (c *metaClient) Cancel(ctx context.Context, in *CancelRequest, opts ...grpc
 // MetaServer is the server API for Meta service.
 // All implementations must embed UnimplementedMetaServer
 // for forward compatibility.
+//
+// buf:lint:ignore SERVICE_SUFFIX
 type MetaServer interface {
 	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
 	// Cancel ends the context of one call. The call itself then answers, so that a
@@ -192,12 +196,14 @@ const (
 // RotatorClient is the client API for Rotator service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// buf:lint:ignore SERVICE_SUFFIX
 type RotatorClient interface {
 	Open(ctx context.Context, in *OpenRequest, opts ...grpc.CallOption) (*OpenResponse, error)
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
 	Retire(ctx context.Context, in *RetireRequest, opts ...grpc.CallOption) (*RetireResponse, error)
-	Readback(ctx context.Context, in *ReadbackRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
+	Readback(ctx context.Context, in *ReadbackRequest, opts ...grpc.CallOption) (*ReadbackResponse, error)
 	// Close ends a session; unknown and closed sessions are a success.
 	Close(ctx context.Context, in *CloseRequest, opts ...grpc.CallOption) (*CloseResponse, error)
 }
@@ -250,9 +256,9 @@ func (c *rotatorClient) Retire(ctx context.Context, in *RetireRequest, opts ...g
 	return out, nil
 }
 
-func (c *rotatorClient) Readback(ctx context.Context, in *ReadbackRequest, opts ...grpc.CallOption) (*VerifyResponse, error) {
+func (c *rotatorClient) Readback(ctx context.Context, in *ReadbackRequest, opts ...grpc.CallOption) (*ReadbackResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(VerifyResponse)
+	out := new(ReadbackResponse)
 	err := c.cc.Invoke(ctx, Rotator_Readback_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -273,12 +279,14 @@ func (c *rotatorClient) Close(ctx context.Context, in *CloseRequest, opts ...grp
 // RotatorServer is the server API for Rotator service.
 // All implementations must embed UnimplementedRotatorServer
 // for forward compatibility.
+//
+// buf:lint:ignore SERVICE_SUFFIX
 type RotatorServer interface {
 	Open(context.Context, *OpenRequest) (*OpenResponse, error)
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
 	Retire(context.Context, *RetireRequest) (*RetireResponse, error)
-	Readback(context.Context, *ReadbackRequest) (*VerifyResponse, error)
+	Readback(context.Context, *ReadbackRequest) (*ReadbackResponse, error)
 	// Close ends a session; unknown and closed sessions are a success.
 	Close(context.Context, *CloseRequest) (*CloseResponse, error)
 	mustEmbedUnimplementedRotatorServer()
@@ -303,7 +311,7 @@ func (UnimplementedRotatorServer) Verify(context.Context, *VerifyRequest) (*Veri
 func (UnimplementedRotatorServer) Retire(context.Context, *RetireRequest) (*RetireResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Retire not implemented")
 }
-func (UnimplementedRotatorServer) Readback(context.Context, *ReadbackRequest) (*VerifyResponse, error) {
+func (UnimplementedRotatorServer) Readback(context.Context, *ReadbackRequest) (*ReadbackResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Readback not implemented")
 }
 func (UnimplementedRotatorServer) Close(context.Context, *CloseRequest) (*CloseResponse, error) {
