@@ -7,3 +7,10 @@ package db
 func (q *Queries) AfterCommit(f func()) {
 	q.db.(interface{ AfterCommit(f func()) }).AfterCommit(f)
 }
+
+// Writing reports whether q is a Write's: what it reads may then be a row of
+// this transaction that never becomes durable.
+func (q *Queries) Writing() bool {
+	_, ok := q.db.(interface{ AfterCommit(f func()) })
+	return ok
+}

@@ -254,6 +254,7 @@ type Session struct {
 	BearerHash []byte
 	Org        int64
 	EntryID    []byte
+	Enrolment  int64
 	Expires    int64
 }
 

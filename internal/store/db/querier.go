@@ -9,14 +9,94 @@ import (
 )
 
 type Querier interface {
+	AddAppClient(ctx context.Context, arg AddAppClientParams) error
+	AddChange(ctx context.Context, arg AddChangeParams) error
+	AddCommand(ctx context.Context, arg AddCommandParams) error
+	AddResult(ctx context.Context, arg AddResultParams) error
+	AddSession(ctx context.Context, arg AddSessionParams) error
+	AddStatement(ctx context.Context, arg AddStatementParams) error
+	AppByID(ctx context.Context, arg AppByIDParams) (App, error)
+	AppClients(ctx context.Context, arg AppClientsParams) ([]MachineClient, error)
+	AppFolders(ctx context.Context, arg AppFoldersParams) ([][]byte, error)
+	AppKeyRecipients(ctx context.Context, arg AppKeyRecipientsParams) ([][]byte, error)
+	AppsAfter(ctx context.Context, arg AppsAfterParams) ([]App, error)
+	BadRunsBefore(ctx context.Context, arg BadRunsBeforeParams) ([]Run, error)
+	ChangesFrom(ctx context.Context, arg ChangesFromParams) ([]ChangesFromRow, error)
+	CommandByID(ctx context.Context, arg CommandByIDParams) (Command, error)
+	CountAppClients(ctx context.Context, arg CountAppClientsParams) (int64, error)
+	CountRecordsIn(ctx context.Context, arg CountRecordsInParams) (int64, error)
+	CountWaitingCommands(ctx context.Context, arg CountWaitingCommandsParams) (int64, error)
 	CreateOrg(ctx context.Context, arg CreateOrgParams) error
+	CreateRecord(ctx context.Context, arg CreateRecordParams) error
+	DeleteAppFolder(ctx context.Context, arg DeleteAppFolderParams) error
+	DeleteAppKeysOf(ctx context.Context, arg DeleteAppKeysOfParams) error
+	DeleteEnrolBlob(ctx context.Context, arg DeleteEnrolBlobParams) error
+	DeleteFilesOf(ctx context.Context, arg DeleteFilesOfParams) error
+	DeleteFolderKeysOf(ctx context.Context, arg DeleteFolderKeysOfParams) error
+	DeleteHistory(ctx context.Context, arg DeleteHistoryParams) error
+	DeleteRecordRow(ctx context.Context, arg DeleteRecordRowParams) error
+	DeleteResultsOf(ctx context.Context, arg DeleteResultsOfParams) error
+	DeleteRotation(ctx context.Context, arg DeleteRotationParams) (int64, error)
+	DeleteStagedOf(ctx context.Context, arg DeleteStagedOfParams) error
+	DeleteStatements(ctx context.Context, arg DeleteStatementsParams) error
+	DropQueuedRun(ctx context.Context, arg DropQueuedRunParams) (int64, error)
+	EndExpiredSessions(ctx context.Context, now int64) error
+	EndOtherSessionsOf(ctx context.Context, arg EndOtherSessionsOfParams) error
+	EndSessionsOf(ctx context.Context, arg EndSessionsOfParams) error
+	EnrolBlob(ctx context.Context, arg EnrolBlobParams) ([]byte, error)
+	EntryKeys(ctx context.Context, arg EntryKeysParams) ([]byte, error)
+	EntryKeysOf(ctx context.Context, arg EntryKeysOfParams) ([]EntryKeysOfRow, error)
 	EventsAfter(ctx context.Context, arg EventsAfterParams) ([]Event, error)
 	EventsBefore(ctx context.Context, arg EventsBeforeParams) ([]Event, error)
 	EventsNamedAfter(ctx context.Context, arg EventsNamedAfterParams) ([]Event, error)
 	EventsNamedBefore(ctx context.Context, arg EventsNamedBeforeParams) ([]Event, error)
+	FolderKeyRecipients(ctx context.Context, arg FolderKeyRecipientsParams) ([][]byte, error)
+	FoldersAfter(ctx context.Context, arg FoldersAfterParams) ([]Folder, error)
+	HistoryBefore(ctx context.Context, arg HistoryBeforeParams) ([]RecordHistory, error)
 	InsertEvent(ctx context.Context, arg InsertEventParams) error
+	KeepInHistory(ctx context.Context, arg KeepInHistoryParams) error
+	LastResultsOf(ctx context.Context, arg LastResultsOfParams) ([]Result, error)
+	LeasesOf(ctx context.Context, arg LeasesOfParams) ([]LeasesOfRow, error)
+	ListOrgs(ctx context.Context) ([]Org, error)
+	OpenRunsBefore(ctx context.Context, arg OpenRunsBeforeParams) ([]Run, error)
 	OrgByID(ctx context.Context, orgID []byte) (Org, error)
+	OrgByNumber(ctx context.Context, id int64) (Org, error)
+	PresenceOf(ctx context.Context, arg PresenceOfParams) ([]AgentSeen, error)
+	PutAgentClient(ctx context.Context, arg PutAgentClientParams) error
+	PutApp(ctx context.Context, arg PutAppParams) error
+	PutAppFolder(ctx context.Context, arg PutAppFolderParams) error
+	PutAppKey(ctx context.Context, arg PutAppKeyParams) error
+	PutEnrolBlob(ctx context.Context, arg PutEnrolBlobParams) error
+	PutEntryKeys(ctx context.Context, arg PutEntryKeysParams) error
+	PutFolder(ctx context.Context, arg PutFolderParams) error
+	PutFolderKey(ctx context.Context, arg PutFolderKeyParams) error
+	PutRotation(ctx context.Context, arg PutRotationParams) error
+	QueuedRunsOf(ctx context.Context, arg QueuedRunsOfParams) ([][]byte, error)
+	RecordByUID(ctx context.Context, arg RecordByUIDParams) (Record, error)
+	RecordsByUID(ctx context.Context, arg RecordsByUIDParams) ([]Record, error)
+	RecordsInFolder(ctx context.Context, arg RecordsInFolderParams) ([]Record, error)
+	RecordsInFolderOfKinds(ctx context.Context, arg RecordsInFolderOfKindsParams) ([]Record, error)
+	ReplaceRecord(ctx context.Context, arg ReplaceRecordParams) (int64, error)
+	ResultsByDigest(ctx context.Context, arg ResultsByDigestParams) ([]Result, error)
+	ResultsOfRun(ctx context.Context, arg ResultsOfRunParams) ([]Result, error)
+	RevokeAppClient(ctx context.Context, arg RevokeAppClientParams) (int64, error)
+	RevokeClientsOf(ctx context.Context, arg RevokeClientsOfParams) error
+	RotationOf(ctx context.Context, arg RotationOfParams) (Rotation, error)
+	RotationsAfter(ctx context.Context, arg RotationsAfterParams) ([]Rotation, error)
+	RunByID(ctx context.Context, arg RunByIDParams) (Run, error)
+	RunsBefore(ctx context.Context, arg RunsBeforeParams) ([]Run, error)
+	RunsOfAccountBefore(ctx context.Context, arg RunsOfAccountBeforeParams) ([]Run, error)
+	SealedAppKey(ctx context.Context, arg SealedAppKeyParams) ([]byte, error)
+	SealedFolderKey(ctx context.Context, arg SealedFolderKeyParams) ([]byte, error)
+	SessionByHash(ctx context.Context, bearerHash []byte) (Session, error)
 	SetHead(ctx context.Context, arg SetHeadParams) (int64, error)
+	SetRecordLinks(ctx context.Context, arg SetRecordLinksParams) error
+	SetRecordStatement(ctx context.Context, arg SetRecordStatementParams) error
+	SetRecordValue(ctx context.Context, arg SetRecordValueParams) error
+	StagedByUID(ctx context.Context, arg StagedByUIDParams) ([]Staged, error)
+	StagedOf(ctx context.Context, arg StagedOfParams) (Staged, error)
+	StatementBySeq(ctx context.Context, arg StatementBySeqParams) (Statement, error)
+	StatementsOf(ctx context.Context, arg StatementsOfParams) ([]Statement, error)
 }
 
 var _ Querier = (*Queries)(nil)

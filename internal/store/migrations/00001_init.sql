@@ -47,9 +47,11 @@ CREATE TABLE session (
   bearer_hash BLOB   NOT NULL PRIMARY KEY,
   org         BIGINT NOT NULL,
   entry_id    BLOB   NOT NULL,
+  enrolment   BIGINT NOT NULL, -- 1: signed in with an enrolment's key, good for enrolling alone
   expires     BIGINT NOT NULL
 );
 CREATE INDEX session_expires ON session (expires);
+CREATE INDEX session_entry ON session (org, entry_id);
 
 -- ---- records ----
 CREATE TABLE folder ( -- shared root folders
@@ -135,6 +137,7 @@ CREATE TABLE result (
 );
 CREATE INDEX result_subject ON result (org, subject_uid, n);
 CREATE INDEX result_run ON result (org, run_id, n);
+CREATE INDEX result_n ON result (org, n);
 CREATE TABLE staged (
   org         BIGINT NOT NULL,
   record_uid  BLOB   NOT NULL,
@@ -281,6 +284,7 @@ CREATE TABLE command ( -- the agents' outbox
   PRIMARY KEY (org, id)
 );
 CREATE INDEX command_waiting ON command (org, agent_id, n) WHERE acked = 0;
+CREATE INDEX command_n ON command (org, n);
 CREATE INDEX command_expires ON command (expires);
 CREATE TABLE rotation (
   org          BIGINT NOT NULL,

@@ -1,0 +1,225 @@
+-- name: PutFolder :exec
+INSERT INTO folder (org, folder_uid, data, created) VALUES (?, ?, ?, ?)
+ON CONFLICT (org, folder_uid) DO UPDATE SET data = excluded.data;
+
+-- name: FoldersAfter :many
+SELECT * FROM folder WHERE org = sqlc.arg(org) AND folder_uid > sqlc.arg(after) ORDER BY folder_uid LIMIT sqlc.arg(n);
+
+-- name: CountRecordsIn :one
+SELECT count(*) FROM record WHERE org = ? AND folder_uid = ?;
+
+-- name: PutFolderKey :exec
+INSERT INTO folder_key (org, folder_uid, key_version, recipient_id, sealed) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (org, folder_uid, key_version, recipient_id) DO UPDATE SET sealed = excluded.sealed;
+
+-- name: SealedFolderKey :one
+SELECT sealed FROM folder_key WHERE org = ? AND folder_uid = ? AND key_version = ? AND recipient_id = ?;
+
+-- name: FolderKeyRecipients :many
+SELECT recipient_id FROM folder_key WHERE org = ? AND folder_uid = ? AND key_version = ?;
+
+-- name: RecordByUID :one
+SELECT * FROM record WHERE org = ? AND record_uid = ?;
+
+-- name: RecordsInFolder :many
+SELECT * FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid > sqlc.arg(after)
+ORDER BY record_uid LIMIT sqlc.arg(n);
+
+-- name: RecordsInFolderOfKinds :many
+SELECT * FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid > sqlc.arg(after)
+  AND kind IN (sqlc.slice(kinds))
+ORDER BY record_uid LIMIT sqlc.arg(n);
+
+-- name: RecordsByUID :many
+SELECT * FROM record WHERE org = sqlc.arg(org) AND record_uid IN (sqlc.slice(uids));
+
+-- name: CreateRecord :exec
+INSERT INTO record (org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision,
+  value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated)
+VALUES (sqlc.arg(org), sqlc.arg(record_uid), sqlc.arg(folder_uid), sqlc.arg(none), sqlc.arg(kind), sqlc.arg(record_key), sqlc.arg(key_version),
+  sqlc.arg(data), sqlc.arg(data_digest), 1, 0, sqlc.arg(none), 0, sqlc.arg(none), sqlc.arg(none), sqlc.arg(none), sqlc.arg(none),
+  sqlc.arg(none), sqlc.arg(now), sqlc.arg(now));
+
+-- name: ReplaceRecord :execrows
+UPDATE record SET kind = sqlc.arg(kind), record_key = sqlc.arg(record_key), key_version = sqlc.arg(key_version), data = sqlc.arg(data),
+  data_digest = sqlc.arg(data_digest), revision = revision + 1, updated = sqlc.arg(now)
+WHERE org = sqlc.arg(org) AND record_uid = sqlc.arg(record_uid) AND revision = sqlc.arg(revision);
+
+-- name: SetRecordLinks :exec
+UPDATE record SET resource_uid = ?, resource_folder = ?, admin_uid = ?, admin_folder = ?, pool_id = ? WHERE org = ? AND record_uid = ?;
+
+-- name: SetRecordValue :exec
+UPDATE record SET value_seq = ?, attestation = ? WHERE org = ? AND record_uid = ?;
+
+-- name: SetRecordStatement :exec
+UPDATE record SET statement_seq = ? WHERE org = ? AND record_uid = ?;
+
+-- name: DeleteRecordRow :exec
+DELETE FROM record WHERE org = ? AND record_uid = ?;
+
+-- name: KeepInHistory :exec
+INSERT INTO record_history (org, record_uid, n, revision, record_key, key_version, data, why, run_id, result, time)
+VALUES (sqlc.arg(org), sqlc.arg(record_uid),
+  (SELECT coalesce(max(h.n), 0) + 1 FROM record_history h WHERE h.org = sqlc.arg(org) AND h.record_uid = sqlc.arg(record_uid)),
+  sqlc.arg(revision), sqlc.arg(record_key), sqlc.arg(key_version), sqlc.arg(data), sqlc.arg(why), sqlc.arg(run_id), sqlc.arg(result), sqlc.arg(time));
+
+-- name: HistoryBefore :many
+SELECT * FROM record_history WHERE org = sqlc.arg(org) AND record_uid = sqlc.arg(record_uid) AND n < sqlc.arg(before) ORDER BY n DESC LIMIT sqlc.arg(rows);
+
+-- name: DeleteHistory :exec
+DELETE FROM record_history WHERE org = ? AND record_uid = ?;
+
+-- name: AddStatement :exec
+INSERT INTO statement (org, record_uid, seq, folder_uid, digest, blob, time) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: StatementBySeq :one
+SELECT * FROM statement WHERE org = ? AND record_uid = ? AND seq = ?;
+
+-- name: StatementsOf :many
+SELECT s.* FROM statement s JOIN record r ON r.org = s.org AND r.record_uid = s.record_uid AND r.statement_seq = s.seq
+WHERE s.org = sqlc.arg(org) AND s.record_uid IN (sqlc.slice(uids));
+
+-- name: DeleteStatements :exec
+DELETE FROM statement WHERE org = ? AND record_uid = ?;
+
+-- name: AddResult :exec
+INSERT INTO result (org, digest, subject_uid, run_id, phase, by_id, value_seq, data_digest, signed, detail, n, time)
+VALUES (sqlc.arg(org), sqlc.arg(digest), sqlc.arg(subject_uid), sqlc.arg(run_id), sqlc.arg(phase), sqlc.arg(by_id), sqlc.arg(value_seq),
+  sqlc.arg(data_digest), sqlc.arg(signed), sqlc.arg(detail), (SELECT coalesce(max(r.n), 0) + 1 FROM result r WHERE r.org = sqlc.arg(org)), sqlc.arg(time));
+
+-- name: ResultsByDigest :many
+SELECT * FROM result WHERE org = sqlc.arg(org) AND digest IN (sqlc.slice(digests));
+
+-- name: LastResultsOf :many
+SELECT * FROM result WHERE result.org = sqlc.arg(org) AND result.n IN (
+  SELECT max(r.n) FROM result r WHERE r.org = sqlc.arg(org) AND r.subject_uid IN (sqlc.slice(uids)) GROUP BY r.subject_uid);
+
+-- name: ResultsOfRun :many
+SELECT * FROM result WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) ORDER BY n LIMIT sqlc.arg(rows);
+
+-- name: DeleteResultsOf :exec
+DELETE FROM result WHERE org = ? AND subject_uid = ?;
+
+-- name: StagedOf :one
+SELECT * FROM staged WHERE org = ? AND record_uid = ?;
+
+-- name: StagedByUID :many
+SELECT * FROM staged WHERE org = sqlc.arg(org) AND record_uid IN (sqlc.slice(uids));
+
+-- name: DeleteStagedOf :exec
+DELETE FROM staged WHERE org = ? AND record_uid = ?;
+
+-- name: DeleteFilesOf :exec
+DELETE FROM file WHERE org = ? AND record_uid = ?;
+
+-- name: PutRotation :exec
+INSERT INTO rotation (org, account_uid, folder_uid, resource_uid, resource_folder, pool_id, schedule, missed, jitter_s, paused,
+  next_due, next_nominal, last_due, failures, state, reason, run_id, updated)
+VALUES (sqlc.arg(org), sqlc.arg(account_uid), sqlc.arg(folder_uid), sqlc.arg(resource_uid), sqlc.arg(resource_folder), sqlc.arg(pool_id),
+  sqlc.arg(schedule), sqlc.arg(missed), sqlc.arg(jitter_s), sqlc.arg(paused), sqlc.arg(next_due), sqlc.arg(next_nominal), 0, 0,
+  'scheduled', '', sqlc.arg(none), sqlc.arg(now))
+ON CONFLICT (org, account_uid) DO UPDATE SET folder_uid = excluded.folder_uid, resource_uid = excluded.resource_uid,
+  resource_folder = excluded.resource_folder, pool_id = excluded.pool_id, schedule = excluded.schedule, missed = excluded.missed,
+  jitter_s = excluded.jitter_s, paused = excluded.paused, next_due = excluded.next_due, next_nominal = excluded.next_nominal,
+  failures = 0, state = 'scheduled', reason = '', updated = excluded.updated;
+
+-- name: RotationOf :one
+SELECT * FROM rotation WHERE org = ? AND account_uid = ?;
+
+-- name: RotationsAfter :many
+SELECT * FROM rotation WHERE org = sqlc.arg(org) AND account_uid > sqlc.arg(after) ORDER BY account_uid LIMIT sqlc.arg(rows);
+
+-- name: DeleteRotation :execrows
+DELETE FROM rotation WHERE org = ? AND account_uid = ?;
+
+-- name: RunByID :one
+SELECT * FROM run WHERE org = ? AND run_id = ?;
+
+-- name: DropQueuedRun :execrows
+UPDATE run SET state = 'dropped', reason = sqlc.arg(reason), finished = sqlc.arg(now), next_attempt = 0
+WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) AND state = 'queued' AND finished = 0;
+
+-- name: QueuedRunsOf :many
+SELECT run_id FROM run WHERE org = ? AND account_uid = ? AND state = 'queued' AND finished = 0;
+
+-- name: RunsBefore :many
+SELECT * FROM run WHERE org = sqlc.arg(org)
+  AND (created < sqlc.arg(created) OR (created = sqlc.arg(created) AND run_id < sqlc.arg(run_id)))
+ORDER BY created DESC, run_id DESC LIMIT sqlc.arg(rows);
+
+-- name: RunsOfAccountBefore :many
+SELECT * FROM run WHERE org = sqlc.arg(org) AND account_uid = sqlc.arg(account_uid)
+  AND (created < sqlc.arg(created) OR (created = sqlc.arg(created) AND run_id < sqlc.arg(run_id)))
+ORDER BY created DESC, run_id DESC LIMIT sqlc.arg(rows);
+
+-- name: OpenRunsBefore :many
+SELECT * FROM run WHERE org = sqlc.arg(org) AND finished = 0
+  AND (created < sqlc.arg(created) OR (created = sqlc.arg(created) AND run_id < sqlc.arg(run_id)))
+ORDER BY created DESC, run_id DESC LIMIT sqlc.arg(rows);
+
+-- name: BadRunsBefore :many
+SELECT * FROM run WHERE org = sqlc.arg(org) AND (state = 'failed' OR state = 'alert')
+  AND (created < sqlc.arg(created) OR (created = sqlc.arg(created) AND run_id < sqlc.arg(run_id)))
+ORDER BY created DESC, run_id DESC LIMIT sqlc.arg(rows);
+
+-- name: AddCommand :exec
+INSERT INTO command (org, id, agent_id, from_id, run_id, frame, expires, created, n, acked, refused, reply, reply_detail)
+VALUES (sqlc.arg(org), sqlc.arg(id), sqlc.arg(agent_id), sqlc.arg(from_id), sqlc.arg(run_id), sqlc.arg(frame), sqlc.arg(expires),
+  sqlc.arg(created), (SELECT coalesce(max(c.n), 0) + 1 FROM command c WHERE c.org = sqlc.arg(org)), 0, '', sqlc.arg(none), sqlc.arg(none));
+
+-- name: CommandByID :one
+SELECT * FROM command WHERE org = ? AND id = ?;
+
+-- name: CountWaitingCommands :one
+SELECT count(*) FROM command WHERE org = ? AND agent_id = ? AND acked = 0;
+
+-- name: PresenceOf :many
+SELECT * FROM agent_seen WHERE org = sqlc.arg(org) AND agent_id IN (sqlc.slice(ids));
+
+-- name: LeasesOf :many
+SELECT agent_id, count(*) AS leases FROM lease WHERE org = sqlc.arg(org) AND live = 1 AND agent_id IN (sqlc.slice(ids)) GROUP BY agent_id;
+
+-- name: PutApp :exec
+INSERT INTO app (org, app_id, app_data, owner_pub, created) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (org, app_id) DO UPDATE SET app_data = excluded.app_data, owner_pub = excluded.owner_pub;
+
+-- name: AppByID :one
+SELECT * FROM app WHERE org = ? AND app_id = ?;
+
+-- name: AppsAfter :many
+SELECT * FROM app WHERE org = sqlc.arg(org) AND app_id > sqlc.arg(after) ORDER BY app_id LIMIT sqlc.arg(rows);
+
+-- name: PutAppKey :exec
+INSERT INTO app_key (org, app_id, recipient_id, sealed) VALUES (?, ?, ?, ?)
+ON CONFLICT (org, app_id, recipient_id) DO UPDATE SET sealed = excluded.sealed;
+
+-- name: SealedAppKey :one
+SELECT sealed FROM app_key WHERE org = ? AND app_id = ? AND recipient_id = ?;
+
+-- name: AppKeyRecipients :many
+SELECT recipient_id FROM app_key WHERE org = ? AND app_id = ?;
+
+-- name: PutAppFolder :exec
+INSERT INTO app_folder (org, app_id, folder_uid, key_version, wrapped) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (org, app_id, folder_uid) DO UPDATE SET key_version = excluded.key_version, wrapped = excluded.wrapped;
+
+-- name: DeleteAppFolder :exec
+DELETE FROM app_folder WHERE org = ? AND app_id = ? AND folder_uid = ?;
+
+-- name: AppFolders :many
+SELECT folder_uid FROM app_folder WHERE org = ? AND app_id = ? ORDER BY folder_uid;
+
+-- name: AddAppClient :exec
+INSERT INTO machine_client (client_id, org, kind, owner_id, name, public_key, encrypted_app_key,
+  token_expires, access_expires, lock_address, address, confirmed, revoked, created, last_seen)
+VALUES (sqlc.arg(client_id), sqlc.arg(org), 'app', sqlc.arg(owner_id), sqlc.arg(name), sqlc.arg(public_key), sqlc.arg(encrypted_app_key),
+  sqlc.arg(token_expires), sqlc.arg(access_expires), sqlc.arg(lock_address), '', 0, 0, sqlc.arg(created), 0);
+
+-- name: AppClients :many
+SELECT * FROM machine_client WHERE org = sqlc.arg(org) AND owner_id = sqlc.arg(owner_id) AND kind = 'app' ORDER BY created, client_id LIMIT sqlc.arg(rows);
+
+-- name: CountAppClients :one
+SELECT count(*) FROM machine_client WHERE org = ? AND owner_id = ?;
+
+-- name: RevokeAppClient :execrows
+UPDATE machine_client SET revoked = 1 WHERE client_id = sqlc.arg(client_id) AND org = sqlc.arg(org) AND owner_id = sqlc.arg(owner_id) AND kind = 'app';
