@@ -1,0 +1,36 @@
+// Package pluginhost runs the agent's plugins: one process for each resource in use,
+// shut in, supervised, and ended when idle.
+//
+//	host.Open    -> Session -> Apply, Retire, Readback, Close     administrative, shared
+//	host.Verify  -> verdict                                       a fresh login each time
+//
+// # What a plugin process can reach
+//
+// It is taken for hostile. It gets no environment, no descriptors but its own, a
+// private folder, and a dialer that reaches the addresses of the job in hand. It
+// runs from a private copy of a binary whose hash was checked while copying. What
+// else keeps it in depends on the system; Isolation says what is in force:
+//
+//	Linux, agent is root     a user of its own, no network, no sight of other processes,
+//	                         no new privileges, paths shut by Landlock
+//	Linux, agent is not      the same but for the user, where the kernel allows user
+//	                         namespaces; Landlock alone elsewhere
+//	macOS                    a user of its own where the agent is root
+//	Windows                  a job object, so that it dies with the agent
+//
+// Filesystem sockets that everybody may open (a PostgreSQL socket of mode 0777) stay
+// reachable in all of them: let none be open to others on the agent's machine.
+//
+// # What a plugin process can do to the agent
+//
+// Crash, hang, print garbage, speak another protocol, lie. Each ends in an *Error with
+// a stable reason; the others carry on. The agent makes no use of go-plugin's broker,
+// stdio stream or log parser, all of which trust the plugin: it starts the process,
+// does the handshake and mutual TLS through go-plugin, and then dials by itself.
+//
+// # Deadlines
+//
+// The context of each call is its deadline. When it ends, the agent closes the
+// session's connections, cancels the call in the plugin, takes the answer if one comes
+// after all, and kills the process if none has come 2 s later.
+package pluginhost
