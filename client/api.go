@@ -12,33 +12,25 @@ import (
 
 	"github.com/rotunda-pam/rotunda/internal/record"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // Ref names a record: the pair is the name.
-type Ref struct {
-	Folder seal.ID
-	Record seal.ID
-}
-
-// String is FOLDER/RECORD in base64url.
-func (r Ref) String() string { return r.Folder.String() + "/" + r.Record.String() }
-
-// IsZero reports a Ref that names nothing.
-func (r Ref) IsZero() bool { return r == Ref{} }
+type Ref = trust.Ref
 
 // Roles is a set of rights.
-type Roles uint32
+type Roles = trust.Roles
 
 // The roles of the log.
 const (
-	Read          Roles = 1 << iota // open records
-	Edit                            // change records, sign statements
-	Operate                         // sign commands, enable mandates
-	Share                           // grant what one has; includes Read
-	ApproveScript                   // let a script into a record
-	Admin                           // members, agents, pools, plugins, policy
+	Read          = trust.Read          // open records
+	Edit          = trust.Edit          // change records, sign statements
+	Operate       = trust.Operate       // sign commands, enable mandates
+	Share         = trust.Share         // grant what one has; includes Read
+	ApproveScript = trust.ApproveScript // let a script into a record
+	Admin         = trust.Admin         // members, agents, pools, plugins, policy
 )
 
 // ---- directory ----

@@ -1,8 +1,8 @@
 package enrol
 
 import (
-	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -139,7 +139,7 @@ func (c *Conn) Close() {
 type Signer struct {
 	OrgID   seal.Digest
 	EntryID seal.ID
-	Sign    seal.SignKey
+	Key     ed25519.PrivateKey
 }
 
 // ErrConnectionChanged: three times the connection broke between challenge and answer.
@@ -168,10 +168,10 @@ func (c *Conn) SignIn(ctx context.Context, s Signer) (time.Time, error) {
 		if len(challenge.Msg.Challenge) != 32 {
 			return time.Time{}, errors.New("sign in: the server's challenge is not 32 bytes")
 		}
-		input := seal.SessionInput(s.OrgID, s.EntryID, host, challenge.Msg.Challenge, exporter)
+		input := seal.SessionInput(s.OrgID, s.EntryID, host, [32]byte(challenge.Msg.Challenge), exporter)
 		answer, err := c.VaultServiceClient.SignIn(traced(ctx, &second), connect.NewRequest(&clientv1.SignInRequest{
 			OrgId: s.OrgID[:], EntryId: s.EntryID[:], Challenge: challenge.Msg.Challenge,
-			Signature: s.Sign.SignRaw(input), ClientVersion: c.version,
+			Signature: seal.SignSession(s.Key, input), ClientVersion: c.version,
 		}))
 		if second != first {
 			continue // whatever it answered, it was not to this connection's exporter
@@ -194,16 +194,17 @@ func traced(ctx context.Context, used *net.Conn) context.Context {
 	})
 }
 
-// ExporterLabel names the secret of a TLS connection that signing in is bound to.
-const ExporterLabel = "EXPORTER-rotunda-session"
-
-func exporterOf(c net.Conn) ([]byte, error) {
+func exporterOf(c net.Conn) ([32]byte, error) {
 	t, ok := c.(*tls.Conn)
 	if !ok {
-		return nil, errors.New("sign in: the connection to the server is not TLS")
+		return [32]byte{}, errors.New("sign in: the connection to the server is not TLS")
 	}
 	state := t.ConnectionState()
-	return state.ExportKeyingMaterial(ExporterLabel, nil, 32)
+	b, err := state.ExportKeyingMaterial(seal.SessionExporter, nil, 32)
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("sign in: %w", err)
+	}
+	return [32]byte(b), nil
 }
 
 // bearerOf puts the session on every call but those that make one.
@@ -255,5 +256,3 @@ func ErrorReason(err error) (reason, hint string) {
 	}
 	return "", ""
 }
-
-func equal(a, b []byte) bool { return bytes.Equal(a, b) }
