@@ -1,8 +1,25 @@
-// The agents' own operations. They travel in the secrets-manager envelope
+// Package ksm is the secrets-manager wire format, used alike by the vault's handlers
+// and by the agent's client.
+//
+// The agents' own operations travel in the secrets-manager envelope
 // (POST /api/rotunda/v1/agent/OP), whose signature does not cover the path:
 // therefore op stands inside the signed payload as well, and the server refuses
 // a payload whose op is not the path's.
 package ksm
+
+// Operations of agents: the path's last element, and op inside the payload.
+const (
+	OpFetch   = "get_secret" // below PathMachine, with ext
+	OpLog     = "log"
+	OpAppend  = "append"
+	OpKeys    = "keys"
+	OpLease   = "lease"
+	OpStage   = "stage"
+	OpCommit  = "commit"
+	OpAbandon = "abandon"
+	OpRelease = "release"
+	OpReport  = "report"
+)
 
 // Ref names a record in JSON: raw 16-byte uids (base64 on the wire).
 type Ref struct {
