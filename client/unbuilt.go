@@ -14,44 +14,6 @@ import (
 
 // ---- profile ----
 
-// Home is ROTUNDA_HOME, or the user's configuration folder + "/rotunda".
-func Home() (string, error) { panic("unbuilt") }
-
-// Profiles lists the profiles in home.
-func Profiles(home string) ([]string, error) { panic("unbuilt") }
-
-// Profile is a device's folder: locked keys, log, memory.
-type Profile struct{}
-
-// ProfileInfo is what a profile shows without being unlocked.
-type ProfileInfo struct {
-	Name          string
-	Dir           string
-	Exists        bool // a device has been enrolled or an organisation made
-	Server        string
-	CAPin         seal.Digest
-	OrgID         seal.Digest
-	Entry         seal.ID
-	Unlocked      bool
-	UnlockedUntil time.Time
-}
-
-// OpenProfile opens (or prepares) a profile's folder. Name "" is "default".
-func OpenProfile(home, name string) (*Profile, error) { panic("unbuilt") }
-
-// Info reads the profile's clear facts.
-func (p *Profile) Info() (ProfileInfo, error) { panic("unbuilt") }
-
-// Unlock opens the device's keys and keeps them usable for ttl (at most 12 h;
-// zero: this process alone). The class of a wrong passphrase is Denied.
-func (p *Profile) Unlock(passphrase sdk.Secret, ttl time.Duration) error { panic("unbuilt") }
-
-// Lock ends an Unlock at once.
-func (p *Profile) Lock() error { panic("unbuilt") }
-
-// ChangePassphrase locks the device's keys under another passphrase.
-func (p *Profile) ChangePassphrase(old, next sdk.Secret) error { panic("unbuilt") }
-
 // InitOptions make an organisation.
 type InitOptions struct {
 	Server        string      // host:port

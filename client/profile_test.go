@@ -1,0 +1,229 @@
+package client
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+var passphrase = sdk.NewSecret([]byte("correct horse"))
+
+func newProfile(t *testing.T) (*Profile, enrol.Keys) {
+	t.Helper()
+	runtimeDir := filepath.Join(t.TempDir(), "run")
+	if err := os.Mkdir(runtimeDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_RUNTIME_DIR", runtimeDir)
+	p, err := OpenProfile(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := enrol.MakeKeys(trustv1.EntryKind_ENTRY_KIND_DEVICE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := facts{Server: "h:1", OrgID: seal.Hash([]byte("org")), Entry: seal.NewID()}
+	if err := p.create(f, keys, passphrase, [][]byte{[]byte("one"), []byte("two")}); err != nil {
+		t.Fatal(err)
+	}
+	return p, keys
+}
+
+// again is the profile as another process sees it.
+func again(t *testing.T, p *Profile) *Profile {
+	t.Helper()
+	q, err := OpenProfile(filepath.Dir(p.dir), p.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+func wantKeys(t *testing.T, p *Profile, keys enrol.Keys) {
+	t.Helper()
+	f, err := p.facts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.keys(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !got.Sign.Equal(keys.Sign) || !bytes.Equal(got.Seal.Public(), keys.Seal.Public()) {
+		t.Error("the keys came back changed")
+	}
+}
+
+func wantLocked(t *testing.T, p *Profile) {
+	t.Helper()
+	f, err := p.facts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.keys(f); ClassOf(err) != Locked {
+		t.Errorf("keys: %v, want class locked", err)
+	}
+}
+
+func TestStoreIsLockedToOtherProcesses(t *testing.T) {
+	p, keys := newProfile(t)
+	wantKeys(t, p, keys)
+	q := again(t, p)
+	wantLocked(t, q)
+	if err := q.Unlock(sdk.NewSecret([]byte("wrong")), time.Hour); ClassOf(err) != Denied || ReasonOf(err) != "passphrase" {
+		t.Errorf("wrong passphrase: %v", err)
+	}
+	wantLocked(t, q)
+	if err := q.Unlock(passphrase, 0); err != nil {
+		t.Fatal(err)
+	}
+	wantKeys(t, q, keys)
+	wantLocked(t, again(t, p))
+}
+
+func TestUnlockServesOtherProcessesUntilItsTime(t *testing.T) {
+	p, keys := newProfile(t)
+	if err := again(t, p).Unlock(passphrase, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	wantKeys(t, again(t, p), keys)
+	info, err := again(t, p).Info()
+	if err != nil || !info.Unlocked || time.Until(info.UnlockedUntil) > time.Hour || time.Until(info.UnlockedUntil) < 59*time.Minute {
+		t.Errorf("info %+v, %v", info, err)
+	}
+	if err := again(t, p).Lock(); err != nil {
+		t.Fatal(err)
+	}
+	wantLocked(t, again(t, p))
+
+	// An unlock past its time is none, and its file goes away.
+	q := again(t, p)
+	if err := q.Unlock(passphrase, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.writeUnlock(*q.store, time.Now().Add(-time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	wantLocked(t, again(t, p))
+	path, _ := q.unlockPath()
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("the unlock file past its time is still there: %v", err)
+	}
+	// One that is too far ahead was written under another clock.
+	if err := q.writeUnlock(*q.store, time.Now().Add(48*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	wantLocked(t, again(t, p))
+}
+
+func TestPassphraseChanges(t *testing.T) {
+	p, keys := newProfile(t)
+	next := sdk.NewSecret([]byte("battery staple"))
+	if err := again(t, p).ChangePassphrase(next, next); ClassOf(err) != Denied {
+		t.Errorf("change with a wrong passphrase: %v", err)
+	}
+	if err := again(t, p).ChangePassphrase(passphrase, next); err != nil {
+		t.Fatal(err)
+	}
+	if err := again(t, p).Unlock(passphrase, 0); ClassOf(err) != Denied {
+		t.Errorf("the old passphrase still opens: %v", err)
+	}
+	q := again(t, p)
+	if err := q.Unlock(next, 0); err != nil {
+		t.Fatal(err)
+	}
+	wantKeys(t, q, keys)
+}
+
+func TestProfileFilesAreTheOwnersAlone(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows guards by the folder's access list, not by mode bits")
+	}
+	p, keys := newProfile(t)
+	if err := p.Unlock(passphrase, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := p.unlockPath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := keys.Sign.Seed()
+	for _, path := range []string{p.path(profileFile), p.path(deviceFile), p.path(logFile), unlock} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		b, _ := os.ReadFile(path)
+		if bytes.Contains(b, secret) {
+			t.Errorf("%s holds the signing key in clear", path)
+		}
+	}
+	if err := os.Chmod(filepath.Dir(unlock), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Unlock(passphrase, time.Hour); ReasonOf(err) != "folder_not_private" {
+		t.Errorf("unlock into a folder that others may enter: %v", err)
+	}
+}
+
+func TestProfileNames(t *testing.T) {
+	for _, name := range []string{"..", ".hidden", "-x", "a/b", `a\b`, "a b", "ä", string(make([]byte, 65))} {
+		if _, err := OpenProfile(t.TempDir(), name); ClassOf(err) != Invalid {
+			t.Errorf("%q: %v, want class invalid", name, err)
+		}
+	}
+}
+
+func TestLogFileKeepsWholeChanges(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	read := func() (got []string, whole int64) {
+		t.Helper()
+		whole, err := readLogFile(path, func(b []byte) error { got = append(got, string(b)); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got, whole
+	}
+	whole, err := appendLogFile(path, 0, [][]byte{[]byte("zero"), []byte("one")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, _ := os.ReadFile(path)
+	// Cut anywhere inside the last change: the ones before it stand.
+	for cut := int64(len(full)) - 1; cut > 8; cut-- {
+		if err := os.WriteFile(path, full[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, n := read()
+		if len(got) != 1 || got[0] != "zero" || n != 8 {
+			t.Fatalf("cut at %d: %q, whole %d", cut, got, n)
+		}
+		if _, err := appendLogFile(path, n, [][]byte{[]byte("uno")}); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := read(); len(got) != 2 || got[1] != "uno" {
+			t.Fatalf("cut at %d, after an append: %q", cut, got)
+		}
+	}
+	if whole != int64(len(full)) {
+		t.Errorf("length %d, file %d", whole, len(full))
+	}
+	if err := os.WriteFile(path, []byte{0xff, 0xff, 0xff, 0xff, 1}, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readLogFile(path, func([]byte) error { return nil }); err == nil {
+		t.Error("a change of 4 GiB was read")
+	}
+}
