@@ -135,7 +135,10 @@ func (x *Page) GetToken() string {
 }
 
 type ChallengeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whoever holds an enrolment token knows neither organisation nor entry yet:
+	// the key id of the enrolment's key finds both. Empty for everybody else.
+	KeyId         []byte `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -170,10 +173,21 @@ func (*ChallengeRequest) Descriptor() ([]byte, []int) {
 	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{2}
 }
 
+func (x *ChallengeRequest) GetKeyId() []byte {
+	if x != nil {
+		return x.KeyId
+	}
+	return nil
+}
+
 type ChallengeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Challenge     []byte                 `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
-	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"` // the name that the server knows itself by
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Challenge []byte                 `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	Host      string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"` // the name that the server knows itself by
+	// Of key_id; empty where no live entry bears that key. Hints: the holder
+	// verifies the log against his token.
+	OrgId         []byte `protobuf:"bytes,3,opt,name=org_id,json=orgId,proto3" json:"org_id,omitempty"`
+	EntryId       []byte `protobuf:"bytes,4,opt,name=entry_id,json=entryId,proto3" json:"entry_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -220,6 +234,20 @@ func (x *ChallengeResponse) GetHost() string {
 		return x.Host
 	}
 	return ""
+}
+
+func (x *ChallengeResponse) GetOrgId() []byte {
+	if x != nil {
+		return x.OrgId
+	}
+	return nil
+}
+
+func (x *ChallengeResponse) GetEntryId() []byte {
+	if x != nil {
+		return x.EntryId
+	}
+	return nil
 }
 
 type SignInRequest struct {
@@ -5809,11 +5837,14 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x04hint\x18\x02 \x01(\tR\x04hint\"0\n" +
 	"\x04Page\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\rR\x04size\x12\x14\n" +
-	"\x05token\x18\x02 \x01(\tR\x05token\"\x12\n" +
-	"\x10ChallengeRequest\"E\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\")\n" +
+	"\x10ChallengeRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\fR\x05keyId\"w\n" +
 	"\x11ChallengeResponse\x12\x1c\n" +
 	"\tchallenge\x18\x01 \x01(\fR\tchallenge\x12\x12\n" +
-	"\x04host\x18\x02 \x01(\tR\x04host\"\xa4\x01\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x15\n" +
+	"\x06org_id\x18\x03 \x01(\fR\x05orgId\x12\x19\n" +
+	"\bentry_id\x18\x04 \x01(\fR\aentryId\"\xa4\x01\n" +
 	"\rSignInRequest\x12\x15\n" +
 	"\x06org_id\x18\x01 \x01(\fR\x05orgId\x12\x19\n" +
 	"\bentry_id\x18\x02 \x01(\fR\aentryId\x12\x1c\n" +

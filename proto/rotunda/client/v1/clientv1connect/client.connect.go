@@ -98,7 +98,8 @@ const (
 type VaultServiceClient interface {
 	// Challenge gives 32 random bytes to sign, good once and for a minute.
 	Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error)
-	// SignIn answers a challenge with a device's or an enrolment's key.
+	// SignIn answers a challenge with a device's or an enrolment's key, or, as the
+	// recovery entry, with the root's.
 	SignIn(context.Context, *connect.Request[v1.SignInRequest]) (*connect.Response[v1.SignInResponse], error)
 	// CreateOrganisation stores changes 0 and 1. It needs the server's setup code.
 	CreateOrganisation(context.Context, *connect.Request[v1.CreateOrganisationRequest]) (*connect.Response[v1.CreateOrganisationResponse], error)
@@ -415,7 +416,8 @@ func (c *vaultServiceClient) Watch(ctx context.Context, req *connect.Request[v1.
 type VaultServiceHandler interface {
 	// Challenge gives 32 random bytes to sign, good once and for a minute.
 	Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error)
-	// SignIn answers a challenge with a device's or an enrolment's key.
+	// SignIn answers a challenge with a device's or an enrolment's key, or, as the
+	// recovery entry, with the root's.
 	SignIn(context.Context, *connect.Request[v1.SignInRequest]) (*connect.Response[v1.SignInResponse], error)
 	// CreateOrganisation stores changes 0 and 1. It needs the server's setup code.
 	CreateOrganisation(context.Context, *connect.Request[v1.CreateOrganisationRequest]) (*connect.Response[v1.CreateOrganisationResponse], error)
