@@ -31,12 +31,6 @@ func fail(op string, err error) error {
 	if reason := trust.ReasonOf(err); reason != "" {
 		return &Error{Class: Refused, Reason: string(reason), Op: op, Hint: reason.Hint(), Err: err}
 	}
-	if errors.Is(err, enrol.ErrCAMismatch) {
-		return &Error{
-			Class: Refused, Reason: "ca_mismatch", Op: op, Err: err,
-			Hint: "somebody stands between you and the server, or the server was set up anew: ask its administrator for the authority's fingerprint",
-		}
-	}
 	var call *connect.Error
 	if errors.As(err, &call) {
 		return callError(op, call)

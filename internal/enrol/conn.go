@@ -17,13 +17,14 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	"github.com/rotunda-pam/rotunda/proto/rotunda/client/v1/clientv1connect"
 )
 
-// ErrCAMismatch: the server's certificate does not lead to the pinned authority.
+// errCAMismatch: the server's certificate does not lead to the pinned authority.
 // Somebody stands in between, or the server was set up anew.
-var ErrCAMismatch = errors.New("ca_mismatch: the server's certificate does not lead to the authority that was pinned")
+var errCAMismatch = &trust.Error{Reason: trust.CAMismatch, What: "the server's certificate does not lead to the authority that was pinned"}
 
 // MaxMessage bounds an answer of the people's API.
 const MaxMessage = 16 << 20
@@ -56,7 +57,7 @@ func TLSConfig(server string, caPin seal.Digest) (*tls.Config, error) {
 
 func verifyPinned(chain []*x509.Certificate, host string, caPin seal.Digest) error {
 	if len(chain) == 0 {
-		return ErrCAMismatch
+		return errCAMismatch
 	}
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	found := false
@@ -67,7 +68,7 @@ func verifyPinned(chain []*x509.Certificate, host string, caPin seal.Digest) err
 		}
 	}
 	if !found {
-		return ErrCAMismatch
+		return errCAMismatch
 	}
 	for _, c := range chain[1:] {
 		between.AddCert(c)
@@ -78,7 +79,7 @@ func verifyPinned(chain []*x509.Certificate, host string, caPin seal.Digest) err
 	})
 	var unknown x509.UnknownAuthorityError
 	if errors.As(err, &unknown) {
-		return fmt.Errorf("%w: %w", ErrCAMismatch, err)
+		return &trust.Error{Reason: errCAMismatch.Reason, What: errCAMismatch.What, Err: err}
 	}
 	return err
 }
@@ -135,57 +136,87 @@ func (c *Conn) Close() {
 	c.transport.CloseIdleConnections()
 }
 
-// Signer is who signs in: an entry of the log and its key.
+// Signer is who signs in: an entry of the log and its key. The holder of a token
+// leaves OrgID and EntryID zero: the server finds both by the key, and the holder
+// checks them against his token once he has the log.
 type Signer struct {
 	OrgID   seal.Digest
 	EntryID seal.ID
 	Key     ed25519.PrivateKey
 }
 
+func (s Signer) keyID() seal.ID {
+	return seal.KeyID(seal.AlgEd25519, s.Key.Public().(ed25519.PublicKey))
+}
+
 // ErrConnectionChanged: three times the connection broke between challenge and answer.
 var ErrConnectionChanged = errors.New("the connection to the server broke three times while signing in")
 
-// SignIn takes a challenge and answers it on the same connection, to which the
-// answer is bound. It returns when the session ends, by the local clock.
-func (c *Conn) SignIn(ctx context.Context, s Signer) (time.Time, error) {
+// ErrKeyUnknown: the server knows no live entry with the signer's key.
+var ErrKeyUnknown = errors.New("the server knows no live entry with this key")
+
+// Session is what signing in gave.
+type Session struct {
+	Signer           // completed
+	Ends   time.Time // by the local clock
+}
+
+// StartSession signs in: it takes a challenge and answers it on the same connection, to which the
+// answer is bound.
+func (c *Conn) StartSession(ctx context.Context, s Signer) (Session, error) {
 	c.mu.Lock()
 	c.bearer = ""
 	c.mu.Unlock()
 	host, _, err := net.SplitHostPort(c.server)
 	if err != nil {
-		return time.Time{}, err
+		return Session{}, err
 	}
 	for range 3 {
 		var first, second net.Conn
-		challenge, err := c.Challenge(traced(ctx, &first), connect.NewRequest(&clientv1.ChallengeRequest{}))
+		ask := &clientv1.ChallengeRequest{}
+		if s.EntryID.IsZero() {
+			ask.KeyId = s.keyID().Bytes()
+		}
+		challenge, err := c.Challenge(traced(ctx, &first), connect.NewRequest(ask))
 		if err != nil {
-			return time.Time{}, err
+			return Session{}, err
+		}
+		if len(challenge.Msg.Challenge) != 32 {
+			return Session{}, errors.New("sign in: the server's challenge is not 32 bytes")
+		}
+		if s.EntryID.IsZero() {
+			if len(challenge.Msg.EntryId) == 0 {
+				return Session{}, ErrKeyUnknown
+			}
+			if s.OrgID, err = seal.DigestFrom(challenge.Msg.OrgId); err != nil {
+				return Session{}, fmt.Errorf("sign in: organisation: %w", err)
+			}
+			if s.EntryID, err = seal.IDFrom(challenge.Msg.EntryId); err != nil {
+				return Session{}, fmt.Errorf("sign in: entry: %w", err)
+			}
 		}
 		exporter, err := exporterOf(first)
 		if err != nil {
-			return time.Time{}, err
-		}
-		if len(challenge.Msg.Challenge) != 32 {
-			return time.Time{}, errors.New("sign in: the server's challenge is not 32 bytes")
+			return Session{}, err
 		}
 		input := seal.SessionInput(s.OrgID, s.EntryID, host, [32]byte(challenge.Msg.Challenge), exporter)
-		answer, err := c.VaultServiceClient.SignIn(traced(ctx, &second), connect.NewRequest(&clientv1.SignInRequest{
-			OrgId: s.OrgID[:], EntryId: s.EntryID[:], Challenge: challenge.Msg.Challenge,
+		answer, err := c.SignIn(traced(ctx, &second), connect.NewRequest(&clientv1.SignInRequest{
+			OrgId: s.OrgID.Bytes(), EntryId: s.EntryID.Bytes(), Challenge: challenge.Msg.Challenge,
 			Signature: seal.SignSession(s.Key, input), ClientVersion: c.version,
 		}))
-		if second != first {
+		if second != nil && second != first {
 			continue // whatever it answered, it was not to this connection's exporter
 		}
 		if err != nil {
-			return time.Time{}, err
+			return Session{}, err
 		}
 		c.mu.Lock()
 		c.bearer = answer.Msg.Bearer
 		c.mu.Unlock()
 		// The server's clock says how long; ours says until when.
-		return time.Now().Add(time.Duration(answer.Msg.Expires-answer.Msg.Now) * time.Millisecond), nil
+		return Session{s, time.Now().Add(time.Duration(answer.Msg.Expires-answer.Msg.Now) * time.Millisecond)}, nil
 	}
-	return time.Time{}, ErrConnectionChanged
+	return Session{}, ErrConnectionChanged
 }
 
 func traced(ctx context.Context, used *net.Conn) context.Context {

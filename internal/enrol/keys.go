@@ -6,9 +6,8 @@ import (
 	"crypto/rand"
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
@@ -47,15 +46,14 @@ func (k Keys) SignPub() ed25519.PublicKey { return k.Sign.Public().(ed25519.Publ
 // Public is the encoded rotunda.trust.v1.Keys, as the vault serves it and as
 // Entry.keys_digest pins it.
 func (k Keys) Public() ([]byte, error) {
-	m := &trustv1.Keys{SealPub: k.Seal.Public()}
+	var devicePub []byte
 	if k.Device != nil {
-		pub, err := seal.DevicePub(k.Device)
-		if err != nil {
+		var err error
+		if devicePub, err = seal.DevicePub(k.Device); err != nil {
 			return nil, err
 		}
-		m.DevicePub = pub
 	}
-	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	return trust.EncodeKeys(k.Seal.Public(), devicePub), nil
 }
 
 // Stored is the keys as their holder's locked file keeps them.

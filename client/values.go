@@ -1,0 +1,136 @@
+package client
+
+import (
+	"encoding/json"
+	"errors"
+
+	"github.com/rotunda-pam/rotunda/internal/record"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// Record types of the secrets-manager format that Rotunda knows.
+const (
+	TypeAccount   = "pamUser"
+	TypeMachine   = "pamMachine"
+	TypeDatabase  = "pamDatabase"
+	TypeDirectory = "pamDirectory"
+	TypeLogin     = "login"
+)
+
+// Kinds of an account's secret.
+const (
+	SecretPassword = "password"
+	SecretSSHKey   = "ssh_key"
+	SecretAPIKey   = "api_key"
+	SecretToken    = "token"
+)
+
+// MaxNotes bounds a record's free text, in bytes.
+const MaxNotes = 64 << 10
+
+func isResource(kind string) bool {
+	return kind == TypeMachine || kind == TypeDatabase || kind == TypeDirectory
+}
+
+// secretField is the field that holds a kind of secret. API keys and tokens are
+// passwords to the format, so that every secrets-manager client finds them.
+func setSecret(r *record.Record, kind string, secret sdk.Secret, publicKey string) error {
+	if secret.Len() > sdk.MaxSecret {
+		return errors.New("the secret is larger than 64 KiB")
+	}
+	b := secret.Expose()
+	defer clear(b)
+	if kind == SecretSSHKey {
+		return r.SetKeyPair(record.KeyPair{PublicKey: publicKey, PrivateKey: string(b)})
+	}
+	return r.SetText("password", b)
+}
+
+// secretOf is the value that a record keeps secret.
+func secretOf(r *record.Record) (sdk.Secret, bool) {
+	if r == nil {
+		return sdk.Secret{}, false
+	}
+	if b, ok := r.Text("password"); ok && len(b) > 0 {
+		defer clear(b)
+		return sdk.NewSecret(b), true
+	}
+	if k, ok := r.KeyPair(); ok && k.PrivateKey != "" {
+		return sdk.NewSecret([]byte(k.PrivateKey)), true
+	}
+	return sdk.Secret{}, false
+}
+
+// Field is the first value of a record's first field of a type, if it is text.
+func (r *Record) Field(fieldType string) (sdk.Secret, bool) {
+	if r.data == nil {
+		return sdk.Secret{}, false
+	}
+	b, ok := r.data.Text(fieldType)
+	if !ok {
+		return sdk.Secret{}, false
+	}
+	defer clear(b)
+	return sdk.NewSecret(b), true
+}
+
+// Login is the login: the statement's, or of records without one the JSON's.
+func (r *Record) Login() string {
+	if a := r.Statement.GetAccount(); a != nil {
+		return a.Login
+	}
+	return r.text("login")
+}
+
+func (r *Record) text(field string) string {
+	if r.data == nil {
+		return ""
+	}
+	b, _ := r.data.Text(field)
+	return string(b)
+}
+
+// Secret is the record's password, or private key.
+func (r *Record) Secret() (sdk.Secret, bool) { return secretOf(r.data) }
+
+// PublicKey is the public half of an ssh_key account.
+func (r *Record) PublicKey() string {
+	if r.data == nil {
+		return ""
+	}
+	k, _ := r.data.KeyPair()
+	return k.PublicKey
+}
+
+// Notes is the record's free text.
+func (r *Record) Notes() string {
+	if r.data == nil {
+		return ""
+	}
+	return r.data.Notes()
+}
+
+// URL is the record's address.
+func (r *Record) URL() string { return r.text("url") }
+
+// JSON is the whole record as the secrets-manager format has it, indented.
+func (r *Record) JSON() (sdk.Secret, error) {
+	if r.data == nil {
+		return sdk.Secret{}, &Error{Class: Refused, Reason: r.Reason, Op: "show " + r.Ref.String(), Err: errors.New("the record does not open")}
+	}
+	b, err := r.data.JSON()
+	if err != nil {
+		return sdk.Secret{}, fail("show "+r.Ref.String(), err)
+	}
+	defer clear(b)
+	var top json.RawMessage = b
+	out, err := json.MarshalIndent(top, "", "  ")
+	if err != nil {
+		return sdk.Secret{}, fail("show "+r.Ref.String(), err)
+	}
+	defer clear(out)
+	return sdk.NewSecret(out), nil
+}
+
+// Secret is the former password, or private key.
+func (h *HistoryValue) Secret() (sdk.Secret, bool) { return secretOf(h.data) }
