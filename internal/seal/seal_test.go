@@ -1,0 +1,220 @@
+package seal_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/rotunda-pam/rotunda/internal/seal"
+)
+
+// Every encoding in the table is a point of small order by the curve's own
+// arithmetic, and the standard library accepts a signature for some of them that
+// nobody's private key made: that is why the table is there.
+func TestSmallOrderTable(t *testing.T) {
+	p := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 255), big.NewInt(19))
+	mod := func(x *big.Int) *big.Int { return x.Mod(x, p) }
+	mul := func(a, b *big.Int) *big.Int { return mod(new(big.Int).Mul(a, b)) }
+	inv := func(a *big.Int) *big.Int { return new(big.Int).ModInverse(a, p) }
+	one := big.NewInt(1)
+	d := mul(mod(big.NewInt(-121665)), inv(big.NewInt(121666)))
+	fooled := 0
+	for _, enc := range smallOrderEncodings() {
+		if err := seal.CheckSignPub(enc[:]); !errors.Is(err, seal.ErrSignPub) {
+			t.Errorf("%x is accepted", enc)
+		}
+		le := slices.Clone(enc[:])
+		le[31] &= 0x7f
+		slices.Reverse(le)
+		y := mod(new(big.Int).SetBytes(le))
+		yy := mul(y, y)
+		x := new(big.Int).ModSqrt(mul(mod(new(big.Int).Sub(yy, one)), inv(mod(new(big.Int).Add(mul(d, yy), one)))), p)
+		if x == nil {
+			t.Errorf("%x is not on the curve", enc)
+			continue
+		}
+		for range 3 {
+			// x' = 2xy/(1+dx²y²), y' = (y²+x²)/(1−dx²y²)
+			xy, xx, yy := mul(x, y), mul(x, x), mul(y, y)
+			dxxyy := mul(d, mul(xx, yy))
+			x = mul(mod(new(big.Int).Lsh(xy, 1)), inv(mod(new(big.Int).Add(one, dxxyy))))
+			y = mul(mod(new(big.Int).Add(yy, xx)), inv(mod(new(big.Int).Sub(one, dxxyy))))
+		}
+		if x.Sign() != 0 || y.Cmp(one) != 0 {
+			t.Errorf("%x is not of small order", enc)
+		}
+		forged := append([]byte{1}, make([]byte, 63)...)
+		for n := range 64 {
+			body := []byte{byte(n)}
+			if ed25519.Verify(enc[:], seal.SigInput(seal.KindCommand, org, body), forged) {
+				fooled++
+			}
+			if seal.Verify(enc[:], seal.KindCommand, org, body, forged) {
+				t.Errorf("a forged signature verifies under %x", enc)
+			}
+		}
+	}
+	if fooled == 0 {
+		t.Error("the standard library refuses these by itself now: the table may go")
+	}
+	if err := seal.CheckSignPub(ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)); err != nil {
+		t.Errorf("an honest key: %v", err)
+	}
+}
+
+func TestNoFormatterPrintsAKey(t *testing.T) {
+	k := seal.Key(bytes.Repeat([]byte("K"), 32))
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "key", k, "nested", struct{ K seal.Key }{k})
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "key", k, "nested", struct{ K *seal.Key }{&k})
+	j, err := json.Marshal(map[string]any{"k": k, "p": &k, "s": []seal.Key{k}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := log.String() + string(j) + fmt.Sprintf("%v %+v %#v %s %x %d %q %v %+v", k, k, k, k, k, k, k, &k, struct{ K seal.Key }{k})
+	for _, shape := range []string{"KKKK", "4b4b", "4B4B", "75 75", "75,75", "S0tL"} {
+		if strings.Contains(all, shape) {
+			t.Errorf("a key is printed (%s): %s", shape, all)
+		}
+	}
+	if !strings.Contains(all, "[key]") {
+		t.Errorf("nothing was printed at all: %s", all)
+	}
+}
+
+func TestTextFormsGoBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		id := seal.ID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
+		if got, err := seal.ParseID(id.String()); err != nil || got != id {
+			t.Fatalf("%v %v", got, err)
+		}
+		d := seal.Digest(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "digest"))
+		if got, err := seal.ParseDigest(d.String()); err != nil || got != d {
+			t.Fatalf("%v %v", got, err)
+		}
+		if got := strings.ReplaceAll(d.Fingerprint(), " ", ""); got != d.String() {
+			t.Fatalf("fingerprint %s", got)
+		}
+	})
+	for _, bad := range []string{"", "AAAA", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAAAA=="} {
+		if _, err := seal.ParseID(bad); err == nil {
+			t.Errorf("%q is taken for an id", bad)
+		}
+	}
+}
+
+func TestIDsBeginWithNoDash(t *testing.T) {
+	for range 2000 {
+		if strings.HasPrefix(seal.NewID().String(), "-") {
+			t.Fatal("an id's text begins with a dash")
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	if n := len(seal.WrapKey(recKey, recKey)); n != 60 {
+		t.Errorf("wrapped key of %d bytes, want 60", n)
+	}
+	if n := len(seal.SealCBC(recKey, recKey[:])); n != 64 {
+		t.Errorf("CBC-wrapped key of %d bytes, want 64", n)
+	}
+	k, err := seal.GenerateSealKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	box, err := seal.SealTo(k.Public(), seal.Route{}, []byte("x"))
+	if err != nil || len(box) != 1+seal.SealOverhead || len(k.Public()) != seal.SealPubSize {
+		t.Errorf("HPKE: %d bytes under a key of %d, %v", len(box), len(k.Public()), err)
+	}
+	raw, err := k.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := seal.SealKeyFrom(raw)
+	if err != nil || !bytes.Equal(again.Public(), k.Public()) {
+		t.Errorf("a stored seal key comes back as another: %v", err)
+	}
+	dev, err := seal.GenerateDeviceKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := seal.MarshalDeviceKey(dev)
+	if err != nil || len(der) != 138 {
+		t.Errorf("device key of %d bytes, want 138: %v", len(der), err)
+	}
+	pub, err := seal.DevicePub(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	box, err = seal.SealECIES(pub, recKey[:])
+	if err != nil || len(box) != 125 {
+		t.Errorf("ECIES-sealed key of %d bytes, want 125: %v", len(box), err)
+	}
+	parsed, err := seal.ParseDevicePub(pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := seal.SignP256(dev, []byte("input"))
+	if err != nil || !seal.VerifyP256(parsed, []byte("input"), sig) || seal.VerifyP256(parsed, []byte("other"), sig) {
+		t.Errorf("P-256 signature: %v", err)
+	}
+}
+
+func TestUnlockErrors(t *testing.T) {
+	box := seal.Lock([]byte("right"), seal.LockedAgentKeys, []byte("content"))
+	if _, err := seal.Unlock([]byte("wrong"), seal.LockedAgentKeys, box); !errors.Is(err, seal.ErrPassphrase) {
+		t.Errorf("wrong passphrase: %v", err)
+	}
+	if _, err := seal.Unlock([]byte("right"), seal.LockedAgentKeys, []byte("content")); !errors.Is(err, seal.ErrNotLocked) {
+		t.Errorf("not a locked file: %v", err)
+	}
+	if got, err := seal.Unlock([]byte("right"), seal.LockedAgentKeys, box); err != nil || string(got) != "content" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// FuzzOpen feeds outside bytes to everything that opens: it refuses, it never
+// panics.
+func FuzzOpen(f *testing.F) {
+	f.Add([]byte{}, byte(0))
+	f.Add(seal.SealCBC(recKey, []byte("x")), byte(1))
+	f.Add(bytes.Repeat([]byte{4}, 200), byte(3))
+	sk, err := seal.SealKeyFrom(hpkeSK)
+	if err != nil {
+		f.Fatal(err)
+	}
+	dev, err := seal.GenerateDeviceKey()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, which byte) {
+		switch which % 6 {
+		case 0:
+			_, _ = seal.OpenGCM(recKey, b, nil)
+		case 1:
+			if out, err := seal.OpenCBC(recKey, b); err == nil && len(out) >= len(b) {
+				t.Fatalf("%d bytes from %d", len(out), len(b))
+			}
+		case 2:
+			_, _ = seal.OpenFrom(sk, seal.Route{}, b)
+		case 3:
+			_, _ = seal.OpenECIES(dev, b)
+		case 4:
+			_, _ = seal.UnwrapKey(recKey, b)
+			_, _ = seal.SealTo(b, seal.Route{}, nil)
+			_, _ = seal.ParseDevicePub(b)
+			_, _ = seal.ParseDeviceKey(b)
+		case 5:
+			seal.Verify(b, seal.KindLog, org, nil, b)
+		}
+	})
+}
