@@ -1,0 +1,61 @@
+//go:build fault
+
+package fault
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Built says whether this build has fault points.
+const Built = true
+
+// dir is read once: a process keeps its folder.
+var dir = os.Getenv("ROTUNDA_FAULT_DIR")
+
+// At is a named point.
+func At(name string) {
+	if dir == "" {
+		return
+	}
+	armed := filepath.Join(dir, name)
+	action, err := os.ReadFile(armed)
+	if err != nil {
+		return
+	}
+	hit := armed + ".hit"
+	if os.Rename(armed, hit) != nil {
+		return // another goroutine took it
+	}
+	switch strings.TrimSpace(string(action)) {
+	case "kill":
+		kill()
+	case "stop":
+		stop()
+	case "block":
+		for {
+			if _, err := os.Stat(hit); err != nil {
+				return
+			}
+			time.Sleep(5 * time.Millisecond) // a file's removal gives no signal everywhere
+		}
+	}
+}
+
+// Now is the time, off by what the file "clock" says.
+func Now() time.Time {
+	if dir == "" {
+		return time.Now()
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "clock"))
+	if err != nil {
+		return time.Now()
+	}
+	off, err := time.ParseDuration(strings.TrimSpace(string(text)))
+	if err != nil {
+		return time.Now()
+	}
+	return time.Now().Add(off)
+}
