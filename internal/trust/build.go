@@ -6,6 +6,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"google.golang.org/protobuf/proto"
 )
 
 // NewChange prepares the change that follows the log's head. signer is the entry
@@ -13,21 +14,44 @@ import (
 // full age where the signer may do so, and repeated otherwise. The caller signs
 // it with SignChange.
 func (l *Log) NewChange(signer seal.ID, now time.Time, ops ...*trustv1.Op) *trustv1.Change {
-	panic("unbuilt")
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	s := &l.s
+	h := s.head()
+	c := &trustv1.Change{
+		V: Version, Epoch: uint64(len(s.digests)), Prev: h.Digest.Bytes(),
+		Issued: max(now.UnixMilli(), s.issued), ValidUntil: s.validUntil, Ops: ops,
+	}
+	if signer.IsZero() || s.roles(signer, seal.ID{}).Has(Admin) {
+		age := s.policy.MaxAge
+		for _, op := range ops {
+			if p := op.GetPolicy(); p != nil {
+				age = policyOf(p).MaxAge
+			}
+		}
+		c.ValidUntil = c.Issued + age.Milliseconds()
+	}
+	return c
 }
 
 // SignChange encodes and signs a change: with one key, or for an enrolment's
 // successor with the enrolment key and then the new key. The digest is the new
 // head.
 func SignChange(org seal.Digest, c *trustv1.Change, keys ...ed25519.PrivateKey) (signed []byte, digest seal.Digest, err error) {
-	panic("unbuilt")
+	if err := checkChange(c); err != nil {
+		return nil, seal.Digest{}, err
+	}
+	if c.Epoch == 0 {
+		org = seal.Digest{}
+	}
+	return signEnvelope(seal.KindLog, org, c, keys...)
 }
 
 // Founding is what a new organisation consists of. The caller makes ids and keys.
 type Founding struct {
 	Root         ed25519.PrivateKey // goes into the recovery kit and nowhere else
 	RecoveryID   seal.ID
-	RecoveryKeys []byte // encoded Keys
+	RecoveryKeys []byte // encoded Keys (EncodeKeys)
 	MemberID     seal.ID
 	MemberName   string
 	Device       *trustv1.Entry  // OwnerId is set to MemberID, Roles to all if zero
@@ -37,10 +61,48 @@ type Founding struct {
 // NewOrganisation makes changes 0 and 1, signed by the root. The first member
 // gets every role on the zero folder.
 func NewOrganisation(f Founding, now time.Time) (org seal.Digest, changes [][]byte, err error) {
-	panic("unbuilt")
+	policy := f.Policy
+	if policy == nil {
+		policy = &trustv1.Policy{MaxAgeDays: DefaultAgeDays, SelfDevices: true}
+	}
+	device := proto.CloneOf(f.Device)
+	device.Kind, device.OwnerId, device.V = trustv1.EntryKind_ENTRY_KIND_DEVICE, f.MemberID.Bytes(), Version
+	if device.Roles == 0 {
+		device.Roles = uint32(AllRoles)
+	}
+	zero := &trustv1.Change{
+		V: Version, Prev: make([]byte, 32), Issued: now.UnixMilli(), ValidUntil: now.Add(policyOf(policy).MaxAge).UnixMilli(),
+		Ops: []*trustv1.Op{RootOp(f.Root.Public().(ed25519.PublicKey)), {Op: &trustv1.Op_Policy{Policy: policy}}},
+	}
+	signedZero, org, err := SignChange(seal.Digest{}, zero, f.Root)
+	if err != nil {
+		return org, nil, err
+	}
+	l := NewLog(org)
+	if _, err := l.Append(signedZero, now); err != nil {
+		return org, nil, err
+	}
+	one := l.NewChange(seal.ID{}, now,
+		PutOp(&trustv1.Entry{
+			EntryId: f.RecoveryID.Bytes(), Kind: trustv1.EntryKind_ENTRY_KIND_RECOVERY, Name: "recovery",
+			KeysDigest: seal.Hash(f.RecoveryKeys).Bytes(), V: Version,
+		}),
+		PutOp(&trustv1.Entry{EntryId: f.MemberID.Bytes(), Kind: trustv1.EntryKind_ENTRY_KIND_MEMBER, Name: f.MemberName, V: Version}),
+		GrantOp(seal.ID{}, f.MemberID, AllRoles),
+		PutOp(device),
+	)
+	signedOne, _, err := SignChange(org, one, f.Root)
+	if err != nil {
+		return org, nil, err
+	}
+	// What does not replay here would bind nobody.
+	if _, err := l.Append(signedOne, now); err != nil {
+		return org, nil, err
+	}
+	return org, [][]byte{signedZero, signedOne}, nil
 }
 
-// PutOp puts an entry; EntryOf makes one from an Entry.
+// PutOp puts an entry. Entry.Proto gives one that is live already.
 func PutOp(e *trustv1.Entry) *trustv1.Op { return &trustv1.Op{Op: &trustv1.Op_Put{Put: e}} }
 
 // RemoveOp removes an entry, and all that it owns.

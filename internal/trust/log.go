@@ -250,14 +250,15 @@ func (l *Log) CheckFresh(now time.Time) error {
 // RenewalDue reports that a third of the log's time is gone: an administrator's
 // client then appends a change without ops. Warn reports that half is gone:
 // agents, doctor and metrics then name the date.
-func (l *Log) RenewalDue(now time.Time) bool { return l.gone(now, 3) }
+func (l *Log) RenewalDue(now time.Time) bool { return l.elapsed(now, 3) }
 
 // Warn: see RenewalDue.
-func (l *Log) Warn(now time.Time) bool { return l.gone(now, 2) }
+func (l *Log) Warn(now time.Time) bool { return l.elapsed(now, 2) }
 
-func (l *Log) gone(now time.Time, part time.Duration) bool {
+// elapsed reports whether the first of so many parts of the log's time is over.
+func (l *Log) elapsed(now time.Time, parts time.Duration) bool {
 	h, p := l.Head(), l.Policy()
-	return now.After(h.ValidUntil.Add(-p.MaxAge).Add(p.MaxAge / part))
+	return now.After(h.ValidUntil.Add(-p.MaxAge).Add(p.MaxAge / parts))
 }
 
 // ValidUntil is the end of the log's freshness.
