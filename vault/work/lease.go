@@ -1,0 +1,216 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/audit"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/store"
+	"github.com/rotunda-pam/rotunda/internal/store/db"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// Term is how long a lease lives without a sign of its agent.
+const Term = 10 * time.Second
+
+// Live reports whether a lease is held at a time: until Term after the later of
+// its taking and its agent's last sign of life (Unix milliseconds).
+func Live(l db.Lease, seen int64, now time.Time) bool {
+	return l.Live == 1 && now.UnixMilli() < max(l.Taken, seen)+Term.Milliseconds()
+}
+
+// Lease takes or retakes an account's lease for a run. Busy and Closed are
+// answers. With cause "recover" a run that the vault does not know is made
+// first (action verify, queued even when the answer is Busy): so an agent has
+// an account looked at whose lease it lost while it was applying, or whose run
+// a restored vault has forgotten.
+func (w *Work) Lease(ctx context.Context, q *db.Queries, a Agent, r ksm.LeaseRequest) (ksm.LeaseAnswer, error) {
+	account, err := w.account(ctx, q, a, r.Account)
+	if err != nil {
+		return ksm.LeaseAnswer{}, err
+	}
+	run, err := w.runToLease(ctx, q, a, r, account)
+	if err != nil {
+		return ksm.LeaseAnswer{}, err
+	}
+	answer := ksm.LeaseAnswer{TermMS: Term.Milliseconds(), Action: run.Action, Cause: run.Cause}
+	if closed[run.State] {
+		answer.Closed = true
+		return answer, nil
+	}
+	if _, err := q.RecordByUID(ctx, db.RecordByUIDParams{Org: a.Org, RecordUid: account.Record[:]}); errors.Is(err, store.ErrNotFound) {
+		answer.Closed = true
+		return answer, w.end(ctx, q, run, fail, trustv1.Outcome_OUTCOME_NONE, "", "record_deleted", nil)
+	} else if err != nil {
+		return answer, fmt.Errorf("read record: %w", err)
+	}
+	now := w.now()
+	held, err := q.LeaseOf(ctx, db.LeaseOfParams{Org: a.Org, AccountUid: account.Record[:]})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return answer, fmt.Errorf("read lease: %w", err)
+	}
+	mine := string(held.AgentID) == string(a.ID[:])
+	takenOver := false
+	if held.Live == 1 && !(mine && string(held.RunID) == string(run.RunID)) {
+		seen, err := q.AgentSeenAt(ctx, db.AgentSeenAtParams{Org: a.Org, AgentID: held.AgentID})
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return answer, fmt.Errorf("read the holder's last sign: %w", err)
+		}
+		if Live(held, seen, now) {
+			answer.Busy, answer.Holder, answer.Epoch = true, held.RunID, uint64(held.Epoch)
+			return answer, nil
+		}
+		takenOver = !mine
+	}
+	epoch := held.Epoch + 1
+	err = q.PutLease(ctx, db.PutLeaseParams{
+		Org: a.Org, AccountUid: account.Record[:], RunID: run.RunID, Epoch: epoch, AgentID: a.ID[:], Taken: now.UnixMilli(),
+	})
+	if err != nil {
+		return answer, fmt.Errorf("write lease: %w", err)
+	}
+	answer.Epoch = uint64(epoch)
+	if err := w.begin(ctx, q, a, run); err != nil {
+		return answer, err
+	}
+	if takenOver {
+		err := w.tell(ctx, q, audit.Event{
+			Org: a.Org, Time: now, Name: audit.LeaseTaken, Actor: a.ID[:], Folder: run.FolderUid, Record: run.AccountUid, RunID: run.RunID,
+			Fields: map[string]string{"epoch": strconv.FormatInt(epoch, 10), "former": ksm.URL(held.AgentID)},
+		})
+		if err != nil {
+			return answer, err
+		}
+	}
+	return answer, w.tell(ctx, q, audit.Event{
+		Org: a.Org, Time: now, Name: audit.RunStarted, Actor: a.ID[:], Folder: run.FolderUid, Record: run.AccountUid, RunID: run.RunID,
+		Fields: map[string]string{
+			"cause": run.Cause, "action": run.Action,
+			"epoch": strconv.FormatInt(epoch, 10), "attempt": strconv.FormatInt(run.Attempt+1, 10),
+		},
+	})
+}
+
+// begin moves the run whose lease was taken.
+func (w *Work) begin(ctx context.Context, q *db.Queries, a Agent, run db.Run) error {
+	before := run.State
+	if err := move(&run, lease); err != nil {
+		return err
+	}
+	if before == Alert {
+		// It stopped with its candidate outstanding, or with none.
+		staged, err := q.StagedOf(ctx, db.StagedOfParams{Org: run.Org, RecordUid: run.AccountUid})
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("read candidate: %w", err)
+		}
+		if err == nil && string(staged.RunID) == string(run.RunID) {
+			run.State = Staged
+		}
+	}
+	run.AgentID = a.ID[:]
+	run.Attempt++
+	run.Class, run.Reason = "", ""
+	if run.Started == 0 {
+		run.Started = w.now().UnixMilli()
+	}
+	w.rest(&run, leaseCheck)
+	return w.save(ctx, q, run, before)
+}
+
+// runToLease finds the run, or makes the one that an agent asks for to recover.
+func (w *Work) runToLease(ctx context.Context, q *db.Queries, a Agent, r ksm.LeaseRequest, account trust.Ref) (db.Run, error) {
+	id, err := seal.IDFrom(r.RunID)
+	if err != nil || id.IsZero() {
+		return db.Run{}, ksm.Refuse(ksm.CodeBadRequest, "the lease names no run")
+	}
+	run, err := q.RunByID(ctx, db.RunByIDParams{Org: a.Org, RunID: id[:]})
+	if errors.Is(err, store.ErrNotFound) && r.Cause == "recover" {
+		record, err := q.RecordByUID(ctx, db.RecordByUIDParams{Org: a.Org, RecordUid: account.Record[:]})
+		if errors.Is(err, store.ErrNotFound) {
+			return db.Run{}, ksm.Refuse(ksm.CodeBadRequest, "there is no such record")
+		}
+		if err != nil {
+			return db.Run{}, fmt.Errorf("read record: %w", err)
+		}
+		s := Start{
+			RunID: id, Account: account.Proto(), PoolID: record.PoolID, Action: "verify", Cause: "recover", Actor: a.ID[:],
+			Resource: &trustv1.Ref{FolderUid: record.ResourceFolder, RecordUid: record.ResourceUid},
+		}
+		if err := w.StartRun(ctx, q, a.Org, s); err != nil {
+			return db.Run{}, err
+		}
+		run, err = q.RunByID(ctx, db.RunByIDParams{Org: a.Org, RunID: id[:]})
+		if err != nil {
+			return db.Run{}, fmt.Errorf("read run: %w", err)
+		}
+		return run, nil
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return db.Run{}, ksm.Refuse(ksm.CodeBadRequest, "there is no run %s", id)
+	}
+	if err != nil {
+		return db.Run{}, fmt.Errorf("read run: %w", err)
+	}
+	if string(run.AccountUid) != string(account.Record[:]) || string(run.FolderUid) != string(account.Folder[:]) {
+		return db.Run{}, ksm.Refuse(ksm.CodeAccessDenied, "run %s concerns another account", id)
+	}
+	return run, nil
+}
+
+// holding finds what an operation under a lease concerns, and refuses it when
+// the lease has moved on. A lease whose time is over but which nobody took is
+// still the agent's: its epoch is the greatest.
+func (w *Work) holding(ctx context.Context, q *db.Queries, a Agent, ref ksm.Ref, runID []byte, epoch uint64) (db.Run, trust.Ref, error) {
+	account, err := w.account(ctx, q, a, ref)
+	if err != nil {
+		return db.Run{}, account, err
+	}
+	l, err := q.LeaseOf(ctx, db.LeaseOfParams{Org: a.Org, AccountUid: account.Record[:]})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return db.Run{}, account, fmt.Errorf("read lease: %w", err)
+	}
+	if l.Live != 1 || uint64(l.Epoch) != epoch || string(l.AgentID) != string(a.ID[:]) || string(l.RunID) != string(runID) {
+		return db.Run{}, account, ksm.Refuse(ksm.CodeEpochOld, "the lease has moved on: epoch %d is current", l.Epoch)
+	}
+	run, err := q.RunByID(ctx, db.RunByIDParams{Org: a.Org, RunID: runID})
+	if err != nil {
+		return db.Run{}, account, fmt.Errorf("read run: %w", err)
+	}
+	return run, account, nil
+}
+
+// Release gives a lease back; the run goes on with whoever takes it next.
+func (w *Work) Release(ctx context.Context, q *db.Queries, a Agent, r ksm.SettleRequest) error {
+	run, _, err := w.holding(ctx, q, a, r.Account, r.RunID, r.Epoch)
+	if err != nil {
+		return err
+	}
+	return w.giveBack(ctx, q, a, run, int64(r.Epoch), 0, "released")
+}
+
+// giveBack ends a lease before its run's end; the run is due again after a delay.
+func (w *Work) giveBack(ctx context.Context, q *db.Queries, a Agent, run db.Run, epoch int64, in time.Duration, reason string) error {
+	before := run.State
+	if err := move(&run, release); err != nil {
+		return err
+	}
+	w.rest(&run, in)
+	if err := q.ReturnLease(ctx, db.ReturnLeaseParams{Org: run.Org, AccountUid: run.AccountUid, Epoch: epoch}); err != nil {
+		return fmt.Errorf("write lease: %w", err)
+	}
+	if err := w.save(ctx, q, run, before); err != nil {
+		return err
+	}
+	w.wake(q)
+	return w.tell(ctx, q, audit.Event{
+		Org: run.Org, Time: w.now(), Name: audit.RunReleased, Actor: a.ID[:], Reason: reason,
+		Folder: run.FolderUid, Record: run.AccountUid, RunID: run.RunID,
+		Fields: map[string]string{"epoch": strconv.FormatInt(epoch, 10)},
+	})
+}

@@ -1,0 +1,136 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/store/db"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// Bounds in bytes.
+const (
+	maxResult = 16 << 10
+	maxDetail = 256 << 10
+	// maxAuthority holds a Signed{Command} or Signed{Result}, sealed.
+	maxAuthority = 128 << 10
+)
+
+// account checks that the caller is a live agent whose pool may read the
+// account's folder.
+func (w *Work) account(ctx context.Context, q *db.Queries, a Agent, ref ksm.Ref) (trust.Ref, error) {
+	account, err := trust.RefFrom(&trustv1.Ref{FolderUid: ref.Folder, RecordUid: ref.Record})
+	if err != nil {
+		return account, ksm.Refuse(ksm.CodeBadRequest, "the account: %s", err)
+	}
+	log, err := w.Directory.View(ctx, q, a.Org)
+	if err != nil {
+		return account, err
+	}
+	return account, mayRead(log, a, account.Folder)
+}
+
+func mayRead(log *trust.Log, a Agent, folder seal.ID) error {
+	e, ok := log.Entry(a.ID)
+	if !ok || e.Kind != trustv1.EntryKind_ENTRY_KIND_AGENT {
+		return ksm.Refuse(ksm.CodeAccessDenied, "agent %s is not in the log", a.ID)
+	}
+	if !log.Roles(a.ID, folder).Has(trust.Read) {
+		return ksm.Refuse(ksm.CodeAccessDenied, "the agent's pool may not read folder %s", folder)
+	}
+	return nil
+}
+
+// call is what a result has to agree with.
+type call struct {
+	phase   trustv1.Phase
+	account trust.Ref
+	runID   []byte
+	epoch   uint64
+	digest  []byte // of the data; nil: none
+	detail  []byte
+}
+
+// result opens an agent's signed result and holds it against the call that
+// carries it: a result that says something else would be believed by nobody
+// later, so it is refused now.
+func (w *Work) result(ctx context.Context, q *db.Queries, a Agent, signed []byte, c call) (*trust.Result, error) {
+	if len(signed) > maxResult || len(c.detail) > maxDetail {
+		return nil, ksm.Refuse(ksm.CodeTooLarge, "a result has at most %d bytes, its detail %d", maxResult, maxDetail)
+	}
+	log, err := w.Directory.View(ctx, q, a.Org)
+	if err != nil {
+		return nil, err
+	}
+	r, err := trust.OpenResult(log, signed)
+	if err != nil {
+		return nil, ksm.Refuse(ksm.CodeBadRequest, "the signed result: %s", err)
+	}
+	said := func(what string) error {
+		return ksm.Refuse(ksm.CodeBadRequest, "the signed result names another %s than the call", what)
+	}
+	switch {
+	case r.Signer.ID != a.ID || string(r.By) != string(a.ID[:]):
+		return nil, said("agent")
+	case r.Phase != c.phase:
+		return nil, said("phase")
+	case c.account != (trust.Ref{}) && r.Account != c.account:
+		return nil, said("account")
+	case c.runID != nil && string(r.RunId) != string(c.runID):
+		return nil, said("run")
+	case c.epoch != 0 && r.LeaseEpoch != c.epoch:
+		return nil, said("lease epoch")
+	case c.digest != nil && string(r.DataDigest) != string(c.digest):
+		return nil, said("data digest")
+	case !detailFits(r.DetailDigest, c.detail):
+		return nil, said("detail")
+	}
+	return r, nil
+}
+
+func detailFits(digest, detail []byte) bool {
+	if len(detail) == 0 {
+		return true // it may have been left out, not altered
+	}
+	d := seal.Hash(detail)
+	return string(digest) == string(d[:])
+}
+
+// known reports whether a signed result is stored already: then the call that
+// carries it is a repeat, whose first answer was lost.
+func (w *Work) known(ctx context.Context, q *db.Queries, org int64, signed []byte) (bool, error) {
+	log, err := w.Directory.View(ctx, q, org)
+	if err != nil {
+		return false, err
+	}
+	r, err := trust.OpenResult(log, signed)
+	if err != nil {
+		return false, ksm.Refuse(ksm.CodeBadRequest, "the signed result: %s", err)
+	}
+	n, err := q.HasResult(ctx, db.HasResultParams{Org: org, Digest: r.Digest[:]})
+	if err != nil {
+		return false, fmt.Errorf("look for result: %w", err)
+	}
+	return n > 0, nil
+}
+
+func (w *Work) keep(ctx context.Context, q *db.Queries, org int64, r *trust.Result, subject, detail []byte) error {
+	err := q.AddResult(ctx, db.AddResultParams{
+		Org: org, Digest: r.Digest[:], SubjectUid: subject, RunID: r.RunId, Phase: int64(r.Phase), ByID: r.By,
+		ValueSeq: int64(r.ValueSeq), DataDigest: r.DataDigest, Signed: r.Signed, Detail: detail, Time: w.now().UnixMilli(),
+	})
+	if err != nil {
+		return fmt.Errorf("write result: %w", err)
+	}
+	return nil
+}
+
+// refusal makes a check's outcome readable: nil, a *ksm.Error, or the store's.
+func refusal(err error) *ksm.Error {
+	e, _ := errors.AsType[*ksm.Error](err)
+	return e
+}
