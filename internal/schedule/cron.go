@@ -129,7 +129,7 @@ const walked = 3000
 
 // ShortestGap is the least time between two firings: of an interval its length,
 // of a single time 0. Of cron it is what a walk over some thousand firings finds,
-// the changes of the clock included.
+// the changes of the clock included, and at most MaxEvery.
 func (s *Schedule) ShortestGap() time.Duration {
 	if s.spec == nil {
 		return s.every

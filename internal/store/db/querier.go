@@ -9,28 +9,48 @@ import (
 )
 
 type Querier interface {
+	AckCommand(ctx context.Context, arg AckCommandParams) (int64, error)
 	AddAppClient(ctx context.Context, arg AddAppClientParams) error
 	AddChange(ctx context.Context, arg AddChangeParams) error
 	AddCommand(ctx context.Context, arg AddCommandParams) error
+	AddFile(ctx context.Context, arg AddFileParams) error
 	AddResult(ctx context.Context, arg AddResultParams) error
+	AddRun(ctx context.Context, arg AddRunParams) error
 	AddSession(ctx context.Context, arg AddSessionParams) error
+	AddStaged(ctx context.Context, arg AddStagedParams) error
 	AddStatement(ctx context.Context, arg AddStatementParams) error
+	AddSubfolder(ctx context.Context, arg AddSubfolderParams) error
+	AgentClient(ctx context.Context, clientID []byte) (AgentClientRow, error)
+	AgentGone(ctx context.Context, arg AgentGoneParams) error
+	AgentHere(ctx context.Context, arg AgentHereParams) error
+	AgentSeen(ctx context.Context, arg AgentSeenParams) error
+	AgentSeenAt(ctx context.Context, arg AgentSeenAtParams) (int64, error)
+	AimRun(ctx context.Context, arg AimRunParams) error
 	AppByID(ctx context.Context, arg AppByIDParams) (App, error)
 	AppClients(ctx context.Context, arg AppClientsParams) ([]MachineClient, error)
+	AppFolderKey(ctx context.Context, arg AppFolderKeyParams) (AppFolder, error)
+	AppFolderKeys(ctx context.Context, arg AppFolderKeysParams) ([]AppFolder, error)
 	AppFolders(ctx context.Context, arg AppFoldersParams) ([][]byte, error)
 	AppKeyRecipients(ctx context.Context, arg AppKeyRecipientsParams) ([][]byte, error)
 	AppsAfter(ctx context.Context, arg AppsAfterParams) ([]App, error)
 	BadRunsBefore(ctx context.Context, arg BadRunsBeforeParams) ([]Run, error)
+	BindClient(ctx context.Context, arg BindClientParams) (int64, error)
 	ChangesFrom(ctx context.Context, arg ChangesFromParams) ([]ChangesFromRow, error)
 	CommandByID(ctx context.Context, arg CommandByIDParams) (Command, error)
+	CommandOfAgent(ctx context.Context, arg CommandOfAgentParams) (CommandOfAgentRow, error)
+	CommitRecord(ctx context.Context, arg CommitRecordParams) error
+	ConfirmClient(ctx context.Context, arg ConfirmClientParams) error
 	CountAppClients(ctx context.Context, arg CountAppClientsParams) (int64, error)
+	CountFilesOf(ctx context.Context, arg CountFilesOfParams) (int64, error)
 	CountRecordsIn(ctx context.Context, arg CountRecordsInParams) (int64, error)
+	CountSubfoldersOf(ctx context.Context, arg CountSubfoldersOfParams) (int64, error)
 	CountWaitingCommands(ctx context.Context, arg CountWaitingCommandsParams) (int64, error)
 	CreateOrg(ctx context.Context, arg CreateOrgParams) error
 	CreateRecord(ctx context.Context, arg CreateRecordParams) error
 	DeleteAppFolder(ctx context.Context, arg DeleteAppFolderParams) error
 	DeleteAppKeysOf(ctx context.Context, arg DeleteAppKeysOfParams) error
 	DeleteEnrolBlob(ctx context.Context, arg DeleteEnrolBlobParams) error
+	DeleteFile(ctx context.Context, arg DeleteFileParams) error
 	DeleteFilesOf(ctx context.Context, arg DeleteFilesOfParams) error
 	DeleteFolderKeysOf(ctx context.Context, arg DeleteFolderKeysOfParams) error
 	DeleteHistory(ctx context.Context, arg DeleteHistoryParams) error
@@ -39,9 +59,11 @@ type Querier interface {
 	DeleteRotation(ctx context.Context, arg DeleteRotationParams) (int64, error)
 	DeleteStagedOf(ctx context.Context, arg DeleteStagedOfParams) error
 	DeleteStatements(ctx context.Context, arg DeleteStatementsParams) error
+	DeleteSubfolder(ctx context.Context, arg DeleteSubfolderParams) error
 	DropQueuedRun(ctx context.Context, arg DropQueuedRunParams) (int64, error)
 	EndExpiredSessions(ctx context.Context, now int64) error
 	EndOtherSessionsOf(ctx context.Context, arg EndOtherSessionsOfParams) error
+	EndQueuedRun(ctx context.Context, arg EndQueuedRunParams) (int64, error)
 	EndSessionsOf(ctx context.Context, arg EndSessionsOfParams) error
 	EnrolBlob(ctx context.Context, arg EnrolBlobParams) ([]byte, error)
 	EntryKeys(ctx context.Context, arg EntryKeysParams) ([]byte, error)
@@ -50,14 +72,27 @@ type Querier interface {
 	EventsBefore(ctx context.Context, arg EventsBeforeParams) ([]Event, error)
 	EventsNamedAfter(ctx context.Context, arg EventsNamedAfterParams) ([]Event, error)
 	EventsNamedBefore(ctx context.Context, arg EventsNamedBeforeParams) ([]Event, error)
+	ExpiredCommands(ctx context.Context, arg ExpiredCommandsParams) ([]ExpiredCommandsRow, error)
+	FileArrived(ctx context.Context, arg FileArrivedParams) (int64, error)
+	FileByUID(ctx context.Context, arg FileByUIDParams) (File, error)
+	FilesOfRecords(ctx context.Context, arg FilesOfRecordsParams) ([]File, error)
+	FolderByUID(ctx context.Context, arg FolderByUIDParams) (Folder, error)
 	FolderKeyRecipients(ctx context.Context, arg FolderKeyRecipientsParams) ([][]byte, error)
 	FoldersAfter(ctx context.Context, arg FoldersAfterParams) ([]Folder, error)
+	FreshTerms(ctx context.Context, now int64) error
+	HasResult(ctx context.Context, arg HasResultParams) (int64, error)
 	HistoryBefore(ctx context.Context, arg HistoryBeforeParams) ([]RecordHistory, error)
 	InsertEvent(ctx context.Context, arg InsertEventParams) error
 	KeepInHistory(ctx context.Context, arg KeepInHistoryParams) error
 	LastResultsOf(ctx context.Context, arg LastResultsOfParams) ([]Result, error)
+	LeaseOf(ctx context.Context, arg LeaseOfParams) (Lease, error)
 	LeasesOf(ctx context.Context, arg LeasesOfParams) ([]LeasesOfRow, error)
 	ListOrgs(ctx context.Context) ([]Org, error)
+	MachineClientByID(ctx context.Context, clientID []byte) (MachineClient, error)
+	MoveRun(ctx context.Context, arg MoveRunParams) error
+	NewestReplaced(ctx context.Context, arg NewestReplacedParams) ([]RecordHistory, error)
+	NodeGone(ctx context.Context, node string) error
+	NotePhase(ctx context.Context, arg NotePhaseParams) error
 	OpenRunsBefore(ctx context.Context, arg OpenRunsBeforeParams) ([]Run, error)
 	OrgByID(ctx context.Context, orgID []byte) (Org, error)
 	OrgByNumber(ctx context.Context, id int64) (Org, error)
@@ -70,17 +105,23 @@ type Querier interface {
 	PutEntryKeys(ctx context.Context, arg PutEntryKeysParams) error
 	PutFolder(ctx context.Context, arg PutFolderParams) error
 	PutFolderKey(ctx context.Context, arg PutFolderKeyParams) error
+	PutLease(ctx context.Context, arg PutLeaseParams) error
 	PutRotation(ctx context.Context, arg PutRotationParams) error
 	QueuedRunsOf(ctx context.Context, arg QueuedRunsOfParams) ([][]byte, error)
+	RecentResults(ctx context.Context, arg RecentResultsParams) ([][]byte, error)
 	RecordByUID(ctx context.Context, arg RecordByUIDParams) (Record, error)
 	RecordsByUID(ctx context.Context, arg RecordsByUIDParams) ([]Record, error)
 	RecordsInFolder(ctx context.Context, arg RecordsInFolderParams) ([]Record, error)
 	RecordsInFolderOfKinds(ctx context.Context, arg RecordsInFolderOfKindsParams) ([]Record, error)
+	RecordsInSubfolders(ctx context.Context, arg RecordsInSubfoldersParams) ([]Record, error)
+	RenameSubfolder(ctx context.Context, arg RenameSubfolderParams) error
 	ReplaceRecord(ctx context.Context, arg ReplaceRecordParams) (int64, error)
 	ResultsByDigest(ctx context.Context, arg ResultsByDigestParams) ([]Result, error)
 	ResultsOfRun(ctx context.Context, arg ResultsOfRunParams) ([]Result, error)
+	ReturnLease(ctx context.Context, arg ReturnLeaseParams) error
 	RevokeAppClient(ctx context.Context, arg RevokeAppClientParams) (int64, error)
 	RevokeClientsOf(ctx context.Context, arg RevokeClientsOfParams) error
+	RevokedAgents(ctx context.Context, org int64) ([][]byte, error)
 	RotationOf(ctx context.Context, arg RotationOfParams) (Rotation, error)
 	RotationsAfter(ctx context.Context, arg RotationsAfterParams) ([]Rotation, error)
 	RunByID(ctx context.Context, arg RunByIDParams) (Run, error)
@@ -88,15 +129,21 @@ type Querier interface {
 	RunsOfAccountBefore(ctx context.Context, arg RunsOfAccountBeforeParams) ([]Run, error)
 	SealedAppKey(ctx context.Context, arg SealedAppKeyParams) ([]byte, error)
 	SealedFolderKey(ctx context.Context, arg SealedFolderKeyParams) ([]byte, error)
+	SeenClient(ctx context.Context, arg SeenClientParams) error
 	SessionByHash(ctx context.Context, bearerHash []byte) (Session, error)
 	SetHead(ctx context.Context, arg SetHeadParams) (int64, error)
 	SetRecordLinks(ctx context.Context, arg SetRecordLinksParams) error
 	SetRecordStatement(ctx context.Context, arg SetRecordStatementParams) error
 	SetRecordValue(ctx context.Context, arg SetRecordValueParams) error
+	SetReply(ctx context.Context, arg SetReplyParams) error
+	SetSubfolder(ctx context.Context, arg SetSubfolderParams) error
 	StagedByUID(ctx context.Context, arg StagedByUIDParams) ([]Staged, error)
 	StagedOf(ctx context.Context, arg StagedOfParams) (Staged, error)
 	StatementBySeq(ctx context.Context, arg StatementBySeqParams) (Statement, error)
 	StatementsOf(ctx context.Context, arg StatementsOfParams) ([]Statement, error)
+	SubfolderByUID(ctx context.Context, arg SubfolderByUIDParams) (Subfolder, error)
+	SubfoldersOf(ctx context.Context, arg SubfoldersOfParams) ([]Subfolder, error)
+	WaitingCommands(ctx context.Context, arg WaitingCommandsParams) ([]WaitingCommandsRow, error)
 }
 
 var _ Querier = (*Queries)(nil)

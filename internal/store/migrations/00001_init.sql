@@ -285,7 +285,7 @@ CREATE TABLE command ( -- the agents' outbox
 );
 CREATE INDEX command_waiting ON command (org, agent_id, n) WHERE acked = 0;
 CREATE INDEX command_n ON command (org, n);
-CREATE INDEX command_expires ON command (expires);
+CREATE INDEX command_expires ON command (expires) WHERE acked = 0;
 CREATE TABLE rotation (
   org          BIGINT NOT NULL,
   account_uid  BLOB   NOT NULL,

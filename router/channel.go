@@ -1,0 +1,300 @@
+package router
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/rotunda-pam/rotunda/internal/bus"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/socket"
+	channelv1 "github.com/rotunda-pam/rotunda/proto/rotunda/channel/v1"
+	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
+)
+
+const (
+	queued = 16 // frames that wait for a slow agent; one more and it is cut
+	window = 16 // commands sent and not yet acknowledged
+
+	maxFrames   = 2000 // from one agent within a second; one more and it is cut
+	maxProgress = 500  // of those, hints that are passed on
+	maxPhase    = 32   // bytes
+)
+
+// channel is one agent's connection. The goroutine that runs it reads; a second
+// one writes and alone delivers commands.
+type channel struct {
+	r    *Router
+	sock *socket.Conn
+	agent
+
+	queue chan []byte        // encoded frames
+	hints bus.Subscription   // for this agent
+	acks  chan seal.ID       // acknowledged commands, for the window
+	done  chan struct{}      // closed by end
+	last  *channelv1.ToAgent // to be sent at the end; set before done is closed
+
+	once   sync.Once
+	reason string // why it ended; set before done is closed
+	leases atomic.Uint32
+	beat   atomic.Int64 // when the newest heartbeat came, Unix milliseconds
+}
+
+func newChannel(r *Router, sock *socket.Conn, who agent) *channel {
+	return &channel{
+		r: r, sock: sock, agent: who,
+		queue: make(chan []byte, queued),
+		hints: r.cfg.Bus.Subscribe(bus.Agent(who.org, who.id)),
+		acks:  make(chan seal.ID, window),
+		done:  make(chan struct{}),
+	}
+}
+
+// run is the channel until its end.
+func (c *channel) run() {
+	defer c.hints.Close()
+	c.beat.Store(c.r.cfg.Now().UnixMilli())
+	welcome := &channelv1.ToAgent{Frame: &channelv1.ToAgent_Welcome{Welcome: &channelv1.Welcome{
+		Now:              c.r.cfg.Now().UnixMilli(),
+		IdleHeartbeatMs:  uint32(idleBeat.Milliseconds()),
+		LeaseHeartbeatMs: uint32(leaseBeat.Milliseconds()),
+		LeaseTermMs:      uint32(leaseTerm.Milliseconds()),
+		LogHead:          c.head,
+	}}}
+	c.head = nil
+	if err := write(c.sock, welcome); err != nil {
+		c.end("closed", nil)
+		c.sock.Abort()
+		return
+	}
+	var writer sync.WaitGroup
+	writer.Go(c.write)
+	c.read()
+	writer.Wait()
+}
+
+// end ends the channel. The first reason counts. With a last frame the writer
+// sends it and closes; without one the connection is cut at once, also under a
+// write that hangs.
+func (c *channel) end(reason string, last *channelv1.ToAgent) {
+	c.once.Do(func() {
+		c.reason, c.last = reason, last
+		switch reason {
+		case "slow":
+			c.r.stats.slow.Add(1)
+		case "dead":
+			c.r.stats.dead.Add(1)
+		}
+		close(c.done)
+		if last == nil {
+			c.sock.Abort()
+		}
+	})
+}
+
+// send queues a frame. An agent whose queue is full is cut: what it misses is in
+// the store, and a queue without bound would be everybody's problem.
+func (c *channel) send(frame *channelv1.ToAgent) {
+	message, err := proto.Marshal(frame)
+	if err != nil {
+		c.r.cfg.Log.Error("a frame could not be encoded", "agent", c.id, "error", err)
+		return
+	}
+	select {
+	case <-c.done:
+	case c.queue <- message:
+	default:
+		c.end("slow", nil)
+	}
+}
+
+// write sends what is queued, what the bus brings, and what is in the outbox.
+func (c *channel) write() {
+	defer c.sock.Abort() // the reader ends with the writer
+	out := outbox{c: c}
+	if !out.look() {
+		return
+	}
+	for {
+		select {
+		case <-c.done:
+			if c.last != nil {
+				if message, err := proto.Marshal(c.last); err == nil {
+					c.sock.Write(message, time.Second) //nolint:errcheck // a courtesy
+				}
+				c.sock.Close()
+			}
+			return
+		case message := <-c.queue:
+			if !c.put(message) {
+				return
+			}
+		case id := <-c.acks:
+			if !out.acked(id) {
+				return
+			}
+		case payload := <-c.hints.C():
+			if !c.hint(payload, &out) {
+				return
+			}
+		}
+	}
+}
+
+// put writes one frame; false: the channel is over.
+func (c *channel) put(message []byte) bool {
+	err := c.sock.Write(message, writePatience)
+	if err == nil {
+		return true
+	}
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		c.end("slow", nil)
+	} else {
+		c.end("closed", nil)
+	}
+	return false
+}
+
+// hint acts on what came over the bus.
+func (c *channel) hint(payload []byte, out *outbox) bool {
+	if c.hints.Overflowed() && !out.look() {
+		return false
+	}
+	var frame channelv1.ToAgent
+	if err := proto.Unmarshal(payload, &frame); err != nil {
+		c.r.cfg.Log.Error("the bus brought a malformed frame", "agent", c.id, "error", err)
+		return true
+	}
+	switch frame.GetFrame().(type) {
+	case nil, *channelv1.ToAgent_Deliver:
+		// Commands go by way of the outbox alone: there they are until acknowledged.
+		return out.look()
+	case *channelv1.ToAgent_RunDue, *channelv1.ToAgent_LogHead:
+		return c.put(payload)
+	}
+	return true
+}
+
+// read handles what the agent sends, until the channel is over.
+func (c *channel) read() {
+	var flow flow
+	for {
+		patience := idlePatience
+		if c.leases.Load() > 0 {
+			patience = leasePatience
+		}
+		message, err := c.sock.Read(patience)
+		if err != nil {
+			c.end(whyEnded(err), nil)
+			return
+		}
+		var frame channelv1.ToRouter
+		if err := proto.Unmarshal(message, &frame); err != nil {
+			c.end("malformed", refusal(socket.Malformed, "a frame is malformed"))
+			return
+		}
+		if flow.count(time.Now()) > maxFrames {
+			c.end("malformed", refusal(socket.Malformed, "too many frames within a second"))
+			return
+		}
+		switch f := frame.GetFrame().(type) {
+		case *channelv1.ToRouter_Heartbeat:
+			c.heartbeat(f.Heartbeat)
+		case *channelv1.ToRouter_Ack:
+			if err := c.ack(f.Ack); err != nil {
+				c.r.cfg.Log.Error("an acknowledgement could not be stored; the command comes again", "agent", c.id, "error", err)
+				c.end("closed", nil)
+				return
+			}
+		case *channelv1.ToRouter_Progress:
+			if flow.progress++; flow.progress <= maxProgress {
+				c.progress(f.Progress)
+			}
+		default: // of a newer agent, or a second Auth
+		}
+	}
+}
+
+// flow counts frames within a second.
+type flow struct {
+	since            time.Time
+	frames, progress int
+}
+
+func (f *flow) count(now time.Time) int {
+	if now.Sub(f.since) >= time.Second {
+		*f = flow{since: now}
+	}
+	f.frames++
+	return f.frames
+}
+
+func whyEnded(err error) string {
+	var timeout net.Error
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "dead"
+	case errors.Is(err, socket.ErrTooLarge), errors.Is(err, socket.ErrNotBinary):
+		return "malformed"
+	}
+	return "closed"
+}
+
+// heartbeat: without leases it is answered at once; with leases only when the
+// store has it, since the agent goes on by what was acknowledged.
+func (c *channel) heartbeat(b *channelv1.Heartbeat) {
+	now := c.r.cfg.Now().UnixMilli()
+	c.beat.Store(now)
+	c.leases.Store(b.GetLeases())
+	if b.GetLeases() == 0 {
+		c.ackBeat(b.GetN())
+		return
+	}
+	c.r.presence.beat(c, b.GetN(), now)
+}
+
+func (c *channel) ackBeat(n uint64) {
+	c.send(&channelv1.ToAgent{Frame: &channelv1.ToAgent_HeartbeatAck{
+		HeartbeatAck: &channelv1.HeartbeatAck{N: n, Now: c.r.cfg.Now().UnixMilli()},
+	}})
+}
+
+// progress passes an unsigned hint on to whoever watches.
+func (c *channel) progress(p *channelv1.Progress) {
+	run, err := seal.IDFrom(p.GetRunId())
+	if err != nil || !word(p.GetPhase()) {
+		return
+	}
+	c.r.push(c.org, &clientv1.WatchResponse{What: &clientv1.WatchResponse_Run{
+		Run: &clientv1.RunProgress{RunId: run[:], Account: p.GetAccount(), Phase: p.GetPhase()},
+	}})
+	c.r.presence.phase(c, run, p.GetPhase())
+}
+
+// word accepts the names of phases.
+func word(s string) bool {
+	if s == "" || len(s) > maxPhase {
+		return false
+	}
+	for _, r := range s {
+		if (r < 'a' || r > 'z') && r != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// push tells an organisation's watching clients.
+func (r *Router) push(org int64, what *clientv1.WatchResponse) {
+	payload, err := proto.Marshal(what)
+	if err != nil {
+		r.cfg.Log.Error("a hint could not be encoded", "error", err)
+		return
+	}
+	r.cfg.Bus.Publish(bus.Push(org), payload)
+}
