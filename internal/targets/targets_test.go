@@ -1,0 +1,156 @@
+package targets
+
+import (
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rotunda-pam/rotunda/internal/password"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+func secret(s string) sdk.Secret { return sdk.NewSecret([]byte(s)) }
+
+func TestPostgresLetsInOnlyTheRightPassword(t *testing.T) {
+	pg := Postgres(t)
+	ctx := t.Context()
+	name, good := `we"ird 'name\`, secret(`p:a\s's"w ö`)
+	if err := pg.CreateRole(ctx, name, good, ""); err != nil {
+		t.Fatal(err)
+	}
+	check := func(pw sdk.Secret, want bool) {
+		t.Helper()
+		got, err := pg.Accepts(ctx, name, pw)
+		if err != nil || got != want {
+			t.Errorf("accepts: %v, %v, want %v", got, err, want)
+		}
+	}
+	check(good, true)
+	check(secret("another"), false)
+	if err := pg.Down(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pg.Accepts(ctx, name, good); err == nil {
+		t.Error("a stopped server judged a password")
+	}
+	if err := pg.Up(ctx); err != nil {
+		t.Fatal(err)
+	}
+	check(good, true)
+}
+
+func TestSSHDLetsInOnlyTheRightSecret(t *testing.T) {
+	s := OpenSSH(t, SSHDOptions{})
+	ctx := t.Context()
+	public, private, err := password.SSHKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, other, err := password.SSHKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := s.CreateUser(ctx, UserOptions{Password: secret("a good one"), AuthorizedKeys: append(public, '\n')})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		user string
+		with sdk.Credential
+		want bool
+	}{
+		{u.Name, sdk.Credential{Kind: sdk.Password, Secret: secret("a good one")}, true},
+		{u.Name, sdk.Credential{Kind: sdk.Password, Secret: secret("another")}, false},
+		{u.Name, sdk.Credential{Kind: sdk.SSHKey, Secret: sdk.NewSecret(private)}, true},
+		{u.Name, sdk.Credential{Kind: sdk.SSHKey, Secret: sdk.NewSecret(other)}, false},
+		{s.Admin, sdk.Credential{Kind: sdk.SSHKey, Secret: s.AdminKey}, true},
+		{s.Admin, sdk.Credential{Kind: sdk.SSHKey, Secret: sdk.NewSecret(private)}, false},
+	} {
+		if got, err := s.Accepts(ctx, c.user, c.with); err != nil || got != c.want {
+			t.Errorf("%s with a %s: %v, %v, want %v\n%s", c.user, c.with.Kind, got, err, c.want, logTail(s.LogFile))
+		}
+	}
+}
+
+func TestStopLeavesNothing(t *testing.T) {
+	s := OpenSSH(t, SSHDOptions{})
+	u, err := s.CreateUser(t.Context(), UserOptions{Password: secret("x"), SudoNoPassword: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := s.proc.cmd.Process.Pid
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := user.Lookup(u.Name); err == nil {
+		t.Errorf("account %s is still there", u.Name)
+	}
+	for _, f := range []string{u.Home, sudoRule(u.Home), s.dir, filepath.Join("/proc", strconv.Itoa(pid))} {
+		if exists(f) {
+			t.Errorf("%s is still there", f)
+		}
+	}
+}
+
+// A run that is killed is played by a second process of this test, which starts a
+// server, makes an account and kills itself.
+func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
+	const child = "ROTUNDA_TARGETS_CHILD"
+	if os.Getenv(child) != "" {
+		s := OpenSSH(t, SSHDOptions{})
+		u, err := s.CreateUser(t.Context(), UserOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.WriteFile(os.Getenv(child), []byte(u.Name+"\n"+s.dir+"\n"+strconv.Itoa(s.proc.cmd.Process.Pid)+"\n"), 0o600)
+		p, _ := os.FindProcess(os.Getpid())
+		p.Kill()
+		select {}
+	}
+	_, _, ok := forTest(t)
+	if !ok {
+		return
+	}
+	if os.Getuid() != 0 {
+		t.Skip("left out: an sshd that logs other users in needs root")
+	}
+	report := filepath.Join(t.TempDir(), "report")
+	cmd := exec.Command(os.Args[0], "-test.run", t.Name())
+	cmd.Env = append(os.Environ(), child+"="+report)
+	out, err := cmd.CombinedOutput()
+	left, _ := lines(report)
+	if err == nil || len(left) != 3 {
+		t.Fatalf("the run to be killed ended by itself (%v): %s", err, out)
+	}
+	if _, err := user.Lookup(left[0]); err != nil {
+		t.Fatalf("the killed run left no account, so this test proves nothing: %v", err)
+	}
+	_, remove, err := WorkDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remove()
+	if _, err := user.Lookup(left[0]); err == nil {
+		t.Errorf("account %s is still there", left[0])
+	}
+	if exists(left[1]) {
+		t.Errorf("folder %s is still there", left[1])
+	}
+	if b, err := os.ReadFile(filepath.Join("/proc", left[2], "cmdline")); err == nil && len(b) > 0 {
+		t.Errorf("sshd %s is still running: %q", left[2], b)
+	}
+}
+
+func TestCleanTouchesNoFolderOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "precious")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Clean(dir); err == nil || !exists(file) {
+		t.Errorf("cleaned a folder that is not ours: %v", err)
+	}
+}

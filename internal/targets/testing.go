@@ -1,0 +1,92 @@
+package targets
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+)
+
+// TB is the part of [testing.TB] that is needed; a demonstration does not link the
+// testing package.
+type TB interface {
+	Helper()
+	Logf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Skipf(format string, args ...any)
+	Cleanup(func())
+	Context() context.Context
+}
+
+// Postgres starts a PostgreSQL that ends with the test. It installs what is missing,
+// or skips the test and says why.
+func Postgres(t TB, settings ...string) *PG {
+	t.Helper()
+	ctx, dir, ok := forTest(t)
+	if !ok {
+		return nil
+	}
+	pg, err := StartPostgres(ctx, filepath.Join(dir, "postgres"), settings...)
+	if fatal(t, err) {
+		return nil
+	}
+	t.Cleanup(func() {
+		if err := pg.Stop(); err != nil {
+			t.Logf("stop PostgreSQL: %v", err)
+		}
+	})
+	return pg
+}
+
+// OpenSSH starts an sshd that ends with the test. It installs what is missing, or
+// skips the test and says why.
+func OpenSSH(t TB, o SSHDOptions) *SSHD {
+	t.Helper()
+	ctx, dir, ok := forTest(t)
+	if !ok {
+		return nil
+	}
+	s, err := StartSSHD(ctx, filepath.Join(dir, "sshd"), o)
+	if fatal(t, err) {
+		return nil
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Logf("stop sshd: %v", err)
+		}
+	})
+	return s
+}
+
+// forTest installs the servers and makes a folder that is removed after the test.
+func forTest(t TB) (context.Context, string, bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	t.Cleanup(cancel)
+	if fatal(t, Install(ctx, func(s string) { t.Logf("%s", s) })) {
+		return nil, "", false
+	}
+	dir, remove, err := WorkDir()
+	if fatal(t, err) {
+		return nil, "", false
+	}
+	t.Cleanup(func() {
+		if err := remove(); err != nil {
+			t.Logf("remove the test servers' folder: %v", err)
+		}
+	})
+	return ctx, dir, true
+}
+
+func fatal(t TB, err error) bool {
+	t.Helper()
+	switch {
+	case err == nil:
+		return false
+	case errors.Is(err, ErrUnavailable):
+		t.Skipf("left out: %v", err)
+	default:
+		t.Fatalf("%v", err)
+	}
+	return true
+}
