@@ -13,7 +13,7 @@ const (
 	actStop    action = "stop, keep both, alert"
 )
 
-// Who drives a change: an administrator of the resource, or the account itself.
+// who drives a change: an administrator of the resource, or the account itself.
 type who string
 
 const (
@@ -22,23 +22,23 @@ const (
 	anyone  who = "any"
 )
 
-// verdictNotAsked stands in the table where the current secret need not be tried:
-// every login that fails costs some of the account's lockout budget.
-const (
-	verdictNotAsked sdk.Verdict = 255
-)
+// notAsked stands where the current secret need not be tried: every login that
+// fails costs some of the account's lockout budget.
+const notAsked sdk.Verdict = 255
 
 // recovery is the table of what to do with a candidate that may or may not have
-// reached the target. The first row that fits decides.
+// reached the target. The first row that fits decides. An account that cannot log
+// in has no verdict and is not in the table: verify applies it again and commits
+// on a clear "changed".
 var recovery = []struct {
 	drives             who
 	candidate, current sdk.Verdict
 	then               action
 }{
-	{anyone, sdk.Accepted, verdictNotAsked, actCommit},
-	{byAdmin, sdk.Rejected, verdictNotAsked, actAgain},
-	{byAdmin, sdk.Undecided, verdictNotAsked, actLater},
-	{bySelf, sdk.Undecided, verdictNotAsked, actLater},
+	{anyone, sdk.Accepted, notAsked, actCommit},
+	{byAdmin, sdk.Rejected, notAsked, actAgain},
+	{byAdmin, sdk.Undecided, notAsked, actLater},
+	{bySelf, sdk.Undecided, notAsked, actLater},
 	{bySelf, sdk.Rejected, sdk.Accepted, actAgain},
 	{bySelf, sdk.Rejected, sdk.Rejected, actStop},
 	{bySelf, sdk.Rejected, sdk.Undecided, actLater},
@@ -49,13 +49,13 @@ var recovery = []struct {
 // a proven "unchanged": then applying it again is useless, and since the probe
 // proved it rejected, it is abandoned.
 func decide(drives who, candidate sdk.Verdict, refused bool, current func() sdk.Verdict) action {
-	asked := verdictNotAsked
+	asked := notAsked
 	for _, r := range recovery {
 		if (r.drives != anyone && r.drives != drives) || r.candidate != candidate {
 			continue
 		}
-		if r.current != verdictNotAsked {
-			if asked == verdictNotAsked {
+		if r.current != notAsked {
+			if asked == notAsked {
 				asked = current()
 			}
 			if r.current != asked {

@@ -1,0 +1,292 @@
+// Package agent is the on-prem part: it dials out to the router, takes commands and
+// due runs, checks them, and has its plugins do the work.
+//
+// intake.go is where a command enters, run/steps.go what a rotation is, reply.go
+// what is answered without a run, directory.go how the log is kept.
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/agent/channel"
+	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/agent/policy"
+	"github.com/rotunda-pam/rotunda/agent/run"
+	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/fault"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	"github.com/rotunda-pam/rotunda/internal/version"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// builtinPlugins lists NAME@SHA256 of the plugins built together with this agent,
+// separated by commas. The build sets it (make build).
+var builtinPlugins string
+
+// Config is what an agent is started with.
+type Config struct {
+	DataDir   string // journal, key file, sockets
+	PluginDir string // binaries named NAME@SHA256
+	Policy    *policy.Policy
+	Identity  *Identity
+	Enrolled  bool // just now: nothing can have been forgotten
+	Runs      int  // on targets at once (64)
+	Processes int  // of plugins at once (16)
+	Log       *slog.Logger
+}
+
+// Agent is a running agent.
+type Agent struct {
+	cfg      Config
+	id       *Identity
+	log      *slog.Logger
+	now      func() time.Time
+	started  time.Time
+	journal  *journal.Journal
+	vault    *ksm.Client
+	dir      *directory
+	plugins  *pluginhost.Host
+	catalog  *pluginhost.Catalogue
+	channel  *channel.Channel
+	leases   *run.Leases
+	engine   *run.Engine
+	refusals chan ksm.Refusal
+
+	work     sync.WaitGroup // runs and replies under way
+	ctx      context.Context
+	stopWork context.CancelCauseFunc
+	draining atomic.Bool
+
+	mu      sync.Mutex
+	active  map[trust.Ref][]run.Job // by account: the run under way, and the commands that wait for it
+	lastRun lastRun
+	counts  map[string]uint64 // runs by how they ended
+}
+
+type lastRun struct {
+	at      time.Time
+	outcome string
+}
+
+// errDraining ends what is still under way when the time for a drain is over.
+var errDraining = errors.New("the agent is stopping")
+
+// maxActive bounds the runs and replies that this agent takes on at a time; more
+// are announced again by the vault, to any agent of the pool.
+const maxActive = 10_000
+
+// New opens the journal and makes ready. Nothing is dialled before Run.
+func New(cfg Config) (*Agent, error) {
+	if cfg.Runs <= 0 {
+		cfg.Runs = 64
+	}
+	a := &Agent{
+		cfg: cfg, id: cfg.Identity, log: cfg.Log, now: fault.Now, started: fault.Now(),
+		active: map[trust.Ref][]run.Job{}, counts: map[string]uint64{},
+		refusals: make(chan ksm.Refusal, 256),
+	}
+	a.ctx, a.stopWork = context.WithCancelCause(context.Background())
+	var err error
+	var rebuilt bool
+	if a.journal, rebuilt, err = journal.Open(filepath.Join(cfg.DataDir, "journal.db"), cfg.Enrolled, a.now()); err != nil {
+		return nil, err
+	}
+	if rebuilt {
+		a.log.Error("the journal was lost or damaged; a new one was begun", "effect", "commands issued until two minutes from now are refused (replay_floor)")
+	}
+	if err := a.connect(); err != nil {
+		a.journal.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// connect makes the parts that stand on the journal.
+func (a *Agent) connect() error {
+	tlsConfig, err := enrol.TLSConfig(a.id.Server, a.id.CAPin)
+	if err != nil {
+		return err
+	}
+	if a.vault, err = ksm.NewClient(ksm.ClientConfig{
+		BaseURL:  "https://" + a.id.Server,
+		HTTP:     vaultHTTP(tlsConfig),
+		ClientID: seal.AgentClientID(a.id.OrgID, a.id.Entry), Key: a.id.Device(), Version: version.Version,
+	}); err != nil {
+		return err
+	}
+	if a.dir, err = newDirectory(a.id.OrgID, a.journal, a.now); err != nil {
+		return err
+	}
+	a.dir.vault, a.dir.logger, a.dir.refuse = a.vault, a.log, a.refuse
+
+	if a.catalog, err = pluginhost.NewCatalogue(a.cfg.PluginDir, builtins(), func(p pluginhost.Plugin) bool {
+		logged, ok := a.dir.Known().Plugin(seal.Digest(p.SHA256))
+		return ok && logged.Name == p.Name && logged.OS == runtime.GOOS && logged.Arch == runtime.GOARCH
+	}); err != nil {
+		return err
+	}
+	if a.plugins, err = pluginhost.New(pluginhost.Config{
+		Dir: filepath.Join(a.cfg.DataDir, "run"), Catalogue: a.catalog, Processes: a.cfg.Processes,
+		Dial: a.dial, Log: a.log,
+	}); err != nil {
+		return err
+	}
+	if iso := a.plugins.Isolation(); iso.Note != "" {
+		a.log.Warn("plugins are not wholly shut in", "isolation", iso.Note)
+	}
+	if a.channel, err = channel.New(channel.Config{
+		Server: a.id.Server, TLS: tlsConfig, Proxy: http.ProxyFromEnvironment, OrgID: a.id.OrgID, Agent: a.id.Entry,
+		Sign:    func(input []byte) ([]byte, error) { return seal.SignP256(a.id.Device(), input) },
+		Version: version.Version, OS: runtime.GOOS, Arch: runtime.GOARCH,
+		Deliver: a.deliver, RunDue: a.runDue,
+		LogHead: func(_ context.Context, epoch uint64, _ []byte) { a.dir.Hint(epoch) },
+		Log:     a.log,
+	}); err != nil {
+		return err
+	}
+	a.leases = run.NewLeases(a.channel.LastAcked, a.channel.SetLeases, time.Now)
+	a.engine = &run.Engine{
+		Me:    run.Identity{ID: a.id.Entry, Sign: a.id.Keys.Sign, Seal: a.id.Keys.Seal},
+		Vault: runVault{a.vault}, Plugins: hostPlugins{a.plugins, a.catalog}, Directory: a.dir, Journal: a.journal,
+		Policy: a.cfg.Policy, Dial: a.dial, Leases: a.leases, Slots: run.NewSlots(a.cfg.Runs), Limits: run.DefaultLimits,
+		Hint: func(id seal.ID, account trust.Ref, phase string) { a.channel.Progress(id, account.Proto(), phase) },
+		Log:  a.log, Now: a.now,
+	}
+	return nil
+}
+
+func builtins() []string {
+	var out []string
+	for _, s := range strings.Split(builtinPlugins, ",") {
+		if s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// vaultHTTP keeps enough connections alive for all runs to share.
+func vaultHTTP(config *tls.Config) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, TLSClientConfig: config.Clone(), ForceAttemptHTTP2: true,
+			MaxIdleConnsPerHost: 16, IdleConnTimeout: 2 * time.Minute, TLSHandshakeTimeout: 10 * time.Second,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// dial reaches targets. The local policy is asked with the resolved address, just
+// before the connect call: no name can lead around it.
+func (a *Agent) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 30 * time.Second, Control: func(_, resolved string, _ syscall.RawConn) error {
+		ap, err := netip.ParseAddrPort(resolved)
+		if err != nil {
+			return err
+		}
+		if !a.cfg.Policy.Reaches(ap.Addr()) {
+			return &sdk.Error{Class: sdk.ClassPermission, Reason: string(trust.LocalPolicy), NotSent: true, Err: fmt.Errorf("the local policy file of this agent does not allow %s", ap.Addr())}
+		}
+		return nil
+	}}
+	return d.DialContext(ctx, network, address)
+}
+
+// Run works until ctx ends, then drains: what is under way may finish within
+// grace; what does not is found by the next start, or by another agent.
+func (a *Agent) Run(ctx context.Context, grace time.Duration) error {
+	background, stop := context.WithCancel(context.Background())
+	var services sync.WaitGroup
+	services.Go(func() { a.leases.Watch(background) })
+	services.Go(func() { a.tellRefusals(background) })
+	services.Go(func() { a.keepFresh(background) })
+	if err := a.resume(); err != nil {
+		a.log.Error("some work of before could not be taken up again", "error", err)
+	}
+	// The channel outlives ctx: heartbeats keep the leases of what is draining.
+	services.Go(func() { _ = a.channel.Run(background) })
+
+	<-ctx.Done()
+	a.draining.Store(true)
+	a.log.Info("draining", "runs", a.activeRuns(), "grace", grace)
+	drained := make(chan struct{})
+	go func() { a.work.Wait(); close(drained) }()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-drained:
+	case <-timer.C:
+		a.stopWork(errDraining)
+		<-drained
+	}
+	closing, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := a.plugins.Close(closing)
+	stop()
+	services.Wait()
+	return errors.Join(err, a.journal.Close())
+}
+
+// keepFresh fetches the log hourly and forgets what the journal need not keep.
+func (a *Agent) keepFresh(ctx context.Context) {
+	t := time.NewTicker(time.Hour)
+	defer t.Stop()
+	for {
+		if err := a.dir.Fetch(ctx); err != nil && ctx.Err() == nil {
+			a.log.Warn("the log could not be fetched", "error", err)
+		}
+		if l := a.dir.Known(); l.Next() > 0 && l.Warn(a.now()) {
+			a.log.Warn("the organisation's log grows old: an administrator's client must sign in", "valid_until", l.ValidUntil())
+		}
+		if err := a.journal.Forget(a.now()); err != nil {
+			a.log.Error("journal", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// refuse queues an event for the vault. When the queue is full the event is in the
+// agent's own log alone.
+func (a *Agent) refuse(r ksm.Refusal) {
+	select {
+	case a.refusals <- r:
+	default:
+		a.log.Warn("too many refusals to report", "reason", r.Reason)
+	}
+}
+
+func (a *Agent) tellRefusals(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-a.refusals:
+			call, cancel := context.WithTimeout(ctx, 30*time.Second)
+			if err := a.vault.Report(call, ksm.ReportRequest{Refusals: []ksm.Refusal{r}}); err != nil {
+				a.log.Warn("a refusal could not be reported", "reason", r.Reason, "error", err)
+			}
+			cancel()
+		}
+	}
+}

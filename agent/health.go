@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/rotunda-pam/rotunda/internal/version"
+)
+
+// Health is what the health endpoint tells. It holds no secret and no name of a
+// target.
+type Health struct {
+	OK            bool      `json:"ok"` // signed in to the router, clock and log good
+	Version       string    `json:"version"`
+	Connected     bool      `json:"connected"`
+	Authenticated bool      `json:"authenticated"`
+	Since         time.Time `json:"since,omitzero"`
+	LastError     string    `json:"lastError,omitempty"`
+	Reason        string    `json:"reason,omitempty"`
+	ClockSkewMS   int64     `json:"clockSkewMs"`
+	LogEpoch      uint64    `json:"logEpoch"`
+	LogValidUntil time.Time `json:"logValidUntil"`
+	LogStale      bool      `json:"logStale"`
+	Draining      bool      `json:"draining"`
+	ActiveRuns    int       `json:"activeRuns"`
+	LastRun       time.Time `json:"lastRun,omitzero"`
+	LastOutcome   string    `json:"lastOutcome,omitempty"`
+	Isolation     string    `json:"isolation,omitempty"` // what is missing, and what to do
+}
+
+// maxSkew is the difference of clocks above which signed messages are refused.
+const maxSkew = 2 * time.Minute
+
+// Health says how the agent fares, now.
+func (a *Agent) Health() Health {
+	s := a.channel.Status()
+	head := a.dir.Known().Head()
+	h := Health{
+		Version: version.Version, Connected: s.Connected, Authenticated: s.Authenticated, Since: s.Since,
+		Reason: s.Reason, ClockSkewMS: s.Skew.Milliseconds(), LogEpoch: head.Epoch, LogValidUntil: head.ValidUntil,
+		LogStale: a.dir.Known().CheckFresh(a.now()) != nil, Draining: a.draining.Load(), ActiveRuns: a.activeRuns(),
+		Isolation: a.plugins.Isolation().Note,
+	}
+	if s.LastError != nil {
+		h.LastError = s.LastError.Error()
+	}
+	a.mu.Lock()
+	h.LastRun, h.LastOutcome = a.lastRun.at, a.lastRun.outcome
+	a.mu.Unlock()
+	h.OK = h.Authenticated && !h.LogStale && !h.Draining && s.Skew.Abs() < maxSkew
+	return h
+}
+
+// Handler serves /healthz (200 when OK, else 503; the same JSON either way) and
+// /metrics. It is meant for a loopback address.
+func (a *Agent) Handler() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{a})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		h := a.Health()
+		w.Header().Set("Content-Type", "application/json")
+		if !h.OK {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_ = json.NewEncoder(w).Encode(h) // the caller is gone, or it is not
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// collector reads the agent's state when it is asked: nothing is counted twice.
+type collector struct{ a *Agent }
+
+var (
+	descUp       = prometheus.NewDesc("rotunda_agent_authenticated", "1 while the router has let this agent in.", nil, nil)
+	descActive   = prometheus.NewDesc("rotunda_agent_active_runs", "Runs under way.", nil, nil)
+	descRuns     = prometheus.NewDesc("rotunda_agent_runs_total", "Runs since the start, by how their credential ended.", []string{"credential"}, nil)
+	descSkew     = prometheus.NewDesc("rotunda_agent_clock_skew_seconds", "The server's clock less this host's.", nil, nil)
+	descLogEpoch = prometheus.NewDesc("rotunda_agent_log_epoch", "Newest change of the organisation's log that this agent knows.", nil, nil)
+	descLogValid = prometheus.NewDesc("rotunda_agent_log_valid_until_seconds", "When the log grows stale and the agent stops, Unix time.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descUp, descActive, descRuns, descSkew, descLogEpoch, descLogValid} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	h := c.a.Health()
+	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
+	up := 0.0
+	if h.Authenticated {
+		up = 1
+	}
+	gauge(descUp, up)
+	gauge(descActive, float64(h.ActiveRuns))
+	gauge(descSkew, float64(h.ClockSkewMS)/1000)
+	gauge(descLogEpoch, float64(h.LogEpoch))
+	gauge(descLogValid, float64(h.LogValidUntil.Unix()))
+	c.a.mu.Lock()
+	defer c.a.mu.Unlock()
+	for outcome, n := range c.a.counts {
+		ch <- prometheus.MustNewConstMetric(descRuns, prometheus.CounterValue, float64(n), outcome)
+	}
+}

@@ -1,0 +1,199 @@
+package agent
+
+import (
+	"context"
+	"errors"
+
+	"github.com/rotunda-pam/rotunda/agent/channel"
+	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/agent/run"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	channelv1 "github.com/rotunda-pam/rotunda/proto/rotunda/channel/v1"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// actions are the names of what a command may ask for, as the local policy file
+// spells them.
+var actions = map[trustv1.Action]string{
+	trustv1.Action_ACTION_ROTATE: "rotate",
+	trustv1.Action_ACTION_VERIFY: "verify",
+	trustv1.Action_ACTION_CANCEL: "cancel",
+	trustv1.Action_ACTION_TEST:   "test",
+	trustv1.Action_ACTION_PROBE:  "probe",
+	trustv1.Action_ACTION_INFO:   "info",
+}
+
+// deliver takes a command from the channel: it is checked (keys.md 4.3), written to
+// the journal, and only then acted on and acknowledged.
+func (a *Agent) deliver(ctx context.Context, frame *trustv1.CommandFrame) error {
+	if a.draining.Load() {
+		return errDraining
+	}
+	c, err := a.open(ctx, frame)
+	if trust.ReasonOf(err) == trust.Replayed {
+		// Delivered twice, honestly or not: it counts once. Acknowledging it again
+		// must not look like a refusal of the run that it began.
+		a.refuseCommand(frame, err)
+		return nil
+	}
+	if reason := trust.ReasonOf(err); reason != "" {
+		a.log.Warn("command refused", "reason", reason, "error", err, "do", reason.Hint())
+		return channel.Refusal(reason)
+	}
+	if err != nil {
+		return err
+	}
+	runID, _ := seal.IDFrom(c.RunId)
+	if c.Action == trustv1.Action_ACTION_CANCEL {
+		runID, _ = seal.IDFrom(c.GetCancel().GetRunId())
+	}
+	taken, err := a.journal.TakeCommand(journal.Command{ID: c.ID, Signed: c.Signed, Taken: a.now(), RunID: runID})
+	if err != nil {
+		return err // not acknowledged: it comes again
+	}
+	if taken {
+		a.begin(c, runID)
+	}
+	return nil
+}
+
+// open checks a frame. The log is fetched once when the command knows more of it
+// than this agent.
+func (a *Agent) open(ctx context.Context, frame *trustv1.CommandFrame) (*trust.Command, error) {
+	l, err := a.dir.Fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := trust.OpenCommand(l, a.journal, a.id.Entry, a.id.Keys.Seal, frame, a.now())
+	if trust.ReasonOf(err) == trust.LogGap {
+		if fetchErr := a.dir.Fetch(ctx); fetchErr != nil {
+			return nil, fetchErr
+		}
+		c, err = trust.OpenCommand(l, a.journal, a.id.Entry, a.id.Keys.Seal, frame, a.now())
+	}
+	if err != nil {
+		return nil, err
+	}
+	action, known := actions[c.Action]
+	if !known {
+		return nil, &trust.Error{Reason: trust.UnknownField, What: "this agent cannot do " + c.Action.String()}
+	}
+	if !a.cfg.Policy.Permits(action) {
+		return nil, &trust.Error{Reason: trust.LocalPolicy, What: "the local policy file of this agent does not allow " + action}
+	}
+	return c, nil
+}
+
+func (a *Agent) refuseCommand(frame *trustv1.CommandFrame, err error) {
+	reason := trust.ReasonOf(err)
+	a.log.Warn("command refused", "reason", reason, "error", err, "do", reason.Hint())
+	a.refuse(ksm.Refusal{Name: "command.refused", Reason: string(reason), RunID: frame.RunId, Time: a.now().UnixMilli()})
+}
+
+// begin acts on a journalled command.
+func (a *Agent) begin(c *trust.Command, runID seal.ID) {
+	switch c.Action {
+	case trustv1.Action_ACTION_ROTATE, trustv1.Action_ACTION_VERIFY, trustv1.Action_ACTION_CANCEL:
+		a.start(run.Job{ID: runID, Account: c.Account, Command: c})
+	default:
+		a.work.Go(func() { a.reply(a.ctx, c) })
+	}
+}
+
+// runDue is the router's word that a run is due. It proves nothing: the account's
+// mandate, or the authority beside a staged candidate, decides.
+func (a *Agent) runDue(_ context.Context, due *channelv1.RunDue) {
+	id, err := seal.IDFrom(due.RunId)
+	account, refErr := trust.RefFrom(due.Account)
+	if err != nil || refErr != nil || a.draining.Load() || !a.cfg.Policy.Permits("rotate") {
+		return
+	}
+	a.start(run.Job{ID: id, Account: account})
+}
+
+// start begins a run. One account has one run here at a time: a command waits for
+// the one under way, while a due run is not begun, since the vault tells of it again.
+func (a *Agent) start(job run.Job) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	jobs := a.active[job.Account]
+	if job.Command == nil && (len(jobs) > 0 || len(a.active) >= maxActive) {
+		return
+	}
+	a.active[job.Account] = append(jobs, job)
+	if len(jobs) == 0 {
+		a.work.Go(func() { a.account(job.Account) })
+	}
+}
+
+// account does the runs of one account, one after the other, until none waits.
+func (a *Agent) account(ref trust.Ref) {
+	for job, ok := a.next(ref, false); ok; job, ok = a.next(ref, true) {
+		outcome, err := a.engine.Do(a.ctx, job)
+		a.ended(job, outcome, err)
+	}
+}
+
+// next is the account's first job, after taking away the one that is done.
+func (a *Agent) next(ref trust.Ref, done bool) (run.Job, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	jobs := a.active[ref]
+	if done {
+		jobs = jobs[1:]
+		a.active[ref] = jobs
+	}
+	if len(jobs) == 0 {
+		delete(a.active, ref)
+		return run.Job{}, false
+	}
+	return jobs[0], true
+}
+
+func (a *Agent) ended(job run.Job, outcome run.Outcome, err error) {
+	word := trustOutcome(outcome.Credential)
+	if err != nil {
+		word = "interrupted"
+		a.log.Error("run interrupted", "run", job.ID, "account", job.Account, "error", err)
+	} else {
+		a.log.Info("run ended", "run", job.ID, "account", job.Account, "credential", word, "class", outcome.Class, "reason", outcome.Reason, "later", outcome.Later)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lastRun = lastRun{a.now(), word}
+	a.counts[word]++
+}
+
+func (a *Agent) activeRuns() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.active)
+}
+
+// resume takes up what the journal has open: commands whose run or reply was not
+// seen to its end, and scheduled runs.
+func (a *Agent) resume() error {
+	commands, err := a.journal.OpenCommands()
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, stored := range commands {
+		c, err := trust.ReadCommand(a.dir.Known(), stored.Signed)
+		if err != nil {
+			failed = errors.Join(failed, err, a.journal.SettleCommand(stored.ID, a.now()))
+			continue
+		}
+		a.log.Info("taking up a command again", "command", stored.ID, "run", stored.RunID)
+		a.begin(c, stored.RunID)
+	}
+	runs, err := a.journal.OpenRuns()
+	for _, r := range runs {
+		if r.Command.IsZero() {
+			a.start(run.Job{ID: r.ID, Account: trust.Ref{Folder: r.Folder, Record: r.Account}})
+		}
+	}
+	return errors.Join(failed, err)
+}

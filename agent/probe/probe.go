@@ -1,0 +1,160 @@
+// Package probe asks a target for its TLS key or its SSH host keys, as this agent
+// sees them, and sends no credential. A person compares what it reports with what
+// the target's administrator says, and pins it in the resource's statement.
+package probe
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// Dial opens one connection to a target.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Kind is how a target begins to speak.
+type Kind string
+
+// The kinds.
+const (
+	SSH      Kind = "ssh"
+	TLS      Kind = "tls"
+	Postgres Kind = "postgres" // TLS after an SSLRequest
+)
+
+// KindOf is how the targets of a plugin speak.
+func KindOf(plugin string) Kind {
+	switch plugin {
+	case "ssh":
+		return SSH
+	case "postgres":
+		return Postgres
+	default:
+		return TLS
+	}
+}
+
+// hostKeyAlgorithms are asked for one by one, since a server shows one key in one
+// handshake.
+var hostKeyAlgorithms = []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA256}
+
+// maxChain bounds the certificates that a reply carries.
+const maxChain = 8
+
+// Target reports the keys that address shows.
+func Target(ctx context.Context, dial Dial, kind Kind, address, serverName string) (*trustv1.ProbeReply, error) {
+	reply := &trustv1.ProbeReply{Address: address}
+	var err error
+	if kind == SSH {
+		err = hostKeys(ctx, dial, address, reply)
+	} else {
+		err = certificates(ctx, dial, kind, address, serverName, reply)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("probe %s: %w", address, err)
+	}
+	return reply, nil
+}
+
+// errSeen ends a handshake once the host key is known: nothing is signed in with.
+var errSeen = errors.New("host key seen")
+
+func hostKeys(ctx context.Context, dial Dial, address string, reply *trustv1.ProbeReply) error {
+	var last error
+	for _, algorithm := range hostKeyAlgorithms {
+		conn, err := connect(ctx, dial, address)
+		if err != nil {
+			return err
+		}
+		var key ssh.PublicKey
+		config := &ssh.ClientConfig{
+			HostKeyAlgorithms: []string{algorithm},
+			HostKeyCallback:   func(_ string, _ net.Addr, k ssh.PublicKey) error { key = k; return errSeen },
+		}
+		_, _, _, err = ssh.NewClientConn(conn, address, config)
+		conn.Close()
+		if key == nil {
+			last = err
+			continue
+		}
+		sum := sha256.Sum256(key.Marshal())
+		reply.SshHostKeySha256 = append(reply.SshHostKeySha256, sum[:])
+		reply.SshHostKeyType = append(reply.SshHostKeyType, key.Type())
+	}
+	if len(reply.SshHostKeySha256) == 0 {
+		return fmt.Errorf("it showed no host key: %w", last)
+	}
+	return nil
+}
+
+func certificates(ctx context.Context, dial Dial, kind Kind, address, serverName string, reply *trustv1.ProbeReply) error {
+	conn, err := connect(ctx, dial, address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if kind == Postgres {
+		if err := sslRequest(conn); err != nil {
+			return err
+		}
+	}
+	if serverName == "" {
+		serverName, _, _ = net.SplitHostPort(address)
+	}
+	// Nothing is believed here: what is shown is reported.
+	c := tls.Client(conn, &tls.Config{ServerName: serverName, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+	if err := c.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("tls: %w", err)
+	}
+	shown := c.ConnectionState().PeerCertificates
+	for _, cert := range shown[:min(len(shown), maxChain)] {
+		reply.TlsChain = append(reply.TlsChain, cert.Raw)
+	}
+	sum := sha256.Sum256(shown[0].RawSubjectPublicKeyInfo)
+	reply.TlsSpkiSha256 = [][]byte{sum[:]}
+	reply.TlsSubject = strings.ToValidUTF8(shown[0].Subject.String(), "?")
+	return nil
+}
+
+// sslRequest asks a PostgreSQL server to speak TLS (PostgreSQL manual, "Message
+// Formats", SSLRequest).
+func sslRequest(conn net.Conn) error {
+	if _, err := conn.Write(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 8), 80877103)); err != nil {
+		return err
+	}
+	var answer [1]byte
+	if _, err := io.ReadFull(conn, answer[:]); err != nil {
+		return fmt.Errorf("no answer to the request for tls: %w", err)
+	}
+	if answer[0] != 'S' {
+		return errors.New("the server does not offer tls")
+	}
+	return nil
+}
+
+func connect(ctx context.Context, dial Dial, address string) (net.Conn, error) {
+	conn, err := dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	deadline, ok := ctx.Deadline()
+	if limit := time.Now().Add(20 * time.Second); !ok || limit.Before(deadline) {
+		deadline = limit
+	}
+	if err := conn.SetDeadline(deadline); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}

@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/agent/run"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	"github.com/rotunda-pam/rotunda/internal/version"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// replyLimit bounds what a command without a run may take.
+const replyLimit = 90 * time.Second
+
+// reply answers a command that is no run: test, probe, info.
+func (a *Agent) reply(ctx context.Context, c *trust.Command) {
+	ctx, cancel := context.WithTimeout(ctx, replyLimit)
+	defer cancel()
+	result := &trustv1.Result{Phase: trustv1.Phase_PHASE_REPLIED, Credential: trustv1.Outcome_OUTCOME_DONE}
+	detail := &trustv1.Detail{}
+	var err error
+	switch c.Action {
+	case trustv1.Action_ACTION_TEST:
+		err = a.engine.Test(ctx, c)
+	case trustv1.Action_ACTION_PROBE:
+		detail.Probe, err = a.engine.Probe(ctx, c)
+	case trustv1.Action_ACTION_INFO:
+		detail.Info, detail.Plugins = a.info()
+	}
+	if err != nil {
+		result.Credential = trustv1.Outcome_OUTCOME_FAILED
+		result.Class, result.Reason = run.Classify(err)
+		detail.Text = strings.ToValidUTF8(err.Error(), "?")
+		a.log.Info("command failed", "command", c.ID, "action", c.Action, "class", result.Class, "reason", result.Reason, "error", err)
+	}
+	if err := a.sendReply(ctx, c, result, detail); err != nil {
+		a.log.Error("a reply could not be sent", "command", c.ID, "error", err)
+		return // unsettled: it is answered again after the next start
+	}
+	if err := a.journal.SettleCommand(c.ID, a.now()); err != nil {
+		a.log.Error("journal", "error", err)
+	}
+}
+
+// sendReply seals the detail to the device that asked, signs, and sends.
+func (a *Agent) sendReply(ctx context.Context, c *trust.Command, result *trustv1.Result, detail *trustv1.Detail) error {
+	l := a.dir.Known()
+	keys, err := a.vault.Keys(ctx, ksm.KeysRequest{EntryIDs: [][]byte{c.Signer.ID.Bytes()}})
+	if err != nil {
+		return err
+	}
+	if len(keys.Keys) != 1 {
+		return errors.New("the vault has no keys of the device that asked")
+	}
+	sealed, err := trust.SealReply(l, a.id.Entry, c.Signer.ID, keys.Keys[0], c.ID, detail)
+	if err != nil {
+		return err
+	}
+	digest := seal.Hash(sealed)
+	target := c.Target()
+	if !target.IsZero() {
+		result.Account = target.Proto()
+	}
+	result.RunId, result.Event, result.By = c.RunId, 1, a.id.Entry.Bytes()
+	result.Cause, result.Time, result.DetailDigest = c.Digest.Bytes(), a.now().UnixMilli(), digest.Bytes()
+	signed, _, err := trust.SignResult(l, a.id.Keys.Sign, result)
+	if err != nil {
+		return err
+	}
+	report := ksm.ReportRequest{CommandID: c.ID.Bytes(), Result: signed, Detail: sealed}
+	if !target.IsZero() {
+		report.Account = ksm.Ref{Folder: target.Folder.Bytes(), Record: target.Record.Bytes()}
+	}
+	if reason := trust.Reason(result.Reason); reason.Meaning() != "" {
+		report.Refusals = []ksm.Refusal{{Name: "record.refused", Reason: result.Reason, Record: report.Account, Time: result.Time}}
+	}
+	return a.vault.Report(ctx, report)
+}
+
+func (a *Agent) info() (*trustv1.InfoReply, []*trustv1.PluginReply) {
+	l := a.dir.Known()
+	head := l.Head()
+	info := &trustv1.InfoReply{
+		Version: version.Version, Os: runtime.GOOS, Arch: runtime.GOARCH, Started: a.started.UnixMilli(),
+		LogEpoch: head.Epoch, LogValidUntil: head.ValidUntil.UnixMilli(),
+		ActiveRuns: uint32(a.activeRuns()), Clock: a.now().UnixMilli(),
+	}
+	own := builtins()
+	var plugins []*trustv1.PluginReply
+	for _, p := range a.catalog.List() {
+		r := &trustv1.PluginReply{Name: p.Name, Sha256: p.SHA256[:], Source: "log"}
+		for _, b := range own {
+			if b == fmt.Sprintf("%s@%x", p.Name, p.SHA256) {
+				r.Source = "built-in"
+			}
+		}
+		plugins = append(plugins, r)
+	}
+	return info, plugins
+}
+
+func trustOutcome(o trustv1.Outcome) string {
+	return strings.ToLower(strings.TrimPrefix(o.String(), "OUTCOME_"))
+}

@@ -1,0 +1,389 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/password"
+	"github.com/rotunda-pam/rotunda/internal/record"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// candidate is the new secret, and the record's ciphertext that holds it.
+type candidate struct {
+	credential sdk.Credential
+	data       []byte // ciphertext under the record key
+	digest     seal.Digest
+	seq        uint64
+	noApply    error // why it may be probed and committed, but not applied
+}
+
+// prepare reaches the target first, so that a target that is down, or an
+// administrator who is refused, leaves nothing behind. Then it makes the candidate.
+func (r *Run) prepare(ctx context.Context) (State, error) {
+	if err := r.openSession(ctx); err != nil {
+		return "", refusal(err)
+	}
+	cred, err := r.newCredential()
+	if err != nil {
+		return "", refusal(err)
+	}
+	data, err := r.recordWith(cred)
+	if err != nil {
+		return "", refusal(err)
+	}
+	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1}
+	if r.value != nil {
+		r.candidate.seq = r.value.Seq + 1
+	}
+	return "", nil
+}
+
+func (r *Run) newCredential() (sdk.Credential, error) {
+	if r.kind() == sdk.SSHKey {
+		public, private, err := password.SSHKey()
+		if err != nil {
+			return sdk.Credential{}, err
+		}
+		defer clear(private)
+		return sshCredential(record.KeyPair{PublicKey: string(public), PrivateKey: string(private)}), nil
+	}
+	pw, err := password.Generate(r.account.Statement.GetAccount().Policy)
+	if err != nil {
+		return sdk.Credential{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "policy.impossible", NotSent: true, Err: err}
+	}
+	defer clear(pw)
+	if m := r.manifest.MaxLen; m > 0 && len(pw) > m {
+		return sdk.Credential{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "policy.impossible", NotSent: true, Err: fmt.Errorf("the policy asks for %d bytes, targets of %s take %d", len(pw), r.plugin.Name, m)}
+	}
+	return sdk.Credential{Kind: sdk.Password, Secret: sdk.NewSecret(pw)}, nil
+}
+
+// recordWith is the record's JSON with the candidate in place of the current
+// secret, encrypted.
+func (r *Run) recordWith(c sdk.Credential) ([]byte, error) {
+	rec, err := record.Parse(r.account.Data)
+	if err != nil {
+		return nil, err
+	}
+	secret := c.Secret.Expose()
+	defer clear(secret)
+	if c.Kind == sdk.SSHKey {
+		err = rec.SetKeyPair(record.KeyPair{PublicKey: string(c.Public), PrivateKey: string(secret)})
+	} else {
+		err = rec.SetText("password", secret)
+	}
+	if err != nil {
+		return nil, err
+	}
+	plain, err := rec.JSON()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	return trust.SealData(r.account.Key, plain), nil
+}
+
+// stage gives the candidate to the vault. Only when the vault has answered
+// "durable" may the target be touched.
+func (r *Run) stage(ctx context.Context) (State, error) {
+	if r.job.Command == nil {
+		if err := r.e.Journal.NoteStaged(r.job.Account, r.e.Now()); err != nil {
+			return "", err
+		}
+	}
+	authority := trust.Authority{Mandate: r.account.Statement.Digest}
+	if r.job.Command != nil {
+		authority = trust.Authority{Command: r.job.Command.Signed}
+	}
+	signed, err := r.sign(&trustv1.Result{Phase: trustv1.Phase_PHASE_STAGED}, nil)
+	if err != nil {
+		return "", err
+	}
+	err = r.persist(ctx, func(ctx context.Context) error {
+		return r.e.Vault.Stage(ctx, ksm.StageRequest{
+			Account: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Epoch: r.epoch, Revision: r.revision,
+			Data: r.candidate.data, DataDigest: r.candidate.digest.Bytes(), ValueSeq: r.candidate.seq, Result: signed,
+			Authority: trust.SealAuthority(r.log.Org(), r.account.Key, r.job.Account.Record, authority),
+		})
+	})
+	if errors.Is(err, &ksm.Error{Code: ksm.CodeOutOfSync}) {
+		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: "record.changed", Err: errors.New("the record was edited while the run went on; nothing was changed on the target")}
+	}
+	if errors.Is(err, &ksm.Error{Code: ksm.CodeOutstanding}) {
+		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: string(trust.RunOutstanding), Err: err}
+	}
+	if err != nil {
+		return "", vaultError("stage", err)
+	}
+	return "", nil
+}
+
+// apply has the target take the candidate. An answer that is missing is an unknown
+// outcome, never a failure: verify finds out.
+func (r *Run) apply(ctx context.Context) (State, error) {
+	if err := r.openSession(ctx); err != nil {
+		return "", r.later(err)
+	}
+	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
+	defer cancel()
+	answer, err := r.session.Apply(call, sdk.ApplyRequest{Account: r.login, Candidate: r.candidate.credential, Current: r.current})
+	r.applies++
+	r.applied = r.e.Now()
+	r.changed = err == nil && answer.Outcome == sdk.Changed
+	r.refused = sdk.ApplyResponse{}
+	switch {
+	case err != nil && pluginhost.NotSent(err):
+		// Proven: nothing reached the target. The candidate stays for the next try.
+		return "", r.later(err)
+	case err != nil:
+		r.note("apply", err)
+		r.dropSession() // what is left of it may not be believed
+	case answer.Outcome == sdk.Unchanged:
+		r.refused = answer
+	}
+	return "", nil
+}
+
+// verify asks the target, by a fresh login, what the candidate is to it, and
+// decides by the table in decide.go. It is where a run goes on that finds a
+// candidate staged.
+func (r *Run) verify(ctx context.Context) (State, error) {
+	if r.candidate == nil { // a run that only verifies
+		return r.verifyCurrent(ctx)
+	}
+	seen := r.tryLogin(ctx, r.candidate.credential)
+	if seen.Verdict == sdk.Undecided && seen.Reason == "no_login" && r.manifest.NoLogin {
+		return r.verifyUnseen()
+	}
+	if seen.Verdict == sdk.Rejected && r.changed && r.e.Now().Sub(r.applied) < r.manifest.Settle {
+		seen = sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: "replicating"}
+	}
+	refused := r.refused.Outcome == sdk.Unchanged
+	switch decide(r.drives, seen.Verdict, refused, func() sdk.Verdict { return r.tryLogin(ctx, r.current).Verdict }) {
+	case actCommit:
+		return "", nil
+	case actAgain:
+		if r.as == "abandon" {
+			return "", r.abandon(ctx, &Stop{Outcome: trustv1.Outcome_OUTCOME_NONE, Reason: "abandoned"})
+		}
+		if r.candidate.noApply != nil {
+			return r.abandonUnappliable(ctx)
+		}
+		if r.applies >= r.e.Limits.Applies || r.failed >= r.loginTries() {
+			return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassInternal, Reason: "candidate.rejected", Later: true, Err: errors.New("the target says that it changed the secret, and refuses it: look at the account's expiry and locks")}
+		}
+		return Staged, nil
+	case actAbandon:
+		return "", r.abandon(ctx, &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: r.refused.Class, Reason: r.refused.Reason})
+	case actStop:
+		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: "both_rejected", Later: true, Err: errors.New("the target refuses both the current secret and the candidate; both are kept: find out who changed it, then set the right one by hand")}
+	}
+	return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: errors.New("the target could not be asked which secret it has; both are kept")}
+}
+
+// verifyUnseen is for accounts that cannot log in: a clear "changed" of this very
+// run is all the proof there can be.
+func (r *Run) verifyUnseen() (State, error) {
+	switch {
+	case r.changed:
+		r.unseen = true
+		return "", nil
+	case r.candidate.noApply != nil:
+		return "", refusal(r.candidate.noApply)
+	case r.applies < r.e.Limits.Applies:
+		return Staged, nil
+	}
+	return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: orElse(r.refused.Class, sdk.ClassUnreachable), Reason: orElse(r.refused.Reason, "undecided"), Later: true, Err: errors.New("the account cannot log in and the target gave no clear answer")}
+}
+
+// abandonUnappliable ends a candidate that was proven rejected and may not be
+// applied. One that only came too late is replaced by a new one; one without
+// authority stays for a person to see.
+func (r *Run) abandonUnappliable(ctx context.Context) (State, error) {
+	if trust.ReasonOf(r.candidate.noApply) != trust.CandidateExpired {
+		return "", refusal(r.candidate.noApply)
+	}
+	return "", r.abandon(ctx, &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.CandidateExpired), Later: true, Err: r.candidate.noApply})
+}
+
+// abandon moves the candidate to the record's history: it is proven rejected.
+func (r *Run) abandon(ctx context.Context, why *Stop) error {
+	signed, err := r.sign(&trustv1.Result{Phase: trustv1.Phase_PHASE_ABANDONED, Reason: why.Reason, Class: string(why.Class)}, nil)
+	if err != nil {
+		return err
+	}
+	err = r.persist(ctx, func(ctx context.Context) error { return r.e.Vault.Abandon(ctx, r.settle(signed, false)) })
+	if err != nil {
+		return vaultError("abandon", err)
+	}
+	r.settled = &journal.Settled{Account: r.job.Account, Digest: r.candidate.digest}
+	return why
+}
+
+// commit makes the candidate the record's value. It is repeated until the vault
+// acknowledges it: the target has the candidate already.
+func (r *Run) commit(ctx context.Context) (State, error) {
+	r.outcome.Credential = trustv1.Outcome_OUTCOME_DONE
+	if r.unseen {
+		r.outcome.Credential = trustv1.Outcome_OUTCOME_UNVERIFIABLE
+	}
+	last := !r.needsRetire()
+	signed, err := r.sign(&trustv1.Result{
+		Phase: trustv1.Phase_PHASE_COMMITTED, Credential: r.outcome.Credential,
+		Dependents: r.outcome.Dependents, Scripts: r.outcome.Scripts,
+	}, nil)
+	if err != nil {
+		return "", err
+	}
+	err = r.persist(ctx, func(ctx context.Context) error { return r.e.Vault.Commit(ctx, r.settle(signed, last)) })
+	if err != nil {
+		return "", vaultError("commit", err)
+	}
+	seen := trust.ValueSeen{Seq: r.candidate.seq, Digest: r.candidate.digest, Former: r.account.DataDigest}
+	r.settled = &journal.Settled{Account: r.job.Account, Digest: r.candidate.digest, Value: &seen}
+	if r.drives == bySelf {
+		r.e.Plugins.Forget(r.at.Key) // sessions that were opened with the former secret
+	}
+	if last {
+		return Reported, nil // a run without further steps is finished by its commit
+	}
+	return "", nil
+}
+
+func (r *Run) settle(signed []byte, finish bool) ksm.SettleRequest {
+	return ksm.SettleRequest{
+		Account: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Epoch: r.epoch,
+		DataDigest: r.candidate.digest.Bytes(), Result: signed, Finish: finish,
+	}
+}
+
+// openSession opens, or shares, the administrative session on the resource.
+func (r *Run) openSession(ctx context.Context) error {
+	if r.session != nil {
+		return nil
+	}
+	call, cancel := context.WithTimeout(ctx, r.e.Limits.Open)
+	defer cancel()
+	s, err := r.e.Plugins.Open(call, r.plugin, pluginhost.Job{Target: r.at, Admin: r.admin, AdminAs: r.adminAs, Self: r.drives == bySelf})
+	if err != nil {
+		return err
+	}
+	r.session = s
+	return nil
+}
+
+func (r *Run) dropSession() {
+	r.session.Close()
+	r.session = nil
+}
+
+// tryLogin tries a secret, within the budget of failed logins. Whatever goes wrong on
+// the way is undecided.
+func (r *Run) tryLogin(ctx context.Context, c sdk.Credential) sdk.VerifyResponse {
+	if r.failed >= r.loginTries() {
+		return sdk.VerifyResponse{Reason: "login_budget"}
+	}
+	call, cancel := context.WithTimeout(ctx, r.e.Limits.Verify)
+	defer cancel()
+	seen, err := r.ask(call, c)
+	if err != nil {
+		r.note("verify", err)
+		seen = sdk.VerifyResponse{Reason: orElse(pluginhost.ReasonOf(err), "unreachable")}
+	}
+	if seen.Verdict != sdk.Accepted {
+		r.failed++
+	}
+	return seen
+}
+
+// ask is a fresh login, or where the statement says so the stored verifier's word.
+func (r *Run) ask(ctx context.Context, c sdk.Credential) (sdk.VerifyResponse, error) {
+	if r.account.Statement.GetAccount().VerifyMode == "readback" && r.manifest.Readback {
+		if err := r.openSession(ctx); err != nil {
+			return sdk.VerifyResponse{}, err
+		}
+		return r.session.Readback(ctx, sdk.ApplyRequest{Account: r.login, Candidate: c})
+	}
+	return r.e.Plugins.Verify(ctx, r.plugin, pluginhost.VerifyJob{Target: r.at, Account: r.login, Credential: c})
+}
+
+// loginTries is how many logins of one run may fail: the statement's number, else
+// the plugin's; an account that rotates itself may have to try both secrets.
+func (r *Run) loginTries() int {
+	tries := int(r.account.Statement.GetAccount().MaxProbe)
+	if tries == 0 {
+		tries = max(r.manifest.LoginTries, 1)
+		if r.drives == bySelf {
+			tries = max(tries, 2)
+		}
+	}
+	return tries
+}
+
+// persist repeats a call to the vault until it is answered: a refusal is an
+// answer. It ends with the lease.
+func (r *Run) persist(ctx context.Context, call func(context.Context) error) error {
+	wait := 50 * time.Millisecond
+	for {
+		err := call(ctx)
+		var refused *ksm.Error
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return err
+		case errors.As(err, &refused) && refused.Code == ksm.CodeThrottled:
+			wait = max(wait, refused.RetryAfter)
+		case errors.As(err, &refused):
+			return err
+		}
+		r.e.Log.Warn("the vault did not answer; trying again", "run", r.job.ID, "state", r.state, "error", err)
+		if pause(ctx, wait/2+rand.N(wait)) != nil {
+			return err
+		}
+		wait = min(2*wait, 2*time.Second)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
+
+// later ends the run for now; the candidate stays.
+func (r *Run) later(err error) error {
+	stop := (*Stop)(nil)
+	if !errors.As(refusal(err), &stop) {
+		return err
+	}
+	stop.Outcome, stop.Later = trustv1.Outcome_OUTCOME_PENDING, true
+	return stop
+}
+
+// note keeps what a plugin said for the run's detail, and logs it: plugins' errors
+// were scrubbed of the job's secrets at the boundary.
+func (r *Run) note(what string, err error) {
+	r.outcome.Text = fmt.Sprintf("%s: %v", what, err)
+	r.e.Log.Warn(what, "run", r.job.ID, "account", r.job.Account, "error", err)
+}
+
+func orElse[T ~string](v, other T) T {
+	if v == "" {
+		return other
+	}
+	return v
+}

@@ -1,0 +1,187 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// dependents gives the new secret to whoever uses it. A statement that names
+// dependents is refused by resolve until a plugin can serve them; so this is
+// passed through.
+func (r *Run) dependents(context.Context) (State, error) { return "", nil }
+
+// drain waits until nobody uses the former secret any more; without dependents
+// nobody does.
+func (r *Run) drain(context.Context) (State, error) { return "", nil }
+
+// scripts run after the rotation; like dependents, passed through.
+func (r *Run) scripts(context.Context) (State, error) { return "", nil }
+
+// needsRetire says whether the former secret still works after the commit.
+func (r *Run) needsRetire() bool {
+	return r.manifest.Overlap && r.kind() != sdk.Password && r.current.Secret.Len() > 0
+}
+
+// retire ends the former secret, and nothing else. That it is gone already is a
+// success; that it could not be ended is told, and does not undo the change.
+func (r *Run) retire(ctx context.Context) (State, error) {
+	if !r.needsRetire() {
+		return "", nil
+	}
+	err := r.openSession(ctx)
+	if err == nil {
+		var answer sdk.RetireResponse
+		call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
+		defer cancel()
+		answer, err = r.session.Retire(call, sdk.RetireRequest{Account: r.login, Keep: r.candidate.credential, Old: r.current})
+		if err == nil && answer.Outcome == sdk.Unknown {
+			err = errors.New("the target gave no clear answer")
+		}
+	}
+	if ctx.Err() != nil {
+		return "", err
+	}
+	if err != nil {
+		// The same run goes on later: resolve finds the value committed by it.
+		r.note("retire", err)
+		return "", &Stop{Outcome: r.outcome.Credential, Class: sdk.ClassUnreachable, Reason: "retire.pending", Later: true, Err: fmt.Errorf("the new secret is in use; the former one still works: %w", err)}
+	}
+	return "", nil
+}
+
+// report tells the vault that the run has ended.
+func (r *Run) report(ctx context.Context) (State, error) { return "", r.tell(ctx) }
+
+// verifyCurrent is a run of its own: it asks the target whether the record's
+// current secret opens it, and changes nothing.
+func (r *Run) verifyCurrent(ctx context.Context) (State, error) {
+	seen := r.tryLogin(ctx, r.current)
+	r.outcome.Reason = seen.Reason
+	switch {
+	case seen.Verdict == sdk.Accepted:
+		r.outcome.Credential = trustv1.Outcome_OUTCOME_DONE
+	case seen.Verdict == sdk.Rejected:
+		r.outcome.Credential, r.outcome.Class = trustv1.Outcome_OUTCOME_FAILED, sdk.ClassConflict
+	case seen.Reason == "no_login":
+		r.outcome.Credential = trustv1.Outcome_OUTCOME_UNVERIFIABLE
+	default:
+		r.outcome.Credential, r.outcome.Class = trustv1.Outcome_OUTCOME_PENDING, sdk.ClassUnreachable
+	}
+	return Scripted, nil
+}
+
+// stop ends a run that a step ended.
+func (r *Run) stop(ctx context.Context, s *Stop) error {
+	r.outcome.Credential, r.outcome.Class, r.outcome.Reason, r.outcome.Later = s.Outcome, s.Class, s.Reason, s.Later
+	if s.Err != nil {
+		r.outcome.Text = s.Err.Error()
+	}
+	r.e.Log.Info("run ended", "run", r.job.ID, "account", r.job.Account, "state", r.state, "class", s.Class, "reason", s.Reason, "later", s.Later, "error", s.Err)
+	return r.tell(ctx)
+}
+
+// tell signs how the run ended and gives it to the vault. Until that has answered
+// the journal has the run: after a crash it is taken up again, and ends again.
+func (r *Run) tell(ctx context.Context) error {
+	signed, detail, err := r.signEnd()
+	if err != nil {
+		return err
+	}
+	report := ksm.ReportRequest{
+		Account: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Epoch: r.epoch,
+		Result: signed, Detail: detail, Retry: r.outcome.Later,
+		Refusals: r.refusals(),
+	}
+	err = r.persist(ctx, func(ctx context.Context) error { return r.e.Vault.Report(ctx, report) })
+	if err != nil {
+		return vaultError("report", err)
+	}
+	return nil
+}
+
+// refusals makes an event of a check that failed.
+func (r *Run) refusals() []ksm.Refusal {
+	reason := trust.Reason(r.outcome.Reason)
+	if reason.Meaning() == "" {
+		return nil
+	}
+	name := "record.refused"
+	if r.job.Command == nil {
+		switch reason {
+		case trust.MandateOff, trust.MandateExpired, trust.TooOften, trust.WrongPool:
+			name = "run.refused"
+		}
+	}
+	return []ksm.Refusal{{Name: name, Reason: string(reason), Record: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Time: r.e.Now().UnixMilli()}}
+}
+
+// signEnd signs the result "finished", with its text for the record's readers.
+func (r *Run) signEnd() (signed, detail []byte, err error) {
+	if r.log == nil {
+		r.log = r.e.Directory.Known()
+	}
+	result := &trustv1.Result{
+		Phase: trustv1.Phase_PHASE_FINISHED, Credential: r.outcome.Credential, Dependents: r.outcome.Dependents,
+		Scripts: r.outcome.Scripts, Reason: r.outcome.Reason, Class: string(r.outcome.Class),
+	}
+	if r.outcome.Text != "" && r.account != nil {
+		text := r.outcome.Text
+		if len(text) > maxText {
+			text = text[:maxText]
+		}
+		detail, err = trust.SealDetail(r.log.Org(), r.account.Key, r.job.Account.Record, &trustv1.Detail{Text: strings.ToValidUTF8(text, "?")})
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	signed, err = r.sign(result, detail)
+	return signed, detail, err
+}
+
+// maxText bounds the text of a detail.
+const maxText = 8 << 10
+
+// sign fills in what every result of this run says, and signs it.
+func (r *Run) sign(result *trustv1.Result, detail []byte) ([]byte, error) {
+	r.events++
+	result.RunId, result.Event = r.job.ID.Bytes(), r.events
+	result.By, result.Account = r.e.Me.ID.Bytes(), r.job.Account.Proto()
+	result.LeaseEpoch, result.Time = r.epoch, r.e.Now().UnixMilli()
+	switch {
+	case r.job.Command != nil:
+		result.Cause = r.job.Command.Digest.Bytes()
+	case r.account != nil:
+		result.Cause = r.account.Statement.Digest.Bytes()
+	default:
+		result.Cause = seal.Digest{}.Bytes()
+	}
+	if r.candidate != nil {
+		result.ValueSeq, result.DataDigest = r.candidate.seq, r.candidate.digest.Bytes()
+	}
+	if r.value != nil {
+		result.Prev = r.value.Result.Digest.Bytes()
+	}
+	for _, rec := range []*trust.Record{r.account, r.resource} {
+		if rec != nil {
+			result.Statements = append(result.Statements, &trustv1.Pin{Record: rec.Ref.Proto(), Digest: rec.Statement.Digest.Bytes()})
+		}
+	}
+	if r.plugin != (pluginhost.Plugin{}) {
+		result.PluginSha256 = r.plugin.SHA256[:]
+	}
+	if detail != nil {
+		d := seal.Hash(detail)
+		result.DetailDigest = d.Bytes()
+	}
+	signed, _, err := trust.SignResult(r.log, r.e.Me.Sign, result)
+	return signed, err
+}

@@ -1,0 +1,110 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// LeaseWork is how long an agent works on after it *sent* the last heartbeat that
+// was acknowledged (or took the lease): two seconds less than the vault's term, so
+// that it has closed its connections before another agent may begin.
+const LeaseWork = 8 * time.Second
+
+// ErrLeaseLost is the cause of a cancelled run whose lease can no longer be relied on.
+var ErrLeaseLost = errors.New("the lease can no longer be relied on: no heartbeat was acknowledged in time")
+
+// Leases watches the leases that this agent holds. Its owner calls Watch, which
+// ends with its context.
+type Leases struct {
+	// Acked is when the last acknowledged heartbeat was sent; zero for never.
+	acked func() time.Time
+	// count tells the channel how many leases are held, for the heartbeat's rate.
+	count func(int)
+	now   func() time.Time
+
+	mu   sync.Mutex
+	held map[*Hold]struct{}
+}
+
+// Hold is one run's lease, from before it is taken to after it is given back.
+type Hold struct {
+	leases *Leases
+	sent   time.Time // zero: not taken yet
+	cancel context.CancelCauseFunc
+}
+
+// NewLeases makes the watch. acked tells when the last acknowledged heartbeat was
+// sent, count is told how many leases are held.
+func NewLeases(acked func() time.Time, count func(int), now func() time.Time) *Leases {
+	return &Leases{acked: acked, count: count, now: now, held: map[*Hold]struct{}{}}
+}
+
+// Guard gives a context that ends, with ErrLeaseLost, when the lease that Taken
+// announces can no longer be relied on. It counts as held from now on, so that
+// heartbeats begin before the lease is asked for.
+func (l *Leases) Guard(ctx context.Context) (context.Context, *Hold) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	h := &Hold{leases: l, cancel: cancel}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held[h] = struct{}{}
+	l.count(len(l.held))
+	return ctx, h
+}
+
+// Taken begins the watch: the request for the lease was sent at that time.
+func (h *Hold) Taken(sent time.Time) {
+	h.leases.mu.Lock()
+	defer h.leases.mu.Unlock()
+	h.sent = sent
+}
+
+// End stops the watch and ends the context.
+func (h *Hold) End() {
+	h.leases.mu.Lock()
+	defer h.leases.mu.Unlock()
+	delete(h.leases.held, h)
+	h.leases.count(len(h.leases.held))
+	h.cancel(context.Canceled)
+}
+
+// Watch looks at the clocks every half second, since no signal tells that a
+// machine was suspended, and ends the runs whose time is up.
+func (l *Leases) Watch(ctx context.Context) {
+	t := time.NewTicker(500 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			l.expire()
+		}
+	}
+}
+
+func (l *Leases) expire() {
+	now, acked := l.now(), l.acked()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for h := range l.held {
+		if h.sent.IsZero() {
+			continue
+		}
+		last := h.sent
+		if acked.After(last) {
+			last = acked
+		}
+		if elapsed(last, now) >= LeaseWork {
+			h.cancel(ErrLeaseLost)
+		}
+	}
+}
+
+// elapsed is the larger of the two clocks' differences: the monotonic clock stops
+// in suspend, the wall clock may be set back.
+func elapsed(from, to time.Time) time.Duration {
+	return max(to.Sub(from), to.Round(0).Sub(from.Round(0)))
+}

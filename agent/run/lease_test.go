@@ -1,0 +1,47 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestLeaseEndsEightSecondsAfterTheLastAcknowledgedHeartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var acked time.Time
+		held := -1
+		l := NewLeases(func() time.Time { return acked }, func(n int) { held = n }, time.Now)
+		go l.Watch(t.Context())
+		ctx, hold := l.Guard(t.Context())
+		hold.Taken(start)
+		if held != 1 {
+			t.Fatalf("%d leases held", held)
+		}
+		acked = start.Add(3 * time.Second)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if ctx.Err() != nil {
+			t.Fatal("ended although a heartbeat was acknowledged")
+		}
+		time.Sleep(1500 * time.Millisecond)
+		synctest.Wait()
+		if !errors.Is(context.Cause(ctx), ErrLeaseLost) {
+			t.Fatalf("cause %v", context.Cause(ctx))
+		}
+		hold.End()
+		if held != 0 {
+			t.Fatalf("%d leases held after release", held)
+		}
+	})
+}
+
+func TestElapsedIsTheLargerOfTheClocks(t *testing.T) {
+	from := time.Now()
+	suspended := from.Add(time.Second).Round(0).Add(time.Hour) // wall clock alone
+	if d := elapsed(from, suspended); d < time.Hour {
+		t.Fatalf("a suspend went unseen: %v", d)
+	}
+}

@@ -1,0 +1,367 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/record"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// target is everything that a run has found out about its account before it
+// touches anything.
+type target struct {
+	log      *trust.Log
+	account  *trust.Record
+	resource *trust.Record
+	value    *trust.Value // that the record's current data is attested by
+	revision int64
+
+	plugin   pluginhost.Plugin
+	manifest pluginhost.Description
+	at       pluginhost.Target
+	drives   who
+
+	login   sdk.Account
+	current sdk.Credential
+	former  sdk.Credential // the one before current: what retire ends after a takeover
+	admin   sdk.Credential
+	adminAs sdk.Account
+}
+
+func (t *target) wipe() {
+	for _, c := range []sdk.Credential{t.current, t.former, t.admin} {
+		c.Secret.Wipe()
+	}
+	for _, r := range []*trust.Record{t.account, t.resource} {
+		if r != nil {
+			clear(r.Data)
+			r.Key.Wipe()
+		}
+	}
+}
+
+// asks is what a command's action makes of a run; rotate is the usual.
+var asks = map[trustv1.Action]string{
+	trustv1.Action_ACTION_VERIFY: "verify",
+	trustv1.Action_ACTION_CANCEL: "abandon",
+}
+
+// lease takes the account's lease. Everything after it carries its epoch; the
+// vault refuses an older one.
+func (r *Run) lease(ctx context.Context) (State, error) {
+	cause := "mandate"
+	if r.job.Command != nil {
+		cause = "command"
+	}
+	var answer ksm.LeaseAnswer
+	for wait := time.Second; ; wait = min(2*wait, 10*time.Second) {
+		sent := time.Now()
+		err := r.persist(ctx, func(ctx context.Context) (err error) {
+			sent = time.Now()
+			answer, err = r.e.Vault.Lease(ctx, ksm.LeaseRequest{Account: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Cause: cause})
+			return err
+		})
+		if err != nil {
+			return "", vaultError("lease", err)
+		}
+		if answer.Closed {
+			return "", fmt.Errorf("%w: it has ended already", errNotMine)
+		}
+		if !answer.Busy {
+			r.hold.Taken(sent)
+			break
+		}
+		// A due run is told of again. A person's run waits for the other's end, as
+		// long as it could still be staged.
+		if r.job.Command == nil || r.job.Command.CheckStaging(r.e.Now()) != nil {
+			return "", fmt.Errorf("%w: the account is leased to run %x", errNotMine, answer.Holder)
+		}
+		if err := pause(ctx, wait); err != nil {
+			return "", err
+		}
+	}
+	r.epoch = answer.Epoch
+	if r.job.Command == nil {
+		r.as = answer.Action
+	} else if as, ok := asks[r.job.Command.Action]; ok {
+		r.as = as
+	}
+	return "", nil
+}
+
+// resolve fetches, checks (keys.md 4.2) and opens account, resource and
+// administrator, and decides where the run goes on: a candidate that is staged
+// already may have been applied; one that is committed by this very run only needs
+// what comes after.
+func (r *Run) resolve(ctx context.Context) (State, error) {
+	log, err := r.e.Directory.Fresh(ctx)
+	if err != nil {
+		return "", refusal(err)
+	}
+	r.log = log
+	got, err := r.e.Vault.Fetch(ctx, r.job.Account.Record)
+	if err != nil {
+		return "", vaultError("fetch", err)
+	}
+	served, err := r.e.open(log, got)
+	if err != nil {
+		return "", refusal(err)
+	}
+	account, err := served.record(r.job.Account, trustv1.RecordKind_RECORD_KIND_ACCOUNT)
+	if err != nil {
+		return "", refusal(err)
+	}
+	r.account, r.revision = account.Record, account.wire.Revision
+	resource, err := served.record(mustRef(account.Statement.GetAccount().GetResource()), trustv1.RecordKind_RECORD_KIND_RESOURCE)
+	if err != nil {
+		return "", refusal(err)
+	}
+	r.resource = resource.Record
+	r.value, err = trust.CheckValue(log, r.e.Journal, &account.Content, account.served, r.pool(), r.e.Now())
+	if err != nil {
+		return "", refusal(err)
+	}
+	if err := r.checkRights(account, resource); err != nil {
+		return "", refusal(err)
+	}
+	if err := r.chooseTarget(ctx); err != nil {
+		return "", refusal(err)
+	}
+	if err := r.journalStart(account); err != nil {
+		return "", err
+	}
+	if r.current, err = credential(account.Data, r.kind()); err != nil {
+		return "", refusal(err)
+	}
+	if r.former, err = served.former(account, r.kind()); err != nil {
+		return "", refusal(err)
+	}
+	if err := r.openAdministrator(served); err != nil {
+		return "", refusal(err)
+	}
+	if err := r.takeSlot(ctx); err != nil {
+		return "", err
+	}
+
+	switch {
+	case account.wire.Staged != nil:
+		return r.takeUp(account)
+	case r.as == "verify":
+		return Applied, nil
+	case r.as == "abandon":
+		r.outcome.Reason = "nothing_outstanding"
+		return Scripted, nil
+	case r.committedByMe():
+		r.restoreCommitted()
+		return Committed, nil
+	}
+	if r.job.Command != nil {
+		if err := r.job.Command.CheckStaging(r.e.Now()); err != nil {
+			return "", refusal(err)
+		}
+	}
+	return "", nil
+}
+
+// checkRights is what allows this run at all: the command's pins or the mandate,
+// the pool, and the links between the records.
+func (r *Run) checkRights(account, resource *servedRecord) error {
+	me, _ := r.log.Entry(r.e.Me.ID)
+	if me.Owner != r.pool() {
+		return &trust.Error{Reason: trust.WrongPool, What: fmt.Sprintf("resource %s is of another pool", resource.Ref)}
+	}
+	if c := r.job.Command; c != nil {
+		if err := trust.CheckPins(c, r.account.Statement, r.resource.Statement); err != nil {
+			return err
+		}
+	} else if r.begins(account) {
+		activity, err := r.e.Journal.Activity(r.job.Account)
+		if err != nil {
+			return err
+		}
+		if err := trust.CheckMandate(r.log, r.e.Me.ID, r.account.Statement, r.resource.Statement, activity, account.wire.Recent, r.e.Now()); err != nil {
+			return err
+		}
+	}
+	for _, s := range []*trust.Statement{r.account.Statement, r.resource.Statement} {
+		if err := trust.CheckLinks(r.log, s, r.pool()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begins says whether this is the start of a scheduled rotation, which the mandate
+// must allow: not one that is taken up again, and not a verify, which changes nothing.
+func (r *Run) begins(account *servedRecord) bool {
+	if r.job.Command != nil || r.as != "rotate" || account.wire.Staged != nil || r.committedByMe() {
+		return false
+	}
+	_, known, err := r.e.Journal.Run(r.job.ID)
+	return err != nil || !known
+}
+
+func (r *Run) journalStart(account *servedRecord) error {
+	run := journal.Run{ID: r.job.ID, Folder: r.job.Account.Folder, Account: r.job.Account.Record, Started: r.e.Now()}
+	if r.job.Command != nil {
+		run.Command = r.job.Command.ID
+	}
+	return r.e.Journal.BeginRun(run, r.begins(account))
+}
+
+// chooseTarget finds plugin, address and pins: all of them signed.
+func (r *Run) chooseTarget(ctx context.Context) error {
+	s := r.resource.Statement.GetResource()
+	plugin, err := r.e.Plugins.Find(s.Plugin)
+	if err != nil {
+		return &trust.Error{Reason: trust.PluginUnknown, What: s.Plugin, Err: err}
+	}
+	r.plugin = plugin
+	if r.manifest, err = r.e.Plugins.Describe(ctx, plugin); err != nil {
+		return err
+	}
+	r.at, err = TargetOf(ctx, r.resource.Statement, r.e.Journal, r.e.Dial)
+	if err != nil {
+		return err
+	}
+	r.at.Progress = func(step string) { r.progress(step) }
+	a := r.account.Statement.GetAccount()
+	r.login = sdk.Account{Name: a.Login, Scope: a.Scope}
+	return nil
+}
+
+// TargetOf is where the resource's statement leads: address, pins, settings.
+func TargetOf(ctx context.Context, resource *trust.Statement, j *journal.Journal, dial pluginhost.DialFunc) (pluginhost.Target, error) {
+	s := resource.GetResource()
+	address := net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port)))
+	if s.Via != nil {
+		return pluginhost.Target{}, &sdk.Error{Class: sdk.ClassUnsupported, Reason: "via", NotSent: true, Err: errors.New("jump hosts come with a later version")}
+	}
+	var pins []byte
+	for _, p := range append(append([][]byte{}, s.Tls.GetSpkiSha256()...), s.SshHostKeySha256...) {
+		pins = append(pins, p...)
+	}
+	if len(pins) == 0 && s.Tofu {
+		first, err := firstHostKey(ctx, resource.Ref, address, j, dial)
+		if err != nil {
+			return pluginhost.Target{}, err
+		}
+		pins = first[:]
+	}
+	t := pluginhost.Target{
+		Key:      resource.Ref.String(),
+		Resource: sdk.Resource{Address: address, Config: s.Config, TLS: tlsOf(s.Tls)},
+		Allow:    []string{address},
+		Dial:     dial,
+	}
+	if len(pins) > 0 {
+		t.Pins = map[string][]byte{address: pins}
+	}
+	return t, nil
+}
+
+func tlsOf(t *trustv1.Tls) sdk.TLS {
+	modes := map[trustv1.TlsMode]sdk.TLSMode{
+		trustv1.TlsMode_TLS_MODE_OFF: sdk.TLSOff, trustv1.TlsMode_TLS_MODE_PIN: sdk.TLSPin,
+	}
+	mode, ok := modes[t.GetMode()]
+	if !ok {
+		mode = sdk.TLSSystem // also for a mode that was not said: the stricter one
+	}
+	return sdk.TLS{Mode: mode, ServerName: t.GetServerName()}
+}
+
+// openAdministrator finds who drives the change: the resource's administrator, or
+// the account itself where it has none or is it.
+func (r *Run) openAdministrator(served *servedRecords) error {
+	ref := mustRef(r.resource.Statement.GetResource().GetAdminAccount())
+	if ref.IsZero() || ref == r.job.Account {
+		if !r.manifest.Self {
+			return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "self", NotSent: true, Err: fmt.Errorf("accounts of %s cannot rotate themselves: name an administrator in the resource", r.plugin.Name)}
+		}
+		r.drives, r.admin, r.adminAs = bySelf, r.current, r.login
+		return nil
+	}
+	r.drives = byAdmin
+	admin, login, err := served.administrator(ref, r.pool())
+	r.admin, r.adminAs = admin, login
+	return err
+}
+
+// takeSlot waits until this resource, and this agent, may take one more run.
+func (r *Run) takeSlot(ctx context.Context) error {
+	release, err := r.e.Slots.Acquire(ctx, r.at.Key, r.manifest.Concurrency)
+	if err != nil {
+		return err
+	}
+	r.release = release
+	return nil
+}
+
+// takeUp goes on with a candidate that is staged already.
+func (r *Run) takeUp(account *servedRecord) (State, error) {
+	if account.wire.Staged.Owner != "agent" {
+		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.RunOutstanding), Later: true, Err: errors.New("a secrets-manager client has staged an update of this record: let it finish or roll back")}
+	}
+	c, err := trust.CheckCandidate(r.log, r.e.Journal, r.e.Me.ID, r.account, r.pool(), r.value, *account.served.Staged, r.e.Now())
+	if err != nil {
+		return "", refusal(err)
+	}
+	cred, err := credential(c.Data, r.kind())
+	if err != nil {
+		return "", refusal(err)
+	}
+	r.candidate = &candidate{
+		credential: cred, data: account.served.Staged.Data, digest: c.DataDigest, seq: c.Result.ValueSeq, noApply: c.NoApply,
+	}
+	return Applied, nil
+}
+
+// committedByMe says whether the record's current value was committed by this run,
+// which then only lacks what comes after.
+func (r *Run) committedByMe() bool {
+	return r.value != nil && r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED && seal.ID(r.value.Result.RunId) == r.job.ID
+}
+
+func (r *Run) restoreCommitted() {
+	r.outcome.Credential = r.value.Result.Credential
+	r.candidate = &candidate{credential: r.current, digest: r.account.DataDigest, seq: r.value.Seq}
+	r.current = r.former
+}
+
+func (r *Run) pool() seal.ID {
+	id, _ := seal.IDFrom(r.resource.Statement.GetResource().GetPoolId())
+	return id
+}
+
+func (r *Run) kind() sdk.Kind { return sdk.Kind(r.account.Statement.GetAccount().GetSecretKind()) }
+
+// credential reads the secret of an account's JSON. Only the secret comes from
+// there: host, port and login are the statement's.
+func credential(data []byte, kind sdk.Kind) (sdk.Credential, error) {
+	rec, err := record.Parse(data)
+	if err != nil {
+		return sdk.Credential{}, err
+	}
+	switch kind {
+	case sdk.Password, "":
+		pw, _ := rec.Text("password")
+		defer clear(pw)
+		return sdk.Credential{Kind: sdk.Password, Secret: sdk.NewSecret(pw)}, nil
+	case sdk.SSHKey:
+		pair, _ := rec.KeyPair()
+		return sshCredential(pair), nil
+	}
+	return sdk.Credential{}, &sdk.Error{Class: sdk.ClassUnsupported, Reason: "secret_kind", NotSent: true, Err: fmt.Errorf("kind %q comes with a later version", kind)}
+}

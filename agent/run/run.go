@@ -1,0 +1,209 @@
+// Package run drives one account's rotation from lease to report: the agent's
+// state machine. steps.go is the whole of it on one screen, decide.go the table
+// of what happens to a candidate that may or may not have reached the target.
+//
+// The truth about secrets is at the vault: a run that is taken up again, by this
+// agent or another, finds there whether a candidate is staged or committed, and
+// asks the target about the rest. The journal holds only that the run exists.
+package run
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/agent/policy"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// Vault is what a run needs of the vault (ksm.Client).
+type Vault interface {
+	Fetch(ctx context.Context, records ...seal.ID) (ksm.FetchAnswer, error)
+	Lease(ctx context.Context, r ksm.LeaseRequest) (ksm.LeaseAnswer, error)
+	Stage(ctx context.Context, r ksm.StageRequest) error
+	Commit(ctx context.Context, r ksm.SettleRequest) error
+	Abandon(ctx context.Context, r ksm.SettleRequest) error
+	Report(ctx context.Context, r ksm.ReportRequest) error
+}
+
+// Plugins is what a run needs of the plugin host.
+type Plugins interface {
+	Describe(ctx context.Context, p pluginhost.Plugin) (pluginhost.Description, error)
+	Open(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job) (Session, error)
+	Verify(ctx context.Context, p pluginhost.Plugin, j pluginhost.VerifyJob) (sdk.VerifyResponse, error)
+	Find(name string) (pluginhost.Plugin, error)
+	Forget(resource string)
+}
+
+// Session is an administrative session on a resource.
+type Session interface {
+	Apply(context.Context, sdk.ApplyRequest) (sdk.ApplyResponse, error)
+	Retire(context.Context, sdk.RetireRequest) (sdk.RetireResponse, error)
+	Readback(context.Context, sdk.ApplyRequest) (sdk.VerifyResponse, error)
+	Cut()
+	Close()
+}
+
+// Directory is the organisation's log as this agent knows it.
+type Directory interface {
+	// Fresh brings the log up to date where that is due, and fails when it is
+	// stale or forked.
+	Fresh(ctx context.Context) (*trust.Log, error)
+	// Known is the log as it is, however old: refusals are signed with it too.
+	Known() *trust.Log
+}
+
+// Limits are the deadlines of single calls.
+type Limits struct {
+	Open, Apply, Verify time.Duration
+	Applies             int // of one candidate within one run
+}
+
+// DefaultLimits suit targets that answer within seconds.
+var DefaultLimits = Limits{Open: 30 * time.Second, Apply: 60 * time.Second, Verify: 60 * time.Second, Applies: 2}
+
+// Identity is this agent in the organisation.
+type Identity struct {
+	ID   seal.ID
+	Sign ed25519.PrivateKey
+	Seal *seal.SealKey
+}
+
+// Engine does runs. Its fields are set once.
+type Engine struct {
+	Me        Identity
+	Vault     Vault
+	Plugins   Plugins
+	Directory Directory
+	Journal   *journal.Journal
+	Policy    *policy.Policy
+	Dial      pluginhost.DialFunc // checks the local policy
+	Leases    *Leases
+	Slots     *Slots
+	Limits    Limits
+	Hint      func(run seal.ID, account trust.Ref, phase string) // never blocks
+	Log       *slog.Logger
+	Now       func() time.Time
+}
+
+// Job is a run to be done.
+type Job struct {
+	ID      seal.ID
+	Account trust.Ref
+	Command *trust.Command // nil: the vault announced it (by schedule, or to be taken over)
+}
+
+func (j Job) command() seal.ID {
+	if j.Command == nil {
+		return seal.ID{}
+	}
+	return j.Command.ID
+}
+
+// Run is one attempt to give one account a new secret.
+type Run struct {
+	e     *Engine
+	job   Job
+	hold  *Hold
+	state State
+	epoch uint64
+	as    string // rotate, verify or abandon: by the command, else by the vault's table
+
+	target
+	candidate *candidate
+
+	session Session
+	release func() // slot on the resource
+	applies int    // of the candidate, in this run
+	failed  int    // logins that failed, in this run
+	applied time.Time
+	changed bool              // the newest apply answered "changed"
+	refused sdk.ApplyResponse // the newest apply answered "unchanged"
+	unseen  bool              // changed, and nobody can check it
+
+	events  uint32
+	outcome Outcome
+	settled *journal.Settled // what became of the candidate, for the journal
+}
+
+// Outcome is how a run ended, in its three parts.
+type Outcome struct {
+	Credential, Dependents, Scripts trustv1.Outcome
+	Class                           sdk.Class
+	Reason                          string
+	Text                            string // for the record's readers only
+	Later                           bool   // not an end: the same run goes on later
+}
+
+// Stop ends a run at a step.
+type Stop struct {
+	Outcome trustv1.Outcome // of the credential
+	Class   sdk.Class
+	Reason  string
+	Later   bool
+	Err     error
+}
+
+func (s *Stop) Error() string {
+	if s.Err == nil {
+		return fmt.Sprintf("%s: %s", s.Class, s.Reason)
+	}
+	return fmt.Sprintf("%s: %s: %v", s.Class, s.Reason, s.Err)
+}
+
+func (s *Stop) Unwrap() error { return s.Err }
+
+// errNotMine says that the run is another agent's, or over: there is nothing to report.
+var errNotMine = errors.New("the run is not this agent's to do")
+
+// Do does a run to its end, or to where it must wait. It returns what the vault
+// was told, or an error when the vault could not be told: the journal then still
+// has the run.
+func (e *Engine) Do(ctx context.Context, job Job) (Outcome, error) {
+	ctx, hold := e.Leases.Guard(ctx)
+	defer hold.End()
+	r := &Run{e: e, job: job, hold: hold, state: Queued, as: "rotate"}
+	r.outcome = Outcome{Credential: trustv1.Outcome_OUTCOME_NONE, Dependents: trustv1.Outcome_OUTCOME_NONE, Scripts: trustv1.Outcome_OUTCOME_NONE}
+	defer r.leave()
+	err := r.drive(ctx)
+	if stop := (*Stop)(nil); errors.As(err, &stop) {
+		err = r.stop(ctx, stop)
+	}
+	switch {
+	case errors.Is(err, errNotMine):
+		return r.outcome, e.Journal.EndRun(job.ID, job.command(), e.Now(), nil)
+	case context.Cause(ctx) != nil && err != nil:
+		return r.outcome, fmt.Errorf("run %s stopped in state %s: %w", job.ID, r.state, context.Cause(ctx))
+	case err != nil:
+		return r.outcome, fmt.Errorf("run %s in state %s: %w", job.ID, r.state, err)
+	}
+	// A run that goes on later is announced again by the vault, to any agent of the pool.
+	return r.outcome, e.Journal.EndRun(job.ID, job.command(), e.Now(), r.settled)
+}
+
+// leave gives back what the run holds.
+func (r *Run) leave() {
+	if r.session != nil {
+		r.session.Close()
+	}
+	if r.release != nil {
+		r.release()
+	}
+	r.target.wipe()
+	if r.candidate != nil {
+		r.candidate.credential.Secret.Wipe()
+	}
+}
+
+func (r *Run) progress(phase string) {
+	r.e.Hint(r.job.ID, r.job.Account, phase)
+}

@@ -1,0 +1,175 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/agent/probe"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/record"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// servedRecords is one answer of the vault, with the folder keys opened.
+type servedRecords struct {
+	e    *Engine
+	log  *trust.Log
+	keys map[seal.ID]seal.Key
+	list []ksm.ExtRecord
+}
+
+// servedRecord is a record whose statement holds.
+type servedRecord struct {
+	*trust.Record
+	served trust.Served
+	wire   ksm.ExtRecord
+}
+
+// open opens the folder keys of an answer and holds them against the log.
+func (e *Engine) open(log *trust.Log, got ksm.FetchAnswer) (*servedRecords, error) {
+	s := &servedRecords{e: e, log: log, keys: map[seal.ID]seal.Key{}, list: got.Records}
+	for _, f := range got.Folders {
+		uid, err := seal.IDFrom(f.FolderUID)
+		if err != nil {
+			return nil, &trust.Error{Reason: trust.Malformed, What: "folder uid", Err: err}
+		}
+		key, err := trust.OpenFolderKey(log, e.Me.ID, e.Me.Seal, uid, f.KeyVersion, f.Sealed)
+		if err != nil {
+			return nil, err
+		}
+		s.keys[uid] = key
+	}
+	return s, nil
+}
+
+// record opens and checks one record of the answer.
+func (s *servedRecords) record(ref trust.Ref, kind trustv1.RecordKind) (*servedRecord, error) {
+	for _, w := range s.list {
+		if seal.ID(w.Ref.Record) != ref.Record {
+			continue
+		}
+		served := Served(ref, kind, w)
+		key, ok := s.keys[ref.Folder]
+		if !ok {
+			return nil, &trust.Error{Reason: trust.FolderUnknown, What: fmt.Sprintf("no key of folder %s was served", ref.Folder)}
+		}
+		rec, err := trust.OpenRecord(s.log, s.e.Journal, key, served)
+		if err != nil {
+			return nil, err
+		}
+		return &servedRecord{rec, served, w}, nil
+	}
+	return nil, &trust.Error{Reason: trust.NotLinked, What: fmt.Sprintf("record %s was not served: does the agent's pool read its folder", ref)}
+}
+
+// Served is a record of the wire as the checks take it.
+func Served(ref trust.Ref, kind trustv1.RecordKind, w ksm.ExtRecord) trust.Served {
+	served := trust.Served{
+		Ref: ref, Kind: kind,
+		RecordKey: w.RecordKey, Data: w.Data, Statement: w.Statement, Attestation: w.Attestation, Recent: w.Recent,
+	}
+	if w.Staged != nil {
+		served.Staged = &trust.ServedCandidate{Data: w.Staged.Data, Result: w.Staged.Result, Authority: w.Staged.Authority}
+	}
+	return served
+}
+
+// administrator opens the account that a resource names as its administrator.
+func (s *servedRecords) administrator(ref trust.Ref, pool seal.ID) (sdk.Credential, sdk.Account, error) {
+	rec, err := s.record(ref, trustv1.RecordKind_RECORD_KIND_ACCOUNT)
+	if err != nil {
+		return sdk.Credential{}, sdk.Account{}, fmt.Errorf("administrator: %w", err)
+	}
+	defer clear(rec.Data)
+	if _, err := trust.CheckValue(s.log, s.e.Journal, &rec.Content, rec.served, pool, s.e.Now()); err != nil {
+		return sdk.Credential{}, sdk.Account{}, fmt.Errorf("administrator: %w", err)
+	}
+	a := rec.Statement.GetAccount()
+	c, err := credential(rec.Data, sdk.Kind(a.SecretKind))
+	return c, sdk.Account{Name: a.Login, Scope: a.Scope}, err
+}
+
+// former opens the value before the current one, if the vault has it.
+func (s *servedRecords) former(account *servedRecord, kind sdk.Kind) (sdk.Credential, error) {
+	if len(account.wire.HistoryData) == 0 {
+		return sdk.Credential{}, nil
+	}
+	key, err := seal.UnwrapKey(s.keys[account.Ref.Folder], account.wire.HistoryKey)
+	if err != nil {
+		return sdk.Credential{}, &trust.Error{Reason: trust.RecordCorrupt, What: "former value's key", Err: err}
+	}
+	defer key.Wipe()
+	data, err := seal.OpenGCM(key, account.wire.HistoryData, nil)
+	if err != nil {
+		return sdk.Credential{}, &trust.Error{Reason: trust.RecordCorrupt, What: "former value", Err: err}
+	}
+	defer clear(data)
+	return credential(data, kind)
+}
+
+func sshCredential(pair record.KeyPair) sdk.Credential {
+	c := sdk.Credential{Kind: sdk.SSHKey, Public: []byte(pair.PublicKey), Secret: sdk.NewSecret([]byte(pair.PrivateKey))}
+	if key, _, _, _, err := ssh.ParseAuthorizedKey(c.Public); err == nil {
+		c.ID = ssh.FingerprintSHA256(key)
+	}
+	return c
+}
+
+// firstHostKey is the host key that this agent saw first, for a resource whose
+// statement says so; it is probed when none was seen yet.
+func firstHostKey(ctx context.Context, resource trust.Ref, address string, j *journal.Journal, dial pluginhost.DialFunc) (seal.Digest, error) {
+	known, err := j.HostKey(resource)
+	if err != nil || !known.IsZero() {
+		return known, err
+	}
+	seen, err := probe.Target(ctx, probe.Dial(dial), probe.SSH, address, "")
+	if err != nil {
+		return seal.Digest{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "probe", NotSent: true, Err: err}
+	}
+	first := seal.Digest(seen.SshHostKeySha256[0])
+	return first, j.KeepHostKey(resource, first)
+}
+
+// mustRef reads a reference of a statement that was checked; nil is the zero Ref.
+func mustRef(r *trustv1.Ref) trust.Ref {
+	if r == nil {
+		return trust.Ref{}
+	}
+	ref, _ := trust.RefFrom(r)
+	return ref
+}
+
+func wireRef(r trust.Ref) ksm.Ref { return ksm.Ref{Folder: r.Folder.Bytes(), Record: r.Record.Bytes()} }
+
+// refusal makes the end of a run out of a failed check, or of a plugin's word
+// before anything was changed.
+func refusal(err error) error {
+	var check *trust.Error
+	var plug *pluginhost.Error
+	var own *sdk.Error
+	switch {
+	case errors.As(err, &check):
+		return &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassInvalid, Reason: string(check.Reason), Err: err}
+	case errors.As(err, &own):
+		return &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: own.Class, Reason: own.Reason, Err: err}
+	case errors.As(err, &plug):
+		return &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassInternal, Reason: string(plug.Reason), Err: err}
+	}
+	return err
+}
+
+// vaultError tells the lease that has moved on from everything else.
+func vaultError(what string, err error) error {
+	if errors.Is(err, &ksm.Error{Code: ksm.CodeEpochOld}) {
+		return fmt.Errorf("%s: %w: %w", what, ErrLeaseLost, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}

@@ -1,0 +1,125 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/agent/probe"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// Test logs in as the resource's administrator and changes nothing.
+func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
+	resource, served, err := e.resource(ctx, c)
+	if err != nil {
+		return err
+	}
+	s := resource.Statement.GetResource()
+	plugin, err := e.Plugins.Find(s.Plugin)
+	if err != nil {
+		return &trust.Error{Reason: trust.PluginUnknown, What: s.Plugin, Err: err}
+	}
+	at, err := TargetOf(ctx, resource.Statement, e.Journal, e.Dial)
+	if err != nil {
+		return err
+	}
+	ref := mustRef(s.AdminAccount)
+	if ref.IsZero() {
+		return &sdk.Error{Class: sdk.ClassInvalid, Reason: "administrator.none", Err: errors.New("the resource names no administrator: there is nobody to log in as")}
+	}
+	pool, err := seal.IDFrom(s.PoolId)
+	if err != nil {
+		return err
+	}
+	admin, login, err := served.administrator(ref, pool)
+	if err != nil {
+		return err
+	}
+	defer admin.Secret.Wipe()
+	release, err := e.Slots.Acquire(ctx, at.Key, 1)
+	if err != nil {
+		return err
+	}
+	defer release()
+	call, cancel := context.WithTimeout(ctx, e.Limits.Open)
+	defer cancel()
+	session, err := e.Plugins.Open(call, plugin, pluginhost.Job{Target: at, Admin: admin, AdminAs: login})
+	if err != nil {
+		return err
+	}
+	session.Close()
+	return nil
+}
+
+// Probe reports the target's keys as this agent sees them. No credential is sent,
+// and none is needed.
+func (e *Engine) Probe(ctx context.Context, c *trust.Command) (*trustv1.ProbeReply, error) {
+	resource, _, err := e.resource(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	s := resource.Statement.GetResource()
+	address := net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port)))
+	reply, err := probe.Target(ctx, probe.Dial(e.Dial), probe.KindOf(s.Plugin), address, s.Tls.GetServerName())
+	if err != nil {
+		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "probe", NotSent: true, Err: err}
+	}
+	return reply, nil
+}
+
+// resource fetches and checks the resource that a command pins.
+func (e *Engine) resource(ctx context.Context, c *trust.Command) (*servedRecord, *servedRecords, error) {
+	log, err := e.Directory.Fresh(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(c.Pins) == 0 {
+		return nil, nil, &trust.Error{Reason: trust.PinMismatch, What: "the command pins no resource"}
+	}
+	ref := c.Target()
+	got, err := e.Vault.Fetch(ctx, ref.Record)
+	if err != nil {
+		return nil, nil, fmt.Errorf("fetch: %w", err)
+	}
+	served, err := e.open(log, got)
+	if err != nil {
+		return nil, nil, err
+	}
+	resource, err := served.record(ref, trustv1.RecordKind_RECORD_KIND_RESOURCE)
+	if err != nil {
+		return nil, nil, err
+	}
+	pool, err := seal.IDFrom(resource.Statement.GetResource().GetPoolId())
+	if err != nil {
+		return nil, nil, &trust.Error{Reason: trust.Malformed, What: "pool of the resource", Err: err}
+	}
+	if me, _ := log.Entry(e.Me.ID); me.Owner != pool {
+		return nil, nil, &trust.Error{Reason: trust.WrongPool, What: fmt.Sprintf("resource %s is of another pool", ref)}
+	}
+	if err := trust.CheckPins(c, resource.Statement); err != nil {
+		return nil, nil, err
+	}
+	return resource, served, trust.CheckLinks(log, resource.Statement, pool)
+}
+
+// Classify is the class and the stable reason of an error, for a reply.
+func Classify(err error) (class, reason string) {
+	if stop := (*Stop)(nil); errors.As(refusal(err), &stop) {
+		return string(stop.Class), stop.Reason
+	}
+	if refused := (*ksm.Error)(nil); errors.As(err, &refused) {
+		return string(sdk.ClassInternal), refused.Code
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return string(sdk.ClassUnreachable), "deadline"
+	}
+	return string(sdk.ClassInternal), "internal"
+}
