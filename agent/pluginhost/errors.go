@@ -19,6 +19,7 @@ const (
 	PluginDeaf     Reason = "plugin_deaf"     // it did not answer 2 s after the deadline, and was killed
 	PluginBusy     Reason = "plugin_busy"     // the context ended while waiting for a process or a turn
 	PluginDeadline Reason = "plugin_deadline" // the context ended during the call
+	SessionClosed  Reason = "session_closed"  // its connections were cut before the call
 	HostClosed     Reason = "host_closed"     // the host is shutting down
 	BadRequest     Reason = "bad_request"     // the caller's own request cannot be sent
 )

@@ -2,9 +2,17 @@ package pluginhost
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -86,96 +94,426 @@ type Description struct {
 }
 
 // Host runs plugins. It is safe for concurrent use.
-type Host struct{}
+type Host struct {
+	cfg    Config
+	log    *slog.Logger
+	jail   *jail
+	ctx    context.Context // ends with Close
+	end    context.CancelFunc
+	wg     sync.WaitGroup
+	digest []byte // key of the digests of jobs
+
+	binaries sync.Mutex // held while a private copy is made
+
+	mu        sync.Mutex
+	closing   bool
+	free      int // processes that may still be started
+	procs     map[processKey]*process
+	waiting   []*waiter // for a process, in order of arrival
+	failures  map[processKey]failure
+	manifests map[Plugin]Description
+}
+
+type processKey struct {
+	plugin   Plugin
+	resource string
+}
+
+// waiter gets a place among the processes, or false when the host closes.
+type waiter struct{ place chan bool }
+
+// failure is why a start is delayed.
+type failure struct {
+	n     int
+	until time.Time
+}
+
+const (
+	maxDir     = 70
+	binaries   = "bin"
+	backoffMin = 100 * time.Millisecond
+	backoffMax = 30 * time.Second
+	forgiven   = 10 * time.Minute // a crash so long ago counts no more
+)
 
 // New sweeps what an earlier host left in cfg.Dir and makes ready. No process is
 // started before it is needed.
-func New(cfg Config) (*Host, error) { panic("unbuilt") }
+func New(cfg Config) (*Host, error) {
+	if len(cfg.Dir) > maxDir || !filepath.IsAbs(cfg.Dir) {
+		return nil, fmt.Errorf("plugin folder %q: want an absolute path of at most %d bytes, for the sockets in it", cfg.Dir, maxDir)
+	}
+	if cfg.Catalogue == nil {
+		return nil, errors.New("plugin host: no catalogue")
+	}
+	cfg.Processes = orDefault(cfg.Processes, 16)
+	cfg.Idle = orDefault(cfg.Idle, 5*time.Minute)
+	cfg.StartTimeout = orDefault(cfg.StartTimeout, 20*time.Second)
+	cfg.Connections = orDefault(cfg.Connections, 32)
+	cfg.FirstUID = orDefault(cfg.FirstUID, 64000)
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	h := &Host{
+		cfg: cfg, log: cfg.Log, jail: newJail(cfg.FirstUID), free: cfg.Processes,
+		procs: map[processKey]*process{}, failures: map[processKey]failure{}, manifests: map[Plugin]Description{},
+	}
+	if err := h.makeFolder(); err != nil {
+		return nil, err
+	}
+	h.digest = make([]byte, 32)
+	_, _ = rand.Read(h.digest)
+	h.ctx, h.end = context.WithCancel(context.Background())
+	h.wg.Go(h.janitor)
+	return h, nil
+}
+
+func orDefault[T int | time.Duration](v, d T) T {
+	if v <= 0 {
+		return d
+	}
+	return v
+}
+
+// makeFolder sweeps and makes the folder. Only names of the host's own are swept.
+func (h *Host) makeFolder() error {
+	if err := os.MkdirAll(h.cfg.Dir, 0o711); err != nil {
+		return err
+	}
+	files, err := os.ReadDir(h.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), folderPrefix) || f.Name() == binaries {
+			if err := os.RemoveAll(filepath.Join(h.cfg.Dir, f.Name())); err != nil {
+				return fmt.Errorf("sweep plugin folder: %w", err)
+			}
+		}
+	}
+	if err := os.Mkdir(filepath.Join(h.cfg.Dir, binaries), 0o711); err != nil {
+		return err
+	}
+	if !h.jail.iso.User {
+		return nil
+	}
+	for dir := h.cfg.Dir; ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if dir == h.cfg.Dir && info.Mode().Perm()&0o001 == 0 {
+			if err := os.Chmod(dir, 0o711); err != nil {
+				return err
+			}
+		} else if info.Mode().Perm()&0o001 == 0 {
+			return fmt.Errorf("plugin folder %s: the plugins' users cannot pass through %s (mode %v): chmod o+x, or choose another", h.cfg.Dir, dir, info.Mode().Perm())
+		}
+		if dir == filepath.Dir(dir) {
+			return nil
+		}
+	}
+}
+
+// binary gives the path of the private copy of p, making it at its first use. What
+// may run is asked each time, since the log can take a plugin back.
+func (h *Host) binary(p Plugin) (string, error) {
+	h.binaries.Lock()
+	defer h.binaries.Unlock()
+	path := filepath.Join(h.cfg.Dir, binaries, p.String()+exe)
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	return path, h.cfg.Catalogue.copyTo(p, path)
+}
+
+// Isolation says what keeps plugins in on this system.
+func (h *Host) Isolation() Isolation { return h.jail.iso }
+
+// acquire gives the process of a resource, starting it if need be, and counts the
+// caller as one of its users until release.
+func (h *Host) acquire(ctx context.Context, plugin Plugin, resource string) (*process, error) {
+	fail := func(r Reason, err error) (*process, error) {
+		return nil, &Error{Reason: r, Plugin: plugin.Name, NotSent: true, Err: err}
+	}
+	if !h.cfg.Catalogue.allows(plugin) {
+		return fail(PluginUnknown, errors.New("its hash is neither built in nor in the log"))
+	}
+	key := processKey{plugin, resource}
+	placed := false // a place is held that is not used yet
+	for {
+		h.mu.Lock()
+		p := h.procs[key]
+		switch {
+		case h.closing:
+			h.giveBack(placed)
+			h.mu.Unlock()
+			return fail(HostClosed, nil)
+		case p != nil && !p.stopping:
+			h.giveBack(placed)
+			placed = false
+			p.refs++
+			h.mu.Unlock()
+			select {
+			case <-p.started:
+			case <-ctx.Done():
+				h.release(p)
+				return fail(PluginBusy, ctx.Err())
+			}
+			if p.err != nil {
+				h.release(p)
+				return nil, p.err
+			}
+			return p, nil
+		case p != nil: // on its way out
+			h.mu.Unlock()
+			select {
+			case <-p.gone:
+				continue
+			case <-ctx.Done():
+				h.mu.Lock()
+				h.giveBack(placed)
+				h.mu.Unlock()
+				return fail(PluginBusy, ctx.Err())
+			}
+		case placed || h.free > 0 && len(h.waiting) == 0:
+			if !placed {
+				h.free--
+			}
+			placed = false
+			p = &process{
+				h: h, plugin: plugin, key: key, started: make(chan struct{}), gone: make(chan struct{}),
+				sessions: map[[32]byte]*shared{}, idle: time.Now(),
+			}
+			h.procs[key] = p
+			h.wg.Go(func() { h.run(p) })
+			h.mu.Unlock()
+		default:
+			w := &waiter{make(chan bool, 1)}
+			h.waiting = append(h.waiting, w)
+			h.makeRoom()
+			h.mu.Unlock()
+			select {
+			case placed = <-w.place:
+			case <-ctx.Done():
+				h.leaveQueue(w)
+				return fail(PluginBusy, ctx.Err())
+			}
+		}
+	}
+}
+
+// giveBack passes a place on to the first who waits. With h.mu held.
+func (h *Host) giveBack(placed bool) {
+	switch {
+	case !placed:
+	case len(h.waiting) > 0:
+		h.waiting[0].place <- true
+		h.waiting = h.waiting[1:]
+	default:
+		h.free++
+	}
+}
+
+func (h *Host) leaveQueue(w *waiter) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if i := slices.Index(h.waiting, w); i >= 0 {
+		h.waiting = slices.Delete(h.waiting, i, i+1)
+		return
+	}
+	h.giveBack(<-w.place)
+}
+
+// makeRoom stops idle processes, the one that was idle longest first, for those who
+// wait. With h.mu held.
+func (h *Host) makeRoom() {
+	need := len(h.waiting)
+	var idle []*process
+	for _, p := range h.procs {
+		switch {
+		case p.stopping:
+			need--
+		case p.refs == 0:
+			idle = append(idle, p)
+		}
+	}
+	slices.SortFunc(idle, func(a, b *process) int { return a.idle.Compare(b.idle) })
+	for _, p := range idle[:max(0, min(need, len(idle)))] {
+		h.stop(p)
+	}
+}
+
+// stop ends a process that has started. With h.mu held.
+func (h *Host) stop(p *process) {
+	if p.stopping {
+		return
+	}
+	p.stopping = true
+	h.wg.Go(func() {
+		<-p.started
+		if p.err != nil {
+			return
+		}
+		p.closeSessions()
+		p.stop(context.Background())
+	})
+}
+
+func (h *Host) release(p *process) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p.refs--
+	p.idle = time.Now()
+	if p.refs == 0 && (len(h.waiting) > 0 || h.closing) {
+		if h.closing {
+			h.stop(p)
+		} else {
+			h.makeRoom()
+		}
+	}
+}
+
+// inCall keeps the process alive while the host closes.
+func (h *Host) inCall(p *process) (done func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p.busy++
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if p.busy--; p.busy == 0 && h.closing {
+			h.stop(p)
+		}
+	}
+}
+
+// run is a process's life, from its start to its last trace.
+func (h *Host) run(p *process) {
+	err := h.backOff(p.key)
+	if err != nil {
+		err = p.fail(HostClosed, err)
+	} else {
+		err = p.start(h.ctx)
+	}
+	h.mu.Lock()
+	p.err = err
+	if err == nil {
+		h.manifests[p.plugin] = p.manifest
+	}
+	h.mu.Unlock()
+	close(p.started)
+	if err == nil {
+		<-p.child.exited
+	}
+	h.mu.Lock()
+	delete(h.procs, p.key)
+	if crashed := !p.stopping; crashed {
+		f := h.failures[p.key]
+		h.failures[p.key] = failure{f.n + 1, time.Now().Add(min(backoffMin<<min(f.n, 16), backoffMax))}
+		h.log.Warn("plugin process ended", "plugin", p.plugin.Name, "resource", p.key.resource, "error", err)
+	} else {
+		delete(h.failures, p.key)
+	}
+	p.stopping = true
+	for _, s := range p.sessions {
+		s.lost = true
+	}
+	h.mu.Unlock()
+	p.cleanup()
+	h.mu.Lock()
+	h.giveBack(true)
+	h.mu.Unlock()
+	close(p.gone)
+}
+
+// backOff waits after crashes: 100 ms, then twice as long each time, at most 30 s.
+func (h *Host) backOff(key processKey) error {
+	h.mu.Lock()
+	wait := time.Until(h.failures[key].until)
+	h.mu.Unlock()
+	if wait <= 0 {
+		return h.ctx.Err()
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-h.ctx.Done():
+		return h.ctx.Err()
+	}
+}
+
+// janitor stops processes that were idle for too long and forgets old secrets.
+func (h *Host) janitor() {
+	t := time.NewTicker(min(max(h.cfg.Idle/4, 100*time.Millisecond), time.Second))
+	defer t.Stop()
+	for {
+		select {
+		case <-h.ctx.Done():
+			return
+		case now := <-t.C:
+			h.mu.Lock()
+			for _, p := range h.procs {
+				if p.refs == 0 && now.Sub(p.idle) > h.cfg.Idle {
+					h.stop(p)
+				}
+				p.expire(now)
+			}
+			for k, f := range h.failures {
+				if now.Sub(f.until) > forgiven {
+					delete(h.failures, k)
+				}
+			}
+			h.mu.Unlock()
+		}
+	}
+}
+
+// expire drops secrets from the log filter. With h.mu held.
+func (p *process) expire(now time.Time) {
+	n := 0
+	for n < len(p.expiring) && p.expiring[n].at.Before(now) {
+		p.expiring[n].remove()
+		n++
+	}
+	p.expiring = p.expiring[n:]
+}
 
 // Close ends every process and waits for them: those in use when their calls have
 // returned, or when ctx ends.
-func (h *Host) Close(ctx context.Context) error { panic("unbuilt") }
-
-// Isolation says what keeps plugins in on this system.
-func (h *Host) Isolation() Isolation { panic("unbuilt") }
-
-// Describe gives the plugin's manifest, starting it if it was never seen.
-func (h *Host) Describe(ctx context.Context, p Plugin) (Description, error) { panic("unbuilt") }
-
-// Open gives a session on the job's resource. Sessions of equal jobs, secrets
-// included, are one session of the plugin's: it stays open between uses until its
-// process is idle for too long or Forget is called. Self jobs share nothing.
-func (h *Host) Open(ctx context.Context, p Plugin, j Job) (*Session, error) { panic("unbuilt") }
-
-// Verify logs in afresh, in the resource's process. Any error means undecided.
-func (h *Host) Verify(ctx context.Context, p Plugin, j VerifyJob) (sdk.VerifyResponse, error) {
-	panic("unbuilt")
+func (h *Host) Close(ctx context.Context) error {
+	h.mu.Lock()
+	h.closing = true
+	for _, w := range h.waiting {
+		w.place <- false
+	}
+	h.waiting = nil
+	for _, p := range h.procs {
+		if p.busy == 0 {
+			h.stop(p)
+		}
+	}
+	h.mu.Unlock()
+	h.end()
+	stop := context.AfterFunc(ctx, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, p := range h.procs {
+			p.stopping = true
+			select {
+			case <-p.started:
+				if p.err == nil {
+					p.child.kill()
+				}
+			default: // h.ctx has ended, and with it the start
+			}
+		}
+	})
+	defer stop()
+	h.wg.Wait()
+	return os.RemoveAll(filepath.Join(h.cfg.Dir, binaries))
 }
-
-// Forget closes the idle sessions of a resource, and those in use when they are
-// closed: call it when its administrator's secret changes.
-func (h *Host) Forget(key string) { panic("unbuilt") }
-
-// Session is a share in an administrative session. Its verbs may be used at once by
-// many; they wait for a turn when the manifest's Concurrency is reached.
-//
-// A missing answer is Outcome Unknown together with an error; NotSent tells when
-// nothing can have happened. After a deadline or a crash the session is of no more
-// use: close it and open another.
-type Session struct{}
-
-// Manifest of the session's plugin.
-func (s *Session) Manifest() Description { panic("unbuilt") }
-
-// Apply as sdk.Session.
-func (s *Session) Apply(ctx context.Context, r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
-	panic("unbuilt")
-}
-
-// Retire as sdk.Retirer.
-func (s *Session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireResponse, error) {
-	panic("unbuilt")
-}
-
-// Readback as sdk.Readback.
-func (s *Session) Readback(ctx context.Context, r sdk.ApplyRequest) (sdk.VerifyResponse, error) {
-	panic("unbuilt")
-}
-
-// Cut closes the session's connections to the target now: the agent's lease has run
-// out. The session is of no more use to anybody.
-func (s *Session) Cut() { panic("unbuilt") }
-
-// Traffic counts the bytes to and from the target over the session's connections.
-func (s *Session) Traffic() (sent, received int64) { panic("unbuilt") }
-
-// Close gives the share back. It may be called twice.
-func (s *Session) Close() { panic("unbuilt") }
-
-// Isolation says what keeps plugins in, for doctor and the start-up log.
-type Isolation struct {
-	User         bool // a user id of its own: the agent's files and memory are out of reach
-	Network      bool // an empty network: the dialer is the only way out
-	Processes    bool // sees and signals no others, and its children die with it
-	NoPrivileges bool // set-user-id programs give it nothing
-	Landlock     int  // version of the kernel's Landlock that shuts paths; 0: none
-	// Note says in a sentence what is missing and what to do; empty if nothing is.
-	Note string
-}
-
-// Catalogue finds plugin binaries by name and hash.
-type Catalogue struct{}
-
-// NewCatalogue reads dir, whose files are called NAME@SHA256 (.exe on Windows).
-// builtin lists the hashes that the agent was built with, as NAME@SHA256; logged tells
-// whether the organisation's log allows another.
-func NewCatalogue(dir string, builtin []string, logged func(Plugin) bool) (*Catalogue, error) {
-	panic("unbuilt")
-}
-
-// Find gives the plugin of that name which may run: the built-in one before those of
-// the log. None is an *Error, plugin_unknown.
-func (c *Catalogue) Find(name string) (Plugin, error) { panic("unbuilt") }
-
-// List gives every plugin that may run now, by name.
-func (c *Catalogue) List() []Plugin { panic("unbuilt") }

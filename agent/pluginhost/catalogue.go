@@ -1,0 +1,164 @@
+package pluginhost
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// Catalogue finds plugin binaries by name and hash. The folder's files are called
+// NAME@SHA256, so that an upgrade adds one and pulls none from under a running agent.
+type Catalogue struct {
+	dir     string
+	builtin map[Plugin]bool
+	logged  func(Plugin) bool
+}
+
+const maxPlugins = 1024 // files of the folder that are looked at
+
+// NewCatalogue reads dir at each use. builtin lists the hashes that the agent was
+// built with, as NAME@SHA256; logged tells whether the organisation's log allows
+// another now, and may be nil.
+func NewCatalogue(dir string, builtin []string, logged func(Plugin) bool) (*Catalogue, error) {
+	c := &Catalogue{dir: dir, builtin: map[Plugin]bool{}, logged: logged}
+	for _, b := range builtin {
+		p, err := ParsePlugin(b)
+		if err != nil {
+			return nil, err
+		}
+		c.builtin[p] = true
+	}
+	return c, nil
+}
+
+// ParsePlugin reads NAME@SHA256, the hash in lower-case hexadecimal.
+func ParsePlugin(s string) (Plugin, error) {
+	name, sum, ok := strings.Cut(s, "@")
+	b, err := hex.DecodeString(sum)
+	if !ok || err != nil || len(b) != sha256.Size || sum != strings.ToLower(sum) || !validName(name) {
+		return Plugin{}, fmt.Errorf("plugin %q: want NAME@SHA256", s)
+	}
+	return Plugin{Name: name, SHA256: [32]byte(b)}, nil
+}
+
+func validName(s string) bool {
+	for i, r := range s {
+		letter := r >= 'a' && r <= 'z'
+		if !letter && (i == 0 || (r < '0' || r > '9') && r != '-' && r != '_') {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 63
+}
+
+// String is NAME@SHA256.
+func (p Plugin) String() string { return p.Name + "@" + hex.EncodeToString(p.SHA256[:]) }
+
+// Find gives the plugin of that name which may run: a built-in one before those of
+// the log, else the one whose file is youngest. None is an *Error, plugin_unknown.
+func (c *Catalogue) Find(name string) (Plugin, error) {
+	for _, p := range c.List() {
+		if p.Name == name {
+			return p, nil
+		}
+	}
+	return Plugin{}, &Error{Reason: PluginUnknown, Plugin: name, NotSent: true, Err: fmt.Errorf("%s has none that may run", c.dir)}
+}
+
+// List gives every plugin that may run now, by name, the preferred first.
+func (c *Catalogue) List() []Plugin {
+	type found struct {
+		Plugin
+		builtin bool
+		time    int64
+	}
+	dir, err := os.Open(c.dir)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = dir.Close() }()
+	files, err := dir.ReadDir(maxPlugins)
+	if err != nil {
+		return nil
+	}
+	var all []found
+	for _, f := range files {
+		p, err := ParsePlugin(strings.TrimSuffix(f.Name(), exe))
+		if err != nil || !f.Type().IsRegular() || !c.allows(p) {
+			continue
+		}
+		one := found{Plugin: p, builtin: c.builtin[p]}
+		if i, err := f.Info(); err == nil {
+			one.time = i.ModTime().UnixNano()
+		}
+		all = append(all, one)
+	}
+	slices.SortFunc(all, func(a, b found) int {
+		if a.builtin != b.builtin && a.Name == b.Name {
+			if a.builtin {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(b.time, a.time))
+	})
+	out := make([]Plugin, len(all))
+	for i, f := range all {
+		out[i] = f.Plugin
+	}
+	return out
+}
+
+func (c *Catalogue) allows(p Plugin) bool {
+	return c.builtin[p] || c.logged != nil && c.logged(p)
+}
+
+var exe = map[bool]string{true: ".exe"}[runtime.GOOS == "windows"]
+
+var errHash = errors.New("the file has another hash")
+
+// maxBinary bounds a copy; the largest of ours has some 20 MB.
+const maxBinary = 512 << 20
+
+// copyTo makes a private copy at path, hashing what it copies: the bytes that were
+// checked are the bytes that run, whatever happens to the file in between.
+func (c *Catalogue) copyTo(p Plugin, path string) error {
+	if !c.allows(p) {
+		return errors.New("its hash is neither built in nor in the log")
+	}
+	src, err := os.Open(filepath.Join(c.dir, p.String()+exe))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = src.Close() }()
+	tmp := path + ".new"
+	_ = os.Remove(tmp)
+	dst, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
+	if err != nil {
+		return err
+	}
+	sum := sha256.New()
+	_, err = io.Copy(io.MultiWriter(dst, sum), io.LimitReader(src, maxBinary))
+	err = errors.Join(err, dst.Close())
+	if err == nil && [32]byte(sum.Sum(nil)) != p.SHA256 {
+		err = errHash
+	}
+	if err == nil {
+		err = os.Chmod(tmp, 0o555)
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp)
+	}
+	return err
+}

@@ -1,0 +1,356 @@
+package pluginhost
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
+)
+
+const (
+	helloTimeout   = 5 * time.Second  // for the token and the request
+	maxDialTimeout = 60 * time.Second // however long the plugin would wait
+	closedPoll     = time.Second      // see pump
+)
+
+// dialServer is the agent's side of one plugin process's dialer: it accepts the
+// plugin's connections, checks, dials, and pumps.
+type dialServer struct {
+	l     *net.UnixListener
+	slots chan struct{} // of all connections of the process, dialling ones too
+	wg    sync.WaitGroup
+
+	mu     sync.Mutex
+	grants map[[pluginv1.TokenLen]byte]*grant
+}
+
+// grant is what one session or one Verify may reach.
+type grant struct {
+	s     *dialServer
+	token [pluginv1.TokenLen]byte
+	dial  DialFunc
+	max   int
+	ctx   context.Context // ends with cut
+	end   context.CancelFunc
+
+	sent, received atomic.Int64
+
+	mu    sync.Mutex
+	allow map[string]bool
+	open  map[*relay]struct{}
+}
+
+// relay is one connection of the plugin's and the target's side of it.
+type relay struct {
+	plugin *net.UnixConn
+	target net.Conn // nil while dialling
+}
+
+func newDialServer(path string, uid, conns int) (*dialServer, error) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	err = os.Chmod(path, 0o600)
+	if err == nil && uid >= 0 {
+		err = os.Chown(path, uid, uid)
+	}
+	if err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	s := &dialServer{l: l, slots: make(chan struct{}, conns), grants: map[[pluginv1.TokenLen]byte]*grant{}}
+	s.wg.Go(s.serve)
+	return s, nil
+}
+
+// grant lets one job dial. The addresses are those of its statement.
+func (s *dialServer) grant(allow []string, maxConns int, dial DialFunc) (*grant, error) {
+	g := &grant{s: s, dial: dial, max: maxConns, allow: map[string]bool{}, open: map[*relay]struct{}{}}
+	for _, a := range allow {
+		n, err := normal(a)
+		if err != nil {
+			return nil, err
+		}
+		g.allow[n] = true
+	}
+	_, _ = rand.Read(g.token[:])
+	g.ctx, g.end = context.WithCancel(context.Background())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.grants[g.token] = g
+	return g, nil
+}
+
+// cut ends the grant: nothing can be dialled with it any more, and every connection
+// is closed, on both sides. It may be called twice.
+func (g *grant) cut() {
+	g.s.mu.Lock()
+	delete(g.s.grants, g.token)
+	g.s.mu.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.end()
+	for r := range g.open {
+		r.close()
+	}
+}
+
+func (r *relay) close() {
+	_ = r.plugin.Close()
+	if r.target != nil {
+		_ = r.target.Close()
+	}
+}
+
+// close ends every grant and waits for the connections to be gone.
+func (s *dialServer) close() {
+	_ = s.l.Close()
+	s.mu.Lock()
+	var all []*grant
+	for _, g := range s.grants {
+		all = append(all, g)
+	}
+	s.mu.Unlock()
+	for _, g := range all {
+		g.cut()
+	}
+	s.wg.Wait()
+}
+
+func (s *dialServer) serve() {
+	for {
+		c, err := s.l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		select {
+		case s.slots <- struct{}{}:
+			s.wg.Go(func() {
+				defer func() { <-s.slots }()
+				s.one(c)
+			})
+		default:
+			_ = c.Close()
+		}
+	}
+}
+
+// one serves a dial from its request to its last byte.
+func (s *dialServer) one(c *net.UnixConn) {
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(helloTimeout))
+	var token [pluginv1.TokenLen]byte
+	if _, err := io.ReadFull(c, token[:]); err != nil {
+		return
+	}
+	s.mu.Lock()
+	g := s.grants[token]
+	s.mu.Unlock()
+	if g == nil {
+		answer(c, pluginv1.DialClosed, "")
+		return
+	}
+	req, err := pluginv1.ReadDialRequest(c)
+	if err != nil {
+		return
+	}
+	r := &relay{plugin: c}
+	if status := g.enter(r, req); status != pluginv1.DialOK {
+		answer(c, status, "")
+		return
+	}
+	defer g.leave(r)
+	target, status := g.reach(c, req)
+	if status != pluginv1.DialOK {
+		answer(c, status, "")
+		return
+	}
+	defer func() { _ = target.Close() }()
+	if !g.connected(r, target) {
+		answer(c, pluginv1.DialClosed, "")
+		return
+	}
+	_ = c.SetDeadline(time.Time{})
+	if answer(c, pluginv1.DialOK, target.RemoteAddr().String()) != nil {
+		return
+	}
+	g.pump(c, target)
+}
+
+func answer(c *net.UnixConn, s pluginv1.DialStatus, remote string) error {
+	_ = c.SetWriteDeadline(time.Now().Add(helloTimeout))
+	_, err := c.Write(pluginv1.AppendDialReply(nil, s, remote))
+	_ = c.SetWriteDeadline(time.Time{})
+	return err
+}
+
+func (g *grant) enter(r *relay, req pluginv1.DialRequest) pluginv1.DialStatus {
+	address, err := normal(req.Address)
+	switch req.Network {
+	case "tcp", "tcp4", "tcp6":
+	default:
+		return pluginv1.DialRefused
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case err != nil || !g.allow[address]:
+		return pluginv1.DialRefused
+	case g.ctx.Err() != nil:
+		return pluginv1.DialClosed
+	case len(g.open) >= g.max:
+		return pluginv1.DialLimit
+	}
+	g.open[r] = struct{}{}
+	return pluginv1.DialOK
+}
+
+func (g *grant) leave(r *relay) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.open, r)
+}
+
+const maxRemotes = 64 // addresses that names have resolved to
+
+// connected registers the target's side, unless the grant was cut meanwhile. The
+// resolved address may be dialled from now on: pgx cancels a query there.
+func (g *grant) connected(r *relay, target net.Conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ctx.Err() != nil {
+		return false
+	}
+	r.target = target
+	if n, err := normal(target.RemoteAddr().String()); err == nil && len(g.allow) < maxRemotes {
+		g.allow[n] = true
+	}
+	return true
+}
+
+// reach dials. Meanwhile it watches the plugin's side, so that a dial that was given
+// up ends; the plugin sends nothing until it is answered.
+func (g *grant) reach(c *net.UnixConn, req pluginv1.DialRequest) (net.Conn, pluginv1.DialStatus) {
+	timeout := maxDialTimeout
+	if req.Timeout > 0 {
+		timeout = min(timeout, req.Timeout)
+	}
+	ctx, cancel := context.WithTimeout(g.ctx, timeout)
+	defer cancel()
+	_ = c.SetReadDeadline(time.Time{})
+	gone := make(chan bool, 1)
+	go func() {
+		_, err := c.Read(make([]byte, 1))
+		stopped := errors.Is(err, os.ErrDeadlineExceeded)
+		if !stopped {
+			cancel()
+		}
+		gone <- !stopped
+	}()
+	target, err := g.dial(ctx, req.Network, req.Address)
+	_ = c.SetReadDeadline(time.Unix(1, 0))
+	given := <-gone
+	switch {
+	case err == nil && !given:
+		return target, pluginv1.DialOK
+	case err == nil:
+		_ = target.Close()
+		return nil, pluginv1.DialClosed
+	case g.ctx.Err() != nil:
+		return nil, pluginv1.DialClosed
+	case ctx.Err() != nil || isTimeout(err):
+		return nil, pluginv1.DialTimeout
+	default:
+		return nil, pluginv1.DialUnreachable
+	}
+}
+
+func isTimeout(err error) bool {
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
+}
+
+// pump carries bytes both ways until both are done, and each side's end of file to
+// the other. A reset by the target reads as end of file in the plugin.
+func (g *grant) pump(plugin *net.UnixConn, target net.Conn) {
+	up, down := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(up)
+		copyCount(target, plugin, &g.sent)
+		if closeWrite(target) != nil || hungUp(plugin) {
+			_ = target.Close()
+			return
+		}
+		// Only the plugin's writing half is shut. Reads no longer tell when it goes away
+		// altogether, so it is asked now and then.
+		t := time.NewTicker(closedPoll)
+		defer t.Stop()
+		for !hungUp(plugin) {
+			select {
+			case <-t.C:
+			case <-down:
+				return
+			}
+		}
+		_ = target.Close()
+	}()
+	copyCount(plugin, target, &g.received)
+	_ = plugin.CloseWrite()
+	close(down)
+	<-up
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// copyCount copies with a pooled buffer: splicing would be faster on long streams,
+// but takes a pipe for each direction and counts only at its end.
+func copyCount(w io.Writer, r io.Reader, n *atomic.Int64) {
+	b := buffers.Get().(*[]byte)
+	defer buffers.Put(b)
+	defer clear(*b)
+	for {
+		k, err := r.Read(*b)
+		if k > 0 {
+			n.Add(int64(k))
+			if _, err := w.Write((*b)[:k]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func closeWrite(c net.Conn) error {
+	if h, ok := c.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// normal is the one spelling of host:port that addresses are compared in.
+func normal(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 || host == "" {
+		return "", errors.New("address " + strconv.Quote(address) + ": want host:port, the port a number")
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		host = ip.String()
+	}
+	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(host, ".")), strconv.FormatUint(n, 10)), nil
+}

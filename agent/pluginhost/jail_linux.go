@@ -1,0 +1,239 @@
+package pluginhost
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+type jail struct {
+	iso   Isolation
+	users users
+	flags uintptr // namespaces
+}
+
+func newJail(firstUID int) *jail {
+	j := &jail{users: users{firstUID}}
+	j.iso.NoPrivileges = true
+	j.iso.Landlock = landlockVersion()
+	j.iso.User = os.Geteuid() == 0 && j.allowed(firstUID, 0)
+	const empty = unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC
+	switch {
+	case j.iso.User && j.allowed(firstUID, empty):
+		j.flags = empty
+	case j.iso.User:
+		j.iso.Note = "the agent is root but may not make namespaces: plugins can connect by themselves; give it CAP_SYS_ADMIN"
+	case j.allowed(-1, empty|unix.CLONE_NEWUSER):
+		j.flags = empty | unix.CLONE_NEWUSER
+		j.iso.Note = "plugins run as the agent's own user: their files are its files but for Landlock; run the packaged service, which starts as root"
+	case j.iso.Landlock > 0:
+		j.iso.Note = "no user namespaces: plugins run as the agent's own user and share its network, only Landlock holds them; run the packaged service, which starts as root"
+	default:
+		j.iso.Note = "plugins are not isolated: they can read the agent's memory and keys; run the packaged service, which starts as root"
+	}
+	j.iso.Network = j.flags&unix.CLONE_NEWNET != 0
+	j.iso.Processes = j.flags&unix.CLONE_NEWPID != 0
+	return j
+}
+
+// allowed tries to start a program that does not exist: the kernel refuses the
+// namespaces or the user before it looks for the program.
+func (j *jail) allowed(uid int, flags uintptr) bool {
+	cmd := exec.Command("/proc/self/does-not-exist")
+	cmd.SysProcAttr = attr(uid, flags)
+	return errors.Is(cmd.Start(), fs.ErrNotExist)
+}
+
+// user gives a process a user id that nothing else has: -1 where plugins run as the
+// agent's own.
+func (j *jail) user() (uid int, release func(), err error) {
+	if !j.iso.User {
+		return -1, func() {}, nil
+	}
+	uid, release, err = j.users.take()
+	if err == nil {
+		killUser(uid)
+	}
+	return uid, release, err
+}
+
+func attr(uid int, flags uintptr) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if uid >= 0 {
+		a.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+	}
+	if flags&unix.CLONE_NEWUSER != 0 {
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
+		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
+	}
+	return a
+}
+
+// start confines a thread, forks from it, and keeps it until the child has ended:
+// the confinement is inherited, and a parent-death signal comes when the thread
+// that forked ends, not the process. The thread is thrown away afterwards.
+func (j *jail) start(cmd *exec.Cmd, c confinement) (*child, error) {
+	cmd.SysProcAttr = attr(c.uid, j.flags)
+	ch := &child{cmd: cmd, exited: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		defer close(ch.exited)
+		runtime.LockOSThread() // never unlocked
+		err := j.confine(c)
+		if err == nil {
+			err = cmd.Start()
+		}
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		<-ch.exited
+		return nil, err
+	}
+	ch.kill = func() {
+		_ = cmd.Process.Kill()
+		if !j.iso.Processes { // else the kernel kills the children of the namespace's first process
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		}
+	}
+	return ch, nil
+}
+
+func (j *jail) confine(c confinement) error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if j.iso.Landlock == 0 {
+		return nil
+	}
+	return j.landlock(c)
+}
+
+// What a plugin may read besides its own: the system's programs and libraries, and
+// what says how certificates and time zones are.
+var readable = []string{
+	"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/ca-certificates.conf",
+	"/etc/localtime", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
+}
+
+const (
+	landFile = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE
+	landRead = landFile | unix.LANDLOCK_ACCESS_FS_READ_DIR
+	landDev  = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE
+)
+
+func landlockVersion() int {
+	v, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if e != 0 {
+		return 0
+	}
+	return int(v)
+}
+
+// landlock shuts the calling thread, and what it forks, off from all paths but the
+// readable ones, the binary and the private folder, from TCP and from abstract
+// sockets. It is a second fence behind user and network, and the only one for files
+// where plugins run as the agent's user.
+func (j *jail) landlock(c confinement) error {
+	all := uint64(unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1) // version 1
+	attr := unix.LandlockRulesetAttr{}
+	size := unsafe.Sizeof(attr.Handled_access_fs)
+	if j.iso.Landlock >= 2 {
+		all |= unix.LANDLOCK_ACCESS_FS_REFER
+	}
+	if j.iso.Landlock >= 3 {
+		all |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
+	}
+	if j.iso.Landlock >= 4 {
+		attr.Handled_access_net = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
+		size += unsafe.Sizeof(attr.Handled_access_net)
+	}
+	if j.iso.Landlock >= 5 {
+		all |= unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
+	}
+	if j.iso.Landlock >= 6 {
+		attr.Scoped = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL
+		size += unsafe.Sizeof(attr.Scoped)
+	}
+	// Sockets with a path: kernels that cannot shut them refuse the bit.
+	attr.Handled_access_fs = all | unix.LANDLOCK_ACCESS_FS_RESOLVE_UNIX
+	set, err := landlockCreate(&attr, size)
+	if errors.Is(err, unix.EINVAL) {
+		attr.Handled_access_fs = all
+		set, err = landlockCreate(&attr, size)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(set) }()
+	rules := map[string]uint64{c.binary: landFile, c.dir: attr.Handled_access_fs, "/dev/null": landDev, "/dev/urandom": landDev}
+	for _, path := range readable {
+		rules[path] = landRead
+	}
+	if j.flags&unix.CLONE_NEWUSER != 0 {
+		// This thread writes the child's user mapping. Of other processes the plugin gains
+		// nothing by it: Landlock keeps their memory and environment from it.
+		rules["/proc"] = landRead | landDev
+	}
+	for path, access := range rules {
+		if err := landlockAllow(set, path, access); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return &os.PathError{Op: "landlock", Path: path, Err: err}
+		}
+	}
+	if _, _, e := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(set), 0, 0); e != 0 {
+		return os.NewSyscallError("landlock_restrict_self", e)
+	}
+	return nil
+}
+
+func landlockCreate(a *unix.LandlockRulesetAttr, size uintptr) (int, error) {
+	fd, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(a)), size, 0)
+	if e != 0 {
+		return -1, os.NewSyscallError("landlock_create_ruleset", e)
+	}
+	return int(fd), nil
+}
+
+func landlockAllow(set int, path string, access uint64) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR { // rights of folders are refused on files
+		access &= landFile | landDev | unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
+	}
+	// The kernel's struct is packed: 8 bytes and 4.
+	rule := unix.LandlockPathBeneathAttr{Allowed_access: access, Parent_fd: int32(fd)}
+	_, _, e := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(set), unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)), 0, 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// killUser ends what an earlier agent may have left running under a plugin's user.
+func killUser(uid int) {
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range procs {
+		var st unix.Stat_t
+		pid, err := strconv.Atoi(filepath.Base(p))
+		if err == nil && unix.Stat(p, &st) == nil && int(st.Uid) == uid {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+}
