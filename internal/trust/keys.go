@@ -95,7 +95,10 @@ func OpenFolderKey(l *Log, me seal.ID, k *seal.SealKey, folder seal.ID, version 
 	if err != nil {
 		return seal.Key{}, &Error{FolderKeySwapped, "sealed key of folder " + folder.String(), err}
 	}
-	return key, CheckFolderKey(l, folder, key)
+	if err := CheckFolderKey(l, folder, key); err != nil {
+		return seal.Key{}, err
+	}
+	return key, nil
 }
 
 // CheckFolderKey holds a folder key against the log's version: FolderUnknown,

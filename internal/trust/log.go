@@ -235,7 +235,8 @@ func (l *Log) CheckServer(epoch uint64, digest seal.Digest) error {
 }
 
 // CheckFresh is LogStale once the log's valid_until (and the skew) has passed,
-// and for an empty log. OpenCommand, CheckMandate and CheckCandidate call it.
+// and for an empty log. OpenCommand, CheckMandate,
+// CheckValue and CheckCandidate call it.
 func (l *Log) CheckFresh(now time.Time) error {
 	h := l.Head()
 	if h.Digest.IsZero() {

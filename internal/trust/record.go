@@ -32,13 +32,28 @@ type ServedCandidate struct {
 type Content struct {
 	Ref        Ref
 	Key        seal.Key
-	Data       []byte // clear JSON
-	DataDigest seal.Digest
+	Data       []byte      // clear JSON
+	DataDigest seal.Digest // H(ciphertext)
 }
 
 // OpenContent opens a record's key and data (4.2 steps 1 and 2): FolderUnknown,
 // FolderKeySwapped, RecordCorrupt. Clients show what agents would not use.
-func OpenContent(l *Log, folderKey seal.Key, r Served) (*Content, error) { panic("unbuilt") }
+func OpenContent(l *Log, folderKey seal.Key, r Served) (*Content, error) {
+	// 1. Folder key of the log's version.
+	if err := CheckFolderKey(l, r.Ref.Folder, folderKey); err != nil {
+		return nil, err
+	}
+	// 2. Record key and data.
+	key, err := seal.UnwrapKey(folderKey, r.RecordKey)
+	if err != nil {
+		return nil, &Error{RecordCorrupt, "key of record " + r.Ref.String(), err}
+	}
+	data, err := seal.OpenGCM(key, r.Data, nil)
+	if err != nil {
+		return nil, &Error{RecordCorrupt, "data of record " + r.Ref.String(), err}
+	}
+	return &Content{r.Ref, key, data, seal.Hash(r.Data)}, nil
+}
 
 // Record is a record whose statement holds: 4.2 steps 1 to 6.
 type Record struct {
@@ -52,7 +67,52 @@ type Record struct {
 // OpenStatement, RecordUnsigned, RecordSwapped, FolderMismatch,
 // StatementRollback, StatementFork.
 func OpenRecord(l *Log, m RecordMemory, folderKey seal.Key, r Served) (*Record, error) {
-	panic("unbuilt")
+	// 1, 2.
+	c, err := OpenContent(l, folderKey, r)
+	if err != nil {
+		return nil, err
+	}
+	// 3. There is a statement, and it opens under this record's key and uid.
+	if len(r.Statement) == 0 {
+		return nil, fail(RecordUnsigned, "record %s", r.Ref)
+	}
+	signed, err := seal.OpenExt(l.Org(), c.Key, r.Ref.Record, seal.ExtStatement, r.Statement)
+	if err != nil {
+		return nil, &Error{RecordSwapped, "statement of record " + r.Ref.String(), err}
+	}
+	// 4. Signer, signature, roles.
+	s, err := OpenStatement(l, signed)
+	if err != nil {
+		return nil, err
+	}
+	// 5. It is this record's.
+	switch {
+	case s.Ref.Record != r.Ref.Record:
+		return nil, fail(RecordSwapped, "record %s has the statement of %s", r.Ref, s.Ref)
+	case r.Kind != trustv1.RecordKind_RECORD_KIND_UNSPECIFIED && s.Kind != r.Kind:
+		return nil, fail(RecordSwapped, "record %s has the statement of another kind of record", r.Ref)
+	case seal.Digest(s.KeyCheck) != seal.RecordKeyCheck(l.Org(), c.Key, r.Ref.Record):
+		return nil, fail(RecordSwapped, "the statement of record %s was signed for another key", r.Ref)
+	case s.Ref.Folder != r.Ref.Folder:
+		return nil, fail(FolderMismatch, "record %s has the statement of %s", r.Ref, s.Ref)
+	}
+	// 6. Not older than the log's floor and memory.
+	seen, err := m.Statement(r.Ref)
+	if err != nil {
+		return nil, err
+	}
+	switch least := max(l.Floor(r.Ref), seen.Seq); {
+	case s.Seq < least:
+		return nil, fail(StatementRollback, "statement %d of record %s, at least %d is due", s.Seq, r.Ref, least)
+	case s.Seq == seen.Seq && s.Digest != seen.Digest:
+		return nil, fail(StatementFork, "another statement %d of record %s is known", s.Seq, r.Ref)
+	}
+	if s.Seq > seen.Seq {
+		if err := m.RememberStatement(r.Ref, StatementSeen{s.Seq, s.Digest, signed}); err != nil {
+			return nil, err
+		}
+	}
+	return &Record{*c, s}, nil
 }
 
 // SealRecordKey, SealData and SealStatement are the writer's side of OpenRecord.
@@ -76,8 +136,72 @@ type Value struct {
 // edited one whose word counts attests this very data, and it is not older than
 // memory; then it is remembered. pool is the resource's; zero (a client that
 // cannot read the resource) accepts agents of any pool that reads the folder.
-// ValueUnattested, ValueRollback, ValueFork; with an error the Value is the
-// newest attestation found, nil for none.
-func CheckValue(l *Log, m RecordMemory, rec *Content, r Served, pool seal.ID, now time.Time) (*Value, error) {
-	panic("unbuilt")
+// ValueUnattested, ValueRollback, ValueFork, LogGap, LogStale; with an error the
+// Value is the newest attestation found, nil for none.
+func CheckValue(l *Log, m RecordMemory, c *Content, r Served, pool seal.ID, now time.Time) (*Value, error) {
+	if err := l.CheckFresh(now); err != nil {
+		return nil, err
+	}
+	seen, err := m.Value(c.Ref)
+	if err != nil {
+		return nil, err
+	}
+	newest, err := newestWord(l, c.Ref, r, pool, seen)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case newest == nil && seen.Seq > 0 && c.DataDigest == seen.Former:
+		return nil, fail(ValueRollback, "the value of %s is the one before value %d", c.Ref, seen.Seq)
+	case newest == nil:
+		return nil, fail(ValueUnattested, "nobody whose word counts attests the value of %s", c.Ref)
+	}
+	v := &Value{newest.ValueSeq, newest}
+	attested := seal.Digest(newest.DataDigest)
+	switch {
+	case v.Seq < seen.Seq:
+		return v, fail(ValueRollback, "value %d of %s, value %d is known", v.Seq, c.Ref, seen.Seq)
+	case v.Seq == seen.Seq && attested != seen.Digest:
+		return v, fail(ValueFork, "another value %d of %s is known", v.Seq, c.Ref)
+	case c.DataDigest != attested && seen.Seq > 0 && (c.DataDigest == seen.Former || v.Seq > seen.Seq && c.DataDigest == seen.Digest):
+		return v, fail(ValueRollback, "the value of %s is older than value %d, which was attested", c.Ref, v.Seq)
+	case c.DataDigest != attested:
+		return v, fail(ValueUnattested, "the value of %s is not value %d, which was attested", c.Ref, v.Seq)
+	}
+	if v.Seq > seen.Seq {
+		if err := m.RememberValue(c.Ref, ValueSeen{v.Seq, attested, seen.Digest}); err != nil {
+			return v, err
+		}
+	}
+	return v, nil
+}
+
+// newestWord finds the committed or edited result with the greatest value_seq
+// among those served whose word counts; those whose word does not are passed
+// over, as if they were not there.
+func newestWord(l *Log, account Ref, r Served, pool seal.ID, seen ValueSeen) (*Result, error) {
+	var newest *Result
+	for _, signed := range append([][]byte{r.Attestation}, r.Recent...) {
+		if len(signed) == 0 {
+			continue
+		}
+		res, err := OpenResult(l, signed)
+		if reason := ReasonOf(err); reason == LogGap || reason == LogFork {
+			return nil, err
+		}
+		if err != nil || res.Phase != trustv1.Phase_PHASE_COMMITTED && res.Phase != trustv1.Phase_PHASE_EDITED {
+			continue
+		}
+		if CheckWord(l, res, account, pool) != nil {
+			continue
+		}
+		// A stolen agent must not lift the number out of everybody's reach.
+		if seen.Seq > 0 && res.ValueSeq > seen.Seq+MaxFloorRaise {
+			continue
+		}
+		if newest == nil || res.ValueSeq > newest.ValueSeq {
+			newest = res
+		}
+	}
+	return newest, nil
 }

@@ -2,14 +2,27 @@ package trust
 
 import (
 	"crypto/ed25519"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
-// SignResult fills in v and the log's head and signs. The caller sets by.
+// SignResult fills in v and the log's head (and a zero cause, where there is
+// none) and signs. The caller sets by.
 func SignResult(l *Log, key ed25519.PrivateKey, r *trustv1.Result) (signed []byte, digest seal.Digest, err error) {
-	panic("unbuilt")
+	r = proto.CloneOf(r)
+	h := l.Head()
+	r.V, r.LogEpoch, r.LogDigest = Version, h.Epoch, h.Digest.Bytes()
+	if len(r.Cause) == 0 {
+		r.Cause = make([]byte, len(seal.Digest{}))
+	}
+	if err := checkResult(r); err != nil {
+		return nil, seal.Digest{}, err
+	}
+	return signEnvelope(seal.KindResult, l.Org(), r, key)
 }
 
 // Result is a decoded result whose signature holds.
@@ -23,49 +36,135 @@ type Result struct {
 
 // OpenResult decodes a Signed{Result} and checks signer, signature and log head:
 // SignerUnknown, SignatureBad, LogGap, LogFork, Malformed, UnknownField.
-func OpenResult(l *Log, signed []byte) (*Result, error) { panic("unbuilt") }
+func OpenResult(l *Log, signed []byte) (*Result, error) {
+	env, err := openEnvelope(seal.KindResult, signed, MaxSigned, 1)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := liveSigner(l, env, trustv1.EntryKind_ENTRY_KIND_AGENT, trustv1.EntryKind_ENTRY_KIND_DEVICE)
+	if err != nil {
+		return nil, err
+	}
+	p := &trustv1.Result{}
+	if err := decode("result", env.body, MaxSigned, p); err != nil {
+		return nil, err
+	}
+	if err := checkResult(p); err != nil {
+		return nil, err
+	}
+	if seal.ID(p.By) != signer.ID {
+		return nil, fail(SignerUnknown, "a result of %s is signed by %s %q", seal.ID(p.By), kindName(signer.Kind), signer.Name)
+	}
+	if signer.Expired(time.UnixMilli(p.Time)) {
+		return nil, fail(SignerUnknown, "%s %q signed the result after its time was over", kindName(signer.Kind), signer.Name)
+	}
+	if err := l.CheckHead(p.LogEpoch, p.LogDigest); err != nil {
+		return nil, err
+	}
+	return &Result{p, mustRef(p.Account), env.digest(l.Org()), signed, signer}, nil
+}
 
 // CheckWord says whether a result's word counts (3.4) for an account's value:
 // staged and committed only from an agent of the resource's pool; abandoned from
 // such an agent or from a device with Edit and Operate in scope; edited only from
 // a device with Edit in scope. NotAllowed. A zero pool accepts agents of any pool
 // that reads the account's folder.
-func CheckWord(l *Log, r *Result, account Ref, pool seal.ID) error { panic("unbuilt") }
+func CheckWord(l *Log, r *Result, account Ref, pool seal.ID) error {
+	if r.Account != account {
+		return fail(NotAllowed, "a result for %s says nothing of %s", r.Account, account)
+	}
+	isAgent := r.Signer.Kind == trustv1.EntryKind_ENTRY_KIND_AGENT
+	ofPool := isAgent && (r.Signer.Owner == pool || pool.IsZero() && l.Roles(r.Signer.ID, account.Folder).Has(Read))
+	roles := Roles(0)
+	if !isAgent {
+		roles = l.Roles(r.Signer.ID, account.Folder)
+	}
+	counts := false
+	switch r.Phase {
+	case trustv1.Phase_PHASE_STAGED, trustv1.Phase_PHASE_COMMITTED:
+		counts = ofPool
+	case trustv1.Phase_PHASE_ABANDONED:
+		counts = ofPool || roles.Has(Edit|Operate)
+	case trustv1.Phase_PHASE_EDITED:
+		counts = roles.Has(Edit)
+	}
+	if !counts {
+		return fail(NotAllowed, "the word of %s %q (%s) does not count for %s", kindName(r.Signer.Kind), r.Signer.Name, r.Phase, account)
+	}
+	return nil
+}
 
 // Expect is what a person waits for.
 type Expect struct {
-	Agent   seal.ID     // named in the command; zero: any agent of Pool
-	Pool    seal.ID     // of the resource; used where Agent is zero
+	Agent   seal.ID     // named in the command; zero: none
+	Pool    seal.ID     // of the resource: any of its agents may finish a run; zero: none
 	Cause   seal.Digest // digest of the command; zero: any (a scheduled run)
 	RunID   seal.ID     // zero: any
 	Account Ref         // zero: any
 }
 
-// CheckResult is 4.6 step 5: the result comes from an agent that may give it and
-// answers what was asked: ResultForged (also in place of SignerUnknown and
-// SignatureBad).
-func CheckResult(l *Log, signed []byte, want Expect) (*Result, error) { panic("unbuilt") }
-
-// SealReply seals a reply's detail to the device that signed the command; the
-// result's detail_digest is the digest of what it returns.
-func SealReply(l *Log, agent, device seal.ID, deviceKeys []byte, command seal.ID, d *trustv1.Detail) ([]byte, error) {
-	panic("unbuilt")
+// CheckResult is 4.6 step 5: the result comes from the agent named in the command
+// or from one of the resource's pool, and answers what was asked: ResultForged
+// (also in place of SignerUnknown, SignatureBad and Malformed).
+func CheckResult(l *Log, signed []byte, want Expect) (*Result, error) {
+	r, err := OpenResult(l, signed)
+	if reason := ReasonOf(err); reason == LogGap || reason == LogFork || reason == UnknownField {
+		return nil, err
+	}
+	if err != nil {
+		return nil, &Error{ResultForged, "result", err}
+	}
+	named := r.Signer.ID == want.Agent && !want.Agent.IsZero()
+	ofPool := r.Signer.Owner == want.Pool && !want.Pool.IsZero()
+	switch {
+	case r.Signer.Kind != trustv1.EntryKind_ENTRY_KIND_AGENT || !named && !ofPool:
+		return nil, fail(ResultForged, "%s %q may not answer", kindName(r.Signer.Kind), r.Signer.Name)
+	case !want.Cause.IsZero() && seal.Digest(r.Cause) != want.Cause:
+		return nil, fail(ResultForged, "the result answers something else")
+	case !want.RunID.IsZero() && string(r.RunId) != string(want.RunID[:]):
+		return nil, fail(ResultForged, "the result is of another run")
+	case !want.Account.IsZero() && r.Account != want.Account:
+		return nil, fail(ResultForged, "the result is of another account, %s", r.Account)
+	}
+	return r, nil
 }
 
-// OpenReply opens a reply's detail and holds it against the result's
-// detail_digest: ResultForged.
-func OpenReply(l *Log, r *Result, device seal.ID, k *seal.SealKey, command seal.ID, sealed []byte) (*trustv1.Detail, error) {
-	panic("unbuilt")
+// checkResult holds a result's fields to their lengths and bounds.
+func checkResult(r *trustv1.Result) error {
+	const digest = len(seal.Digest{})
+	f := &form{what: "result"}
+	f.version(r.V)
+	f.head(r.LogEpoch, r.LogDigest)
+	f.optional("run_id", r.RunId, len(seal.ID{}))
+	f.id("by", r.By)
+	f.size("cause", r.Cause, digest)
+	f.optionalRef("account", r.Account)
+	f.must(r.ValueSeq < 1<<62, "value_seq is %d", r.ValueSeq)
+	f.optional("data_digest", r.DataDigest, digest)
+	f.optional("prev", r.Prev, digest)
+	f.time("time", r.Time)
+	f.optionalText("reason", r.Reason, 64)
+	f.optionalText("class", r.Class, 64)
+	f.optional("plugin_sha256", r.PluginSha256, digest)
+	f.optional("detail_digest", r.DetailDigest, digest)
+	f.digests("script_sha256", r.ScriptSha256)
+	checkPins(f, r.Statements)
+	switch r.Phase {
+	case trustv1.Phase_PHASE_STAGED, trustv1.Phase_PHASE_COMMITTED, trustv1.Phase_PHASE_ABANDONED, trustv1.Phase_PHASE_EDITED:
+		f.ref("account", r.Account)
+		f.size("data_digest", r.DataDigest, digest)
+		f.must(r.ValueSeq > 0, "value_seq is zero")
+	case trustv1.Phase_PHASE_FINISHED, trustv1.Phase_PHASE_REPLIED:
+	default:
+		f.fail("it has no phase")
+	}
+	return f.done()
 }
 
-// SealDetail encrypts a result's detail beside its record; the result's
-// detail_digest is the digest of what it returns.
-func SealDetail(org seal.Digest, recordKey seal.Key, record seal.ID, d *trustv1.Detail) ([]byte, error) {
-	panic("unbuilt")
-}
-
-// OpenDetail opens a result's detail and holds it against the result's
-// detail_digest: ResultForged.
-func OpenDetail(org seal.Digest, recordKey seal.Key, r *Result, blob []byte) (*trustv1.Detail, error) {
-	panic("unbuilt")
+func checkPins(f *form, pins []*trustv1.Pin) {
+	f.count("pins", len(pins), maxList)
+	for _, p := range pins {
+		f.ref("pin", p.Record)
+		f.size("pin's digest", p.Digest, len(seal.Digest{}))
+	}
 }

@@ -2,15 +2,25 @@ package trust
 
 import (
 	"crypto/ed25519"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
 // SignStatement fills in v and the log's head and signs. It refuses a statement
-// that no reader would decode (Malformed); rights are CheckSigner's business.
+// that no reader would decode (Malformed); rights are checked by CheckSigner and
+// CheckLinks.
 func SignStatement(l *Log, key ed25519.PrivateKey, s *trustv1.Statement) (signed []byte, digest seal.Digest, err error) {
-	panic("unbuilt")
+	s = proto.CloneOf(s)
+	h := l.Head()
+	s.V, s.LogEpoch, s.LogDigest = Version, h.Epoch, h.Digest.Bytes()
+	if err := checkStatement(s); err != nil {
+		return nil, seal.Digest{}, err
+	}
+	return signEnvelope(seal.KindStatement, l.Org(), s, key)
 }
 
 // Statement is a decoded statement whose signature holds.
@@ -26,11 +36,57 @@ type Statement struct {
 // head, and the signer's roles for the record itself (4.2 step 4): SignerUnknown,
 // SignatureBad, NotAllowed, LogGap, LogFork, Malformed, UnknownField. What it
 // names is CheckLinks' business.
-func OpenStatement(l *Log, signed []byte) (*Statement, error) { panic("unbuilt") }
+func OpenStatement(l *Log, signed []byte) (*Statement, error) {
+	env, err := openEnvelope(seal.KindStatement, signed, MaxSigned, 1)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := liveSigner(l, env, trustv1.EntryKind_ENTRY_KIND_DEVICE)
+	if err != nil {
+		return nil, err
+	}
+	p := &trustv1.Statement{}
+	if err := decode("statement", env.body, MaxSigned, p); err != nil {
+		return nil, err
+	}
+	if err := checkStatement(p); err != nil {
+		return nil, err
+	}
+	s := &Statement{p, Ref{seal.ID(p.FolderUid), seal.ID(p.RecordUid)}, env.digest(l.Org()), signed, signer}
+	if err := l.CheckHead(p.LogEpoch, p.LogDigest); err != nil {
+		return nil, err
+	}
+	if signer.Expired(time.UnixMilli(p.Issued)) {
+		return nil, fail(SignerUnknown, "device %q signed the statement after its time was over", signer.Name)
+	}
+	return s, CheckSigner(l, s)
+}
 
-// References lists every record that a statement names, each once, with what is
-// needed on its folder.
-func References(s *trustv1.Statement) []Reference { panic("unbuilt") }
+// liveSigner finds an envelope's one signer among the live entries of a kind and
+// verifies the signature, before anything of the body is used.
+func liveSigner(l *Log, env *envelope, kinds ...trustv1.EntryKind) (Entry, error) {
+	e, ok := l.EntryByKey(env.keyID(0))
+	for _, k := range kinds {
+		if ok && e.Kind == k {
+			return e, env.verify(0, e.SignPub, l.Org())
+		}
+	}
+	return Entry{}, fail(SignerUnknown, "the signer of a %s is not live in the log", env.kind)
+}
+
+// CheckSigner says whether the statement's signer has, now, the roles that the
+// record itself asks for: Edit; Operate too for a resource and for an enabled
+// mandate: NotAllowed.
+func CheckSigner(l *Log, s *Statement) error {
+	need := Edit
+	if s.Kind == trustv1.RecordKind_RECORD_KIND_RESOURCE || s.GetAccount().GetMandate().GetEnabled() {
+		need |= Operate
+	}
+	if has := l.Roles(s.Signer.ID, s.Ref.Folder); !has.Has(need) {
+		return fail(NotAllowed, "device %q signed the statement of %s, which needs %s, with %s", s.Signer.Name, s.Ref, need, has)
+	}
+	return nil
+}
 
 // Reference is a record that a statement names.
 type Reference struct {
@@ -39,20 +95,81 @@ type Reference struct {
 	Needs Roles  // of the signer, in the record's folder
 }
 
+// References lists every record that a statement names, with what naming it asks
+// of the signer: Operate on a resource's folder, Read and Operate on an account's.
+// A script asks for ApproveScript in the folder of the record that uses it, which
+// CheckLinks checks.
+func References(s *trustv1.Statement) []Reference {
+	const account = Read | Operate
+	var refs []Reference
+	add := func(as string, r *trustv1.Ref, needs Roles) {
+		if r != nil {
+			refs = append(refs, Reference{mustRef(r), as, needs})
+		}
+	}
+	var scripts []*trustv1.ScriptUse
+	switch sub := s.Subject.(type) {
+	case *trustv1.Statement_Resource:
+		add("via", sub.Resource.Via, Operate)
+		add("administrator", sub.Resource.AdminAccount, account)
+		for _, x := range sub.Resource.Extras {
+			add("extra", x.Account, account)
+		}
+		scripts = sub.Resource.Scripts
+	case *trustv1.Statement_Account:
+		add("resource", sub.Account.Resource, Operate)
+		add("pair", sub.Account.PairAccount, account)
+		for _, d := range sub.Account.Dependents {
+			add("dependent", d.Resource, Operate)
+		}
+		scripts = sub.Account.Scripts
+	}
+	for _, u := range scripts {
+		add("script", u.Script, 0)
+		for _, r := range u.Records {
+			add("record", r, account)
+		}
+	}
+	return refs
+}
+
 // CheckLinks is 4.2 step 9, for one record: the statement's signer still has the
 // rights of 3.2 in the folder of everything that it names, and the pool may read
 // each. pool is the account's resource's, or the resource's own; zero leaves the
 // pool out (a client that cannot read the resource). NotLinked.
-func CheckLinks(l *Log, s *Statement, pool seal.ID) error { panic("unbuilt") }
+func CheckLinks(l *Log, s *Statement, pool seal.ID) error {
+	for _, r := range References(s.Statement) {
+		if r.As == "script" && !l.Roles(s.Signer.ID, s.Ref.Folder).Has(ApproveScript) {
+			return fail(NotLinked, "device %q may not let a script into folder %s", s.Signer.Name, s.Ref.Folder)
+		}
+		if has := l.Roles(s.Signer.ID, r.Ref.Folder); !has.Has(r.Needs) {
+			return fail(NotLinked, "%s names %s as %s, which needs %s there; device %q has %s", s.Ref, r.Ref, r.As, r.Needs, s.Signer.Name, has)
+		}
+		if !pool.IsZero() && !l.Roles(pool, r.Ref.Folder).Has(Read) {
+			return fail(NotLinked, "%s names %s as %s, which the pool may not read", s.Ref, r.Ref, r.As)
+		}
+	}
+	return nil
+}
 
 // CheckPlugin is the first half of 4.2 step 8: the binary is built in, or the log
 // approves it for that name: PluginUnknown.
 func CheckPlugin(l *Log, builtIn func(name string, sha256 seal.Digest) bool, name string, sha256 seal.Digest) error {
-	panic("unbuilt")
+	if builtIn != nil && builtIn(name, sha256) {
+		return nil
+	}
+	if p, ok := l.Plugin(sha256); ok && p.Name == name {
+		return nil
+	}
+	return fail(PluginUnknown, "plugin %s with digest %s", name, sha256)
 }
 
 // CheckScript is the second half of 4.2 step 8: the file's hash is that of the
 // using record's list and of the script's own statement: ScriptChanged.
 func CheckScript(use *trustv1.ScriptUse, script *Statement, file seal.Digest) error {
-	panic("unbuilt")
+	own := script.GetScript()
+	if own == nil || mustRef(use.Script) != script.Ref || seal.Digest(use.Sha256) != file || seal.Digest(own.Sha256) != file {
+		return fail(ScriptChanged, "script %s with digest %s", script.Ref, file)
+	}
+	return nil
 }

@@ -1,0 +1,88 @@
+package trust
+
+import (
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// Activity is what an agent's journal knows of an account's runs. Times older
+// than the mandate's interval may be left out; so is the start of the very run
+// that is resumed.
+type Activity struct {
+	Starts    []time.Time // of scheduled runs
+	Staged    []time.Time // new candidates that this agent made
+	Committed []time.Time // commits by this agent
+}
+
+// CheckMandate is 4.4 steps 1 to 3 for a run that the server asked for: LogStale,
+// WrongPool, NotLinked, MandateOff, MandateExpired, NotAllowed, TooOften. results
+// are the account's Signed{Result}s as served. The caller journals the start.
+func CheckMandate(l *Log, me seal.ID, account, resource *Statement, a Activity, results [][]byte, now time.Time) error {
+	if err := l.CheckFresh(now); err != nil {
+		return err
+	}
+	// 1. My pool is the resource's.
+	agent, _ := l.Entry(me)
+	pool := seal.ID(resource.GetResource().GetPoolId())
+	if agent.Kind != trustv1.EntryKind_ENTRY_KIND_AGENT || agent.Owner != pool {
+		return fail(WrongPool, "resource %s is another pool's", resource.Ref)
+	}
+	if mustRef(account.GetAccount().GetResource()) != resource.Ref {
+		return fail(NotLinked, "account %s names another resource than %s", account.Ref, resource.Ref)
+	}
+	// 2. The mandate holds now, and its signer's Operate.
+	if err := checkMandate(l, account, now); err != nil {
+		return err
+	}
+	// 3. Not too often, by the journal and by results of agents of the pool.
+	m := account.GetAccount().Mandate
+	since := now.Add(-time.Duration(m.MinIntervalS) * time.Second)
+	within := func(times []time.Time, since time.Time) (n int) {
+		for _, t := range times {
+			if t.After(since) {
+				n++
+			}
+		}
+		return n
+	}
+	commits, mine, others := within(a.Committed, since), map[seal.Digest]bool{}, map[seal.Digest]bool{}
+	for _, signed := range results {
+		r, err := OpenResult(l, signed)
+		if err != nil || CheckWord(l, r, account.Ref, pool) != nil || !time.UnixMilli(r.Time).After(since) {
+			continue
+		}
+		switch {
+		case r.Phase == trustv1.Phase_PHASE_COMMITTED:
+			commits++
+		case r.Phase == trustv1.Phase_PHASE_STAGED && r.Signer.ID == me:
+			mine[seal.Digest(r.DataDigest)] = true
+		case r.Phase == trustv1.Phase_PHASE_STAGED:
+			others[seal.Digest(r.DataDigest)] = true
+		}
+	}
+	switch made := max(within(a.Staged, since), len(mine)) + len(others); {
+	case commits > 0:
+		return fail(TooOften, "account %s was changed within the last %d s", account.Ref, m.MinIntervalS)
+	case made >= MaxNewCandidates:
+		return fail(TooOften, "%d new candidates for account %s within %d s", made, account.Ref, m.MinIntervalS)
+	case within(a.Starts, now.Add(-StartGap)) > 0:
+		return fail(TooOften, "a run of account %s started within the last %s", account.Ref, StartGap)
+	}
+	return nil
+}
+
+// checkMandate is 4.4 step 2.
+func checkMandate(l *Log, account *Statement, now time.Time) error {
+	m := account.GetAccount().GetMandate()
+	switch {
+	case !m.GetEnabled():
+		return fail(MandateOff, "account %s", account.Ref)
+	case now.After(time.UnixMilli(m.ValidUntil)):
+		return fail(MandateExpired, "account %s: the mandate ended at %s", account.Ref, stamp(m.ValidUntil))
+	case !l.Roles(account.Signer.ID, account.Ref.Folder).Has(Operate):
+		return fail(NotAllowed, "device %q, which signed the mandate of %s, may not operate there", account.Signer.Name, account.Ref)
+	}
+	return nil
+}

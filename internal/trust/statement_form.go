@@ -1,0 +1,119 @@
+package trust
+
+import (
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// Bounds of a statement's lists and texts.
+const (
+	maxList   = 64
+	maxConfig = 64 << 10
+	maxText   = 1024
+)
+
+// checkStatement holds a statement's fields to their lengths and bounds.
+func checkStatement(s *trustv1.Statement) error {
+	f := &form{what: "statement"}
+	f.version(s.V)
+	f.head(s.LogEpoch, s.LogDigest)
+	f.id("record_uid", s.RecordUid)
+	f.id("folder_uid", s.FolderUid)
+	f.size("key_check", s.KeyCheck, len(seal.Digest{}))
+	f.must(s.Seq > 0 && s.Seq < 1<<62, "seq is %d", s.Seq)
+	f.optional("prev", s.Prev, len(seal.Digest{}))
+	f.must(s.Seq > 1 || len(s.Prev) == 0, "the first statement has a prev")
+	f.time("issued", s.Issued)
+	kind := trustv1.RecordKind_RECORD_KIND_UNSPECIFIED
+	switch sub := s.Subject.(type) {
+	case *trustv1.Statement_Resource:
+		kind = trustv1.RecordKind_RECORD_KIND_RESOURCE
+		checkResource(f, sub.Resource)
+	case *trustv1.Statement_Account:
+		kind = trustv1.RecordKind_RECORD_KIND_ACCOUNT
+		checkAccount(f, sub.Account, s.Issued)
+	case *trustv1.Statement_Script:
+		kind = trustv1.RecordKind_RECORD_KIND_SCRIPT
+		f.text("script's name", sub.Script.Name, maxText)
+		f.optionalText("script's version", sub.Script.Version, maxText)
+		f.text("script_kind", sub.Script.ScriptKind, maxText)
+		f.size("script's sha256", sub.Script.Sha256, len(seal.Digest{}))
+		f.size("script's manifest_sha256", sub.Script.ManifestSha256, len(seal.Digest{}))
+	default:
+		f.fail("it has no subject")
+	}
+	f.must(s.Kind == kind, "kind is %s, the subject's is %s", s.Kind, kind)
+	return f.done()
+}
+
+func checkResource(f *form, r *trustv1.Resource) {
+	f.id("pool_id", r.PoolId)
+	f.text("plugin", r.Plugin, 64)
+	f.optionalText("host", r.Host, maxText)
+	f.must(r.Port <= 65535, "port is %d", r.Port)
+	f.optionalRef("via", r.Via)
+	if t := r.Tls; t != nil {
+		f.must(t.Mode != trustv1.TlsMode_TLS_MODE_UNSPECIFIED, "tls has no mode")
+		f.must(t.Mode != trustv1.TlsMode_TLS_MODE_PIN || len(t.SpkiSha256) > 0, "tls is pinned to no key")
+		f.optionalText("server_name", t.ServerName, maxText)
+		f.digests("spki_sha256", t.SpkiSha256)
+	}
+	f.digests("ssh_host_key_sha256", r.SshHostKeySha256)
+	f.optionalRef("admin_account", r.AdminAccount)
+	f.count("extras", len(r.Extras), maxList)
+	for _, x := range r.Extras {
+		f.text("extra's name", x.Name, 64)
+		f.ref("extra", x.Account)
+	}
+	checkScripts(f, r.Scripts)
+	f.count("bytes of config", len(r.Config), maxConfig)
+}
+
+func checkAccount(f *form, a *trustv1.Account, issued int64) {
+	f.ref("resource", a.Resource)
+	f.optionalText("login", a.Login, maxText)
+	f.optionalText("scope", a.Scope, maxText)
+	f.optionalText("secret_kind", a.SecretKind, 64)
+	if p := a.Policy; p != nil {
+		f.must(p.Length <= 4096, "a password of %d characters", p.Length)
+		f.must(uint64(p.MinLower)+uint64(p.MinUpper)+uint64(p.MinDigit)+uint64(p.MinSymbol) <= 4096, "the password policy's minima are too great")
+		f.optionalText("symbols", p.Symbols, 256)
+		f.optionalText("exclude", p.Exclude, 256)
+	}
+	f.must(a.VerifyMode == "" || a.VerifyMode == "login" || a.VerifyMode == "readback", "verify_mode %q", a.VerifyMode)
+	f.must(a.MaxProbe <= 1000, "max_probe is %d", a.MaxProbe)
+	f.optionalRef("pair_account", a.PairAccount)
+	f.count("dependents", len(a.Dependents), maxList)
+	for _, d := range a.Dependents {
+		f.ref("dependent", d.Resource)
+		f.text("dependent's plugin", d.Plugin, 64)
+		f.count("bytes of a dependent's config", len(d.Config), maxConfig)
+	}
+	checkScripts(f, a.Scripts)
+	if m := a.Mandate; m.GetEnabled() {
+		f.must(int64(m.MinIntervalS) >= int64(MinInterval.Seconds()), "min_interval_s is %d, at least %v", m.MinIntervalS, MinInterval.Seconds())
+		f.time("mandate's valid_until", m.ValidUntil)
+		f.must(m.ValidUntil <= issued+MaxMandate.Milliseconds(), "the mandate lasts longer than %s", MaxMandate)
+	}
+}
+
+func checkScripts(f *form, uses []*trustv1.ScriptUse) {
+	f.count("scripts", len(uses), maxList)
+	for _, u := range uses {
+		f.ref("script", u.Script)
+		f.size("script's sha256", u.Sha256, len(seal.Digest{}))
+		f.count("bytes of a script's parameters", len(u.Parameters), maxConfig)
+		f.count("records of a script", len(u.Records), maxList)
+		for _, r := range u.Records {
+			f.ref("script's record", r)
+		}
+	}
+}
+
+// digests wants a bounded list of 32-byte digests.
+func (f *form) digests(name string, ds [][]byte) {
+	f.count(name, len(ds), maxList)
+	for _, d := range ds {
+		f.size(name, d, len(seal.Digest{}))
+	}
+}
