@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/agent"
+	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/agent/policy"
+	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/fault"
+	"github.com/rotunda-pam/rotunda/internal/version"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+func command() *cobra.Command {
+	var path string
+	root := &cobra.Command{
+		Use:   "rotunda-agent",
+		Short: "the on-prem agent: dials out, checks signed commands, rotates credentials",
+		Long: `The agent needs no inbound port. It is enrolled once with a token from
+"rotunda agent token", and then runs as a service.
+
+Settings come from a file (--config, TOML) and default to a system service's.`,
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.PersistentFlags().StringVar(&path, "config", "", "settings file; default "+defaultConfig+" if it is there")
+	settings := func() (*Settings, error) { return loadSettings(path) }
+	root.AddCommand(enrolCommand(settings), runCommand(settings), statusCommand(settings), doctorCommand(settings), &cobra.Command{
+		Use: "version", Short: "print the version", Args: cobra.NoArgs,
+		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), version.Version) },
+	})
+	return root
+}
+
+func enrolCommand(settings func() (*Settings, error)) *cobra.Command {
+	var tokenFile string
+	c := &cobra.Command{
+		Use:   "enrol --token-file FILE",
+		Short: "make this host an agent of an organisation",
+		Long: `Reads a token (from a file, or - for standard input; never from the command
+line, where every user of this host could see it), verifies the organisation's
+log against it, makes this agent's keys, and writes them to the key file.`,
+		Args: cobra.NoArgs,
+	}
+	c.Flags().StringVar(&tokenFile, "token-file", "", "file that holds the token, - for standard input")
+	_ = c.MarkFlagRequired("token-file")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		s, err := settings()
+		if err != nil {
+			return err
+		}
+		if _, err := os.Stat(s.KeyFile); err == nil {
+			return fmt.Errorf("%s is there already: this host is enrolled. To enrol it anew, remove the old agent (rotunda agent remove) and the folder %s", s.KeyFile, s.DataDir)
+		}
+		text, err := readSmall(tokenFile, c.InOrStdin())
+		if err != nil {
+			return fmt.Errorf("token: %w", err)
+		}
+		secret := sdk.NewSecret(text)
+		clear(text)
+		defer secret.Wipe()
+		token, err := enrol.ParseToken(secret)
+		if err != nil {
+			return err
+		}
+		passphrase, err := s.passphrase()
+		if err != nil {
+			return err
+		}
+		defer clear(passphrase)
+		id, err := enrol.Join(c.Context(), enrol.JoinOptions{
+			Token: token, Want: trustv1.EntryKind_ENTRY_KIND_AGENT, Version: version.Version, Now: fault.Now,
+			Save: func(id *enrol.Identity) error { return agent.SaveIdentity(s.KeyFile, id, passphrase) },
+		})
+		if err != nil {
+			return err
+		}
+		if err := firstJournal(s, id); err != nil {
+			return err
+		}
+		fmt.Fprintf(c.OutOrStdout(), "enrolled as agent %q (%s)\norganisation %s\nCompare the organisation's fingerprint with \"rotunda org show\", then start the agent: rotunda-agent run\n", id.Name, id.Entry, id.OrgID.Fingerprint())
+		return nil
+	}
+	return c
+}
+
+// firstJournal begins the journal with the log that was verified while enrolling.
+func firstJournal(s *Settings, id *enrol.Identity) error {
+	j, _, err := journal.Open(s.journal(), true, fault.Now())
+	if err != nil {
+		return err
+	}
+	return errors.Join(j.AppendLog(0, id.Changes...), j.Close())
+}
+
+func runCommand(settings func() (*Settings, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: "run", Short: "run the agent until it is told to stop", Args: cobra.NoArgs,
+		Long: `Runs until SIGINT or SIGTERM, then drains: what is under way may finish
+within the time of "grace"; what does not is finished by the next start, or by another
+agent of the pool.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := settings()
+			if err != nil {
+				return err
+			}
+			id, err := agent.LoadIdentity(s.KeyFile, s.passphrase)
+			if err != nil {
+				return err
+			}
+			local, err := policy.Load(s.PolicyFile)
+			if err != nil {
+				return err
+			}
+			log := s.logger(c.ErrOrStderr())
+			a, err := agent.New(agent.Config{
+				DataDir: s.DataDir, PluginDir: s.PluginDir, Policy: local, Identity: id,
+				Runs: s.Runs, Processes: s.Processes, Log: log,
+			})
+			if err != nil {
+				return err
+			}
+			if s.Health != "" {
+				stop, err := serveHealth(s.Health, a, log)
+				if err != nil {
+					return err
+				}
+				defer stop()
+			}
+			log.Info("agent started", "name", id.Name, "id", id.Entry, "server", id.Server, "version", version.Version)
+			return a.Run(c.Context(), s.grace())
+		},
+	}
+}
+
+func serveHealth(address string, a *agent.Agent, log *slog.Logger) (stop func(), err error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("health endpoint: %w: choose another address in the settings (health)", err)
+	}
+	srv := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 8 << 10}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("health endpoint", "error", err)
+		}
+	}()
+	return func() { _ = srv.Close(); <-done }, nil
+}
+
+func statusCommand(settings func() (*Settings, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "ask the running agent how it fares (JSON)", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := settings()
+			if err != nil {
+				return err
+			}
+			if s.Health == "" {
+				return errors.New("the settings give no health endpoint (health = \"127.0.0.1:9641\")")
+			}
+			client := &http.Client{Timeout: 5 * time.Second}
+			r, err := client.Get("http://" + s.Health + "/healthz")
+			if err != nil {
+				return fmt.Errorf("the agent does not answer on %s: is it running? %w", s.Health, err)
+			}
+			defer r.Body.Close()
+			var h agent.Health
+			if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&h); err != nil {
+				return fmt.Errorf("%s is not an agent's health endpoint: %w", s.Health, err)
+			}
+			out, err := json.MarshalIndent(h, "", "  ")
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(c.OutOrStdout(), string(out))
+			if !h.OK {
+				return errors.New("the agent is not well: see reason and lastError above")
+			}
+			return nil
+		},
+	}
+}
+
+// readSmall reads a file of one short secret; - is standard input.
+func readSmall(path string, stdin io.Reader) ([]byte, error) {
+	r := stdin
+	if path != "-" {
+		f, err := os.Open(filepath.Clean(path))
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r = f
+	}
+	data, err := io.ReadAll(io.LimitReader(r, 64<<10))
+	if err != nil {
+		return nil, err
+	}
+	return bytes.TrimSpace(data), nil
+}

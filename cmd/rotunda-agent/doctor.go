@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/agent"
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/agent/policy"
+	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/version"
+	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
+)
+
+func doctorCommand(settings func() (*Settings, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: "doctor", Short: "look for what would keep this agent from working", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := settings()
+			if err != nil {
+				return err
+			}
+			return doctor(c.Context(), s, c.OutOrStdout())
+		},
+	}
+}
+
+// doctor looks at everything that can be looked at without disturbing a running
+// agent, and says what to do about each finding.
+func doctor(ctx context.Context, s *Settings, w io.Writer) error {
+	bad := 0
+	line := func(name string, err error, good string) {
+		if err != nil {
+			bad++
+			fmt.Fprintf(w, "bad   %-10s %v\n", name, err)
+			return
+		}
+		fmt.Fprintf(w, "good  %-10s %s\n", name, good)
+	}
+	id, err := agent.LoadIdentity(s.KeyFile, s.passphrase)
+	line("keys", err, s.KeyFile)
+	_, err = policy.Load(s.PolicyFile)
+	line("policy", err, s.PolicyFile)
+	plugins, err := plugins(s)
+	line("plugins", err, plugins)
+	note, err := isolation(ctx, s)
+	line("isolation", err, note)
+	if id != nil {
+		line("server", reach(ctx, id), id.Server)
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d findings", bad)
+	}
+	return nil
+}
+
+func plugins(s *Settings) (string, error) {
+	entries, err := os.ReadDir(s.PluginDir)
+	if err != nil {
+		return "", fmt.Errorf("%w: set plugin_dir to the folder of plugin binaries", err)
+	}
+	if len(entries) == 0 {
+		return "", errors.New("the folder of plugins is empty: copy them from the build's bin/plugins")
+	}
+	return fmt.Sprintf("%d in %s", len(entries), s.PluginDir), nil
+}
+
+// isolation says how plugins would be shut in here: a plugin host is made in a
+// folder of its own, and starts none.
+func isolation(ctx context.Context, s *Settings) (string, error) {
+	dir, err := os.MkdirTemp("", "rotunda-doctor-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	catalogue, err := pluginhost.NewCatalogue(s.PluginDir, nil, nil)
+	if err != nil {
+		return "", err
+	}
+	h, err := pluginhost.New(pluginhost.Config{Dir: dir, Catalogue: catalogue})
+	if err != nil {
+		return "", err
+	}
+	defer h.Close(ctx)
+	if note := h.Isolation().Note; note != "" {
+		return "", errors.New(note)
+	}
+	return "plugins run as users of their own, in an empty network", nil
+}
+
+func reach(ctx context.Context, id *agent.Identity) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	conn, err := enrol.Dial(id.Server, id.CAPin, version.Version)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Challenge(ctx, connect.NewRequest(&clientv1.ChallengeRequest{}))
+	return err
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/BurntSushi/toml"
+)
+
+const defaultConfig = "/etc/rotunda/agent.toml"
+
+// Settings of an agent. Every field has a default, so that no file is needed.
+type Settings struct {
+	DataDir    string `toml:"data_dir"`    // journal, key file, sockets; /var/lib/rotunda-agent
+	PluginDir  string `toml:"plugin_dir"`  // plugins beside the program
+	PolicyFile string `toml:"policy_file"` // /etc/rotunda/policy.toml
+	KeyFile    string `toml:"key_file"`    // agent.key in data_dir
+	// PassphraseFile holds the key file's passphrase, if it has one; a systemd
+	// credential called "passphrase" is found by itself.
+	PassphraseFile string `toml:"passphrase_file"`
+	Health         string `toml:"health"`     // address of the health endpoint, e.g. 127.0.0.1:9641; none by default
+	Grace          string `toml:"grace"`      // time to drain, 30s
+	Runs           int    `toml:"runs"`       // on targets at once, 64
+	Processes      int    `toml:"processes"`  // of plugins at once, 16
+	LogFormat      string `toml:"log_format"` // text or json
+	LogLevel       string `toml:"log_level"`  // debug, info, warn, error
+}
+
+func loadSettings(path string) (*Settings, error) {
+	s := &Settings{DataDir: "/var/lib/rotunda-agent", PolicyFile: "/etc/rotunda/policy.toml", Grace: "30s", LogFormat: "text", LogLevel: "info"}
+	if exe, err := os.Executable(); err == nil {
+		s.PluginDir = filepath.Join(filepath.Dir(exe), "plugins")
+	}
+	explicit := path != ""
+	if !explicit {
+		path = defaultConfig
+	}
+	meta, err := toml.DecodeFile(path, s)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !explicit:
+	case err != nil:
+		return nil, fmt.Errorf("settings %s: %w", path, err)
+	default:
+		if unknown := meta.Undecoded(); len(unknown) > 0 {
+			return nil, fmt.Errorf("settings %s: unknown key %q: remove it or mend the spelling", path, unknown[0])
+		}
+	}
+	if s.KeyFile == "" {
+		s.KeyFile = filepath.Join(s.DataDir, "agent.key")
+	}
+	if _, err := time.ParseDuration(s.Grace); err != nil {
+		return nil, fmt.Errorf("settings %s: grace: %w", path, err)
+	}
+	if s.LogFormat != "text" && s.LogFormat != "json" {
+		return nil, fmt.Errorf("settings %s: log_format is text or json, not %q", path, s.LogFormat)
+	}
+	if err := new(slog.Level).UnmarshalText([]byte(s.LogLevel)); err != nil {
+		return nil, fmt.Errorf("settings %s: log_level: %w", path, err)
+	}
+	return s, nil
+}
+
+func (s *Settings) journal() string { return filepath.Join(s.DataDir, "journal.db") }
+
+func (s *Settings) grace() time.Duration {
+	d, _ := time.ParseDuration(s.Grace) // checked by loadSettings
+	return d
+}
+
+// passphrase reads the key file's passphrase; none is an empty one.
+func (s *Settings) passphrase() ([]byte, error) {
+	path := s.PassphraseFile
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); path == "" && dir != "" {
+		path = filepath.Join(dir, "passphrase")
+		if _, err := os.Stat(path); err != nil {
+			return nil, nil
+		}
+	}
+	if path == "" {
+		return nil, nil
+	}
+	return readSmall(path, nil)
+}
+
+func (s *Settings) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(s.LogLevel)) // checked by loadSettings
+	o := &slog.HandlerOptions{Level: level}
+	if s.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
