@@ -22,8 +22,7 @@ const DefaultProfile = "default"
 const (
 	profileFile = "profile.json" // clear facts
 	deviceFile  = "device.json"  // keys, locked
-	logFile     = "log"          // signed changes
-	memoryFile  = "memory.db"    // what this device has seen
+	memoryFile  = "memory.db"    // the log, and what this device has seen
 )
 
 // MaxUnlock bounds how long a store stays open.
@@ -66,7 +65,8 @@ func Profiles(home string) ([]string, error) {
 	return names, nil
 }
 
-// Profile is a device's folder: locked keys, log, memory.
+// Profile is a device's folder: locked keys, log, memory. It is not for
+// concurrent use; the Client made from it is.
 type Profile struct {
 	name string
 	dir  string
@@ -130,6 +130,8 @@ func checkProfileName(name string) error {
 	}
 	return nil
 }
+
+func (p *Profile) memory() memory { return memory{p.path(memoryFile)} }
 
 func (p *Profile) path(file string) string { return filepath.Join(p.dir, file) }
 
@@ -200,7 +202,7 @@ func (p *Profile) create(f facts, keys enrol.Keys, passphrase sdk.Secret, log []
 	if err := writeJSON(p.path(deviceFile), d); err != nil {
 		return fail(op, err)
 	}
-	if _, err := appendLogFile(p.path(logFile), 0, log); err != nil {
+	if err := p.memory().work(func(t *memoryTx) error { return t.addChanges(0, log) }); err != nil {
 		return fail(op, err)
 	}
 	f.V = 1

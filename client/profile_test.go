@@ -157,7 +157,7 @@ func TestProfileFilesAreTheOwnersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	secret := keys.Sign.Seed()
-	for _, path := range []string{p.path(profileFile), p.path(deviceFile), p.path(logFile), unlock} {
+	for _, path := range []string{p.path(profileFile), p.path(deviceFile), p.path(memoryFile), unlock} {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
@@ -183,47 +183,5 @@ func TestProfileNames(t *testing.T) {
 		if _, err := OpenProfile(t.TempDir(), name); ClassOf(err) != Invalid {
 			t.Errorf("%q: %v, want class invalid", name, err)
 		}
-	}
-}
-
-func TestLogFileKeepsWholeChanges(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	read := func() (got []string, whole int64) {
-		t.Helper()
-		whole, err := readLogFile(path, func(b []byte) error { got = append(got, string(b)); return nil })
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got, whole
-	}
-	whole, err := appendLogFile(path, 0, [][]byte{[]byte("zero"), []byte("one")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	full, _ := os.ReadFile(path)
-	// Cut anywhere inside the last change: the ones before it stand.
-	for cut := int64(len(full)) - 1; cut > 8; cut-- {
-		if err := os.WriteFile(path, full[:cut], 0o600); err != nil {
-			t.Fatal(err)
-		}
-		got, n := read()
-		if len(got) != 1 || got[0] != "zero" || n != 8 {
-			t.Fatalf("cut at %d: %q, whole %d", cut, got, n)
-		}
-		if _, err := appendLogFile(path, n, [][]byte{[]byte("uno")}); err != nil {
-			t.Fatal(err)
-		}
-		if got, _ := read(); len(got) != 2 || got[1] != "uno" {
-			t.Fatalf("cut at %d, after an append: %q", cut, got)
-		}
-	}
-	if whole != int64(len(full)) {
-		t.Errorf("length %d, file %d", whole, len(full))
-	}
-	if err := os.WriteFile(path, []byte{0xff, 0xff, 0xff, 0xff, 1}, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := readLogFile(path, func([]byte) error { return nil }); err == nil {
-		t.Error("a change of 4 GiB was read")
 	}
 }

@@ -67,39 +67,8 @@ type RecoverOptions struct {
 // Recover enrols this profile's device by the recovery kit.
 func (p *Profile) Recover(ctx context.Context, o RecoverOptions) error { panic("unbuilt") }
 
-// ---- client ----
-
-// Options of Open.
-type Options struct {
-	// Passphrase is asked once when the profile is locked; nil: Locked is the answer.
-	Passphrase func(ctx context.Context) (sdk.Secret, error)
-	// Notice is told what the client did or saw on its own; nil: dropped.
-	Notice        func(Notice)
-	ClientVersion string
-}
-
-// Notice is something that the person should know.
-type Notice struct {
-	Code string // keys_filled, log_sent_back, log_renewed, log_half, log_rollback, record_edited, devices_expired, …
-	Text string
-}
-
-// Client is a signed-in device (it signs in at the first call that needs it).
-type Client struct{}
-
-// Open prepares a client; it does not call the server yet.
-func Open(ctx context.Context, p *Profile, o Options) (*Client, error) { panic("unbuilt") }
-
-// Close ends connections and forgets the keys.
-func (c *Client) Close() error { panic("unbuilt") }
-
 // Me is the caller.
 func (c *Client) Me(ctx context.Context) (Member, Device, error) { panic("unbuilt") }
-
-// Sync brings the log up to date and does an honest client's chores: sends
-// missing changes back, fills missing keys, renews the log's freshness, removes
-// expired entries. Every operation that needs the log does it by itself.
-func (c *Client) Sync(ctx context.Context) error { panic("unbuilt") }
 
 // ---- directory ----
 
@@ -199,21 +168,6 @@ func (c *Client) Find(ctx context.Context, nameOrID string, kinds ...trustv1.Ent
 	panic("unbuilt")
 }
 
-// ---- folders ----
-
-// AddFolder makes a folder and grants it to the caller.
-func (c *Client) AddFolder(ctx context.Context, name string) (Folder, error) { panic("unbuilt") }
-
-// Folders lists the folders that the caller may read, by name.
-func (c *Client) Folders(ctx context.Context) ([]Folder, error) { panic("unbuilt") }
-
-// FindFolder finds a folder by uid or name.
-func (c *Client) FindFolder(ctx context.Context, nameOrUID string) (Folder, error) { panic("unbuilt") }
-
-// Grant sets the roles of a member, pool or app on a folder (zero: on all; none:
-// withdraws), and seals the folder's key to whoever may read it now.
-func (c *Client) Grant(ctx context.Context, folder, to seal.ID, roles Roles) error { panic("unbuilt") }
-
 // ---- records ----
 
 // Records walks the records of a folder (zero: all that the caller reads), of
@@ -277,30 +231,6 @@ func (c *Client) History(ctx context.Context, ref Ref) ([]HistoryValue, error) {
 func (c *Client) ImportCSV(ctx context.Context, folder seal.ID, r io.Reader, progress func(lines int)) (ImportReport, error) {
 	panic("unbuilt")
 }
-
-// Field is the first value of a record's first field of a type.
-func (r *Record) Field(fieldType string) (sdk.Secret, bool) { panic("unbuilt") }
-
-// Login is the login: the statement's, or of records without one the JSON's.
-func (r *Record) Login() string { panic("unbuilt") }
-
-// Secret is the record's password, or private key.
-func (r *Record) Secret() (sdk.Secret, bool) { panic("unbuilt") }
-
-// PublicKey is the public half of an ssh_key account.
-func (r *Record) PublicKey() string { panic("unbuilt") }
-
-// Notes is the record's free text.
-func (r *Record) Notes() string { panic("unbuilt") }
-
-// URL is the record's address.
-func (r *Record) URL() string { panic("unbuilt") }
-
-// JSON is the whole record as the secrets-manager format has it.
-func (r *Record) JSON() (sdk.Secret, error) { panic("unbuilt") }
-
-// Secret is the former password, or private key.
-func (h *HistoryValue) Secret() (sdk.Secret, bool) { panic("unbuilt") }
 
 // ---- rotation ----
 
@@ -374,39 +304,6 @@ func (c *Client) Runs(ctx context.Context, f RunFilter) ([]Run, string, error) {
 
 // Run is one run with its verified results.
 func (c *Client) Run(ctx context.Context, id seal.ID) (Run, error) { panic("unbuilt") }
-
-// ---- applications ----
-
-// AddApp makes an application.
-func (c *Client) AddApp(ctx context.Context, name string) (App, error) { panic("unbuilt") }
-
-// Apps lists applications.
-func (c *Client) Apps(ctx context.Context) ([]App, error) { panic("unbuilt") }
-
-// FindApp finds an application by id or name.
-func (c *Client) FindApp(ctx context.Context, nameOrID string) (App, error) { panic("unbuilt") }
-
-// GrantApp gives an application READ, or READ and EDIT, on a folder; none withdraws.
-func (c *Client) GrantApp(ctx context.Context, app, folder seal.ID, roles Roles) error {
-	panic("unbuilt")
-}
-
-// AppConfig makes a client key, registers its public half and returns a complete
-// configuration: base64 of JSON, as the public SDKs read it. Prefer it to a token.
-func (c *Client) AppConfig(ctx context.Context, s AppClientSpec) (sdk.Secret, error) {
-	panic("unbuilt")
-}
-
-// AppToken makes a one-time token. A client that binds by one takes the owner's
-// key from the server unauthenticated: see the manual before you use it.
-func (c *Client) AppToken(ctx context.Context, s AppClientSpec) (sdk.Secret, error) {
-	panic("unbuilt")
-}
-
-// RemoveAppClient ends one client of an application.
-func (c *Client) RemoveAppClient(ctx context.Context, app seal.ID, client []byte) error {
-	panic("unbuilt")
-}
 
 // ---- events ----
 

@@ -3,6 +3,7 @@ package seal
 import (
 	"crypto/ed25519"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
@@ -69,4 +70,12 @@ func EnrolBlobKey(seed Key) Key { return derive(seed[:], nil, labelEnrolBlob) }
 // AgentClientID is an agent's secrets-manager client id.
 func AgentClientID(org Digest, agent ID) [64]byte {
 	return sha512.Sum512(slices.Concat([]byte(labelAgentID), org[:], agent[:]))
+}
+
+// TokenClientID is the client id that the secrets-manager SDKs derive from a
+// one-time token of 32 bytes.
+func TokenClientID(token Key) [64]byte {
+	m := hmac.New(sha512.New, token[:])
+	m.Write([]byte("KEEPER_SECRETS_MANAGER_CLIENT_ID"))
+	return [64]byte(m.Sum(nil))
 }

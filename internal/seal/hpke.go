@@ -53,6 +53,7 @@ const (
 	PurposeCommand Purpose = "command" // device to agent; object: command id
 	PurposeFolder  Purpose = "folder"  // from nobody to device, agent or recovery; object: folder uid
 	PurposeReply   Purpose = "reply"   // agent to device; object: command id
+	PurposeApp     Purpose = "app"     // from nobody to device; object: application
 )
 
 // Route binds an HPKE message: whoever opens it names the same five things, or

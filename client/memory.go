@@ -1,0 +1,164 @@
+package client
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+)
+
+// memory is what this device has seen, on disk: the log's changes, and of each
+// record the newest statement and value, so that a server that shows older ones
+// is found out. It holds no secret and no content. Several processes may use a
+// profile at once: the file is open only as long as a piece of work takes.
+type memory struct{ path string }
+
+// memoryWait is how long a process waits for another one's piece of work.
+const memoryWait = 20 * time.Second
+
+var (
+	logBucket       = []byte("log")       // epoch (8 bytes) → Signed{Change}
+	statementBucket = []byte("statement") // folder ‖ record → seq (8) ‖ digest
+	valueBucket     = []byte("value")     // folder ‖ record → seq (8) ‖ digest ‖ former
+	noteBucket      = []byte("note")      // name → time (8): what was told already
+)
+
+// work runs f over the memory; what f wrote is durable when work returns nil.
+func (m memory) work(f func(*memoryTx) error) (err error) {
+	db, err := bolt.Open(m.path, 0o600, &bolt.Options{Timeout: memoryWait})
+	if err != nil {
+		if errors.Is(err, bolt.ErrTimeout) {
+			return &Error{Class: Conflict, Reason: "profile_busy", Op: "open " + m.path, Err: errors.New("another process is using this profile")}
+		}
+		return fmt.Errorf("open %s: %w", m.path, err)
+	}
+	defer func() {
+		if e := db.Close(); err == nil {
+			err = e
+		}
+	}()
+	tx, err := db.Begin(true)
+	if err != nil {
+		return err
+	}
+	t := &memoryTx{tx: tx}
+	defer func() { _ = tx.Rollback() }() // an error after a commit, which is meant
+	for _, b := range [][]byte{logBucket, statementBucket, valueBucket, noteBucket} {
+		if tx.Bucket(b) == nil {
+			t.wrote = true
+			if _, err := tx.CreateBucket(b); err != nil {
+				return err
+			}
+		}
+	}
+	if err := f(t); err != nil {
+		return err
+	}
+	if !t.wrote {
+		return nil
+	}
+	return tx.Commit()
+}
+
+// memoryTx is one piece of work. It is a trust.RecordMemory.
+type memoryTx struct {
+	tx    *bolt.Tx
+	wrote bool
+}
+
+func (t *memoryTx) put(bucket, key, value []byte) error {
+	t.wrote = true
+	return t.tx.Bucket(bucket).Put(key, value)
+}
+
+// changes gives f the log's changes from an epoch on.
+func (t *memoryTx) changes(from uint64, f func(epoch uint64, signed []byte) error) error {
+	c := t.tx.Bucket(logBucket).Cursor()
+	for k, v := c.Seek(epochKey(from)); k != nil; k, v = c.Next() {
+		if len(k) != 8 {
+			return errors.New("the stored log is damaged")
+		}
+		if err := f(binary.BigEndian.Uint64(k), v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *memoryTx) addChanges(first uint64, signed [][]byte) error {
+	for n, s := range signed {
+		if err := t.put(logBucket, epochKey(first+uint64(n)), s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func epochKey(epoch uint64) []byte { return binary.BigEndian.AppendUint64(nil, epoch) }
+
+func refKey(r Ref) []byte { return append(r.Folder.Bytes(), r.Record[:]...) }
+
+// Statement implements trust.RecordMemory. The signed bytes are not kept: they
+// would be content in clear on this disk.
+func (t *memoryTx) Statement(r Ref) (trust.StatementSeen, error) {
+	v := t.tx.Bucket(statementBucket).Get(refKey(r))
+	if v == nil {
+		return trust.StatementSeen{}, nil
+	}
+	if len(v) != 40 {
+		return trust.StatementSeen{}, errors.New("the memory of statements is damaged")
+	}
+	return trust.StatementSeen{Seq: binary.BigEndian.Uint64(v), Digest: seal.Digest(v[8:])}, nil
+}
+
+// RememberStatement implements trust.RecordMemory.
+func (t *memoryTx) RememberStatement(r Ref, s trust.StatementSeen) error {
+	seen, err := t.Statement(r)
+	if err != nil || seen.Seq >= s.Seq {
+		return err
+	}
+	return t.put(statementBucket, refKey(r), append(epochKey(s.Seq), s.Digest[:]...))
+}
+
+// Value implements trust.RecordMemory.
+func (t *memoryTx) Value(r Ref) (trust.ValueSeen, error) {
+	v := t.tx.Bucket(valueBucket).Get(refKey(r))
+	if v == nil {
+		return trust.ValueSeen{}, nil
+	}
+	if len(v) != 72 {
+		return trust.ValueSeen{}, errors.New("the memory of values is damaged")
+	}
+	return trust.ValueSeen{Seq: binary.BigEndian.Uint64(v), Digest: seal.Digest(v[8:40]), Former: seal.Digest(v[40:])}, nil
+}
+
+// RememberValue implements trust.RecordMemory.
+func (t *memoryTx) RememberValue(r Ref, s trust.ValueSeen) error {
+	seen, err := t.Value(r)
+	if err != nil || seen.Seq > s.Seq || seen == s {
+		return err
+	}
+	v := append(epochKey(s.Seq), s.Digest[:]...)
+	return t.put(valueBucket, refKey(r), append(v, s.Former[:]...))
+}
+
+// noted reports whether a note of that name was taken since a time, and takes it.
+func (t *memoryTx) noted(name string, since, now time.Time) (bool, error) {
+	v := t.tx.Bucket(noteBucket).Get([]byte(name))
+	if len(v) == 8 && !time.UnixMilli(int64(binary.BigEndian.Uint64(v))).Before(since) {
+		return true, nil
+	}
+	return false, t.put(noteBucket, []byte(name), epochKey(uint64(now.UnixMilli())))
+}
+
+// exists reports whether the memory's file is there.
+func (m memory) exists() bool {
+	_, err := os.Stat(m.path)
+	return err == nil
+}
