@@ -60,10 +60,8 @@ type Querier interface {
 	DeleteStagedOf(ctx context.Context, arg DeleteStagedOfParams) error
 	DeleteStatements(ctx context.Context, arg DeleteStatementsParams) error
 	DeleteSubfolder(ctx context.Context, arg DeleteSubfolderParams) error
-	DropQueuedRun(ctx context.Context, arg DropQueuedRunParams) (int64, error)
 	EndExpiredSessions(ctx context.Context, now int64) error
 	EndOtherSessionsOf(ctx context.Context, arg EndOtherSessionsOfParams) error
-	EndQueuedRun(ctx context.Context, arg EndQueuedRunParams) (int64, error)
 	EndSessionsOf(ctx context.Context, arg EndSessionsOfParams) error
 	EnrolBlob(ctx context.Context, arg EnrolBlobParams) ([]byte, error)
 	EntryKeys(ctx context.Context, arg EntryKeysParams) ([]byte, error)
@@ -78,7 +76,6 @@ type Querier interface {
 	FilesOfRecords(ctx context.Context, arg FilesOfRecordsParams) ([]File, error)
 	FolderByUID(ctx context.Context, arg FolderByUIDParams) (Folder, error)
 	FolderKeyRecipients(ctx context.Context, arg FolderKeyRecipientsParams) ([][]byte, error)
-	FoldersAfter(ctx context.Context, arg FoldersAfterParams) ([]Folder, error)
 	FreshTerms(ctx context.Context, now int64) error
 	HasResult(ctx context.Context, arg HasResultParams) (int64, error)
 	HistoryBefore(ctx context.Context, arg HistoryBeforeParams) ([]RecordHistory, error)
@@ -96,6 +93,7 @@ type Querier interface {
 	OpenRunsBefore(ctx context.Context, arg OpenRunsBeforeParams) ([]Run, error)
 	OrgByID(ctx context.Context, orgID []byte) (Org, error)
 	OrgByNumber(ctx context.Context, id int64) (Org, error)
+	PauseRotation(ctx context.Context, arg PauseRotationParams) error
 	PresenceOf(ctx context.Context, arg PresenceOfParams) ([]AgentSeen, error)
 	PutAgentClient(ctx context.Context, arg PutAgentClientParams) error
 	PutApp(ctx context.Context, arg PutAppParams) error

@@ -148,37 +148,6 @@ func (q *Queries) CommandOfAgent(ctx context.Context, arg CommandOfAgentParams) 
 	return i, err
 }
 
-const endQueuedRun = `-- name: EndQueuedRun :execrows
-UPDATE run SET state = ?1, class = ?2, reason = ?3, finished = ?4, next_attempt = 0
-WHERE org = ?5 AND run_id = ?6 AND command_id = ?7 AND state = 'queued' AND finished = 0
-`
-
-type EndQueuedRunParams struct {
-	State     string
-	Class     string
-	Reason    string
-	Now       int64
-	Org       int64
-	RunID     []byte
-	CommandID []byte
-}
-
-func (q *Queries) EndQueuedRun(ctx context.Context, arg EndQueuedRunParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, endQueuedRun,
-		arg.State,
-		arg.Class,
-		arg.Reason,
-		arg.Now,
-		arg.Org,
-		arg.RunID,
-		arg.CommandID,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
 const expiredCommands = `-- name: ExpiredCommands :many
 SELECT org, id, agent_id, run_id FROM command WHERE acked = 0 AND expires < ?1 ORDER BY expires LIMIT ?2
 `

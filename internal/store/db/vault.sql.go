@@ -613,31 +613,6 @@ func (q *Queries) DeleteStatements(ctx context.Context, arg DeleteStatementsPara
 	return err
 }
 
-const dropQueuedRun = `-- name: DropQueuedRun :execrows
-UPDATE run SET state = 'dropped', reason = ?1, finished = ?2, next_attempt = 0
-WHERE org = ?3 AND run_id = ?4 AND state = 'queued' AND finished = 0
-`
-
-type DropQueuedRunParams struct {
-	Reason string
-	Now    int64
-	Org    int64
-	RunID  []byte
-}
-
-func (q *Queries) DropQueuedRun(ctx context.Context, arg DropQueuedRunParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, dropQueuedRun,
-		arg.Reason,
-		arg.Now,
-		arg.Org,
-		arg.RunID,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
 const folderKeyRecipients = `-- name: FolderKeyRecipients :many
 SELECT recipient_id FROM folder_key WHERE org = ? AND folder_uid = ? AND key_version = ?
 `
@@ -661,44 +636,6 @@ func (q *Queries) FolderKeyRecipients(ctx context.Context, arg FolderKeyRecipien
 			return nil, err
 		}
 		items = append(items, recipient_id)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const foldersAfter = `-- name: FoldersAfter :many
-SELECT org, folder_uid, data, created FROM folder WHERE org = ?1 AND folder_uid > ?2 ORDER BY folder_uid LIMIT ?3
-`
-
-type FoldersAfterParams struct {
-	Org   int64
-	After []byte
-	N     int64
-}
-
-func (q *Queries) FoldersAfter(ctx context.Context, arg FoldersAfterParams) ([]Folder, error) {
-	rows, err := q.db.QueryContext(ctx, foldersAfter, arg.Org, arg.After, arg.N)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Folder
-	for rows.Next() {
-		var i Folder
-		if err := rows.Scan(
-			&i.Org,
-			&i.FolderUid,
-			&i.Data,
-			&i.Created,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err
@@ -966,6 +903,31 @@ func (q *Queries) OpenRunsBefore(ctx context.Context, arg OpenRunsBeforeParams) 
 	return items, nil
 }
 
+const pauseRotation = `-- name: PauseRotation :exec
+UPDATE rotation SET paused = ?, next_due = ?, next_nominal = ?, updated = ? WHERE org = ? AND account_uid = ?
+`
+
+type PauseRotationParams struct {
+	Paused      int64
+	NextDue     int64
+	NextNominal int64
+	Updated     int64
+	Org         int64
+	AccountUid  []byte
+}
+
+func (q *Queries) PauseRotation(ctx context.Context, arg PauseRotationParams) error {
+	_, err := q.db.ExecContext(ctx, pauseRotation,
+		arg.Paused,
+		arg.NextDue,
+		arg.NextNominal,
+		arg.Updated,
+		arg.Org,
+		arg.AccountUid,
+	)
+	return err
+}
+
 const presenceOf = `-- name: PresenceOf :many
 SELECT org, agent_id, seen, connected, node, version, os, arch, log_epoch FROM agent_seen WHERE org = ?1 AND agent_id IN (/*SLICE:ids*/?)
 `
@@ -1144,7 +1106,8 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6,
 ON CONFLICT (org, account_uid) DO UPDATE SET folder_uid = excluded.folder_uid, resource_uid = excluded.resource_uid,
   resource_folder = excluded.resource_folder, pool_id = excluded.pool_id, schedule = excluded.schedule, missed = excluded.missed,
   jitter_s = excluded.jitter_s, paused = excluded.paused, next_due = excluded.next_due, next_nominal = excluded.next_nominal,
-  failures = 0, state = 'scheduled', reason = '', updated = excluded.updated
+  failures = 0,
+  state = CASE WHEN rotation.state = 'running' THEN 'running' ELSE 'scheduled' END, reason = '', updated = excluded.updated
 `
 
 type PutRotationParams struct {

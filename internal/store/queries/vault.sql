@@ -2,9 +2,6 @@
 INSERT INTO folder (org, folder_uid, data, created) VALUES (?, ?, ?, ?)
 ON CONFLICT (org, folder_uid) DO UPDATE SET data = excluded.data;
 
--- name: FoldersAfter :many
-SELECT * FROM folder WHERE org = sqlc.arg(org) AND folder_uid > sqlc.arg(after) ORDER BY folder_uid LIMIT sqlc.arg(n);
-
 -- name: CountRecordsIn :one
 SELECT count(*) FROM record WHERE org = ? AND folder_uid = ?;
 
@@ -121,7 +118,11 @@ VALUES (sqlc.arg(org), sqlc.arg(account_uid), sqlc.arg(folder_uid), sqlc.arg(res
 ON CONFLICT (org, account_uid) DO UPDATE SET folder_uid = excluded.folder_uid, resource_uid = excluded.resource_uid,
   resource_folder = excluded.resource_folder, pool_id = excluded.pool_id, schedule = excluded.schedule, missed = excluded.missed,
   jitter_s = excluded.jitter_s, paused = excluded.paused, next_due = excluded.next_due, next_nominal = excluded.next_nominal,
-  failures = 0, state = 'scheduled', reason = '', updated = excluded.updated;
+  failures = 0,
+  state = CASE WHEN rotation.state = 'running' THEN 'running' ELSE 'scheduled' END, reason = '', updated = excluded.updated;
+
+-- name: PauseRotation :exec
+UPDATE rotation SET paused = ?, next_due = ?, next_nominal = ?, updated = ? WHERE org = ? AND account_uid = ?;
 
 -- name: RotationOf :one
 SELECT * FROM rotation WHERE org = ? AND account_uid = ?;
@@ -134,10 +135,6 @@ DELETE FROM rotation WHERE org = ? AND account_uid = ?;
 
 -- name: RunByID :one
 SELECT * FROM run WHERE org = ? AND run_id = ?;
-
--- name: DropQueuedRun :execrows
-UPDATE run SET state = 'dropped', reason = sqlc.arg(reason), finished = sqlc.arg(now), next_attempt = 0
-WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) AND state = 'queued' AND finished = 0;
 
 -- name: QueuedRunsOf :many
 SELECT run_id FROM run WHERE org = ? AND account_uid = ? AND state = 'queued' AND finished = 0;

@@ -1,0 +1,91 @@
+// Package clientapi serves people's clients: the Connect service
+// rotunda.client.v1.VaultService. It keeps ciphertext and what is said about it
+// in clear, and enforces by the log's grants who may read and change what. It
+// decides nothing that clients and agents would have to believe: they check
+// everything again.
+package clientapi
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/rotunda-pam/rotunda/internal/bus"
+	"github.com/rotunda-pam/rotunda/internal/store"
+	"github.com/rotunda-pam/rotunda/proto/rotunda/client/v1/clientv1connect"
+	"github.com/rotunda-pam/rotunda/vault/directory"
+	"github.com/rotunda-pam/rotunda/vault/work"
+)
+
+const maxRequest = 4 << 20
+
+// Config is what the service needs. All but Log, Version and TLSByProxy have
+// to be given.
+type Config struct {
+	Store     store.Store
+	Directory *directory.Directory
+	Work      *work.Work
+	Bus       bus.Bus
+	Now       func() time.Time
+	Log       *slog.Logger // nil: none
+	Version   string       // of the server, for the event of a new organisation
+
+	// SetupCode lets somebody make an organisation; nil: nobody. It is asked
+	// at each use, since it may change while the server runs.
+	SetupCode func() []byte
+	// Hosts are the names by which clients reach this server, without port.
+	// The first is shown. A sign-in is good for one of them.
+	Hosts []string
+	// TLSByProxy: a proxy ends TLS before this server, so that sign-ins are not
+	// bound to a connection. Whoever owns the proxy can use a session.
+	TLSByProxy bool
+}
+
+type service struct {
+	Config
+	log        *slog.Logger
+	challenges challenges
+	attempts   limiter
+	watches    watches
+}
+
+// New gives the path below which the service is mounted, and its handler.
+func New(c Config) (string, http.Handler) {
+	s := &service{Config: c, log: c.Log}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	path, h := clientv1connect.NewVaultServiceHandler(s,
+		connect.WithReadMaxBytes(maxRequest),
+		connect.WithInterceptors(gate{s}))
+	return path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), connKey{}, conn{r.TLS, r.RemoteAddr})))
+	})
+}
+
+// conn is the connection that a request came by.
+type conn struct {
+	tls  *tls.ConnectionState
+	addr string
+}
+
+type connKey struct{}
+
+func connOf(ctx context.Context) conn {
+	c, _ := ctx.Value(connKey{}).(conn)
+	return c
+}
+
+// address is the client's, without port.
+func (c conn) address() string {
+	host, _, err := net.SplitHostPort(c.addr)
+	if err != nil {
+		return c.addr
+	}
+	return host
+}
