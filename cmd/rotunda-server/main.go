@@ -1,0 +1,74 @@
+// Command rotunda-server is everything in the middle: vault, router, scheduler and
+// events, on one port and one database file. It sees ciphertext only.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/internal/version"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "rotunda-server:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use: "rotunda-server", Short: "vault, router and scheduler of Rotunda: sees ciphertext only",
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.AddCommand(serveCommand(), setupCodeCommand(), &cobra.Command{
+		Use: "version", Short: "print the version", Args: cobra.NoArgs,
+		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), version.Version) },
+	})
+	return root
+}
+
+func serveCommand() *cobra.Command {
+	s := &settings{}
+	c := &cobra.Command{
+		Use: "serve", Short: "run the server until it is told to stop", Args: cobra.NoArgs,
+		Long: `Keeps everything in one folder (--data): the database, the certificate authority,
+the keys of the secrets-manager API, file contents, and the setup code that lets
+somebody make an organisation. Back that folder up as a whole.
+
+Clients and agents pin the certificate authority's key, so it must survive.`,
+		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), s, c.ErrOrStderr()) },
+	}
+	f := c.Flags()
+	f.StringVar(&s.data, "data", "/var/lib/rotunda", "folder of everything that is kept")
+	f.StringVar(&s.listen, "listen", ":8443", "address to listen on")
+	f.StringSliceVar(&s.names, "name", nil, "host name or address by which this server is reached; may be repeated, the first is shown to people (default: this host's name and loopback)")
+	f.StringVar(&s.baseURL, "base-url", "", "address that machine clients fetch files from (default: https:// and the first name and port)")
+	f.StringVar(&s.logFormat, "log-format", "text", "text or json")
+	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+	return c
+}
+
+func setupCodeCommand() *cobra.Command {
+	var data string
+	c := &cobra.Command{
+		Use: "setup-code", Short: "print the code that lets somebody make an organisation", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			code := setupCode(data)
+			if len(code) == 0 {
+				return fmt.Errorf("there is no setup code in %s: start the server once with --data %s", data, data)
+			}
+			fmt.Fprintln(c.OutOrStdout(), string(code))
+			return nil
+		},
+	}
+	c.Flags().StringVar(&data, "data", "/var/lib/rotunda", "the server's folder")
+	return c
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/bus"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/socket"
+	"github.com/rotunda-pam/rotunda/internal/store"
+	"github.com/rotunda-pam/rotunda/internal/store/db"
+	"github.com/rotunda-pam/rotunda/internal/version"
+	"github.com/rotunda-pam/rotunda/router"
+	"github.com/rotunda-pam/rotunda/scheduler"
+	"github.com/rotunda-pam/rotunda/vault/clientapi"
+	"github.com/rotunda-pam/rotunda/vault/directory"
+	"github.com/rotunda-pam/rotunda/vault/machineapi"
+	"github.com/rotunda-pam/rotunda/vault/work"
+)
+
+type settings struct {
+	data, listen, baseURL string
+	names                 []string
+	logFormat, logLevel   string
+}
+
+// stopping bounds how long a stop may take: agents are told when to come back,
+// requests under way are finished.
+const stopping = 20 * time.Second
+
+func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
+	log, err := logger(s, stderr)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.data, 0o700); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	names := localNames(s.names)
+	ca, err := openAuthority(s.data, names, store.Now())
+	if err != nil {
+		return err
+	}
+	keys, err := openMachineKeys(s.data)
+	if err != nil {
+		return err
+	}
+	made, err := openSetupCode(s.data)
+	if err != nil {
+		return fmt.Errorf("setup code: %w", err)
+	}
+	if made {
+		log.Info("setup code made: whoever has it can make an organisation on this server", "file", filepath.Join(s.data, setupFile))
+	}
+	listener, err := net.Listen("tcp", s.listen)
+	if err != nil {
+		return fmt.Errorf("%w: stop the other program or choose another address with --listen", err)
+	}
+	defer listener.Close()
+	st, err := store.Open(ctx, filepath.Join(s.data, "rotunda.db"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+
+	parts, err := assemble(ctx, st, s, ca, keys, names, listener.Addr(), log)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{
+		Handler: parts.handler, TLSConfig: ca.TLS(store.Now),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog:  slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Protocols: protocols(),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(tls.NewListener(listener, srv.TLSConfig)) }()
+	log.Info("serving", "address", listener.Addr(), "names", names, "ca", seal.Digest(ca.Pin()), "version", version.Version)
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		log.Info("stopping")
+	}
+	stop, cancel := context.WithTimeout(context.Background(), stopping)
+	defer cancel()
+	return errors.Join(err, parts.stop(stop, srv))
+}
+
+func protocols() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+	return p
+}
+
+type parts struct {
+	handler   http.Handler
+	router    *router.Router
+	scheduler *scheduler.Scheduler
+}
+
+// assemble joins the server's parts: they share the store and the bus, and nothing
+// else.
+func assemble(ctx context.Context, st store.Store, s *settings, ca *authority, keys ksm.ServerKeys, names []string, at net.Addr, log *slog.Logger) (*parts, error) {
+	b := bus.New()
+	dir := directory.New(b, nil)
+	sched := scheduler.New(scheduler.Config{Store: st, Bus: b, Log: log})
+	w := &work.Work{Directory: dir, Bus: b, Finisher: sched}
+	machines, err := machineapi.New(machineapi.Config{
+		Store: st, Directory: dir, Work: w, Bus: b, Keys: keys, Host: names[0], BaseURL: s.base(names, at),
+		Files: filepath.Join(s.data, "files"), Version: version.Version, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	hub, err := router.New(ctx, router.Config{
+		Store: st, Bus: b, Node: "main", Hosts: names, Log: log,
+		Refused: func(ctx context.Context, q *db.Queries, org int64, agent, command seal.ID, reason string) error {
+			return w.CommandRefused(ctx, q, work.Agent{Org: org, ID: agent}, command[:], reason)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle(clientapi.New(clientapi.Config{
+		Store: st, Directory: dir, Work: w, Bus: b, Now: store.Now, Log: log, Version: version.Version,
+		SetupCode: func() []byte { return setupCode(s.data) }, Hosts: names,
+	}))
+	for _, p := range machines.Paths() {
+		mux.Handle(p, machines)
+	}
+	mux.Handle("GET "+socket.Path, hub)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { health(w, r, st, hub) })
+	if err := sched.Start(ctx); err != nil {
+		return nil, err
+	}
+	return &parts{mux, hub, sched}, nil
+}
+
+// stop ends the parts in the order in which work flows: no new runs, no new
+// requests, then the agents' channels.
+func (p *parts) stop(ctx context.Context, srv *http.Server) error {
+	p.scheduler.Stop()
+	return errors.Join(p.router.Shutdown(ctx), srv.Shutdown(ctx))
+}
+
+// health tells whether the database answers.
+func health(w http.ResponseWriter, r *http.Request, st store.Store, hub *router.Router) {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	err := st.Read(ctx, func(*db.Queries) error { return nil })
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	stats := st.Stats()
+	_ = json.NewEncoder(w).Encode(map[string]any{ // the caller is gone, or it is not
+		"ok": err == nil, "agents": hub.Stats().Connected, "commits": stats.Commits, "writes": stats.Writes,
+	})
+}
+
+func (s *settings) base(names []string, at net.Addr) string {
+	if s.baseURL != "" {
+		return s.baseURL
+	}
+	_, port, _ := net.SplitHostPort(at.String())
+	return "https://" + net.JoinHostPort(names[0], port)
+}
+
+func logger(s *settings, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level: %w", err)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch s.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, fmt.Errorf("--log-format is text or json, not %q", s.logFormat)
+}
