@@ -37,7 +37,7 @@ func (r *Router) authenticate(sock *socket.Conn, exporter [32]byte, address stri
 	if err != nil {
 		return agent{}, err
 	}
-	message, err := sock.Read(authPatience)
+	message, err := sock.Read(r.patience.auth)
 	if err != nil {
 		return agent{}, fmt.Errorf("no answer to the challenge: %w", err)
 	}
@@ -125,7 +125,7 @@ func write(sock *socket.Conn, frame *channelv1.ToAgent) error {
 	if err != nil {
 		return err
 	}
-	return sock.Write(message, writePatience)
+	return sock.Write(message, usualPatience.write)
 }
 
 // host is an address without its port.

@@ -1,12 +1,14 @@
 package router
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rotunda-pam/rotunda/internal/bus"
@@ -147,7 +149,7 @@ func (c *channel) write() {
 
 // put writes one frame; false: the channel is over.
 func (c *channel) put(message []byte) bool {
-	err := c.sock.Write(message, writePatience)
+	err := c.sock.Write(message, c.r.patience.write)
 	if err == nil {
 		return true
 	}
@@ -165,17 +167,27 @@ func (c *channel) hint(payload []byte, out *outbox) bool {
 	if c.hints.Overflowed() && !out.look() {
 		return false
 	}
-	var frame channelv1.ToAgent
-	if err := proto.Unmarshal(payload, &frame); err != nil {
-		c.r.cfg.Log.Error("the bus brought a malformed frame", "agent", c.id, "error", err)
-		return true
-	}
-	switch frame.GetFrame().(type) {
-	case nil, *channelv1.ToAgent_Deliver:
-		// Commands go by way of the outbox alone: there they are until acknowledged.
+	if len(payload) == 0 {
 		return out.look()
-	case *channelv1.ToAgent_RunDue, *channelv1.ToAgent_LogHead:
-		return c.put(payload)
+	}
+	for r := bytes.NewReader(payload); r.Len() > 0; {
+		var frame channelv1.ToAgent
+		if err := protodelim.UnmarshalFrom(r, &frame); err != nil {
+			c.r.cfg.Log.Error("the bus brought a malformed payload", "agent", c.id, "error", err)
+			return true
+		}
+		switch frame.GetFrame().(type) {
+		case *channelv1.ToAgent_Deliver:
+			// Commands go by way of the outbox alone: there they are until acknowledged.
+			if !out.look() {
+				return false
+			}
+		case *channelv1.ToAgent_RunDue, *channelv1.ToAgent_LogHead:
+			message, err := proto.Marshal(&frame)
+			if err == nil && !c.put(message) {
+				return false
+			}
+		}
 	}
 	return true
 }
@@ -184,40 +196,48 @@ func (c *channel) hint(payload []byte, out *outbox) bool {
 func (c *channel) read() {
 	var flow flow
 	for {
-		patience := idlePatience
+		patience := c.r.patience.idle
 		if c.leases.Load() > 0 {
-			patience = leasePatience
+			patience = c.r.patience.lease
 		}
 		message, err := c.sock.Read(patience)
 		if err != nil {
 			c.end(whyEnded(err), nil)
 			return
 		}
-		var frame channelv1.ToRouter
-		if err := proto.Unmarshal(message, &frame); err != nil {
-			c.end("malformed", refusal(socket.Malformed, "a frame is malformed"))
+		if !c.handle(message, &flow) {
 			return
-		}
-		if flow.count(time.Now()) > maxFrames {
-			c.end("malformed", refusal(socket.Malformed, "too many frames within a second"))
-			return
-		}
-		switch f := frame.GetFrame().(type) {
-		case *channelv1.ToRouter_Heartbeat:
-			c.heartbeat(f.Heartbeat)
-		case *channelv1.ToRouter_Ack:
-			if err := c.ack(f.Ack); err != nil {
-				c.r.cfg.Log.Error("an acknowledgement could not be stored; the command comes again", "agent", c.id, "error", err)
-				c.end("closed", nil)
-				return
-			}
-		case *channelv1.ToRouter_Progress:
-			if flow.progress++; flow.progress <= maxProgress {
-				c.progress(f.Progress)
-			}
-		default: // of a newer agent, or a second Auth
 		}
 	}
+}
+
+// handle acts on one frame; false: the channel is over.
+func (c *channel) handle(message []byte, flow *flow) bool {
+	var frame channelv1.ToRouter
+	if err := proto.Unmarshal(message, &frame); err != nil {
+		c.end("malformed", refusal(socket.Malformed, "a frame is malformed"))
+		return false
+	}
+	if flow.count(time.Now()) > maxFrames {
+		c.end("malformed", refusal(socket.Malformed, "too many frames within a second"))
+		return false
+	}
+	switch f := frame.GetFrame().(type) {
+	case *channelv1.ToRouter_Heartbeat:
+		c.heartbeat(f.Heartbeat)
+	case *channelv1.ToRouter_Ack:
+		if err := c.ack(f.Ack); err != nil {
+			c.r.cfg.Log.Error("an acknowledgement could not be stored; the command comes again", "agent", c.id, "error", err)
+			c.end("closed", nil)
+			return false
+		}
+	case *channelv1.ToRouter_Progress:
+		if flow.progress++; flow.progress <= maxProgress {
+			c.progress(f.Progress)
+		}
+	default: // of a newer agent, or a second Auth
+	}
+	return true
 }
 
 // flow counts frames within a second.

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"time"
@@ -127,7 +126,7 @@ func (c *channel) ack(a *channelv1.Ack) error {
 		if err != nil || refused == "" {
 			return err
 		}
-		return c.r.endQueued(ctx, q, c.org, command.RunID, id[:], "failed", refused)
+		return c.r.cfg.Refused(ctx, q, c.org, c.id, id, short(refused))
 	})
 	if err != nil {
 		return err
@@ -137,27 +136,6 @@ func (c *channel) ack(a *channelv1.Ack) error {
 	case <-c.done:
 	}
 	return nil
-}
-
-// endQueued ends the run that waited for a command which nobody will carry out.
-func (r *Router) endQueued(ctx context.Context, q *db.Queries, org int64, run, command []byte, state, reason string) error {
-	if len(run) == 0 {
-		return nil
-	}
-	n, err := q.EndQueuedRun(ctx, db.EndQueuedRunParams{
-		State: state, Class: "refused", Reason: short(reason), Now: r.cfg.Now().UnixMilli(), Org: org, RunID: run, CommandID: command,
-	})
-	if err != nil || n == 0 {
-		return err
-	}
-	name := audit.RunFailed
-	if state == "dropped" {
-		name = audit.RunDropped
-	}
-	q.AfterCommit(func() {
-		r.push(org, &clientv1.WatchResponse{What: &clientv1.WatchResponse_Run{Run: &clientv1.RunProgress{RunId: run, State: state}}})
-	})
-	return audit.Tell(ctx, q, r.cfg.Bus, audit.Event{Org: org, Time: r.cfg.Now(), Name: name, RunID: run, Reason: reason})
 }
 
 const (
@@ -224,7 +202,15 @@ func (r *Router) drop(q *db.Queries, e db.ExpiredCommandsRow) error {
 	q.AfterCommit(func() {
 		r.push(e.Org, &clientv1.WatchResponse{What: &clientv1.WatchResponse_Reply{Reply: e.ID}})
 	})
-	return r.endQueued(r.ctx, q, e.Org, e.RunID, e.ID, "dropped", expired)
+	agent, err := seal.IDFrom(e.AgentID)
+	if err != nil {
+		return err
+	}
+	command, err := seal.IDFrom(e.ID)
+	if err != nil {
+		return err
+	}
+	return r.cfg.Refused(r.ctx, q, e.Org, agent, command, expired)
 }
 
 func text(id []byte) string {

@@ -17,6 +17,7 @@ package router
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,13 +40,20 @@ const (
 	idleBeat  = 30 * time.Second
 	leaseBeat = 3 * time.Second
 	leaseTerm = 10 * time.Second
-
-	idlePatience  = 75 * time.Second // two heartbeats may be lost
-	leasePatience = leaseTerm
-
-	authPatience  = 10 * time.Second // challenge to answer
-	writePatience = 10 * time.Second // a frame that the agent does not take
 )
+
+// patience is how long the hub waits for an agent.
+type patience struct {
+	auth, write time.Duration // an answer to the challenge; a frame to be taken
+	idle, lease time.Duration // a frame, without leases and with some
+}
+
+var usualPatience = patience{
+	auth:  10 * time.Second,
+	write: 10 * time.Second,
+	idle:  75 * time.Second, // two heartbeats may be lost
+	lease: leaseTerm,
+}
 
 const (
 	defaultMax = 50_000 // channels
@@ -66,6 +74,11 @@ type Config struct {
 	// cannot be bound to it. Every agent has to be told the same.
 	BehindProxy bool
 
+	// Refused is called, in the transaction that stores it, when a command will
+	// not be carried out: its agent refused it for good, or nobody took it in
+	// time ("expired"). So the run that waits for it ends. nil: nothing.
+	Refused func(ctx context.Context, q *db.Queries, org int64, agent, command seal.ID, reason string) error
+
 	MaxAgents int // channels at once; 0: 50,000
 
 	Now func() time.Time // nil: store.Now
@@ -75,6 +88,7 @@ type Config struct {
 // Router is the hub of one server node. It is an http.Handler for socket.Path.
 type Router struct {
 	cfg      Config
+	patience patience
 	presence *presence
 	ctx      context.Context // of store and bus work; ends when Shutdown gives up waiting
 	cancel   context.CancelFunc
@@ -120,6 +134,9 @@ func New(ctx context.Context, cfg Config) (*Router, error) {
 	if cfg.MaxAgents == 0 {
 		cfg.MaxAgents = defaultMax
 	}
+	if cfg.Refused == nil {
+		cfg.Refused = func(context.Context, *db.Queries, int64, seal.ID, seal.ID, string) error { return nil }
+	}
 	if len(cfg.Hosts) == 0 {
 		return nil, errors.New("router: no host name: agents sign the name that they dial, so the server must know its own")
 	}
@@ -132,7 +149,7 @@ func New(ctx context.Context, cfg Config) (*Router, error) {
 	if err != nil {
 		return nil, fmt.Errorf("router: give leases a fresh term: %w", err)
 	}
-	r := &Router{cfg: cfg, orgs: make(map[int64]*org), stop: make(chan struct{})}
+	r := &Router{cfg: cfg, patience: usualPatience, orgs: make(map[int64]*org), stop: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	r.presence = newPresence(r)
 	r.chores.Go(r.presence.run)
@@ -176,7 +193,7 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	var exporter [32]byte
 	if !r.cfg.BehindProxy {
 		material, err := req.TLS.ExportKeyingMaterial(seal.ChannelExporter, nil, len(exporter))
-		if err != nil {
+		if err != nil || req.TLS.Version < tls.VersionTLS13 { // the exporter of older versions may bind nothing
 			http.Error(w, "the agent channel needs TLS 1.3", http.StatusUpgradeRequired)
 			return
 		}
@@ -271,7 +288,7 @@ func (r *Router) Shutdown(ctx context.Context) error {
 		for _, c := range all {
 			c.sock.Abort()
 		}
-		<-gone // bounded: sign-ins by authPatience, the rest by the abort
+		<-gone // bounded: sign-ins by the patience with them, the rest by the abort
 	}
 	close(r.stop)
 	r.chores.Wait()

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-		"github.com/rotunda-pam/rotunda/internal/socket"
+	"github.com/rotunda-pam/rotunda/internal/socket"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 )
 

@@ -20,8 +20,8 @@ const (
 	signInPatience = 15 * time.Second
 	writePatience  = 10 * time.Second
 
-	// inbox holds what the callbacks have not taken yet. The router sends no more
-	// than 16 commands ahead; due runs that find no room are told again later.
+	// inbox holds what the callbacks have not taken yet. When it is full, nothing
+	// more is read: callbacks that hang end the channel by its silence.
 	inbox = 64
 
 	// silence is how long the router may say nothing when a heartbeat is due,
@@ -201,7 +201,7 @@ func (s *session) read() {
 		case *channelv1.ToAgent_RunDue:
 			select {
 			case s.work <- f.RunDue:
-			default: // the scheduler says it again
+			case <-s.over:
 			}
 		case *channelv1.ToAgent_LogHead:
 			select {

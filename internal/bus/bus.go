@@ -39,8 +39,10 @@ type Subscription interface {
 // The payload is empty.
 const Work = "work"
 
-// Agent is the topic of one agent's channel. The payload is an encoded
-// channelv1.ToAgent to be sent as it is, or empty: look in the outbox.
+// Agent is the topic of one agent's channel. The payload is a row of
+// channelv1.ToAgent to be sent as they are, each behind its length
+// (protodelim), so that a thousand due runs are one payload; or empty: look in
+// the outbox.
 func Agent(org int64, agent [16]byte) string {
 	return "agent." + strconv.FormatInt(org, 10) + "." + hex.EncodeToString(agent[:])
 }

@@ -21,10 +21,6 @@ WHERE org = sqlc.arg(org) AND agent_id = sqlc.arg(agent_id) AND id = sqlc.arg(id
 -- name: ExpiredCommands :many
 SELECT org, id, agent_id, run_id FROM command WHERE acked = 0 AND expires < sqlc.arg(before) ORDER BY expires LIMIT sqlc.arg(rows);
 
--- name: EndQueuedRun :execrows
-UPDATE run SET state = sqlc.arg(state), class = sqlc.arg(class), reason = sqlc.arg(reason), finished = sqlc.arg(now), next_attempt = 0
-WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) AND command_id = sqlc.arg(command_id) AND state = 'queued' AND finished = 0;
-
 -- name: NotePhase :exec
 UPDATE run SET phase = sqlc.arg(phase)
 WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) AND agent_id = sqlc.arg(agent_id) AND finished = 0;
