@@ -12,12 +12,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/audit"
 	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
 	"github.com/rotunda-pam/rotunda/internal/trust"
-	"github.com/rotunda-pam/rotunda/audit"
 )
 
 // changesAtOnce bounds what is read from the store in one query.

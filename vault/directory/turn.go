@@ -54,7 +54,7 @@ func (t *turns) take(ctx context.Context, member [16]byte, removal bool) (Turn, 
 		return Turn{}, fmt.Errorf("take a turn: %w", err)
 	}
 	t.mu.Lock()
-	waiting, mine := len(t.removals)+len(t.others), 0
+	mine := 0
 	for _, list := range [][]*waiter{t.removals, t.others} {
 		for _, o := range list {
 			if o.member == member {
@@ -62,7 +62,7 @@ func (t *turns) take(ctx context.Context, member [16]byte, removal bool) (Turn, 
 			}
 		}
 	}
-	if waiting >= turnsWaiting || mine >= turnsPerMember {
+	if len(t.removals)+len(t.others) >= turnsWaiting || mine >= turnsPerMember {
 		t.mu.Unlock()
 		return Turn{}, ErrTurns
 	}
@@ -121,6 +121,12 @@ func (t *turns) leave(w *waiter) {
 	}
 }
 
+func (t *turns) waiting() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.removals) + len(t.others)
+}
+
 // check reports whether a party may append now: it has the turn, or nobody has.
 func (t *turns) check(turn []byte) error {
 	t.mu.Lock()
@@ -153,6 +159,9 @@ func (d *Directory) TakeTurn(ctx context.Context, org int64, member seal.ID, rem
 
 // MayAppend is ErrNotYourTurn while another party has the turn.
 func (d *Directory) MayAppend(org int64, turn []byte) error { return d.turns(org).check(turn) }
+
+// Waiting is how many wait for their turn.
+func (d *Directory) Waiting(org int64) int { return d.turns(org).waiting() }
 
 // EndTurn gives a turn back.
 func (d *Directory) EndTurn(org int64, turn []byte) { d.turns(org).done(turn) }
