@@ -1,0 +1,211 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+const (
+	done    = trustv1.Outcome_OUTCOME_DONE
+	failed  = trustv1.Outcome_OUTCOME_FAILED
+	pending = trustv1.Outcome_OUTCOME_PENDING
+)
+
+// opens says whether the vault's current secret opens the target.
+func (w *world) opens() bool {
+	current, _ := w.secret(w.account)
+	return w.target.secrets["app"] == current
+}
+
+// kept says whether the secret that opens the target is in the vault, or staged
+// beside the record: the promise.
+func (w *world) kept() bool {
+	current, staged := w.secret(w.account)
+	now := w.target.secrets["app"]
+	return now == current || now == staged
+}
+
+func TestARotation(t *testing.T) {
+	for _, self := range []bool{false, true} {
+		w := newWorld(t, self)
+		out, err := w.run(seal.NewID())
+		if err != nil || out.Credential != done {
+			t.Fatalf("self %v: %+v, %v", self, out, err)
+		}
+		if w.target.secrets["app"] == "old" || !w.opens() {
+			t.Fatal("the vault's secret does not open the target")
+		}
+		if w.vault.writes != 3 {
+			t.Errorf("%d durable writes at the vault, want 3: lease, stage, commit", w.vault.writes)
+		}
+		if runs, _ := w.engine.Journal.OpenRuns(); len(runs) != 0 {
+			t.Errorf("the journal still has %d runs", len(runs))
+		}
+	}
+}
+
+// What ends a run before anything is staged leaves nothing behind.
+func TestNothingIsLeftBehind(t *testing.T) {
+	for name, c := range map[string]struct {
+		set    func(*world)
+		class  sdk.Class
+		reason string
+	}{
+		"target down": {func(w *world) {
+			w.target.openErr = &sdk.Error{Class: sdk.ClassUnreachable, Reason: "dial", NotSent: true}
+		}, sdk.ClassUnreachable, "dial"},
+		"administrator refused": {func(w *world) { w.target.secrets["admin"] = "changed" }, sdk.ClassAuth, "admin.refused"},
+		"record edited during the run": {func(w *world) {
+			w.vault.fail = map[string]error{"stage": ksm.Refuse(ksm.CodeOutOfSync, "moved")}
+		}, sdk.ClassConflict, "record.changed"},
+		"mandate too often": {func(w *world) {
+			if out, err := w.run(seal.NewID()); err != nil || out.Credential != done {
+				w.t.Fatal(out, err)
+			}
+		}, sdk.ClassInvalid, "too_often"},
+	} {
+		w := newWorld(t, false)
+		c.set(w)
+		before := len(w.target.applied)
+		out, err := w.run(seal.NewID())
+		if err != nil || out.Credential != failed || out.Class != c.class || out.Reason != c.reason || out.Later {
+			t.Errorf("%s: %+v, %v", name, out, err)
+		}
+		if len(w.target.applied) != before || w.vault.records[w.account.Record].Staged != nil {
+			t.Errorf("%s: the target was touched, or a candidate was left", name)
+		}
+	}
+}
+
+// A candidate that may or may not have reached the target: the table of recovery,
+// driven through the whole machine.
+func TestRecovery(t *testing.T) {
+	lost := func(w *world, reached bool) {
+		w.target.apply = func(r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+			if reached {
+				w.target.secrets["app"] = r.Candidate.Secret.ExposeString()
+			}
+			w.target.apply = nil
+			return sdk.ApplyResponse{}, errors.New("the answer was lost")
+		}
+	}
+	for name, c := range map[string]struct {
+		self    bool
+		set     func(*world)
+		want    trustv1.Outcome
+		reason  string
+		later   bool
+		applies int
+		staged  bool
+	}{
+		"applied, answer lost":     {false, func(w *world) { lost(w, true) }, done, "", false, 1, false},
+		"not applied, answer lost": {false, func(w *world) { lost(w, false); w.target.manifest.LoginTries = 3 }, done, "", false, 2, false},
+		"itself, answer lost":      {true, func(w *world) { lost(w, false) }, done, "", false, 2, false},
+		"refused by the target's policy": {false, func(w *world) {
+			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+				return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.history"}, nil
+			}
+		}, failed, "policy.history", false, 1, false},
+		"account missing": {false, func(w *world) {
+			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+				return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassNotFound, Reason: "account.missing"}, nil
+			}
+		}, failed, "account.missing", false, 1, false},
+		"verify undecided keeps both": {false, func(w *world) {
+			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+				return sdk.VerifyResponse{Reason: "locked"}, nil
+			}
+		}, pending, "locked", true, 1, true},
+		"verify fails keeps both": {false, func(w *world) {
+			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+				return sdk.VerifyResponse{}, errors.New("plugin died")
+			}
+		}, pending, "unreachable", true, 1, true},
+		"the target lies about the change": {false, func(w *world) {
+			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+				return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+			}
+		}, pending, "candidate.rejected", true, 1, true},
+		"itself: both rejected stops and keeps both": {true, func(w *world) {
+			lost(w, false)
+			w.target.manifest.LoginTries = 4
+			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+				return sdk.VerifyResponse{Verdict: sdk.Rejected}, nil
+			}
+		}, failed, "both_rejected", true, 1, true},
+		"no login: a clear changed commits": {false, func(w *world) {
+			w.target.manifest.NoLogin = true
+			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+				return sdk.VerifyResponse{Reason: "no_login"}, nil
+			}
+		}, trustv1.Outcome_OUTCOME_UNVERIFIABLE, "", false, 1, false},
+		"no login that the plugin did not declare": {false, func(w *world) {
+			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+				return sdk.VerifyResponse{Reason: "no_login"}, nil
+			}
+		}, pending, "no_login", true, 1, true},
+		"rejected before the target has settled": {false, func(w *world) {
+			w.target.manifest.Settle = time.Minute
+			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+				return sdk.VerifyResponse{Verdict: sdk.Rejected}, nil
+			}
+		}, pending, "replicating", true, 1, true},
+	} {
+		w := newWorld(t, c.self)
+		c.set(w)
+		out, err := w.run(seal.NewID())
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if out.Credential != c.want || out.Reason != c.reason || out.Later != c.later {
+			t.Errorf("%s: %+v", name, out)
+		}
+		if len(w.target.applied) != c.applies {
+			t.Errorf("%s: applied %d times", name, len(w.target.applied))
+		}
+		for _, s := range w.target.applied {
+			if s != w.target.applied[0] {
+				t.Errorf("%s: a second candidate was applied", name)
+			}
+		}
+		if staged := w.vault.records[w.account.Record].Staged != nil; staged != c.staged {
+			t.Errorf("%s: staged %v", name, staged)
+		}
+		if !w.kept() {
+			t.Errorf("%s: the secret that opens the target is lost", name)
+		}
+	}
+}
+
+// The same run is taken up after it ended at any of the vault's answers, by the
+// same agent or another, and ends with one candidate.
+func TestTakenUpAgain(t *testing.T) {
+	for _, op := range []string{"stage", "commit"} {
+		w := newWorld(t, false)
+		w.target.manifest.LoginTries = 3
+		id := seal.NewID()
+		ctx, cancel := context.WithCancel(t.Context())
+		w.vault.crash, w.vault.stop = op, cancel
+		if _, err := w.engine.Do(ctx, Job{ID: id, Account: w.account}); !errors.Is(err, context.Canceled) {
+			t.Fatalf("%s: the run was not interrupted: %v", op, err)
+		}
+		if !w.kept() {
+			t.Fatalf("%s: lost", op)
+		}
+		w.later(time.Minute)
+		if _, err := w.run(id); err != nil {
+			t.Fatalf("%s: %v", op, err)
+		}
+		if !w.opens() || w.vault.records[w.account.Record].Staged != nil {
+			t.Errorf("%s: the second run did not settle it", op)
+		}
+	}
+}

@@ -1,0 +1,397 @@
+package run
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/agent/policy"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/record"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// world is an organisation with one folder, one agent, a resource with its
+// administrator, and one account: real log, real statements, real seals. The vault
+// is in memory and the target a fake, so that a test can have it give any answer.
+type world struct {
+	t      *testing.T
+	log    *trust.Log
+	now    time.Time
+	vault  *memoryVault
+	target *fakeTarget
+	engine *Engine
+
+	device              party
+	folder              seal.ID
+	folderKey           seal.Key
+	account, admin, res trust.Ref
+	self                bool
+}
+
+type party struct {
+	id   seal.ID
+	sign ed25519.PrivateKey
+	seal *seal.SealKey
+	keys []byte
+}
+
+func newParty(t *testing.T, agent bool) party {
+	t.Helper()
+	_, sign, err := ed25519.GenerateKey(nil)
+	must(t, err)
+	sk, err := seal.GenerateSealKey()
+	must(t, err)
+	var device []byte
+	if agent {
+		k, err := seal.GenerateDeviceKey()
+		must(t, err)
+		device, err = seal.DevicePub(k)
+		must(t, err)
+	}
+	return party{seal.NewID(), sign, sk, trust.EncodeKeys(sk.Public(), device)}
+}
+
+func (p party) entry(kind trustv1.EntryKind, owner seal.ID, name string) *trustv1.Entry {
+	d := seal.Hash(p.keys)
+	return &trustv1.Entry{EntryId: p.id.Bytes(), Kind: kind, Name: name, OwnerId: owner.Bytes(), SignPub: p.sign.Public().(ed25519.PublicKey), KeysDigest: d.Bytes(), V: trust.Version}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newWorld builds it. self: the account rotates itself.
+func newWorld(t *testing.T, self bool) *world {
+	w := &world{t: t, now: time.Now(), self: self, folder: seal.NewID(), folderKey: seal.NewKey()}
+	_, root, err := ed25519.GenerateKey(nil)
+	must(t, err)
+	recovery := newParty(t, false)
+	w.device = newParty(t, false)
+	agent := newParty(t, true)
+	member, pool := seal.NewID(), seal.NewID()
+	dev := w.device.entry(trustv1.EntryKind_ENTRY_KIND_DEVICE, member, "laptop")
+	dev.NotAfter = w.now.Add(24 * time.Hour).UnixMilli()
+	org, changes, err := trust.NewOrganisation(trust.Founding{
+		Root: root, RecoveryID: recovery.id, RecoveryKeys: recovery.keys, MemberID: member, MemberName: "Ada", Device: dev,
+	}, w.now)
+	must(t, err)
+	w.log = trust.NewLog(org)
+	for _, c := range changes {
+		_, err := w.log.Append(c, w.now)
+		must(t, err)
+	}
+	ops := append(trust.NewFolderOps(org, w.folder, member, w.folderKey),
+		trust.PutOp(&trustv1.Entry{EntryId: pool.Bytes(), Kind: trustv1.EntryKind_ENTRY_KIND_POOL, Name: "dc1", V: trust.Version}),
+		trust.PutOp(agent.entry(trustv1.EntryKind_ENTRY_KIND_AGENT, pool, "gw1")),
+		trust.GrantOp(w.folder, pool, trust.Read))
+	signed, _, err := trust.SignChange(org, w.log.NewChange(w.device.id, w.now, ops...), w.device.sign)
+	must(t, err)
+	_, err = w.log.Append(signed, w.now)
+	must(t, err)
+
+	w.account, w.admin, w.res = w.ref(), w.ref(), w.ref()
+	w.vault = &memoryVault{w: w, records: map[seal.ID]*ksm.ExtRecord{}, state: map[seal.ID]string{}}
+	sealed, err := trust.SealFolderKey(w.log, w.folder, w.folderKey, agent.id, agent.keys, w.now)
+	must(t, err)
+	w.vault.folder = ksm.ExtFolder{FolderUID: w.folder.Bytes(), KeyVersion: 1, Sealed: sealed}
+
+	resource := &trustv1.Resource{PoolId: pool.Bytes(), Plugin: "fake", Host: "db.test", Port: 5432, Tls: &trustv1.Tls{Mode: trustv1.TlsMode_TLS_MODE_OFF}}
+	if !self {
+		resource.AdminAccount = w.admin.Proto()
+	}
+	w.put(w.res, "pamDatabase", nil, &trustv1.Statement{Kind: trustv1.RecordKind_RECORD_KIND_RESOURCE, Subject: &trustv1.Statement_Resource{Resource: resource}})
+	w.put(w.admin, "pamUser", []byte("adminpw"), w.accountStatement("admin", nil))
+	w.put(w.account, "pamUser", []byte("old"), w.accountStatement("app", &trustv1.Mandate{Enabled: true, MinIntervalS: 60, ValidUntil: w.now.Add(time.Hour).UnixMilli()}))
+
+	j, _, err := journal.Open(filepath.Join(t.TempDir(), "journal.db"), true, w.now)
+	must(t, err)
+	t.Cleanup(func() { j.Close() })
+	w.target = &fakeTarget{secrets: map[string]string{"app": "old", "admin": "adminpw"}}
+	w.engine = &Engine{
+		Me:    Identity{ID: agent.id, Sign: agent.sign, Seal: agent.seal},
+		Vault: w.vault, Plugins: w.target, Directory: fixedLog{w.log}, Journal: j, Policy: policy.Default(),
+		Leases: NewLeases(func() time.Time { return time.Time{} }, func(int) {}, time.Now),
+		Slots:  NewSlots(8), Limits: DefaultLimits, Hint: func(seal.ID, trust.Ref, string) {},
+		Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now },
+	}
+	return w
+}
+
+func (w *world) ref() trust.Ref { return trust.Ref{Folder: w.folder, Record: seal.NewID()} }
+
+func (w *world) accountStatement(login string, m *trustv1.Mandate) *trustv1.Statement {
+	return &trustv1.Statement{Kind: trustv1.RecordKind_RECORD_KIND_ACCOUNT, Subject: &trustv1.Statement_Account{Account: &trustv1.Account{
+		Resource: w.res.Proto(), Login: login, SecretKind: "password", Mandate: m,
+	}}}
+}
+
+// put stores a record with its statement, and an "edited" result where it has a
+// secret, as a person's client does.
+func (w *world) put(ref trust.Ref, kind string, secret []byte, s *trustv1.Statement) {
+	w.t.Helper()
+	key := seal.NewKey()
+	rec := record.New(kind, "title")
+	if secret != nil {
+		must(w.t, rec.SetText("password", secret))
+	}
+	plain, err := rec.JSON()
+	must(w.t, err)
+	check := seal.RecordKeyCheck(w.log.Org(), key, ref.Record)
+	s.RecordUid, s.FolderUid, s.KeyCheck, s.Seq, s.Issued = ref.Record.Bytes(), ref.Folder.Bytes(), check.Bytes(), 1, w.now.UnixMilli()
+	signed, _, err := trust.SignStatement(w.log, w.device.sign, s)
+	must(w.t, err)
+	x := &ksm.ExtRecord{
+		Ref: wireRef(ref), Kind: kind, RecordKey: trust.SealRecordKey(w.folderKey, key), KeyVersion: 1,
+		Data: trust.SealData(key, plain), Revision: 1, Statement: trust.SealStatement(w.log.Org(), key, ref.Record, signed),
+	}
+	if secret != nil {
+		d := seal.Hash(x.Data)
+		x.Attestation, _, err = trust.SignResult(w.log, w.device.sign, &trustv1.Result{
+			Phase: trustv1.Phase_PHASE_EDITED, By: w.device.id.Bytes(), Account: ref.Proto(), ValueSeq: 1, DataDigest: d.Bytes(),
+			Cause: make([]byte, 32), Time: w.now.UnixMilli(), RunId: seal.NewID().Bytes(), Event: 1,
+		})
+		must(w.t, err)
+		x.Recent = [][]byte{x.Attestation}
+	}
+	w.vault.records[ref.Record] = x
+}
+
+// secret is the account's password in the vault's record, or beside it.
+func (w *world) secret(ref trust.Ref) (current, staged string) {
+	w.t.Helper()
+	x := w.vault.records[ref.Record]
+	key, err := seal.UnwrapKey(w.folderKey, x.RecordKey)
+	must(w.t, err)
+	open := func(box []byte) string {
+		plain, err := seal.OpenGCM(key, box, nil)
+		must(w.t, err)
+		c, err := credential(plain, sdk.Password)
+		must(w.t, err)
+		return c.Secret.ExposeString()
+	}
+	current = open(x.Data)
+	if x.Staged != nil {
+		staged = open(x.Staged.Data)
+	}
+	return current, staged
+}
+
+// run does a scheduled run with a given id.
+func (w *world) run(id seal.ID) (Outcome, error) {
+	w.vault.mu.Lock()
+	if w.vault.state[id] == "" {
+		w.vault.state[id] = "queued"
+	}
+	w.vault.mu.Unlock()
+	return w.engine.Do(w.t.Context(), Job{ID: id, Account: w.account})
+}
+
+// later moves the clock.
+func (w *world) later(d time.Duration) { w.now = w.now.Add(d) }
+
+type fixedLog struct{ l *trust.Log }
+
+func (f fixedLog) Fresh(context.Context) (*trust.Log, error) { return f.l, nil }
+func (f fixedLog) Known() *trust.Log                         { return f.l }
+
+// memoryVault keeps what a vault keeps of one account.
+type memoryVault struct {
+	w       *world
+	mu      sync.Mutex
+	folder  ksm.ExtFolder
+	records map[seal.ID]*ksm.ExtRecord
+	state   map[seal.ID]string // of runs
+	epoch   uint64
+	writes  int
+	last    ksm.ReportRequest
+	fail    map[string]error // by operation, once
+	crash   string           // the operation at whose answer the agent is stopped, once
+	stop    func()           // stops it
+}
+
+var errCrash = errors.New("killed here")
+
+func (v *memoryVault) before(op string) error {
+	if err := v.fail[op]; err != nil {
+		delete(v.fail, op)
+		return err
+	}
+	return nil
+}
+
+func (v *memoryVault) after(op string) error {
+	if v.crash == op {
+		v.crash = ""
+		v.stop()
+		return errCrash
+	}
+	return nil
+}
+
+func (v *memoryVault) Fetch(context.Context, ...seal.ID) (ksm.FetchAnswer, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	a := ksm.FetchAnswer{Folders: []ksm.ExtFolder{v.folder}}
+	for _, r := range v.records {
+		a.Records = append(a.Records, *r)
+	}
+	return a, nil
+}
+
+func (v *memoryVault) Lease(_ context.Context, r ksm.LeaseRequest) (ksm.LeaseAnswer, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.state[seal.ID(r.RunID)] == "finished" {
+		return ksm.LeaseAnswer{Closed: true}, nil
+	}
+	v.epoch++
+	v.writes++
+	return ksm.LeaseAnswer{Epoch: v.epoch, TermMS: 10_000, Action: "rotate", Cause: "schedule"}, nil
+}
+
+func (v *memoryVault) Stage(_ context.Context, r ksm.StageRequest) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.before("stage"); err != nil {
+		return err
+	}
+	x := v.records[seal.ID(r.Account.Record)]
+	if x.Staged != nil {
+		return ksm.Refuse(ksm.CodeOutstanding, "a candidate is outstanding")
+	}
+	if x.Revision != r.Revision {
+		return ksm.Refuse(ksm.CodeOutOfSync, "the record has moved")
+	}
+	x.Staged = &ksm.ExtStaged{Owner: "agent", RunID: r.RunID, Time: v.w.now.UnixMilli(), Data: r.Data, Result: r.Result, Authority: r.Authority}
+	v.writes++
+	return v.after("stage")
+}
+
+func (v *memoryVault) Commit(_ context.Context, r ksm.SettleRequest) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.before("commit"); err != nil {
+		return err
+	}
+	x := v.records[seal.ID(r.Account.Record)]
+	if x.Staged == nil || seal.Hash(x.Staged.Data) != seal.Digest(r.DataDigest) {
+		return ksm.Refuse(ksm.CodeNotStaged, "nothing is staged")
+	}
+	x.HistoryKey, x.HistoryData = x.RecordKey, x.Data
+	x.Data, x.Staged, x.Attestation = x.Staged.Data, nil, r.Result
+	x.Recent = append([][]byte{r.Result}, x.Recent...)
+	x.Revision++
+	v.writes++
+	if r.Finish {
+		v.state[seal.ID(r.RunID)] = "finished"
+	}
+	return v.after("commit")
+}
+
+func (v *memoryVault) Abandon(_ context.Context, r ksm.SettleRequest) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.records[seal.ID(r.Account.Record)].Staged = nil
+	v.writes++
+	return nil
+}
+
+func (v *memoryVault) Report(_ context.Context, r ksm.ReportRequest) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.last = r
+	v.writes++
+	if !r.Retry {
+		v.state[seal.ID(r.RunID)] = "finished"
+	}
+	return nil
+}
+
+// fakeTarget is a target with passwords, whose answers a test can replace.
+type fakeTarget struct {
+	mu       sync.Mutex
+	manifest sdk.Manifest
+	secrets  map[string]string
+	applied  []string
+	logins   int
+	opens    int
+
+	openErr error
+	apply   func(sdk.ApplyRequest) (sdk.ApplyResponse, error) // nil: takes it
+	verify  func(n int, secret string) (sdk.VerifyResponse, error)
+}
+
+func (f *fakeTarget) Find(name string) (pluginhost.Plugin, error) {
+	return pluginhost.Plugin{Name: name}, nil
+}
+
+func (f *fakeTarget) Describe(context.Context, pluginhost.Plugin) (pluginhost.Description, error) {
+	m := f.manifest
+	m.Self, m.Concurrency = true, 4
+	return pluginhost.Description{Manifest: m}, nil
+}
+func (f *fakeTarget) Forget(string) {}
+
+func (f *fakeTarget) Open(_ context.Context, _ pluginhost.Plugin, j pluginhost.Job) (Session, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opens++
+	if f.openErr != nil {
+		return nil, f.openErr
+	}
+	if f.secrets[j.AdminAs.Name] != j.Admin.Secret.ExposeString() {
+		return nil, &sdk.Error{Class: sdk.ClassAuth, Reason: "admin.refused", NotSent: true}
+	}
+	return fakeSession{f}, nil
+}
+
+func (f *fakeTarget) Verify(_ context.Context, _ pluginhost.Plugin, j pluginhost.VerifyJob) (sdk.VerifyResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.logins++
+	if f.verify != nil {
+		return f.verify(f.logins, j.Credential.Secret.ExposeString())
+	}
+	if f.secrets[j.Account.Name] == j.Credential.Secret.ExposeString() {
+		return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+	}
+	return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
+}
+
+type fakeSession struct{ f *fakeTarget }
+
+func (s fakeSession) Apply(_ context.Context, r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	secret := r.Candidate.Secret.ExposeString()
+	s.f.applied = append(s.f.applied, secret)
+	if s.f.apply != nil {
+		return s.f.apply(r)
+	}
+	s.f.secrets[r.Account.Name] = secret
+	return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+}
+
+func (s fakeSession) Retire(context.Context, sdk.RetireRequest) (sdk.RetireResponse, error) {
+	return sdk.RetireResponse{Outcome: sdk.Changed}, nil
+}
+
+func (s fakeSession) Readback(context.Context, sdk.ApplyRequest) (sdk.VerifyResponse, error) {
+	return sdk.VerifyResponse{}, nil
+}
+func (fakeSession) Cut()   {}
+func (fakeSession) Close() {}
