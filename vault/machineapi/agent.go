@@ -1,0 +1,336 @@
+package machineapi
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/store/db"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	"github.com/rotunda-pam/rotunda/vault/work"
+)
+
+// Bounds of the agents' operations.
+const (
+	maxChanges   = 1000    // of the log in one answer, or sent back in one request
+	maxLogBytes  = 8 << 20 // of changes in one answer
+	maxKeysAsked = 1000
+)
+
+// agentOp reads an agent operation's payload, whose op has to be the path's:
+// the signature covers the payload only.
+func agentOp[R any](r *request, head func(*R) *ksm.AgentHead) (*R, work.Agent, error) {
+	var in R
+	if err := decode(r, &in); err != nil {
+		return nil, work.Agent{}, err
+	}
+	if op := head(&in).Op; op != r.op {
+		return nil, work.Agent{}, ksm.Refuse(ksm.CodeBadRequest, "the payload is of operation %q, the path of %s", op, r.op)
+	}
+	return &in, work.Agent{Org: r.client.Org, ID: r.owner}, nil
+}
+
+func (a *API) agentLog(ctx context.Context, r *request) (answer, error) {
+	in, agent, err := agentOp(r, func(r *ksm.LogRequest) *ksm.AgentHead { return &r.AgentHead })
+	if err != nil {
+		return nil, err
+	}
+	limit := in.Limit
+	if limit <= 0 || limit > maxChanges {
+		limit = maxChanges
+	}
+	var out ksm.LogAnswer
+	err = a.Store.Read(ctx, func(q *db.Queries) error {
+		head, err := q.OrgByNumber(ctx, agent.Org)
+		if err != nil {
+			return fmt.Errorf("read the log's head: %w", err)
+		}
+		out = ksm.LogAnswer{Epoch: uint64(head.Epoch), Digest: head.Head}
+		if in.From > uint64(head.Epoch) {
+			return nil
+		}
+		changes, err := q.ChangesFrom(ctx, db.ChangesFromParams{Org: agent.Org, Epoch: int64(in.From), N: int64(limit)})
+		if err != nil {
+			return fmt.Errorf("read the log: %w", err)
+		}
+		size := 0
+		for _, c := range changes {
+			if size += len(c.Signed); size > maxLogBytes && len(out.Changes) > 0 {
+				break
+			}
+			out.Changes = append(out.Changes, c.Signed)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (a *API) agentAppend(ctx context.Context, r *request) (answer, error) {
+	in, agent, err := agentOp(r, func(r *ksm.AppendRequest) *ksm.AgentHead { return &r.AgentHead })
+	if err != nil {
+		return nil, err
+	}
+	if len(in.Changes) > maxChanges {
+		return nil, ksm.Refuse(ksm.CodeTooLarge, "%d changes in one request, at most %d", len(in.Changes), maxChanges)
+	}
+	var log *trust.Log
+	err = a.Store.Write(ctx, func(q *db.Queries) error {
+		var err error
+		log, err = a.Directory.Append(ctx, q, agent.Org, in.Changes...)
+		return err
+	})
+	if reason := trust.ReasonOf(err); reason != "" {
+		if noted := a.Directory.NoteRefusal(ctx, a.Store, agent.Org, agent.ID, err); noted != nil {
+			return nil, fmt.Errorf("note the refusal: %w", noted)
+		}
+		return nil, ksm.Refuse(string(reason), "the change is refused: %s", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("append to the log: %w", err)
+	}
+	h := log.Head()
+	return ksm.LogAnswer{Epoch: h.Epoch, Digest: h.Digest[:]}, nil
+}
+
+func (a *API) agentKeys(ctx context.Context, r *request) (answer, error) {
+	in, agent, err := agentOp(r, func(r *ksm.KeysRequest) *ksm.AgentHead { return &r.AgentHead })
+	if err != nil {
+		return nil, err
+	}
+	if len(in.EntryIDs) > maxKeysAsked {
+		return nil, ksm.Refuse(ksm.CodeTooLarge, "keys of %d entries asked for, at most %d", len(in.EntryIDs), maxKeysAsked)
+	}
+	out := ksm.KeysAnswer{Keys: make([][]byte, len(in.EntryIDs))}
+	if len(in.EntryIDs) == 0 {
+		return out, nil
+	}
+	err = a.Store.Read(ctx, func(q *db.Queries) error {
+		rows, err := q.EntryKeysOf(ctx, db.EntryKeysOfParams{Org: agent.Org, Ids: in.EntryIDs})
+		if err != nil {
+			return fmt.Errorf("read keys: %w", err)
+		}
+		keys := make(map[string][]byte, len(rows))
+		for _, row := range rows {
+			keys[string(row.EntryID)] = row.Keys
+		}
+		for i, id := range in.EntryIDs {
+			out.Keys[i] = keys[string(id)]
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (a *API) agentLease(ctx context.Context, r *request) (answer, error) {
+	in, agent, err := agentOp(r, func(r *ksm.LeaseRequest) *ksm.AgentHead { return &r.AgentHead })
+	if err != nil {
+		return nil, err
+	}
+	var out ksm.LeaseAnswer
+	err = a.Store.Write(ctx, func(q *db.Queries) error {
+		var err error
+		out, err = a.Work.Lease(ctx, q, agent, *in)
+		return err
+	})
+	return out, err
+}
+
+func (a *API) agentStage(ctx context.Context, r *request) (answer, error) {
+	in, agent, err := agentOp(r, func(r *ksm.StageRequest) *ksm.AgentHead { return &r.AgentHead })
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.Store.Write(ctx, func(q *db.Queries) error { return a.Work.Stage(ctx, q, agent, *in) })
+}
+
+// settle makes the handler of commit, abandon or release.
+func settle(do func(*work.Work, context.Context, *db.Queries, work.Agent, ksm.SettleRequest) error) handler {
+	return func(a *API, ctx context.Context, r *request) (answer, error) {
+		in, agent, err := agentOp(r, func(r *ksm.SettleRequest) *ksm.AgentHead { return &r.AgentHead })
+		if err != nil {
+			return nil, err
+		}
+		return nil, a.Store.Write(ctx, func(q *db.Queries) error { return do(a.Work, ctx, q, agent, *in) })
+	}
+}
+
+func (a *API) agentReport(ctx context.Context, r *request) (answer, error) {
+	in, agent, err := agentOp(r, func(r *ksm.ReportRequest) *ksm.AgentHead { return &r.AgentHead })
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.Store.Write(ctx, func(q *db.Queries) error { return a.Work.Report(ctx, q, agent, *in) })
+}
+
+// Bounds of one fetch.
+const (
+	maxFetched = 256 // records, with those that links lead to
+	maxLinks   = 3   // account, resource, administrator
+)
+
+// agentFetch brings the records asked for and those that their clear links lead
+// to, as far as the agent's pool may read them. What it may not read is left
+// out, not told.
+func (a *API) agentFetch(ctx context.Context, r *request) (answer, error) {
+	in, agent, err := agentOp(r, func(r *ksm.FetchRequest) *ksm.AgentHead { return &r.AgentHead })
+	if err != nil {
+		return nil, err
+	}
+	wanted := make(map[string][]byte) // record uid, and the folder that its link names; nil: any
+	for _, s := range in.RequestedRecords {
+		uid, err := ksm.Decode(s)
+		if err != nil || len(uid) != 16 {
+			return nil, ksm.Refuse(ksm.CodeBadRequest, "a requested record's uid is malformed")
+		}
+		wanted[string(uid)] = nil
+	}
+	if len(wanted) > maxFetched {
+		return nil, ksm.Refuse(ksm.CodeTooLarge, "%d records asked for, at most %d", len(wanted), maxFetched)
+	}
+	var out ksm.FetchAnswer
+	err = a.Store.Read(ctx, func(q *db.Queries) error {
+		records, err := a.linked(ctx, q, r.log, agent, wanted)
+		if err != nil {
+			return err
+		}
+		out.Records, err = extend(ctx, q, agent.Org, records)
+		if err != nil {
+			return err
+		}
+		out.Folders, err = folderKeys(ctx, q, r.log, agent, records)
+		return err
+	})
+	return out, err
+}
+
+// linked reads records and, link by link, those they lead to.
+func (a *API) linked(ctx context.Context, q *db.Queries, log *trust.Log, agent work.Agent, wanted map[string][]byte) ([]db.Record, error) {
+	var found []db.Record
+	have := make(map[string]bool)
+	for range maxLinks {
+		var uids [][]byte
+		for uid := range wanted {
+			uids = append(uids, []byte(uid))
+		}
+		if len(uids) == 0 {
+			break
+		}
+		rows, err := q.RecordsByUID(ctx, db.RecordsByUIDParams{Org: agent.Org, Uids: uids})
+		if err != nil {
+			return nil, fmt.Errorf("read records: %w", err)
+		}
+		next := make(map[string][]byte)
+		for _, row := range rows {
+			folder := wanted[string(row.RecordUid)]
+			if folder != nil && string(folder) != string(row.FolderUid) || !log.Roles(agent.ID, seal.ID(row.FolderUid)).Has(trust.Read) {
+				continue
+			}
+			if len(found) == maxFetched {
+				return found, nil
+			}
+			have[string(row.RecordUid)] = true
+			found = append(found, row)
+			for _, link := range [][2][]byte{{row.ResourceFolder, row.ResourceUid}, {row.AdminFolder, row.AdminUid}} {
+				if len(link[1]) == 16 && !have[string(link[1])] {
+					next[string(link[1])] = link[0]
+				}
+			}
+		}
+		for uid := range next {
+			if have[uid] {
+				delete(next, uid)
+			}
+		}
+		wanted = next
+	}
+	return found, nil
+}
+
+// extend puts beside each record what an agent needs to check and to use it.
+func extend(ctx context.Context, q *db.Queries, org int64, records []db.Record) ([]ksm.ExtRecord, error) {
+	if len(records) == 0 {
+		return nil, nil
+	}
+	var uids, digests [][]byte
+	for _, r := range records {
+		uids = append(uids, r.RecordUid)
+		if len(r.Attestation) > 0 {
+			digests = append(digests, r.Attestation)
+		}
+	}
+	statements, err := q.StatementsOf(ctx, db.StatementsOfParams{Org: org, Uids: uids})
+	if err != nil {
+		return nil, fmt.Errorf("read statements: %w", err)
+	}
+	staged, err := q.StagedByUID(ctx, db.StagedByUIDParams{Org: org, Uids: uids})
+	if err != nil {
+		return nil, fmt.Errorf("read candidates: %w", err)
+	}
+	signed := make(map[string][]byte)
+	if len(digests) > 0 {
+		results, err := q.ResultsByDigest(ctx, db.ResultsByDigestParams{Org: org, Digests: digests})
+		if err != nil {
+			return nil, fmt.Errorf("read results: %w", err)
+		}
+		for _, r := range results {
+			signed[string(r.Digest)] = r.Signed
+		}
+	}
+	blobs := make(map[string][]byte, len(statements))
+	for _, s := range statements {
+		blobs[string(s.RecordUid)] = s.Blob
+	}
+	candidates := make(map[string]*ksm.ExtStaged, len(staged))
+	for _, s := range staged {
+		candidates[string(s.RecordUid)] = &ksm.ExtStaged{
+			Owner: s.OwnerKind, RunID: s.RunID, Time: s.Time, Data: s.Data, Result: s.Result, Authority: s.Authority,
+		}
+	}
+	var out []ksm.ExtRecord
+	for _, r := range records {
+		e := ksm.ExtRecord{
+			Ref: ksm.Ref{Folder: r.FolderUid, Record: r.RecordUid}, Kind: r.Kind, RecordKey: r.RecordKey, KeyVersion: uint32(r.KeyVersion),
+			Data: r.Data, Revision: r.Revision, Statement: blobs[string(r.RecordUid)], Attestation: signed[string(r.Attestation)],
+			Staged: candidates[string(r.RecordUid)],
+		}
+		e.Recent, err = q.RecentResults(ctx, db.RecentResultsParams{Org: org, SubjectUid: r.RecordUid})
+		if err != nil {
+			return nil, fmt.Errorf("read results: %w", err)
+		}
+		former, err := q.NewestReplaced(ctx, db.NewestReplacedParams{Org: org, RecordUid: r.RecordUid})
+		if err != nil {
+			return nil, fmt.Errorf("read history: %w", err)
+		}
+		if len(former) > 0 {
+			e.HistoryKey, e.HistoryData = former[0].RecordKey, former[0].Data
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// folderKeys brings the key of each record's folder, sealed to the agent, in the
+// log's version. A key that nobody has sealed yet comes empty.
+func folderKeys(ctx context.Context, q *db.Queries, log *trust.Log, agent work.Agent, records []db.Record) ([]ksm.ExtFolder, error) {
+	var out []ksm.ExtFolder
+	done := make(map[string]bool)
+	for _, r := range records {
+		if done[string(r.FolderUid)] {
+			continue
+		}
+		done[string(r.FolderUid)] = true
+		state, ok := log.Folder(seal.ID(r.FolderUid))
+		if !ok {
+			continue
+		}
+		sealed, err := q.SealedFolderKey(ctx, db.SealedFolderKeyParams{
+			Org: agent.Org, FolderUid: r.FolderUid, KeyVersion: int64(state.Version), RecipientID: agent.ID[:],
+		})
+		if err != nil && !isNotFound(err) {
+			return nil, fmt.Errorf("read a folder's key: %w", err)
+		}
+		out = append(out, ksm.ExtFolder{FolderUID: r.FolderUid, KeyVersion: state.Version, Sealed: sealed})
+	}
+	return out, nil
+}

@@ -1,0 +1,301 @@
+package machineapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/store"
+	"github.com/rotunda-pam/rotunda/internal/store/db"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+)
+
+// Bounds of an answer.
+const (
+	maxAnswered = 40 << 20 // bytes of ciphertext; base64 makes it a third longer
+	atOnce      = 500      // rows in one query
+)
+
+func isNotFound(err error) bool { return errors.Is(err, store.ErrNotFound) }
+
+// shared is a folder that an application may read, with the folder's current
+// key wrapped for it. A folder whose key is newer than the wrapping is not
+// shared until a member's client wraps the new one: the application could not
+// open it.
+type shared struct {
+	uid     []byte
+	wrapped []byte
+	version int64
+	edit    bool
+}
+
+func (r *request) share(f db.AppFolder) (shared, bool) {
+	uid := seal.ID(f.FolderUid)
+	roles := r.log.Roles(r.owner, uid)
+	state, ok := r.log.Folder(uid)
+	if !ok || !roles.Has(trust.Read) || int64(state.Version) != f.KeyVersion {
+		return shared{}, false
+	}
+	return shared{f.FolderUid, f.Wrapped, f.KeyVersion, roles.Has(trust.Edit)}, true
+}
+
+func (r *request) sharedFolders(ctx context.Context, q *db.Queries) ([]shared, error) {
+	rows, err := q.AppFolderKeys(ctx, db.AppFolderKeysParams{Org: r.client.Org, AppID: r.owner[:]})
+	if err != nil {
+		return nil, fmt.Errorf("read shared folders: %w", err)
+	}
+	var out []shared
+	for _, row := range rows {
+		if s, ok := r.share(row); ok {
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
+// sharedFolder refuses a folder that the application may not read.
+func (r *request) sharedFolder(ctx context.Context, q *db.Queries, uid []byte) (shared, error) {
+	row, err := q.AppFolderKey(ctx, db.AppFolderKeyParams{Org: r.client.Org, AppID: r.owner[:], FolderUid: uid})
+	if err != nil && !isNotFound(err) {
+		return shared{}, fmt.Errorf("read shared folder: %w", err)
+	}
+	s, ok := shared{}, false
+	if err == nil {
+		s, ok = r.share(row)
+	}
+	if !ok {
+		return shared{}, ksm.Refuse(ksm.CodeAccessDenied, "the folder is not shared to this application")
+	}
+	return s, nil
+}
+
+// editFolder refuses a folder in which the application may not change anything.
+func (r *request) editFolder(ctx context.Context, q *db.Queries, uid []byte) (shared, error) {
+	s, err := r.sharedFolder(ctx, q, uid)
+	if err == nil && !s.edit {
+		err = ksm.Refuse(ksm.CodeAccessDenied, "the application may not change the folder")
+	}
+	return s, err
+}
+
+// answerHead begins the answer of get_secret and get_folders.
+func (a *API) answerHead(ctx context.Context, q *db.Queries, r *request) (*ksm.GetAnswer, error) {
+	app, err := q.AppByID(ctx, db.AppByIDParams{Org: r.client.Org, AppID: r.owner[:]})
+	if err != nil {
+		return nil, fmt.Errorf("read application: %w", err)
+	}
+	out := &ksm.GetAnswer{
+		AppData: ksm.URL(app.AppData), ExpiresOn: r.client.AccessExpires, Folders: []ksm.Folder{}, Records: []ksm.Record{},
+	}
+	if r.binding {
+		key, owner := ksm.Std(r.client.EncryptedAppKey), ksm.Std(app.OwnerPub)
+		out.EncryptedAppKey, out.AppOwnerPublicKey = &key, &owner
+	}
+	return out, nil
+}
+
+// getSecret answers with the shared folders and the records below them. With
+// requested records or folders, only those and the folders that hold them; what
+// is not there is left out, since clients look for titles and uids alike.
+func (a *API) getSecret(ctx context.Context, r *request) (answer, error) {
+	var in ksm.GetRequest
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	if len(in.RequestedRecords)+len(in.RequestedFolders) > maxRequested {
+		return nil, ksm.Refuse(ksm.CodeTooLarge, "more than %d records and folders requested", maxRequested)
+	}
+	var out *ksm.GetAnswer
+	err := a.Store.Read(ctx, func(q *db.Queries) error {
+		var err error
+		if out, err = a.answerHead(ctx, q, r); err != nil {
+			return err
+		}
+		folders, err := r.sharedFolders(ctx, q)
+		if err != nil {
+			return err
+		}
+		size := 0
+		for _, f := range folders {
+			rows, err := a.recordsOf(ctx, q, r, f, in, &size)
+			if err != nil {
+				return err
+			}
+			filtered := len(in.RequestedRecords) > 0 || len(in.RequestedFolders) > 0
+			if filtered && len(rows) == 0 && !contains(in.RequestedFolders, f.uid) {
+				continue
+			}
+			records, err := a.present(ctx, q, r, f, rows)
+			if err != nil {
+				return err
+			}
+			out.Folders = append(out.Folders, ksm.Folder{FolderUID: ksm.URL(f.uid), FolderKey: ksm.Std(f.wrapped), Records: records})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+const maxRequested = 1000
+
+func contains(list ksm.UIDs, uid []byte) bool {
+	return slices.ContainsFunc(list, func(u []byte) bool { return string(u) == string(uid) })
+}
+
+// recordsOf reads a folder's records, or those asked for. size counts the bytes
+// of the whole answer.
+func (a *API) recordsOf(ctx context.Context, q *db.Queries, r *request, f shared, in ksm.GetRequest, size *int) ([]db.Record, error) {
+	var out []db.Record
+	add := func(rows []db.Record) error {
+		for _, row := range rows {
+			if row.KeyVersion != f.version {
+				continue // it waits for its new wrapping
+			}
+			if *size += len(row.Data) + 256; *size > maxAnswered {
+				return ksm.Refuse(ksm.CodeTooLarge, "the shared records exceed %d bytes: request them by uid or by folder", maxAnswered)
+			}
+			out = append(out, row)
+		}
+		return nil
+	}
+	if len(in.RequestedRecords) == 0 && len(in.RequestedFolders) == 0 || contains(in.RequestedFolders, f.uid) {
+		after := []byte{}
+		for {
+			rows, err := q.RecordsInFolder(ctx, db.RecordsInFolderParams{Org: r.client.Org, FolderUid: f.uid, After: after, N: atOnce})
+			if err != nil {
+				return nil, fmt.Errorf("read records: %w", err)
+			}
+			if err := add(rows); err != nil {
+				return nil, err
+			}
+			if len(rows) < atOnce {
+				return out, nil
+			}
+			after = rows[len(rows)-1].RecordUid
+		}
+	}
+	have := make(map[string]bool)
+	if len(in.RequestedFolders) > 0 {
+		rows, err := q.RecordsInSubfolders(ctx, db.RecordsInSubfoldersParams{
+			Org: r.client.Org, FolderUid: f.uid, SubFolders: in.RequestedFolders, N: maxInSubfolders,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read records: %w", err)
+		}
+		if err := add(rows); err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			have[string(row.RecordUid)] = true
+		}
+	}
+	if len(in.RequestedRecords) > 0 {
+		rows, err := q.RecordsByUID(ctx, db.RecordsByUIDParams{Org: r.client.Org, Uids: in.RequestedRecords})
+		if err != nil {
+			return nil, fmt.Errorf("read records: %w", err)
+		}
+		rows = slices.DeleteFunc(rows, func(row db.Record) bool {
+			return string(row.FolderUid) != string(f.uid) || have[string(row.RecordUid)]
+		})
+		if err := add(rows); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+const maxInSubfolders = 100_000
+
+// present makes the answer's records, with the files whose contents have arrived.
+func (a *API) present(ctx context.Context, q *db.Queries, r *request, f shared, rows []db.Record) ([]ksm.Record, error) {
+	files := make(map[string][]ksm.File)
+	for chunk := range slices.Chunk(rows, atOnce) {
+		var uids [][]byte
+		for _, row := range chunk {
+			uids = append(uids, row.RecordUid)
+		}
+		list, err := q.FilesOfRecords(ctx, db.FilesOfRecordsParams{Org: r.client.Org, Uids: uids})
+		if err != nil {
+			return nil, fmt.Errorf("read files: %w", err)
+		}
+		for _, file := range list {
+			if file.Present == 0 {
+				continue
+			}
+			files[string(file.RecordUid)] = append(files[string(file.RecordUid)], ksm.File{
+				FileUID: ksm.URL(file.FileUid), FileKey: ksm.Std(file.FileKey), Data: ksm.Std(file.Data),
+				URL: a.fileURL(r.client.Org, file.FileUid, r.now),
+			})
+		}
+	}
+	out := make([]ksm.Record, 0, len(rows))
+	for _, row := range rows {
+		record := ksm.Record{
+			RecordUID: ksm.URL(row.RecordUid), RecordKey: ksm.Std(row.RecordKey), Data: ksm.Std(row.Data),
+			Revision: row.Revision, IsEditable: f.edit, Files: files[string(row.RecordUid)],
+		}
+		if record.Files == nil {
+			record.Files = []ksm.File{}
+		}
+		if len(row.SubFolderUid) > 0 {
+			inner := ksm.URL(row.SubFolderUid)
+			record.InnerFolderUID = &inner
+		}
+		out = append(out, record)
+	}
+	return out, nil
+}
+
+// getFolders lists every folder with its name: all roots first, since one SDK
+// resolves keys in the list's order.
+func (a *API) getFolders(ctx context.Context, r *request) (answer, error) {
+	var out *ksm.GetAnswer
+	err := a.Store.Read(ctx, func(q *db.Queries) error {
+		var err error
+		if out, err = a.answerHead(ctx, q, r); err != nil {
+			return err
+		}
+		roots, err := r.sharedFolders(ctx, q)
+		if err != nil {
+			return err
+		}
+		var below []ksm.Folder
+		for _, f := range roots {
+			row, err := q.FolderByUID(ctx, db.FolderByUIDParams{Org: r.client.Org, FolderUid: f.uid})
+			if err != nil && !isNotFound(err) {
+				return fmt.Errorf("read folder: %w", err)
+			}
+			root := ksm.Folder{FolderUID: ksm.URL(f.uid), FolderKey: ksm.Std(f.wrapped), Records: []ksm.Record{}}
+			if len(row.Data) > 0 {
+				data := ksm.Std(row.Data)
+				root.Data = &data
+			}
+			out.Folders = append(out.Folders, root)
+			subs, err := q.SubfoldersOf(ctx, db.SubfoldersOfParams{Org: r.client.Org, RootUid: f.uid})
+			if err != nil {
+				return fmt.Errorf("read folders: %w", err)
+			}
+			for _, s := range subs {
+				parent, data := ksm.URL(f.uid), ksm.Std(s.Data)
+				if len(s.ParentUid) > 0 {
+					parent = ksm.URL(s.ParentUid)
+				}
+				below = append(below, ksm.Folder{
+					FolderUID: ksm.URL(s.FolderUid), FolderKey: ksm.Std(s.FolderKey), Data: &data, Parent: &parent, Records: []ksm.Record{},
+				})
+			}
+		}
+		out.Folders = append(out.Folders, below...)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
