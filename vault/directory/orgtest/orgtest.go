@@ -3,6 +3,7 @@
 package orgtest
 
 import (
+	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
 	"testing"
@@ -33,6 +34,8 @@ type Party struct {
 	Sign   ed25519.PrivateKey
 	Seal   *seal.SealKey
 	Device []byte // an agent's P-256 point
+	// DeviceKey is its private half, by which an agent signs its requests.
+	DeviceKey *ecdsa.PrivateKey
 	Keys   []byte // encoded
 }
 
@@ -82,9 +85,9 @@ func (o *Org) party(t testing.TB, agent bool) *Party {
 	p.Seal, err = seal.GenerateSealKey()
 	must(t, err)
 	if agent {
-		k, err := seal.GenerateDeviceKey()
+		p.DeviceKey, err = seal.GenerateDeviceKey()
 		must(t, err)
-		p.Device, err = seal.DevicePub(k)
+		p.Device, err = seal.DevicePub(p.DeviceKey)
 		must(t, err)
 	}
 	p.Keys = trust.EncodeKeys(p.Seal.Public(), p.Device)
