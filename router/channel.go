@@ -34,6 +34,7 @@ type channel struct {
 	sock *socket.Conn
 	agent
 
+	out   outbox             // open's first, then the writer's alone
 	queue chan []byte        // encoded frames
 	hints bus.Subscription   // for this agent
 	acks  chan seal.ID       // acknowledged commands, for the window
@@ -47,18 +48,19 @@ type channel struct {
 }
 
 func newChannel(r *Router, sock *socket.Conn, who agent) *channel {
-	return &channel{
+	c := &channel{
 		r: r, sock: sock, agent: who,
 		queue: make(chan []byte, queued),
 		hints: r.cfg.Bus.Subscribe(bus.Agent(who.org, who.id)),
 		acks:  make(chan seal.ID, window),
 		done:  make(chan struct{}),
 	}
+	c.out.c = c
+	return c
 }
 
-// run is the channel until its end.
-func (c *channel) run() {
-	defer c.hints.Close()
+// open welcomes the agent and sends what waits for it. A failure ends the channel.
+func (c *channel) open() {
 	c.beat.Store(c.r.cfg.Now().UnixMilli())
 	welcome := &channelv1.ToAgent{Frame: &channelv1.ToAgent_Welcome{Welcome: &channelv1.Welcome{
 		Now:              c.r.cfg.Now().UnixMilli(),
@@ -70,9 +72,14 @@ func (c *channel) run() {
 	c.head = nil
 	if err := write(c.sock, welcome); err != nil {
 		c.end("closed", nil)
-		c.sock.Abort()
 		return
 	}
+	c.out.look()
+}
+
+// run is the channel from then until its end.
+func (c *channel) run() {
+	defer c.hints.Close()
 	var writer sync.WaitGroup
 	writer.Go(c.write)
 	c.read()
@@ -93,7 +100,7 @@ func (c *channel) end(reason string, last *channelv1.ToAgent) {
 		}
 		close(c.done)
 		if last == nil {
-			c.sock.Abort()
+			c.sock.Abort() //nolint:errcheck // it is over either way
 		}
 	})
 }
@@ -117,10 +124,6 @@ func (c *channel) send(frame *channelv1.ToAgent) {
 // write sends what is queued, what the bus brings, and what is in the outbox.
 func (c *channel) write() {
 	defer c.sock.Abort() // the reader ends with the writer
-	out := outbox{c: c}
-	if !out.look() {
-		return
-	}
 	for {
 		select {
 		case <-c.done:
@@ -136,11 +139,11 @@ func (c *channel) write() {
 				return
 			}
 		case id := <-c.acks:
-			if !out.acked(id) {
+			if !c.out.acked(id) {
 				return
 			}
 		case payload := <-c.hints.C():
-			if !c.hint(payload, &out) {
+			if !c.hint(payload) {
 				return
 			}
 		}
@@ -163,12 +166,12 @@ func (c *channel) put(message []byte) bool {
 }
 
 // hint acts on what came over the bus.
-func (c *channel) hint(payload []byte, out *outbox) bool {
-	if c.hints.Overflowed() && !out.look() {
+func (c *channel) hint(payload []byte) bool {
+	if c.hints.Overflowed() && !c.out.look() {
 		return false
 	}
 	if len(payload) == 0 {
-		return out.look()
+		return c.out.look()
 	}
 	for r := bytes.NewReader(payload); r.Len() > 0; {
 		var frame channelv1.ToAgent
@@ -179,7 +182,7 @@ func (c *channel) hint(payload []byte, out *outbox) bool {
 		switch frame.GetFrame().(type) {
 		case *channelv1.ToAgent_Deliver:
 			// Commands go by way of the outbox alone: there they are until acknowledged.
-			if !out.look() {
+			if !c.out.look() {
 				return false
 			}
 		case *channelv1.ToAgent_RunDue, *channelv1.ToAgent_LogHead:

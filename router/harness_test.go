@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -260,6 +261,7 @@ func (n *node) stored(id seal.ID) db.Command {
 type raw struct {
 	t        *testing.T
 	sock     *socket.Conn
+	conn     net.Conn // below it
 	exporter [32]byte
 }
 
@@ -285,7 +287,7 @@ func (n *node) dial() *raw {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { sock.Abort() })
-	return &raw{t: n.t, sock: sock, exporter: [32]byte(material)}
+	return &raw{t: n.t, sock: sock, conn: secure, exporter: [32]byte(material)}
 }
 
 func (r *raw) receive() *channelv1.ToAgent {
@@ -409,4 +411,67 @@ func (c *cable) cut() {
 		conn.Close()
 	}
 	c.conns = nil
+}
+
+// plain is a web server without TLS that refuses everything.
+func plain(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+func proxyTo(address string) func(*http.Request) (*url.URL, error) {
+	return func(*http.Request) (*url.URL, error) { return url.Parse("http://" + address) }
+}
+
+// tunnel is an HTTP proxy; it tells what it was asked.
+func tunnel(t *testing.T) (address string, asked <-chan *http.Request) {
+	t.Helper()
+	requests := make(chan *http.Request, 16)
+	var wg sync.WaitGroup
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests <- r
+		out, err := net.Dial("tcp", r.Host)
+		if err != nil || r.Method != http.MethodConnect {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		in, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.WriteString(in, "HTTP/1.1 200 OK\r\n\r\n")   //nolint:errcheck // a test's proxy
+		wg.Go(func() { io.Copy(out, in); out.Close() }) //nolint:errcheck // ends with the test
+		wg.Go(func() { io.Copy(in, out); in.Close() })  //nolint:errcheck // ends with the test
+	}))
+	t.Cleanup(func() { s.Close(); wg.Wait() })
+	return s.Listener.Addr().String(), requests
+}
+
+// evil is a server with a challenge of its own.
+type evil struct {
+	addr string
+	tls  *tls.Config
+}
+
+func hostile(t *testing.T, challenge []byte) evil {
+	t.Helper()
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sock, err := socket.Accept(w, r)
+		if err != nil {
+			return
+		}
+		defer sock.Abort()
+		if write(sock, &channelv1.ToAgent{Frame: &channelv1.ToAgent_Challenge{Challenge: &channelv1.Challenge{Challenge: challenge}}}) == nil {
+			sock.Read(soon) //nolint:errcheck // whatever it answers
+		}
+	}))
+	t.Cleanup(s.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	return evil{addr: s.Listener.Addr().String(), tls: &tls.Config{RootCAs: roots}}
 }

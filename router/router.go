@@ -94,7 +94,8 @@ type Router struct {
 	cancel   context.CancelFunc
 
 	mu      sync.Mutex
-	orgs    map[int64]*org // those with agents here
+	orgs    map[int64]*org            // those with agents here
+	signing map[*socket.Conn]struct{} // not yet signed in
 	closing bool
 
 	channels sync.WaitGroup // channels and the watchers of organisations
@@ -149,7 +150,7 @@ func New(ctx context.Context, cfg Config) (*Router, error) {
 	if err != nil {
 		return nil, fmt.Errorf("router: give leases a fresh term: %w", err)
 	}
-	r := &Router{cfg: cfg, patience: usualPatience, orgs: make(map[int64]*org), stop: make(chan struct{})}
+	r := &Router{cfg: cfg, patience: usualPatience, orgs: make(map[int64]*org), signing: make(map[*socket.Conn]struct{}), stop: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	r.presence = newPresence(r)
 	r.chores.Go(r.presence.run)
@@ -227,25 +228,61 @@ func (r *Router) leave() {
 	r.channels.Done()
 }
 
-// serve is one channel's life.
+// serve opens a channel. The channel itself then runs in goroutines of its own:
+// signing in takes a deep stack, and an idle agent should not keep one.
 func (r *Router) serve(sock *socket.Conn, exporter [32]byte, address string) {
-	defer r.leave()
-	who, err := r.authenticate(sock, exporter, address)
-	r.pending.Add(-1)
+	c, err := r.admit(sock, exporter, address)
 	if err != nil {
 		r.stats.refused.Add(1)
 		r.cfg.Log.Debug("channel refused", "address", address, "error", err)
 		sock.Close()
-		return
-	}
-	c := newChannel(r, sock, who)
-	if !r.join(c) {
-		sock.Close()
+		r.leave()
 		return
 	}
 	r.stats.authenticated.Add(1)
-	c.run()
-	r.part(c)
+	c.open()
+	go func() {
+		defer r.leave()
+		c.run()
+		r.part(c)
+	}()
+}
+
+var errStopping = errors.New("the server is stopping")
+
+func (r *Router) admit(sock *socket.Conn, exporter [32]byte, address string) (*channel, error) {
+	defer r.pending.Add(-1)
+	if !r.begin(sock) {
+		return nil, errStopping
+	}
+	who, err := r.authenticate(sock, exporter, address)
+	r.signedIn(sock)
+	if err != nil {
+		return nil, err
+	}
+	c := newChannel(r, sock, who)
+	if !r.join(c) {
+		c.hints.Close()
+		return nil, errStopping
+	}
+	return c, nil
+}
+
+// begin notes a sign-in, so that Shutdown need not wait for it.
+func (r *Router) begin(sock *socket.Conn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing {
+		return false
+	}
+	r.signing[sock] = struct{}{}
+	return true
+}
+
+func (r *Router) signedIn(sock *socket.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.signing, sock)
 }
 
 // Shutdown ends every channel with word of when to come back, spread so that a
@@ -260,6 +297,9 @@ func (r *Router) Shutdown(ctx context.Context) error {
 		for _, c := range o.agents {
 			all = append(all, c)
 		}
+	}
+	for sock := range r.signing {
+		sock.Abort()
 	}
 	r.mu.Unlock()
 	if already {
@@ -288,7 +328,7 @@ func (r *Router) Shutdown(ctx context.Context) error {
 		for _, c := range all {
 			c.sock.Abort()
 		}
-		<-gone // bounded: sign-ins by the patience with them, the rest by the abort
+		<-gone
 	}
 	close(r.stop)
 	r.chores.Wait()
