@@ -117,7 +117,8 @@ const (
 	Unsigned      ValueState = "unsigned"       // no statement: agents do not use the record
 	EditedOutside ValueState = "edited outside" // a machine client wrote it after the last attested value
 	RolledBack    ValueState = "rolled back"    // this device has seen a newer value or statement
-	Broken        ValueState = "broken"         // it does not open: Reason says why
+	Kept          ValueState = "kept"           // a record without statement that needs none, e.g. of type login
+	Broken        ValueState = "broken"         // it does not open, or a check failed: Reason says why
 )
 
 // Record is a record, opened and checked.
@@ -287,6 +288,9 @@ type RunOptions struct {
 	Agent seal.ID
 	// Wait bounds the whole call; 0: until ctx ends.
 	Wait time.Duration
+	// NoWait returns each Outcome (StillOpen, with its RunID) as soon as the server holds
+	// the run and its command; the caller may Wait for it later.
+	NoWait bool
 	// Parallel runs of one call, 0: 16.
 	Parallel int
 }
