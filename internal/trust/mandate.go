@@ -25,7 +25,7 @@ func CheckMandate(l *Log, me seal.ID, account, resource *Statement, a Activity, 
 	}
 	// 1. My pool is the resource's.
 	agent, _ := l.Entry(me)
-	pool := seal.ID(resource.GetResource().GetPoolId())
+	pool := resource.Pool()
 	if agent.Kind != trustv1.EntryKind_ENTRY_KIND_AGENT || agent.Owner != pool {
 		return fail(WrongPool, "resource %s is another pool's", resource.Ref)
 	}

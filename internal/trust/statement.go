@@ -32,6 +32,14 @@ type Statement struct {
 	Signer Entry // the device
 }
 
+// Pool is the pool of a resource's statement; zero for other kinds.
+func (s *Statement) Pool() seal.ID {
+	if r := s.GetResource(); r != nil {
+		return seal.ID(r.PoolId)
+	}
+	return seal.ID{}
+}
+
 // OpenStatement decodes a Signed{Statement} and checks signer, signature and log
 // head, and the signer's roles for the record itself (4.2 step 4): SignerUnknown,
 // SignatureBad, NotAllowed, LogGap, LogFork, Malformed, UnknownField. What it
