@@ -107,7 +107,7 @@ func (w *Work) Stage(ctx context.Context, q *db.Queries, a Agent, r ksm.StageReq
 // goes to the history. With Finish the run ends by it, with the outcomes of the
 // signed result. A repeat of what was done is a success.
 func (w *Work) Commit(ctx context.Context, q *db.Queries, a Agent, r ksm.SettleRequest) error {
-	if done, err := w.repeated(ctx, q, a, r); done || err != nil {
+	if done, err := w.repeated(ctx, q, a, r, trustv1.Phase_PHASE_COMMITTED); done || err != nil {
 		return err
 	}
 	run, account, err := w.holding(ctx, q, a, r.Account, r.RunID, r.Epoch)
@@ -201,7 +201,7 @@ func (w *Work) afterCommit(ctx context.Context, q *db.Queries, a Agent, run db.R
 // Abandon moves the outstanding candidate to the record's history. A repeat is a
 // success. With Finish the run ends by it as failed.
 func (w *Work) Abandon(ctx context.Context, q *db.Queries, a Agent, r ksm.SettleRequest) error {
-	if done, err := w.repeated(ctx, q, a, r); done || err != nil {
+	if done, err := w.repeated(ctx, q, a, r, trustv1.Phase_PHASE_ABANDONED); done || err != nil {
 		return err
 	}
 	run, account, err := w.holding(ctx, q, a, r.Account, r.RunID, r.Epoch)
@@ -365,12 +365,10 @@ func (w *Work) record(ctx context.Context, q *db.Queries, org int64, account tru
 
 // repeated reports whether this very commit or abandon was done before. The
 // agent must still be one that may read the account.
-func (w *Work) repeated(ctx context.Context, q *db.Queries, a Agent, r ksm.SettleRequest) (bool, error) {
-	if len(r.Result) > maxResult {
-		return false, ksm.Refuse(ksm.CodeTooLarge, "a result has at most %d bytes", maxResult)
-	}
-	if _, err := w.account(ctx, q, a, r.Account); err != nil {
+func (w *Work) repeated(ctx context.Context, q *db.Queries, a Agent, r ksm.SettleRequest, phase trustv1.Phase) (bool, error) {
+	account, err := w.account(ctx, q, a, r.Account)
+	if err != nil {
 		return false, err
 	}
-	return w.known(ctx, q, a.Org, r.Result)
+	return w.known(ctx, q, a, r.Result, call{phase: phase, account: account, digest: r.DataDigest})
 }

@@ -39,10 +39,7 @@ func (w *Work) Report(ctx context.Context, q *db.Queries, a Agent, r ksm.ReportR
 }
 
 func (w *Work) finished(ctx context.Context, q *db.Queries, a Agent, r ksm.ReportRequest) error {
-	if len(r.Result) > maxResult {
-		return ksm.Refuse(ksm.CodeTooLarge, "a result has at most %d bytes", maxResult)
-	}
-	if done, err := w.known(ctx, q, a.Org, r.Result); done || err != nil {
+	if done, err := w.ended(ctx, q, a, r); done || err != nil {
 		return err
 	}
 	run, account, err := w.holding(ctx, q, a, r.Account, r.RunID, r.Epoch)
@@ -61,6 +58,15 @@ func (w *Work) finished(ctx context.Context, q *db.Queries, a Agent, r ksm.Repor
 	before := run.State
 	outcomes(&run, result.Result)
 	return w.finish(ctx, q, a, run, before, int64(r.Epoch), endOf(result.Credential))
+}
+
+// ended reports whether this very report was done before.
+func (w *Work) ended(ctx context.Context, q *db.Queries, a Agent, r ksm.ReportRequest) (bool, error) {
+	account, err := w.account(ctx, q, a, r.Account)
+	if err != nil {
+		return false, err
+	}
+	return w.known(ctx, q, a, r.Result, call{phase: trustv1.Phase_PHASE_FINISHED, account: account})
 }
 
 // endOf says how a run ends whose credential had this outcome. What is not
@@ -138,6 +144,11 @@ func outcomeName(n int64) string {
 // retry gives an undecided run back: neither value is given up, and the run is
 // due again after a delay that grows with its attempts.
 func (w *Work) retry(ctx context.Context, q *db.Queries, a Agent, r ksm.ReportRequest) error {
+	if len(r.Result) > 0 {
+		if done, err := w.ended(ctx, q, a, r); done || err != nil {
+			return err
+		}
+	}
 	run, account, err := w.holding(ctx, q, a, r.Account, r.RunID, r.Epoch)
 	if err != nil {
 		return err

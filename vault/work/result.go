@@ -2,7 +2,6 @@ package work
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/rotunda-pam/rotunda/internal/ksm"
@@ -100,10 +99,14 @@ func detailFits(digest, detail []byte) bool {
 	return string(digest) == string(d[:])
 }
 
-// known reports whether a signed result is stored already: then the call that
-// carries it is a repeat, whose first answer was lost.
-func (w *Work) known(ctx context.Context, q *db.Queries, org int64, signed []byte) (bool, error) {
-	log, err := w.Directory.View(ctx, q, org)
+// known reports whether a signed result of a phase, about this account and data,
+// is stored already: then the call that carries it is a repeat, whose first
+// answer was lost.
+func (w *Work) known(ctx context.Context, q *db.Queries, a Agent, signed []byte, c call) (bool, error) {
+	if len(signed) > maxResult {
+		return false, ksm.Refuse(ksm.CodeTooLarge, "a result has at most %d bytes", maxResult)
+	}
+	log, err := w.Directory.View(ctx, q, a.Org)
 	if err != nil {
 		return false, err
 	}
@@ -111,7 +114,10 @@ func (w *Work) known(ctx context.Context, q *db.Queries, org int64, signed []byt
 	if err != nil {
 		return false, ksm.Refuse(ksm.CodeBadRequest, "the signed result: %s", err)
 	}
-	n, err := q.HasResult(ctx, db.HasResultParams{Org: org, Digest: r.Digest[:]})
+	if r.Phase != c.phase || r.Account != c.account || c.digest != nil && string(r.DataDigest) != string(c.digest) {
+		return false, nil // the checks of result say what is wrong
+	}
+	n, err := q.HasResult(ctx, db.HasResultParams{Org: a.Org, Digest: r.Digest[:]})
 	if err != nil {
 		return false, fmt.Errorf("look for result: %w", err)
 	}
@@ -127,10 +133,4 @@ func (w *Work) keep(ctx context.Context, q *db.Queries, org int64, r *trust.Resu
 		return fmt.Errorf("write result: %w", err)
 	}
 	return nil
-}
-
-// refusal makes a check's outcome readable: nil, a *ksm.Error, or the store's.
-func refusal(err error) *ksm.Error {
-	e, _ := errors.AsType[*ksm.Error](err)
-	return e
 }
