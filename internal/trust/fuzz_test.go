@@ -122,6 +122,7 @@ func FuzzFrame(f *testing.F) {
 	f.Add(mustMarshal(f, w.frame(w.bob.device, w.one, id(130), signed)))
 	f.Add(signed)
 	f.Fuzz(func(t *testing.T, b []byte) {
+		w := w.fork(t)
 		frame := &trustv1.CommandFrame{}
 		if proto.Unmarshal(b, frame) == nil {
 			_, err := OpenCommand(w.log, &Volatile{}, w.one.id, w.one.seal, frame, w.now)
