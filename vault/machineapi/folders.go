@@ -154,7 +154,7 @@ func (a *API) deleteTree(ctx context.Context, q *db.Queries, r *request, uid []b
 		tree = append(tree, children[string(tree[i])]...)
 	}
 	records, err := q.RecordsInSubfolders(ctx, db.RecordsInSubfoldersParams{
-		Org: r.client.Org, FolderUid: top.RootUid, SubFolders: tree, N: maxDeleted + 1,
+		Org: r.client.Org, FolderUid: top.RootUid, SubFolders: tree,
 	})
 	if err != nil {
 		return fmt.Errorf("read records: %w", err)

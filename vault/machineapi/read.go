@@ -183,7 +183,7 @@ func (a *API) recordsOf(ctx context.Context, q *db.Queries, r *request, f shared
 	have := make(map[string]bool)
 	if len(in.RequestedFolders) > 0 {
 		rows, err := q.RecordsInSubfolders(ctx, db.RecordsInSubfoldersParams{
-			Org: r.client.Org, FolderUid: f.uid, SubFolders: in.RequestedFolders, N: maxInSubfolders,
+			Org: r.client.Org, FolderUid: f.uid, SubFolders: in.RequestedFolders,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("read records: %w", err)
@@ -209,8 +209,6 @@ func (a *API) recordsOf(ctx context.Context, q *db.Queries, r *request, f shared
 	}
 	return out, nil
 }
-
-const maxInSubfolders = 100_000
 
 // present makes the answer's records, with the files whose contents have arrived.
 func (a *API) present(ctx context.Context, q *db.Queries, r *request, f shared, rows []db.Record) ([]ksm.Record, error) {

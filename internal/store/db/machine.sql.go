@@ -388,14 +388,13 @@ func (q *Queries) MachineClientByID(ctx context.Context, clientID []byte) (Machi
 
 const recordsInSubfolders = `-- name: RecordsInSubfolders :many
 SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated FROM record WHERE org = ?1 AND folder_uid = ?2 AND sub_folder_uid IN (/*SLICE:sub_folders*/?)
-ORDER BY record_uid LIMIT ?4
+ORDER BY record_uid LIMIT 100000
 `
 
 type RecordsInSubfoldersParams struct {
 	Org        int64
 	FolderUid  []byte
 	SubFolders [][]byte
-	N          int64
 }
 
 func (q *Queries) RecordsInSubfolders(ctx context.Context, arg RecordsInSubfoldersParams) ([]Record, error) {
@@ -411,7 +410,6 @@ func (q *Queries) RecordsInSubfolders(ctx context.Context, arg RecordsInSubfolde
 	} else {
 		query = strings.Replace(query, "/*SLICE:sub_folders*/?", "NULL", 1)
 	}
-	queryParams = append(queryParams, arg.N)
 	rows, err := q.db.QueryContext(ctx, query, queryParams...)
 	if err != nil {
 		return nil, err

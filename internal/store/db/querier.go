@@ -33,6 +33,7 @@ type Querier interface {
 	AppFolders(ctx context.Context, arg AppFoldersParams) ([][]byte, error)
 	AppKeyRecipients(ctx context.Context, arg AppKeyRecipientsParams) ([][]byte, error)
 	AppsAfter(ctx context.Context, arg AppsAfterParams) ([]App, error)
+	AskAgain(ctx context.Context, arg AskAgainParams) error
 	BadRunsBefore(ctx context.Context, arg BadRunsBeforeParams) ([]Run, error)
 	BindClient(ctx context.Context, arg BindClientParams) (int64, error)
 	ChangesFrom(ctx context.Context, arg ChangesFromParams) ([]ChangesFromRow, error)
@@ -60,9 +61,12 @@ type Querier interface {
 	DeleteStagedOf(ctx context.Context, arg DeleteStagedOfParams) error
 	DeleteStatements(ctx context.Context, arg DeleteStatementsParams) error
 	DeleteSubfolder(ctx context.Context, arg DeleteSubfolderParams) error
+	DueRotations(ctx context.Context, arg DueRotationsParams) ([]Rotation, error)
+	DueRuns(ctx context.Context, arg DueRunsParams) ([]Run, error)
 	EndExpiredSessions(ctx context.Context, now int64) error
 	EndOtherSessionsOf(ctx context.Context, arg EndOtherSessionsOfParams) error
 	EndSessionsOf(ctx context.Context, arg EndSessionsOfParams) error
+	EndUntakenRun(ctx context.Context, arg EndUntakenRunParams) (int64, error)
 	EnrolBlob(ctx context.Context, arg EnrolBlobParams) ([]byte, error)
 	EntryKeys(ctx context.Context, arg EntryKeysParams) ([]byte, error)
 	EntryKeysOf(ctx context.Context, arg EntryKeysOfParams) ([]EntryKeysOfRow, error)
@@ -74,6 +78,7 @@ type Querier interface {
 	FileArrived(ctx context.Context, arg FileArrivedParams) (int64, error)
 	FileByUID(ctx context.Context, arg FileByUIDParams) (File, error)
 	FilesOfRecords(ctx context.Context, arg FilesOfRecordsParams) ([]File, error)
+	FireRotation(ctx context.Context, arg FireRotationParams) (int64, error)
 	FolderByUID(ctx context.Context, arg FolderByUIDParams) (Folder, error)
 	FolderKeyRecipients(ctx context.Context, arg FolderKeyRecipientsParams) ([][]byte, error)
 	FreshTerms(ctx context.Context, now int64) error
@@ -86,13 +91,17 @@ type Querier interface {
 	LeasesOf(ctx context.Context, arg LeasesOfParams) ([]LeasesOfRow, error)
 	ListOrgs(ctx context.Context) ([]Org, error)
 	MachineClientByID(ctx context.Context, clientID []byte) (MachineClient, error)
+	MarkOverdue(ctx context.Context, arg MarkOverdueParams) error
 	MoveRun(ctx context.Context, arg MoveRunParams) error
 	NewestReplaced(ctx context.Context, arg NewestReplacedParams) ([]RecordHistory, error)
+	NextRotationDue(ctx context.Context) (int64, error)
+	NextRunDue(ctx context.Context) (int64, error)
 	NodeGone(ctx context.Context, node string) error
 	NotePhase(ctx context.Context, arg NotePhaseParams) error
 	OpenRunsBefore(ctx context.Context, arg OpenRunsBeforeParams) ([]Run, error)
 	OrgByID(ctx context.Context, orgID []byte) (Org, error)
 	OrgByNumber(ctx context.Context, id int64) (Org, error)
+	OverdueRuns(ctx context.Context, arg OverdueRunsParams) ([]Run, error)
 	PauseRotation(ctx context.Context, arg PauseRotationParams) error
 	PresenceOf(ctx context.Context, arg PresenceOfParams) ([]AgentSeen, error)
 	PutAgentClient(ctx context.Context, arg PutAgentClientParams) error
@@ -110,6 +119,7 @@ type Querier interface {
 	RecordByUID(ctx context.Context, arg RecordByUIDParams) (Record, error)
 	RecordsByUID(ctx context.Context, arg RecordsByUIDParams) ([]Record, error)
 	RecordsInFolder(ctx context.Context, arg RecordsInFolderParams) ([]Record, error)
+	// A list of parameters has to be the last of a query's: those after it would be miscounted.
 	RecordsInFolderOfKinds(ctx context.Context, arg RecordsInFolderOfKindsParams) ([]Record, error)
 	RecordsInSubfolders(ctx context.Context, arg RecordsInSubfoldersParams) ([]Record, error)
 	RenameSubfolder(ctx context.Context, arg RenameSubfolderParams) error
@@ -135,6 +145,7 @@ type Querier interface {
 	SetRecordValue(ctx context.Context, arg SetRecordValueParams) error
 	SetReply(ctx context.Context, arg SetReplyParams) error
 	SetSubfolder(ctx context.Context, arg SetSubfolderParams) error
+	SettleRotation(ctx context.Context, arg SettleRotationParams) error
 	StagedByUID(ctx context.Context, arg StagedByUIDParams) ([]Staged, error)
 	StagedOf(ctx context.Context, arg StagedOfParams) (Staged, error)
 	StatementBySeq(ctx context.Context, arg StatementBySeqParams) (Statement, error)

@@ -1344,7 +1344,7 @@ func (q *Queries) RecordsInFolder(ctx context.Context, arg RecordsInFolderParams
 const recordsInFolderOfKinds = `-- name: RecordsInFolderOfKinds :many
 SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated FROM record WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
   AND kind IN (/*SLICE:kinds*/?)
-ORDER BY record_uid LIMIT ?5
+ORDER BY record_uid LIMIT 100
 `
 
 type RecordsInFolderOfKindsParams struct {
@@ -1352,9 +1352,9 @@ type RecordsInFolderOfKindsParams struct {
 	FolderUid []byte
 	After     []byte
 	Kinds     []string
-	N         int64
 }
 
+// A list of parameters has to be the last of a query's: those after it would be miscounted.
 func (q *Queries) RecordsInFolderOfKinds(ctx context.Context, arg RecordsInFolderOfKindsParams) ([]Record, error) {
 	query := recordsInFolderOfKinds
 	var queryParams []interface{}
@@ -1369,7 +1369,6 @@ func (q *Queries) RecordsInFolderOfKinds(ctx context.Context, arg RecordsInFolde
 	} else {
 		query = strings.Replace(query, "/*SLICE:kinds*/?", "NULL", 1)
 	}
-	queryParams = append(queryParams, arg.N)
 	rows, err := q.db.QueryContext(ctx, query, queryParams...)
 	if err != nil {
 		return nil, err

@@ -41,7 +41,7 @@ DELETE FROM subfolder WHERE org = ? AND folder_uid = ?;
 
 -- name: RecordsInSubfolders :many
 SELECT * FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND sub_folder_uid IN (sqlc.slice(sub_folders))
-ORDER BY record_uid LIMIT sqlc.arg(n);
+ORDER BY record_uid LIMIT 100000;
 
 -- name: SetSubfolder :exec
 UPDATE record SET sub_folder_uid = ? WHERE org = ? AND record_uid = ?;

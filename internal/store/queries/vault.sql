@@ -22,10 +22,11 @@ SELECT * FROM record WHERE org = ? AND record_uid = ?;
 SELECT * FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid > sqlc.arg(after)
 ORDER BY record_uid LIMIT sqlc.arg(n);
 
+-- A list of parameters has to be the last of a query's: those after it would be miscounted.
 -- name: RecordsInFolderOfKinds :many
 SELECT * FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid > sqlc.arg(after)
   AND kind IN (sqlc.slice(kinds))
-ORDER BY record_uid LIMIT sqlc.arg(n);
+ORDER BY record_uid LIMIT 100;
 
 -- name: RecordsByUID :many
 SELECT * FROM record WHERE org = sqlc.arg(org) AND record_uid IN (sqlc.slice(uids));
