@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	rowsAtOnce = 100 // records read in one query: a page ends by bytes, not only by rows
+	rowsAtOnce = 100 // rows read in one query (RecordsInFolderOfKinds says so too): a page ends by bytes, not only by rows
 	kindsMax   = 50
 )
 
@@ -99,7 +99,7 @@ func (l *recordLister) folder(folder seal.ID, start []byte) (full bool, err erro
 		if len(l.kinds) == 0 {
 			rows, err = l.q.RecordsInFolder(l.ctx, db.RecordsInFolderParams{Org: l.org, FolderUid: folder[:], After: start, N: rowsAtOnce})
 		} else {
-			rows, err = l.q.RecordsInFolderOfKinds(l.ctx, db.RecordsInFolderOfKindsParams{Org: l.org, FolderUid: folder[:], After: start, Kinds: l.kinds, N: rowsAtOnce})
+			rows, err = l.q.RecordsInFolderOfKinds(l.ctx, db.RecordsInFolderOfKindsParams{Org: l.org, FolderUid: folder[:], After: start, Kinds: l.kinds})
 		}
 		if err != nil || len(rows) == 0 {
 			return false, err

@@ -248,9 +248,10 @@ func TestEdits(t *testing.T) {
 // stage puts a candidate beside a record, as an agent's call does.
 func (s *server) stage(org int64, ref trust.Ref, owner string) {
 	s.t.Helper()
+	data := random(50)
 	err := s.store.Write(s.t.Context(), func(q *db.Queries) error {
 		return q.AddStaged(s.t.Context(), db.AddStagedParams{
-			Org: org, RecordUid: ref.Record[:], OwnerKind: owner, OwnerID: random(16), RunID: random(16), Data: random(50), DataDigest: random(32), ValueSeq: 2,
+			Org: org, RecordUid: ref.Record[:], OwnerKind: owner, OwnerID: random(16), RunID: random(16), Data: data, DataDigest: seal.Hash(data).Bytes(), ValueSeq: 2,
 		})
 	})
 	if err != nil {
