@@ -4,9 +4,10 @@ import (
 	"crypto/ed25519"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
-	"google.golang.org/protobuf/proto"
 )
 
 // NewChange prepares the change that follows the log's head. signer is the entry

@@ -1,0 +1,144 @@
+package trust
+
+import (
+	"testing"
+
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// 4.2 step 7, and 3.4 on whose word counts.
+func TestCheckValue(t *testing.T) {
+	base := newWorld(t)
+	const committed, edited = trustv1.Phase_PHASE_COMMITTED, trustv1.Phase_PHASE_EDITED
+	sealed := SealData(keyA, []byte(`{"v":2}`))
+	data, older := seal.Hash(sealed), seal.Digest{1}
+	for _, row := range []struct {
+		name    string
+		seen    ValueSeen
+		given   func(w *world)
+		results func(w *world) [][]byte
+		want    Reason
+		seq     uint64
+	}{
+		{"committed by an agent of the pool", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 2, data))}
+		}, "", 2},
+		{"edited by an editor", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.bob.device, w.result(edited, w.bob.device, 2, data))}
+		}, "", 2},
+		{"the newest of several", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{
+				w.signResult(w.one, w.result(committed, w.one, 1, older)),
+				w.signResult(w.two, w.result(committed, w.two, 2, data)),
+			}
+		}, "", 2},
+		{"as remembered", ValueSeen{Seq: 2, Digest: data}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 2, data))}
+		}, "", 2},
+		{"no result at all", ValueSeen{}, nil, func(w *world) [][]byte { return nil }, ValueUnattested, 0},
+		{"committed by an agent of another pool", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.three, w.result(committed, w.three, 2, data))}
+		}, ValueUnattested, 0},
+		{"committed by a device", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.bob.device, w.result(committed, w.bob.device, 2, data))}
+		}, ValueUnattested, 0},
+		{"edited by a reader", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.carol.device, w.result(edited, w.carol.device, 2, data))}
+		}, ValueUnattested, 0},
+		{"edited by an agent", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.result(edited, w.one, 2, data))}
+		}, ValueUnattested, 0},
+		{"only staged", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.result(trustv1.Phase_PHASE_STAGED, w.one, 2, data))}
+		}, ValueUnattested, 0},
+		{"committed for another account", ValueSeen{}, nil, func(w *world) [][]byte {
+			r := w.result(committed, w.one, 2, data)
+			r.Account = w.ref(uidM).Proto()
+			return [][]byte{w.signResult(w.one, r)}
+		}, ValueUnattested, 0},
+		{"in another's name", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.three, w.result(committed, w.one, 2, data))}
+		}, ValueUnattested, 0},
+		{"the agent was removed", ValueSeen{}, func(w *world) { w.do(w.alice.device, RemoveOp(w.one.id)) }, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 2, data))}
+		}, ValueUnattested, 0},
+		{"a foreign client wrote after it", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 2, older))}
+		}, ValueUnattested, 2},
+		{"the newest result with the older data, remembered", ValueSeen{Seq: 3, Digest: seal.Digest{3}, Former: data}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 3, seal.Digest{3}))}
+		}, ValueRollback, 3},
+		{"a newer result with the remembered data", ValueSeen{Seq: 2, Digest: data}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 3, seal.Digest{3}))}
+		}, ValueRollback, 3},
+		{"older data and older result", ValueSeen{Seq: 3, Digest: seal.Digest{3}}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 2, data))}
+		}, ValueRollback, 2},
+		{"older data and no result", ValueSeen{Seq: 3, Digest: seal.Digest{3}, Former: data}, nil, func(w *world) [][]byte { return nil }, ValueRollback, 0},
+		{"two values of one number", ValueSeen{Seq: 2, Digest: seal.Digest{3}}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 2, data))}
+		}, ValueFork, 2},
+		{"a number out of reach", ValueSeen{Seq: 1, Digest: older}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 2+MaxFloorRaise, data))}
+		}, ValueUnattested, 0},
+		{"the signer saw a newer log", ValueSeen{}, nil, func(w *world) [][]byte {
+			r := w.result(committed, w.one, 2, data)
+			r.LogEpoch, r.LogDigest = 300, make([]byte, 32)
+			return [][]byte{w.signResult(w.one, r)}
+		}, LogGap, 0},
+		{"the log is stale", ValueSeen{}, func(w *world) { w.later(181 * day) }, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 2, data))}
+		}, LogStale, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w, m := base.fork(t), &Volatile{}
+			if row.given != nil {
+				row.given(w)
+			}
+			if err := m.RememberValue(w.ref(uidA), row.seen); err != nil {
+				t.Fatal(err)
+			}
+			results := row.results(w)
+			served := w.serve(uidA, keyA, "", nil)
+			served.Data, served.Recent = sealed, results
+			if len(results) > 0 {
+				served.Attestation = results[0]
+			}
+			c, err := OpenContent(w.log, w.folderKey, served)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, err := CheckValue(w.log, m, c, served, w.p, w.now)
+			wantReason(t, err, row.want)
+			if (v == nil) != (row.seq == 0) || v != nil && v.Seq != row.seq {
+				t.Errorf("value %+v, want number %d", v, row.seq)
+			}
+			seen, _ := m.Value(w.ref(uidA))
+			if row.want == "" && (seen.Seq != row.seq || seen.Digest != data) || row.want != "" && seen != row.seen {
+				t.Errorf("remembered %+v", seen)
+			}
+		})
+	}
+
+	t.Run("pool unknown to the reader", func(t *testing.T) {
+		w := base.fork(t)
+		for _, row := range []struct {
+			given func()
+			want  Reason
+		}{
+			{func() {}, ""},
+			{func() { w.do(w.alice.device, GrantOp(w.folder, w.p, 0)) }, ValueUnattested},
+		} {
+			row.given()
+			served := w.serve(uidA, keyA, "", nil)
+			served.Data, served.Attestation = sealed, w.signResult(w.one, w.result(committed, w.one, 2, data))
+			c, err := OpenContent(w.log, w.folderKey, served)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = CheckValue(w.log, &Volatile{}, c, served, seal.ID{}, w.now)
+			wantReason(t, err, row.want)
+		}
+	})
+}
