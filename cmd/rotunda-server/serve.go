@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/bus"
@@ -84,17 +85,24 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 		ErrorLog:  slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Protocols: protocols(),
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(tls.NewListener(listener, srv.TLSConfig)) }()
+	failed := make(chan error, 1) // of Serve; it is nobody's business after a stop
+	scheduling, stopScheduling := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { failed <- srv.Serve(tls.NewListener(listener, srv.TLSConfig)) })
+	running.Go(func() { parts.scheduler.Run(scheduling) })
 	log.Info("serving", "address", listener.Addr(), "names", names, "ca", seal.Digest(ca.Pin()), "version", version.Version)
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
 		log.Info("stopping")
 	}
+	// In the order in which work flows: no new runs, no channels, no requests.
 	stop, cancel := context.WithTimeout(context.Background(), stopping)
 	defer cancel()
-	return errors.Join(err, parts.stop(stop, srv))
+	stopScheduling()
+	err = errors.Join(err, parts.router.Shutdown(stop), srv.Shutdown(stop))
+	running.Wait()
+	return err
 }
 
 func protocols() *http.Protocols {
@@ -115,7 +123,7 @@ type parts struct {
 func assemble(ctx context.Context, st store.Store, s *settings, ca *authority, keys ksm.ServerKeys, names []string, at net.Addr, log *slog.Logger) (*parts, error) {
 	b := bus.New()
 	dir := directory.New(b, nil)
-	sched := scheduler.New(scheduler.Config{Store: st, Bus: b, Log: log})
+	sched := scheduler.New(scheduler.Config{Store: st, Bus: b, Directory: dir, Log: log})
 	w := &work.Work{Directory: dir, Bus: b, Finisher: sched}
 	machines, err := machineapi.New(machineapi.Config{
 		Store: st, Directory: dir, Work: w, Bus: b, Keys: keys, Host: names[0], BaseURL: s.base(names, at),
@@ -143,17 +151,7 @@ func assemble(ctx context.Context, st store.Store, s *settings, ca *authority, k
 	}
 	mux.Handle("GET "+socket.Path, hub)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { health(w, r, st, hub) })
-	if err := sched.Start(ctx); err != nil {
-		return nil, err
-	}
 	return &parts{mux, hub, sched}, nil
-}
-
-// stop ends the parts in the order in which work flows: no new runs, no new
-// requests, then the agents' channels.
-func (p *parts) stop(ctx context.Context, srv *http.Server) error {
-	p.scheduler.Stop()
-	return errors.Join(p.router.Shutdown(ctx), srv.Shutdown(ctx))
 }
 
 // health tells whether the database answers.
