@@ -30,6 +30,7 @@ type Options struct {
 	Dir string    // everything is kept below; must be reachable for other users (mode 0711)
 	Log io.Writer // what the programs log; nil: files in Dir only
 	Env []string  // added to the programs' environment
+	Tap bool      // keep what passes between the server and everybody else
 }
 
 // Installation is a running one. Close ends its processes.
@@ -37,6 +38,9 @@ type Installation struct {
 	Options
 	Server *Process
 	Addr   string // host:port of the server
+
+	tap    *tap
+	listen string // where the server itself listens
 
 	mu     sync.Mutex
 	agents []*Agent
@@ -51,7 +55,14 @@ func Start(ctx context.Context, o Options) (*Installation, error) {
 			return nil, err
 		}
 	}
+	if o.Tap {
+		var err error
+		if i.tap, err = newTap(); err != nil {
+			return nil, err
+		}
+	}
 	if err := i.StartServer(ctx); err != nil {
+		i.Close()
 		return nil, err
 	}
 	if err := i.found(ctx); err != nil {
@@ -81,7 +92,7 @@ func (i *Installation) passphrase() string { return filepath.Join(i.Dir, "passph
 
 // StartServer starts the server, on the port that it had before.
 func (i *Installation) StartServer(ctx context.Context) error {
-	listen := i.Addr
+	listen := i.listen
 	if listen == "" {
 		listen = "127.0.0.1:0"
 	}
@@ -104,12 +115,26 @@ func (i *Installation) StartServer(ctx context.Context) error {
 		p.Kill()
 		return fmt.Errorf("the server's address is not in %q: %w", line, err)
 	}
-	i.Server, i.Addr = p, fmt.Sprintf("127.0.0.1:%d", said.Address.Port)
+	i.Server, i.listen = p, fmt.Sprintf("127.0.0.1:%d", said.Address.Port)
+	i.Addr = i.listen
+	if i.tap != nil {
+		i.tap.mu.Lock()
+		i.tap.target = i.listen
+		i.tap.mu.Unlock()
+		i.Addr = i.tap.listener.Addr().String()
+	}
 	return nil
 }
 
 // Database is the server's database file.
 func (i *Installation) Database() string { return filepath.Join(i.Dir, "server", "rotunda.db") }
+
+// Wire is what has passed between the server and everybody else so far.
+func (i *Installation) Wire() []byte {
+	i.tap.mu.Lock()
+	defer i.tap.mu.Unlock()
+	return bytes.Clone(i.tap.seen.Bytes())
+}
 
 // Close ends every process, agents first.
 func (i *Installation) Close() {
@@ -122,6 +147,9 @@ func (i *Installation) Close() {
 	}
 	if i.Server != nil {
 		i.Server.Stop()
+	}
+	if i.tap != nil {
+		i.tap.close()
 	}
 }
 

@@ -1,0 +1,62 @@
+// Command demo runs a whole Rotunda on loopback against a real PostgreSQL and a real
+// sshd, and holds its claims against them. make demo builds and runs it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+func main() {
+	bin := flag.String("bin", "bin", "folder of the built programs")
+	keep := flag.Bool("keep", false, "leave the folder of the installation for a look")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A demonstration that hangs shows nothing.
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	d := &demo{out: os.Stdout, start: time.Now()}
+	err := d.run(ctx, *bin, *keep)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+	}
+	fmt.Printf("demo: %d of %d claims hold\n", d.held, d.claims)
+	if err != nil || d.held != d.claims {
+		os.Exit(1)
+	}
+}
+
+// run builds everything up, shows it, and takes it down again.
+func (d *demo) run(ctx context.Context, bin string, keep bool) (err error) {
+	bin, err = filepath.Abs(bin)
+	if err != nil {
+		return err
+	}
+	dir, remove, err := workDir()
+	if err != nil {
+		return err
+	}
+	if keep {
+		d.say("the installation's folder stays: %s", dir)
+	} else {
+		defer func() { err = errors.Join(err, remove()) }()
+	}
+	defer func() { err = errors.Join(err, d.down()) }()
+	if err := d.up(ctx, bin, dir); err != nil {
+		return err
+	}
+	for _, part := range []func(context.Context) error{d.onDemand, d.bySchedule, d.killed, d.whatTheServerHas} {
+		if err := part(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
