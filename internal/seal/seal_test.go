@@ -105,6 +105,19 @@ func TestTextFormsGoBack(t *testing.T) {
 			t.Fatalf("fingerprint %s", got)
 		}
 	})
+	// In JSON both are their text.
+	type both struct {
+		ID     seal.ID
+		Digest seal.Digest
+	}
+	in, out := both{seal.NewID(), seal.Hash(seed)}, both{}
+	b, err := json.Marshal(in)
+	if err != nil || !strings.Contains(string(b), in.ID.String()) || !strings.Contains(string(b), in.Digest.String()) {
+		t.Errorf("%s, %v", b, err)
+	}
+	if err := json.Unmarshal(b, &out); err != nil || out != in {
+		t.Errorf("%+v, %v", out, err)
+	}
 	for _, bad := range []string{"", "AAAA", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAAAA=="} {
 		if _, err := seal.ParseID(bad); err == nil {
 			t.Errorf("%q is taken for an id", bad)
@@ -179,6 +192,22 @@ func TestUnlockErrors(t *testing.T) {
 	}
 	if got, err := seal.Unlock([]byte("right"), seal.LockedAgentKeys, box); err != nil || string(got) != "content" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestWrappedKeys(t *testing.T) {
+	k, err := seal.KeyFrom(seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := seal.UnwrapKey(recKey, seal.WrapKey(recKey, k)); err != nil || got != k {
+		t.Errorf("wrapped key: %v", err)
+	}
+	if _, err := seal.UnwrapKey(k, seal.WrapKey(recKey, k)); !errors.Is(err, seal.ErrOpen) {
+		t.Errorf("wrapped key under another: %v", err)
+	}
+	if _, err := seal.UnwrapKey(recKey, seal.SealGCM(recKey, k[:31], nil)); !errors.Is(err, seal.ErrOpen) {
+		t.Errorf("wrapped key of 31 bytes: %v", err)
 	}
 }
 

@@ -89,6 +89,10 @@ var ops = map[string]func(inputs) ([]byte, error){
 		id := seal.AgentClientID(i.org(), i.id("entry_id"))
 		return id[:], nil
 	},
+	"token_client_id": func(i inputs) ([]byte, error) {
+		id := seal.TokenClientID(i.key("token"))
+		return id[:], nil
+	},
 	"message_digest": func(i inputs) ([]byte, error) {
 		return seal.MessageDigest(seal.Kind(i.text("kind_text")), i.org(), i.bytes("body")).Bytes(), nil
 	},
@@ -211,6 +215,8 @@ func makeVectors(t *testing.T) map[string][]vector {
 	add("derive", "enrolment sign key", "enrol_sign_public_key", in("seed", hx(seed)))
 	add("derive", "enrolment blob key", "enrol_blob_key", in("seed", hx(seed)))
 	add("derive", "agent's client id", "agent_client_id", in("entry_id", hx(agent[:])))
+
+	add("derive", "one-time token's client id", "token_client_id", in("token", hx(seed)))
 
 	pub := ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)
 	for _, kind := range []seal.Kind{seal.KindLog, seal.KindStatement, seal.KindCommand, seal.KindResult} {

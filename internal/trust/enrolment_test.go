@@ -77,3 +77,49 @@ func TestEnrolment(t *testing.T) {
 		wantReason(t, err, SignatureBad)
 	})
 }
+
+// A further device, enrolled by its owner's own: its mask and its time are bound.
+func TestDeviceEnrolment(t *testing.T) {
+	base := newWorld(t)
+	seed := seal.Key{9}
+	token := seal.EnrolSignKey(seed)
+	newcomer := newParty(t, 71, false)
+	base.do(base.bob.device, PutOp(NewEnrolment(id(71), seed, trustv1.EntryKind_ENTRY_KIND_DEVICE, base.bob.member, "phone", Read, base.now.Add(day))))
+	enrolment, _ := base.log.Entry(id(71))
+	for _, row := range []struct {
+		name     string
+		notAfter time.Duration
+		edit     func(*trustv1.Entry)
+		want     Reason
+	}{
+		{"as agreed", 400 * day, func(*trustv1.Entry) {}, ""},
+		{"for too long", 401 * day, func(*trustv1.Entry) {}, Malformed},
+		{"with a wider mask", 400 * day, func(e *trustv1.Entry) { e.Roles = uint32(Read | Edit) }, LogSigner},
+		{"for another member", 400 * day, func(e *trustv1.Entry) { e.OwnerId = base.carol.member.Bytes() }, LogSigner},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := base.fork(t)
+			e := edit(Successor(enrolment, newcomer.pub(), newcomer.keys, w.now.Add(row.notAfter)), row.edit)
+			_, err := w.log.Append(w.sign(w.change(newcomer, PutOp(e)), token, newcomer.sign), w.now)
+			wantReason(t, err, row.want)
+			if row.want == "" && w.log.Roles(id(71), w.folder) != Read {
+				t.Errorf("the new device has %s", w.log.Roles(id(71), w.folder))
+			}
+		})
+	}
+}
+
+// After a root op the new root signs, and the organisation keeps its id.
+func TestRootReplacement(t *testing.T) {
+	w := newWorld(t)
+	next := newParty(t, 5, false)
+	w.do(w.root, RootOp(next.pub()))
+	if w.log.Org() != w.org || !w.log.Root().Equal(next.pub()) {
+		t.Error("the organisation or its root is not what it should be")
+	}
+	_, err := w.log.Append(w.sign(w.change(w.root, PutOp(member(80))), w.root.sign), w.now)
+	wantReason(t, err, LogSigner)
+	c := w.log.NewChange(seal.ID{}, w.now, PutOp(member(80)))
+	_, err = w.log.Append(w.sign(c, next.sign), w.now)
+	wantReason(t, err, "")
+}

@@ -1,6 +1,8 @@
 package trust
 
 import (
+	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"testing"
@@ -219,5 +221,64 @@ func BenchmarkClone(b *testing.B) {
 	}
 	for b.Loop() {
 		l.Clone()
+	}
+}
+
+func TestLists(t *testing.T) {
+	w := newWorld(t)
+	names := func(es []Entry) (out []string) {
+		for _, e := range es {
+			out = append(out, e.Name)
+		}
+		return out
+	}
+	if got := names(w.log.Entries(trustv1.EntryKind_ENTRY_KIND_MEMBER, trustv1.EntryKind_ENTRY_KIND_POOL)); !slices.Equal(got, []string{"Alice", "Bob", "Carol", "Dave", "P", "Q"}) {
+		t.Errorf("members and pools: %v", got)
+	}
+	if got := names(w.log.Owned(w.p)); !slices.Equal(got, []string{"one", "two"}) {
+		t.Errorf("agents of P: %v", got)
+	}
+	if got := w.log.Owned(seal.ID{}); got != nil {
+		t.Errorf("owned by nobody: %v", got)
+	}
+	want := FolderState{w.folder, 1, seal.FolderCheck(w.org, w.folderKey, w.folder, 1)}
+	if got := w.log.Folders(); len(got) != 1 || got[0] != want {
+		t.Errorf("folders: %v", got)
+	}
+	if e, ok := w.log.EntryByKey(keyID(w.one.pub())); !ok || e.ID != w.one.id {
+		t.Errorf("by key: %v", e)
+	}
+	// An entry put again as it is stays what it is.
+	for _, e := range w.log.Entries() {
+		again := entryOf(e.Proto())
+		again.PutBy, again.Epoch = e.PutBy, e.Epoch
+		if !again.NotAfter.Equal(e.NotAfter) {
+			t.Errorf("not_after of %q: %s, %s", e.Name, again.NotAfter, e.NotAfter)
+		}
+		again.NotAfter = e.NotAfter
+		if !reflect.DeepEqual(again, e) {
+			t.Errorf("%+v, %+v", again, e)
+		}
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	err := &Error{RecordCorrupt, "data of record x", seal.ErrOpen}
+	if err.Error() != "record_corrupt: data of record x: does not open under this key" || !errors.Is(err, seal.ErrOpen) {
+		t.Error(err)
+	}
+	if ReasonOf(fmt.Errorf("fetch: %w", err)) != RecordCorrupt || ReasonOf(errors.New("x")) != "" || ReasonOf(nil) != "" {
+		t.Error("ReasonOf")
+	}
+}
+
+func TestRefs(t *testing.T) {
+	r := Ref{id(1), id(2)}
+	if got, err := RefFrom(r.Proto()); err != nil || got != r {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []*trustv1.Ref{nil, {}, {FolderUid: r.Folder.Bytes()}, {FolderUid: r.Folder.Bytes(), RecordUid: make([]byte, 16)}, {FolderUid: make([]byte, 15), RecordUid: r.Record.Bytes()}} {
+		_, err := RefFrom(bad)
+		wantReason(t, err, Malformed)
 	}
 }
