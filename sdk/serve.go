@@ -58,7 +58,7 @@ func Serve(p ...Plugin) {
 	s := newServer(p, manifests, stderr)
 	go s.progress.write()
 	goplugin.Serve(&goplugin.ServeConfig{
-		HandshakeConfig:  Handshake(),
+		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: pluginv1.CookieKey, MagicCookieValue: pluginv1.CookieValue},
 		VersionedPlugins: map[int]goplugin.PluginSet{pluginv1.Protocol: {"rotunda": service{s: s}}},
 		Logger:           hclog.NewNullLogger(),
 		GRPCServer: func(o []grpc.ServerOption) *grpc.Server {
@@ -67,12 +67,6 @@ func Serve(p ...Plugin) {
 				grpc.UnaryInterceptor(s.intercept))...)
 		},
 	})
-}
-
-// Handshake is what go-plugin compares first on both sides. It is exported for hosts;
-// a plugin has no use for it.
-func Handshake() goplugin.HandshakeConfig {
-	return goplugin.HandshakeConfig{MagicCookieKey: pluginv1.CookieKey, MagicCookieValue: pluginv1.CookieValue}
 }
 
 func byHand(p []Plugin) {

@@ -17,6 +17,13 @@ import (
 // deafFor is how long a plugin may go on after its call was cancelled.
 const deafFor = 2 * time.Second
 
+// Reasons that the SDK gives an error without a class. At a deadline they add
+// nothing: a driver complains about the connection that was cut.
+const (
+	unclassed = "unclassed"
+	deadline  = "deadline"
+)
+
 // secretsLinger keeps the secrets of a call in the log filter when it is over: what
 // it printed may still be in the pipe.
 const secretsLinger = 5 * time.Second
@@ -109,7 +116,7 @@ func (p *process) late(ctx context.Context, id uint64, cancel func(), done chan 
 	// Both are true: the caller's context has ended, and the plugin may say why or that
 	// nothing was sent.
 	cause := context.Cause(ctx)
-	if e := (*sdk.Error)(nil); errors.As(p.classify(err), &e) {
+	if e := (*sdk.Error)(nil); errors.As(p.classify(err), &e) && (e.NotSent || e.Reason != unclassed && e.Reason != deadline) {
 		return p.failed(reason, fmt.Errorf("%w: %w", cause, e))
 	}
 	return p.failed(reason, cause)
@@ -144,7 +151,7 @@ func (p *process) classify(err error) error {
 	case codes.Internal, codes.ResourceExhausted, codes.InvalidArgument, codes.DataLoss:
 		return p.failed(PluginProtocol, text)
 	default:
-		return &sdk.Error{Class: sdk.ClassInternal, Reason: "unclassed", Err: text}
+		return &sdk.Error{Class: sdk.ClassInternal, Reason: unclassed, Err: text}
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 	"github.com/rotunda-pam/rotunda/sdk/scrub"
 )
 
-// Bounds of what a process may have logged: a burst, and lines a second from then on.
+// Bounds of what a process may have logged: a burst, and lines a second from then
+// on; separately for records and for other lines, so that noise hides no record.
 const (
 	logBurst  = 500
 	logRate   = 50
@@ -31,8 +32,13 @@ type output struct {
 	log     *slog.Logger
 	secrets *scrub.Set // live and lately used ones
 
-	mu     sync.Mutex
-	steps  map[uint64]func(string) // progress by job
+	mu      sync.Mutex
+	steps   map[uint64]func(string) // progress by job
+	records bucket
+	noise   bucket
+}
+
+type bucket struct {
 	tokens float64
 	last   time.Time
 	lost   int
@@ -40,9 +46,10 @@ type output struct {
 
 func newOutput(log *slog.Logger) *output {
 	s := new(scrub.Set)
+	full := bucket{tokens: logBurst, last: time.Now()}
 	return &output{
 		log: slog.New(scrub.Handler(log.Handler(), s)), secrets: s,
-		steps: map[uint64]func(string){}, tokens: logBurst, last: time.Now(),
+		steps: map[uint64]func(string){}, records: full, noise: full,
 	}
 }
 
@@ -75,7 +82,7 @@ func (o *output) read(r *bufio.Reader) {
 func (o *output) line(b []byte) {
 	var fields map[string]any
 	if b[0] != '{' || json.Unmarshal(b, &fields) != nil {
-		o.emit(slog.LevelDebug, string(b), nil)
+		o.emit(&o.noise, slog.LevelDebug, string(b), nil)
 		return
 	}
 	text := func(key string) string {
@@ -87,7 +94,7 @@ func (o *output) line(b []byte) {
 		o.mu.Lock()
 		f := o.steps[uint64(job)]
 		o.mu.Unlock()
-		if f != nil && o.take() {
+		if f != nil {
 			step = o.secrets.Text(strings.ToValidUTF8(step, "?"))
 			f(step[:min(len(step), maxStep)])
 		}
@@ -104,7 +111,7 @@ func (o *output) line(b []byte) {
 			attrs = append(attrs, slog.String(cut(o.secrets.Text(k), maxStep), cut(o.secrets.Text(fmt.Sprint(v)), logText)))
 		}
 	}
-	o.emit(level, message, attrs)
+	o.emit(&o.records, level, message, attrs)
 }
 
 func cut(s string, n int) string { return s[:min(len(s), n)] }
@@ -122,15 +129,17 @@ func levelOf(s string) slog.Level {
 	}
 }
 
-func (o *output) emit(l slog.Level, message string, attrs []slog.Attr) {
+func (o *output) emit(b *bucket, l slog.Level, message string, attrs []slog.Attr) {
 	ctx := context.Background()
-	if !o.log.Enabled(ctx, l) || !o.take() {
+	if !o.log.Enabled(ctx, l) {
 		return
 	}
 	o.mu.Lock()
-	lost := o.lost
-	o.lost = 0
+	ok, lost := b.take(time.Now())
 	o.mu.Unlock()
+	if !ok {
+		return
+	}
 	if lost > 0 {
 		o.log.LogAttrs(ctx, slog.LevelWarn, "plugin logs too fast", slog.Int("lines_left_out", lost))
 	}
@@ -138,19 +147,17 @@ func (o *output) emit(l slog.Level, message string, attrs []slog.Attr) {
 	o.log.LogAttrs(ctx, l, "plugin: "+cut(o.secrets.Text(message), logText), slog.GroupAttrs("plugin", attrs...))
 }
 
-// take is a token bucket.
-func (o *output) take() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	now := time.Now()
-	o.tokens = min(logBurst, o.tokens+logRate*now.Sub(o.last).Seconds())
-	o.last = now
-	if o.tokens < 1 {
-		o.lost++
-		return false
+// take takes a token; lost is how many were refused since the last one.
+func (b *bucket) take(now time.Time) (ok bool, lost int) {
+	b.tokens = min(logBurst, b.tokens+logRate*now.Sub(b.last).Seconds())
+	b.last = now
+	if b.tokens < 1 {
+		b.lost++
+		return false, 0
 	}
-	o.tokens--
-	return true
+	b.tokens--
+	lost, b.lost = b.lost, 0
+	return true, lost
 }
 
 // firstLine reads the handshake, at most max bytes of it.

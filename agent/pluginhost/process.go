@@ -22,7 +22,6 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
-	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // process is one plugin process. Its states are told by two channels: started
@@ -131,7 +130,7 @@ func (p *process) prepare(binary string) (*launch, error) {
 // and then executes it again.
 func (p *process) handshake(ctx context.Context, l *launch) error {
 	cfg := &goplugin.ClientConfig{
-		HandshakeConfig:  sdk.Handshake(),
+		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: pluginv1.CookieKey, MagicCookieValue: pluginv1.CookieValue},
 		VersionedPlugins: map[int]goplugin.PluginSet{pluginv1.Protocol: {}},
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		AutoMTLS:         true,

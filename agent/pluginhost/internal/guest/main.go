@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -28,6 +29,7 @@ type plugin struct{}
 type session struct {
 	host sdk.Host
 	res  sdk.Resource
+	turn sync.Mutex // of the connection
 	conn net.Conn
 	read *bufio.Reader
 }
@@ -89,10 +91,10 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	case "panic":
 		panic("with the secret " + a.Candidate.Secret.ExposeString())
 	case "noise":
-		for range 1000 {
-			fmt.Println("noise on standard output", strings.Repeat("x", 100))
-		}
 		fmt.Fprintln(os.Stderr, "raw line with", a.Candidate.Secret.ExposeString())
+		for range 10000 {
+			fmt.Println("noise", strings.Repeat("x", 100))
+		}
 		s.host.Log.Error("a level that survives", "secret", string(a.Candidate.Secret.Expose()))
 		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
 	case "progress":
@@ -117,6 +119,8 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	case "secret":
 		return sdk.ApplyResponse{Outcome: sdk.Changed}, os.WriteFile(arg, a.Candidate.Secret.Expose(), 0o600)
 	}
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	answer, err := ask(ctx, s.conn, s.read, "SET "+a.Account.Name+" "+a.Candidate.Secret.ExposeString())
 	if err != nil || answer != "OK" {
 		return sdk.ApplyResponse{}, err

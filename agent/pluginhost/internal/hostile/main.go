@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -15,7 +16,6 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
-	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 func main() {
@@ -24,7 +24,7 @@ func main() {
 	switch name {
 	case "garbage":
 		fmt.Print("\x00\x01\xff garbage | and | more | of | it | all\n")
-		select {}
+		forever()
 	case "flood": // a first line without end
 		for {
 			if _, err := os.Stdout.WriteString(strings.Repeat("x", 1<<16)); err != nil {
@@ -32,28 +32,34 @@ func main() {
 			}
 		}
 	case "mute":
-		select {}
+		forever()
 	case "exits":
 		os.Exit(7)
 	case "netrpc":
 		fmt.Printf("1|%d|unix|%s/s|netrpc|\n", pluginv1.Protocol, os.Getenv("TMPDIR"))
-		select {}
+		forever()
 	case "elsewhere": // would have the agent connect to a socket of others
 		fmt.Printf("1|%d|unix|%s|grpc|%s\n", pluginv1.Protocol, "/run/dbus/system_bus_socket", strings.Repeat("A", 64))
-		select {}
+		forever()
 	}
 	version := pluginv1.Protocol
 	if name == "future" {
 		version = 99
 	}
 	goplugin.Serve(&goplugin.ServeConfig{
-		HandshakeConfig:  sdk.Handshake(),
+		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: pluginv1.CookieKey, MagicCookieValue: pluginv1.CookieValue},
 		VersionedPlugins: map[int]goplugin.PluginSet{version: {"x": service{name: name, stderr: stderr}}},
 		Logger:           hclog.NewNullLogger(),
 		GRPCServer:       goplugin.DefaultGRPCServer,
 	})
 	if name == "orphan" {
 		select {} // it has no intention of ending
+	}
+}
+
+func forever() {
+	for {
+		time.Sleep(time.Hour) // select{} would end as a deadlock
 	}
 }
 

@@ -1,0 +1,5 @@
+package pluginhost
+
+import "os"
+
+func hostChild(string) int { os.Exit(1); return 1 }
