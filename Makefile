@@ -4,7 +4,7 @@
 # make lint    vet, staticcheck, gofumpt, generated code is current
 # make bench   the figures, each beside its floor
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
-.PHONY: build demo test lint bench proto sql docs fuzz clean check-generated
+.PHONY: build plugins demo test lint bench proto sql docs fuzz clean check-generated
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOL    := go tool -modfile=tools.mod
@@ -14,25 +14,26 @@ GOBUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 LDFLAGS := -s -w -buildid= -X github.com/rotunda-pam/rotunda/internal/version.Version=$(VERSION)
 PLUGINS := postgres ssh
 
-build: bin/rotunda bin/rotunda-server bin/rotunda-agent
+# BIN and TAGS let the tests build programs with fault points beside the shipped ones.
+BIN  ?= bin
+TAGS ?=
 
-bin/plugins: FORCE
-	@mkdir -p bin/plugins.new && rm -f bin/plugins.new/*
+build: plugins
+	$(GOBUILD) -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/rotunda ./cmd/rotunda-server
+	$(GOBUILD) -tags '$(TAGS)' -ldflags "$(LDFLAGS) -X github.com/rotunda-pam/rotunda/agent.builtinPlugins=$$(ls $(BIN)/plugins | tr '\n' ',')" -o $(BIN)/ ./cmd/rotunda-agent
+
+# Each plugin's file is named by its hash, and the agent built after them carries
+# the hashes.
+plugins:
+	@rm -rf $(BIN)/plugins.new && mkdir -p $(BIN)/plugins.new
 	@for p in $(PLUGINS); do \
-		$(GOBUILD) -ldflags '-s -w -buildid=' -o bin/plugins.new/$$p ./plugins/$$p && \
-		mv bin/plugins.new/$$p bin/plugins.new/$$p@$$(sha256sum <bin/plugins.new/$$p | cut -d' ' -f1) || exit 1; \
+		$(GOBUILD) -ldflags '-s -w -buildid=' -o $(BIN)/plugins.new/$$p ./plugins/$$p && \
+		mv $(BIN)/plugins.new/$$p $(BIN)/plugins.new/$$p@$$(sha256sum <$(BIN)/plugins.new/$$p | cut -d' ' -f1) || exit 1; \
 	done
-	@rm -rf bin/plugins && mv bin/plugins.new bin/plugins
-
-bin/rotunda bin/rotunda-server: FORCE
-	$(GOBUILD) -ldflags '$(LDFLAGS)' -o $@ ./cmd/$(@F)
-
-# The agent carries the hashes of the plugins that were built with it.
-bin/rotunda-agent: bin/plugins FORCE
-	$(GOBUILD) -ldflags "$(LDFLAGS) -X github.com/rotunda-pam/rotunda/agent.builtinPlugins=$$(ls bin/plugins | tr '\n' ',')" -o $@ ./cmd/rotunda-agent
+	@rm -rf $(BIN)/plugins && mv $(BIN)/plugins.new $(BIN)/plugins
 
 demo: build
-	@CGO_ENABLED=0 go run ./cmd/internal/demo -bin bin
+	@CGO_ENABLED=0 go run ./cmd/internal/demo -bin $(BIN)
 
 # The race detector needs a C compiler; nothing else here does.
 RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
@@ -73,5 +74,3 @@ bench: build
 
 clean:
 	rm -rf bin .report .demo
-
-FORCE:

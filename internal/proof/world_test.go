@@ -1,0 +1,201 @@
+package proof
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/internal/targets"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// built builds the programs once for all tests of this package, with fault points
+// or without.
+var built = struct {
+	sync.Mutex
+	dirs map[string]string
+}{dirs: map[string]string{}}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, d := range built.dirs {
+		os.RemoveAll(d)
+	}
+	os.Exit(code)
+}
+
+func bin(t *testing.T, tags ...string) string {
+	t.Helper()
+	if dir := os.Getenv("ROTUNDA_BIN"); dir != "" && len(tags) == 0 {
+		return dir
+	}
+	built.Lock()
+	defer built.Unlock()
+	key := fmt.Sprint(tags)
+	if dir := built.dirs[key]; dir != "" {
+		return dir
+	}
+	dir, err := os.MkdirTemp("", "rotunda-proof-bin-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := installation.Build(dir, tags...); err != nil {
+		t.Fatal(err)
+	}
+	built.dirs[key] = dir
+	return dir
+}
+
+// world is one installation with one agent.
+type world struct {
+	*installation.Installation
+	agent *installation.Agent
+}
+
+func newWorld(t *testing.T, tags ...string) *world {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "rotunda-proof-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	i, err := installation.Start(t.Context(), installation.Options{Bin: bin(t, tags...), Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(i.Close)
+	agent, err := i.AddAgent(t.Context(), "gw1", installation.Pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.AddFolder(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return &world{i, agent}
+}
+
+// kindOfTarget is one kind of account of the proof: how to make it, and how to ask
+// its target, independently of the plugin.
+type kindOfTarget struct {
+	name    string
+	kind    sdk.Kind
+	add     func(title string) error
+	accepts func(ctx context.Context, title string, c sdk.Credential) (bool, error)
+}
+
+// kindsOfTarget starts the targets. What this machine cannot have is left out, with
+// its reason.
+func (w *world) kindsOfTarget(t *testing.T) []kindOfTarget {
+	t.Helper()
+	pg := targets.Postgres(t)
+	if err := w.AddPostgres(t.Context(), "db", pg); err != nil {
+		t.Fatal(err)
+	}
+	kinds := []kindOfTarget{{
+		"postgres", sdk.Password,
+		func(title string) error {
+			_, err := w.AddRole(t.Context(), pg, "db", title, title)
+			return err
+		},
+		func(ctx context.Context, title string, c sdk.Credential) (bool, error) {
+			return pg.Accepts(ctx, title, c.Secret)
+		},
+	}}
+	if os.Geteuid() != 0 {
+		t.Log("left out: ssh password and ssh key, since Unix accounts need root")
+		return kinds
+	}
+	sshd := targets.OpenSSH(t, targets.SSHDOptions{})
+	if err := w.AddSSHD(t.Context(), "web", sshd); err != nil {
+		t.Fatal(err)
+	}
+	users := map[string]string{}
+	accepts := func(ctx context.Context, title string, c sdk.Credential) (bool, error) {
+		return sshd.Accepts(ctx, users[title], c)
+	}
+	password := func(title string) error {
+		pw := sdk.NewSecret([]byte("first-" + rand()))
+		user, err := sshd.CreateUser(t.Context(), targets.UserOptions{Password: pw})
+		if err != nil {
+			return err
+		}
+		users[title] = user.Name
+		return w.AddUser(t.Context(), "web", title, user.Name, sdk.Credential{Kind: sdk.Password, Secret: pw})
+	}
+	key := func(title string) error {
+		c, err := newKey()
+		if err != nil {
+			return err
+		}
+		user, err := sshd.CreateUser(t.Context(), targets.UserOptions{AuthorizedKeys: append(append([]byte("# kept\n"), c.Public...), '\n')})
+		if err != nil {
+			return err
+		}
+		users[title] = user.Name
+		return w.AddUser(t.Context(), "web", title, user.Name, c)
+	}
+	return append(kinds, kindOfTarget{"ssh password", sdk.Password, password, accepts}, kindOfTarget{"ssh key", sdk.SSHKey, key, accepts})
+}
+
+// settled waits until no candidate is outstanding and the run has ended.
+func (w *world) settled(ctx context.Context, title string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var last string
+	for {
+		r, err := w.Record(ctx, title)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		var runs struct {
+			Runs []struct {
+				State, Phase, Reason string
+			} `json:"runs"`
+		}
+		err = w.JSON(ctx, &runs, nil, "run", "list", "--account", title, "--unfinished")
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		if err == nil && r.Candidate == nil && len(runs.Runs) == 0 {
+			return nil
+		}
+		last = fmt.Sprintf("candidate %v, unfinished %+v", r.Candidate != nil, runs.Runs)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not settled: %s", title, last)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// opens says whether the secret in the vault opens the target.
+func (w *world) opens(ctx context.Context, k kindOfTarget, title string) error {
+	c, err := w.Credential(ctx, title, k.kind)
+	if err != nil {
+		return err
+	}
+	ok, err := k.accepts(ctx, title, c)
+	if err == nil && !ok {
+		err = fmt.Errorf("LOST: the vault's secret of %s does not open its target", title)
+	}
+	return err
+}
+
+// report leaves a line for the end of the test command.
+func report(t *testing.T, format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	t.Log(line)
+	if dir := os.Getenv("ROTUNDA_REPORT"); dir != "" {
+		if err := os.WriteFile(filepath.Join(dir, t.Name()), []byte(line+"\n"), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+}
