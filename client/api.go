@@ -496,8 +496,9 @@ type LogStatus struct {
 	Head        seal.Digest
 	ValidUntil  time.Time
 	Changes     uint64
-	// Behind are agents whose newest results carry an older head, by name: treat them as
-	// not having heard of what came after.
+	Warn        bool // half of the log's time is gone: an administrator should sign in
+	// Behind are agents whose newest results carry a head from before the newest
+	// removal (or that gave none): treat them as not having heard of it.
 	Behind []Agent
 }
 

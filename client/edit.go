@@ -340,16 +340,16 @@ func (c *Client) ImportCSV(ctx context.Context, folder seal.ID, r io.Reader, pro
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		line, _ := in.FieldPos(0)
 		if err != nil {
 			// The text of a broken line may hold a password: only its place is told.
-			report.Failed = append(report.Failed, ImportFailure{line, errors.New("the line is not CSV")})
 			var parse *csv.ParseError
 			if !errors.As(err, &parse) {
 				return report, fail(op, err)
 			}
+			report.Failed = append(report.Failed, ImportFailure{parse.StartLine, errors.New("the line is not CSV")})
 			continue
 		}
+		line, _ := in.FieldPos(0)
 		if err := im.add(ctx, line, fields, &report); err != nil {
 			return report, fail(op, err)
 		}

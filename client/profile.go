@@ -213,6 +213,21 @@ func (p *Profile) create(f facts, keys enrol.Keys, passphrase sdk.Secret, log []
 	return nil
 }
 
+// discard takes back a create whose party did not come to be.
+func (p *Profile) discard() error {
+	if p.store != nil {
+		p.store.Wipe()
+		p.store = nil
+	}
+	var errs []error
+	for _, file := range []string{profileFile, deviceFile, memoryFile} {
+		if err := os.Remove(p.path(file)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // free refuses a profile that holds a device: its keys would be lost.
 func (p *Profile) free(op string) error {
 	for _, file := range []string{profileFile, deviceFile} {
