@@ -31,23 +31,29 @@ func testMain(m *testing.M) int {
 	if dir := os.Getenv("PLUGINHOST_TEST_CHILD"); dir != "" {
 		return hostChild(dir)
 	}
-	dir, err := os.MkdirTemp("", "rtp")
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
+	dir := os.Getenv("PLUGINHOST_TEST_BUILT")
+	if dir == "" {
+		var err error
+		dir, err = os.MkdirTemp("", "rtp")
+		if err == nil {
+			err = os.Chmod(dir, 0o755)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
 	built.dir = dir
 	for name, sum := range map[string]*[32]byte{"guest": &built.guest, "hostile": &built.hostile} {
 		out := filepath.Join(dir, name)
 		cmd := exec.Command("go", "build", "-o", out, "./internal/"+name)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if b, err := cmd.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", name, err, b)
-			return 1
+		if os.Getenv("PLUGINHOST_TEST_BUILT") == "" {
+			if b, err := cmd.CombinedOutput(); err != nil {
+				fmt.Fprintf(os.Stderr, "build %s: %v\n%s", name, err, b)
+				return 1
+			}
 		}
 		b, err := os.ReadFile(out)
 		if err != nil {
@@ -145,7 +151,11 @@ func newFixture(t testing.TB, edit func(*Config), hostile ...string) *fixture {
 
 func (f *fixture) add(name, file string, sum [32]byte) Plugin {
 	p := Plugin{Name: name, SHA256: sum}
-	if err := os.Link(filepath.Join(built.dir, file), filepath.Join(f.plugins, p.String())); err != nil {
+	b, err := os.ReadFile(filepath.Join(built.dir, file))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(f.plugins, p.String()), b, 0o644)
+	}
+	if err != nil {
 		f.t.Fatal(err)
 	}
 	return p

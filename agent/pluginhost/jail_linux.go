@@ -182,8 +182,8 @@ func (j *jail) landlock(c confinement) error {
 	}
 	if j.flags&unix.CLONE_NEWUSER != 0 {
 		// This thread writes the child's user mapping. Of other processes the plugin gains
-		// nothing by it: Landlock keeps their memory and environment from it.
-		rules["/proc"] = landRead | landDev
+		// nothing by it: Landlock keeps their memory, environment and files from it.
+		rules["/proc"] = landDev
 	}
 	for path, access := range rules {
 		if err := landlockAllow(set, path, access); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package pluginhost
+
+func hostChild(string) int { return 1 }
