@@ -1,0 +1,129 @@
+package scrub_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rotunda-pam/rotunda/sdk/scrub"
+)
+
+const secret = `p&ss "wörd" <1>/+%`
+
+func TestText(t *testing.T) {
+	j, _ := json.Marshal(secret)
+	for name, text := range map[string]string{
+		"clear":    secret,
+		"base64":   base64.StdEncoding.EncodeToString([]byte(secret)),
+		"raw url":  base64.RawURLEncoding.EncodeToString([]byte(secret)),
+		"hex":      hex.EncodeToString([]byte(secret)),
+		"HEX":      strings.ToUpper(hex.EncodeToString([]byte(secret))),
+		"query":    url.QueryEscape(secret),
+		"path":     url.PathEscape(secret),
+		"json":     string(j),
+		"repeated": secret + secret,
+	} {
+		s := new(scrub.Set)
+		remove := s.Add([]byte(secret))
+		got := s.Text("before " + text + " after")
+		if strings.Contains(got, text) || !strings.Contains(got, scrub.Mark) || !strings.HasPrefix(got, "before ") || !strings.HasSuffix(got, " after") {
+			t.Errorf("%s: %s", name, got)
+		}
+		remove()
+		remove()
+		if got := s.Text(text); got != text {
+			t.Errorf("%s: still scrubbed after its removal: %s", name, got)
+		}
+	}
+}
+
+func TestTextOfSeveral(t *testing.T) {
+	s := new(scrub.Set)
+	s.Add([]byte("short"))
+	s.Add([]byte("short-and-long"))
+	if got := s.Text("a short-and-long b short c"); got != "a [secret] b [secret] c" {
+		t.Errorf("a secret within another: %q", got)
+	}
+	s.Add([]byte("abc"))
+	s.Add(nil)
+	if got := s.Text("abc"); got != "abc" {
+		t.Errorf("a value too short to look for: %q", got)
+	}
+	key := "-----BEGIN KEY-----\nAAAAB3NzaC1yc2EAAAADAQABAAAB\nZm9vYmFyZm9vYmFyZm9vYmFyZm9v\n-----END KEY-----\n"
+	s.Add([]byte(key))
+	got := s.Text("line: ZZ ZZ Zm9vYmFyZm9vYmFyZm9vYmFyZm9v\n-----BEGIN KEY-----")
+	if strings.Contains(got, "Zm9vYmFy") || !strings.Contains(got, "BEGIN KEY") {
+		t.Errorf("one line of a key: %q", got)
+	}
+}
+
+type loud struct{ S string }
+
+func TestHandler(t *testing.T) {
+	s := new(scrub.Set)
+	s.Add([]byte(secret))
+	var out bytes.Buffer
+	l := slog.New(scrub.Handler(slog.NewJSONHandler(&out, nil), s))
+	l.With("with", secret).WithGroup(secret).Info("message "+secret,
+		"string", secret, "bytes", []byte(secret), "error", fmt.Errorf("x: %w", errors.New(secret)),
+		"struct", loud{secret}, "map", map[string]string{secret: secret}, secret, 1,
+		slog.Group("group", "in", secret), "number", 42, "nil", nil)
+	text := out.String()
+	var fields map[string]any
+	if err := json.Unmarshal(out.Bytes(), &fields); err != nil {
+		t.Fatal(err)
+	}
+	for _, leak := range []string{"wörd", `w\u00f6rd`} {
+		if strings.Contains(text, leak) {
+			t.Errorf("the log has the secret: %s", text)
+		}
+	}
+	if !strings.Contains(text, `"number":42`) || fields["msg"] != "message [secret]" {
+		t.Errorf("innocent text is gone: %s", text)
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	s := new(scrub.Set)
+	s.Add([]byte("constant"))
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 200 {
+				v := fmt.Sprintf("secret-%d", i)
+				remove := s.Add([]byte(v))
+				if got := s.Text(v + " constant"); strings.Contains(got, v) || strings.Contains(got, "constant") {
+					t.Errorf("%s", got)
+				}
+				remove()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func FuzzText(f *testing.F) {
+	f.Add([]byte("secret"), "a secret text")
+	f.Add([]byte("line one is here\nline two is there\n"), "x line two is there y")
+	f.Fuzz(func(t *testing.T, secret []byte, text string) {
+		s := new(scrub.Set)
+		remove := s.Add(secret)
+		got := s.Text(text)
+		plain := strings.TrimRight(string(secret), "\r\n")
+		if len(plain) >= scrub.MinLen && !strings.Contains(scrub.Mark, plain) && strings.Contains(got, plain) {
+			t.Errorf("%q is in %q", plain, got)
+		}
+		remove()
+		if s.Text(text) != text {
+			t.Error("changed without secrets")
+		}
+	})
+}
