@@ -141,3 +141,29 @@ func poll(p []unix.PollFd, d time.Duration) (int, error) {
 		}
 	}
 }
+
+// A process that the kernel has stopped answers nothing at all: it is killed after a
+// deadline, and when it is idle.
+func TestStoppedProcess(t *testing.T) {
+	f, srv := newFixture(t, func(c *Config) { c.Idle = 300 * time.Millisecond }), newServer(t)
+	s := f.open(t.Context(), srv.job("r"))
+	_ = syscall.Kill(f.pids()[0], syscall.SIGSTOP)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	r, err := apply(ctx, s, "app", "secret")
+	if took := time.Since(start); r.Outcome != 0 || ReasonOf(err) != string(PluginDeaf) || NotSent(err) || took > 200*time.Millisecond+deafFor+time.Second {
+		t.Errorf("%+v, %v after %v", r, err, took)
+	}
+	s.Close()
+	f.open(t.Context(), srv.job("r")).Close()
+	f.mu.Lock()
+	p := f.procs[processKey{guest(), "r"}]
+	f.mu.Unlock()
+	_ = syscall.Kill(p.child.cmd.Process.Pid, syscall.SIGSTOP)
+	select {
+	case <-p.gone:
+	case <-time.After(15 * time.Second):
+		t.Error("a stopped process goes on idling")
+	}
+}

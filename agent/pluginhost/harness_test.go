@@ -279,3 +279,20 @@ func (f *fixture) pids() []int {
 	}
 	return out
 }
+
+// inFlight waits until the resource's process has a call in flight.
+func (f *fixture) inFlight(key string) {
+	f.t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		f.mu.Lock()
+		p := f.procs[processKey{guest(), key}]
+		busy := p != nil && p.busy > 0
+		f.mu.Unlock()
+		if busy {
+			return
+		}
+		if time.Now().After(end) {
+			f.t.Fatal("the call does not begin")
+		}
+	}
+}

@@ -311,6 +311,28 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// A plugin that keeps crashing is started again more and more slowly.
+func TestBackOff(t *testing.T) {
+	f, srv := newFixture(t, nil), newServer(t)
+	for n := range 4 {
+		start := time.Now()
+		s := f.open(t.Context(), srv.job("r"))
+		if least := backoffMin << n / 2; n > 0 && time.Since(start) < least {
+			t.Errorf("start %d after %v, want at least %v", n, time.Since(start), least)
+		}
+		_, _ = apply(t.Context(), s, "crash", "secret")
+		s.Close()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := f.Open(ctx, guest(), srv.job("r")); ReasonOf(err) != string(PluginBusy) || !NotSent(err) {
+		t.Errorf("a start that must wait longer than its context: %v", err)
+	}
+	if _, err := f.Open(t.Context(), guest(), srv.job("another")); err != nil {
+		t.Errorf("another resource: %v", err)
+	}
+}
+
 func TestDeadline(t *testing.T) {
 	f, srv := newFixture(t, nil), newServer(t)
 	const deadline = 300 * time.Millisecond
@@ -443,8 +465,7 @@ func TestCut(t *testing.T) {
 	s := f.open(t.Context(), srv.job("r"))
 	done := make(chan error, 1)
 	go func() { _, err := apply(t.Context(), s, "read", "secret"); done <- err }()
-	srv.mu.Lock()
-	srv.mu.Unlock()
+	f.inFlight("r")
 	s.Cut()
 	if err := <-done; err == nil {
 		t.Error("a call went on over connections that were cut")
@@ -508,17 +529,7 @@ func TestClose(t *testing.T) {
 	defer cancel()
 	entered := make(chan error, 1)
 	go func() { _, err := apply(context.Background(), s, "wait", "secret"); entered <- err }()
-	for end := time.Now().Add(10 * time.Second); ; {
-		f.mu.Lock()
-		busy := f.procs[processKey{guest(), "r"}].busy
-		f.mu.Unlock()
-		if busy > 0 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("the call does not begin")
-		}
-	}
+	f.inFlight("r")
 	start := time.Now()
 	if err := f.Host.Close(ctx); err != nil {
 		t.Fatal(err)
