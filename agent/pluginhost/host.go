@@ -251,7 +251,7 @@ func (h *Host) acquire(ctx context.Context, plugin Plugin, resource string) (*pr
 			h.giveBack(placed)
 			h.mu.Unlock()
 			return fail(HostClosed, nil)
-		case p != nil && !p.stopping:
+		case p != nil && !p.stopping && !p.ended():
 			h.giveBack(placed)
 			placed = false
 			p.refs++

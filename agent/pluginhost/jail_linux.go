@@ -34,14 +34,25 @@ func newJail(firstUID int) *jail {
 	case j.allowed(-1, empty|unix.CLONE_NEWUSER):
 		j.flags = empty | unix.CLONE_NEWUSER
 		j.iso.Note = "plugins run as the agent's own user: their files are its files but for Landlock; run the packaged service, which starts as root"
-	case j.iso.Landlock > 0:
-		j.iso.Note = "no user namespaces: plugins run as the agent's own user and share its network, only Landlock holds them; run the packaged service, which starts as root"
 	default:
-		j.iso.Note = "plugins are not isolated: they can read the agent's memory and keys; run the packaged service, which starts as root"
+		j.sameUser()
 	}
 	j.iso.Network = j.flags&unix.CLONE_NEWNET != 0
 	j.iso.Processes = j.flags&unix.CLONE_NEWPID != 0
 	return j
+}
+
+// sameUser is for an agent that is not root and may make no namespaces. Its memory is
+// closed to processes of its own user then, plugins among them: Landlock alone would
+// not do, since the thread that starts a plugin shares its confinement, and the
+// agent's memory. (With namespaces the agent must stay open: it writes the mapping of
+// a child that looks like it. There the namespaces keep the plugin out.)
+func (j *jail) sameUser() {
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	j.iso.Note = "no user namespaces: plugins run as the agent's own user and share its network, only Landlock keeps them from its files; run the packaged service, which starts as root"
+	if j.iso.Landlock == 0 {
+		j.iso.Note = "plugins are not isolated: they can read the agent's files, its keys among them; run the packaged service, which starts as root"
+	}
 }
 
 // allowed tries to start a program that does not exist: the kernel refuses the
@@ -80,22 +91,37 @@ func attr(uid int, flags uintptr) *syscall.SysProcAttr {
 // start confines a thread, forks from it, and keeps it until the child has ended:
 // the confinement is inherited, and a parent-death signal comes when the thread
 // that forked ends, not the process. The thread is thrown away afterwards.
+//
+// Where a plugin can see the agent's threads and only Landlock tells the two apart,
+// the thread goes at once, and with it the signal: it could be stopped by a plugin
+// that shares its confinement, and all others with it. The death pipe is left.
 func (j *jail) start(cmd *exec.Cmd, c confinement) (*child, error) {
+	keep := j.iso.User || j.iso.Processes || j.iso.Landlock == 0
 	cmd.SysProcAttr = attr(c.uid, j.flags)
+	if !keep {
+		cmd.SysProcAttr.Pdeathsig = 0
+	}
 	ch := &child{cmd: cmd, exited: make(chan struct{})}
 	started := make(chan error)
-	go func() {
-		defer close(ch.exited)
-		runtime.LockOSThread() // never unlocked
+	go onOtherThread(func() {
 		err := j.confine(c)
 		if err == nil {
 			err = cmd.Start()
 		}
 		started <- err
-		if err == nil {
+		switch {
+		case err != nil:
+			close(ch.exited)
+		case keep:
 			_ = cmd.Wait()
+			close(ch.exited)
+		default:
+			go func() {
+				_ = cmd.Wait()
+				close(ch.exited)
+			}()
 		}
-	}()
+	})
 	if err := <-started; err != nil {
 		<-ch.exited
 		return nil, err
@@ -107,6 +133,23 @@ func (j *jail) start(cmd *exec.Cmd, c confinement) (*child, error) {
 		}
 	}
 	return ch, nil
+}
+
+// onOtherThread runs f on a thread that ends with it. The process's first thread
+// never ends, and stands for the whole process in /proc: it is left alone.
+func onOtherThread(f func()) {
+	runtime.LockOSThread() // never unlocked, but for the first thread
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	defer runtime.UnlockOSThread()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		onOtherThread(f)
+	}()
+	<-done
 }
 
 func (j *jail) confine(c confinement) error {

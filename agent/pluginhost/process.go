@@ -249,6 +249,17 @@ func (p *process) stop(ctx context.Context) {
 	})
 }
 
+// ended tells a process that has ended from one that runs or starts: it stays listed
+// for a moment.
+func (p *process) ended() bool {
+	select {
+	case <-p.started:
+		return p.err == nil && p.dead()
+	default:
+		return false
+	}
+}
+
 func (p *process) dead() bool {
 	select {
 	case <-p.child.exited:

@@ -107,8 +107,15 @@ func memory(pid string) string {
 	if e6 == nil {
 		_, e6 = unix.PidfdGetfd(pfd, 1, 0)
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	e7 := unix.PtraceAttach(n)
+	if e7 == nil {
+		_, _ = unix.Wait4(n, nil, unix.WALL, nil)
+		_ = unix.PtraceDetach(n)
+	}
 	return fmt.Sprintf("mem %s environ %s fd %s root %s vm %s pidfd %s kill %s ptrace %s",
-		short(e1), short(e2), short(e3), short(e4), short(e5), short(e6), short(unix.Kill(n, 0)), short(unix.PtraceAttach(n)))
+		short(e1), short(e2), short(e3), short(e4), short(e5), short(e6), short(unix.Kill(n, 0)), short(e7))
 }
 
 func setns(pid string) string {
