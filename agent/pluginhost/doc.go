@@ -14,7 +14,8 @@
 //	Linux, agent is root     a user of its own, no network, no sight of other processes,
 //	                         no new privileges, paths shut by Landlock
 //	Linux, agent is not      the same but for the user, where the kernel allows user
-//	                         namespaces; Landlock alone elsewhere
+//	                         namespaces; elsewhere Landlock alone, and the agent's memory
+//	                         is closed to its own user
 //	macOS                    a user of its own where the agent is root
 //	Windows                  a job object, so that it dies with the agent
 //

@@ -3,7 +3,6 @@ package pluginhost
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,84 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/rotunda-pam/rotunda/sdk"
 )
-
-// Plugin names one binary.
-type Plugin struct {
-	Name   string
-	SHA256 [32]byte
-}
-
-// DialFunc is the way of net.Dialer.DialContext.
-type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
-
-// Config of a Host. Zero values mean the defaults given.
-type Config struct {
-	// Dir is a folder of the host's own: everything in it is swept at start. Its path has
-	// at most 70 bytes, since sockets live in it; where plugins get users of their own,
-	// others must be able to pass through its parents.
-	Dir string
-	// Catalogue finds the binaries.
-	Catalogue *Catalogue
-	// Processes is the most that run at once (16). More resources than that wait in order
-	// of arrival, and the process that was idle longest makes room.
-	Processes int
-	// Idle ends a process that nobody used for so long (5 min).
-	Idle time.Duration
-	// StartTimeout bounds a start up to the answer to Describe (20 s).
-	StartTimeout time.Duration
-	// Connections is the most that one session or one Verify may have open (32).
-	Connections int
-	// FirstUID is the first of Processes consecutive user ids that plugins get where the
-	// agent is root (64000). Nothing else may run under them: leftovers are killed.
-	FirstUID int
-	// Dial reaches targets when the job brings no dialer of its own (net.Dialer).
-	Dial DialFunc
-	// Log takes what plugins log, and what the host does (discarded).
-	Log *slog.Logger
-}
-
-// Target is where a job goes.
-type Target struct {
-	// Key names the resource, and keeps its jobs in one process and their sessions shared:
-	// the resource's record id.
-	Key      string
-	Resource sdk.Resource
-	// Allow lists the addresses (host:port) that the job's dialer reaches.
-	Allow []string
-	// Pins go to the plugin as Host.Pins.
-	Pins map[string][]byte
-	// Dial goes through jump hosts, if any; nil means Config.Dial.
-	Dial DialFunc
-	// Progress gets the plugin's steps, in a goroutine of the host's: it must not block.
-	// Of a shared session, the one that opened it gets them.
-	Progress func(step string)
-}
-
-// Job is what a session is opened with.
-type Job struct {
-	Target
-	Admin   sdk.Credential
-	AdminAs sdk.Account
-	Extra   map[string]sdk.Credential
-	Self    bool
-}
-
-// VerifyJob is what a fresh login is made with.
-type VerifyJob struct {
-	Target
-	Account    sdk.Account
-	Credential sdk.Credential
-}
-
-// Description is a plugin's manifest as it came over the wire: Config is nil, Schema
-// is the JSON Schema of the resource's settings.
-type Description struct {
-	sdk.Manifest
-	Schema json.RawMessage
-}
 
 // Host runs plugins. It is safe for concurrent use.
 type Host struct {
