@@ -98,8 +98,10 @@ func (a *API) answerHead(ctx context.Context, q *db.Queries, r *request) (*ksm.G
 }
 
 // getSecret answers with the shared folders and the records below them. With
-// requested records or folders, only those and the folders that hold them; what
-// is not there is left out, since clients look for titles and uids alike.
+// requested records or folders, only those records; what is not there is left
+// out, since clients look for titles and uids alike. The folders come all the
+// same, empty where nothing below was asked for: clients take from the last
+// answer the keys under which they create.
 func (a *API) getSecret(ctx context.Context, r *request) (answer, error) {
 	var in ksm.GetRequest
 	if err := decode(r, &in); err != nil {
@@ -123,10 +125,6 @@ func (a *API) getSecret(ctx context.Context, r *request) (answer, error) {
 			rows, err := a.recordsOf(ctx, q, r, f, in, &size)
 			if err != nil {
 				return err
-			}
-			filtered := len(in.RequestedRecords) > 0 || len(in.RequestedFolders) > 0
-			if filtered && len(rows) == 0 && !contains(in.RequestedFolders, f.uid) {
-				continue
 			}
 			records, err := a.present(ctx, q, r, f, rows)
 			if err != nil {
@@ -266,15 +264,16 @@ func (a *API) getFolders(ctx context.Context, r *request) (answer, error) {
 		var below []ksm.Folder
 		for _, f := range roots {
 			row, err := q.FolderByUID(ctx, db.FolderByUIDParams{Org: r.client.Org, FolderUid: f.uid})
-			if err != nil && !isNotFound(err) {
+			if isNotFound(err) || err == nil && len(row.Data) == 0 {
+				continue // without a name one SDK fails on the whole answer
+			}
+			if err != nil {
 				return fmt.Errorf("read folder: %w", err)
 			}
-			root := ksm.Folder{FolderUID: ksm.URL(f.uid), FolderKey: ksm.Std(f.wrapped), Records: []ksm.Record{}}
-			if len(row.Data) > 0 {
-				data := ksm.Std(row.Data)
-				root.Data = &data
-			}
-			out.Folders = append(out.Folders, root)
+			name := ksm.Std(row.Data)
+			out.Folders = append(out.Folders, ksm.Folder{
+				FolderUID: ksm.URL(f.uid), FolderKey: ksm.Std(f.wrapped), Data: &name, Records: []ksm.Record{},
+			})
 			subs, err := q.SubfoldersOf(ctx, db.SubfoldersOfParams{Org: r.client.Org, RootUid: f.uid})
 			if err != nil {
 				return fmt.Errorf("read folders: %w", err)
