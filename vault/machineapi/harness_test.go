@@ -119,6 +119,7 @@ type server struct {
 	key   seal.Key // the application's
 	owner *ecdsa.PrivateKey
 	files string
+	data  string // the database's folder
 
 	edit, read, hidden seal.ID // folders
 
@@ -129,9 +130,9 @@ type server struct {
 
 func newServer(t *testing.T, alter ...func(*machineapi.Config)) *server {
 	t.Helper()
-	s := &server{t: t, bus: bus.New(), key: seal.NewKey(), files: filepath.Join(t.TempDir(), "files")}
+	s := &server{t: t, bus: bus.New(), key: seal.NewKey(), files: filepath.Join(t.TempDir(), "files"), data: t.TempDir()}
 	var err error
-	s.store, err = store.Open(t.Context(), filepath.Join(t.TempDir(), "rotunda.db"))
+	s.store, err = store.Open(t.Context(), filepath.Join(s.data, "rotunda.db"))
 	s.must(err)
 	t.Cleanup(func() { s.must(s.store.Close()) })
 	s.dir = directory.New(s.bus, s.clock)
