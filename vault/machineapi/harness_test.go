@@ -106,7 +106,7 @@ func makeAuthority(dir string) {
 // server is a real one over TLS, with an organisation whose application "ci"
 // may edit one folder, read a second, and not see a third.
 type server struct {
-	t     *testing.T
+	t     testing.TB
 	store store.Store
 	dir   *directory.Directory
 	bus   bus.Bus
@@ -128,7 +128,7 @@ type server struct {
 	calls atomic.Int64
 }
 
-func newServer(t *testing.T, alter ...func(*machineapi.Config)) *server {
+func newServer(t testing.TB, alter ...func(*machineapi.Config)) *server {
 	t.Helper()
 	s := &server{t: t, bus: bus.New(), key: seal.NewKey(), files: filepath.Join(t.TempDir(), "files"), data: t.TempDir()}
 	var err error
@@ -370,7 +370,7 @@ func (s *server) configuration(m machine, host string) map[string]string {
 	}
 }
 
-func encode(t *testing.T, v any) string {
+func encode(t testing.TB, v any) string {
 	t.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -1,0 +1,246 @@
+package machineapi_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/store/db"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/vault/directory/orgtest"
+	"github.com/rotunda-pam/rotunda/vault/machineapi"
+	"github.com/rotunda-pam/rotunda/vault/work"
+)
+
+// agent enrols an agent of a pool that may read the first folder.
+func (s *server) agent(name string) (*orgtest.Party, *ksm.Client) {
+	s.t.Helper()
+	pool := s.o.Pool(s.t, name+"'s pool")
+	s.o.Grant(s.t, s.edit, pool, trust.Read)
+	p := s.o.Agent(s.t, name, pool)
+	s.write(func(ctx context.Context, q *db.Queries) error {
+		log, err := s.dir.Append(ctx, q, s.org, s.o.Changes...)
+		if err != nil {
+			return err
+		}
+		return s.dir.PutKeys(ctx, q, s.org, log, p.ID, p.Keys)
+	})
+	return p, s.client(p)
+}
+
+func (s *server) client(p *orgtest.Party) *ksm.Client {
+	s.t.Helper()
+	t := s.transport()
+	s.t.Cleanup(t.CloseIdleConnections)
+	c, err := ksm.NewClient(ksm.ClientConfig{
+		BaseURL: s.url(), HTTP: &http.Client{Transport: t}, ClientID: seal.AgentClientID(s.o.ID, p.ID), Key: p.DeviceKey, Version: "1.0",
+	})
+	s.must(err)
+	return c
+}
+
+func refusal(err error) string {
+	var e *ksm.Error
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &e):
+		return e.Code
+	}
+	return "unknown: " + err.Error()
+}
+
+// TestAgentRotates drives one run with the agents' client over TLS.
+func TestAgentRotates(t *testing.T) {
+	s := newServer(t)
+	p, c := s.agent("a")
+	ctx := t.Context()
+	r := s.addRecord(s.edit, login("1"))
+	ref := ksm.Ref{Folder: s.edit[:], Record: r.uid[:]}
+	account := trust.Ref{Folder: s.edit, Record: r.uid}
+	run := seal.NewID()
+	s.write(func(ctx context.Context, q *db.Queries) error {
+		return s.work.StartRun(ctx, q, s.org, work.Start{RunID: run, Account: account.Proto(), PoolID: p.Owner[:], Action: "rotate", Cause: "schedule"})
+	})
+	lease, err := c.Lease(ctx, ksm.LeaseRequest{Account: ref, RunID: run[:], Cause: "mandate"})
+	if err != nil || lease.Epoch == 0 || lease.Action != "rotate" || lease.TermMS != work.Term.Milliseconds() {
+		t.Fatalf("lease %+v, %v", lease, err)
+	}
+	data := trust.SealData(r.key, []byte(login("2")))
+	digest := seal.Hash(data)
+	sign := func(phase trustv1.Phase) []byte {
+		signed, _, err := trust.SignResult(s.o.Log, p.Sign, &trustv1.Result{
+			Phase: phase, By: p.ID[:], Account: account.Proto(), RunId: run[:], LeaseEpoch: lease.Epoch, ValueSeq: 1, DataDigest: digest[:],
+			Cause: digest[:], Time: s.clock().UnixMilli(), Credential: trustv1.Outcome_OUTCOME_DONE,
+		})
+		s.must(err)
+		return signed
+	}
+	s.must(c.Stage(ctx, ksm.StageRequest{
+		Account: ref, RunID: run[:], Epoch: lease.Epoch, Revision: 1, Data: data, DataDigest: digest[:],
+		Result: sign(trustv1.Phase_PHASE_STAGED), Authority: []byte("sealed"), ValueSeq: 1,
+	}))
+	got, err := c.Fetch(ctx, ksm.FetchRequest{RequestedRecords: []string{r.uid.String()}})
+	s.must(err)
+	if len(got.Records) != 1 || got.Records[0].Staged == nil || !bytes.Equal(got.Records[0].Staged.Data, data) || string(got.Records[0].Staged.Authority) != "sealed" {
+		t.Fatalf("fetched %+v", got.Records)
+	}
+	settle := ksm.SettleRequest{
+		Account: ref, RunID: run[:], Epoch: lease.Epoch, DataDigest: digest[:], Result: sign(trustv1.Phase_PHASE_COMMITTED), Finish: true,
+	}
+	s.must(c.Commit(ctx, settle))
+	s.must(c.Commit(ctx, settle))
+	got, err = c.Fetch(ctx, ksm.FetchRequest{RequestedRecords: []string{r.uid.String()}})
+	s.must(err)
+	e := got.Records[0]
+	if e.Staged != nil || !bytes.Equal(e.Data, data) || e.Revision != 2 || !bytes.Equal(e.Attestation, settle.Result) || len(e.Recent) != 2 {
+		t.Errorf("after the commit: %+v", e)
+	}
+	former, err := seal.OpenGCM(r.key, e.HistoryData, nil)
+	if err != nil || string(former) != login("1") {
+		t.Errorf("the former value: %v", err)
+	}
+	again, err := c.Lease(ctx, ksm.LeaseRequest{Account: ref, RunID: run[:]})
+	if err != nil || !again.Closed {
+		t.Errorf("a finished run: %+v, %v", again, err)
+	}
+}
+
+func TestFetchFollowsLinksWithinThePoolsRights(t *testing.T) {
+	s := newServer(t)
+	p, c := s.agent("a")
+	account, resource := s.addRecord(s.edit, login("account")), s.addRecord(s.edit, login("resource"))
+	admin, elsewhere := s.addRecord(s.edit, login("admin")), s.addRecord(s.hidden, login("hidden"))
+	link := func(r, resource, admin record, folders ...seal.ID) {
+		s.write(func(ctx context.Context, q *db.Queries) error {
+			return q.SetRecordLinks(ctx, db.SetRecordLinksParams{
+				ResourceUid: resource.uid[:], ResourceFolder: folders[0][:], AdminUid: admin.uid[:], AdminFolder: folders[1][:],
+				PoolID: p.Owner[:], Org: s.org, RecordUid: r.uid[:],
+			})
+		})
+	}
+	none := record{}
+	link(account, resource, none, s.edit, seal.ID{})
+	link(resource, none, admin, seal.ID{}, s.edit)
+	link(admin, resource, none, s.edit, seal.ID{})
+	sealed, err := trust.SealFolderKey(s.o.Log, s.edit, s.o.Folders[s.edit], p.ID, p.Keys, s.clock())
+	s.must(err)
+	s.write(func(ctx context.Context, q *db.Queries) error {
+		return q.PutFolderKey(ctx, db.PutFolderKeyParams{Org: s.org, FolderUid: s.edit[:], KeyVersion: 1, RecipientID: p.ID[:], Sealed: sealed})
+	})
+	fetch := func(r record) (uids []seal.ID, got ksm.FetchAnswer) {
+		got, err := c.Fetch(t.Context(), ksm.FetchRequest{RequestedRecords: []string{r.uid.String()}})
+		s.must(err)
+		for _, e := range got.Records {
+			uids = append(uids, seal.ID(e.Ref.Record))
+		}
+		return uids, got
+	}
+	uids, got := fetch(account)
+	if !slices.Equal(uids, []seal.ID{account.uid, resource.uid, admin.uid}) {
+		t.Errorf("fetched %v", uids)
+	}
+	if len(got.Folders) != 1 || !bytes.Equal(got.Folders[0].Sealed, sealed) || got.Folders[0].KeyVersion != 1 {
+		t.Errorf("folders: %+v", got.Folders)
+	}
+	link(account, elsewhere, admin, s.hidden, s.read) // a folder that the pool does not read; a folder that is not the record's
+	if uids, _ := fetch(account); !slices.Equal(uids, []seal.ID{account.uid}) {
+		t.Errorf("fetched %v", uids)
+	}
+	if uids, _ := fetch(elsewhere); len(uids) != 0 {
+		t.Errorf("fetched %v", uids)
+	}
+}
+
+func TestAgentsLog(t *testing.T) {
+	s := newServer(t)
+	p, c := s.agent("a")
+	ctx := t.Context()
+	first, err := c.Log(ctx, ksm.LogRequest{Limit: 2})
+	s.must(err)
+	if len(first.Changes) != 2 || first.Epoch != s.o.Log.Head().Epoch {
+		t.Errorf("%d changes, head %d", len(first.Changes), first.Epoch)
+	}
+	rest, err := c.Log(ctx, ksm.LogRequest{From: 2})
+	s.must(err)
+	log, err := trust.Replay(s.o.ID, slices.Values(append(first.Changes, rest.Changes...)), s.clock())
+	if err != nil || log.Head() != s.o.Log.Head() {
+		t.Errorf("replay: %v", err)
+	}
+	if past, err := c.Log(ctx, ksm.LogRequest{From: 1 << 40}); err != nil || len(past.Changes) != 0 {
+		t.Errorf("beyond the head: %+v, %v", past, err)
+	}
+	keys, err := c.Keys(ctx, ksm.KeysRequest{EntryIDs: [][]byte{p.ID[:], make([]byte, 16)}})
+	if err != nil || len(keys.Keys) != 2 || !bytes.Equal(keys.Keys[0], p.Keys) || len(keys.Keys[1]) != 0 {
+		t.Errorf("keys: %v", err)
+	}
+
+	// An agent gives back what the server lacks, and nothing that does not hold.
+	missing := s.o.Change(t, trust.PolicyOp(90, true))
+	got, err := c.Append(ctx, ksm.AppendRequest{Changes: [][]byte{missing}})
+	if err != nil || got.Epoch != s.o.Log.Head().Epoch {
+		t.Errorf("append: %+v, %v", got, err)
+	}
+	own := s.o.Sign(t, p, trust.PolicyOp(30, true))
+	_, err = c.Append(ctx, ksm.AppendRequest{Changes: [][]byte{own}})
+	s.want("a change that an agent signed", refusal(err), string(trust.LogSigner))
+	if e := s.events("append.refused"); len(e) != 1 || e[0].Reason != string(trust.LogSigner) {
+		t.Errorf("events: %+v", e)
+	}
+}
+
+func TestRemovedAgentIsRefusedAtOnce(t *testing.T) {
+	s := newServer(t)
+	p, c := s.agent("a")
+	_, err := c.Log(t.Context(), ksm.LogRequest{})
+	s.must(err)
+	s.o.Change(t, trust.RemoveOp(p.ID))
+	s.sync()
+	_, err = c.Log(t.Context(), ksm.LogRequest{})
+	s.want("after its removal", refusal(err), ksm.CodeAccessDenied)
+}
+
+// TestOperationStandsInThePayload: a signed payload of one operation is none of
+// another, whatever path it is sent to.
+func TestOperationStandsInThePayload(t *testing.T) {
+	s := newServer(t)
+	p, _ := s.agent("a")
+	id := seal.AgentClientID(s.o.ID, p.ID)
+	m := machine{id[:], p.DeviceKey}
+	for _, path := range []string{ksm.OpLog, ksm.OpAppend, ksm.OpKeys, ksm.OpLease, ksm.OpStage, ksm.OpCommit, ksm.OpAbandon, ksm.OpRelease, ksm.OpReport} {
+		op := ksm.OpAbandon
+		if path == op {
+			op = ksm.OpCommit
+		}
+		code, _ := s.send(ksm.PathAgent+path, s.raw(m, map[string]any{"op": op}))
+		s.want(op+" sent to "+path, code, ksm.CodeBadRequest)
+	}
+	code, _ := s.send(ksm.PathMachine+ksm.OpGetSecret, s.raw(m, map[string]any{"op": ksm.OpLog, "ext": true}))
+	s.want("log sent to get_secret", code, ksm.CodeBadRequest)
+	for _, op := range []string{ksm.OpGetSecret, ksm.OpUpdateSecret, ksm.OpDeleteSecret} {
+		code, _ := s.send(ksm.PathMachine+op, s.raw(m, map[string]any{"op": op}))
+		s.want("an agent on an application's "+op, code, ksm.CodeAccessDenied)
+	}
+}
+
+func TestAgentsAreThrottledByThemselves(t *testing.T) {
+	s := newServer(t, func(c *machineapi.Config) { c.AgentRate, c.AgentBurst = 1, 2 })
+	_, a := s.agent("a")
+	_, b := s.agent("b")
+	var err error
+	for range 3 {
+		_, err = a.Log(t.Context(), ksm.LogRequest{})
+	}
+	var e *ksm.Error
+	if !errors.As(err, &e) || e.Code != ksm.CodeThrottled || e.RetryAfter <= 0 {
+		t.Errorf("got %v", err)
+	}
+	_, err = b.Log(t.Context(), ksm.LogRequest{})
+	s.must(err)
+}
