@@ -1,6 +1,10 @@
 package store
 
-import "time"
+import (
+	"time"
 
-// Now is the server's clock.
-func Now() time.Time { return time.Now() }
+	"github.com/rotunda-pam/rotunda/internal/fault"
+)
+
+// Now is the server's clock. A build with fault points can set it off.
+func Now() time.Time { return fault.Now() }

@@ -82,3 +82,15 @@ func (l *limiter) allow(key string, bound int, now time.Time) bool {
 	l.count[key]++
 	return l.count[key] <= bound
 }
+
+// forgive takes one back: an attempt that succeeded is no noise. A program that runs
+// the command line in a loop signs in each time.
+func (l *limiter) forgive(keys ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, key := range keys {
+		if l.count[key] > 0 {
+			l.count[key]--
+		}
+	}
+}

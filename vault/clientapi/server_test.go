@@ -2,7 +2,6 @@ package clientapi_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"log/slog"
@@ -224,35 +223,9 @@ func frame(from, to, run seal.ID) *trustv1.CommandFrame {
 	return f
 }
 
-func (c *client) page(t *testing.T, next func(p *clientv1.Page) (n int, token string, err error), pageSize uint32) (total, pages int) {
-	t.Helper()
-	p := &clientv1.Page{Size: pageSize}
-	for {
-		n, token, err := next(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n > int(pageSize) {
-			t.Errorf("a page of %d, at most %d", n, pageSize)
-		}
-		total, pages = total+n, pages+1
-		if token == "" {
-			return total, pages
-		}
-		if pages > 1000 {
-			t.Fatal("pages without end")
-		}
-		p.Token = token
-	}
-}
-
 func equal(t *testing.T, what string, got, want []byte) {
 	t.Helper()
 	if !bytes.Equal(got, want) {
 		t.Errorf("%s: got %x, want %x", what, got, want)
 	}
-}
-
-func withTimeout(t *testing.T) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(t.Context(), 20*time.Second)
 }

@@ -161,6 +161,7 @@ func (s *service) SignIn(ctx context.Context, r *connect.Request[clientv1.SignIn
 		}
 		return nil, errSignIn
 	}
+	s.attempts.forgive("sign in "+from.address(), "entry "+entry.String(), "challenge "+from.address())
 	return connect.NewResponse(&clientv1.SignInResponse{
 		Bearer:  base64.RawURLEncoding.EncodeToString(bearer[:]),
 		Expires: expires.UnixMilli(),

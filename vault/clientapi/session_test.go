@@ -280,3 +280,29 @@ func TestEnrolment(t *testing.T) {
 	_, err = s.dial().StartSession(ctx, enrol.Signer{OrgID: o.ID, EntryID: token.ID, Key: key})
 	refused(t, err, "signature_bad")
 }
+
+func TestSignInLimit(t *testing.T) {
+	s, o := newServer(t), orgtest.New(t, time.Now)
+	admin := s.found(o)
+	bob := o.Member(t, "Bob", trust.Read)
+	admin.catchUp()
+	c := s.dial()
+	honest := enrol.Signer{OrgID: o.ID, EntryID: bob.ID, Key: bob.Sign}
+	for range 70 { // a program that calls the command line in a loop
+		if _, err := c.StartSession(t.Context(), honest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wrong := enrol.Signer{OrgID: o.ID, EntryID: bob.ID, Key: o.Admin.Sign}
+	for range 60 {
+		_, err := c.StartSession(t.Context(), wrong)
+		refused(t, err, "signature_bad")
+	}
+	_, err := c.StartSession(t.Context(), wrong)
+	refused(t, err, "throttled")
+	_, err = c.StartSession(t.Context(), admin.signer())
+	ok(t, err) // nobody else is kept out
+	s.wait(time.Minute)
+	_, err = c.StartSession(t.Context(), honest)
+	ok(t, err)
+}

@@ -333,8 +333,6 @@ func TestApps(t *testing.T) {
 	refused(t, err, "not_allowed")
 }
 
-func second1[T any](_ T, err error) error { return err }
-
 func TestAbandonByDevice(t *testing.T) {
 	s := newServer(t)
 	sc := newScene(t, s)

@@ -36,7 +36,7 @@ type Party struct {
 	Device []byte // an agent's P-256 point
 	// DeviceKey is its private half, by which an agent signs its requests.
 	DeviceKey *ecdsa.PrivateKey
-	Keys   []byte // encoded
+	Keys      []byte // encoded
 }
 
 // New founds an organisation.
