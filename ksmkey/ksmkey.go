@@ -6,7 +6,7 @@
 // table of its own; it has no setting for another one. This package adds a
 // server's key to that table. Call Register before the first client is made:
 //
-//	err := ksmkey.Register(100, "BLL8…") // both are shown by: rotunda app show
+//	err := ksmkey.Register(100, "BLL8…") // serverPublicKeyId, serverPublicKey of the client's configuration
 //	if err != nil {
 //		log.Fatal(err)
 //	}
@@ -69,7 +69,7 @@ var (
 	// ErrTable: this version of the SDK keeps its keys elsewhere.
 	ErrTable = errors.New("ksmkey: the SDK's table of server keys is not where this package looks for it: use a version of secrets-manager-go/core that the package names, or a newer package")
 	// ErrKeyID: the id is one of the vendor's.
-	ErrKeyID = errors.New("ksmkey: ids 7 to 18 and 20 are the vendor's keys: take the id that the Rotunda server shows")
+	ErrKeyID = errors.New("ksmkey: ids 7 to 18 and 20 are the vendor's keys: take the id in the client's configuration")
 	// ErrKey: the key is no P-256 point.
 	ErrKey = errors.New("ksmkey: the server's key is not base64 of an uncompressed P-256 point (65 bytes)")
 )

@@ -93,3 +93,14 @@ func TestEnvironment(t *testing.T) {
 		}
 	}
 }
+
+// TestRenamedTableIsNoticed: a later SDK without the table must not leave the
+// caller with a key that nobody uses.
+func TestRenamedTableIsNoticed(t *testing.T) {
+	key := base64.RawURLEncoding.EncodeToString(newPoint(t))
+	ksmkey.WithoutTable(func() {
+		if err := ksmkey.Register(100, key); !errors.Is(err, ksmkey.ErrTable) {
+			t.Errorf("got %v", err)
+		}
+	})
+}

@@ -80,7 +80,10 @@ type ExtStaged struct {
 	Authority []byte `json:"authority"` // blob under the extension key
 }
 
-// LeaseRequest takes or retakes the account's lease, durably.
+// LeaseRequest takes or retakes the account's lease, durably. With cause
+// "recover" a run that the vault does not know is made first (action verify), and
+// stays queued where the answer is Busy: so an agent that lost its lease while
+// it was applying has the account looked at.
 type LeaseRequest struct {
 	AgentHead
 	Account Ref    `json:"account"`
@@ -136,7 +139,9 @@ type ReportRequest struct {
 	CommandID []byte `json:"commandId"`
 	Result    []byte `json:"result"`
 	Detail    []byte `json:"detail"`
-	// Refusals are events: what this agent would not do, and why.
+	// Refusals are events: what this agent would not do, and why; at most 64.
+	// Only names of audit.AgentMayReport are taken. A run.refused or
+	// command.refused with a RunID that nobody has taken ends that run.
 	Refusals []Refusal `json:"refusals"`
 	Retry    bool      `json:"retry"` // undecided: not an end, try again later
 }

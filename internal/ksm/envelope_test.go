@@ -156,7 +156,7 @@ func TestPayloadsAreLenient(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{"recordUid":"AA"}`), &create); err == nil {
 		t.Error("a uid of one byte was taken")
 	}
-	if err := json.Unmarshal([]byte(`{"subFolderUid":"","folderUid":null}`), &create); err != nil || create.SubFolderUID != nil && len(create.SubFolderUID) != 0 {
+	if err := json.Unmarshal([]byte(`{"subFolderUid":"","folderUid":null}`), &create); err != nil || len(create.SubFolderUID) != 0 {
 		t.Errorf("no sub-folder: %+v, %v", create, err)
 	}
 }

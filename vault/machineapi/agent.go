@@ -165,8 +165,9 @@ func (a *API) agentReport(ctx context.Context, r *request) (answer, error) {
 
 // Bounds of one fetch.
 const (
-	maxFetched = 256 // records, with those that links lead to
-	maxLinks   = 3   // account, resource, administrator
+	maxFetched   = 256     // records, with those that links lead to
+	maxFetchSize = 8 << 20 // bytes of their data; candidate and former value come on top
+	maxLinks     = 3       // account, resource, administrator
 )
 
 // agentFetch brings the records asked for and those that their clear links lead
@@ -207,6 +208,7 @@ func (a *API) agentFetch(ctx context.Context, r *request) (answer, error) {
 // linked reads records and, link by link, those they lead to.
 func (a *API) linked(ctx context.Context, q *db.Queries, log *trust.Log, agent work.Agent, wanted map[string][]byte) ([]db.Record, error) {
 	var found []db.Record
+	size := 0
 	have := make(map[string]bool)
 	for range maxLinks {
 		var uids [][]byte
@@ -226,8 +228,8 @@ func (a *API) linked(ctx context.Context, q *db.Queries, log *trust.Log, agent w
 			if folder != nil && string(folder) != string(row.FolderUid) || !log.Roles(agent.ID, seal.ID(row.FolderUid)).Has(trust.Read) {
 				continue
 			}
-			if len(found) == maxFetched {
-				return found, nil
+			if size += len(row.Data); len(found) == maxFetched || size > maxFetchSize {
+				return nil, ksm.Refuse(ksm.CodeTooLarge, "more than %d records or %d bytes: ask for fewer", maxFetched, maxFetchSize)
 			}
 			have[string(row.RecordUid)] = true
 			found = append(found, row)

@@ -174,8 +174,8 @@ func TestFileContents(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 
-	last := got[0].URL[len(got[0].URL)-1]
-	guess := got[0].URL[:len(got[0].URL)-1] + string("AB"[map[bool]int{true: 1}[last == 'A']])
+	at := len(got[0].URL) - 10 // within the address's proof
+	guess := got[0].URL[:at] + map[bool]string{true: "B", false: "A"}[got[0].URL[at] == 'A'] + got[0].URL[at+1:]
 	if status, _ := s.get(guess); status != http.StatusNotFound {
 		t.Errorf("an altered address: %d", status)
 	}

@@ -63,7 +63,7 @@ func TestGoSDKRedeemsAToken(t *testing.T) {
 	// No key id in the configuration: the SDK begins with its default, draws the
 	// key hint, and goes on with ours.
 	config := core.NewMemoryKeyValueStorage()
-	client := s.goClient(&core.ClientOptions{Token: token, Hostname: "localhost", Config: config})
+	client := s.goClient(&core.ClientOptions{Token: "localhost:" + token, Config: config})
 	records, err := client.GetSecrets(nil)
 	if err != nil || len(records) != 1 || records[0].Uid != r.uid.String() || records[0].Password() != "s3cret-1" {
 		t.Fatalf("first answer: %d records, %v", len(records), err)
@@ -79,7 +79,7 @@ func TestGoSDKRedeemsAToken(t *testing.T) {
 	}
 	one(t, client, r.uid.String()) // a later call from the stored configuration
 
-	again := s.goClient(&core.ClientOptions{Token: token, Hostname: "localhost", Config: core.NewMemoryKeyValueStorage()})
+	again := s.goClient(&core.ClientOptions{Token: "localhost:" + token, Config: core.NewMemoryKeyValueStorage()})
 	if _, err := again.GetSecrets(nil); sdkCode(t, err) != ksm.CodeAccessDenied {
 		t.Errorf("the token again: %v", err)
 	}
