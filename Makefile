@@ -12,7 +12,7 @@ TOOL    := go tool -modfile=tools.mod
 # the agent can pin its plugins by hash.
 GOBUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 LDFLAGS := -s -w -buildid= -X github.com/rotunda-pam/rotunda/internal/version.Version=$(VERSION)
-PLUGINS := postgres ssh
+PLUGINS := postgres
 
 # BIN and TAGS let the tests build programs with fault points beside the shipped ones.
 BIN  ?= bin
@@ -54,7 +54,7 @@ fmt:
 
 # Generated code is committed. Its inputs' checksum is kept beside it, so that
 # proving it current costs nothing; regenerating costs the tools' compile time once.
-GENERATED_INPUTS := $(shell git ls-files 'proto/*.proto' 'proto/buf*' 'internal/store/migrations/*' 'internal/store/queries/*' internal/store/sqlc.yaml go.mod tools.mod | sort)
+GENERATED_INPUTS := $(shell git ls-files 'proto/*.proto' 'proto/buf*' 'internal/store/migrations/*' 'internal/store/queries/*' internal/store/sqlc.yaml tools.mod | sort)
 check-generated:
 	@echo "$$(cat $(GENERATED_INPUTS) | sha256sum | cut -d' ' -f1)" | cmp -s - proto/.generated-from || { echo "generated code may be stale: run make proto sql and commit"; exit 1; }
 

@@ -64,9 +64,10 @@ func SaveIdentity(path string, id *enrol.Identity, passphrase []byte) error {
 	return writeFile(path, out)
 }
 
-// writeFile replaces a file atomically and durably.
+// writeFile replaces a file atomically and durably. Others may pass through its
+// folder, as plugins do whose users are their own, and read nothing there.
 func writeFile(path string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600

@@ -138,25 +138,42 @@ func (p *Profile) Join(ctx context.Context, o JoinOptions) error {
 	if err != nil {
 		return invalid(op, "%v", err)
 	}
+	saved := false
 	_, err = enrol.Join(ctx, enrol.JoinOptions{
 		Token: token, Want: KindDevice, Version: o.ClientVersion,
 		// The keys are on the disk before the log names them.
 		Save: func(id *enrol.Identity) error {
+			saved = true
 			return p.create(facts{Server: id.Server, CAPin: id.CAPin, OrgID: id.OrgID, Entry: id.Entry}, id.Keys, o.Passphrase, id.Changes)
 		},
 	})
-	if err != nil && trust.ReasonOf(err) != "" {
-		// The token was not used up by us: nothing of this profile means anything.
-		err = errors.Join(err, p.discard())
+	switch {
+	case err == nil || !saved:
+		return fail(op, err)
+	case answerLost(err):
+		return &Error{
+			Class: Unknown, Reason: "no_answer", Op: op, Err: err,
+			Hint: "use this profile: if the server does not know the device, move " + p.dir + " away and use the token again",
+		}
 	}
-	return fail(op, err)
+	return fail(op, errors.Join(err, p.discard()))
+}
+
+// answerLost reports that a write may have worked although no answer came.
+func answerLost(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeCanceled:
+		return true
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // RecoverOptions make this profile an administrator's device again.
 type RecoverOptions struct {
 	Server        string
 	CAPin         seal.Digest
-	Kit           []byte // the age file, or nil
+	OrgID         seal.Digest // as the person knows it; zero: the kit's own
+	Kit           []byte      // the age file, or nil
 	KitPassphrase sdk.Secret
 	Paper         sdk.Secret // the paper's text, or empty
 	Member        string     // existing member to give the device to; made an administrator when there is none of that name
@@ -187,6 +204,9 @@ func (p *Profile) Recover(ctx context.Context, o RecoverOptions) error {
 		return err
 	}
 	defer kit.wipe()
+	if !o.OrgID.IsZero() && o.OrgID != kit.OrgID {
+		return invalid(op, "the kit is of another organisation: %s", kit.OrgID.Fingerprint())
+	}
 	root := ed25519.NewKeyFromSeed(kit.Root)
 	defer clear(root)
 	sealKey, err := seal.SealKeyFrom(kit.Seal)
@@ -268,7 +288,7 @@ func (r *recoverer) write(ctx context.Context, p *Profile) error {
 	}
 	_, err = r.conn.Write(ctx, connect.NewRequest(&clientv1.WriteRequest{Ops: append(ops, folders...), Turn: turn.Msg.Turn}))
 	if err != nil {
-		if connect.CodeOf(err) != connect.CodeUnavailable && connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+		if !answerLost(err) {
 			return errors.Join(err, p.discard())
 		}
 		return err

@@ -31,9 +31,11 @@ type Removal struct {
 type RemovalRecord struct {
 	Ref   Ref
 	Title string
-	// Aims are what the statement aims its credentials at, to look at before it is
-	// signed anew: whoever is removed signed it last.
-	Aims []string
+	// Aims: the statement aims credentials at a target, or lets scripts in, and the
+	// removed one signed it last: look at Changes before you sign it anew.
+	Aims bool
+	// Changes is what the statement says, in words.
+	Changes []string
 	// Stops: this device may not sign it anew; agents stop using it.
 	Stops bool
 }
@@ -72,7 +74,7 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 	gone := c.gone(id)
 	err := c.walk(ctx, seal.ID{}, nil, func(o *opened) bool {
 		if o.checked != nil && gone[o.SignedBy] {
-			r.Statements = append(r.Statements, RemovalRecord{Ref: o.Ref, Title: o.Title, Aims: aims(o.Statement), Stops: !c.maySign(o)})
+			r.Statements = append(r.Statements, RemovalRecord{Ref: o.Ref, Title: o.Title, Aims: aims(o.Statement), Changes: words(o.Statement), Stops: !c.maySign(o)})
 		}
 		if o.value != nil && o.State == InUse && gone[o.value.Result.Signer.ID] {
 			r.Values = append(r.Values, RemovalRecord{Ref: o.Ref, Title: o.Title, Stops: !c.log.Roles(c.facts.Entry, o.Ref.Folder).Has(Edit)})
@@ -99,8 +101,13 @@ func (c *Client) maySign(o *opened) bool {
 	return true
 }
 
-// aims says in words where a statement aims credentials.
-func aims(s *trustv1.Statement) []string {
+// aims reports whether a statement says where credentials or scripts go.
+func aims(s *trustv1.Statement) bool {
+	return s.GetResource() != nil || s.GetScript() != nil || len(s.GetAccount().GetScripts()) > 0 || len(s.GetAccount().GetDependents()) > 0
+}
+
+// words says what a statement aims at.
+func words(s *trustv1.Statement) []string {
 	var out []string
 	if r := s.GetResource(); r != nil {
 		out = append(out, fmt.Sprintf("plugin %s, host %s, port %d", r.Plugin, r.Host, r.Port))

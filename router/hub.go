@@ -106,8 +106,9 @@ func (r *Router) logChanged(o *org) {
 	}}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, id := range revoked {
-		if c := o.agents[seal.ID(id)]; len(id) == len(seal.ID{}) && c != nil {
+	for _, raw := range revoked {
+		id, err := seal.IDFrom(raw)
+		if c := o.agents[id]; err == nil && c != nil {
 			c.end(socket.Revoked, refusal(socket.Revoked, "the agent was removed"))
 		}
 	}

@@ -54,7 +54,7 @@ var errDamaged = errors.New("damaged")
 // one refuses every command issued until now + 120 s (the replay floor). A damaged
 // file is kept beside the new one, for a person to look at; rebuilt tells of both.
 func Open(path string, fresh bool, now time.Time) (j *Journal, rebuilt bool, err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return nil, false, fmt.Errorf("journal: %w", err)
 	}
 	_, statErr := os.Stat(path)

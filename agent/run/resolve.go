@@ -100,11 +100,23 @@ func (r *Run) lease(ctx context.Context) (State, error) {
 	return "", nil
 }
 
-// resolve fetches, checks (keys.md 4.2) and opens account, resource and
-// administrator, and decides where the run goes on: a candidate that is staged
-// already may have been applied; one that is committed by this very run only needs
-// what comes after.
+// resolve finds out what the run is about. A record may refer to a newer log than
+// this agent has; then it is fetched, once.
 func (r *Run) resolve(ctx context.Context) (State, error) {
+	next, err := r.look(ctx)
+	if stop := (*Stop)(nil); errors.As(err, &stop) && stop.Reason == string(trust.LogGap) {
+		if err := r.e.Directory.Fetch(ctx); err != nil {
+			return "", refusal(err)
+		}
+		return r.look(ctx)
+	}
+	return next, err
+}
+
+// look fetches, checks (keys.md 4.2) and opens account, resource and administrator,
+// and decides where the run goes on: a candidate that is staged already may have been
+// applied; one that is committed by this very run only needs what comes after.
+func (r *Run) look(ctx context.Context) (State, error) {
 	log, err := r.e.Directory.Fresh(ctx)
 	if err != nil {
 		return "", refusal(err)

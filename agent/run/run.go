@@ -58,6 +58,8 @@ type Directory interface {
 	// Fresh brings the log up to date where that is due, and fails when it is
 	// stale or forked.
 	Fresh(ctx context.Context) (*trust.Log, error)
+	// Fetch brings the log up to date now.
+	Fetch(ctx context.Context) error
 	// Known is the log as it is, however old: refusals are signed with it too.
 	Known() *trust.Log
 }

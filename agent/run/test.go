@@ -75,8 +75,20 @@ func (e *Engine) Probe(ctx context.Context, c *trust.Command) (*trustv1.ProbeRep
 	return reply, nil
 }
 
-// resource fetches and checks the resource that a command pins.
+// resource fetches and checks the resource that a command pins. The log is fetched
+// once if the record knows a newer one.
 func (e *Engine) resource(ctx context.Context, c *trust.Command) (*servedRecord, *servedRecords, error) {
+	rec, all, err := e.lookAtResource(ctx, c)
+	if trust.ReasonOf(err) != trust.LogGap {
+		return rec, all, err
+	}
+	if err := e.Directory.Fetch(ctx); err != nil {
+		return nil, nil, err
+	}
+	return e.lookAtResource(ctx, c)
+}
+
+func (e *Engine) lookAtResource(ctx context.Context, c *trust.Command) (*servedRecord, *servedRecords, error) {
 	log, err := e.Directory.Fresh(ctx)
 	if err != nil {
 		return nil, nil, err

@@ -206,6 +206,7 @@ func (w *world) later(d time.Duration) { w.now = w.now.Add(d) }
 type fixedLog struct{ l *trust.Log }
 
 func (f fixedLog) Fresh(context.Context) (*trust.Log, error) { return f.l, nil }
+func (f fixedLog) Fetch(context.Context) error               { return nil }
 func (f fixedLog) Known() *trust.Log                         { return f.l }
 
 // memoryVault keeps what a vault keeps of one account.

@@ -29,7 +29,7 @@ func (i *Installation) AddFolder(ctx context.Context) error {
 	if _, err := i.CLI(ctx, nil, "folder", "add", Folder); err != nil {
 		return err
 	}
-	_, err := i.CLI(ctx, nil, "folder", "grant", Folder, Pool, "read")
+	_, err := i.CLI(ctx, nil, "folder", "grant", Folder, Pool, "read", "--yes")
 	return err
 }
 
@@ -43,7 +43,7 @@ func (i *Installation) AddPostgres(ctx context.Context, name string, pg *targets
 	if err := i.addAccount(ctx, name+"-admin", name, pg.Admin, pg.AdminPassword); err != nil {
 		return err
 	}
-	_, err := i.CLI(ctx, nil, "resource", "edit", name, "--admin", name+"-admin")
+	_, err := i.CLI(ctx, nil, "resource", "edit", name, "--admin", name+"-admin", "--yes")
 	return err
 }
 
@@ -72,7 +72,7 @@ func (i *Installation) AddSSHD(ctx context.Context, name string, s *targets.SSHD
 	if err := i.addKeyAccount(ctx, name+"-admin", name, s.Admin, s.AdminKey, s.AdminPub); err != nil {
 		return err
 	}
-	_, err := i.CLI(ctx, nil, "resource", "edit", name, "--admin", name+"-admin")
+	_, err := i.CLI(ctx, nil, "resource", "edit", name, "--admin", name+"-admin", "--yes")
 	return err
 }
 

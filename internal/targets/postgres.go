@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -175,7 +176,9 @@ func (pg *PG) Connect(ctx context.Context) (*pgx.Conn, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pg.CA)
 	c.Host, c.Port, c.Password = pg.Host, uint16(pg.Port), pg.AdminPassword.ExposeString()
-	c.TLSConfig = &tls.Config{ServerName: pg.ServerName, RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if !slices.Contains(pg.settings, "ssl=off") {
+		c.TLSConfig = &tls.Config{ServerName: pg.ServerName, RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
 	c.Fallbacks = nil
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

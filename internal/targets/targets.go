@@ -34,6 +34,7 @@ const (
 	userFile   = "users"          // Unix accounts made for the server in this folder, one a line
 	userPrefix = "rotunda-t-"     // every Unix account that we make has a home of this name
 	hung       = 10 * time.Second // how long a server may take to end before it is killed
+	starting   = time.Minute      // how long it may take to answer
 )
 
 // base is where test runs keep their folders; per user, so that one user's leftovers
@@ -247,6 +248,8 @@ func (p *process) stop(sig os.Signal) error {
 // ready waits until the server answers, by asking again: servers in the foreground
 // have no other way to tell.
 func (p *process) ready(ctx context.Context, answers func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, starting)
+	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -52,8 +52,10 @@ func (t target) connect(ctx context.Context, who sdk.Account, secret sdk.Secret)
 	defer clear(password)
 	prepared, ok := driverPassword(password)
 	if !ok {
-		return nil, &sdk.Error{Class: sdk.ClassUnsupported, Reason: "password.charset", NotSent: true,
-			Err: errors.New("the driver cannot send this password as PostgreSQL prepares it")}
+		return nil, &sdk.Error{
+			Class: sdk.ClassUnsupported, Reason: "password.charset", NotSent: true,
+			Err: errors.New("the driver cannot send this password as PostgreSQL prepares it"),
+		}
 	}
 
 	// The driver insists on ParseConfig, which reads the environment: every setting that

@@ -72,7 +72,9 @@ func (v verifier) String() string {
 }
 
 func parseVerifier(s string) (verifier, error) {
-	fail := func() (verifier, error) { return verifier{}, errors.New("stored password is not a scram-sha-256 verifier") }
+	fail := func() (verifier, error) {
+		return verifier{}, errors.New("stored password is not a scram-sha-256 verifier")
+	}
 	rest, ok := strings.CutPrefix(s, "SCRAM-SHA-256$")
 	if !ok {
 		return fail()

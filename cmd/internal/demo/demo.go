@@ -71,7 +71,7 @@ func (d *demo) up(ctx context.Context, bin, dir string) (err error) {
 	if d.pg, err = targets.StartPostgres(ctx, filepath.Join(dir, "pg")); err != nil {
 		return err
 	}
-	if os.Geteuid() == 0 {
+	if os.Geteuid() == 0 && os.Getenv("DEMO_NOSSH") == "" {
 		d.say("starting an sshd of its own, with throw-away Unix accounts")
 		if d.sshd, err = targets.StartSSHD(ctx, filepath.Join(dir, "sshd"), targets.SSHDOptions{}); err != nil {
 			return err

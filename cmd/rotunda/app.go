@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+func (c *cli) appCmd() *cobra.Command {
+	cmd := c.group("app", "machine applications that read records by the secrets-manager protocol", "")
+	cmd.AddCommand(c.appAddCmd(), c.appListCmd(), c.appConfigCmd(), c.appTokenCmd(), c.appRemoveCmd())
+	return cmd
+}
+
+func (c *cli) appAddCmd() *cobra.Command {
+	cmd := c.leaf("add NAME", "make an application", func(ctx context.Context, args []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			a, err := cl.AddApp(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return c.emit(viewApp(a), func(w io.Writer) { pairs(w, "application", a.Name, "id", a.ID.String()) })
+		})
+	})
+	return help(cmd, `An application reads the folders that are granted to it; then hand out a configuration.`,
+		`rotunda app add terraform
+rotunda folder grant Databases terraform read
+rotunda app config terraform ci --out ci.cfg`)
+}
+
+// appView is an application.
+type appView struct {
+	ID      string          `json:"id"`
+	Name    string          `json:"name"`
+	Folders []appFolderView `json:"folders"`
+	Clients []appClientView `json:"clients"`
+}
+
+type appFolderView struct {
+	UID   string `json:"uid"`
+	Name  string `json:"name"`
+	Roles string `json:"roles"`
+}
+
+type appClientView struct {
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	State    string `json:"state"`
+	Created  string `json:"created"`
+	LastSeen string `json:"last_seen,omitempty"`
+}
+
+func viewApp(a client.App) appView {
+	v := appView{a.ID.String(), a.Name, []appFolderView{}, []appClientView{}}
+	for _, f := range a.Folders {
+		v.Folders = append(v.Folders, appFolderView{f.UID.String(), f.Name, f.Roles.String()})
+	}
+	for _, k := range a.Clients {
+		v.Clients = append(v.Clients, appClientView{hex.EncodeToString(k.ID), k.Name, k.State, stamp(k.Created), stamp(k.LastSeen)})
+	}
+	return v
+}
+
+func (c *cli) appListCmd() *cobra.Command {
+	var pg page
+	cmd := c.leaf("list", "list applications, their folders and clients", func(ctx context.Context, _ []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			apps, err := cl.Apps(ctx)
+			if err != nil {
+				return err
+			}
+			shown, next, err := cut(&pg, apps)
+			if err != nil {
+				return err
+			}
+			views := make([]appView, 0, len(shown))
+			for _, a := range shown {
+				views = append(views, viewApp(a))
+			}
+			return list(c, "apps", views, next, []string{"name", "folders", "clients", "id"}, func(a appView) []string {
+				var folders, clients []string
+				for _, f := range a.Folders {
+					folders = append(folders, f.Name)
+				}
+				for _, k := range a.Clients {
+					clients = append(clients, fmt.Sprintf("%s (%s)", k.Name, k.State))
+				}
+				return []string{a.Name, strings.Join(folders, ", "), strings.Join(clients, ", "), a.ID}
+			})
+		})
+	})
+	pg.flags(cmd)
+	return cmd
+}
+
+// appClientFlags are those of a new client of an application.
+type appClientFlags struct {
+	until     string
+	server    string
+	keyID     string
+	serverKey string
+	lock      bool
+	out       string
+}
+
+func (f *appClientFlags) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.until, "access-until", "", "end of its access, a date or a span such as 90d (default: no end)")
+	cmd.Flags().StringVar(&f.server, "server", "", "`HOST[:PORT]` that machine clients use (default: the profile's server)")
+	cmd.Flags().BoolVar(&f.lock, "lock-address", false, "it may come from the first address that it is seen at alone")
+	cmd.Flags().StringVar(&f.out, "out", "", "`FILE` to write it to, instead of printing it")
+}
+
+func (f *appClientFlags) spec(c *cli, name string) (client.AppClientSpec, error) {
+	s := client.AppClientSpec{Name: name, LockAddress: f.lock, PublicServer: f.server, ServerKeyID: f.keyID}
+	var err error
+	if f.until != "" {
+		if s.AccessUntil, err = c.inputTime(f.until); err != nil {
+			return s, err
+		}
+	}
+	if f.serverKey != "" {
+		if s.ServerKey, err = base64.RawURLEncoding.DecodeString(strings.TrimRight(f.serverKey, "=")); err != nil || len(s.ServerKey) != 65 {
+			return s, usagef("--server-key: it is a P-256 point of 65 bytes in base64url")
+		}
+	}
+	return s, nil
+}
+
+func (c *cli) appConfigCmd() *cobra.Command {
+	var f appClientFlags
+	cmd := c.leaf("config APP CLIENT", "make a complete configuration for a client of an application", func(ctx context.Context, args []string) error {
+		spec, err := f.spec(c, args[1])
+		if err != nil {
+			return err
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			a, err := cl.FindApp(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			spec.App = a.ID
+			config, err := cl.AppConfig(ctx, spec)
+			if err != nil {
+				return err
+			}
+			return c.secretOut("config", config, f.out)
+		})
+	})
+	f.flags(cmd)
+	cmd.Flags().StringVar(&f.keyID, "server-key-id", "", "number of the secrets-manager endpoint's key, as the server prints it")
+	cmd.Flags().StringVar(&f.serverKey, "server-key", "", "public key of the secrets-manager endpoint in base64url, as the server prints it")
+	return help(cmd, `The configuration is a secret: base64 of the JSON that the public SDKs read. It holds
+the owner's key, so that the client need not take it from the server on trust.`,
+		`rotunda app config terraform ci --out ci.cfg`)
+}
+
+func (c *cli) appTokenCmd() *cobra.Command {
+	var f appClientFlags
+	var valid string
+	cmd := c.leaf("token APP CLIENT", "make a one-time token for a client of an application", func(ctx context.Context, args []string) error {
+		spec, err := f.spec(c, args[1])
+		if err != nil {
+			return err
+		}
+		if spec.TokenFor, err = inputSpan(valid); err != nil {
+			return err
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			a, err := cl.FindApp(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			spec.App = a.ID
+			token, err := cl.AppToken(ctx, spec)
+			if err != nil {
+				return err
+			}
+			c.warn("a client that binds by a token takes the owner's key from the server on trust, and seals what it creates to it: prefer `rotunda app config`")
+			return c.secretOut("token", token, f.out)
+		})
+	})
+	f.flags(cmd)
+	cmd.Flags().StringVar(&valid, "valid-for", "24h", "how long the token may be used")
+	return cmd
+}
+
+// secretOut prints a secret that a command exists to make, or writes it to a file.
+func (c *cli) secretOut(name string, s sdk.Secret, file string) error {
+	b := s.Expose()
+	defer clear(b)
+	if file != "" {
+		if err := c.p.createFile(file, append(b, '\n')); err != nil {
+			return err
+		}
+		return c.emit(map[string]string{"file": file}, func(io.Writer) { c.note("written to %s", file) })
+	}
+	return c.emit(map[string]string{name: string(b)}, func(w io.Writer) { fmt.Fprintf(w, "%s\n", b) })
+}
+
+func (c *cli) appRemoveCmd() *cobra.Command {
+	var name string
+	cmd := c.leaf("remove APP", "remove an application, or one client of it", func(ctx context.Context, args []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			if name == "" {
+				return c.remove(ctx, cl, args[0], trustv1.EntryKind_ENTRY_KIND_APP)
+			}
+			a, err := cl.FindApp(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			k, err := findAppClient(a, name)
+			if err != nil {
+				return err
+			}
+			if err := c.confirm(fmt.Sprintf("end the client %q of %q", printable(k.Name), printable(a.Name))); err != nil {
+				return err
+			}
+			if err := cl.RemoveAppClient(ctx, a.ID, k.ID); err != nil {
+				return err
+			}
+			return c.done("removed " + k.Name)
+		})
+	})
+	cmd.Flags().StringVar(&name, "client", "", "only this client, by name or id")
+	return cmd
+}
+
+func findAppClient(a client.App, name string) (client.AppClient, error) {
+	var found []client.AppClient
+	for _, k := range a.Clients {
+		if id := hex.EncodeToString(k.ID); id == name || k.Name == name && k.State != "revoked" {
+			found = append(found, k)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return client.AppClient{}, failf(exitNotFound, "not_found", "application %s has no client %q", a.Name, name)
+	}
+	f := failf(exitNotFound, "ambiguous", "application %s has %d clients named %q", a.Name, len(found), name)
+	var lines []string
+	for _, k := range found {
+		lines = append(lines, fmt.Sprintf("%s, made %s: %s", k.Name, k.Created.Format(time.DateTime), hex.EncodeToString(k.ID)))
+	}
+	return client.AppClient{}, f.withHint("%s", strings.Join(lines, "\n"))
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+)
+
+func (c *cli) memberCmd() *cobra.Command {
+	cmd := c.group("member", "people of the organisation", "")
+	cmd.AddCommand(c.memberAddCmd(), c.memberListCmd())
+	return cmd
+}
+
+func (c *cli) memberAddCmd() *cobra.Command {
+	var t tokenFlags
+	var device, roles string
+	cmd := c.leaf("add NAME", "add a person, and make the token for his first device", func(ctx context.Context, args []string) error {
+		span, err := t.span()
+		if err != nil {
+			return err
+		}
+		r, err := inputRoles("--roles", roles)
+		if err != nil {
+			return err
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			tok, err := cl.AddMember(ctx, client.MemberSpec{Name: args[0], Roles: r, Device: device, ValidFor: span, Unattended: t.unattended})
+			if err != nil {
+				return err
+			}
+			return c.handOut(ctx, cl, t, tok, args[0])
+		})
+	})
+	cmd.Flags().StringVar(&device, "device", "first device", "name of the first device")
+	cmd.Flags().StringVar(&roles, "roles", "none", "roles on every folder and the organisation; usually none: grant folders instead")
+	t.flags(cmd)
+	return help(cmd, `The token is handed to the person outside of Rotunda; he uses it with
+"rotunda join". Then grant him folders: "rotunda folder grant".`, `rotunda member add "Grace Hopper"
+rotunda member add "Grace Hopper" --roles admin --out token.txt --no-wait`)
+}
+
+// memberView is a person.
+type memberView struct {
+	ID      string   `json:"id"`
+	Name    string   `json:"name"`
+	Roles   string   `json:"roles"`
+	Devices []string `json:"devices"`
+	Pending bool     `json:"pending,omitempty"`
+}
+
+func (c *cli) memberListCmd() *cobra.Command {
+	var pg page
+	cmd := c.leaf("list", "list people", func(ctx context.Context, _ []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			members, err := cl.Members(ctx)
+			if err != nil {
+				return err
+			}
+			shown, next, err := cut(&pg, members)
+			if err != nil {
+				return err
+			}
+			views := make([]memberView, 0, len(shown))
+			for _, m := range shown {
+				v := memberView{m.ID.String(), m.Name, m.Roles.String(), []string{}, m.Pending}
+				for _, d := range m.Devices {
+					v.Devices = append(v.Devices, d.Name)
+				}
+				views = append(views, v)
+			}
+			return list(c, "members", views, next, []string{"name", "roles", "devices", "id"}, func(m memberView) []string {
+				devices := strings.Join(m.Devices, ", ")
+				if m.Pending {
+					devices = "(token is out)"
+				}
+				return []string{m.Name, m.Roles, devices, m.ID}
+			})
+		})
+	})
+	pg.flags(cmd)
+	return cmd
+}

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/version"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+func (c *cli) orgCmd() *cobra.Command {
+	cmd := c.group("org", "make an organisation, or come back into one with the recovery kit", "")
+	cmd.AddCommand(c.orgInitCmd(), c.orgRecoverCmd(), c.orgShowCmd())
+	return cmd
+}
+
+// caFlags say by which authority the server is known.
+type caFlags struct{ pin, file string }
+
+func (f *caFlags) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.pin, "ca-pin", "", "SHA-256 of the key of the server's authority, in `HEX`, as the server prints it")
+	cmd.Flags().StringVar(&f.file, "ca-file", "", "`FILE` with the certificate of the server's authority (PEM)")
+}
+
+// digest gives the pin; zero means the system's authorities.
+func (f *caFlags) digest(c *cli) (seal.Digest, error) {
+	switch {
+	case f.pin != "" && f.file != "":
+		return seal.Digest{}, usagef("--ca-pin and --ca-file exclude each other")
+	case f.pin != "":
+		d, err := seal.ParseDigest(f.pin)
+		if err != nil {
+			return seal.Digest{}, usagef("--ca-pin: %w", err)
+		}
+		return d, nil
+	case f.file == "":
+		return seal.Digest{}, nil
+	}
+	b, err := c.p.readFile(f.file)
+	if err != nil {
+		return seal.Digest{}, err
+	}
+	block, rest := pem.Decode(b)
+	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+		return seal.Digest{}, usagef("--ca-file %s: it must hold exactly one PEM certificate", f.file)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return seal.Digest{}, usagef("--ca-file %s: %w", f.file, err)
+	}
+	return seal.Digest(sha256.Sum256(cert.RawSubjectPublicKeyInfo)), nil
+}
+
+// deviceName is the name of this device where none is given.
+func deviceName(name string) string {
+	if name != "" {
+		return name
+	}
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		return "first device"
+	}
+	return host
+}
+
+func (c *cli) orgInitCmd() *cobra.Command {
+	var o client.InitOptions
+	var ca caFlags
+	var setup, kitPass secretSource
+	var kit, device string
+	cmd := c.leaf("init", "make an organisation on a new server", func(ctx context.Context, _ []string) error {
+		if o.Server == "" || o.Member == "" || kit == "" {
+			return usagef("org init wants --server, --name and --kit").withHint("`rotunda org init --help` shows an example")
+		}
+		var err error
+		if o.CAPin, err = ca.digest(c); err != nil {
+			return err
+		}
+		p, err := c.openProfile()
+		if err != nil {
+			return err
+		}
+		// The kit's file is made before anything else: an organisation whose kit
+		// could not be written would have no root.
+		kitFile, err := c.p.reserve(kit)
+		if err != nil {
+			return err
+		}
+		defer kitFile.drop()
+		if o.SetupCode, err = c.secretInput(setup, "the server's setup code: "); err != nil {
+			return err
+		}
+		pass, err := c.newPassphrase("device", c.passphraseFrom(), "--passphrase-file")
+		if err != nil {
+			return err
+		}
+		defer clear(pass)
+		kitPhrase, err := c.newPassphrase("recovery kit", kitPass.file, "--kit-passphrase-file")
+		if err != nil {
+			return err
+		}
+		defer clear(kitPhrase)
+		o.Passphrase, o.KitPassphrase = sdk.NewSecret(pass), sdk.NewSecret(kitPhrase)
+		o.Device, o.ClientVersion = deviceName(device), version.Version
+		c.note("making the organisation on %s", o.Server)
+		made, err := p.InitOrganisation(ctx, o)
+		if err != nil {
+			return err
+		}
+		if err := kitFile.keep(made.File); err != nil {
+			return err
+		}
+		info, err := p.Info()
+		if err != nil {
+			return err
+		}
+		return c.emit(orgView{info.OrgID.String(), info.OrgID.Fingerprint(), info.Server, info.Name, kit}, func(w io.Writer) {
+			if !c.quiet {
+				paper := made.Paper.Expose()
+				fmt.Fprintln(w, "Print what stands between the lines and lock it away: it is the organisation's")
+				fmt.Fprintln(w, "recovery kit in clear. Nothing on this machine keeps it.")
+				fmt.Fprintln(w, "----------------------------------------------------------------------------")
+				_, _ = w.Write(paper)
+				clear(paper)
+				fmt.Fprintln(w, "\n----------------------------------------------------------------------------")
+			}
+			pairs(w, "organisation", info.OrgID.Fingerprint(), "server", info.Server, "profile", info.Name, "recovery kit", kit)
+		})
+	})
+	f := cmd.Flags()
+	f.StringVar(&o.Server, "server", "", "`HOST:PORT` of the server")
+	ca.flags(cmd)
+	f.StringVar(&o.Member, "name", "", "your name, as others will see it")
+	f.StringVar(&device, "device", "", "name of this device (default: this host's name)")
+	f.StringVar(&kit, "kit", "", "`FILE` for the recovery kit; it must not exist")
+	f.StringVar(&kitPass.file, "kit-passphrase-file", "", "`FILE` with the passphrase of the recovery kit")
+	f.BoolVar(&setup.stdin, "setup-code-stdin", false, "read the server's setup code from standard input")
+	f.StringVar(&setup.file, "setup-code-file", "", "`FILE` with the server's setup code")
+	f.Uint32Var(&o.MaxAgeDays, "max-age-days", 0, "days that agents work without hearing from an administrator (0: 180)")
+	return help(cmd, `Makes the organisation's keys on this device, stores the first two changes of its
+log on the server, and makes this device the first administrator's.
+
+The root key goes into the recovery kit and nowhere else: a file under a
+passphrase (--kit), and a paper form that is printed once (not with --json or
+--quiet). Without the kit a lost last device means a lost organisation.
+
+Compare the fingerprint that is printed with what others see when they join.`,
+		`rotunda org init --server vault.example.net:8443 --ca-file ca.pem --name "Ada Byron" --kit kit.age`)
+}
+
+// orgView is an organisation as this profile knows it.
+type orgView struct {
+	OrgID       string `json:"org_id"`
+	Fingerprint string `json:"fingerprint"`
+	Server      string `json:"server"`
+	Profile     string `json:"profile"`
+	Kit         string `json:"kit,omitempty"`
+}
+
+func (c *cli) orgShowCmd() *cobra.Command {
+	return c.leaf("show", "show which organisation and server this profile belongs to", func(context.Context, []string) error {
+		p, err := c.openProfile()
+		if err != nil {
+			return err
+		}
+		info, err := p.Info()
+		if err != nil {
+			return err
+		}
+		if !info.Exists {
+			return failf(exitNotFound, "no_profile", "profile %s: no device is enrolled here", info.Name).
+				withHint("`rotunda org init` makes an organisation, `rotunda join` enters one with a token")
+		}
+		v := struct {
+			orgView
+			Entry    string `json:"device_id"`
+			Unlocked bool   `json:"unlocked"`
+			Until    string `json:"unlocked_until,omitempty"`
+			Dir      string `json:"dir"`
+		}{orgView{info.OrgID.String(), info.OrgID.Fingerprint(), info.Server, info.Name, ""}, info.Entry.String(), info.Unlocked, stamp(info.UnlockedUntil), info.Dir}
+		return c.emit(v, func(w io.Writer) {
+			state := "locked"
+			if info.Unlocked {
+				state = "open until " + c.when(info.UnlockedUntil)
+			}
+			pairs(w, "organisation", v.Fingerprint, "server", v.Server, "profile", v.Profile, "folder", v.Dir, "device", v.Entry, "store", state)
+		})
+	})
+}
+
+func (c *cli) orgRecoverCmd() *cobra.Command {
+	var o client.RecoverOptions
+	var ca caFlags
+	var kit, device, org, kitPass string
+	var paper secretSource
+	var lost []string
+	cmd := c.leaf("recover", "make this device an administrator's again, with the recovery kit", func(ctx context.Context, _ []string) error {
+		if o.Server == "" || o.Member == "" || (kit == "") == !paper.given() {
+			return usagef("org recover wants --server, --name, and one of --kit, --paper-file and --paper-stdin")
+		}
+		var err error
+		if o.CAPin, err = ca.digest(c); err != nil {
+			return err
+		}
+		if org != "" {
+			if _, err = seal.ParseDigest(org); err != nil {
+				return usagef("--org: %w", err)
+			}
+		}
+		for _, text := range lost {
+			id, err := seal.ParseID(text)
+			if err != nil {
+				return usagef("--remove-device %q: %w", text, err)
+			}
+			o.RemoveDevices = append(o.RemoveDevices, id)
+		}
+		p, err := c.openProfile()
+		if err != nil {
+			return err
+		}
+		if kit != "" {
+			if o.Kit, err = c.p.readFile(kit); err != nil {
+				return err
+			}
+			phrase, err := c.kitPassphrase(kitPass)
+			if err != nil {
+				return err
+			}
+			defer clear(phrase)
+			o.KitPassphrase = sdk.NewSecret(phrase)
+		} else if o.Paper, err = c.secretInput(paper, ""); err != nil {
+			return err
+		}
+		pass, err := c.newPassphrase("device", c.passphraseFrom(), "--passphrase-file")
+		if err != nil {
+			return err
+		}
+		defer clear(pass)
+		o.Passphrase, o.Device, o.ClientVersion = sdk.NewSecret(pass), deviceName(device), version.Version
+		if err := p.Recover(ctx, o); err != nil {
+			return err
+		}
+		info, err := p.Info()
+		if err != nil {
+			return err
+		}
+		return c.emit(orgView{info.OrgID.String(), info.OrgID.Fingerprint(), info.Server, info.Name, ""}, func(w io.Writer) {
+			pairs(w, "organisation", info.OrgID.Fingerprint(), "server", info.Server, "profile", info.Name)
+		})
+	})
+	f := cmd.Flags()
+	f.StringVar(&o.Server, "server", "", "`HOST:PORT` of the server")
+	ca.flags(cmd)
+	f.StringVar(&org, "org", "", "organisation's id in `HEX`, as printed on the kit (default: the kit's own)")
+	f.StringVar(&kit, "kit", "", "recovery kit's `FILE`")
+	f.StringVar(&kitPass, "kit-passphrase-file", "", "`FILE` with the passphrase of the recovery kit")
+	f.StringVar(&paper.file, "paper-file", "", "`FILE` with the text of the paper form")
+	f.BoolVar(&paper.stdin, "paper-stdin", false, "read the text of the paper form from standard input")
+	f.StringVar(&o.Member, "name", "", "member to give the device to; made when there is none of that name")
+	f.StringVar(&device, "device", "", "name of this device (default: this host's name)")
+	f.StringArrayVar(&lost, "remove-device", nil, "`ID` of a lost device to remove in the same change; may be repeated")
+	return help(cmd, "", `rotunda org recover --server vault.example.net:8443 --ca-file ca.pem --kit kit.age --name "Ada Byron"`)
+}
+
+// kitPassphrase gives the passphrase of an existing recovery kit.
+func (c *cli) kitPassphrase(file string) ([]byte, error) {
+	if file != "" {
+		return c.secretFile(file)
+	}
+	if !c.p.stdinTerminal {
+		return nil, failf(exitLocked, "no_passphrase", "no passphrase for the recovery kit, and standard input is no terminal").
+			withHint("give --kit-passphrase-file FILE")
+	}
+	return c.promptSecret("passphrase of the recovery kit: ")
+}

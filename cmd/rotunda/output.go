@@ -1,0 +1,125 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+)
+
+// emit prints a command's result: v as one line of JSON, or the text.
+func (c *cli) emit(v any, text func(w io.Writer)) error {
+	if !c.json {
+		text(c.p.stdout)
+		return nil
+	}
+	enc := json.NewEncoder(c.p.stdout)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("write the result: %w", err)
+	}
+	return nil
+}
+
+// note tells what goes on. It is not part of the result.
+func (c *cli) note(format string, args ...any) {
+	if c.quiet || c.json {
+		return
+	}
+	fmt.Fprintf(c.p.stderr, format+"\n", args...)
+}
+
+// warn tells what a person must not miss, also with --json and --quiet.
+func (c *cli) warn(format string, args ...any) {
+	fmt.Fprintf(c.p.stderr, "warning: "+format+"\n", args...)
+}
+
+// table prints rows under a heading, columns aligned. Cells come from other
+// people, so what a terminal would obey is taken out.
+func table(w io.Writer, heading []string, rows [][]string) {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, strings.ToUpper(strings.Join(heading, "\t")))
+	for _, row := range rows {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = printable(cell)
+			if cells[i] == "" {
+				cells[i] = "-"
+			}
+		}
+		fmt.Fprintln(tw, strings.Join(cells, "\t"))
+	}
+	tw.Flush()
+}
+
+// pairs prints a name and a value a line; empty values are left out.
+func pairs(w io.Writer, list ...string) {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for i := 0; i+1 < len(list); i += 2 {
+		if list[i+1] == "" {
+			continue
+		}
+		fmt.Fprintf(tw, "%s:\t%s\n", list[i], printable(list[i+1]))
+	}
+	tw.Flush()
+}
+
+// printable takes out what a terminal would act on: titles, names and error
+// texts come from other people and from targets.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t' || r == '\r':
+			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == unicode.ReplacementChar:
+			return '\uFFFD'
+		default:
+			return r
+		}
+	}, s)
+}
+
+// when prints a moment for a person; the zero time is never.
+func (c *cli) when(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+// ago prints how long before now a moment was, in its largest unit.
+func (c *cli) ago(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	d := c.p.now().Sub(t)
+	if d < 0 {
+		return "in " + span(-d)
+	}
+	return span(d) + " ago"
+}
+
+// span prints a duration in its largest unit.
+func span(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%d days", int(d.Hours()/24))
+	}
+}
+
+// stamp is a moment in JSON: RFC 3339 in UTC, nothing for the zero time.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+)
+
+func (c *cli) pluginCmd() *cobra.Command {
+	cmd := c.group("plugin", "plugin files that agents may start", `Agents start the plugins that were built with them, and files whose hash the
+organisation's log approves. Nothing else.`)
+	cmd.AddCommand(c.pluginListCmd(), c.pluginVerifyCmd(), c.pluginApproveCmd(), c.pluginWithdrawCmd())
+	return cmd
+}
+
+// pluginView is a plugin file.
+type pluginView struct {
+	Name     string `json:"name"`
+	Version  string `json:"version"`
+	Platform string `json:"platform,omitempty"`
+	SHA256   string `json:"sha256"`
+	Source   string `json:"source"` // log, built-in
+}
+
+func viewPlugin(p client.Plugin) pluginView {
+	return pluginView{p.Name, p.Version, p.OS + "/" + p.Arch, p.SHA256.String(), "log"}
+}
+
+func (c *cli) pluginListCmd() *cobra.Command {
+	var pg page
+	var agent string
+	cmd := c.leaf("list", "list approved plugin files, or what an agent has", func(ctx context.Context, _ []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			all, err := c.plugins(ctx, cl, agent)
+			if err != nil {
+				return err
+			}
+			shown, next, err := cut(&pg, all)
+			if err != nil {
+				return err
+			}
+			return list(c, "plugins", shown, next, []string{"name", "version", "platform", "source", "sha256"}, func(p pluginView) []string {
+				return []string{p.Name, p.Version, p.Platform, p.Source, p.SHA256}
+			})
+		})
+	})
+	cmd.Flags().StringVar(&agent, "agent", "", "ask this agent what it can start")
+	pg.flags(cmd)
+	return cmd
+}
+
+func (c *cli) plugins(ctx context.Context, cl *client.Client, agent string) ([]pluginView, error) {
+	var all []pluginView
+	if agent == "" {
+		approved, err := cl.Plugins(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range approved {
+			all = append(all, viewPlugin(p))
+		}
+		return all, nil
+	}
+	id, err := c.agentOption(ctx, cl, agent)
+	if err != nil {
+		return nil, err
+	}
+	info, err := cl.Info(ctx, id, client.RunOptions{})
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range info.Plugins {
+		sum, _ := seal.DigestFrom(p.Sha256)
+		all = append(all, pluginView{p.Name, p.Version, info.OS + "/" + info.Arch, sum.String(), p.Source})
+	}
+	return all, nil
+}
+
+// hashFile gives a file's SHA-256.
+func (c *cli) hashFile(name string) (seal.Digest, error) {
+	f, err := os.Open(c.p.path(name))
+	if err != nil {
+		return seal.Digest{}, failf(exitNotFound, "file_missing", "cannot read %s: %w", name, err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return seal.Digest{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	return seal.DigestFrom(h.Sum(nil))
+}
+
+func (c *cli) pluginVerifyCmd() *cobra.Command {
+	return c.leaf("verify FILE", "tell whether a plugin file is approved", func(ctx context.Context, args []string) error {
+		sum, err := c.hashFile(args[0])
+		if err != nil {
+			return err
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			approved, err := cl.Plugins(ctx)
+			if err != nil {
+				return err
+			}
+			for _, p := range approved {
+				if p.SHA256 == sum {
+					v := viewPlugin(p)
+					return c.emit(v, func(w io.Writer) {
+						pairs(w, "approved", "yes", "name", v.Name, "version", v.Version, "platform", v.Platform, "sha256", v.SHA256)
+					})
+				}
+			}
+			return failf(exitDenied, "plugin_unknown", "%s is not approved by the log: %s", args[0], sum).
+				withHint("`rotunda plugin approve` lets agents start it; plugins that came with an agent need no approval")
+		})
+	})
+}
+
+func (c *cli) pluginApproveCmd() *cobra.Command {
+	var p client.Plugin
+	cmd := c.leaf("approve FILE", "let agents start a plugin file, by its hash", func(ctx context.Context, args []string) error {
+		if p.Name == "" || p.Version == "" {
+			return usagef("plugin approve wants --name and --version")
+		}
+		var err error
+		if p.SHA256, err = c.hashFile(args[0]); err != nil {
+			return err
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			v := viewPlugin(p)
+			question := fmt.Sprintf("let every agent start %s %s for %s, sha256 %s, with the secrets of its jobs", printable(v.Name), printable(v.Version), v.Platform, v.SHA256)
+			if err := c.confirm(question); err != nil {
+				return err
+			}
+			if err := cl.ApprovePlugin(ctx, p); err != nil {
+				return err
+			}
+			return c.emit(v, func(w io.Writer) { pairs(w, "approved", v.Name+" "+v.Version, "sha256", v.SHA256) })
+		})
+	})
+	f := cmd.Flags()
+	f.StringVar(&p.Name, "name", "", "name that resources choose it by")
+	f.StringVar(&p.Version, "version", "", "its version")
+	f.StringVar(&p.OS, "os", "linux", "operating system that it is built for")
+	f.StringVar(&p.Arch, "arch", "amd64", "processor that it is built for")
+	return help(cmd, "", `rotunda plugin approve ./rotunda-plugin-acme --name acme --version 1.2.0`)
+}
+
+func (c *cli) pluginWithdrawCmd() *cobra.Command {
+	return c.leaf("withdraw SHA256", "end the approval of a plugin file", func(ctx context.Context, args []string) error {
+		sum, err := seal.ParseDigest(args[0])
+		if err != nil {
+			return usagef("%q is no sha256: %w", args[0], err)
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			if err := c.confirm("end the approval of " + sum.String()); err != nil {
+				return err
+			}
+			if err := cl.DropPlugin(ctx, sum); err != nil {
+				return err
+			}
+			return c.done("withdrawn")
+		})
+	})
+}

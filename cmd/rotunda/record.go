@@ -1,0 +1,435 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+func (c *cli) recordCmd() *cobra.Command {
+	cmd := c.group("record", "accounts and other records that hold a secret", `Records hold secrets. An account is a record whose secret Rotunda can change: it
+names the resource where it logs in, and a signed statement says what agents may
+do with it. Secrets come from a prompt, a file or standard input, and are shown
+only with --reveal, which the organisation's events note.`)
+	cmd.AddCommand(c.recordAddCmd(), c.recordGetCmd(), c.recordListCmd(), c.recordEditCmd(), c.recordHistoryCmd(),
+		c.recordAdoptCmd(), c.recordRemoveCmd(), c.recordImportCmd())
+	return cmd
+}
+
+// recordView is a record without its secret, or with it after --reveal.
+type recordView struct {
+	UID       string         `json:"uid"`
+	Folder    string         `json:"folder_uid"`
+	Type      string         `json:"type"`
+	Title     string         `json:"title"`
+	Login     string         `json:"login,omitempty"`
+	URL       string         `json:"url,omitempty"`
+	Notes     string         `json:"notes,omitempty"`
+	Secret    string         `json:"secret,omitempty"`
+	PublicKey string         `json:"public_key,omitempty"`
+	State     string         `json:"state"`
+	Reason    string         `json:"reason,omitempty"`
+	Revision  int64          `json:"revision"`
+	Updated   string         `json:"updated,omitempty"`
+	SignedBy  string         `json:"signed_by,omitempty"`
+	Account   *accountView   `json:"account,omitempty"`
+	Resource  *resourceView  `json:"resource,omitempty"`
+	Attested  *attestedView  `json:"attested,omitempty"`
+	Candidate *candidateView `json:"candidate,omitempty"`
+}
+
+// accountView is what an account's statement says.
+type accountView struct {
+	Resource   string       `json:"resource"`
+	Scope      string       `json:"scope,omitempty"`
+	SecretKind string       `json:"secret_kind"`
+	VerifyMode string       `json:"verify_mode,omitempty"`
+	Seq        uint64       `json:"statement"`
+	Mandate    *mandateView `json:"mandate,omitempty"`
+	Policy     string       `json:"policy,omitempty"`
+	Dependents int          `json:"dependents,omitempty"`
+}
+
+type mandateView struct {
+	Enabled     bool   `json:"enabled"`
+	MinInterval string `json:"min_interval"`
+	ValidUntil  string `json:"valid_until"`
+}
+
+type attestedView struct {
+	Phase    string `json:"phase"`
+	ValueSeq uint64 `json:"value_seq"`
+	Time     string `json:"time"`
+}
+
+type candidateView struct {
+	RunID  string `json:"run_id"`
+	Owner  string `json:"owner"`
+	Staged string `json:"staged"`
+	Secret string `json:"secret,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// masked stands for a secret that is there and not shown.
+const masked = "********"
+
+// viewRecord gives a record with its secrets masked.
+func viewRecord(r *client.Record) recordView {
+	v := recordView{
+		UID: r.Ref.Record.String(), Folder: r.Ref.Folder.String(), Type: r.Type, Title: r.Title,
+		State: strings.ReplaceAll(string(r.State), " ", "_"), Reason: r.Reason,
+		Revision: r.Revision, Updated: stamp(r.Updated), SignedBy: r.SignedByName,
+	}
+	if r.State != client.Broken {
+		v.Login, v.URL, v.Notes, v.PublicKey = r.Login(), r.URL(), r.Notes(), r.PublicKey()
+		if s, ok := r.Secret(); ok && s.Len() > 0 {
+			v.Secret = masked
+		}
+	}
+	if a := r.Statement.GetAccount(); a != nil {
+		v.Account = viewAccount(r.Statement, a)
+	}
+	if res := r.Statement.GetResource(); res != nil {
+		v.Resource = viewResource(r.Statement, res)
+	}
+	if a := r.Attested; a != nil {
+		v.Attested = &attestedView{phaseWord(a.Phase), a.ValueSeq, stamp(time.UnixMilli(a.Time))}
+	}
+	if k := r.Candidate; k != nil {
+		v.Candidate = &candidateView{RunID: k.RunID.String(), Owner: k.Owner, Staged: stamp(k.Staged), Reason: k.Reason}
+		if k.Value.Len() > 0 {
+			v.Candidate.Secret = masked
+		}
+	}
+	return v
+}
+
+func viewAccount(st *trustv1.Statement, a *trustv1.Account) *accountView {
+	v := &accountView{
+		Resource: refText(a.Resource), Scope: a.Scope, SecretKind: a.SecretKind, VerifyMode: a.VerifyMode,
+		Seq: st.Seq, Dependents: len(a.Dependents), Policy: policyText(a.Policy),
+	}
+	if m := a.Mandate; m != nil {
+		v.Mandate = &mandateView{m.Enabled, (time.Duration(m.MinIntervalS) * time.Second).String(), stamp(time.UnixMilli(m.ValidUntil))}
+	}
+	return v
+}
+
+// refText is a reference as a person can give it back: FOLDER/RECORD.
+func refText(r *trustv1.Ref) string {
+	folder, err1 := seal.IDFrom(r.GetFolderUid())
+	rec, err2 := seal.IDFrom(r.GetRecordUid())
+	if err1 != nil || err2 != nil {
+		return ""
+	}
+	return client.Ref{Folder: folder, Record: rec}.String()
+}
+
+func phaseWord(p trustv1.Phase) string {
+	return strings.ToLower(strings.TrimPrefix(p.String(), "PHASE_"))
+}
+
+func outcomeWord(o trustv1.Outcome) string {
+	if o == trustv1.Outcome_OUTCOME_UNSPECIFIED {
+		return "unknown"
+	}
+	return strings.ToLower(strings.TrimPrefix(o.String(), "OUTCOME_"))
+}
+
+func (c *cli) showRecord(w io.Writer, v recordView) {
+	pairs(w, "title", v.Title, "type", v.Type, "uid", v.UID, "folder", v.Folder,
+		"state", stateText(v.State, v.Reason), "login", v.Login, "url", v.URL,
+		"secret", v.Secret, "public key", v.PublicKey, "notes", v.Notes,
+		"revision", fmt.Sprint(v.Revision), "updated", v.Updated, "signed by", v.SignedBy)
+	if a := v.Account; a != nil {
+		mandate := "none: rotates by hand only"
+		if a.Mandate != nil && a.Mandate.Enabled {
+			mandate = "at most every " + a.Mandate.MinInterval + " until " + a.Mandate.ValidUntil
+		}
+		pairs(w, "resource", a.Resource, "scope", a.Scope, "kind", a.SecretKind, "policy", a.Policy,
+			"verified by", a.VerifyMode, "mandate", mandate)
+	}
+	if r := v.Resource; r != nil {
+		showResource(w, r)
+	}
+	if a := v.Attested; a != nil {
+		pairs(w, "value", fmt.Sprintf("%s as number %d at %s", a.Phase, a.ValueSeq, a.Time))
+	}
+	if k := v.Candidate; k != nil {
+		pairs(w, "candidate", fmt.Sprintf("staged by run %s at %s", k.RunID, k.Staged), "candidate secret", k.Secret, "refused", k.Reason)
+	}
+}
+
+func stateText(state, reason string) string {
+	state = strings.ReplaceAll(state, "_", " ")
+	if reason == "" {
+		return state
+	}
+	return state + " (" + reason + ")"
+}
+
+func (c *cli) recordGetCmd() *cobra.Command {
+	var reveal bool
+	var field string
+	cmd := c.leaf("get RECORD", "show a record; its secret only with --reveal", func(ctx context.Context, args []string) error {
+		if field != "" && !reveal {
+			return usagef("--field prints a value and wants --reveal")
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			r, err := cl.FindRecord(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			v := viewRecord(r)
+			if reveal {
+				// Noted first: a secret is not shown to somebody who cannot be named later.
+				if err := cl.Reveal(ctx, r.Ref); err != nil {
+					return err
+				}
+				if field != "" {
+					return c.showField(r, field)
+				}
+				if s, ok := r.Secret(); ok {
+					v.Secret = s.ExposeString()
+				}
+				if r.Candidate != nil {
+					v.Candidate.Secret = r.Candidate.Value.ExposeString()
+				}
+			}
+			return c.emit(v, func(w io.Writer) { c.showRecord(w, v) })
+		})
+	})
+	cmd.Flags().BoolVar(&reveal, "reveal", false, "show the secret; an event notes who looked")
+	cmd.Flags().StringVar(&field, "field", "", "print one field's value alone: secret, login, url, notes, public_key, or a `TYPE` of the record format")
+	return help(cmd, `Shows the record and what was checked about it. State says what may be thought of
+its value:
+
+  in use          an agent committed it, or an entitled person set it
+  unconfirmed     no result that counts attests a value yet
+  unattested      a result attests another value than the one served
+  unsigned        it has no statement: agents do not use it
+  edited outside  a machine client wrote it: "rotunda record adopt" makes it count
+  rolled back     this device has seen a newer one: do not use it
+  broken          it does not open; the reason says why`,
+		`rotunda record get Databases/app
+rotunda record get Databases/app --reveal --field secret`)
+}
+
+// showField prints one value and nothing else.
+func (c *cli) showField(r *client.Record, field string) error {
+	var value []byte
+	switch field {
+	case "login":
+		value = []byte(r.Login())
+	case "url":
+		value = []byte(r.URL())
+	case "notes":
+		value = []byte(r.Notes())
+	case "public_key":
+		value = []byte(r.PublicKey())
+	default:
+		s, ok := r.Secret()
+		if field != "secret" {
+			s, ok = r.Field(field)
+		}
+		if !ok {
+			return failf(exitNotFound, "no_field", "%s has no field %q", r.Title, field)
+		}
+		value = s.Expose()
+	}
+	defer clear(value)
+	if c.json {
+		return c.emit(map[string]string{"value": string(value)}, nil)
+	}
+	if _, err := c.p.stdout.Write(value); err != nil {
+		return err
+	}
+	if c.p.stdoutTerminal {
+		_, _ = io.WriteString(c.p.stdout, "\n")
+	}
+	return nil
+}
+
+// recordFilter chooses records of a list.
+type recordFilter struct {
+	folder string
+	types  []string
+	state  string
+	match  string
+}
+
+func (f *recordFilter) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.folder, "folder", "", "only this folder")
+	cmd.Flags().StringVar(&f.match, "match", "", "only titles that fit this `PATTERN`, e.g. 'prod-*'")
+}
+
+func (f *recordFilter) fits(r *client.Record) bool {
+	if f.state != "" && strings.ReplaceAll(string(r.State), " ", "_") != strings.ReplaceAll(f.state, " ", "_") {
+		return false
+	}
+	if f.match == "" {
+		return true
+	}
+	ok, _ := path.Match(f.match, r.Title) // the pattern was checked
+	return ok
+}
+
+// folderOf checks the filter and gives the folder, zero for all.
+func (f *recordFilter) folderOf(ctx context.Context, cl *client.Client) (seal.ID, error) {
+	if _, err := path.Match(f.match, ""); err != nil {
+		return seal.ID{}, usagef("--match %q: %w", f.match, err)
+	}
+	if f.folder == "" {
+		return seal.ID{}, nil
+	}
+	folder, err := cl.FindFolder(ctx, f.folder)
+	return folder.UID, err
+}
+
+func (c *cli) recordListCmd() *cobra.Command {
+	var pg page
+	var f recordFilter
+	cmd := c.leaf("list", "list records", func(ctx context.Context, _ []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			folder, err := f.folderOf(ctx, cl)
+			if err != nil {
+				return err
+			}
+			records, next, err := take(&pg, cl.Records(ctx, folder, f.types...), f.fits)
+			if err != nil {
+				return err
+			}
+			views := make([]recordView, 0, len(records))
+			for _, r := range records {
+				views = append(views, viewRecord(r))
+			}
+			return list(c, "records", views, next, []string{"title", "type", "login", "state", "updated", "folder/uid"}, func(r recordView) []string {
+				return []string{r.Title, r.Type, r.Login, stateText(r.State, r.Reason), r.Updated, r.Folder + "/" + r.UID}
+			})
+		})
+	})
+	f.flags(cmd)
+	cmd.Flags().StringSliceVar(&f.types, "type", nil, "only records of these `TYPES`, e.g. pamUser,login")
+	cmd.Flags().StringVar(&f.state, "state", "", "only records in this state, e.g. 'edited outside'")
+	pg.flags(cmd)
+	return cmd
+}
+
+func (c *cli) recordHistoryCmd() *cobra.Command {
+	var pg page
+	var reveal bool
+	cmd := c.leaf("history RECORD", "list the former values of a record", func(ctx context.Context, args []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			r, err := cl.FindRecord(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if reveal {
+				if err := cl.Reveal(ctx, r.Ref); err != nil {
+					return err
+				}
+			}
+			values, err := cl.History(ctx, r.Ref)
+			if err != nil {
+				return err
+			}
+			shown, next, err := cut(&pg, values)
+			if err != nil {
+				return err
+			}
+			views := make([]historyView, 0, len(shown))
+			for i := range shown {
+				views = append(views, viewHistory(&shown[i], reveal))
+			}
+			return list(c, "history", views, next, []string{"revision", "until", "why", "attested", "run", "secret"}, func(h historyView) []string {
+				attested := "yes"
+				if !h.Attested {
+					attested = "no"
+				}
+				if h.Reason != "" {
+					attested += " (" + h.Reason + ")"
+				}
+				return []string{fmt.Sprint(h.Revision), h.Time, h.Why, attested, h.RunID, h.Secret}
+			})
+		})
+	})
+	cmd.Flags().BoolVar(&reveal, "reveal", false, "show the former secrets; an event notes who looked")
+	pg.flags(cmd)
+	return cmd
+}
+
+type historyView struct {
+	Revision int64  `json:"revision"`
+	Time     string `json:"time"`
+	Why      string `json:"why"`
+	Attested bool   `json:"attested"`
+	Reason   string `json:"reason,omitempty"`
+	RunID    string `json:"run_id,omitempty"`
+	Secret   string `json:"secret,omitempty"`
+}
+
+func viewHistory(h *client.HistoryValue, reveal bool) historyView {
+	v := historyView{Revision: h.Revision, Time: stamp(h.Time), Why: h.Why, Attested: h.Attested, Reason: h.Reason}
+	if !h.RunID.IsZero() {
+		v.RunID = h.RunID.String()
+	}
+	if s, ok := h.Secret(); ok && s.Len() > 0 {
+		v.Secret = masked
+		if reveal {
+			v.Secret = s.ExposeString()
+		}
+	}
+	return v
+}
+
+func (c *cli) recordRemoveCmd() *cobra.Command {
+	return c.leaf("remove RECORD", "delete a record with its history", func(ctx context.Context, args []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			r, err := cl.FindRecord(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if err := c.confirm(fmt.Sprintf("delete %q (%s) and its history for ever", printable(r.Title), r.Ref)); err != nil {
+				return err
+			}
+			if err := cl.RemoveRecord(ctx, r.Ref); err != nil {
+				return err
+			}
+			return c.done("deleted " + r.Title)
+		})
+	})
+}
+
+func (c *cli) recordAdoptCmd() *cobra.Command {
+	cmd := c.leaf("adopt RECORD", "make a value that a machine client wrote count", func(ctx context.Context, args []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			r, err := cl.FindRecord(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if r.State == client.InUse {
+				return c.done(r.Title + " is in use already")
+			}
+			c.note("%s is %s; revision %d was written at %s", printable(r.Title), stateText(string(r.State), r.Reason), r.Revision, c.when(r.Updated))
+			if err := c.confirm(fmt.Sprintf("sign for the value of %q as it is served now", printable(r.Title))); err != nil {
+				return err
+			}
+			if err := cl.Adopt(ctx, r.Ref, r.Revision); err != nil {
+				return err
+			}
+			return c.done("adopted " + r.Title)
+		})
+	})
+	return help(cmd, `Clients that speak only the secrets-manager protocol sign nothing, so agents do not
+use what they wrote. Look at the value first (record get --reveal): adopting it is
+your signature under it.`, "")
+}

@@ -1,0 +1,388 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// accountFlags are what an account's statement says.
+type accountFlags struct {
+	resource   string
+	login      string
+	scope      string
+	verify     string
+	maxProbe   uint32
+	pair       string
+	dependents string
+	policy     policyFlags
+}
+
+func (a *accountFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&a.login, "login", "", "name that it logs in with")
+	f.StringVar(&a.resource, "resource", "", "account: resource where it logs in")
+	f.StringVar(&a.scope, "scope", "", "account: database, or DN, that the login belongs to")
+	f.StringVar(&a.verify, "verify-mode", "", "account: login (a fresh login proves a new secret), or readback")
+	f.Uint32Var(&a.maxProbe, "max-probe", 0, "account: failed logins that one run may cause (0: the plugin's own limit)")
+	f.StringVar(&a.dependents, "dependents-file", "", "account: `FILE` with what uses the secret and must follow, a JSON list of {resource, plugin, config}")
+	a.policy.flags(cmd)
+}
+
+// dependentsFrom reads the list of dependents, whose resources are named as
+// everywhere.
+func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string) ([]*trustv1.Dependent, error) {
+	if file == "" {
+		return nil, nil
+	}
+	b, err := c.p.readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var list []struct {
+		Resource string          `json:"resource"`
+		Plugin   string          `json:"plugin"`
+		Config   json.RawMessage `json:"config"`
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&list); err != nil {
+		return nil, usagef("--dependents-file %s: %w", file, err)
+	}
+	out := make([]*trustv1.Dependent, 0, len(list))
+	for _, d := range list {
+		ref, err := findResource(ctx, cl, d.Resource)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, &trustv1.Dependent{Resource: refProto(ref), Plugin: d.Plugin, Config: d.Config})
+	}
+	return out, nil
+}
+
+func refProto(r client.Ref) *trustv1.Ref {
+	return &trustv1.Ref{FolderUid: r.Folder.Bytes(), RecordUid: r.Record.Bytes()}
+}
+
+// secretFlags say where a record's secret comes from.
+type secretFlags struct {
+	source    secretSource
+	none      bool
+	publicKey string
+	notes     string
+}
+
+func (s *secretFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVar(&s.source.stdin, "password-stdin", false, "read the secret from standard input")
+	f.StringVar(&s.source.file, "password-file", "", "`FILE` with the secret")
+	f.StringVar(&s.publicKey, "public-key-file", "", "`FILE` with the public half of an ssh_key secret")
+	f.StringVar(&s.notes, "notes-file", "", "`FILE` with the notes")
+}
+
+func (c *cli) textFile(name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	b, err := c.p.readFile(name)
+	return strings.TrimRight(string(b), "\n"), err
+}
+
+func (c *cli) recordAddCmd() *cobra.Command {
+	var folder, url, kind string
+	var a accountFlags
+	var s secretFlags
+	cmd := c.leaf("add TITLE", "add a record: an account with --resource, else a login that is only kept", func(ctx context.Context, args []string) error {
+		if folder == "" {
+			return usagef("record add wants --folder")
+		}
+		if s.none && (a.resource == "" || s.source.given()) {
+			return usagef("--no-secret is for accounts, and excludes --password-stdin and --password-file")
+		}
+		notes, err := c.textFile(s.notes)
+		if err != nil {
+			return err
+		}
+		public, err := c.textFile(s.publicKey)
+		if err != nil {
+			return err
+		}
+		policy, err := a.policy.policy()
+		if err != nil {
+			return err
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			f, err := cl.FindFolder(ctx, folder)
+			if err != nil {
+				return err
+			}
+			var resource client.Ref
+			if a.resource != "" {
+				if resource, err = findResource(ctx, cl, a.resource); err != nil {
+					return err
+				}
+			}
+			dependents, err := c.dependentsFrom(ctx, cl, a.dependents)
+			if err != nil {
+				return err
+			}
+			var secret sdk.Secret
+			if !s.none {
+				if secret, err = c.secretInput(s.source, "secret of "+printable(args[0])+": "); err != nil {
+					return err
+				}
+			}
+			var ref client.Ref
+			if a.resource == "" {
+				ref, err = cl.AddLogin(ctx, client.LoginSpec{Folder: f.UID, Title: args[0], Login: a.login, URL: url, Notes: notes, Secret: secret})
+			} else {
+				ref, err = cl.AddAccount(ctx, client.AccountSpec{
+					Folder: f.UID, Title: args[0], Resource: resource, Login: a.login, Scope: a.scope, SecretKind: kind,
+					Secret: secret, PublicKey: public, Policy: policy, VerifyMode: a.verify, MaxProbe: a.maxProbe,
+					Dependents: dependents, Notes: notes,
+				})
+			}
+			if err != nil {
+				return err
+			}
+			return c.added(ref, args[0])
+		})
+	})
+	f := cmd.Flags()
+	f.StringVar(&folder, "folder", "", "folder that it goes into")
+	f.StringVar(&url, "url", "", "login: its address")
+	f.StringVar(&kind, "kind", "", "account: what the secret is: password, ssh_key, api_key, token (default password)")
+	f.BoolVar(&s.none, "no-secret", false, "account: there is no secret yet, the first rotation sets it")
+	a.flags(cmd)
+	s.flags(cmd)
+	return help(cmd, "", `rotunda record add app --folder Databases --resource db1 --login app --password-file app.txt
+printf %s "$PW" | rotunda record add "web shop" --folder Web --login shop --url https://shop.example.net --password-stdin`)
+}
+
+// added is the result of a command that made a record.
+func (c *cli) added(ref client.Ref, title string) error {
+	v := struct {
+		UID    string `json:"uid"`
+		Folder string `json:"folder_uid"`
+		Title  string `json:"title"`
+	}{ref.Record.String(), ref.Folder.String(), title}
+	return c.emit(v, func(w io.Writer) { pairs(w, "title", title, "uid", v.UID) })
+}
+
+func (c *cli) recordEditCmd() *cobra.Command {
+	var title, url string
+	var revision int64
+	var newSecret bool
+	var a accountFlags
+	var s secretFlags
+	var cmd *cobra.Command
+	cmd = c.leaf("edit RECORD", "change a record", func(ctx context.Context, args []string) error {
+		set := cmd.Flags().Changed
+		e := client.RecordEdit{Revision: revision}
+		if set("title") {
+			e.Title = &title
+		}
+		if set("url") {
+			e.URL = &url
+		}
+		if set("notes-file") {
+			notes, err := c.textFile(s.notes)
+			if err != nil {
+				return err
+			}
+			e.Notes = &notes
+		}
+		if set("public-key-file") {
+			public, err := c.textFile(s.publicKey)
+			if err != nil {
+				return err
+			}
+			e.PublicKey = &public
+		}
+		policy, err := a.policy.policy()
+		if err != nil {
+			return err
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			r, err := cl.FindRecord(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			account := r.Statement.GetAccount() != nil
+			if set("login") && !account {
+				e.Login = &a.login
+			}
+			if newSecret || s.source.given() {
+				secret, err := c.secretInput(s.source, "new secret of "+printable(r.Title)+": ")
+				if err != nil {
+					return err
+				}
+				e.Secret = &secret
+			}
+			signed, err := c.accountEdit(ctx, cl, set, &a, policy)
+			if err != nil {
+				return err
+			}
+			if signed != nil && !account {
+				return failf(exitUsage, "no_account", "%s is no account: --resource, --scope and the like belong to accounts", r.Title)
+			}
+			values := e.Title != nil || e.URL != nil || e.Notes != nil || e.PublicKey != nil || e.Login != nil || e.Secret != nil
+			if !values && signed == nil {
+				return usagef("nothing to change was named").withHint("`rotunda record edit --help` lists what can change")
+			}
+			// The statement first: a secret for another login must not be live before it.
+			if signed != nil {
+				if err := cl.EditAccount(ctx, r.Ref, signed); err != nil {
+					return err
+				}
+			}
+			if values {
+				if err := cl.EditRecord(ctx, r.Ref, e); err != nil {
+					return err
+				}
+			}
+			return c.done("changed " + r.Title)
+		})
+	})
+	f := cmd.Flags()
+	f.StringVar(&title, "title", "", "new title")
+	f.StringVar(&url, "url", "", "new address")
+	f.Int64Var(&revision, "revision", 0, "revision that you saw: if somebody changed it since, nothing is changed (0: the newest)")
+	f.BoolVar(&newSecret, "new-secret", false, "ask for a new secret")
+	a.flags(cmd)
+	s.flags(cmd)
+	f.StringVar(&a.pair, "pair", "", "account: the other account of an A/B pair; \"none\" ends it")
+	return help(cmd, `Only what is named changes. Values are stored under the revision that is there (or
+--revision): a change in between is a conflict. What an account's statement says
+(login, resource, scope, policy and so on) is signed anew, and the former
+statement is withdrawn for ever.`, `rotunda record edit app --new-secret
+rotunda record edit app --policy-length 40 --policy-exclude '"'`)
+}
+
+// accountEdit gives the change of an account's statement that the flags ask
+// for, nil for none. References are looked up before anything is signed.
+func (c *cli) accountEdit(ctx context.Context, cl *client.Client, set func(string) bool, a *accountFlags, policy *trustv1.PasswordPolicy) (func(*trustv1.Account) error, error) {
+	var changes []func(*trustv1.Account)
+	if set("resource") {
+		ref, err := findResource(ctx, cl, a.resource)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, func(t *trustv1.Account) { t.Resource = refProto(ref) })
+	}
+	if set("pair") {
+		var pair *trustv1.Ref
+		if a.pair != "none" {
+			r, err := cl.FindRecord(ctx, a.pair, client.TypeAccount)
+			if err != nil {
+				return nil, err
+			}
+			pair = refProto(r.Ref)
+		}
+		changes = append(changes, func(t *trustv1.Account) { t.PairAccount = pair })
+	}
+	if set("dependents-file") {
+		list, err := c.dependentsFrom(ctx, cl, a.dependents)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, func(t *trustv1.Account) { t.Dependents = list })
+	}
+	if set("scope") {
+		changes = append(changes, func(t *trustv1.Account) { t.Scope = a.scope })
+	}
+	if set("verify-mode") {
+		changes = append(changes, func(t *trustv1.Account) { t.VerifyMode = a.verify })
+	}
+	if set("max-probe") {
+		changes = append(changes, func(t *trustv1.Account) { t.MaxProbe = a.maxProbe })
+	}
+	if policy != nil {
+		changes = append(changes, func(t *trustv1.Account) { t.Policy = policy })
+	}
+	login := set("login")
+	if len(changes) == 0 && !login {
+		return nil, nil
+	}
+	return func(t *trustv1.Account) error {
+		if login {
+			t.Login = a.login
+		}
+		for _, change := range changes {
+			change(t)
+		}
+		return nil
+	}, nil
+}
+
+func (c *cli) recordImportCmd() *cobra.Command {
+	var folder string
+	cmd := c.leaf("import FILE", "add records from CSV", func(ctx context.Context, args []string) error {
+		if folder == "" {
+			return usagef("record import wants --folder")
+		}
+		var data []byte
+		var err error
+		if args[0] == "-" {
+			data, err = c.p.readStdin()
+		} else {
+			data, err = c.p.readFile(args[0])
+		}
+		if err != nil {
+			return err
+		}
+		defer clear(data)
+		return c.with(ctx, func(cl *client.Client) error {
+			f, err := cl.FindFolder(ctx, folder)
+			if err != nil {
+				return err
+			}
+			meter := c.meter("imported")
+			rep, err := cl.ImportCSV(ctx, f.UID, bytes.NewReader(data), meter.at)
+			meter.end()
+			return errors.Join(c.showImport(rep), err)
+		})
+	})
+	cmd.Flags().StringVar(&folder, "folder", "", "folder that they go into")
+	return help(cmd, `The file's first line names its columns: title, login, password, url, notes; for
+accounts also resource (name or uid), scope and kind. Lines that cannot be added
+are listed and the others are added; the exit code is then 2. "-" is standard
+input. Delete the file afterwards: it holds secrets in clear.`, `rotunda record import old-vault.csv --folder Web`)
+}
+
+func (c *cli) showImport(rep client.ImportReport) error {
+	type line struct {
+		Line   int    `json:"line"`
+		Reason string `json:"reason"`
+		Error  string `json:"error"`
+	}
+	v := struct {
+		Added  int    `json:"added"`
+		Failed []line `json:"failed"`
+	}{rep.Added, []line{}}
+	for _, f := range rep.Failed {
+		cl := classify(f.Err)
+		v.Failed = append(v.Failed, line{f.Line, cl.reason, cl.Error()})
+	}
+	err := c.emit(v, func(w io.Writer) {
+		fmt.Fprintf(w, "added %d record%s\n", v.Added, plural(v.Added))
+		for _, f := range v.Failed {
+			fmt.Fprintf(w, "line %d: %s (%s)\n", f.Line, printable(f.Error), f.Reason)
+		}
+	})
+	if err == nil && len(v.Failed) > 0 {
+		return failf(exitUsage, "import_lines", "%d line%s of the file could not be added", len(v.Failed), plural(len(v.Failed))).
+			withHint("mend those lines and import them alone: the others are in")
+	}
+	return err
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// resourceFlags are what a resource's statement says.
+type resourceFlags struct {
+	pool, plugin, host, via   string
+	port                      uint16
+	tls, serverName           string
+	tlsKeys, sshKeys          []string
+	firstKey                  bool
+	admin, configFile         string
+	extras                    []string
+}
+
+func (r *resourceFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&r.pool, "pool", "", "pool of agents that reach it")
+	f.StringVar(&r.plugin, "plugin", "", "plugin that changes secrets on it, e.g. postgres, ssh")
+	f.StringVar(&r.host, "host", "", "host name or address, as the agents see it")
+	f.Uint16Var(&r.port, "port", 0, "port")
+	f.StringVar(&r.via, "via", "", "resource to jump through")
+	f.StringVar(&r.tls, "tls", "", "off, system (the agents' authorities), pin (the keys given alone decide)")
+	f.StringVar(&r.serverName, "tls-name", "", "name in the target's certificate (default: the host)")
+	f.StringSliceVar(&r.tlsKeys, "tls-key", nil, "SHA-256 of the target's public key, in `HEX`; may be repeated")
+	f.StringSliceVar(&r.sshKeys, "host-key", nil, "SHA-256 of the target's ssh host key, in `HEX`; may be repeated")
+	f.BoolVar(&r.firstKey, "trust-first-key", false, "keep the first ssh host key seen: the network can lie once")
+	f.StringVar(&r.admin, "admin", "", "account that changes other accounts' secrets there")
+	f.StringArrayVar(&r.extras, "extra", nil, "further account that the plugin asks for, as `NAME=RECORD`; may be repeated")
+	f.StringVar(&r.configFile, "config-file", "", "`FILE` with the plugin's settings, a JSON object")
+}
+
+func parseDigests(flag string, list []string) ([]seal.Digest, error) {
+	var out []seal.Digest
+	for _, s := range list {
+		d, err := seal.ParseDigest(strings.ToLower(strings.ReplaceAll(s, ":", "")))
+		if err != nil {
+			return nil, usagef("%s %q: %w", flag, s, err)
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+func (r *resourceFlags) tlsMode() (trustv1.TlsMode, error) {
+	switch r.tls {
+	case "":
+		return trustv1.TlsMode_TLS_MODE_UNSPECIFIED, nil
+	case "off":
+		return trustv1.TlsMode_TLS_MODE_OFF, nil
+	case "system":
+		return trustv1.TlsMode_TLS_MODE_SYSTEM, nil
+	case "pin":
+		return trustv1.TlsMode_TLS_MODE_PIN, nil
+	}
+	return 0, usagef("--tls %q: it is off, system or pin", r.tls)
+}
+
+// tlsOf gives the TLS part of a statement, nil for none.
+func (r *resourceFlags) tlsOf() (*trustv1.Tls, error) {
+	mode, err := r.tlsMode()
+	if err != nil {
+		return nil, err
+	}
+	keys, err := parseDigests("--tls-key", r.tlsKeys)
+	if err != nil {
+		return nil, err
+	}
+	if mode == trustv1.TlsMode_TLS_MODE_UNSPECIFIED {
+		if len(keys) > 0 || r.serverName != "" {
+			return nil, usagef("--tls-key and --tls-name want --tls")
+		}
+		return nil, nil
+	}
+	if mode == trustv1.TlsMode_TLS_MODE_PIN && len(keys) == 0 {
+		return nil, usagef("--tls pin wants --tls-key").withHint("add the resource with --tls system, then `rotunda resource probe` shows the keys and pins those that you accept")
+	}
+	t := &trustv1.Tls{Mode: mode, ServerName: r.serverName}
+	for _, k := range keys {
+		t.SpkiSha256 = append(t.SpkiSha256, k.Bytes())
+	}
+	return t, nil
+}
+
+// config reads the plugin's settings.
+func (r *resourceFlags) config(c *cli) ([]byte, error) {
+	if r.configFile == "" {
+		return nil, nil
+	}
+	b, err := c.p.readFile(r.configFile)
+	if err != nil {
+		return nil, err
+	}
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(b, &object); err != nil {
+		return nil, usagef("--config-file %s: it must hold one JSON object", r.configFile)
+	}
+	return json.Marshal(object)
+}
+
+// extrasOf looks the further accounts up.
+func (r *resourceFlags) extrasOf(ctx context.Context, cl *client.Client) ([]*trustv1.Extra, error) {
+	var out []*trustv1.Extra
+	for _, s := range r.extras {
+		name, record, ok := strings.Cut(s, "=")
+		if !ok || name == "" {
+			return nil, usagef("--extra %q: write NAME=RECORD", s)
+		}
+		found, err := cl.FindRecord(ctx, record, client.TypeAccount)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, &trustv1.Extra{Name: name, Account: refProto(found.Ref)})
+	}
+	return out, nil
+}
+
+func findPool(ctx context.Context, cl *client.Client, name string) (seal.ID, error) {
+	e, err := cl.Find(ctx, name, trustv1.EntryKind_ENTRY_KIND_POOL)
+	if err != nil {
+		return seal.ID{}, err
+	}
+	return seal.IDFrom(e.EntryId)
+}
+
+// resourceEdit gives the change of a resource's statement that the flags ask
+// for, nil for none. Names are looked up before anything is signed.
+func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, set func(string) bool, r *resourceFlags) (func(*trustv1.Resource) error, error) {
+	var changes []func(*trustv1.Resource)
+	add := func(change func(*trustv1.Resource)) { changes = append(changes, change) }
+	if set("pool") {
+		id, err := findPool(ctx, cl, r.pool)
+		if err != nil {
+			return nil, err
+		}
+		add(func(t *trustv1.Resource) { t.PoolId = id.Bytes() })
+	}
+	if set("via") {
+		var via *trustv1.Ref
+		if r.via != "none" {
+			ref, err := findResource(ctx, cl, r.via)
+			if err != nil {
+				return nil, err
+			}
+			via = refProto(ref)
+		}
+		add(func(t *trustv1.Resource) { t.Via = via })
+	}
+	if set("admin") {
+		var admin *trustv1.Ref
+		if r.admin != "none" {
+			found, err := cl.FindRecord(ctx, r.admin, client.TypeAccount)
+			if err != nil {
+				return nil, err
+			}
+			admin = refProto(found.Ref)
+		}
+		add(func(t *trustv1.Resource) { t.AdminAccount = admin })
+	}
+	if set("extra") {
+		extras, err := r.extrasOf(ctx, cl)
+		if err != nil {
+			return nil, err
+		}
+		add(func(t *trustv1.Resource) { t.Extras = extras })
+	}
+	if set("tls") || set("tls-key") || set("tls-name") {
+		tls, err := r.tlsOf()
+		if err != nil {
+			return nil, err
+		}
+		add(func(t *trustv1.Resource) { t.Tls = tls })
+	}
+	if set("host-key") {
+		keys, err := parseDigests("--host-key", r.sshKeys)
+		if err != nil {
+			return nil, err
+		}
+		add(func(t *trustv1.Resource) {
+			t.SshHostKeySha256 = nil
+			for _, k := range keys {
+				t.SshHostKeySha256 = append(t.SshHostKeySha256, k.Bytes())
+			}
+		})
+	}
+	if set("config-file") {
+		config, err := r.config(c)
+		if err != nil {
+			return nil, err
+		}
+		add(func(t *trustv1.Resource) { t.Config = config })
+	}
+	if set("plugin") {
+		add(func(t *trustv1.Resource) { t.Plugin = r.plugin })
+	}
+	if set("host") {
+		add(func(t *trustv1.Resource) { t.Host = r.host })
+	}
+	if set("port") {
+		add(func(t *trustv1.Resource) { t.Port = uint32(r.port) })
+	}
+	if set("trust-first-key") {
+		add(func(t *trustv1.Resource) { t.Tofu = r.firstKey })
+	}
+	if len(changes) == 0 {
+		return nil, nil
+	}
+	return func(t *trustv1.Resource) error {
+		for _, change := range changes {
+			change(t)
+		}
+		return nil
+	}, nil
+}
+

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// inputRoles reads roles as people write them: "read,edit", "all", "none".
+func inputRoles(flag, s string) (client.Roles, error) {
+	r, err := trust.ParseRoles(strings.ToLower(s))
+	if err != nil {
+		return 0, usagef("%s: %w", flag, err)
+	}
+	return r, nil
+}
+
+// kindWord is an entry's kind in a word.
+func kindWord(k trustv1.EntryKind) string {
+	return strings.ToLower(strings.TrimPrefix(k.String(), "ENTRY_KIND_"))
+}
+
+// tokenFlags are those of every command that makes an enrolment token.
+type tokenFlags struct {
+	validFor   string
+	unattended bool
+	out        string
+	noWait     bool
+}
+
+func (t *tokenFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&t.validFor, "valid-for", "24h", "how long the token may be used, at most 7d")
+	f.BoolVar(&t.unattended, "unattended", false, "put the folder keys under the token: whoever ever holds it, also when it is spent, can read those folders with the server's help")
+	f.StringVar(&t.out, "out", "", "`FILE` to write the token to, instead of printing it")
+	f.BoolVar(&t.noWait, "no-wait", false, "do not wait until the token is used and the folder keys are handed over")
+}
+
+const maxTokenSpan = 7 * 24 * time.Hour
+
+func (t *tokenFlags) span() (time.Duration, error) {
+	d, err := inputSpan(t.validFor)
+	if err != nil {
+		return 0, err
+	}
+	if d <= 0 || d > maxTokenSpan {
+		return 0, usagef("--valid-for %s: it is at most 7d", t.validFor)
+	}
+	return d, nil
+}
+
+// handOut prints a token (or writes it) and waits until it is used: the new
+// party gets its folder keys from this client.
+func (c *cli) handOut(ctx context.Context, cl *client.Client, t tokenFlags, tok client.NewToken, name string) error {
+	v := struct {
+		ID       string `json:"id"`
+		Name     string `json:"name"`
+		Token    string `json:"token,omitempty"`
+		File     string `json:"file,omitempty"`
+		NotAfter string `json:"not_after"`
+	}{ID: tok.ID.String(), Name: name, File: t.out, NotAfter: stamp(tok.NotAfter)}
+	if t.out != "" {
+		b := append(tok.Text.Expose(), '\n')
+		defer clear(b)
+		if err := c.p.createFile(t.out, b); err != nil {
+			return err
+		}
+	} else {
+		v.Token = tok.Text.ExposeString() // printing it is what the command is for
+	}
+	err := c.emit(v, func(w io.Writer) {
+		if v.Token != "" {
+			fmt.Fprintln(w, v.Token)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	c.note("the token of %s works once, until %s%s", printable(name), c.when(tok.NotAfter), inFile(t.out))
+	if t.noWait || t.unattended {
+		return nil
+	}
+	c.note("waiting for it to be used, to hand over the folder keys; interrupt when you cannot wait: the next command of anybody who may share does it")
+	if err := cl.WaitEnrolled(ctx, tok.ID); err != nil {
+		return err
+	}
+	return c.done(name + " has joined and holds its folder keys")
+}
+
+func inFile(name string) string {
+	if name == "" {
+		return ""
+	}
+	return "; it is in " + name
+}
+
+// remove removes an entry of the log after showing what that voids.
+func (c *cli) remove(ctx context.Context, cl *client.Client, name string, kinds ...trustv1.EntryKind) error {
+	e, err := cl.Find(ctx, name, kinds...)
+	if err != nil {
+		return err
+	}
+	id, err := seal.IDFrom(e.EntryId)
+	if err != nil {
+		return err
+	}
+	plan, err := cl.PlanRemoval(ctx, id)
+	if err != nil {
+		return err
+	}
+	c.showPlan(plan)
+	var skip []client.Ref
+	for _, r := range plan.Statements {
+		if len(r.Aims) == 0 || r.Stops {
+			continue
+		}
+		// What the removed one aimed last is never signed anew without a look.
+		for _, change := range r.Aims {
+			c.warn("%s: %s", printable(r.Title), printable(change))
+		}
+		if err := c.confirm("sign " + printable(r.Title) + " anew as it is now"); err != nil {
+			if c.p.stdinTerminal {
+				skip = append(skip, r.Ref)
+				continue
+			}
+			return err
+		}
+	}
+	if err := c.confirm(fmt.Sprintf("remove %s %q for ever", kindWord(e.Kind), printable(e.Name))); err != nil {
+		return err
+	}
+	if err := cl.Remove(ctx, plan, skip); err != nil {
+		return err
+	}
+	if len(plan.Folders) > 0 {
+		c.note("%s could read %d folder%s: rotate what is in them", printable(e.Name), len(plan.Folders), plural(len(plan.Folders)))
+	}
+	return c.done("removed " + e.Name)
+}
+
+func (c *cli) showPlan(plan *client.Removal) {
+	stops := 0
+	for _, r := range plan.Statements {
+		if r.Stops {
+			stops++
+			c.warn("%s stops: nobody present can sign it anew", printable(r.Title))
+		}
+	}
+	if n := len(plan.Statements) - stops; n > 0 {
+		c.note("%d statement%s will be signed anew by you", n, plural(n))
+	}
+	if n := len(plan.Values); n > 0 {
+		c.note("%d value%s will be attested anew by you", n, plural(n))
+	}
+}

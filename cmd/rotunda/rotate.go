@@ -1,0 +1,395 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+)
+
+// chosen says which accounts a command is about.
+type chosen struct {
+	recordFilter
+	resource string
+	state    string // of the rotation
+}
+
+func (s *chosen) flags(cmd *cobra.Command) {
+	s.recordFilter.flags(cmd)
+	cmd.Flags().StringVar(&s.resource, "resource", "", "only accounts of this resource")
+	cmd.Flags().StringVar(&s.state, "rotation-state", "", "only accounts whose rotation is in this state: retrying, alert, …")
+}
+
+func (s *chosen) given() bool {
+	return s.folder != "" || s.match != "" || s.resource != "" || s.state != ""
+}
+
+// accounts finds them by name, or by the filter.
+func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string) ([]*client.Record, error) {
+	if len(names) > 0 {
+		var out []*client.Record
+		for _, name := range names {
+			r, err := findAccount(ctx, cl, name)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, r)
+		}
+		return out, nil
+	}
+	folder, err := s.folderOf(ctx, cl)
+	if err != nil {
+		return nil, err
+	}
+	resource := ""
+	if s.resource != "" {
+		ref, err := findResource(ctx, cl, s.resource)
+		if err != nil {
+			return nil, err
+		}
+		resource = ref.String()
+	}
+	var inState map[client.Ref]bool
+	if s.state != "" {
+		inState = map[client.Ref]bool{}
+		for r, err := range cl.Rotations(ctx, folder) {
+			if err != nil {
+				return nil, err
+			}
+			if r.State == s.state {
+				inState[r.Account] = true
+			}
+		}
+	}
+	var out []*client.Record
+	for r, err := range cl.Records(ctx, folder, client.TypeAccount) {
+		if err != nil {
+			return nil, err
+		}
+		a := r.Statement.GetAccount()
+		switch {
+		case a == nil, !s.fits(r):
+		case resource != "" && refText(a.Resource) != resource:
+		case inState != nil && !inState[r.Ref]:
+		default:
+			out = append(out, r)
+		}
+	}
+	if len(out) == 0 {
+		return nil, failf(exitNotFound, "not_found", "no account fits")
+	}
+	return out, nil
+}
+
+func (c *cli) rotateCmd() *cobra.Command {
+	return c.runningCmd("rotate", "give accounts new secrets now", `Signs a command for each account, sends it to an agent of its resource's pool, and
+follows the run to its end. What the server says on the way is a hint; the last line
+and the exit code come from the agent's signed result alone.
+
+Name accounts, or choose them with flags; more than one are asked about first. The
+exit code is that of the worst outcome: 0 when all are done, 8 when one failed, 7
+when one is not decided yet, 6 when no agent took one, 11 when a secret was changed
+but something that depends on it was not.
+
+An interrupt ends the waiting and not the runs: "rotunda run watch" goes on.`,
+		`rotunda rotate app
+rotunda rotate --folder Databases --match 'prod-*' --yes
+rotunda rotate --rotation-state alert --no-wait`,
+		func(ctx context.Context, cl *client.Client, refs []client.Ref, o client.RunOptions) ([]client.Outcome, error) {
+			return cl.Rotate(ctx, refs, o)
+		})
+}
+
+func (c *cli) verifyCmd() *cobra.Command {
+	return c.runningCmd("verify", "have agents log in with the current secrets", `Signs a command for each account: an agent of its resource's pool logs in with the
+value that the vault holds, and changes nothing. Exit codes are those of rotate.`,
+		`rotunda verify app
+rotunda verify --folder Databases --yes`,
+		func(ctx context.Context, cl *client.Client, refs []client.Ref, o client.RunOptions) ([]client.Outcome, error) {
+			return cl.Verify(ctx, refs, o)
+		})
+}
+
+type startRuns func(context.Context, *client.Client, []client.Ref, client.RunOptions) ([]client.Outcome, error)
+
+// runningCmd is a command that starts a run for each account and follows them.
+func (c *cli) runningCmd(verb, short, long, example string, start startRuns) *cobra.Command {
+	var s chosen
+	var agent string
+	var wait time.Duration
+	var parallel int
+	var noWait bool
+	cmd := c.leaf(verb+" [RECORD...]", short, func(ctx context.Context, args []string) error {
+		if (len(args) > 0) == s.given() {
+			return usagef("name accounts, or choose them with flags").withHint("`rotunda %s --help` lists the flags", verb)
+		}
+		if parallel < 1 || parallel > 256 {
+			return usagef("--parallel is %d: it is 1 to 256", parallel)
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			accounts, err := s.accounts(ctx, cl, args)
+			if err != nil {
+				return err
+			}
+			if len(accounts) > 1 && len(args) == 0 {
+				for _, r := range accounts[:min(len(accounts), 20)] {
+					c.note("  %s", printable(r.Title))
+				}
+				if err := c.confirm(fmt.Sprintf("%s %d accounts", verb, len(accounts))); err != nil {
+					return err
+				}
+			}
+			id, err := c.agentOption(ctx, cl, agent)
+			if err != nil {
+				return err
+			}
+			f := c.follow(accounts)
+			refs := make([]client.Ref, len(accounts))
+			for i, r := range accounts {
+				refs[i] = r.Ref
+			}
+			outcomes, err := start(ctx, cl, refs, client.RunOptions{
+				Progress: f.progress, Agent: id, Wait: wait, Parallel: parallel, NoWait: noWait,
+			})
+			return errors.Join(f.end(outcomes, noWait), err)
+		})
+	})
+	s.flags(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&noWait, "no-wait", false, "start the runs and do not follow them")
+	f.StringVar(&agent, "agent", "", "agent to use (default: a live one of the resource's pool)")
+	f.DurationVar(&wait, "wait", 0, "follow for at most this long (0: to the end)")
+	f.IntVar(&parallel, "parallel", 16, "runs of this command at a time")
+	return help(cmd, long, example)
+}
+
+// follower shows runs on their way and how they ended.
+type follower struct {
+	c      *cli
+	names  map[client.Ref]string
+	start  time.Time
+	shown  map[client.Ref]string // the newest step that was printed
+	single bool
+}
+
+func (c *cli) follow(accounts []*client.Record) *follower {
+	f := &follower{c: c, names: map[client.Ref]string{}, start: c.p.now(), shown: map[client.Ref]string{}, single: len(accounts) == 1}
+	for _, r := range accounts {
+		f.names[r.Ref] = r.Title
+	}
+	return f
+}
+
+// progress prints a step once. The library calls it from one goroutine at a time.
+func (f *follower) progress(p client.Progress) {
+	step := p.Phase
+	if step == "" {
+		step = p.State
+	}
+	if step == "" || f.shown[p.Account] == step {
+		return
+	}
+	f.shown[p.Account] = step
+	at := f.c.p.now().Sub(f.start).Seconds()
+	if f.single {
+		f.c.note("%6.1f s  %s", at, printable(step))
+		return
+	}
+	f.c.note("%6.1f s  %s  %s", at, printable(f.name(p.Account)), printable(step))
+}
+
+func (f *follower) name(ref client.Ref) string {
+	if n := f.names[ref]; n != "" {
+		return n
+	}
+	return ref.String()
+}
+
+// outcomeView is how a run ended.
+type outcomeView struct {
+	Account    string `json:"account"`
+	Title      string `json:"title,omitempty"`
+	RunID      string `json:"run_id,omitempty"`
+	Action     string `json:"action"`
+	Agent      string `json:"agent,omitempty"`
+	State      string `json:"state"`
+	Credential string `json:"credential"`
+	Dependents string `json:"dependents"`
+	Scripts    string `json:"scripts"`
+	Class      string `json:"class,omitempty"`
+	Reason     string `json:"reason,omitempty"`
+	Detail     string `json:"detail,omitempty"`
+	ValueSeq   uint64 `json:"value_seq,omitempty"`
+	Finished   string `json:"finished,omitempty"`
+	Error      string `json:"error,omitempty"`
+}
+
+func viewOutcome(o client.Outcome, title string) outcomeView {
+	v := outcomeView{
+		Account: o.Account.String(), Title: title, Action: o.Action, Agent: o.AgentName, State: outcomeState(o.State),
+		Credential: outcomeWord(o.Credential), Dependents: outcomeWord(o.Dependents), Scripts: outcomeWord(o.Scripts),
+		Class: o.Class, Reason: o.Reason, Detail: o.Detail, ValueSeq: o.ValueSeq, Finished: stamp(o.Finished),
+	}
+	if !o.RunID.IsZero() {
+		v.RunID = o.RunID.String()
+	}
+	if o.Err != nil {
+		f := classify(o.Err)
+		v.Error = f.Error()
+		if v.Reason == "" {
+			v.Reason = f.reason
+		}
+	}
+	return v
+}
+
+func outcomeState(s client.OutcomeState) string {
+	if s == client.NotStarted {
+		return "not_started"
+	}
+	return string(s)
+}
+
+// outcomeExit is the exit code of one outcome.
+func outcomeExit(o client.Outcome) exit {
+	switch o.State {
+	case client.Done, client.DoneBlind:
+		return exitOK
+	case client.DonePartly:
+		return exitPartly
+	case client.NotDone:
+		return exitFailed
+	case client.NotStarted:
+		if o.Err != nil {
+			return classify(o.Err).exit
+		}
+		return exitUnreachable
+	default: // still open, or no verified word
+		return exitPending
+	}
+}
+
+// worse orders exit codes of outcomes: a failure outweighs what may yet end well.
+func worse(a, b exit) exit {
+	rank := func(e exit) int {
+		for i, r := range []exit{exitOK, exitPartly, exitPending, exitUnreachable, exitFailed} {
+			if r == e {
+				return i
+			}
+		}
+		return 10 // refusals and the like come first of all
+	}
+	if rank(b) > rank(a) {
+		return b
+	}
+	return a
+}
+
+// end prints the outcomes and gives the error that the worst of them is.
+func (f *follower) end(outcomes []client.Outcome, noWait bool) error {
+	if len(outcomes) == 0 {
+		return nil
+	}
+	views := make([]outcomeView, 0, len(outcomes))
+	worst, bad := exitOK, 0
+	var first client.Outcome
+	for _, o := range outcomes {
+		views = append(views, viewOutcome(o, f.names[o.Account]))
+		e := outcomeExit(o)
+		if noWait && e == exitPending && o.Err == nil {
+			e = exitOK // started, as asked
+		}
+		if e == exitOK {
+			continue
+		}
+		if bad == 0 || worse(worst, e) != worst {
+			first = o
+		}
+		bad++
+		worst = worse(worst, e)
+	}
+	err := f.c.emit(map[string]any{"outcomes": views}, func(w io.Writer) { showOutcomes(w, views) })
+	if err != nil || worst == exitOK {
+		return err
+	}
+	return f.failure(worst, bad, len(outcomes), first)
+}
+
+func (f *follower) failure(worst exit, bad, all int, o client.Outcome) *failure {
+	reason, text := o.Reason, outcomeText(o)
+	if o.Err != nil {
+		c := classify(o.Err)
+		text += ": " + c.Error()
+		reason = orWord(reason, c.reason)
+	}
+	if o.Class != "" {
+		text += ": " + o.Class
+	}
+	reason = orWord(reason, outcomeState(o.State))
+	if all == 1 {
+		return failf(worst, reason, "%s: %s", f.name(o.Account), text).withHint("%s", outcomeHint(worst, o))
+	}
+	return failf(worst, reason, "%d of %d accounts are not done; %s: %s", bad, all, f.name(o.Account), text).
+		withHint("%s", outcomeHint(worst, o))
+}
+
+func outcomeText(o client.Outcome) string {
+	switch o.State {
+	case client.DonePartly:
+		return "the secret is changed, but what depends on it is not"
+	case client.NotDone:
+		if o.Action == "verify" {
+			return "the target does not take the secret"
+		}
+		return "not changed, the former secret is in use"
+	case client.NotStarted:
+		return "no agent took it"
+	case client.StillOpen:
+		return "not decided yet, both secrets are kept"
+	default:
+		return "no verified word yet"
+	}
+}
+
+func outcomeHint(e exit, o client.Outcome) string {
+	switch e {
+	case exitPending:
+		return "nothing is lost: Rotunda finds out by itself; `rotunda run watch " + o.RunID.String() + "` follows it"
+	case exitUnreachable:
+		return "`rotunda agent list` shows which agents are connected"
+	case exitPartly, exitFailed:
+		return "`rotunda run show " + o.RunID.String() + "` tells what happened at the target"
+	default:
+		return ""
+	}
+}
+
+func showOutcomes(w io.Writer, views []outcomeView) {
+	if len(views) == 1 {
+		v := views[0]
+		pairs(w, "account", orWord(v.Title, v.Account), "result", v.State, "credential", v.Credential, "dependents", skipNone(v.Dependents),
+			"scripts", skipNone(v.Scripts), "class", v.Class, "reason", v.Reason, "detail", v.Detail, "agent", v.Agent, "run", v.RunID, "finished", v.Finished)
+		return
+	}
+	rows := make([][]string, 0, len(views))
+	for _, v := range views {
+		why := v.Reason
+		if v.Class != "" {
+			why = v.Class + " " + why
+		}
+		rows = append(rows, []string{orWord(v.Title, v.Account), v.State, v.Credential, skipNone(v.Dependents), skipNone(v.Scripts), why, v.Agent, v.RunID})
+	}
+	table(w, []string{"account", "result", "credential", "dependents", "scripts", "why", "agent", "run"}, rows)
+}
+
+func skipNone(s string) string {
+	if s == "none" || s == "unknown" {
+		return ""
+	}
+	return s
+}

@@ -1,0 +1,373 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+)
+
+func (c *cli) rotationCmd() *cobra.Command {
+	cmd := c.group("rotation", "when accounts are rotated", `A rotation is an account's schedule, which the server keeps, and its mandate, which
+you sign: the standing permission that agents hold the server to.`)
+	cmd.AddCommand(c.rotationSetCmd(), c.rotationShowCmd(), c.rotationListCmd(), c.rotationPreviewCmd(),
+		c.rotationPauseCmd("pause", "stop a schedule at the server, for a time", true),
+		c.rotationPauseCmd("resume", "resume a schedule that was paused", false))
+	return cmd
+}
+
+// scheduleFlags say when.
+type scheduleFlags struct {
+	cron, every, at, zone, anchor string
+}
+
+func (s *scheduleFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&s.cron, "cron", "", "five fields: minute, hour, day, month, weekday")
+	f.StringVar(&s.every, "every", "", "an interval, e.g. 30d, 12h")
+	f.StringVar(&s.at, "at", "", "once, at a time")
+	f.StringVar(&s.zone, "time-zone", "", "IANA `NAME` that --cron is read in (default UTC)")
+	f.StringVar(&s.anchor, "from", "", "time that --every counts from (default now)")
+}
+
+func (s *scheduleFlags) given() bool { return s.cron != "" || s.every != "" || s.at != "" }
+
+func (s *scheduleFlags) schedule(c *cli) (client.Schedule, error) {
+	out := client.Schedule{Cron: s.cron, TimeZone: s.zone}
+	n := 0
+	for _, v := range []string{s.cron, s.every, s.at} {
+		if v != "" {
+			n++
+		}
+	}
+	if n != 1 {
+		return out, usagef("give exactly one of --cron, --every and --at")
+	}
+	var err error
+	if s.every != "" {
+		if out.Every, err = inputSpan(s.every); err != nil {
+			return out, err
+		}
+		if out.Every < time.Minute {
+			return out, usagef("--every %s: it is at least a minute", s.every)
+		}
+		out.Anchor = c.p.now()
+	}
+	if s.anchor != "" {
+		if s.every == "" {
+			return out, usagef("--from belongs to --every")
+		}
+		if out.Anchor, err = c.inputTime(s.anchor); err != nil {
+			return out, err
+		}
+	}
+	if s.at != "" {
+		if out.Once, err = c.inputTime(s.at); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+func scheduleText(s client.Schedule) string {
+	switch {
+	case s.Cron != "" && s.TimeZone != "":
+		return s.Cron + " in " + s.TimeZone
+	case s.Cron != "":
+		return s.Cron + " in UTC"
+	case s.Every > 0:
+		return "every " + span(s.Every)
+	case !s.Once.IsZero():
+		return "once at " + stamp(s.Once)
+	default:
+		return "by hand"
+	}
+}
+
+func (c *cli) rotationSetCmd() *cobra.Command {
+	var s scheduleFlags
+	var spec client.RotationSpec
+	var manual bool
+	var jitter, least, mandate string
+	var policy policyFlags
+	cmd := c.leaf("set RECORD", "set when an account is rotated, and sign the mandate for it", func(ctx context.Context, args []string) error {
+		if manual == s.given() {
+			return usagef("give --manual, or one of --cron, --every and --at")
+		}
+		if !manual {
+			sched, err := s.schedule(c)
+			if err != nil {
+				return err
+			}
+			spec.Schedule = &sched
+		}
+		if spec.Missed != "skip" && spec.Missed != "once" {
+			return usagef("--missed %q: it is skip or once", spec.Missed)
+		}
+		var err error
+		if spec.Jitter, err = optionalSpan(jitter); err != nil {
+			return err
+		}
+		if spec.MinInterval, err = optionalSpan(least); err != nil {
+			return err
+		}
+		if spec.MandateFor, err = optionalSpan(mandate); err != nil {
+			return err
+		}
+		if spec.Policy, err = policy.policy(); err != nil {
+			return err
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			r, err := findAccount(ctx, cl, args[0])
+			if err != nil {
+				return err
+			}
+			spec.Account = r.Ref
+			if err := cl.SetRotation(ctx, spec); err != nil {
+				return err
+			}
+			if manual {
+				return c.done(r.Title + " rotates by hand only, and its mandate is off")
+			}
+			return c.showRotation(ctx, cl, r)
+		})
+	})
+	s.flags(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&manual, "manual", false, "by hand only: the schedule and the mandate end")
+	f.StringVar(&spec.Missed, "missed", "once", "what happens to times that were missed: skip, or once")
+	f.StringVar(&jitter, "jitter", "", "spread the start over this span")
+	f.StringVar(&least, "min-interval", "", "least time between two rotations that agents accept (default: half the schedule's shortest gap)")
+	f.StringVar(&mandate, "mandate-for", "", "how long agents act on the schedule without a new signature (default and at most 400d)")
+	f.BoolVar(&spec.Paused, "paused", false, "start paused")
+	policy.flags(cmd)
+	return help(cmd, "", `rotunda rotation set app --every 30d --jitter 2h
+rotunda rotation set app --cron "30 3 * * 1" --time-zone Europe/Berlin
+rotunda rotation set app --manual`)
+}
+
+func optionalSpan(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	return inputSpan(s)
+}
+
+// findAccount finds an account by title, folder/title or uid.
+func findAccount(ctx context.Context, cl *client.Client, name string) (*client.Record, error) {
+	return cl.FindRecord(ctx, name, client.TypeAccount)
+}
+
+// rotationView is an account's rotation.
+type rotationView struct {
+	Account  string       `json:"account"`
+	Title    string       `json:"title,omitempty"`
+	Schedule string       `json:"schedule"`
+	Missed   string       `json:"missed"`
+	Jitter   string       `json:"jitter,omitempty"`
+	State    string       `json:"state"`
+	Next     string       `json:"next,omitempty"`
+	Last     string       `json:"last,omitempty"`
+	Failures int          `json:"failures"`
+	Reason   string       `json:"reason,omitempty"`
+	Mandate  *mandateView `json:"mandate,omitempty"`
+}
+
+func viewRotation(r client.Rotation, title string) rotationView {
+	v := rotationView{
+		Account: r.Account.String(), Title: title, Schedule: scheduleText(r.Schedule), Missed: r.Missed,
+		State: r.State, Next: stamp(r.Next), Last: stamp(r.Last), Failures: r.Failures, Reason: r.Reason,
+	}
+	if r.Paused {
+		v.State = "paused"
+	}
+	if r.Jitter > 0 {
+		v.Jitter = r.Jitter.String()
+	}
+	if m := r.Mandate; m != nil {
+		v.Mandate = &mandateView{m.Enabled, (time.Duration(m.MinIntervalS) * time.Second).String(), stamp(time.UnixMilli(m.ValidUntil))}
+	}
+	return v
+}
+
+func (c *cli) showRotation(ctx context.Context, cl *client.Client, r *client.Record) error {
+	rot, err := cl.RotationOf(ctx, r.Ref)
+	if err != nil {
+		return err
+	}
+	v := viewRotation(rot, r.Title)
+	return c.emit(v, func(w io.Writer) {
+		mandate := "off"
+		if v.Mandate != nil && v.Mandate.Enabled {
+			mandate = "at most every " + v.Mandate.MinInterval + " until " + v.Mandate.ValidUntil
+		}
+		pairs(w, "account", v.Title, "schedule", v.Schedule, "missed", v.Missed, "jitter", v.Jitter, "state", v.State,
+			"next", v.Next, "last", v.Last, "failures", nonZero(v.Failures), "reason", v.Reason, "mandate", mandate)
+	})
+}
+
+func nonZero(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func (c *cli) rotationShowCmd() *cobra.Command {
+	return c.leaf("show RECORD", "show an account's schedule and mandate", func(ctx context.Context, args []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			r, err := findAccount(ctx, cl, args[0])
+			if err != nil {
+				return err
+			}
+			return c.showRotation(ctx, cl, r)
+		})
+	})
+}
+
+func (c *cli) rotationListCmd() *cobra.Command {
+	var pg page
+	var folder, state string
+	cmd := c.leaf("list", "list schedules", func(ctx context.Context, _ []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			var uid seal.ID
+			if folder != "" {
+				f, err := cl.FindFolder(ctx, folder)
+				if err != nil {
+					return err
+				}
+				uid = f.UID
+			}
+			rotations, next, err := take(&pg, cl.Rotations(ctx, uid), func(r client.Rotation) bool {
+				return state == "" || r.State == state
+			})
+			if err != nil {
+				return err
+			}
+			refs := make([]client.Ref, 0, len(rotations))
+			for _, r := range rotations {
+				refs = append(refs, r.Account)
+			}
+			names, err := titles(ctx, cl, refs)
+			if err != nil {
+				return err
+			}
+			views := make([]rotationView, 0, len(rotations))
+			for _, r := range rotations {
+				views = append(views, viewRotation(r, names[r.Account]))
+			}
+			return list(c, "rotations", views, next, []string{"account", "schedule", "state", "next", "last", "failures", "reason"}, func(v rotationView) []string {
+				name := v.Title
+				if name == "" {
+					name = v.Account
+				}
+				return []string{name, v.Schedule, v.State, v.Next, v.Last, nonZero(v.Failures), v.Reason}
+			})
+		})
+	})
+	cmd.Flags().StringVar(&folder, "folder", "", "only this folder")
+	cmd.Flags().StringVar(&state, "state", "", "only: scheduled, paused, running, retrying, alert or done")
+	pg.flags(cmd)
+	return cmd
+}
+
+// titles gives the titles of records, as far as they can be read.
+func titles(ctx context.Context, cl *client.Client, refs []client.Ref) (map[client.Ref]string, error) {
+	names := make(map[client.Ref]string, len(refs))
+	var want []client.Ref
+	for _, r := range refs {
+		if _, known := names[r]; !known && !r.IsZero() {
+			names[r] = ""
+			want = append(want, r)
+		}
+	}
+	for len(want) > 0 {
+		n := min(len(want), maxPage)
+		records, err := cl.Get(ctx, want[:n]...)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range records {
+			names[r.Ref] = r.Title
+		}
+		want = want[n:]
+	}
+	return names, nil
+}
+
+func (c *cli) rotationPreviewCmd() *cobra.Command {
+	var s scheduleFlags
+	var count int
+	cmd := c.leaf("preview [RECORD]", "show the next times of an account's schedule, or of one that you think of", func(ctx context.Context, args []string) error {
+		if (len(args) == 1) == s.given() {
+			return usagef("name an account, or give one of --cron, --every and --at")
+		}
+		if count < 1 || count > 100 {
+			return usagef("--count is %d: it is 1 to 100", count)
+		}
+		show := func(sched client.Schedule) error {
+			times, err := client.Preview(sched, c.p.now(), count)
+			if err != nil {
+				return err
+			}
+			v := struct {
+				Schedule string   `json:"schedule"`
+				Times    []string `json:"times"`
+			}{scheduleText(sched), []string{}}
+			for _, t := range times {
+				v.Times = append(v.Times, stamp(t))
+			}
+			return c.emit(v, func(w io.Writer) { fmt.Fprintln(w, strings.Join(v.Times, "\n")) })
+		}
+		if len(args) == 0 {
+			sched, err := s.schedule(c)
+			if err != nil {
+				return err
+			}
+			return show(sched)
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			r, err := findAccount(ctx, cl, args[0])
+			if err != nil {
+				return err
+			}
+			rot, err := cl.RotationOf(ctx, r.Ref)
+			if err != nil {
+				return err
+			}
+			return show(rot.Schedule)
+		})
+	})
+	s.flags(cmd)
+	cmd.Flags().IntVar(&count, "count", 10, "how many, at most 100")
+	return help(cmd, "", `rotunda rotation preview --cron "30 2 * * *" --time-zone Europe/Berlin --count 5`)
+}
+
+func (c *cli) rotationPauseCmd(verb, short string, paused bool) *cobra.Command {
+	cmd := c.leaf(verb+" RECORD...", short, func(ctx context.Context, args []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			for _, name := range args {
+				r, err := findAccount(ctx, cl, name)
+				if err != nil {
+					return err
+				}
+				if err := cl.PauseRotation(ctx, r.Ref, paused); err != nil {
+					return err
+				}
+				c.note("%s %sd", printable(r.Title), verb)
+			}
+			return c.emit(map[string]any{"done": verb, "accounts": len(args)}, func(io.Writer) {})
+		})
+	})
+	if paused {
+		cmd.Long = `The server keeps a pause by its honesty alone. To end the agents' permission, sign it
+off: "rotunda rotation set RECORD --manual".`
+	}
+	return cmd
+}

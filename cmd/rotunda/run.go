@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+)
+
+func (c *cli) runCmd() *cobra.Command {
+	cmd := c.group("run", "runs: what was tried, and how it ended", `A run is one attempt to give one account a new secret, or to verify the one it has.`)
+	cmd.AddCommand(c.runListCmd(), c.runShowCmd(), c.runWatchCmd(), c.runRetryCmd(), c.runAbandonCmd())
+	return cmd
+}
+
+// runView is a run as the server tells it.
+type runView struct {
+	ID          string       `json:"run_id"`
+	Account     string       `json:"account"`
+	Title       string       `json:"title,omitempty"`
+	Action      string       `json:"action"`
+	Cause       string       `json:"cause"`
+	State       string       `json:"state"`
+	Phase       string       `json:"phase,omitempty"`
+	Attempt     int          `json:"attempt"`
+	Agent       string       `json:"agent,omitempty"`
+	Created     string       `json:"created"`
+	Started     string       `json:"started,omitempty"`
+	Finished    string       `json:"finished,omitempty"`
+	NextAttempt string       `json:"next_attempt,omitempty"`
+	Credential  string       `json:"credential"`
+	Dependents  string       `json:"dependents"`
+	Scripts     string       `json:"scripts"`
+	Class       string       `json:"class,omitempty"`
+	Reason      string       `json:"reason,omitempty"`
+	Look        string       `json:"look,omitempty"` // failed, overdue, unverifiable
+	Results     []resultView `json:"results,omitempty"`
+}
+
+// resultView is one signed result.
+type resultView struct {
+	Phase      string `json:"phase"`
+	By         string `json:"by"`
+	Time       string `json:"time"`
+	Credential string `json:"credential"`
+	Dependents string `json:"dependents"`
+	Scripts    string `json:"scripts"`
+	Class      string `json:"class,omitempty"`
+	Reason     string `json:"reason,omitempty"`
+	Detail     string `json:"detail,omitempty"`
+	Refused    string `json:"refused,omitempty"` // the check that it failed
+}
+
+// lateAfter is how long past its next attempt an unfinished run is overdue.
+const lateAfter = 5 * time.Minute
+
+func (c *cli) viewRun(r client.Run, title string) runView {
+	v := runView{
+		ID: r.ID.String(), Account: r.Account.String(), Title: title, Action: r.Action, Cause: r.Cause, State: r.State, Phase: r.Phase,
+		Attempt: r.Attempt, Agent: r.AgentName, Created: stamp(r.Created), Started: stamp(r.Started), Finished: stamp(r.Finished),
+		NextAttempt: stamp(r.NextAttempt), Credential: outcomeWord(r.Credential), Dependents: outcomeWord(r.Dependents),
+		Scripts: outcomeWord(r.Scripts), Class: r.Class, Reason: r.Reason,
+	}
+	switch {
+	case v.State == "failed" || v.State == "alert" || v.Credential == "failed" || v.Dependents == "failed" || v.Scripts == "failed":
+		v.Look = "failed"
+	case r.Finished.IsZero() && !r.NextAttempt.IsZero() && c.p.now().Sub(r.NextAttempt) > lateAfter:
+		v.Look = "overdue"
+	case v.Credential == "unverifiable":
+		v.Look = "unverifiable"
+	}
+	return v
+}
+
+func (c *cli) runListCmd() *cobra.Command {
+	var pg page
+	var account, state string
+	flags := map[string]*bool{"failed": new(bool), "overdue": new(bool), "unverifiable": new(bool), "unfinished": new(bool)}
+	cmd := c.leaf("list", "list runs, newest first", func(ctx context.Context, _ []string) error {
+		for name, on := range flags {
+			if !*on {
+				continue
+			}
+			if state != "" {
+				return usagef("--failed, --overdue, --unverifiable and --unfinished exclude one another")
+			}
+			state = name
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			var id seal.ID
+			if account != "" {
+				r, err := findAccount(ctx, cl, account)
+				if err != nil {
+					return err
+				}
+				id = r.Ref.Record
+			}
+			runs, next, err := follow(&pg, func(token string, limit int) ([]client.Run, string, error) {
+				return cl.Runs(ctx, client.RunFilter{Account: id, State: state, Limit: limit, Token: token})
+			})
+			if err != nil {
+				return err
+			}
+			refs := make([]client.Ref, 0, len(runs))
+			for _, r := range runs {
+				refs = append(refs, r.Account)
+			}
+			names, err := titles(ctx, cl, refs)
+			if err != nil {
+				return err
+			}
+			views := make([]runView, 0, len(runs))
+			for _, r := range runs {
+				views = append(views, c.viewRun(r, names[r.Account]))
+			}
+			return list(c, "runs", views, next, []string{"look", "created", "account", "action", "cause", "state", "phase", "credential", "why", "run"}, func(v runView) []string {
+				why := v.Reason
+				if v.Class != "" {
+					why = v.Class + " " + why
+				}
+				return []string{v.Look, v.Created, orWord(v.Title, v.Account), v.Action, v.Cause, v.State, v.Phase, skipNone(v.Credential), why, v.ID}
+			})
+		})
+	})
+	f := cmd.Flags()
+	f.StringVar(&account, "account", "", "only runs of this account")
+	f.BoolVar(flags["failed"], "failed", false, "only runs that failed, or wait for a person")
+	f.BoolVar(flags["overdue"], "overdue", false, "only runs that are late")
+	f.BoolVar(flags["unverifiable"], "unverifiable", false, "only runs that changed a secret that nobody can check")
+	f.BoolVar(flags["unfinished"], "unfinished", false, "only runs that go on")
+	pg.flags(cmd)
+	return help(cmd, `The first column says which runs want a look: failed, overdue, or unverifiable
+(changed, but the account cannot log in, so nobody can check).`, `rotunda run list --failed
+rotunda run list --account app --limit 10`)
+}
+
+func parseRun(s string) (seal.ID, error) {
+	id, err := seal.ParseID(s)
+	if err != nil {
+		return seal.ID{}, usagef("%q is no run: a run's id has 22 letters, as `rotunda run list` prints it", s)
+	}
+	return id, nil
+}
+
+func (c *cli) runShowCmd() *cobra.Command {
+	return c.leaf("show RUN", "show a run and its signed results", func(ctx context.Context, args []string) error {
+		id, err := parseRun(args[0])
+		if err != nil {
+			return err
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			r, err := cl.Run(ctx, id)
+			if err != nil {
+				return err
+			}
+			names, err := titles(ctx, cl, []client.Ref{r.Account})
+			if err != nil {
+				return err
+			}
+			v := c.viewRun(r, names[r.Account])
+			for _, res := range r.Results {
+				v.Results = append(v.Results, viewResult(res))
+			}
+			return c.emit(v, func(w io.Writer) { showRun(w, v) })
+		})
+	})
+}
+
+func viewResult(r client.RunResult) resultView {
+	return resultView{
+		Phase: phaseWord(r.Result.GetPhase()), By: r.By, Time: stamp(time.UnixMilli(r.Result.GetTime())),
+		Credential: outcomeWord(r.Result.GetCredential()), Dependents: outcomeWord(r.Result.GetDependents()), Scripts: outcomeWord(r.Result.GetScripts()),
+		Class: r.Result.GetClass(), Reason: r.Result.GetReason(), Detail: r.Detail, Refused: r.Reason,
+	}
+}
+
+func showRun(w io.Writer, v runView) {
+	pairs(w, "run", v.ID, "account", orWord(v.Title, v.Account), "action", v.Action, "cause", v.Cause, "state", v.State, "phase", v.Phase,
+		"attempt", nonZero(v.Attempt), "agent", v.Agent, "created", v.Created, "started", v.Started, "finished", v.Finished, "next attempt", v.NextAttempt,
+		"credential", skipNone(v.Credential), "dependents", skipNone(v.Dependents), "scripts", skipNone(v.Scripts), "class", v.Class, "reason", v.Reason)
+	for _, r := range v.Results {
+		word := "signed"
+		if r.Refused != "" {
+			word = "does not count: " + r.Refused
+		}
+		fmt.Fprintf(w, "\n%s at %s by %s (%s)\n", printable(r.Phase), r.Time, printable(r.By), printable(word))
+		pairs(w, "  credential", skipNone(r.Credential), "  dependents", skipNone(r.Dependents), "  scripts", skipNone(r.Scripts),
+			"  class", r.Class, "  reason", r.Reason, "  detail", r.Detail)
+	}
+}
+
+// oneRun is a command that does something with a run and follows it.
+func (c *cli) oneRun(use, short string, do func(context.Context, *client.Client, seal.ID, client.RunOptions) (client.Outcome, error)) *cobra.Command {
+	var wait time.Duration
+	cmd := c.leaf(use, short, func(ctx context.Context, args []string) error {
+		id, err := parseRun(args[0])
+		if err != nil {
+			return err
+		}
+		return c.with(ctx, func(cl *client.Client) error {
+			r, err := cl.Run(ctx, id)
+			if err != nil {
+				return err
+			}
+			records, err := cl.Get(ctx, r.Account)
+			if err != nil {
+				return err
+			}
+			f := c.follow(records)
+			f.single = true
+			o, err := do(ctx, cl, id, client.RunOptions{Progress: f.progress, Wait: wait})
+			if err != nil && o.State == "" {
+				return err
+			}
+			return errors.Join(f.end([]client.Outcome{o}, false), err)
+		})
+	})
+	cmd.Flags().DurationVar(&wait, "wait", 0, "follow for at most this long (0: to the end)")
+	return cmd
+}
+
+func (c *cli) runWatchCmd() *cobra.Command {
+	return help(c.oneRun("watch RUN", "follow a run to its end", func(ctx context.Context, cl *client.Client, id seal.ID, o client.RunOptions) (client.Outcome, error) {
+		return cl.Wait(ctx, id, o)
+	}), `Exit codes are those of rotate.`, "")
+}
+
+func (c *cli) runRetryCmd() *cobra.Command {
+	return help(c.oneRun("retry RUN", "start a run again: a new one for the same account", func(ctx context.Context, cl *client.Client, id seal.ID, o client.RunOptions) (client.Outcome, error) {
+		return cl.Retry(ctx, id, o)
+	}), `While a candidate is outstanding, whoever takes over drives the same candidate: a
+retry never makes a second one beside it.`, "")
+}
+
+func (c *cli) runAbandonCmd() *cobra.Command {
+	return help(c.oneRun("abandon RUN", "have a run given up", func(ctx context.Context, cl *client.Client, id seal.ID, o client.RunOptions) (client.Outcome, error) {
+		return cl.Abandon(ctx, id, o)
+	}), `An agent probes first, and gives the candidate up only when the target rejects it; it
+then stays in the record's history. A run that no agent took is dropped.`, "")
+}

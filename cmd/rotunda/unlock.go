@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+func (c *cli) unlockCmd() *cobra.Command {
+	var keep time.Duration
+	cmd := c.leaf("unlock", "keep this device's store open for a time", func(context.Context, []string) error {
+		if keep < time.Second || keep > client.MaxUnlock {
+			return usagef("--for is %v: it is at most %v", keep, client.MaxUnlock)
+		}
+		p, err := c.openProfile()
+		if err != nil {
+			return err
+		}
+		pass, err := c.passphrase()
+		if err != nil {
+			return err
+		}
+		defer clear(pass)
+		if err := p.Unlock(sdk.NewSecret(pass), keep); err != nil {
+			return err
+		}
+		info, err := p.Info()
+		if err != nil {
+			return err
+		}
+		v := struct {
+			Profile string `json:"profile"`
+			Until   string `json:"unlocked_until"`
+		}{info.Name, stamp(info.UnlockedUntil)}
+		return c.emit(v, func(w io.Writer) { pairs(w, "open until", c.when(info.UnlockedUntil)) })
+	})
+	cmd.Flags().DurationVar(&keep, "for", 15*time.Minute, "how long, at most 12h")
+	return cmd
+}
+
+func (c *cli) lockCmd() *cobra.Command {
+	return c.leaf("lock", "lock this device's store now", func(context.Context, []string) error {
+		p, err := c.openProfile()
+		if err != nil {
+			return err
+		}
+		if err := p.Lock(); err != nil {
+			return err
+		}
+		return c.done("locked")
+	})
+}
+
+// done is the result of a command that has nothing to show but that it did it.
+func (c *cli) done(what string) error {
+	return c.emit(map[string]string{"done": what}, func(io.Writer) { c.note("%s", printable(what)) })
+}
