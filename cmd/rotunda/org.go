@@ -213,7 +213,7 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 			return err
 		}
 		if org != "" {
-			if _, err = seal.ParseDigest(org); err != nil {
+			if o.OrgID, err = seal.ParseDigest(org); err != nil {
 				return usagef("--org: %w", err)
 			}
 		}

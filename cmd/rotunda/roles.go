@@ -120,11 +120,11 @@ func (c *cli) remove(ctx context.Context, cl *client.Client, name string, kinds 
 	c.showPlan(plan)
 	var skip []client.Ref
 	for _, r := range plan.Statements {
-		if len(r.Aims) == 0 || r.Stops {
+		if !r.Aims || r.Stops {
 			continue
 		}
 		// What the removed one aimed last is never signed anew without a look.
-		for _, change := range r.Aims {
+		for _, change := range r.Changes {
 			c.warn("%s: %s", printable(r.Title), printable(change))
 		}
 		if err := c.confirm("sign " + printable(r.Title) + " anew as it is now"); err != nil {
