@@ -8,6 +8,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -33,7 +34,7 @@ var (
 func (m memory) work(f func(*memoryTx) error) (err error) {
 	db, err := bolt.Open(m.path, 0o600, &bolt.Options{Timeout: memoryWait})
 	if err != nil {
-		if errors.Is(err, bolt.ErrTimeout) {
+		if errors.Is(err, bolterrors.ErrTimeout) {
 			return &Error{Class: Conflict, Reason: "profile_busy", Op: "open " + m.path, Err: errors.New("another process is using this profile")}
 		}
 		return fmt.Errorf("open %s: %w", m.path, err)
@@ -146,19 +147,4 @@ func (t *memoryTx) RememberValue(r Ref, s trust.ValueSeen) error {
 	}
 	v := append(epochKey(s.Seq), s.Digest[:]...)
 	return t.put(valueBucket, refKey(r), append(v, s.Former[:]...))
-}
-
-// noted reports whether a note of that name was taken since a time, and takes it.
-func (t *memoryTx) noted(name string, since, now time.Time) (bool, error) {
-	v := t.tx.Bucket(noteBucket).Get([]byte(name))
-	if len(v) == 8 && !time.UnixMilli(int64(binary.BigEndian.Uint64(v))).Before(since) {
-		return true, nil
-	}
-	return false, t.put(noteBucket, []byte(name), epochKey(uint64(now.UnixMilli())))
-}
-
-// exists reports whether the memory's file is there.
-func (m memory) exists() bool {
-	_, err := os.Stat(m.path)
-	return err == nil
 }

@@ -180,7 +180,7 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 			return r.abandonUnappliable(ctx)
 		}
 		if r.applies >= r.e.Limits.Applies || r.failed >= r.loginTries() {
-			return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassInternal, Reason: "candidate.rejected", Later: true, Err: errors.New("the target says that it changed the secret, and refuses it: look at the account's expiry and locks")}
+			return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassInternal, Reason: "candidate.rejected", Later: true, Err: errors.New("the change was sent and the target still refuses the new secret: look at the account's expiry, locks and open transactions")}
 		}
 		return Staged, nil
 	case actAbandon:

@@ -239,4 +239,3 @@ func (c *cli) resourceEditCmd() *cobra.Command {
 one is withdrawn for ever.`, `rotunda resource edit db1 --host db1-new.internal
 rotunda resource edit db1 --admin db1-admin`)
 }
-

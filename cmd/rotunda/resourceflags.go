@@ -14,13 +14,13 @@ import (
 
 // resourceFlags are what a resource's statement says.
 type resourceFlags struct {
-	pool, plugin, host, via   string
-	port                      uint16
-	tls, serverName           string
-	tlsKeys, sshKeys          []string
-	firstKey                  bool
-	admin, configFile         string
-	extras                    []string
+	pool, plugin, host, via string
+	port                    uint16
+	tls, serverName         string
+	tlsKeys, sshKeys        []string
+	firstKey                bool
+	admin, configFile       string
+	extras                  []string
 }
 
 func (r *resourceFlags) flags(cmd *cobra.Command) {
@@ -222,4 +222,3 @@ func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, set func(stri
 		return nil
 	}, nil
 }
-

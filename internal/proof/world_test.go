@@ -113,6 +113,10 @@ func (w *world) kindsOfTarget(t *testing.T) []kindOfTarget {
 		t.Log("left out: ssh password and ssh key, since Unix accounts need root")
 		return kinds
 	}
+	if built, _ := filepath.Glob(filepath.Join(w.Bin, "plugins", "ssh@*")); len(built) == 0 {
+		t.Log("left out: ssh password and ssh key, since the ssh plugin is not built")
+		return kinds
+	}
 	sshd := targets.OpenSSH(t, targets.SSHDOptions{})
 	if err := w.AddSSHD(t.Context(), "web", sshd); err != nil {
 		t.Fatal(err)

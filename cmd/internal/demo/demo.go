@@ -71,13 +71,13 @@ func (d *demo) up(ctx context.Context, bin, dir string) (err error) {
 	if d.pg, err = targets.StartPostgres(ctx, filepath.Join(dir, "pg")); err != nil {
 		return err
 	}
-	if os.Geteuid() == 0 && os.Getenv("DEMO_NOSSH") == "" {
+	if os.Geteuid() == 0 && d.hasPlugin(bin, "ssh") {
 		d.say("starting an sshd of its own, with throw-away Unix accounts")
 		if d.sshd, err = targets.StartSSHD(ctx, filepath.Join(dir, "sshd"), targets.SSHDOptions{}); err != nil {
 			return err
 		}
 	} else {
-		d.say("left out: sshd and Unix accounts, since this is not root")
+		d.say("left out: sshd and Unix accounts, since this is not root, or the ssh plugin is not built")
 	}
 	d.say("starting a server (SQLite, its own certificate authority) and making an organisation")
 	if d.rotunda, err = installation.Start(ctx, installation.Options{Bin: bin, Dir: filepath.Join(dir, "rotunda"), Tap: true}); err != nil {
@@ -91,6 +91,12 @@ func (d *demo) up(ctx context.Context, bin, dir string) (err error) {
 		return err
 	}
 	return d.addAccounts(ctx)
+}
+
+// hasPlugin says whether the build has a plugin of that name.
+func (d *demo) hasPlugin(bin, name string) bool {
+	found, _ := filepath.Glob(filepath.Join(bin, "plugins", name+"@*"))
+	return len(found) > 0
 }
 
 func (d *demo) addAccounts(ctx context.Context) error {
@@ -291,7 +297,7 @@ func (d *demo) untilBlocked(ctx context.Context) error {
 	defer conn.Close(context.WithoutCancel(ctx))
 	for {
 		var n int
-		err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE 'alter role%'").Scan(&n)
+		err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").Scan(&n)
 		if err != nil {
 			return err
 		}
