@@ -145,6 +145,10 @@ func (c *Client) runOne(ctx context.Context, w *watcher, j *job, o RunOptions) {
 		out.Err = err
 		return
 	}
+	if o.NoWait {
+		out.State = StillOpen
+		return
+	}
 	c.follow(ctx, op, woken, j, o)
 }
 

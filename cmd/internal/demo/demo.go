@@ -26,6 +26,7 @@ type demo struct {
 	out          io.Writer
 	start        time.Time
 	claims, held int
+	dir          string // of the installation
 
 	rotunda *installation.Installation
 	agent   *installation.Agent
@@ -43,8 +44,6 @@ type account struct {
 	current sdk.Credential
 	accepts func(context.Context, sdk.Credential) (bool, error)
 }
-
-func workDir() (string, func() error, error) { return targets.WorkDir() }
 
 func (d *demo) say(format string, args ...any) {
 	fmt.Fprintf(d.out, "%5.1f s  %s\n", time.Since(d.start).Seconds(), fmt.Sprintf(format, args...))
@@ -80,7 +79,7 @@ func (d *demo) up(ctx context.Context, bin, dir string) (err error) {
 		d.say("left out: sshd and Unix accounts, since this is not root, or the ssh plugin is not built")
 	}
 	d.say("starting a server (SQLite, its own certificate authority) and making an organisation")
-	if d.rotunda, err = installation.Start(ctx, installation.Options{Bin: bin, Dir: filepath.Join(dir, "rotunda"), Tap: true}); err != nil {
+	if d.rotunda, err = installation.Start(ctx, installation.Options{Bin: bin, Dir: d.dir, Tap: true}); err != nil {
 		return err
 	}
 	d.say("enrolling an agent by a one-time token")
@@ -297,7 +296,7 @@ func (d *demo) untilBlocked(ctx context.Context) error {
 	defer conn.Close(context.WithoutCancel(ctx))
 	for {
 		var n int
-		err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").Scan(&n)
+		err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_locks WHERE NOT granted").Scan(&n)
 		if err != nil {
 			return err
 		}

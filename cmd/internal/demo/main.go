@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/targets"
 )
 
 func main() {
@@ -40,15 +42,19 @@ func (d *demo) run(ctx context.Context, bin string, keep bool) (err error) {
 	if err != nil {
 		return err
 	}
-	dir, remove, err := workDir()
+	dir, remove, err := targets.WorkDir()
 	if err != nil {
 		return err
 	}
-	if keep {
-		d.say("the installation's folder stays: %s", dir)
-	} else {
-		defer func() { err = errors.Join(err, remove()) }()
+	if d.dir, err = os.MkdirTemp("", "rotunda-demo-"); err != nil {
+		return errors.Join(err, remove())
 	}
+	if keep {
+		d.say("the installation's folder stays: %s", d.dir)
+	} else {
+		defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
+	}
+	defer func() { err = errors.Join(err, remove()) }()
 	defer func() { err = errors.Join(err, d.down()) }()
 	if err := d.up(ctx, bin, dir); err != nil {
 		return err
