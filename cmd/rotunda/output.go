@@ -29,11 +29,15 @@ func (c *cli) note(format string, args ...any) {
 	if c.quiet || c.json {
 		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	fmt.Fprintf(c.p.stderr, format+"\n", args...)
 }
 
 // warn tells what a person must not miss, also with --json and --quiet.
 func (c *cli) warn(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	fmt.Fprintf(c.p.stderr, "warning: "+format+"\n", args...)
 }
 

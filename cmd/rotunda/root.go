@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"charm.land/fang/v2"
@@ -24,6 +25,9 @@ type cli struct {
 	yes            bool
 	passphraseFile string
 	timeout        time.Duration
+
+	// stderr: the library tells notices and progress from goroutines of its own.
+	mu sync.Mutex
 }
 
 // run runs the program and gives its exit code.
@@ -120,7 +124,7 @@ error. Exit codes are stable: see docs/cli.md.`)
 	in("directory", c.memberCmd(), c.deviceCmd(), c.agentCmd(), c.appCmd(), c.folderCmd())
 	in("vault", c.recordCmd(), c.resourceCmd())
 	in("rotate", c.rotationCmd(), c.rotateCmd(), c.verifyCmd(), c.runCmd(), c.pluginCmd())
-	in("watch", c.logCmd(), c.eventsCmd())
+	in("watch", c.logCmd(), c.eventsCmd(), c.doctorCmd())
 	root.AddCommand(c.versionCmd(), c.completionCmd(), c.docsCmd())
 
 	root.CompletionOptions.DisableDefaultCmd = true

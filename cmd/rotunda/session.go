@@ -47,6 +47,7 @@ func (c *cli) with(ctx context.Context, do func(*client.Client) error) error {
 		},
 		Notice:        c.notice,
 		ClientVersion: version.Version,
+		Now:           c.p.now,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+)
+
+const (
+	// maxSkew is what signed messages allow.
+	maxSkew = 120 * time.Second
+	// deviceSoon is how long before its end a device is spoken of.
+	deviceSoon = 30 * 24 * time.Hour
+	// doctorCall bounds each look at the server.
+	doctorCall = 15 * time.Second
+)
+
+// finding is what one check found.
+type finding struct {
+	Check  string `json:"check"`
+	Status string `json:"status"` // ok, warn, fail, skip
+	Text   string `json:"text"`
+	Do     string `json:"do,omitempty"`
+}
+
+// examination collects findings.
+type examination struct{ list []finding }
+
+func (x *examination) ok(check, format string, args ...any) {
+	x.list = append(x.list, finding{check, "ok", fmt.Sprintf(format, args...), ""})
+}
+
+func (x *examination) warn(check, do, format string, args ...any) {
+	x.list = append(x.list, finding{check, "warn", fmt.Sprintf(format, args...), do})
+}
+
+func (x *examination) fail(check, do, format string, args ...any) {
+	x.list = append(x.list, finding{check, "fail", fmt.Sprintf(format, args...), do})
+}
+
+// failed is the finding of a check that could not be made.
+func (x *examination) failed(check string, err error) {
+	f := classify(err)
+	x.fail(check, f.hint, "%v (%s)", f, f.reason)
+}
+
+func (c *cli) doctorCmd() *cobra.Command {
+	cmd := c.leaf("doctor", "look for what is wrong, or soon will be, and say what to do", func(ctx context.Context, _ []string) error {
+		x := &examination{}
+		c.examine(ctx, x)
+		wrong := 0
+		for _, f := range x.list {
+			if f.Status == "warn" || f.Status == "fail" {
+				wrong++
+			}
+		}
+		err := c.emit(map[string]any{"findings": x.list}, func(w io.Writer) {
+			for _, f := range x.list {
+				fmt.Fprintf(w, "%-4s  %-9s  %s\n", f.Status, f.Check, printable(f.Text))
+				for line := range strings.Lines(f.Do) {
+					fmt.Fprintf(w, "                 -> %s\n", printable(line))
+				}
+			}
+		})
+		if err == nil && wrong > 0 {
+			return failf(exitFindings, "findings", "%d finding%s", wrong, plural(wrong))
+		}
+		return err
+	})
+	return help(cmd, `Looks at this profile and its store, the way to the server and its authority, the
+clocks, the age of the log, folder keys that have not come, agents (connected, of what
+version, with what log), devices that end, and accounts that are late. The exit code is
+10 when there is something to do.`, "")
+}
+
+// examine makes the checks in an order in which each rests on the former.
+func (c *cli) examine(ctx context.Context, x *examination) {
+	p, err := c.openProfile()
+	if err != nil {
+		x.failed("profile", err)
+		return
+	}
+	info, err := p.Info()
+	if err != nil {
+		x.failed("profile", err)
+		return
+	}
+	if !info.Exists {
+		x.fail("profile", "`rotunda org init` makes an organisation, `rotunda join` enters one with a token", "no device is enrolled in profile %s", info.Name)
+		return
+	}
+	x.ok("profile", "%s, organisation %s", info.Name, info.OrgID.Fingerprint())
+	reached := c.examineServer(ctx, x, info)
+	switch {
+	case info.Unlocked:
+		x.ok("store", "open until %s", stamp(info.UnlockedUntil))
+	case c.passphraseFrom() == "" && !c.p.stdinTerminal:
+		x.warn("store", "`rotunda unlock`, or --passphrase-file FILE", "locked: what needs this device's keys was not looked at")
+		return
+	default:
+		x.ok("store", "locked, a passphrase is at hand")
+	}
+	if !reached {
+		return
+	}
+	err = c.with(ctx, func(cl *client.Client) error {
+		c.examineLog(ctx, x, cl)
+		c.examineFolders(ctx, x, cl)
+		c.examineAgents(ctx, x, cl)
+		c.examineDevices(ctx, x, cl)
+		c.examineAccounts(ctx, x, cl)
+		return nil
+	})
+	if err != nil {
+		x.failed("store", err)
+	}
+}
+
+// examineServer looks at the way to the server, its authority and its clock.
+func (c *cli) examineServer(ctx context.Context, x *examination, info client.ProfileInfo) bool {
+	tls, err := enrol.TLSConfig(info.Server, info.CAPin)
+	if err != nil {
+		x.failed("server", err)
+		return false
+	}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: tls, TLSHandshakeTimeout: doctorCall}
+	defer transport.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, doctorCall)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+info.Server+"/healthz", nil)
+	if err != nil {
+		x.failed("server", err)
+		return false
+	}
+	sent := c.p.now()
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	var dns *net.DNSError
+	switch {
+	case trust.ReasonOf(err) == trust.CAMismatch:
+		x.fail("server", "somebody stands in between, or the server was set up anew: ask its administrator for the authority's pin", "%s does not prove itself by the pinned authority", info.Server)
+		return false
+	case errors.As(err, &dns):
+		x.fail("server", "look at the name and at this machine's resolver", "%s has no address", info.Server)
+		return false
+	case err != nil:
+		x.fail("server", "look whether the server runs, and at the network between", "%s does not answer: %v", info.Server, err)
+		return false
+	}
+	defer resp.Body.Close()
+	got := c.p.now()
+	if resp.StatusCode != http.StatusOK {
+		x.warn("server", "the server's log tells why", "%s answers, and says that it is not well (%d)", info.Server, resp.StatusCode)
+	} else {
+		x.ok("server", "%s answers in %d ms", info.Server, got.Sub(sent).Milliseconds())
+	}
+	at, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		x.warn("clock", "", "the server tells no time")
+		return true
+	}
+	// The header has whole seconds, and was written between sent and got.
+	skew := at.Add(500 * time.Millisecond).Sub(sent.Add(got.Sub(sent) / 2))
+	switch {
+	case skew.Abs() > maxSkew:
+		x.fail("clock", "set the clocks by NTP: what is signed here is refused elsewhere", "this machine and the server differ by %s", span(skew.Abs()))
+	case skew.Abs() > maxSkew/4:
+		x.warn("clock", "set the clocks by NTP: beyond two minutes signatures are refused", "this machine and the server differ by %s", span(skew.Abs()))
+	default:
+		x.ok("clock", "differs from the server's by less than %s", span(maxSkew/4))
+	}
+	return true
+}
+
+func (c *cli) examineLog(ctx context.Context, x *examination, cl *client.Client) {
+	if err := cl.Sync(ctx); err != nil {
+		x.failed("log", err)
+		return
+	}
+	s, err := cl.LogStatus(ctx)
+	if err != nil {
+		x.failed("log", err)
+		return
+	}
+	policy, err := cl.Policy(ctx)
+	if err != nil {
+		x.failed("log", err)
+		return
+	}
+	life := time.Duration(policy.GetMaxAgeDays()) * 24 * time.Hour
+	left := s.ValidUntil.Sub(c.p.now())
+	do := "any administrator runs any command, e.g. `rotunda log verify`: that renews it"
+	switch {
+	case left <= 0:
+		x.fail("log", do, "stale since %s: agents have stopped", stamp(s.ValidUntil))
+	case left < life/2:
+		x.warn("log", do, "good until %s: then agents stop", stamp(s.ValidUntil))
+	default:
+		x.ok("log", "%d changes, good until %s", s.Changes, stamp(s.ValidUntil))
+	}
+	for _, a := range s.Behind {
+		x.warn("log", "until it has, treat what it does as if it had not heard of removals since", "agent %s / %s has not confirmed the newest change (has %d of %d)", a.PoolName, a.Name, a.LogEpoch, s.Epoch)
+	}
+}
+
+func (c *cli) examineFolders(ctx context.Context, x *examination, cl *client.Client) {
+	folders, err := cl.Folders(ctx)
+	if err != nil {
+		x.failed("folders", err)
+		return
+	}
+	missing := 0
+	for _, f := range folders {
+		if f.Missing {
+			missing++
+			x.warn("folders", "somebody who may share it runs any command: that hands the key over", "the key of folder %s has not come to this device", f.UID)
+		}
+	}
+	if missing == 0 {
+		x.ok("folders", "the keys of all %d are here", len(folders))
+	}
+}
+
+func (c *cli) examineAgents(ctx context.Context, x *examination, cl *client.Client) {
+	agents, err := cl.Agents(ctx, seal.ID{})
+	if err != nil {
+		x.failed("agents", err)
+		return
+	}
+	pools, err := cl.Pools(ctx)
+	if err != nil {
+		x.failed("agents", err)
+		return
+	}
+	live := map[seal.ID]int{}
+	versions := map[string]bool{}
+	for _, a := range agents {
+		if !a.Connected {
+			x.warn("agents", "look at the host it runs on; remove it if it is gone: `rotunda agent remove`", "%s / %s is away, seen %s", a.PoolName, a.Name, c.ago(a.Seen))
+			continue
+		}
+		live[a.Pool]++
+		versions[a.Version] = true
+	}
+	for _, p := range pools {
+		if live[p.ID] == 0 {
+			x.fail("agents", "`rotunda agent token NAME --pool "+p.Name+"` installs one", "pool %s has no connected agent: nothing is rotated there", p.Name)
+		}
+	}
+	if len(versions) > 1 {
+		x.warn("agents", "upgrade those that lag behind: `rotunda agent list`", "connected agents are of %d versions", len(versions))
+	}
+	x.ok("agents", "%d of %d connected, in %d pools", sum(live), len(agents), len(pools))
+}
+
+func sum(m map[seal.ID]int) int {
+	n := 0
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
+
+func (c *cli) examineDevices(ctx context.Context, x *examination, cl *client.Client) {
+	members, err := cl.Members(ctx)
+	if err != nil {
+		x.failed("devices", err)
+		return
+	}
+	n := 0
+	for _, m := range members {
+		for _, d := range m.Devices {
+			n++
+			left := d.NotAfter.Sub(c.p.now())
+			switch {
+			case d.NotAfter.IsZero():
+			case left <= 0:
+				x.warn("devices", "`rotunda device remove "+d.ID.String()+"`: until then it signs with a date of the past, with the server's help", "%s of %s is past its time since %s", d.Name, m.Name, stamp(d.NotAfter))
+			case left < deviceSoon:
+				x.warn("devices", "`rotunda device add` makes a token for its successor", "%s of %s is good until %s", d.Name, m.Name, stamp(d.NotAfter))
+			}
+		}
+	}
+	x.ok("devices", "%d looked at", n)
+}
+
+func (c *cli) examineAccounts(ctx context.Context, x *examination, cl *client.Client) {
+	for _, look := range []struct{ state, do string }{
+		{"overdue", "`rotunda run list --overdue` shows them; is an agent of their pool connected?"},
+		{"failed", "`rotunda run list --failed` shows them, `rotunda run show` why"},
+	} {
+		runs, next, err := cl.Runs(ctx, client.RunFilter{State: look.state, Limit: maxPage})
+		if err != nil {
+			x.failed("accounts", err)
+			return
+		}
+		late := map[client.Ref]bool{}
+		for _, r := range runs {
+			late[r.Account] = true
+		}
+		if n := len(late); n > 0 {
+			more := ""
+			if next != "" {
+				more = " or more"
+			}
+			x.warn("accounts", look.do, "%d account%s%s with a run that is %s", n, plural(n), more, look.state)
+		}
+	}
+	alerts := 0
+	for r, err := range cl.Rotations(ctx, seal.ID{}) {
+		if err != nil {
+			x.failed("accounts", err)
+			return
+		}
+		if r.State == "alert" {
+			alerts++
+		}
+	}
+	if alerts > 0 {
+		x.fail("accounts", "`rotunda rotation list --state alert` shows them", "%d rotation%s stopped and wait%s for a person", alerts, plural(alerts), map[bool]string{true: "s", false: ""}[alerts == 1])
+		return
+	}
+	x.ok("accounts", "no rotation waits for a person")
+}
