@@ -181,8 +181,8 @@ func (c *cli) recordGetCmd() *cobra.Command {
 	var reveal bool
 	var field string
 	cmd := c.leaf("get RECORD", "show a record; its secret only with --reveal", func(ctx context.Context, args []string) error {
-		if field != "" && !reveal {
-			return usagef("--field prints a value and wants --reveal")
+		if secretField(field) && !reveal {
+			return usagef("--field %s may be a secret and wants --reveal", field)
 		}
 		return c.with(ctx, func(cl *client.Client) error {
 			r, err := cl.FindRecord(ctx, args[0])
@@ -195,15 +195,15 @@ func (c *cli) recordGetCmd() *cobra.Command {
 				if err := cl.Reveal(ctx, r.Ref); err != nil {
 					return err
 				}
-				if field != "" {
-					return c.showField(r, field)
-				}
 				if s, ok := r.Secret(); ok {
 					v.Secret = s.ExposeString()
 				}
 				if r.Candidate != nil {
 					v.Candidate.Secret = r.Candidate.Value.ExposeString()
 				}
+			}
+			if field != "" {
+				return c.showField(r, field)
 			}
 			return c.emit(v, func(w io.Writer) { c.showRecord(w, v) })
 		})
@@ -222,6 +222,16 @@ its value:
   broken          it does not open; the reason says why`,
 		`rotunda record get Databases/app
 rotunda record get Databases/app --reveal --field secret`)
+}
+
+// secretField reports whether a field's value is shown only with --reveal. What
+// is not known is held for a secret.
+func secretField(field string) bool {
+	switch field {
+	case "", "login", "url", "notes", "public_key":
+		return false
+	}
+	return true
 }
 
 // showField prints one value and nothing else.

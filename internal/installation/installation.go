@@ -252,7 +252,35 @@ func (a *Agent) Start(ctx context.Context) error {
 	if err := a.Launch(); err != nil {
 		return err
 	}
-	return a.waitReady(ctx)
+	if err := a.waitReady(ctx); err != nil {
+		return err
+	}
+	return a.waitSeen(ctx)
+}
+
+// waitSeen waits until the server shows the agent as connected: it writes presence
+// down once a second at most.
+func (a *Agent) waitSeen(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	for {
+		var list struct {
+			Agents []struct{ Name, State string } `json:"agents"`
+		}
+		if err := a.i.JSON(ctx, &list, nil, "agent", "list"); err != nil {
+			return err
+		}
+		for _, l := range list.Agents {
+			if l.Name == a.Name && l.State == "connected" {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the server does not show agent %s as connected", a.Name)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // Launch starts the agent's process.
