@@ -249,6 +249,10 @@ func (r *Run) chooseTarget(ctx context.Context) error {
 	}
 	r.at.Progress = func(step string) { r.progress(step) }
 	a := r.account.Statement.GetAccount()
+	if len(a.Dependents) > 0 || len(a.Scripts) > 0 || len(s.Scripts) > 0 {
+		// Changing the secret without what must follow it would break those who use it.
+		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "dependents", NotSent: true, Err: errors.New("the statement names dependents or scripts, which this agent cannot serve: nothing was changed")}
+	}
 	r.login = sdk.Account{Name: a.Login, Scope: a.Scope}
 	return nil
 }

@@ -65,6 +65,12 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		"record edited during the run": {func(w *world) {
 			w.vault.fail = map[string]error{"stage": ksm.Refuse(ksm.CodeOutOfSync, "moved")}
 		}, sdk.ClassConflict, "record.changed"},
+		"dependents that this agent cannot serve": {func(w *world) {
+			s := w.accountStatement("app", nil)
+			s.GetAccount().Dependents = []*trustv1.Dependent{{Resource: w.res.Proto(), Plugin: "fake"}}
+			s.GetAccount().Mandate = &trustv1.Mandate{Enabled: true, MinIntervalS: 60, ValidUntil: w.now.Add(time.Hour).UnixMilli()}
+			w.put(w.account, "pamUser", []byte("old"), s)
+		}, sdk.ClassUnsupported, "dependents"},
 		"mandate too often": {func(w *world) {
 			if out, err := w.run(seal.NewID()); err != nil || out.Credential != done {
 				w.t.Fatal(out, err)

@@ -38,7 +38,9 @@ func TestEveryPasswordKeepsItsPolicy(t *testing.T) {
 			}
 			return n
 		}
-		isSymbol := func(r rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", r) }
+		isSymbol := func(r rune) bool {
+			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", r)
+		}
 		switch {
 		case utf8.RuneCountInString(s) != int(p.Length):
 			t.Fatalf("length %d, want %d", utf8.RuneCountInString(s), p.Length)
