@@ -4,13 +4,16 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/version"
 )
 
@@ -28,7 +31,7 @@ func command() *cobra.Command {
 		Use: "rotunda-server", Short: "vault, router and scheduler of Rotunda: sees ciphertext only",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), setupCodeCommand(), &cobra.Command{
+	root.AddCommand(serveCommand(), setupCodeCommand(), machineKeyCommand(), &cobra.Command{
 		Use: "version", Short: "print the version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), version.Version) },
 	})
@@ -66,6 +69,32 @@ func setupCodeCommand() *cobra.Command {
 				return fmt.Errorf("there is no setup code in %s: start the server once with --data %s", data, data)
 			}
 			fmt.Fprintln(c.OutOrStdout(), string(code))
+			return nil
+		},
+	}
+	c.Flags().StringVar(&data, "data", "/var/lib/rotunda", "the server's folder")
+	return c
+}
+
+// machineKeyCommand prints what a machine client's configuration needs, so that
+// it takes the key from the server's administrator and not from the network.
+func machineKeyCommand() *cobra.Command {
+	var data string
+	c := &cobra.Command{
+		Use: "machine-key", Short: "print the public key of the secrets-manager API, as ID:KEY", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if made, err := filepath.Glob(filepath.Join(data, "machine-key-*.pem")); err != nil || len(made) == 0 {
+				return fmt.Errorf("there is no key in %s: start the server once with --data %s", data, data)
+			}
+			keys, err := openMachineKeys(data)
+			if err != nil {
+				return err
+			}
+			pub, err := seal.DevicePub(keys[0].Private) // the current one comes first
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%d:%s\n", keys[0].ID, base64.RawURLEncoding.EncodeToString(pub))
 			return nil
 		},
 	}

@@ -6,12 +6,14 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -35,7 +37,7 @@ func (c *cli) appAddCmd() *cobra.Command {
 	return help(cmd, `An application reads the folders that are granted to it; then hand out a configuration.`,
 		`rotunda app add terraform
 rotunda folder grant Databases terraform read
-rotunda app config terraform ci --out ci.cfg`)
+rotunda app config terraform ci --server-key 100:BLL8… --out ci.cfg`)
 }
 
 // appView is an application.
@@ -107,7 +109,6 @@ func (c *cli) appListCmd() *cobra.Command {
 type appClientFlags struct {
 	until     string
 	server    string
-	keyID     string
 	serverKey string
 	lock      bool
 	out       string
@@ -121,7 +122,7 @@ func (f *appClientFlags) flags(cmd *cobra.Command) {
 }
 
 func (f *appClientFlags) spec(c *cli, name string) (client.AppClientSpec, error) {
-	s := client.AppClientSpec{Name: name, LockAddress: f.lock, PublicServer: f.server, ServerKeyID: f.keyID}
+	s := client.AppClientSpec{Name: name, LockAddress: f.lock, PublicServer: f.server}
 	var err error
 	if f.until != "" {
 		if s.AccessUntil, err = c.inputTime(f.until); err != nil {
@@ -129,8 +130,12 @@ func (f *appClientFlags) spec(c *cli, name string) (client.AppClientSpec, error)
 		}
 	}
 	if f.serverKey != "" {
-		if s.ServerKey, err = base64.RawURLEncoding.DecodeString(strings.TrimRight(f.serverKey, "=")); err != nil || len(s.ServerKey) != 65 {
-			return s, usagef("--server-key: it is a P-256 point of 65 bytes in base64url")
+		id, key, _ := strings.Cut(f.serverKey, ":")
+		s.ServerKeyID = id
+		s.ServerKey, err = base64.RawURLEncoding.DecodeString(key)
+		if _, notNumber := strconv.ParseUint(id, 10, 16); notNumber != nil || err != nil || len(s.ServerKey) != seal.P256PubSize {
+			return s, usagef("--server-key: it is ID:KEY, a number and a P-256 point in base64url").
+				withHint("`rotunda-server machine-key` prints it")
 		}
 	}
 	return s, nil
@@ -139,6 +144,9 @@ func (f *appClientFlags) spec(c *cli, name string) (client.AppClientSpec, error)
 func (c *cli) appConfigCmd() *cobra.Command {
 	var f appClientFlags
 	cmd := c.leaf("config APP CLIENT", "make a complete configuration for a client of an application", func(ctx context.Context, args []string) error {
+		if f.serverKey == "" {
+			return usagef("app config wants --server-key").withHint("`rotunda-server machine-key` prints it")
+		}
 		spec, err := f.spec(c, args[1])
 		if err != nil {
 			return err
@@ -157,11 +165,10 @@ func (c *cli) appConfigCmd() *cobra.Command {
 		})
 	})
 	f.flags(cmd)
-	cmd.Flags().StringVar(&f.keyID, "server-key-id", "", "number of the secrets-manager endpoint's key, as the server prints it")
-	cmd.Flags().StringVar(&f.serverKey, "server-key", "", "public key of the secrets-manager endpoint in base64url, as the server prints it")
+	cmd.Flags().StringVar(&f.serverKey, "server-key", "", "`ID:KEY` of the secrets-manager endpoint, as \"rotunda-server machine-key\" prints it")
 	return help(cmd, `The configuration is a secret: base64 of the JSON that the public SDKs read. It holds
-the owner's key, so that the client need not take it from the server on trust.`,
-		`rotunda app config terraform ci --out ci.cfg`)
+the owner's key and the endpoint's, so that the client takes neither on trust.`,
+		`rotunda app config terraform ci --server-key 100:BLL8… --out ci.cfg`)
 }
 
 func (c *cli) appTokenCmd() *cobra.Command {

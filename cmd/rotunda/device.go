@@ -75,7 +75,7 @@ func (c *cli) deviceListCmd() *cobra.Command {
 				return err
 			}
 			return list(c, "devices", shown, next, []string{"member", "device", "state", "roles", "not after", "id"}, func(d deviceView) []string {
-				return []string{d.Member, d.Name, d.State, d.Roles, d.NotAfter, d.ID}
+				return []string{d.Member, d.Name, d.State, d.Roles, local(d.NotAfter), d.ID}
 			})
 		})
 	})

@@ -38,7 +38,13 @@ type finding struct {
 // examination collects findings.
 type examination struct{ list []finding }
 
+// ok says that a check found nothing; after a finding of the same check it says nothing.
 func (x *examination) ok(check, format string, args ...any) {
+	for _, f := range x.list {
+		if f.Check == check {
+			return
+		}
+	}
 	x.list = append(x.list, finding{check, "ok", fmt.Sprintf(format, args...), ""})
 }
 
@@ -105,7 +111,7 @@ func (c *cli) examine(ctx context.Context, x *examination) {
 	reached := c.examineServer(ctx, x, info)
 	switch {
 	case info.Unlocked:
-		x.ok("store", "open until %s", stamp(info.UnlockedUntil))
+		x.ok("store", "open until %s", c.when(info.UnlockedUntil))
 	case c.passphraseFrom() == "" && !c.p.stdinTerminal:
 		x.warn("store", "`rotunda unlock`, or --passphrase-file FILE", "locked: what needs this device's keys was not looked at")
 		return
@@ -203,11 +209,11 @@ func (c *cli) examineLog(ctx context.Context, x *examination, cl *client.Client)
 	do := "any administrator runs any command, e.g. `rotunda log verify`: that renews it"
 	switch {
 	case left <= 0:
-		x.fail("log", do, "stale since %s: agents have stopped", stamp(s.ValidUntil))
+		x.fail("log", do, "stale since %s: agents have stopped", c.when(s.ValidUntil))
 	case left < life/2:
-		x.warn("log", do, "good until %s: then agents stop", stamp(s.ValidUntil))
+		x.warn("log", do, "good until %s: then agents stop", c.when(s.ValidUntil))
 	default:
-		x.ok("log", "%d changes, good until %s", s.Changes, stamp(s.ValidUntil))
+		x.ok("log", "%d changes, good until %s", s.Changes, c.when(s.ValidUntil))
 	}
 	for _, a := range s.Behind {
 		x.warn("log", "until it has, treat what it does as if it had not heard of removals since", "agent %s / %s has not confirmed the newest change (has %d of %d)", a.PoolName, a.Name, a.LogEpoch, s.Epoch)
@@ -228,7 +234,7 @@ func (c *cli) examineFolders(ctx context.Context, x *examination, cl *client.Cli
 		}
 	}
 	if missing == 0 {
-		x.ok("folders", "the keys of all %d are here", len(folders))
+		x.ok("folders", "%d, and their keys are here", len(folders))
 	}
 }
 
@@ -261,7 +267,7 @@ func (c *cli) examineAgents(ctx context.Context, x *examination, cl *client.Clie
 	if len(versions) > 1 {
 		x.warn("agents", "upgrade those that lag behind: `rotunda agent list`", "connected agents are of %d versions", len(versions))
 	}
-	x.ok("agents", "%d of %d connected, in %d pools", sum(live), len(agents), len(pools))
+	x.ok("agents", "%d of %d connected, in %d pool%s", sum(live), len(agents), len(pools), plural(len(pools)))
 }
 
 func sum(m map[seal.ID]int) int {
@@ -286,9 +292,9 @@ func (c *cli) examineDevices(ctx context.Context, x *examination, cl *client.Cli
 			switch {
 			case d.NotAfter.IsZero():
 			case left <= 0:
-				x.warn("devices", "`rotunda device remove "+d.ID.String()+"`: until then it signs with a date of the past, with the server's help", "%s of %s is past its time since %s", d.Name, m.Name, stamp(d.NotAfter))
+				x.warn("devices", "`rotunda device remove "+d.ID.String()+"`: until then it signs with a date of the past, with the server's help", "%s of %s is past its time since %s", d.Name, m.Name, c.when(d.NotAfter))
 			case left < deviceSoon:
-				x.warn("devices", "`rotunda device add` makes a token for its successor", "%s of %s is good until %s", d.Name, m.Name, stamp(d.NotAfter))
+				x.warn("devices", "`rotunda device add` makes a token for its successor", "%s of %s is good until %s", d.Name, m.Name, c.when(d.NotAfter))
 			}
 		}
 	}

@@ -79,7 +79,7 @@ func (c *cli) eventsCmd() *cobra.Command {
 				views = append(views, viewEvent(e))
 			}
 			return list(c, "events", views, next, []string{"seq", "time", "event", "by", "reason", "about"}, func(v eventView) []string {
-				return []string{fmt.Sprint(v.Seq), v.Time, v.Name, v.Actor, v.Reason, v.fieldText()}
+				return []string{fmt.Sprint(v.Seq), local(v.Time), v.Name, v.Actor, v.Reason, v.fieldText()}
 			})
 		})
 	})
@@ -102,7 +102,7 @@ func (c *cli) followEvents(ctx context.Context, cl *client.Client, f client.Even
 	return cl.FollowEvents(ctx, after, f.Names, func(e client.Event) error {
 		v := viewEvent(e)
 		return c.emit(v, func(w io.Writer) {
-			line := []string{v.Time, v.Name}
+			line := []string{local(v.Time), v.Name}
 			for _, s := range []string{v.Actor, v.Reason, v.fieldText()} {
 				if s != "" {
 					line = append(line, s)

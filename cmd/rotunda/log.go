@@ -75,7 +75,7 @@ func (c *cli) logShowCmd() *cobra.Command {
 				if what == "" {
 					what = "(renews the log)"
 				}
-				return []string{fmt.Sprint(v.Epoch), v.Issued, strings.Join(v.By, ", "), what}
+				return []string{fmt.Sprint(v.Epoch), local(v.Issued), strings.Join(v.By, ", "), what}
 			})
 		})
 	})
@@ -129,7 +129,7 @@ func (c *cli) logVerifyCmd() *cobra.Command {
 			v := viewLog(s)
 			return c.emit(v, func(w io.Writer) {
 				pairs(w, "organisation", v.Fingerprint, "changes", fmt.Sprint(v.Changes), "epoch", fmt.Sprint(v.Epoch),
-					"head", v.Head, "valid until", v.ValidUntil, "agents behind", strings.Join(v.Behind, ", "))
+					"head", v.Head, "valid until", local(v.ValidUntil), "agents behind", strings.Join(v.Behind, ", "))
 			})
 		})
 	})

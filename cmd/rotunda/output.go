@@ -86,12 +86,15 @@ func printable(s string) string {
 	}, s)
 }
 
+// timeText is how people read a moment, in local time.
+const timeText = "2006-01-02 15:04:05"
+
 // when prints a moment for a person; the zero time is never.
 func (c *cli) when(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.Local().Format("2006-01-02 15:04:05")
+	return t.Local().Format(timeText)
 }
 
 // ago prints how long before now a moment was, in its largest unit.
@@ -118,6 +121,15 @@ func span(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%d days", int(d.Hours()/24))
 	}
+}
+
+// local is a moment of JSON as a person reads it.
+func local(s string) string {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return s
+	}
+	return t.Local().Format(timeText)
 }
 
 // stamp is a moment in JSON: RFC 3339 in UTC, nothing for the zero time.

@@ -60,9 +60,17 @@ type accountView struct {
 }
 
 type mandateView struct {
-	Enabled     bool   `json:"enabled"`
-	MinInterval string `json:"min_interval"`
-	ValidUntil  string `json:"valid_until"`
+	Enabled      bool   `json:"enabled"`
+	MinIntervalS uint32 `json:"min_interval_s"`
+	ValidUntil   string `json:"valid_until"`
+}
+
+// text is the mandate in one line.
+func (m *mandateView) text() string {
+	if m == nil || !m.Enabled {
+		return "off: rotates by hand only"
+	}
+	return "at most every " + span(time.Duration(m.MinIntervalS)*time.Second) + ", until " + local(m.ValidUntil)
 }
 
 type attestedView struct {
@@ -119,7 +127,7 @@ func viewAccount(st *trustv1.Statement, a *trustv1.Account) *accountView {
 		Seq: st.Seq, Dependents: len(a.Dependents), Policy: policyText(a.Policy),
 	}
 	if m := a.Mandate; m != nil {
-		v.Mandate = &mandateView{m.Enabled, (time.Duration(m.MinIntervalS) * time.Second).String(), stamp(time.UnixMilli(m.ValidUntil))}
+		v.Mandate = &mandateView{m.Enabled, m.MinIntervalS, stamp(time.UnixMilli(m.ValidUntil))}
 	}
 	return v
 }
@@ -145,28 +153,28 @@ func outcomeWord(o trustv1.Outcome) string {
 	return strings.ToLower(strings.TrimPrefix(o.String(), "OUTCOME_"))
 }
 
-func (c *cli) showRecord(w io.Writer, v recordView) {
-	pairs(w, "title", v.Title, "type", v.Type, "uid", v.UID, "folder", v.Folder,
+func showRecord(w io.Writer, v recordView) {
+	lines := []string{
+		"title", v.Title, "type", v.Type, "uid", v.UID, "folder", v.Folder,
 		"state", stateText(v.State, v.Reason), "login", v.Login, "url", v.URL,
 		"secret", v.Secret, "public key", v.PublicKey, "notes", v.Notes,
-		"revision", fmt.Sprint(v.Revision), "updated", v.Updated, "signed by", v.SignedBy)
-	if a := v.Account; a != nil {
-		mandate := "none: rotates by hand only"
-		if a.Mandate != nil && a.Mandate.Enabled {
-			mandate = "at most every " + a.Mandate.MinInterval + " until " + a.Mandate.ValidUntil
-		}
-		pairs(w, "resource", a.Resource, "scope", a.Scope, "kind", a.SecretKind, "policy", a.Policy,
-			"verified by", a.VerifyMode, "mandate", mandate)
+		"revision", fmt.Sprint(v.Revision), "updated", local(v.Updated), "signed by", v.SignedBy,
 	}
-	if r := v.Resource; r != nil {
-		showResource(w, r)
+	if a := v.Account; a != nil {
+		lines = append(lines, "resource", a.Resource, "scope", a.Scope, "kind", a.SecretKind, "policy", a.Policy,
+			"verified by", a.VerifyMode, "dependents", nonZero(a.Dependents), "mandate", a.Mandate.text())
+	}
+	if v.Resource != nil {
+		lines = append(lines, v.Resource.lines()...)
 	}
 	if a := v.Attested; a != nil {
-		pairs(w, "value", fmt.Sprintf("%s as number %d at %s", a.Phase, a.ValueSeq, a.Time))
+		lines = append(lines, "value", fmt.Sprintf("%s as number %d at %s", a.Phase, a.ValueSeq, local(a.Time)))
 	}
 	if k := v.Candidate; k != nil {
-		pairs(w, "candidate", fmt.Sprintf("staged by run %s at %s", k.RunID, k.Staged), "candidate secret", k.Secret, "refused", k.Reason)
+		lines = append(lines, "candidate", fmt.Sprintf("staged by run %s at %s", k.RunID, local(k.Staged)),
+			"candidate secret", k.Secret, "candidate refused", k.Reason)
 	}
+	pairs(w, lines...)
 }
 
 func stateText(state, reason string) string {
@@ -205,7 +213,7 @@ func (c *cli) recordGetCmd() *cobra.Command {
 			if field != "" {
 				return c.showField(r, field)
 			}
-			return c.emit(v, func(w io.Writer) { c.showRecord(w, v) })
+			return c.emit(v, func(w io.Writer) { showRecord(w, v) })
 		})
 	})
 	cmd.Flags().BoolVar(&reveal, "reveal", false, "show the secret; an event notes who looked")
@@ -323,7 +331,7 @@ func (c *cli) recordListCmd() *cobra.Command {
 				views = append(views, viewRecord(r))
 			}
 			return list(c, "records", views, next, []string{"title", "type", "login", "state", "updated", "folder/uid"}, func(r recordView) []string {
-				return []string{r.Title, r.Type, r.Login, stateText(r.State, r.Reason), r.Updated, r.Folder + "/" + r.UID}
+				return []string{r.Title, r.Type, r.Login, stateText(r.State, r.Reason), local(r.Updated), r.Folder + "/" + r.UID}
 			})
 		})
 	})
@@ -368,7 +376,7 @@ func (c *cli) recordHistoryCmd() *cobra.Command {
 				if h.Reason != "" {
 					attested += " (" + h.Reason + ")"
 				}
-				return []string{fmt.Sprint(h.Revision), h.Time, h.Why, attested, h.RunID, h.Secret}
+				return []string{fmt.Sprint(h.Revision), local(h.Time), h.Why, attested, h.RunID, h.Secret}
 			})
 		})
 	})

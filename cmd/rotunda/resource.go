@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -79,15 +78,18 @@ func digests(list [][]byte) []string {
 	return out
 }
 
-func showResource(w io.Writer, r *resourceView) {
+// lines are the statement in names and values.
+func (r *resourceView) lines() []string {
 	first := ""
 	if r.FirstKey {
 		first = "the first key seen is kept"
 	}
-	pairs(w, "address", r.Address, "plugin", r.Plugin, "pool", r.Pool, "via", r.Via,
+	return []string{
+		"address", r.Address, "plugin", r.Plugin, "pool", r.Pool, "via", r.Via,
 		"tls", r.TLS, "tls name", r.ServerName, "tls keys", strings.Join(r.TLSKeys, " "),
 		"ssh host keys", strings.Join(r.SSHHostKeys, " "), "host key", first,
-		"administrator", r.Admin, "config", r.Config)
+		"administrator", r.Admin, "config", r.Config,
+	}
 }
 
 func (c *cli) resourceAddCmd() *cobra.Command {

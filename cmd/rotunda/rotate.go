@@ -324,8 +324,11 @@ func (f *follower) failure(worst exit, bad, all int, o client.Outcome) *failure 
 	reason, text := o.Reason, outcomeText(o)
 	if o.Err != nil {
 		c := classify(o.Err)
-		text += ": " + c.Error()
 		reason = orWord(reason, c.reason)
+		if o.State == client.NotStarted && all == 1 {
+			return &failure{exit: worst, reason: reason, hint: orWord(c.hint, outcomeHint(worst, o)), err: c}
+		}
+		text += ": " + c.Error()
 	}
 	if o.Class != "" {
 		text += ": " + o.Class
@@ -373,7 +376,7 @@ func showOutcomes(w io.Writer, views []outcomeView) {
 	if len(views) == 1 {
 		v := views[0]
 		pairs(w, "account", orWord(v.Title, v.Account), "result", v.State, "credential", v.Credential, "dependents", skipNone(v.Dependents),
-			"scripts", skipNone(v.Scripts), "class", v.Class, "reason", v.Reason, "detail", v.Detail, "agent", v.Agent, "run", v.RunID, "finished", v.Finished)
+			"scripts", skipNone(v.Scripts), "class", v.Class, "reason", v.Reason, "detail", v.Detail, "agent", v.Agent, "run", v.RunID, "finished", local(v.Finished))
 		return
 	}
 	rows := make([][]string, 0, len(views))

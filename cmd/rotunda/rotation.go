@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -191,7 +190,7 @@ func viewRotation(r client.Rotation, title string) rotationView {
 		v.Jitter = r.Jitter.String()
 	}
 	if m := r.Mandate; m != nil {
-		v.Mandate = &mandateView{m.Enabled, (time.Duration(m.MinIntervalS) * time.Second).String(), stamp(time.UnixMilli(m.ValidUntil))}
+		v.Mandate = &mandateView{m.Enabled, m.MinIntervalS, stamp(time.UnixMilli(m.ValidUntil))}
 	}
 	return v
 }
@@ -203,12 +202,8 @@ func (c *cli) showRotation(ctx context.Context, cl *client.Client, r *client.Rec
 	}
 	v := viewRotation(rot, r.Title)
 	return c.emit(v, func(w io.Writer) {
-		mandate := "off"
-		if v.Mandate != nil && v.Mandate.Enabled {
-			mandate = "at most every " + v.Mandate.MinInterval + " until " + v.Mandate.ValidUntil
-		}
 		pairs(w, "account", v.Title, "schedule", v.Schedule, "missed", v.Missed, "jitter", v.Jitter, "state", v.State,
-			"next", v.Next, "last", v.Last, "failures", nonZero(v.Failures), "reason", v.Reason, "mandate", mandate)
+			"next", local(v.Next), "last", local(v.Last), "failures", nonZero(v.Failures), "reason", v.Reason, "mandate", v.Mandate.text())
 	})
 }
 
@@ -267,7 +262,7 @@ func (c *cli) rotationListCmd() *cobra.Command {
 				if name == "" {
 					name = v.Account
 				}
-				return []string{name, v.Schedule, v.State, v.Next, v.Last, nonZero(v.Failures), v.Reason}
+				return []string{name, v.Schedule, v.State, local(v.Next), local(v.Last), nonZero(v.Failures), v.Reason}
 			})
 		})
 	})
@@ -323,7 +318,15 @@ func (c *cli) rotationPreviewCmd() *cobra.Command {
 			for _, t := range times {
 				v.Times = append(v.Times, stamp(t))
 			}
-			return c.emit(v, func(w io.Writer) { fmt.Fprintln(w, strings.Join(v.Times, "\n")) })
+			zone, err := time.LoadLocation(sched.TimeZone) // "" is UTC
+			if err != nil {
+				return usagef("--time-zone: %w", err)
+			}
+			return c.emit(v, func(w io.Writer) {
+				for _, t := range times {
+					fmt.Fprintln(w, t.In(zone).Format("Mon 2006-01-02 15:04:05 MST"))
+				}
+			})
 		}
 		if len(args) == 0 {
 			sched, err := s.schedule(c)

@@ -124,7 +124,7 @@ func (c *cli) runListCmd() *cobra.Command {
 				if v.Class != "" {
 					why = v.Class + " " + why
 				}
-				return []string{v.Look, v.Created, orWord(v.Title, v.Account), v.Action, v.Cause, v.State, v.Phase, skipNone(v.Credential), why, v.ID}
+				return []string{v.Look, local(v.Created), orWord(v.Title, v.Account), v.Action, v.Cause, v.State, v.Phase, skipNone(v.Credential), why, v.ID}
 			})
 		})
 	})
@@ -182,14 +182,14 @@ func viewResult(r client.RunResult) resultView {
 
 func showRun(w io.Writer, v runView) {
 	pairs(w, "run", v.ID, "account", orWord(v.Title, v.Account), "action", v.Action, "cause", v.Cause, "state", v.State, "phase", v.Phase,
-		"attempt", nonZero(v.Attempt), "agent", v.Agent, "created", v.Created, "started", v.Started, "finished", v.Finished, "next attempt", v.NextAttempt,
+		"attempt", nonZero(v.Attempt), "agent", v.Agent, "created", local(v.Created), "started", local(v.Started), "finished", local(v.Finished), "next attempt", local(v.NextAttempt),
 		"credential", skipNone(v.Credential), "dependents", skipNone(v.Dependents), "scripts", skipNone(v.Scripts), "class", v.Class, "reason", v.Reason)
 	for _, r := range v.Results {
 		word := "signed"
 		if r.Refused != "" {
 			word = "does not count: " + r.Refused
 		}
-		fmt.Fprintf(w, "\n%s at %s by %s (%s)\n", printable(r.Phase), r.Time, printable(r.By), printable(word))
+		fmt.Fprintf(w, "\n%s at %s by %s (%s)\n", printable(r.Phase), local(r.Time), printable(r.By), printable(word))
 		pairs(w, "  credential", skipNone(r.Credential), "  dependents", skipNone(r.Dependents), "  scripts", skipNone(r.Scripts),
 			"  class", r.Class, "  reason", r.Reason, "  detail", r.Detail)
 	}

@@ -29,6 +29,10 @@ func (c *cli) unlockCmd() *cobra.Command {
 		if err := p.Unlock(sdk.NewSecret(pass), keep); err != nil {
 			return err
 		}
+		// Opened anew: this process alone would be open without an end.
+		if p, err = c.openProfile(); err != nil {
+			return err
+		}
 		info, err := p.Info()
 		if err != nil {
 			return err
