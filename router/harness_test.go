@@ -433,6 +433,13 @@ func tunnel(t *testing.T) (address string, asked <-chan *http.Request) {
 	requests := make(chan *http.Request, 16)
 	var wg sync.WaitGroup
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		wg.Add(2) // before the test hears of it, and so before it waits
+		started := false
+		defer func() {
+			if !started {
+				wg.Add(-2)
+			}
+		}()
 		requests <- r
 		out, err := net.Dial("tcp", r.Host)
 		if err != nil || r.Method != http.MethodConnect {
@@ -444,9 +451,10 @@ func tunnel(t *testing.T) (address string, asked <-chan *http.Request) {
 			t.Error(err)
 			return
 		}
-		io.WriteString(in, "HTTP/1.1 200 OK\r\n\r\n")   //nolint:errcheck // a test's proxy
-		wg.Go(func() { io.Copy(out, in); out.Close() }) //nolint:errcheck // ends with the test
-		wg.Go(func() { io.Copy(in, out); in.Close() })  //nolint:errcheck // ends with the test
+		started = true
+		io.WriteString(in, "HTTP/1.1 200 OK\r\n\r\n")                  //nolint:errcheck // a test's proxy
+		go func() { defer wg.Done(); io.Copy(out, in); out.Close() }() //nolint:errcheck // ends with the test
+		go func() { defer wg.Done(); io.Copy(in, out); in.Close() }()  //nolint:errcheck // ends with the test
 	}))
 	t.Cleanup(func() { s.Close(); wg.Wait() })
 	return s.Listener.Addr().String(), requests

@@ -30,7 +30,7 @@ type TLS struct {
 // its address. It is nil with TLSOff: the caller then speaks in clear.
 //
 // A target that fails the proof makes the handshake fail with an [*Error] of class
-// invalid, reason tls.pin or tls.certificate.
+// auth, reason target_identity: nothing was sent.
 func TLSConfig(h Host, r Resource) (*tls.Config, error) {
 	if r.TLS.Mode == TLSOff {
 		return nil, nil
@@ -54,15 +54,15 @@ func TLSConfig(h Host, r Resource) (*tls.Config, error) {
 		InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 {
-				return &Error{Class: ClassInvalid, Reason: "tls.certificate", Err: errors.New("target shows no certificate")}
+				return &Error{Class: ClassAuth, Reason: "target_identity", NotSent: true, Err: errors.New("target shows no certificate")}
 			}
 			if r.TLS.Mode != TLSPin {
 				if err := verifyChain(s.PeerCertificates, name); err != nil {
-					return &Error{Class: ClassInvalid, Reason: "tls.certificate", Err: err}
+					return &Error{Class: ClassAuth, Reason: "target_identity", NotSent: true, Err: err}
 				}
 			}
 			if len(pins) > 0 && !Pinned(pins, s.PeerCertificates[0].RawSubjectPublicKeyInfo) {
-				return &Error{Class: ClassInvalid, Reason: "tls.pin", Err: fmt.Errorf("target %s shows a key that is not pinned", r.Address)}
+				return &Error{Class: ClassAuth, Reason: "target_identity", NotSent: true, Err: fmt.Errorf("target %s shows a key that is not pinned", r.Address)}
 			}
 			return nil
 		},

@@ -45,13 +45,13 @@ func TestTLSConfig(t *testing.T) {
 	}{
 		"pinned":                {sdk.TLSPin, pin[:], ""},
 		"one of several pins":   {sdk.TLSPin, slices.Concat(other[:], pin[:]), ""},
-		"another pin":           {sdk.TLSPin, other[:], "tls.pin"},
+		"another pin":           {sdk.TLSPin, other[:], "target_identity"},
 		"no pin":                {sdk.TLSPin, nil, "tls.pin"},
 		"half a pin":            {sdk.TLSPin, pin[:31], "tls.pin"},
-		"system":                {sdk.TLSSystem, nil, "tls.certificate"},
-		"system, though pinned": {sdk.TLSSystem, pin[:], "tls.certificate"},
-		"unsaid is system":      {"", nil, "tls.certificate"},
-		"unheard of is system":  {"none", nil, "tls.certificate"},
+		"system":                {sdk.TLSSystem, nil, "target_identity"},
+		"system, though pinned": {sdk.TLSSystem, pin[:], "target_identity"},
+		"unsaid is system":      {"", nil, "target_identity"},
+		"unheard of is system":  {"none", nil, "target_identity"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := sdk.Resource{Address: "db.example:5432", TLS: sdk.TLS{Mode: c.mode}}

@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,16 +12,18 @@ import (
 func TestLeaseEndsEightSecondsAfterTheLastAcknowledgedHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		var acked time.Time
+		var acked atomic.Pointer[time.Time]
+		acked.Store(&time.Time{})
 		held := -1
-		l := NewLeases(func() time.Time { return acked }, func(n int) { held = n }, time.Now)
+		l := NewLeases(func() time.Time { return *acked.Load() }, func(n int) { held = n }, time.Now)
 		go l.Watch(t.Context())
 		ctx, hold := l.Guard(t.Context())
 		hold.Taken(start)
 		if held != 1 {
 			t.Fatalf("%d leases held", held)
 		}
-		acked = start.Add(3 * time.Second)
+		later := start.Add(3 * time.Second)
+		acked.Store(&later)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if ctx.Err() != nil {

@@ -203,7 +203,10 @@ func (pg *PG) Exec(ctx context.Context, statements ...string) error {
 // CreateRole makes a role that can log in. The server computes the verifier, and its
 // log has the statement. Options are as CREATE ROLE takes them.
 func (pg *PG) CreateRole(ctx context.Context, name string, password sdk.Secret, options string) error {
-	return pg.Exec(ctx, "CREATE ROLE "+pgx.Identifier{name}.Sanitize()+" LOGIN "+options+" PASSWORD "+Literal(password.ExposeString()))
+	if !strings.Contains(options, "NOLOGIN") {
+		options += " LOGIN" // said twice, in whatever form, it is refused
+	}
+	return pg.Exec(ctx, "CREATE ROLE "+pgx.Identifier{name}.Sanitize()+" "+options+" PASSWORD "+Literal(password.ExposeString()))
 }
 
 // Literal quotes a string constant for PostgreSQL whatever its settings are.

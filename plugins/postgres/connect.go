@@ -103,8 +103,8 @@ func connectError(ctx context.Context, err error, proven bool) error {
 	switch {
 	case ctx.Err() != nil:
 		out.Class, out.Reason = sdk.ClassUnreachable, "deadline"
-	case errors.As(err, &ours) && ours.Class == sdk.ClassUnreachable:
-		out.Class, out.Reason = sdk.ClassUnreachable, ours.Reason
+	case errors.As(err, &ours): // the dialer's word, or the proof of the target's key
+		out.Class, out.Reason = ours.Class, ours.Reason
 	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		out.Class, out.Reason = sdk.ClassUnreachable, "connection"
 	case !proven:

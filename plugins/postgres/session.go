@@ -122,7 +122,7 @@ func (s *session) look(ctx context.Context, name string) (*pgconn.PgConn, role, 
 			return c, r, nil
 		}
 		s.give(c)
-		if pg := (*pgconn.PgError)(nil); used && c.IsClosed() && !errors.As(err, &pg) && ctx.Err() == nil {
+		if used && c.IsClosed() && ctx.Err() == nil {
 			continue // the idle ones are used up after at most concurrency rounds
 		}
 		return nil, role{}, lookError(ctx, err)

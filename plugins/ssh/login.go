@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// algorithms are tried one group after the other until the server shows a key that is
+// pinned: in one handshake it shows one key only.
+var algorithms = [][]string{
+	{ssh.KeyAlgoED25519},
+	{ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521},
+	{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256},
+}
+
+// refusal says how far a login came that did not succeed.
+type refusal int
+
+const (
+	unreached  refusal = iota // nobody judged the secret
+	stranger                  // the host key is not pinned
+	refused                   // the server judged the secret, and refused it
+	dialogue                  // the server wants more than the secret: a change, a second factor
+	unreadable                // the secret itself cannot be used
+)
+
+type loginError struct {
+	why refusal
+	err error
+}
+
+func (e *loginError) Error() string { return e.err.Error() }
+func (e *loginError) Unwrap() error { return e.err }
+
+func why(err error) refusal {
+	if e := (*loginError)(nil); errors.As(err, &e) {
+		return e.why
+	}
+	return unreached
+}
+
+// login opens a connection as an account. The context bounds the handshake only.
+func login(ctx context.Context, h sdk.Host, r sdk.Resource, name string, c sdk.Credential) (*ssh.Client, error) {
+	if len(h.Pins[r.Address]) == 0 {
+		return nil, &loginError{stranger, errors.New("the resource pins no host key")}
+	}
+	var last error
+	for _, group := range algorithms {
+		client, shown, err := handshake(ctx, h, r, name, c, group)
+		if err == nil {
+			return client, nil
+		}
+		// Another kind of key may be the pinned one, or the one that the server has.
+		if shown && why(err) != stranger {
+			return nil, err
+		}
+		if last == nil || why(err) == stranger {
+			last = err
+		}
+		if ctx.Err() != nil || why(err) == unreadable {
+			return nil, err
+		}
+	}
+	return nil, last
+}
+
+// handshake is one try with one group of host key algorithms. shown tells whether the
+// server showed a key.
+func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, c sdk.Credential, group []string) (_ *ssh.Client, shown bool, err error) {
+	a := &answers{secret: c.Secret}
+	methods, err := a.methods(c)
+	if err != nil {
+		return nil, false, &loginError{unreadable, err}
+	}
+	raw, err := h.Dialer.DialContext(ctx, "tcp", r.Address)
+	if err != nil {
+		return nil, false, &loginError{unreached, err}
+	}
+	conn := &watched{Conn: raw}
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	strange := false
+	nc, channels, requests, err := ssh.NewClientConn(conn, r.Address, &ssh.ClientConfig{
+		User: name, Auth: methods, HostKeyAlgorithms: group,
+		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
+			shown = true
+			if !sdk.Pinned(h.Pins[r.Address], key.Marshal()) {
+				strange = true
+				return errors.New("the host key is not pinned")
+			}
+			return nil
+		},
+	})
+	if !stop() && err == nil {
+		nc.Close()
+		err = ctx.Err()
+	}
+	if err == nil {
+		return ssh.NewClient(nc, channels, requests), true, nil
+	}
+	raw.Close()
+	e := &loginError{unreached, err}
+	switch {
+	case strange:
+		e.why = stranger
+	case ctx.Err() != nil || conn.failed():
+	case a.dialogue:
+		e.why = dialogue
+	case a.asked:
+		// The connection stood, the secret was asked for, and the answer was no.
+		e.why = refused
+	}
+	return nil, shown, e
+}
+
+// answers gives the secret once. A server that asks again, or asks something else,
+// gets nothing: another failed attempt would cost the account's budget, and a change
+// dialogue must not be answered with the old secret.
+type answers struct {
+	secret          sdk.Secret
+	asked, dialogue bool
+}
+
+func (a *answers) methods(c sdk.Credential) ([]ssh.AuthMethod, error) {
+	if c.Kind == sdk.SSHKey {
+		pem := c.Secret.Expose()
+		defer clear(pem)
+		signer, err := ssh.ParsePrivateKey(pem)
+		if err != nil {
+			return nil, errors.New("the private key cannot be read: it must be an OpenSSH or PEM key without a passphrase")
+		}
+		return []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
+			a.asked = true
+			return []ssh.Signer{signer}, nil
+		})}, nil
+	}
+	return []ssh.AuthMethod{ssh.PasswordCallback(func() (string, error) {
+		a.asked = true
+		return a.secret.ExposeString(), nil
+	}), ssh.KeyboardInteractive(func(_, _ string, questions []string, echos []bool) ([]string, error) {
+		switch {
+		case len(questions) == 0:
+			return nil, nil
+		case a.asked:
+			return nil, errors.New("one answer is enough")
+		case len(questions) != 1 || echos[0]:
+			a.dialogue = true
+			return nil, errors.New("the server asks for more than a password")
+		}
+		a.asked = true
+		return []string{a.secret.ExposeString()}, nil
+	})}, nil
+}
+
+// watched remembers whether the connection itself failed: a login that ended for that
+// reason was not judged.
+type watched struct {
+	net.Conn
+	mu  sync.Mutex
+	err error
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	w.note(err)
+	return n, err
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	n, err := w.Conn.Write(b)
+	w.note(err)
+	return n, err
+}
+
+func (w *watched) note(err error) {
+	if err != nil {
+		w.mu.Lock()
+		w.err = err
+		w.mu.Unlock()
+	}
+}
+
+func (w *watched) failed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err != nil
+}
+
+// answer is how a program on the target ended.
+type answer struct {
+	exit int
+	out  string
+}
+
+// maxOutput bounds what is read of a program's output.
+const maxOutput = 64 << 10
+
+// errNotStarted is in errors after which nothing can have happened.
+var errNotStarted = errors.New("the program was not started")
+
+// run runs a fixed command with the given input. An error means that nobody knows how
+// it ended, unless it is errNotStarted.
+func run(ctx context.Context, client *ssh.Client, command string, input []byte) (answer, error) {
+	if err := ctx.Err(); err != nil {
+		return answer{}, fmt.Errorf("%w: %w", errNotStarted, err)
+	}
+	s, err := client.NewSession()
+	if err != nil {
+		return answer{}, fmt.Errorf("%w: %w", errNotStarted, err)
+	}
+	defer s.Close()
+	// A context that ends takes the connection with it: a session that a dead peer
+	// does not close cannot be closed alone.
+	stop := context.AfterFunc(ctx, func() { client.Close() })
+	defer stop()
+	var out strings.Builder
+	s.Stdout = &limited{w: &out, left: maxOutput}
+	s.Stdin = strings.NewReader(string(input))
+	err = s.Run(command)
+	var exit *ssh.ExitError
+	switch {
+	case err == nil:
+		return answer{0, out.String()}, nil
+	case errors.As(err, &exit) && exit.Signal() == "":
+		return answer{exit.ExitStatus(), out.String()}, nil
+	}
+	return answer{}, err
+}
+
+type limited struct {
+	w    io.Writer
+	left int
+}
+
+func (l *limited) Write(b []byte) (int, error) {
+	n := min(len(b), l.left)
+	l.left -= n
+	if _, err := l.w.Write(b[:n]); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func nonce() string { return rand.Text() }

@@ -1,0 +1,25 @@
+// Command ssh rotates passwords and keys of Unix accounts over SSH. The administrator
+// is root, or may become root by sudo; an account that rotates itself can replace its
+// own key without either.
+//
+// Names, passwords and keys go to the target by standard input, never in a command
+// line: what runs there is the fixed text of script.go. A host key that the resource
+// does not pin is refused before anything is sent.
+package main
+
+import "github.com/rotunda-pam/rotunda/sdk"
+
+func main() {
+	sdk.Serve(sdk.Plugin{
+		Manifest: sdk.Manifest{
+			Name: "ssh", Version: "1.0.0",
+			Kinds:   []sdk.Kind{sdk.Password, sdk.SSHKey},
+			Overlap: true, // of keys; a password has no Retire
+			Self:    true,
+			NoLogin: true,
+			// sshd's default MaxSessions is 10 for one connection.
+			Concurrency: 4,
+		},
+		Rotator: plugin{},
+	})
+}

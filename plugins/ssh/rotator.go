@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+type plugin struct{}
+
+// session is one connection of the administrator's, on which every verb opens a
+// channel of its own.
+type session struct {
+	client *ssh.Client
+	admin  sdk.OpenRequest
+	root   bool
+	sudo   sudo
+
+	once sync.Once
+}
+
+// sudo is how the administrator becomes root.
+type sudo int
+
+const (
+	noSudo   sudo = iota // not at all
+	freeSudo             // without a password
+	paidSudo             // with his own
+)
+
+// Open logs in and looks at who it is; it changes nothing.
+func (plugin) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, error) {
+	client, err := login(ctx, r.Host, r.Resource, r.AdminAs.Name, r.Admin)
+	if err != nil {
+		return nil, openError(err)
+	}
+	s := &session{client: client, admin: r}
+	who, err := run(ctx, client, "exec /usr/bin/id -u", nil)
+	if err != nil || who.exit != 0 {
+		client.Close()
+		return nil, &sdk.Error{Class: sdk.ClassPermission, Reason: "admin.no_shell", NotSent: true, Err: errors.New("the administrator cannot run programs there")}
+	}
+	if s.root = strings.TrimSpace(who.out) == "0"; s.root {
+		return s, nil
+	}
+	free, err := run(ctx, client, "exec sudo -n -k -- true", nil)
+	switch {
+	case err == nil && free.exit == 0:
+		s.sudo = freeSudo
+	case r.Admin.Kind == sdk.Password:
+		s.sudo = paidSudo
+	}
+	return s, nil
+}
+
+func openError(err error) error {
+	e := &sdk.Error{NotSent: true, Err: err}
+	switch why(err) {
+	case stranger:
+		e.Class, e.Reason = sdk.ClassAuth, "target_identity"
+	case refused:
+		e.Class, e.Reason = sdk.ClassAuth, "admin.refused"
+	case dialogue:
+		e.Class, e.Reason = sdk.ClassAuth, "admin.dialogue"
+	case unreadable:
+		e.Class, e.Reason = sdk.ClassInvalid, "admin.key"
+	default:
+		e.Class, e.Reason = sdk.ClassUnreachable, "connection"
+	}
+	return e
+}
+
+// Verify logs in afresh and runs a command: an expired account passes the login and
+// fails there.
+func (plugin) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyResponse, error) {
+	client, err := login(ctx, v.Host, v.Resource, v.Account.Name, v.Credential)
+	if err != nil {
+		switch why(err) {
+		case refused:
+			return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
+		case stranger:
+			return sdk.VerifyResponse{}, openError(err)
+		case dialogue:
+			return sdk.VerifyResponse{Reason: "expired"}, nil
+		}
+		return sdk.VerifyResponse{Reason: "unreachable"}, nil
+	}
+	defer client.Close()
+	word := nonce()
+	got, err := run(ctx, client, "echo "+word, nil)
+	switch {
+	case err != nil:
+		return sdk.VerifyResponse{Reason: "unreachable"}, nil
+	case got.exit == 0 && strings.TrimSpace(got.out) == word:
+		return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+	}
+	// The secret was taken and no program may run: a nologin shell, or an expiry that
+	// only a terminal could answer. Neither says more about the secret.
+	return sdk.VerifyResponse{Reason: "no_login"}, nil
+}
+
+// Apply sets a password, or adds a public key and leaves the others as they are.
+func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+	if err := ctx.Err(); err != nil {
+		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "cancelled", NotSent: true, Err: err}
+	}
+	if !oneLine([]byte(a.Account.Name)) || strings.Contains(a.Account.Name, ":") {
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassNotFound, Reason: "account.missing"}, nil
+	}
+	if a.Candidate.Kind == sdk.SSHKey {
+		key, _, err := publicKey(a.Candidate)
+		if err != nil {
+			return sdk.ApplyResponse{}, err
+		}
+		return s.outcome(s.script(ctx, shell("", asUser, addKey), a.Account.Name, key))
+	}
+	password := a.Candidate.Secret.Expose()
+	defer clear(password)
+	if !oneLine(password) {
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.charset"}, nil
+	}
+	line := append([]byte(a.Account.Name+":"), password...)
+	defer clear(line)
+	return s.outcome(s.script(ctx, shell("", setPassword, ""), a.Account.Name, line))
+}
+
+// Retire removes the old public key, and nothing else. A password has ended already.
+func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireResponse, error) {
+	if r.Old.Kind != sdk.SSHKey || len(r.Old.Public) == 0 {
+		return sdk.RetireResponse{Outcome: sdk.Changed}, nil
+	}
+	_, keep, err := publicKey(r.Keep)
+	if err != nil {
+		return sdk.RetireResponse{}, err
+	}
+	_, old, err := publicKey(r.Old)
+	if err != nil {
+		return sdk.RetireResponse{}, err
+	}
+	if bytes.Equal(keep, old) {
+		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "key.same", NotSent: true, Err: errors.New("the key to keep is the one to remove")}
+	}
+	got, err := s.outcome(s.script(ctx, shell("", asUser, dropKey), r.Account.Name, keep, old))
+	return sdk.RetireResponse{Outcome: got.Outcome}, err
+}
+
+// publicKey reads the public half: the line for authorized_keys, and its body.
+func publicKey(c sdk.Credential) (line, body []byte, err error) {
+	key, comment, options, rest, err := ssh.ParseAuthorizedKey(c.Public)
+	if err != nil || len(options) > 0 || len(bytes.TrimSpace(rest)) > 0 || !oneLine([]byte(comment)) {
+		return nil, nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "key.public", NotSent: true, Err: errors.New("the public key is not one line of type and key")}
+	}
+	line = bytes.TrimSpace(ssh.MarshalAuthorizedKey(key))
+	return line, bytes.Fields(line)[1], nil
+}
+
+func oneLine(b []byte) bool { return len(b) > 0 && !bytes.ContainsAny(b, "\n\r\x00") }
+
+// script runs a script with the account's name and further lines as its input, as root
+// where the administrator is not the account itself.
+func (s *session) script(ctx context.Context, command, name string, lines ...[]byte) (answer, error) {
+	var input bytes.Buffer
+	defer func() { clear(input.Bytes()) }()
+	if own := name == s.admin.AdminAs.Name && !s.root; !s.root && !(own && strings.Contains(command, "R_HOME")) {
+		switch s.sudo {
+		case freeSudo:
+			command = "exec sudo -n -- " + command
+		case paidSudo:
+			// sudo reads its own line and leaves the rest of the input alone.
+			command = "exec sudo -k -S -p '' -- " + command
+			word := s.admin.Admin.Secret.Expose()
+			defer clear(word)
+			input.Write(word)
+			input.WriteByte('\n')
+		default:
+			return answer{exit: exitNotRoot}, nil
+		}
+	}
+	input.WriteString(name + "\n")
+	for _, l := range lines {
+		input.Write(l)
+		input.WriteByte('\n')
+	}
+	return run(ctx, s.client, command, input.Bytes())
+}
+
+// outcome reads how a script ended. A program that ended with one of these codes has
+// changed nothing; one whose end is not known may have.
+func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
+	if errors.Is(err, errNotStarted) {
+		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "connection", NotSent: true, Err: err}
+	}
+	if err != nil {
+		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "reply.lost", Err: err}
+	}
+	unchanged := func(class sdk.Class, reason string) (sdk.ApplyResponse, error) {
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: class, Reason: reason}, nil
+	}
+	switch got.exit {
+	case 0:
+		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+	case exitMissing:
+		return unchanged(sdk.ClassNotFound, "account.missing")
+	case exitNoTool:
+		return unchanged(sdk.ClassUnsupported, "target.tools")
+	case exitNotRoot:
+		return unchanged(sdk.ClassPermission, "admin.not_root")
+	case exitNoHome:
+		return unchanged(sdk.ClassConflict, "account.no_home")
+	case exitKeys:
+		return unchanged(sdk.ClassConflict, "keys.unwritable")
+	case exitKeepGone:
+		return unchanged(sdk.ClassConflict, "keys.keep_missing")
+	case exitRefused:
+		return unchanged(sdk.ClassConflict, "chpasswd.refused")
+	case 1:
+		if !s.root {
+			return unchanged(sdk.ClassPermission, "admin.sudo")
+		}
+	}
+	return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassInternal, Reason: "script", Err: fmt.Errorf("the program on the target ended with %d", got.exit)}
+}
+
+// Close ends the connection.
+func (s *session) Close() error {
+	s.once.Do(func() { s.client.Close() })
+	return nil
+}

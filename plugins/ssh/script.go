@@ -1,0 +1,89 @@
+package main
+
+import "strings"
+
+// Exit codes of the scripts. They lie above those of sudo, sh and the tools.
+const (
+	exitMissing  = 91 // no account of that name
+	exitNoTool   = 92 // neither chpasswd nor a way to become the user
+	exitNotRoot  = 93
+	exitNoHome   = 94 // the home folder is not there
+	exitKeys     = 95 // authorized_keys could not be written; it is as it was
+	exitKeepGone = 96 // the key to be kept is not there: nothing was removed
+	exitRefused  = 97 // chpasswd did not take it
+)
+
+// account reads the account's name from the first line of the input and makes sure
+// that it is one: getent would take a number for a user id.
+const account = `export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
+IFS= read -r R_NAME || exit 91
+line=$(getent passwd -- "$R_NAME") || exit 91
+[ "${line%%:*}" = "$R_NAME" ] || exit 91
+`
+
+// setPassword: the second line is what chpasswd reads, name:password.
+const setPassword = account + `[ "$(id -u)" = 0 ] || exit 93
+command -v chpasswd >/dev/null || exit 92
+chpasswd >/dev/null 2>&1 || exit 97
+`
+
+// asUser runs $inner as the account itself, so that nothing in its home, which it can
+// change at will, is followed with root's rights.
+const asUser = account + `R_HOME=$(printf %s "$line" | cut -d: -f6)
+[ -d "$R_HOME" ] || exit 94
+export R_HOME
+if [ "$(id -un)" = "$R_NAME" ]; then exec /bin/sh -c "$inner"; fi
+[ "$(id -u)" = 0 ] || exit 93
+if command -v runuser >/dev/null; then exec runuser -u "$R_NAME" -- /bin/sh -c "$inner"; fi
+command -v su >/dev/null || exit 92
+exec su -s /bin/sh -c "$inner" -- "$R_NAME"
+`
+
+// replaceKeys begins both inner scripts: the new file is made beside the old one, with
+// its mode, and takes its place in one step.
+const replaceKeys = `umask 077
+f=$R_HOME/.ssh/authorized_keys
+[ -L "$f" ] && f=$(readlink -f -- "$f")
+put() {
+  [ -e "$f" ] && chmod --reference="$f" "$t" 2>/dev/null
+  sync "$t" 2>/dev/null
+  mv -f -- "$t" "$f" || { rm -f -- "$t"; exit 95; }
+}
+`
+
+// addKey: the next line is the public key. A file without a last newline gets one, else
+// the key would be part of the line before.
+const addKey = replaceKeys + `IFS= read -r key || exit 95
+[ -d "$R_HOME/.ssh" ] || mkdir -- "$R_HOME/.ssh" || exit 95
+if [ -e "$f" ] && grep -qxF -- "$key" "$f"; then exit 0; fi
+t=$(mktemp "$f.XXXXXX") || exit 95
+if [ -e "$f" ]; then
+  cat -- "$f" >"$t" || { rm -f -- "$t"; exit 95; }
+  if [ -s "$f" ] && [ -n "$(tail -c 1 -- "$f" | tr -d "\n")" ]; then echo >>"$t" || { rm -f -- "$t"; exit 95; }; fi
+fi
+printf "%s\n" "$key" >>"$t" || { rm -f -- "$t"; exit 95; }
+put
+`
+
+// dropKey: the next lines are the bodies (base64) of the key to keep and of the one to
+// remove. A line goes only when one of its fields is exactly that body.
+const dropKey = replaceKeys + `IFS= read -r keep && IFS= read -r old || exit 95
+[ -e "$f" ] || exit 96
+has() { awk -v k="$1" "!/^[ \t]*#/ { for (i = 1; i <= NF; i++) if (\$i == k) found = 1 } END { exit !found }" "$f"; }
+has "$keep" || exit 96
+has "$old" || exit 0
+t=$(mktemp "$f.XXXXXX") || exit 95
+awk -v k="$old" "{ drop = 0; if (!/^[ \t]*#/) for (i = 1; i <= NF; i++) if (\$i == k) drop = 1; if (!drop) print }" "$f" >"$t" || { rm -f -- "$t"; exit 95; }
+put
+`
+
+// shell is the command that runs a script; inner, if any, is handed to it as a variable.
+func shell(prefix, script, inner string) string {
+	if inner != "" {
+		script = "inner=" + quote(inner) + "\n" + script
+	}
+	return prefix + "/bin/sh -c " + quote(script)
+}
+
+// quote makes one word of a fixed text. Nothing of a request ever passes through it.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
