@@ -24,6 +24,7 @@ type candidate struct {
 	data       []byte // ciphertext under the record key
 	digest     seal.Digest
 	seq        uint64
+	fresh      bool  // made by this run: nobody else can have applied it
 	noApply    error // why it may be probed and committed, but not applied
 }
 
@@ -41,7 +42,7 @@ func (r *Run) prepare(ctx context.Context) (State, error) {
 	if err != nil {
 		return "", refusal(err)
 	}
-	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1}
+	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1, fresh: true}
 	if r.value != nil {
 		r.candidate.seq = r.value.Seq + 1
 	}
@@ -146,8 +147,11 @@ func (r *Run) apply(ctx context.Context) (State, error) {
 		// Proven: nothing reached the target. The candidate stays for the next try.
 		return "", r.later(err)
 	case err != nil:
+		r.unclear = true
 		r.note("apply", err)
 		r.dropSession() // what is left of it may not be believed
+	case answer.Outcome == sdk.Unknown:
+		r.unclear = true
 	case answer.Outcome == sdk.Unchanged:
 		r.refused = answer
 	}
@@ -168,8 +172,7 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 	if seen.Verdict == sdk.Rejected && r.changed && r.e.Now().Sub(r.applied) < r.manifest.Settle {
 		seen = sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: "replicating"}
 	}
-	refused := r.refused.Outcome == sdk.Unchanged
-	switch decide(r.drives, seen.Verdict, refused, func() sdk.Verdict { return r.tryLogin(ctx, r.current).Verdict }) {
+	switch decide(r.drives, seen.Verdict, r.refusedForGood(), func() sdk.Verdict { return r.tryLogin(ctx, r.current).Verdict }) {
 	case actCommit:
 		return "", nil
 	case actAgain:
@@ -189,6 +192,17 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: "both_rejected", Later: true, Err: errors.New("the target refuses both the current secret and the candidate; both are kept: find out who changed it, then set the right one by hand")}
 	}
 	return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: errors.New("the target could not be asked which secret it has; both are kept")}
+}
+
+// refusedForGood says whether the target's "unchanged" ends this candidate. It does not
+// while an earlier apply may still arrive, nor where the target was merely busy; and a
+// candidate that another run made, and may have applied, ends by the target's policy
+// alone.
+func (r *Run) refusedForGood() bool {
+	if r.refused.Outcome != sdk.Unchanged || r.unclear || r.refused.Class == sdk.ClassUnreachable {
+		return false
+	}
+	return r.candidate.fresh || r.refused.Class == sdk.ClassPolicy
 }
 
 // verifyUnseen is for accounts that cannot log in: a clear "changed" of this very

@@ -130,6 +130,7 @@ type Run struct {
 	applied time.Time
 	changed bool              // the newest apply answered "changed"
 	refused sdk.ApplyResponse // the newest apply answered "unchanged"
+	unclear bool              // an apply of this run got no clear answer: it may still arrive
 	unseen  bool              // changed, and nobody can check it
 
 	events  uint32

@@ -124,6 +124,21 @@ func TestRecovery(t *testing.T) {
 				return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassNotFound, Reason: "account.missing"}, nil
 			}
 		}, failed, "account.missing", false, 1, false},
+		"busy is no refusal": {false, func(w *world) {
+			w.target.manifest.LoginTries = 3
+			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+				return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassUnreachable, Reason: "target.busy"}, nil
+			}
+		}, pending, "candidate.rejected", true, 2, true},
+		"refused after an answer was lost: the lost one may still arrive": {false, func(w *world) {
+			w.target.manifest.LoginTries = 3
+			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+				w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+					return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassConflict, Reason: "target.refused"}, nil
+				}
+				return sdk.ApplyResponse{}, errors.New("the answer was lost")
+			}
+		}, pending, "candidate.rejected", true, 2, true},
 		"verify undecided keeps both": {false, func(w *world) {
 			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
 				return sdk.VerifyResponse{Reason: "locked"}, nil

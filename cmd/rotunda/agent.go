@@ -29,12 +29,17 @@ func (c *cli) agentTokenCmd() *cobra.Command {
 		if pool == "" {
 			return usagef("agent token wants --pool")
 		}
+		out, err := c.p.reserve(t.out)
+		if err != nil {
+			return err
+		}
+		defer out.drop()
 		return c.with(ctx, func(cl *client.Client) error {
 			tok, err := cl.AddAgent(ctx, client.AgentSpec{Pool: pool, Name: args[0], ValidFor: span, Unattended: t.unattended})
 			if err != nil {
 				return err
 			}
-			return c.handOut(ctx, cl, t, tok, args[0])
+			return c.handOut(ctx, cl, t, out, tok, args[0])
 		})
 	})
 	cmd.Flags().StringVar(&pool, "pool", "", "pool that it belongs to; made when there is none of that name")

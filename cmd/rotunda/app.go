@@ -151,6 +151,11 @@ func (c *cli) appConfigCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		out, err := c.p.reserve(f.out)
+		if err != nil {
+			return err
+		}
+		defer out.drop()
 		return c.with(ctx, func(cl *client.Client) error {
 			a, err := cl.FindApp(ctx, args[0])
 			if err != nil {
@@ -161,7 +166,7 @@ func (c *cli) appConfigCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.secretOut("config", config, f.out)
+			return c.secretOut("config", config, out)
 		})
 	})
 	f.flags(cmd)
@@ -182,6 +187,11 @@ func (c *cli) appTokenCmd() *cobra.Command {
 		if spec.TokenFor, err = inputSpan(valid); err != nil {
 			return err
 		}
+		out, err := c.p.reserve(f.out)
+		if err != nil {
+			return err
+		}
+		defer out.drop()
 		return c.with(ctx, func(cl *client.Client) error {
 			a, err := cl.FindApp(ctx, args[0])
 			if err != nil {
@@ -193,7 +203,7 @@ func (c *cli) appTokenCmd() *cobra.Command {
 				return err
 			}
 			c.warn("a client that binds by a token takes the owner's key from the server on trust, and seals what it creates to it: prefer `rotunda app config`")
-			return c.secretOut("token", token, f.out)
+			return c.secretOut("token", token, out)
 		})
 	})
 	f.flags(cmd)
@@ -202,14 +212,14 @@ func (c *cli) appTokenCmd() *cobra.Command {
 }
 
 // secretOut prints a secret that a command exists to make, or writes it to a file.
-func (c *cli) secretOut(name string, s sdk.Secret, file string) error {
+func (c *cli) secretOut(name string, s sdk.Secret, out *newFile) error {
 	b := s.Expose()
 	defer clear(b)
-	if file != "" {
-		if err := c.p.createFile(file, append(b, '\n')); err != nil {
+	if out != nil {
+		if err := out.keep(append(b, '\n')); err != nil {
 			return err
 		}
-		return c.emit(map[string]string{"file": file}, func(io.Writer) { c.note("written to %s", file) })
+		return c.emit(map[string]string{"file": out.name}, func(io.Writer) { c.note("written to %s", out.name) })
 	}
 	return c.emit(map[string]string{name: string(b)}, func(w io.Writer) { fmt.Fprintf(w, "%s\n", b) })
 }

@@ -52,7 +52,7 @@ func clientText(e *client.Error) error {
 	if e.Err != nil {
 		parts = append(parts, e.Err.Error())
 	} else {
-		parts = append(parts, strings.ReplaceAll(e.Reason, "_", " "))
+		parts = append(parts, strings.ReplaceAll(orWord(e.Reason, string(e.Class)), "_", " "))
 	}
 	return errors.New(strings.Join(parts, ": "))
 }

@@ -29,6 +29,11 @@ func (c *cli) deviceAddCmd() *cobra.Command {
 		if spec.Roles, err = inputRoles("--roles", roles); err != nil {
 			return err
 		}
+		out, err := c.p.reserve(t.out)
+		if err != nil {
+			return err
+		}
+		defer out.drop()
 		return c.with(ctx, func(cl *client.Client) error {
 			if member != "" {
 				e, err := cl.Find(ctx, member, trustv1.EntryKind_ENTRY_KIND_MEMBER)
@@ -43,7 +48,7 @@ func (c *cli) deviceAddCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.handOut(ctx, cl, t, tok, args[0])
+			return c.handOut(ctx, cl, t, out, tok, args[0])
 		})
 	})
 	cmd.Flags().StringVar(&member, "member", "", "whose device, by name or id (default: yours)")

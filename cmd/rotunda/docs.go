@@ -81,7 +81,7 @@ func writeCommand(w io.Writer, cmd *cobra.Command) {
 		fmt.Fprintf(w, "%s\n", t)
 	}
 	if cmd.Example != "" {
-		fmt.Fprintf(w, "```sh\n%s\n```\n\n", cmd.Example)
+		fmt.Fprintf(w, "```sh\n%s\n```\n\n", strings.TrimPrefix(strings.ReplaceAll(cmd.Example, "\n  ", "\n"), "  "))
 	}
 }
 

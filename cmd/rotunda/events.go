@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sort"
@@ -58,12 +59,16 @@ func (c *cli) eventsCmd() *cobra.Command {
 	var pg page
 	var f client.EventFilter
 	var follows, oldest bool
-	cmd := c.leaf("events", "list what happened, or follow it", func(ctx context.Context, _ []string) error {
+	var cmd *cobra.Command
+	cmd = c.leaf("events", "list what happened, or follow it", func(ctx context.Context, _ []string) error {
 		if follows && (pg.token != "" || pg.all) {
 			return usagef("--follow excludes --page and --all")
 		}
 		return c.with(ctx, func(cl *client.Client) error {
 			if follows {
+				if !cmd.Flags().Changed("after") {
+					f.After = -1 // from now on
+				}
 				return c.followEvents(ctx, cl, f)
 			}
 			f.NewestFirst = !oldest && f.After == 0
@@ -84,7 +89,7 @@ func (c *cli) eventsCmd() *cobra.Command {
 		})
 	})
 	fl := cmd.Flags()
-	fl.BoolVarP(&follows, "follow", "f", false, "go on with what happens from now (or from --after), until interrupted; with --json a line an event")
+	fl.BoolVarP(&follows, "follow", "f", false, "go on with what happens from now (or from --after), until interrupted or for --timeout; with --json a line an event")
 	fl.Int64Var(&f.After, "after", 0, "only events after this number, oldest first")
 	fl.StringSliceVar(&f.Names, "name", nil, "only events whose name begins so, e.g. run.,record.revealed")
 	fl.BoolVar(&oldest, "oldest-first", false, "oldest first")
@@ -95,11 +100,7 @@ rotunda events --follow --json`)
 }
 
 func (c *cli) followEvents(ctx context.Context, cl *client.Client, f client.EventFilter) error {
-	after := f.After
-	if after == 0 {
-		after = -1 // from now on
-	}
-	return cl.FollowEvents(ctx, after, f.Names, func(e client.Event) error {
+	err := cl.FollowEvents(ctx, f.After, f.Names, func(e client.Event) error {
 		v := viewEvent(e)
 		return c.emit(v, func(w io.Writer) {
 			line := []string{local(v.Time), v.Name}
@@ -111,4 +112,8 @@ func (c *cli) followEvents(ctx context.Context, cl *client.Client, f client.Even
 			fmt.Fprintln(w, printable(strings.Join(line, "  ")))
 		})
 	})
+	if c.timeout > 0 && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil // as long as was asked
+	}
+	return err
 }

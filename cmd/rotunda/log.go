@@ -43,9 +43,6 @@ func viewChange(ch client.Change) changeView {
 func (c *cli) logShowCmd() *cobra.Command {
 	var pg page
 	cmd := c.leaf("show", "show the log's changes, oldest first", func(ctx context.Context, _ []string) error {
-		if err := pg.check(); err != nil {
-			return err
-		}
 		from := uint64(0)
 		if pg.token != "" {
 			var err error

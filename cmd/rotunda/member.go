@@ -27,12 +27,17 @@ func (c *cli) memberAddCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		out, err := c.p.reserve(t.out)
+		if err != nil {
+			return err
+		}
+		defer out.drop()
 		return c.with(ctx, func(cl *client.Client) error {
 			tok, err := cl.AddMember(ctx, client.MemberSpec{Name: args[0], Roles: r, Device: device, ValidFor: span, Unattended: t.unattended})
 			if err != nil {
 				return err
 			}
-			return c.handOut(ctx, cl, t, tok, args[0])
+			return c.handOut(ctx, cl, t, out, tok, args[0])
 		})
 	})
 	cmd.Flags().StringVar(&device, "device", "first device", "name of the first device")

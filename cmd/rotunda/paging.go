@@ -22,6 +22,7 @@ func (pg *page) flags(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&pg.limit, "limit", 100, "entries a page, at most 1000")
 	cmd.Flags().StringVar(&pg.token, "page", "", "page to show, as the former one named it")
 	cmd.Flags().BoolVar(&pg.all, "all", false, "every page")
+	cmd.PreRunE = func(*cobra.Command, []string) error { return pg.check() }
 }
 
 func (pg *page) check() error {
@@ -37,9 +38,6 @@ func (pg *page) check() error {
 // offset is the page's first entry in lists that are put together here, whose
 // pages are named by it.
 func (pg *page) offset() (int, error) {
-	if err := pg.check(); err != nil {
-		return 0, err
-	}
 	if pg.token == "" {
 		return 0, nil
 	}
@@ -92,9 +90,6 @@ func take[T any](pg *page, seq iter.Seq2[T, error], fits func(T) bool) (shown []
 
 // follow collects pages that the server names, one or all.
 func follow[T any](pg *page, fetch func(token string, limit int) ([]T, string, error)) ([]T, string, error) {
-	if err := pg.check(); err != nil {
-		return nil, "", err
-	}
 	if !pg.all {
 		return fetch(pg.token, pg.limit)
 	}

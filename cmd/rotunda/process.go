@@ -125,8 +125,12 @@ type newFile struct {
 	kept bool
 }
 
-// reserve makes the file, empty, so that what is made for it has a place.
+// reserve makes the file, empty, so that what is made for it has a place: a secret
+// that is shown once must not be made before it can be kept. No name, no file.
 func (p *process) reserve(name string) (*newFile, error) {
+	if name == "" {
+		return nil, nil
+	}
 	f, err := os.OpenFile(p.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		if errors.Is(err, fs.ErrExist) {
@@ -152,21 +156,11 @@ func (n *newFile) keep(data []byte) error {
 	return nil
 }
 
-// drop removes the file if nothing was kept in it.
+// drop removes the file if nothing was kept in it. A nil file is none.
 func (n *newFile) drop() {
-	if n.kept {
+	if n == nil || n.kept {
 		return
 	}
 	_ = n.f.Close()
 	_ = os.Remove(n.f.Name())
-}
-
-// createFile writes a new file that only its owner reads.
-func (p *process) createFile(name string, data []byte) error {
-	n, err := p.reserve(name)
-	if err != nil {
-		return err
-	}
-	defer n.drop()
-	return n.keep(data)
 }

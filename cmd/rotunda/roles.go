@@ -60,7 +60,7 @@ func (t *tokenFlags) span() (time.Duration, error) {
 
 // handOut prints a token (or writes it) and waits until it is used: the new
 // party gets its folder keys from this client.
-func (c *cli) handOut(ctx context.Context, cl *client.Client, t tokenFlags, tok client.NewToken, name string) error {
+func (c *cli) handOut(ctx context.Context, cl *client.Client, t tokenFlags, out *newFile, tok client.NewToken, name string) error {
 	v := struct {
 		ID       string `json:"id"`
 		Name     string `json:"name"`
@@ -68,10 +68,10 @@ func (c *cli) handOut(ctx context.Context, cl *client.Client, t tokenFlags, tok 
 		File     string `json:"file,omitempty"`
 		NotAfter string `json:"not_after"`
 	}{ID: tok.ID.String(), Name: name, File: t.out, NotAfter: stamp(tok.NotAfter)}
-	if t.out != "" {
+	if out != nil {
 		b := append(tok.Text.Expose(), '\n')
 		defer clear(b)
-		if err := c.p.createFile(t.out, b); err != nil {
+		if err := out.keep(b); err != nil {
 			return err
 		}
 	} else {

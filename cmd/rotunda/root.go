@@ -72,16 +72,37 @@ func run(p *process) exit {
 var errInterrupted = failf(exitInterrupted, "interrupted", "interrupted").
 	withHint("a run that was started goes on: `rotunda run list --unfinished` shows it")
 
-// execute runs the tree: with fang's styling for a person at a terminal, plain
-// for everything else. fang styles help alone; errors are ours.
+// execute runs the tree. Help for a person at a terminal is styled by fang, which
+// asks the terminal for its colours: nothing else goes through it.
 func (c *cli) execute(ctx context.Context, root *cobra.Command) error {
-	if !c.p.stdoutTerminal || c.p.getenv("NO_COLOR") != "" || c.p.getenv("TERM") == "dumb" {
+	if !c.colourful() || !wantsHelp(root, c.p.args) {
 		root.SilenceUsage, root.SilenceErrors = true, true
 		return root.ExecuteContext(ctx)
 	}
 	return fang.Execute(ctx, root,
 		fang.WithoutManpage(), fang.WithoutVersion(), fang.WithoutCompletions(),
 		fang.WithErrorHandler(func(io.Writer, fang.Styles, error) {}))
+}
+
+// narrowest is the least width of a terminal that styled help fits in.
+const narrowest = 40
+
+func (c *cli) colourful() bool {
+	return c.p.stdoutTerminal && c.p.getenv("NO_COLOR") == "" && c.p.getenv("TERM") != "dumb" && c.p.width() >= narrowest
+}
+
+// wantsHelp reports whether the command line ends in a help text.
+func wantsHelp(root *cobra.Command, args []string) bool {
+	for _, a := range args {
+		switch a {
+		case "--":
+			return false
+		case "-h", "--help", "help":
+			return true
+		}
+	}
+	cmd, rest, err := root.Find(args)
+	return err == nil && len(rest) == 0 && cmd.HasSubCommands()
 }
 
 // wantsJSON looks for --json where the flags could not be read to their end.
@@ -128,7 +149,7 @@ error. Exit codes are stable: see docs/cli.md.`)
 	root.AddCommand(c.versionCmd(), c.completionCmd(), c.docsCmd())
 
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(&cobra.Command{Use: "help [command]", Hidden: true, RunE: func(_ *cobra.Command, args []string) error {
+	root.SetHelpCommand(&cobra.Command{Use: "help [command]", Short: "help about a command", Hidden: true, RunE: func(_ *cobra.Command, args []string) error {
 		target, rest, err := root.Find(args)
 		if err != nil || len(rest) > 0 {
 			return usagef("no command %q", strings.Join(args, " "))
@@ -189,10 +210,9 @@ func (c *cli) leaf(use, short string, do func(ctx context.Context, args []string
 		}
 	}
 	return &cobra.Command{
-		Use:                   use,
-		Short:                 short,
-		DisableFlagsInUseLine: true,
-		ValidArgsFunction:     cobra.NoFileCompletions,
+		Use:               use,
+		Short:             short,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) >= least && len(args) <= most {
 				return nil
@@ -226,7 +246,9 @@ func plural(n int) string {
 // help gives a command its long text and examples.
 func help(cmd *cobra.Command, long, example string) *cobra.Command {
 	cmd.Long = long
-	cmd.Example = example
+	if example != "" {
+		cmd.Example = "  " + strings.ReplaceAll(example, "\n", "\n  ")
+	}
 	return cmd
 }
 

@@ -235,7 +235,7 @@ func viewOutcome(o client.Outcome, title string) outcomeView {
 		Credential: outcomeWord(o.Credential), Dependents: outcomeWord(o.Dependents), Scripts: outcomeWord(o.Scripts),
 		Class: o.Class, Reason: o.Reason, Detail: o.Detail, ValueSeq: o.ValueSeq, Finished: stamp(o.Finished),
 	}
-	if !o.RunID.IsZero() {
+	if !o.RunID.IsZero() && o.State != client.NotStarted { // else the server knows no such run
 		v.RunID = o.RunID.String()
 	}
 	if o.Err != nil {

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/client"
+)
+
+func TestExitCodesAreDistinct(t *testing.T) {
+	codes, names := map[exit]bool{}, map[string]bool{}
+	for _, row := range exitCodes() {
+		if codes[row.Code] || names[row.Name] || row.Meaning == "" {
+			t.Errorf("%+v", row)
+		}
+		codes[row.Code], names[row.Name] = true, true
+	}
+}
+
+// TestClassify: every class of the library has its exit code; wrapping changes nothing.
+func TestClassify(t *testing.T) {
+	for _, row := range []struct {
+		err    error
+		exit   exit
+		reason string
+	}{
+		{&client.Error{Class: client.Invalid, Reason: "invalid"}, exitUsage, "invalid"},
+		{&client.Error{Class: client.Locked, Reason: "locked"}, exitLocked, "locked"},
+		{&client.Error{Class: client.Denied, Reason: "not_allowed"}, exitDenied, "not_allowed"},
+		{&client.Error{Class: client.Refused, Reason: "log_fork"}, exitDenied, "log_fork"},
+		{&client.Error{Class: client.NotFound, Reason: "not_found"}, exitNotFound, "not_found"},
+		{&client.Error{Class: client.Conflict, Reason: "run_outstanding"}, exitConflict, "run_outstanding"},
+		{&client.Error{Class: client.Unreachable}, exitUnreachable, "unreachable"},
+		{&client.Error{Class: client.Failed, Reason: "test"}, exitFailed, "test"},
+		{&client.Error{Class: client.Unknown, Reason: "no_answer"}, exitPending, "no_answer"},
+		{&client.Error{Class: client.Internal, Reason: "disk"}, exitInternal, "disk"},
+		{usagef("wrong"), exitUsage, "usage"},
+		{failf(exitFindings, "findings", "two"), exitFindings, "findings"},
+		{context.DeadlineExceeded, exitUnreachable, "deadline"},
+		{errors.New("anything else"), exitInternal, "internal"},
+	} {
+		for _, err := range []error{row.err, fmt.Errorf("outer: %w", row.err), errors.Join(nil, row.err)} {
+			if f := classify(err); f.exit != row.exit || f.reason != row.reason || f.Error() == "" {
+				t.Errorf("%v: exit %d, reason %q, text %q", err, f.exit, f.reason, f)
+			}
+		}
+	}
+}
+
+func TestOutcomeExit(t *testing.T) {
+	unreachable := &client.Error{Class: client.Unreachable, Reason: "no_agent"}
+	denied := &client.Error{Class: client.Denied, Reason: "not_allowed"}
+	for _, row := range []struct {
+		outcomes []client.Outcome
+		want     exit
+	}{
+		{[]client.Outcome{{State: client.Done}, {State: client.DoneBlind}}, exitOK},
+		{[]client.Outcome{{State: client.Done}, {State: client.DonePartly}}, exitPartly},
+		{[]client.Outcome{{State: client.StillOpen}, {State: client.DonePartly}}, exitPending},
+		{[]client.Outcome{{State: client.OutcomeLost}}, exitPending},
+		{[]client.Outcome{{State: client.NotStarted, Err: unreachable}, {State: client.StillOpen}}, exitUnreachable},
+		{[]client.Outcome{{State: client.NotDone}, {State: client.NotStarted, Err: unreachable}}, exitFailed},
+		{[]client.Outcome{{State: client.NotDone}, {State: client.NotStarted, Err: denied}}, exitDenied},
+	} {
+		p, stdout, _ := fakeProcess(t)
+		f := (&cli{p: p}).follow(nil)
+		err := f.end(row.outcomes, false)
+		got := exitOK
+		if err != nil {
+			got = classify(err).exit
+		}
+		if got != row.want {
+			t.Errorf("%v: exit %d, want %d", row.outcomes, got, row.want)
+		}
+		if stdout.Len() == 0 {
+			t.Errorf("%v: nothing was printed", row.outcomes)
+		}
+	}
+}
+
+// TestNoWaitIsDone: a run that was started as asked is no failure, one that could not be is.
+func TestNoWaitIsDone(t *testing.T) {
+	p, _, _ := fakeProcess(t)
+	f := (&cli{p: p}).follow(nil)
+	if err := f.end([]client.Outcome{{State: client.StillOpen}}, true); err != nil {
+		t.Error(err)
+	}
+	lost := &client.Error{Class: client.Unknown, Reason: "no_answer"}
+	if err := f.end([]client.Outcome{{State: client.StillOpen, Err: lost}}, true); err == nil || classify(err).exit != exitPending {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain":          "plain",
+		"Zoë 京":          "Zoë 京",
+		"two\nlines\tx":  "two lines x",
+		"\x1b[31mred":    "\uFFFD[31mred",
+		"\u202Egnp.exe":  "\uFFFDgnp.exe",
+		"bell\a\x9bCSI":  "bell\uFFFD\uFFFDCSI",
+		"c1 \u009b csi":  "c1 \uFFFD csi",
+		"\xffnot utf-8 ": "\uFFFDnot utf-8 ",
+	} {
+		if got := printable(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestPages(t *testing.T) {
+	all := []int{0, 1, 2, 3, 4, 5, 6}
+	seq := func(yield func(int, error) bool) {
+		for _, n := range all {
+			if !yield(n, nil) {
+				return
+			}
+		}
+	}
+	even := func(n int) bool { return n%2 == 0 }
+	for _, row := range []struct {
+		page page
+		cut  string
+		take string // of the even ones
+	}{
+		{page{limit: 3}, "[0 1 2] 3", "[0 2 4] 3"},
+		{page{limit: 3, token: "3"}, "[3 4 5] 6", "[6] "},
+		{page{limit: 3, token: "6"}, "[6] ", "[] "},
+		{page{limit: 7}, "[0 1 2 3 4 5 6] ", "[0 2 4 6] "},
+		{page{limit: 4}, "[0 1 2 3] 4", "[0 2 4 6] "},
+		{page{limit: 1, all: true}, "[0 1 2 3 4 5 6] ", "[0 2 4 6] "},
+		{page{limit: 3, token: "99"}, "[] ", "[] "},
+	} {
+		shown, next, err := cut(&row.page, all)
+		if got := fmt.Sprint(shown, " ", next); err != nil || got != row.cut {
+			t.Errorf("cut %+v: %q, %v", row.page, got, err)
+		}
+		shown, next, err = take(&row.page, seq, even)
+		if got := fmt.Sprint(shown, " ", next); err != nil || got != row.take {
+			t.Errorf("take %+v: %q, %v", row.page, got, err)
+		}
+	}
+	for _, token := range []string{"0", "-1", "next", "1x"} {
+		if _, _, err := cut(&page{limit: 3, token: token}, all); err == nil {
+			t.Errorf("page %q is taken", token)
+		}
+	}
+	broken := errors.New("broken")
+	if _, _, err := take(&page{limit: 9}, func(yield func(int, error) bool) { yield(0, broken) }, nil); !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestSpans(t *testing.T) {
+	for in, want := range map[string]time.Duration{
+		"90d": 90 * 24 * time.Hour, "0d": 0, "36h": 36 * time.Hour, "1h30m": 90 * time.Minute,
+	} {
+		if got, err := inputSpan(in); err != nil || got != want {
+			t.Errorf("%q: %v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "d", "1.5d", "-1d", "9", "99999999d", "1d2h", " 1d"} {
+		if got, err := inputSpan(in); err == nil {
+			t.Errorf("%q is %v", in, got)
+		}
+	}
+}
+
+// TestInterrupt: a signal ends the command with its own code, also when JSON is asked for.
+func TestInterrupt(t *testing.T) {
+	p, _, stderr := fakeProcess(t, "unlock", "--json")
+	p.stdinTerminal = true
+	signals := make(chan chan<- os.Signal, 1)
+	p.notify = func(c chan<- os.Signal) func() { signals <- c; return func() {} }
+	p.readPassword = func() ([]byte, error) {
+		(<-signals) <- os.Interrupt
+		return nil, context.Canceled
+	}
+	if code := run(p); code != exitInterrupted {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	if !strings.Contains(stderr.String(), `"exit":130`) {
+		t.Errorf("%s", stderr)
+	}
+}

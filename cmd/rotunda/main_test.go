@@ -1,0 +1,173 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/rotunda-pam/rotunda/internal/installation"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"rotunda": main})
+}
+
+// TestScripts runs the program without a server: what it refuses, what it asks,
+// what it prints.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", Setup: home, Cmds: words, RequireExplicitExec: true,
+	})
+}
+
+// TestServer runs the program against a real server, each script with one of its own.
+func TestServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and starts the server")
+	}
+	bin := os.Getenv("ROTUNDA_BIN")
+	if bin == "" {
+		bin = t.TempDir()
+		if out, err := exec.Command("go", "build", "-o", bin, "github.com/rotunda-pam/rotunda/cmd/rotunda-server").CombinedOutput(); err != nil {
+			t.Fatalf("build the server: %v: %s", err, out)
+		}
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/server", Cmds: words, RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			if err := home(e); err != nil {
+				return err
+			}
+			i := &installation.Installation{Options: installation.Options{Bin: bin, Dir: e.WorkDir}}
+			for _, d := range []string{"server", "log"} {
+				if err := os.MkdirAll(filepath.Join(e.WorkDir, d), 0o700); err != nil {
+					return err
+				}
+			}
+			if err := i.StartServer(t.Context()); err != nil {
+				return err
+			}
+			e.Defer(i.Close)
+			key, err := exec.Command(filepath.Join(bin, "rotunda-server"), "machine-key", "--data", filepath.Join(e.WorkDir, "server")).Output()
+			e.Setenv("SERVER", i.Addr)
+			e.Setenv("MACHINE_KEY", strings.TrimSpace(string(key)))
+			return err
+		},
+	})
+}
+
+// home gives a script profiles and passphrases of its own.
+func home(e *testscript.Env) error {
+	e.Setenv("ROTUNDA_HOME", filepath.Join(e.WorkDir, "home"))
+	run := filepath.Join(e.WorkDir, "run")
+	e.Setenv("XDG_RUNTIME_DIR", run)
+	e.Setenv("TZ", "UTC")
+	e.Setenv("ESC", "red\x1b[31m name")
+	for name, text := range map[string]string{
+		"pass": "correct horse battery\n", "other": "another horse entirely\n", "short": "short\n", "empty": "",
+	} {
+		if err := os.WriteFile(filepath.Join(e.WorkDir, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return os.Mkdir(run, 0o700)
+}
+
+// words are the commands of the scripts beside testscript's own.
+var words = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	// exits CODE COMMAND...: runs the command, which ends with exactly this code.
+	"exits": func(ts *testscript.TestScript, _ bool, args []string) {
+		if len(args) < 2 {
+			ts.Fatalf("usage: exits CODE COMMAND...")
+		}
+		want, err := strconv.Atoi(args[0])
+		ts.Check(err)
+		got := 0
+		err = ts.Exec(args[1], args[2:]...)
+		var ended *exec.ExitError
+		switch {
+		case errors.As(err, &ended):
+			got = ended.ExitCode()
+		case err != nil:
+			ts.Fatalf("%v", err)
+		}
+		if got != want {
+			ts.Fatalf("exit %d, want %d", got, want)
+		}
+	},
+	// json PATH VALUE: the standard output is one line of JSON with this value there.
+	"json": func(ts *testscript.TestScript, neg bool, args []string) {
+		if len(args) != 2 {
+			ts.Fatalf("usage: json PATH VALUE")
+		}
+		if got := jsonAt(ts, "stdout", args[0]); (got == args[1]) == neg {
+			ts.Fatalf("%s is %q, not as wanted: %q", args[0], got, args[1])
+		}
+	},
+	// jsonerr PATH VALUE: the same of the last line of standard error.
+	"jsonerr": func(ts *testscript.TestScript, neg bool, args []string) {
+		if len(args) != 2 {
+			ts.Fatalf("usage: jsonerr PATH VALUE")
+		}
+		if got := jsonAt(ts, "stderr", args[0]); (got == args[1]) == neg {
+			ts.Fatalf("%s is %q, not as wanted: %q", args[0], got, args[1])
+		}
+	},
+	// capture NAME PATH: keeps a value of the standard output's JSON in a variable.
+	"capture": func(ts *testscript.TestScript, _ bool, args []string) {
+		if len(args) != 2 {
+			ts.Fatalf("usage: capture NAME PATH")
+		}
+		ts.Setenv(args[0], jsonAt(ts, "stdout", args[1]))
+	},
+}
+
+// jsonAt is the value at a path such as records.0.title.
+func jsonAt(ts *testscript.TestScript, file, path string) string {
+	text := strings.TrimSpace(ts.ReadFile(file))
+	if file == "stderr" {
+		text = text[strings.LastIndexByte(text, '\n')+1:]
+	}
+	var v any
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.UseNumber()
+	if err := dec.Decode(&v); err != nil {
+		ts.Fatalf("%s is not JSON: %v", file, err)
+	}
+	if strings.Contains(text, "\n") || dec.More() {
+		ts.Fatalf("%s holds more than one line of JSON", file)
+	}
+	for _, part := range strings.Split(path, ".") {
+		switch at := v.(type) {
+		case map[string]any:
+			next, ok := at[part]
+			if !ok {
+				return "(none)"
+			}
+			v = next
+		case []any:
+			if part == "len" {
+				return fmt.Sprint(len(at))
+			}
+			n, err := strconv.Atoi(part)
+			if err != nil || n < 0 || n >= len(at) {
+				return "(none)"
+			}
+			v = at[n]
+		default:
+			return "(none)"
+		}
+	}
+	return fmt.Sprint(v)
+}
