@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/internal/targets"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -34,37 +35,84 @@ func TestScripts(t *testing.T) {
 // TestServer runs the program against a real server, each script with one of its own.
 func TestServer(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds and starts the server")
+		t.Skip("builds and starts the server and an agent")
 	}
 	bin := os.Getenv("ROTUNDA_BIN")
 	if bin == "" {
-		bin = t.TempDir()
-		if out, err := exec.Command("go", "build", "-o", bin, "github.com/rotunda-pam/rotunda/cmd/rotunda-server").CombinedOutput(); err != nil {
-			t.Fatalf("build the server: %v: %s", err, out)
+		bin = filepath.Join(t.TempDir(), "bin")
+		if err := installation.Build(bin); err != nil {
+			t.Fatal(err)
+		}
+		// Plugins run as users of their own, who must pass through.
+		for _, dir := range []string{bin, filepath.Dir(bin), filepath.Dir(filepath.Dir(bin))} {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/server", Cmds: words, RequireExplicitExec: true,
-		Setup: func(e *testscript.Env) error {
-			if err := home(e); err != nil {
-				return err
-			}
-			i := &installation.Installation{Options: installation.Options{Bin: bin, Dir: e.WorkDir}}
-			for _, d := range []string{"server", "log"} {
-				if err := os.MkdirAll(filepath.Join(e.WorkDir, d), 0o700); err != nil {
-					return err
-				}
-			}
-			if err := i.StartServer(t.Context()); err != nil {
-				return err
-			}
-			e.Defer(i.Close)
-			key, err := exec.Command(filepath.Join(bin, "rotunda-server"), "machine-key", "--data", filepath.Join(e.WorkDir, "server")).Output()
-			e.Setenv("SERVER", i.Addr)
-			e.Setenv("MACHINE_KEY", strings.TrimSpace(string(key)))
-			return err
-		},
+	t.Run("alone", func(t *testing.T) {
+		testscript.Run(t, testscript.Params{
+			Dir: "testdata/server", Cmds: words, RequireExplicitExec: true,
+			Setup: func(e *testscript.Env) error { return withServer(t, e, bin) },
+		})
 	})
+	t.Run("agent", func(t *testing.T) {
+		pg := targets.Postgres(t)
+		testscript.Run(t, testscript.Params{
+			Dir: "testdata/agent", Cmds: words, RequireExplicitExec: true,
+			Setup: func(e *testscript.Env) error { return withAgent(t, e, bin, pg) },
+		})
+	})
+}
+
+// withServer gives a script a server on which nothing was made yet.
+func withServer(t *testing.T, e *testscript.Env, bin string) error {
+	if err := home(e); err != nil {
+		return err
+	}
+	i := &installation.Installation{Options: installation.Options{Bin: bin, Dir: e.WorkDir}}
+	for _, d := range []string{"server", "log"} {
+		if err := os.MkdirAll(filepath.Join(e.WorkDir, d), 0o700); err != nil {
+			return err
+		}
+	}
+	if err := i.StartServer(t.Context()); err != nil {
+		return err
+	}
+	e.Defer(i.Close)
+	key, err := exec.Command(filepath.Join(bin, "rotunda-server"), "machine-key", "--data", filepath.Join(e.WorkDir, "server")).Output()
+	e.Setenv("SERVER", i.Addr)
+	e.Setenv("MACHINE_KEY", strings.TrimSpace(string(key)))
+	return err
+}
+
+// withAgent gives a script an organisation with an agent, a PostgreSQL and two
+// accounts on it, and this device unlocked.
+func withAgent(t *testing.T, e *testscript.Env, bin string, pg *targets.PG) error {
+	if err := home(e); err != nil {
+		return err
+	}
+	i, err := installation.Start(t.Context(), installation.Options{Bin: bin, Dir: e.WorkDir})
+	if err != nil {
+		return err
+	}
+	e.Defer(i.Close)
+	e.Setenv("XDG_RUNTIME_DIR", filepath.Join(e.WorkDir, "home"))
+	if _, err := i.AddAgent(t.Context(), "gw1", installation.Pool); err != nil {
+		return err
+	}
+	if err := i.AddFolder(t.Context()); err != nil {
+		return err
+	}
+	if err := i.AddPostgres(t.Context(), "db", pg); err != nil {
+		return err
+	}
+	for _, title := range []string{"app", "reports"} {
+		if _, err := i.AddRole(t.Context(), pg, "db", title, "cli_"+title); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // home gives a script profiles and passphrases of its own.

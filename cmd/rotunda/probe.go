@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -56,7 +55,11 @@ func (c *cli) resourceTestCmd() *cobra.Command {
 				pairs(w, "result", answer, "agent", v.Agent, "class", v.Class, "reason", v.Reason, "detail", v.Detail)
 			})
 			if err == nil && !v.OK {
-				return failf(exitFailed, orWord(v.Reason, "test_failed"), "agent %s could not log in to %s", v.Agent, args[0])
+				f := failf(exitFailed, orWord(v.Reason, "test_failed"), "agent %s could not log in to %s", v.Agent, args[0])
+				if v.Reason == "target_identity" {
+					return f.withHint("`rotunda resource probe %s` shows the keys that the target has", args[0])
+				}
+				return f
 			}
 			return err
 		})
@@ -109,13 +112,14 @@ func viewProbe(r client.ProbeReply) probeView {
 }
 
 func showProbe(w io.Writer, v probeView) {
-	pairs(w, "agent", v.Agent, "address", v.Address, "certificate", v.Subject, "class", v.Class, "reason", v.Reason, "detail", v.Detail)
+	lines := []string{"agent", v.Agent, "address", v.Address, "certificate", v.Subject, "class", v.Class, "reason", v.Reason, "detail", v.Detail}
 	for _, k := range v.TLSKeys {
-		pairs(w, "tls key", k)
+		lines = append(lines, "tls key", k)
 	}
 	for _, k := range v.SSHKeys {
-		pairs(w, "ssh host key", fmt.Sprintf("%s %s", k.SHA256, k.Type))
+		lines = append(lines, "ssh host key", k.SHA256+" "+k.Type)
 	}
+	pairs(w, lines...)
 }
 
 func (c *cli) resourceProbeCmd() *cobra.Command {
