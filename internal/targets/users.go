@@ -55,7 +55,9 @@ func (s *SSHD) CreateUser(ctx context.Context, o UserOptions) (User, error) {
 		return User{}, err
 	}
 	home := filepath.Join("/home", tag)
-	args := []string{"/usr/sbin/useradd", "-m", "-d", home, "-s", shell, "-c", "rotunda test"}
+	// No password, and not locked either ("!"): sshd lets nobody into a locked account,
+	// by whatever key.
+	args := []string{"/usr/sbin/useradd", "-m", "-d", home, "-s", shell, "-c", "rotunda test", "-p", "*"}
 	if o.Name != "" {
 		args = append(args, "--badname")
 	}

@@ -166,8 +166,17 @@ func (a *answers) methods(c sdk.Credential) ([]ssh.AuthMethod, error) {
 // reason was not judged.
 type watched struct {
 	net.Conn
-	mu  sync.Mutex
-	err error
+	mu     sync.Mutex
+	err    error
+	closed bool
+}
+
+// Close is this side's own doing: what fails after it says nothing of the connection.
+func (w *watched) Close() error {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	return w.Conn.Close()
 }
 
 func (w *watched) Read(b []byte) (int, error) {
@@ -183,10 +192,13 @@ func (w *watched) Write(b []byte) (int, error) {
 }
 
 func (w *watched) note(err error) {
-	if err != nil {
-		w.mu.Lock()
+	if err == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
 		w.err = err
-		w.mu.Unlock()
 	}
 }
 

@@ -154,7 +154,7 @@ func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireRe
 // publicKey reads the public half: the line for authorized_keys, and its body.
 func publicKey(c sdk.Credential) (line, body []byte, err error) {
 	key, comment, options, rest, err := ssh.ParseAuthorizedKey(c.Public)
-	if err != nil || len(options) > 0 || len(bytes.TrimSpace(rest)) > 0 || !oneLine([]byte(comment)) {
+	if err != nil || len(options) > 0 || len(bytes.TrimSpace(rest)) > 0 || strings.ContainsAny(comment, "\r\x00") {
 		return nil, nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "key.public", NotSent: true, Err: errors.New("the public key is not one line of type and key")}
 	}
 	line = bytes.TrimSpace(ssh.MarshalAuthorizedKey(key))

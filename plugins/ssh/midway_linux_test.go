@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/targets"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// A connection that is cut while the program runs leaves the outcome unknown: never
+// "unchanged". The program that waits is chpasswd itself, held by its lock file.
+func TestLostReplyIsUnknown(t *testing.T) {
+	f := newFixture(t)
+	u := f.user(t, targets.UserOptions{Password: secret("old")})
+	s := f.open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	release := holdPasswordFile(t)
+	defer release()
+	ended := make(chan error, 1)
+	go func() {
+		out, err := f.apply(ctx, s, u.Name, password("which may arrive"))
+		if out.Outcome != sdk.Unknown {
+			err = fmt.Errorf("outcome %v, %w", out.Outcome, err)
+		}
+		ended <- err
+	}()
+	waitFor(t, "chpasswd", func() bool { return exec.Command("pgrep", "-x", "chpasswd").Run() == nil })
+	(*f.dialer.last.Load()).Close()
+	err := <-ended
+	var e *sdk.Error
+	if !errors.As(err, &e) || e.NotSent || e.Class != sdk.ClassUnreachable || e.Reason != "reply.lost" {
+		t.Errorf("lost reply: %v", err)
+	}
+	release()
+	waitFor(t, "the end of chpasswd", func() bool { return exec.Command("pgrep", "-x", "chpasswd").Run() != nil })
+	// The same candidate brings it home.
+	f.mustApply(t, f.open(t), u.Name, password("which may arrive"), changed)
+	f.mustAccept(t, u.Name, password("which may arrive"), true)
+}
+
+// Nothing secret is in a command line or an environment on the target while the
+// program runs.
+func TestNoSecretOnCommandLines(t *testing.T) {
+	f := newFixture(t)
+	u := f.user(t, targets.UserOptions{Password: secret("old")})
+	s := f.open(t)
+	release := holdPasswordFile(t)
+	defer release()
+	const pw = "not-to-be-seen-anywhere"
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		f.mustApply(t, s, u.Name, password(pw), changed)
+	}()
+	waitFor(t, "chpasswd", func() bool { return exec.Command("pgrep", "-x", "chpasswd").Run() == nil })
+	seen := 0
+	for _, what := range []string{"cmdline", "environ"} {
+		files, _ := filepath.Glob("/proc/[0-9]*/" + what)
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err == nil && bytes.Contains(b, []byte(pw)) {
+				t.Errorf("%s has the password", file)
+			}
+			if err == nil && bytes.Contains(b, []byte("chpasswd")) {
+				seen++
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("the program was not seen, so this proves nothing")
+	}
+	release()
+	<-ended
+}
+
+// holdPasswordFile takes the lock that chpasswd waits for, fifteen seconds at most
+// (lckpwdf(3)).
+func holdPasswordFile(t *testing.T) (release func()) {
+	t.Helper()
+	f, err := os.OpenFile("/etc/.pwd.lock", os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.FcntlFlock(f.Fd(), syscall.F_SETLKW, &syscall.Flock_t{Type: syscall.F_WRLCK}); err != nil {
+		t.Fatalf("hold the password file: %v", err)
+	}
+	return sync.OnceFunc(func() { f.Close() })
+}
+
+func waitFor(t *testing.T, what string, there func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !there(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s did not come", what)
+		}
+	}
+}
