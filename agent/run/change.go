@@ -165,14 +165,15 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 	if r.candidate == nil { // a run that only verifies
 		return r.verifyCurrent(ctx)
 	}
-	seen := r.tryLogin(ctx, r.candidate.credential)
+	// A secret that the target has just taken is no guess.
+	seen := r.tryLogin(ctx, r.candidate.credential, !r.changed)
 	if seen.Verdict == sdk.Undecided && seen.Reason == "no_login" && r.manifest.NoLogin {
 		return r.verifyUnseen()
 	}
 	if seen.Verdict == sdk.Rejected && r.changed && r.e.Now().Sub(r.applied) < r.manifest.Settle {
 		seen = sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: "replicating"}
 	}
-	switch decide(r.drives, seen.Verdict, r.refusedForGood(), func() sdk.Verdict { return r.tryLogin(ctx, r.current).Verdict }) {
+	switch decide(r.drives, seen.Verdict, r.refusedForGood(), func() sdk.Verdict { return r.tryLogin(ctx, r.current, true).Verdict }) {
 	case actCommit:
 		return "", nil
 	case actAgain:
@@ -182,7 +183,7 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 		if r.candidate.noApply != nil {
 			return r.abandonUnappliable(ctx)
 		}
-		if r.applies >= r.e.Limits.Applies || r.failed >= r.loginTries() {
+		if r.applies >= r.e.Limits.Applies || r.applies > 0 && r.failed >= r.loginTries() {
 			return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassInternal, Reason: "candidate.rejected", Later: true, Err: errors.New("the change was sent and the target still refuses the new secret: look at the account's expiry, locks and open transactions")}
 		}
 		return Staged, nil
@@ -301,10 +302,10 @@ func (r *Run) dropSession() {
 	r.session = nil
 }
 
-// tryLogin tries a secret, within the budget of failed logins. Whatever goes wrong on
-// the way is undecided.
-func (r *Run) tryLogin(ctx context.Context, c sdk.Credential) sdk.VerifyResponse {
-	if r.failed >= r.loginTries() {
+// tryLogin tries a secret; a guess only within the budget of failed logins. Whatever
+// goes wrong on the way is undecided.
+func (r *Run) tryLogin(ctx context.Context, c sdk.Credential, guess bool) sdk.VerifyResponse {
+	if guess && r.failed >= r.loginTries() {
 		return sdk.VerifyResponse{Reason: "login_budget"}
 	}
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Verify)

@@ -64,7 +64,7 @@ func (r *Run) report(ctx context.Context) (State, error) { return "", r.tell(ctx
 // verifyCurrent is a run of its own: it asks the target whether the record's
 // current secret opens it, and changes nothing.
 func (r *Run) verifyCurrent(ctx context.Context) (State, error) {
-	seen := r.tryLogin(ctx, r.current)
+	seen := r.tryLogin(ctx, r.current, true)
 	r.outcome.Reason = seen.Reason
 	switch {
 	case seen.Verdict == sdk.Accepted:
