@@ -1,0 +1,3 @@
+package proof
+
+var recordRows = []manipulation{}
