@@ -119,7 +119,7 @@ func (a *Agent) start(job run.Job) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	jobs := a.active[job.Account]
-	if job.Command == nil && (len(jobs) > 0 || len(a.active) >= maxActive) {
+	if job.Command == nil && !job.Again && (len(jobs) > 0 || len(a.active) >= maxActive) {
 		return
 	}
 	a.active[job.Account] = append(jobs, job)
@@ -133,6 +133,10 @@ func (a *Agent) account(ref trust.Ref) {
 	for job, ok := a.next(ref, false); ok; job, ok = a.next(ref, true) {
 		outcome, err := a.engine.Do(a.ctx, job)
 		a.ended(job, outcome, err)
+		if errors.Is(err, run.ErrLeaseLost) {
+			job.Again = true // finds out whether others went on in the meantime
+			a.start(job)
+		}
 	}
 }
 

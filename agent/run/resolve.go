@@ -60,27 +60,28 @@ var asks = map[trustv1.Action]string{
 // lease takes the account's lease. Everything after it carries its epoch; the
 // vault refuses an older one.
 func (r *Run) lease(ctx context.Context) (State, error) {
-	cause := "mandate"
-	if r.job.Command != nil {
-		cause = "command"
+	_, interrupted, err := r.e.Journal.Run(r.job.ID)
+	if err != nil {
+		return "", err
 	}
 	var answer ksm.LeaseAnswer
 	for wait := time.Second; ; wait = min(2*wait, 10*time.Second) {
-		sent := time.Now()
-		err := r.persist(ctx, func(ctx context.Context) (err error) {
-			sent = time.Now()
-			answer, err = r.e.Vault.Lease(ctx, ksm.LeaseRequest{Account: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Cause: cause})
-			return err
-		})
-		if err != nil {
+		var sent time.Time
+		if answer, sent, err = r.askLease(ctx); err != nil {
 			return "", vaultError("lease", err)
+		}
+		if !answer.Busy && !answer.Closed {
+			r.hold.Taken(sent)
+			break
+		}
+		if interrupted {
+			// Others went on while this agent may have been applying: what it sent may have
+			// come after theirs. The vault queues a verify, whoever does it.
+			interrupted, r.recovering, r.job = false, true, Job{ID: seal.NewID(), Account: r.job.Account}
+			continue
 		}
 		if answer.Closed {
 			return "", fmt.Errorf("%w: it has ended already", errNotMine)
-		}
-		if !answer.Busy {
-			r.hold.Taken(sent)
-			break
 		}
 		// A due run is told of again. A person's run waits for the other's end, as
 		// long as it could still be staged.
@@ -98,6 +99,26 @@ func (r *Run) lease(ctx context.Context) (State, error) {
 		r.as = as
 	}
 	return "", nil
+}
+
+// askLease asks until the vault answers, and says when the answered request was sent.
+func (r *Run) askLease(ctx context.Context) (answer ksm.LeaseAnswer, sent time.Time, err error) {
+	err = r.persist(ctx, func(ctx context.Context) (err error) {
+		sent = time.Now()
+		answer, err = r.e.Vault.Lease(ctx, ksm.LeaseRequest{Account: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Cause: r.cause()})
+		return err
+	})
+	return answer, sent, err
+}
+
+func (r *Run) cause() string {
+	switch {
+	case r.recovering:
+		return "recover"
+	case r.job.Command != nil:
+		return "command"
+	}
+	return "mandate"
 }
 
 // resolve finds out what the run is about. A record may refer to a newer log than

@@ -102,6 +102,7 @@ type Job struct {
 	ID      seal.ID
 	Account trust.Ref
 	Command *trust.Command // nil: the vault announced it (by schedule, or to be taken over)
+	Again   bool           // this agent lost its lease: nobody announces it here again
 }
 
 func (j Job) command() seal.ID {
@@ -119,6 +120,8 @@ type Run struct {
 	state State
 	epoch uint64
 	as    string // rotate, verify or abandon: by the command, else by the vault's table
+
+	recovering bool // job is a verify that this agent asked for, in place of an interrupted run
 
 	target
 	candidate *candidate
@@ -190,7 +193,11 @@ func (e *Engine) Do(ctx context.Context, job Job) (Outcome, error) {
 		return r.outcome, fmt.Errorf("run %s in state %s: %w", job.ID, r.state, err)
 	}
 	// A run that goes on later is announced again by the vault, to any agent of the pool.
-	return r.outcome, e.Journal.EndRun(job.ID, job.command(), e.Now(), r.settled)
+	err = e.Journal.EndRun(r.job.ID, r.job.command(), e.Now(), r.settled)
+	if r.recovering { // and the run in whose place it was
+		err = errors.Join(err, e.Journal.EndRun(job.ID, job.command(), e.Now(), nil))
+	}
+	return r.outcome, err
 }
 
 // leave gives back what the run holds.

@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -228,5 +229,44 @@ func TestTakenUpAgain(t *testing.T) {
 		if !w.opens() || w.vault.records[w.account.Record].Staged != nil {
 			t.Errorf("%s: the second run did not settle it", op)
 		}
+	}
+}
+
+// An agent that finds on its return that others went on with its run may have
+// written to the target after them: it has the account looked at.
+func TestOvertakenAgentAsksForVerify(t *testing.T) {
+	interrupted := func(t *testing.T) (*world, seal.ID) {
+		w := newWorld(t, false)
+		id := seal.NewID()
+		ctx, cancel := context.WithCancel(t.Context())
+		w.vault.crash, w.vault.stop = "commit", cancel
+		if _, err := w.engine.Do(ctx, Job{ID: id, Account: w.account}); !errors.Is(err, context.Canceled) {
+			t.Fatalf("the run was not interrupted: %v", err)
+		}
+		w.vault.state[id] = "finished" // by another agent
+		w.vault.leases, w.target.logins = nil, 0
+		return w, id
+	}
+
+	w, id := interrupted(t)
+	w.target.secrets["app"] = "what this agent sent came late"
+	out, err := w.run(id)
+	if err != nil || out.Reason == "" || !slices.Equal(w.vault.leases, []string{"mandate", "recover"}) || w.target.logins != 1 {
+		t.Errorf("%+v, %v: leases %v, %d logins", out, err, w.vault.leases, w.target.logins)
+	}
+
+	w, id = interrupted(t)
+	w.vault.busy = true // the vault queues it, and another agent does it
+	if out, err := w.run(id); err != nil || !slices.Equal(w.vault.leases, []string{"mandate", "recover"}) || w.target.logins != 0 {
+		t.Errorf("%+v, %v: leases %v, %d logins", out, err, w.vault.leases, w.target.logins)
+	}
+	if runs, err := w.engine.Journal.OpenRuns(); err != nil || len(runs) != 0 {
+		t.Errorf("the journal still has %v, %v", runs, err)
+	}
+
+	w, _ = interrupted(t) // one that this agent never began is not its business
+	w.vault.state[seal.ID{9}] = "finished"
+	if _, err := w.run(seal.ID{9}); err != nil || !slices.Equal(w.vault.leases, []string{"mandate"}) {
+		t.Errorf("%v: leases %v", err, w.vault.leases)
 	}
 }

@@ -219,6 +219,8 @@ type memoryVault struct {
 	epoch   uint64
 	writes  int
 	last    ksm.ReportRequest
+	leases  []string         // causes
+	busy    bool             // another agent holds the lease
 	fail    map[string]error // by operation, once
 	crash   string           // the operation at whose answer the agent is stopped, once
 	stop    func()           // stops it
@@ -256,12 +258,20 @@ func (v *memoryVault) Fetch(context.Context, ...seal.ID) (ksm.FetchAnswer, error
 func (v *memoryVault) Lease(_ context.Context, r ksm.LeaseRequest) (ksm.LeaseAnswer, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.state[seal.ID(r.RunID)] == "finished" {
+	v.leases = append(v.leases, r.Cause)
+	switch {
+	case v.state[seal.ID(r.RunID)] == "finished":
 		return ksm.LeaseAnswer{Closed: true}, nil
+	case v.busy:
+		return ksm.LeaseAnswer{Busy: true, Epoch: v.epoch}, nil
 	}
 	v.epoch++
 	v.writes++
-	return ksm.LeaseAnswer{Epoch: v.epoch, TermMS: 10_000, Action: "rotate", Cause: "schedule"}, nil
+	answer := ksm.LeaseAnswer{Epoch: v.epoch, TermMS: 10_000, Action: "rotate", Cause: "schedule"}
+	if r.Cause == "recover" {
+		answer.Action, answer.Cause = "verify", "recover"
+	}
+	return answer, nil
 }
 
 func (v *memoryVault) Stage(_ context.Context, r ksm.StageRequest) error {
