@@ -157,7 +157,10 @@ func (a *Agent) connect() error {
 		Version: version.Version, OS: runtime.GOOS, Arch: runtime.GOARCH,
 		Deliver: a.deliver, RunDue: a.runDue,
 		LogHead: func(_ context.Context, epoch uint64, _ []byte) { a.dir.Hint(epoch) },
-		Log:     a.log,
+		Misled: func(reason string) {
+			a.refuse(ksm.Refusal{Name: "channel.refused", Reason: reason, Time: a.now().UnixMilli()})
+		},
+		Log: a.log,
 	}); err != nil {
 		return err
 	}

@@ -18,6 +18,9 @@ import (
 // at once ask once. A hint of a newer head cuts it short.
 const recent = 5 * time.Second
 
+// endOfTime is later than every change.
+var endOfTime = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+
 // logPage is how many changes one request asks for.
 const logPage = 1000
 
@@ -36,12 +39,13 @@ type directory struct {
 	forked  error
 }
 
-// newDirectory replays the journalled log.
+// newDirectory replays the journalled log. Its dates were held against the clock
+// when it came: a clock that was set back since then must not keep the agent from
+// saying so.
 func newDirectory(org seal.Digest, j *journal.Journal, now func() time.Time) (*directory, error) {
 	l := trust.NewLog(org)
-	at := now()
 	err := j.Log(func(signed []byte) error {
-		_, err := l.Append(signed, at)
+		_, err := l.Append(signed, endOfTime)
 		return err
 	})
 	if err != nil {
@@ -160,5 +164,9 @@ func (d *directory) tell(err error) {
 		return
 	}
 	d.logger.Error("log refused", "reason", check.Reason, "error", err, "do", check.Reason.Hint())
-	d.refuse(ksm.Refusal{Name: "log.refused", Reason: string(check.Reason), Time: d.now().UnixMilli()})
+	name := "log.refused"
+	if check.Reason == trust.LogRollback {
+		name = "log_rollback" // this log is kept, and the server gets back what it lacks
+	}
+	d.refuse(ksm.Refusal{Name: name, Reason: string(check.Reason), Time: d.now().UnixMilli()})
 }

@@ -41,7 +41,10 @@ func (a *Agent) reply(ctx context.Context, c *trust.Command) {
 		a.log.Info("command failed", "command", c.ID, "action", c.Action, "class", result.Class, "reason", result.Reason, "error", err)
 	}
 	if err := a.sendReply(ctx, c, result, detail); err != nil {
-		a.log.Error("a reply could not be sent", "command", c.ID, "error", err)
+		a.log.Error("a reply could not be sent", "command", c.ID, "reason", trust.ReasonOf(err), "error", err)
+		if reason := trust.ReasonOf(err); reason != "" {
+			a.refuse(ksm.Refusal{Name: "command.refused", Reason: string(reason), Time: a.now().UnixMilli()})
+		}
 		return // unsettled: it is answered again after the next start
 	}
 	if err := a.journal.SettleCommand(c.ID, a.now()); err != nil {

@@ -36,6 +36,7 @@ const (
 	AgentConnected    = "agent.connected"
 	AgentDisconnected = "agent.disconnected"
 	AgentRefused      = "agent.refused"
+	ChannelRefused    = "channel.refused"
 	PluginApproved    = "plugin.approved"
 	PluginDropped     = "plugin.dropped"
 	PluginRefused     = "plugin.refused"

@@ -152,6 +152,12 @@ var Catalogue = []Kind{
 		Fields:  []Field{{"address", "network address that it came from"}, {"node", "server node that was asked"}},
 	},
 	{
+		Name:    ChannelRefused,
+		Meaning: "An agent ended its channel, since the other end did what no router does.",
+		Reason:  "malformed",
+		by:      byAgent,
+	},
+	{
 		Name:    PluginApproved,
 		Meaning: "The hash of a plugin binary was put into the log.",
 		Fields:  []Field{{"name", "name of the plugin"}, {"version", "its version"}, {"os", "operating system"}, {"arch", "processor architecture"}, {"sha256", "hash of the binary, hex"}},

@@ -29,8 +29,9 @@ type Options struct {
 
 // Notice is something that the person should know.
 type Notice struct {
-	Code string // keys_filled, log_sent_back, log_renewed, log_half, devices_expired, …
-	Text string
+	Code  string // keys_filled, log_sent_back, log_renewed, log_half, devices_expired, …
+	Text  string
+	Alarm bool // what the server served failed a check
 }
 
 // callTime bounds one call of the server where the caller sets no bound.
@@ -55,6 +56,10 @@ type Client struct {
 		sync.Mutex
 		at     time.Time // of the last fetch that worked
 		chores bool      // done since Open
+	}
+	told struct { // what the server's record was told of
+		sync.Mutex
+		refusals map[string]bool
 	}
 	folders folderCache
 	public  keyCache
@@ -130,6 +135,13 @@ func (c *Client) Server() string { return c.facts.Server }
 func (c *Client) notice(code, format string, args ...any) {
 	if c.options.Notice != nil {
 		c.options.Notice(Notice{Code: code, Text: fmt.Sprintf(format, args...)})
+	}
+}
+
+// alarm is a notice of a check that failed.
+func (c *Client) alarm(code, format string, args ...any) {
+	if c.options.Notice != nil {
+		c.options.Notice(Notice{Code: code, Text: fmt.Sprintf(format, args...), Alarm: true})
 	}
 }
 

@@ -124,6 +124,9 @@ func (c *Client) command(ctx context.Context, agent trust.Entry, cmd *trustv1.Co
 		cmd.Expires = now.Add(trust.DefaultLifetime).UnixMilli()
 	}
 	frame, digest, err := trust.SealCommand(c.log, c.facts.Entry, c.keys.Sign, keys[agent.ID], cmd, now)
+	if reason := trust.ReasonOf(err); reason == trust.RecipientUnverified {
+		c.tellRefusal(ctx, eventClientRefused, reason)
+	}
 	if err != nil {
 		return sent{}, err
 	}

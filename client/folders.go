@@ -324,7 +324,8 @@ func (c *Client) sealToReaders(ctx context.Context, l *trust.Log, uid seal.ID, v
 		}
 		sealed, err := trust.SealFolderKey(l, uid, key, r.ID, public[r.ID], c.now())
 		if trust.ReasonOf(err) == trust.RecipientUnverified {
-			c.notice("recipient_unverified", "the server serves keys of %q that are not the log's: nothing was sealed to them", r.Name)
+			c.tellRefusal(ctx, eventClientRefused, trust.RecipientUnverified)
+			c.alarm("recipient_unverified", "the server serves keys of %q that are not the log's: nothing was sealed to them", r.Name)
 			continue
 		}
 		if err != nil {
@@ -461,7 +462,8 @@ func (c *Client) sealMissing(ctx context.Context, missing []*clientv1.MissingKey
 			ops = append(ops, made)
 			filled[to]++
 		case ReasonOf(err) == string(trust.RecipientUnverified):
-			c.notice("recipient_unverified", "the server asks for a key to be sealed to %q, whose keys are not the log's: it was not", c.nameOf(to))
+			c.tellRefusal(ctx, eventClientRefused, trust.RecipientUnverified)
+			c.alarm("recipient_unverified", "the server asks for a key to be sealed to %q, whose keys are not the log's: it was not", c.nameOf(to))
 		case ClassOf(err) == Unreachable:
 			return nil, err
 		default:

@@ -60,6 +60,7 @@ func (c *Client) fresh(ctx context.Context) error {
 		}
 	}
 	if err := c.log.CheckFresh(c.now()); err != nil {
+		c.tellRefusal(ctx, eventLogRefused, trust.ReasonOf(err))
 		return fail("use the log", err)
 	}
 	return nil
@@ -90,11 +91,13 @@ func (c *Client) fetchLog(ctx context.Context) error {
 		}
 		err = fetch()
 	}
-	if trust.ReasonOf(err) == trust.LogRollback {
-		if err := c.sendBack(ctx); err != nil {
-			return err
-		}
-		err = nil
+	switch reason := trust.ReasonOf(err); reason {
+	case "":
+	case trust.LogRollback:
+		c.tellRefusal(ctx, eventLogRollback, reason)
+		err = c.sendBack(ctx)
+	default:
+		c.tellRefusal(ctx, eventLogRefused, reason)
 	}
 	if err != nil {
 		return fail(op, err)
@@ -155,7 +158,7 @@ func (c *Client) sendBack(ctx context.Context) error {
 	if err := flush(); err != nil {
 		return err
 	}
-	c.notice("log_sent_back", "the server had lost %d changes of the log; this client sent them back: ask whether a backup was restored", len(changes))
+	c.alarm("log_sent_back", "the server had lost %d changes of the log; this client sent them back: ask whether a backup was restored", len(changes))
 	return nil
 }
 

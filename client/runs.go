@@ -327,7 +327,7 @@ func (c *Client) finalResult(ctx context.Context, j *job, run *clientv1.GetRunRe
 			if trust.ReasonOf(err) == "" {
 				return nil, "", err
 			}
-			c.notice("result_forged", "a result of the run %s is not believed: %v", j.out.RunID, err)
+			c.alarm("result_forged", "a result of the run %s is not believed: %v", j.out.RunID, err)
 			continue
 		}
 		switch {

@@ -68,6 +68,10 @@ type Config struct {
 	// connection and when it moves while leases are held.
 	LogHead func(ctx context.Context, epoch uint64, digest []byte)
 
+	// Misled is told when the other end did what no router does, and the channel
+	// was ended for it. reason is a code of the log's checks.
+	Misled func(reason string)
+
 	Now func() time.Time // with its monotonic reading; nil: time.Now
 	Log *slog.Logger     // nil: slog.Default
 }
@@ -125,6 +129,9 @@ func New(cfg Config) (*Channel, error) {
 	if cfg.LogHead == nil {
 		cfg.LogHead = func(context.Context, uint64, []byte) {}
 	}
+	if cfg.Misled == nil {
+		cfg.Misled = func(string) {}
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -163,6 +170,9 @@ func (c *Channel) Run(ctx context.Context) error {
 		c.set(func(s *Status) {
 			*s = Status{LastError: err, Reason: ReasonOf(err), Failures: failures, Skew: s.Skew, Retry: c.cfg.Now().Add(pause)}
 		})
+		if e := (*Error)(nil); errors.As(err, &e) && e.misled {
+			c.cfg.Misled(e.Reason)
+		}
 		level := slog.LevelWarn
 		if ReasonOf(err) == "restarting" {
 			level = slog.LevelInfo

@@ -22,6 +22,7 @@ type Error struct {
 	Err    error
 
 	comeBack time.Duration
+	misled   bool // the other end did what no router does
 }
 
 func (e *Error) Error() string { return e.Reason + ": " + e.Err.Error() }
@@ -51,6 +52,9 @@ func ReasonOf(err error) string {
 }
 
 func failed(reason string, err error) error { return &Error{Reason: reason, Err: err} }
+
+// misled makes an error of what no router does.
+func misled(err error) error { return &Error{Reason: socket.Malformed, Err: err, misled: true} }
 
 // refused makes an error of what the router said.
 func refused(reason, words string) error {

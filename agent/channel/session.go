@@ -110,7 +110,7 @@ func (c *Channel) signIn(sock *socket.Conn, exporter [32]byte) (*channelv1.Welco
 		return nil, refused(r.GetReason(), r.GetMessage())
 	}
 	if len(challenge) != 32 {
-		return nil, failed(socket.Malformed, fmt.Errorf("a challenge of %d bytes, want 32", len(challenge)))
+		return nil, misled(fmt.Errorf("a challenge of %d bytes, want 32", len(challenge)))
 	}
 	id := seal.AgentClientID(c.cfg.OrgID, c.cfg.Agent)
 	signature, err := c.cfg.Sign(seal.ChannelInput(c.cfg.OrgID, id, c.host, [32]byte(challenge), exporter))
@@ -136,7 +136,7 @@ func (c *Channel) signIn(sock *socket.Conn, exporter [32]byte) (*channelv1.Welco
 	case *channelv1.ToAgent_Restarting:
 		return nil, restarting(f.Restarting)
 	}
-	return nil, failed(socket.Malformed, errors.New("the server neither welcomed nor refused the agent"))
+	return nil, misled(errors.New("the server neither welcomed nor refused the agent"))
 }
 
 func receive(sock *socket.Conn) (*channelv1.ToAgent, error) {
@@ -146,7 +146,7 @@ func receive(sock *socket.Conn) (*channelv1.ToAgent, error) {
 	}
 	var frame channelv1.ToAgent
 	if err := proto.Unmarshal(message, &frame); err != nil {
-		return nil, failed(socket.Malformed, fmt.Errorf("signing in: %w", err))
+		return nil, misled(fmt.Errorf("signing in: %w", err))
 	}
 	return &frame, nil
 }
@@ -187,7 +187,7 @@ func (s *session) read() {
 		s.mu.Unlock()
 		var frame channelv1.ToAgent
 		if err := proto.Unmarshal(message, &frame); err != nil {
-			s.end(failed(socket.Malformed, fmt.Errorf("the server sent a malformed frame: %w", err)))
+			s.end(misled(fmt.Errorf("the server sent a malformed frame: %w", err)))
 			return
 		}
 		switch f := frame.GetFrame().(type) {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/rotunda-pam/rotunda/internal/fault"
 )
 
 // maxInputFile bounds every file and every standard input that is read whole.
@@ -70,7 +72,7 @@ func osProcess() *process {
 			}
 			return w
 		},
-		now:  time.Now,
+		now:  fault.Now,
 		dir:  dir,
 		home: filepath.Join(home, "rotunda"),
 		notify: func(c chan<- os.Signal) func() {

@@ -154,7 +154,7 @@ func (j *judge) change(env *envelope) error {
 	if !j.isRoot() {
 		var ok bool
 		if signer, ok = s.entry(s.keys[j.keyID]); !ok {
-			if s.used[j.keyID] {
+			if _, used := s.used[j.keyID]; used {
 				return fail(EnrolUsed, "the enrolment of this key is used")
 			}
 			return j.refuse("change %d is signed by nobody who is live in the log", c.Epoch)
@@ -271,7 +271,7 @@ func (j *judge) successor(env *envelope, enrolment Entry) error {
 		return err
 	}
 	drop(j, s.keys, j.keyID)
-	set(j, s.used, j.keyID, true)
+	set(j, s.used, j.keyID, enrolment.ID)
 	drop(j, s.entries, enrolment.ID)
 	j.apply(e)
 	return nil

@@ -91,7 +91,7 @@ type state struct {
 	entries  map[seal.ID]*Entry // live; an Entry is never altered once it is here
 	gone     map[seal.ID]bool   // ids that were removed: they never come back
 	keys     map[seal.ID]seal.ID
-	used     map[seal.ID]bool // key ids of consumed enrolments
+	used     map[seal.ID]seal.ID // by key id of a consumed enrolment: the entry that it became
 	recovery seal.ID
 	grants   map[seal.ID]map[seal.ID]Roles // party, folder
 	named    map[seal.ID]bool              // folder uids that any op has named
@@ -110,7 +110,7 @@ func NewLog(org seal.Digest) *Log {
 		entries: map[seal.ID]*Entry{},
 		gone:    map[seal.ID]bool{},
 		keys:    map[seal.ID]seal.ID{},
-		used:    map[seal.ID]bool{},
+		used:    map[seal.ID]seal.ID{},
 		grants:  map[seal.ID]map[seal.ID]Roles{},
 		named:   map[seal.ID]bool{},
 		folders: map[seal.ID]FolderState{},
@@ -292,6 +292,14 @@ func (l *Log) EntryByKey(keyID seal.ID) (Entry, bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.s.entry(l.s.keys[keyID])
+}
+
+// EnrolUsed is the entry for which an enrolment's key has been used up.
+func (l *Log) EnrolUsed(keyID seal.ID) (entry seal.ID, used bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	entry, used = l.s.used[keyID]
+	return entry, used
 }
 
 // Entries lists the live entries of the given kinds (none: all), ordered by

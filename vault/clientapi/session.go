@@ -49,6 +49,7 @@ func (s *service) Challenge(ctx context.Context, r *connect.Request[clientv1.Cha
 	if err != nil {
 		return nil, err
 	}
+	var late usedToken
 	err = s.Store.Read(ctx, func(q *db.Queries) error {
 		orgs, err := q.ListOrgs(ctx)
 		if err != nil {
@@ -63,13 +64,40 @@ func (s *service) Challenge(ctx context.Context, r *connect.Request[clientv1.Cha
 				answer.OrgId, answer.EntryId = o.OrgID, e.ID.Bytes()
 				return nil
 			}
+			if entry, used := log.EnrolUsed(key); used {
+				late = usedToken{o.ID, entry}
+			}
 		}
 		return nil
 	})
+	if err == nil && late.org != 0 && len(answer.EntryId) == 0 {
+		err = s.tellUsed(ctx, late)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(answer), nil
+}
+
+// usedToken is an enrolment whose token somebody brings a second time.
+type usedToken struct {
+	org   int64
+	entry seal.ID
+}
+
+// tellUsed tells administrators that a token was brought a second time: whoever
+// used it first may have stolen it. The key's id proves nothing, so it is told once a
+// minute at most.
+func (s *service) tellUsed(ctx context.Context, t usedToken) error {
+	if !s.attempts.allow("used "+t.entry.String(), 1, s.Now()) {
+		return nil
+	}
+	return s.Store.Write(ctx, func(q *db.Queries) error {
+		return audit.Tell(ctx, q, s.Bus, audit.Event{
+			Org: t.org, Name: audit.EnrolRefused, Reason: string(trust.EnrolUsed),
+			Fields: map[string]string{"entry": t.entry.String(), "address": connOf(ctx).address()},
+		})
+	})
 }
 
 func throttled() error {

@@ -1,0 +1,40 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
+)
+
+// tellTime bounds how long a client waits to tell of a refusal.
+const tellTime = 5 * time.Second
+
+// Events by which a client tells of what it refused. The server may hide them;
+// an honest one that was tampered with shows them to its administrators.
+const (
+	eventLogRefused    = "log.refused"
+	eventLogRollback   = "log_rollback"
+	eventClientRefused = "client.refused"
+)
+
+// tellRefusal tells the server's record of a check that failed here, each kind
+// once in this client's life. That it may not arrive changes nothing.
+func (c *Client) tellRefusal(ctx context.Context, event string, reason trust.Reason) {
+	c.told.Lock()
+	again := c.told.refusals[event+string(reason)]
+	if c.told.refusals == nil {
+		c.told.refusals = map[string]bool{}
+	}
+	c.told.refusals[event+string(reason)] = true
+	c.told.Unlock()
+	if again {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, tellTime)
+	defer cancel()
+	_, _ = call(ctx, c, "tell of a refusal", c.conn.Write, &clientv1.WriteRequest{Ops: []*clientv1.WriteOp{
+		{Op: &clientv1.WriteOp_NoteEvent{NoteEvent: &clientv1.NoteEvent{Name: event, Reason: string(reason)}}},
+	}})
+}
