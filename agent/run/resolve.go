@@ -349,7 +349,11 @@ func (r *Run) takeSlot(ctx context.Context) error {
 // takeUp goes on with a candidate that is staged already.
 func (r *Run) takeUp(account *servedRecord) (State, error) {
 	if account.wire.Staged.Owner != "agent" {
-		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.RunOutstanding), Later: true, Err: errors.New("a secrets-manager client has staged an update of this record: let it finish or roll back")}
+		stop := &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: string(trust.RunOutstanding), Err: errors.New("a secrets-manager client has staged an update of this record: let it finish or roll back, then rotate again")}
+		if r.job.Command == nil { // the vault announces it again; a command it could not
+			stop.Outcome, stop.Later = trustv1.Outcome_OUTCOME_PENDING, true
+		}
+		return "", stop
 	}
 	c, err := trust.CheckCandidate(r.log, r.e.Journal, r.e.Me.ID, r.account, r.pool(), r.value, *account.served.Staged, r.e.Now())
 	if err != nil {
