@@ -52,19 +52,21 @@ lint: check-generated
 fmt:
 	git ls-files '*.go' | grep -v -E '\.pb\.go$$|\.connect\.go$$|^internal/store/db/' | xargs $(TOOL) gofumpt -w
 
-# Generated code is committed. Its inputs' checksum is kept beside it, so that
+# Generated code is committed. Its checksum and its inputs' are kept beside it, so that
 # proving it current costs nothing; regenerating costs the tools' compile time once.
 GENERATED_INPUTS := $(shell git ls-files 'proto/*.proto' 'proto/buf*' 'internal/store/migrations/*' 'internal/store/queries/*' internal/store/sqlc.yaml tools.mod | sort)
+GENERATED := $(shell git ls-files '*.pb.go' '*.connect.go' 'internal/store/db/*.go' | sort)
+CHECKSUMS  = { cat $(GENERATED_INPUTS) | sha256sum; cat $(GENERATED) | sha256sum; } | cut -d' ' -f1
 check-generated:
-	@echo "$$(cat $(GENERATED_INPUTS) | sha256sum | cut -d' ' -f1)" | cmp -s - proto/.generated-from || { echo "generated code may be stale: run make proto sql and commit"; exit 1; }
+	@$(CHECKSUMS) | cmp -s - proto/.generated-from || { echo "generated code is not what its inputs give: run make proto sql and commit"; exit 1; }
 
 proto:
 	cd proto && $(TOOL:tools.mod=../tools.mod) buf lint && $(TOOL:tools.mod=../tools.mod) buf generate && $(TOOL:tools.mod=../tools.mod) buf generate --template buf.gen.plugin.yaml
-	@cat $(GENERATED_INPUTS) | sha256sum | cut -d' ' -f1 > proto/.generated-from
+	@$(CHECKSUMS) > proto/.generated-from
 
 sql:
 	cd internal/store && go tool -modfile=../../tools.mod sqlc generate
-	@cat $(GENERATED_INPUTS) | sha256sum | cut -d' ' -f1 > proto/.generated-from
+	@$(CHECKSUMS) > proto/.generated-from
 
 docs:
 	go run ./cmd/rotunda docs --out docs/cli.md

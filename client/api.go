@@ -396,6 +396,9 @@ type ProbeReply struct {
 	TLSChain    [][]byte // DER
 	SSHKeys     []seal.Digest
 	SSHKeyTypes []string
+	// FirstSSHKey is the host key that the agent saw first and goes by, where the
+	// statement says trust on first use; zero: none yet.
+	FirstSSHKey seal.Digest
 	Class       string // of a probe that failed
 	Reason      string
 	Detail      string

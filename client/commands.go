@@ -247,6 +247,9 @@ func (c *Client) Probe(ctx context.Context, resource Ref, o RunOptions) (ProbeRe
 	if bad == nil {
 		out.SSHKeys, bad = digests(p.GetSshHostKeySha256())
 	}
+	if first := p.GetFirstSshHostKeySha256(); bad == nil && len(first) > 0 {
+		out.FirstSSHKey, bad = seal.DigestFrom(first)
+	}
 	if bad != nil {
 		return ProbeReply{}, fail(op, &trust.Error{Reason: trust.Malformed, What: "the keys that the agent saw", Err: bad})
 	}

@@ -72,6 +72,15 @@ func (e *Engine) Probe(ctx context.Context, c *trust.Command) (*trustv1.ProbeRep
 	if err != nil {
 		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "probe", NotSent: true, Err: err}
 	}
+	if s.Tofu {
+		first, err := e.Journal.HostKey(resource.Ref)
+		if err != nil {
+			return nil, err
+		}
+		if !first.IsZero() {
+			reply.FirstSshHostKeySha256 = first.Bytes()
+		}
+	}
 	return reply, nil
 }
 

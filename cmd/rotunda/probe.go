@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -82,6 +83,7 @@ type probeView struct {
 	TLSKeys []string `json:"tls_spki_sha256"`
 	Subject string   `json:"tls_subject,omitempty"`
 	SSHKeys []sshKey `json:"ssh_host_keys"`
+	First   string   `json:"first_ssh_host_key,omitempty"` // that the agent saw first and goes by
 	Class   string   `json:"class,omitempty"`
 	Reason  string   `json:"reason,omitempty"`
 	Detail  string   `json:"detail,omitempty"`
@@ -108,7 +110,15 @@ func viewProbe(r client.ProbeReply) probeView {
 		}
 		v.SSHKeys = append(v.SSHKeys, key)
 	}
+	if !r.FirstSSHKey.IsZero() {
+		v.First = r.FirstSSHKey.String()
+	}
 	return v
+}
+
+// changed says whether the key that the agent goes by is not among those that it sees.
+func (v probeView) changed() bool {
+	return v.First != "" && !slices.ContainsFunc(v.SSHKeys, func(k sshKey) bool { return k.SHA256 == v.First })
 }
 
 func showProbe(w io.Writer, v probeView) {
@@ -118,6 +128,12 @@ func showProbe(w io.Writer, v probeView) {
 	}
 	for _, k := range v.SSHKeys {
 		lines = append(lines, "ssh host key", k.SHA256+" "+k.Type)
+	}
+	if v.First != "" {
+		lines = append(lines, "seen first", v.First)
+	}
+	if v.changed() {
+		lines = append(lines, "warning", "the agent goes by the key that it saw first: the target has a new one, or somebody stands in between")
 	}
 	pairs(w, lines...)
 }

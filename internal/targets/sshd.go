@@ -94,7 +94,9 @@ func StartSSHD(ctx context.Context, dir string, o SSHDOptions) (*SSHD, error) {
 	return s, nil
 }
 
-func (s *SSHD) keys() error {
+// NewHostKeys gives the server host keys that nobody has seen, from its next Up on.
+func (s *SSHD) NewHostKeys() error {
+	s.HostKeys = nil
 	_, ed, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return fmt.Errorf("make host keys: %w", err)
@@ -118,6 +120,13 @@ func (s *SSHD) keys() error {
 			return fmt.Errorf("make host keys: %w", err)
 		}
 		s.HostKeys = append(s.HostKeys, sha256.Sum256(pub.Marshal()))
+	}
+	return nil
+}
+
+func (s *SSHD) keys() error {
+	if err := s.NewHostKeys(); err != nil {
+		return err
 	}
 	pub, private, err := password.SSHKey()
 	if err != nil {

@@ -25,13 +25,12 @@
 package pluginv1
 
 import (
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
-
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
 )
 
 const (
@@ -1733,43 +1732,40 @@ func file_rotunda_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 	return file_rotunda_plugin_v1_plugin_proto_rawDescData
 }
 
-var (
-	file_rotunda_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-	file_rotunda_plugin_v1_plugin_proto_msgTypes  = make([]protoimpl.MessageInfo, 27)
-	file_rotunda_plugin_v1_plugin_proto_goTypes   = []any{
-		Outcome(0),                  // 0: rotunda.plugin.v1.Outcome
-		Verdict(0),                  // 1: rotunda.plugin.v1.Verdict
-		(*DescribeRequest)(nil),     // 2: rotunda.plugin.v1.DescribeRequest
-		(*DescribeResponse)(nil),    // 3: rotunda.plugin.v1.DescribeResponse
-		(*Manifest)(nil),            // 4: rotunda.plugin.v1.Manifest
-		(*CancelRequest)(nil),       // 5: rotunda.plugin.v1.CancelRequest
-		(*CancelResponse)(nil),      // 6: rotunda.plugin.v1.CancelResponse
-		(*Call)(nil),                // 7: rotunda.plugin.v1.Call
-		(*Access)(nil),              // 8: rotunda.plugin.v1.Access
-		(*Credential)(nil),          // 9: rotunda.plugin.v1.Credential
-		(*Account)(nil),             // 10: rotunda.plugin.v1.Account
-		(*Resource)(nil),            // 11: rotunda.plugin.v1.Resource
-		(*OpenRequest)(nil),         // 12: rotunda.plugin.v1.OpenRequest
-		(*OpenResponse)(nil),        // 13: rotunda.plugin.v1.OpenResponse
-		(*ApplyRequest)(nil),        // 14: rotunda.plugin.v1.ApplyRequest
-		(*ApplyResponse)(nil),       // 15: rotunda.plugin.v1.ApplyResponse
-		(*VerifyRequest)(nil),       // 16: rotunda.plugin.v1.VerifyRequest
-		(*VerifyResponse)(nil),      // 17: rotunda.plugin.v1.VerifyResponse
-		(*ReadbackResponse)(nil),    // 18: rotunda.plugin.v1.ReadbackResponse
-		(*RetireRequest)(nil),       // 19: rotunda.plugin.v1.RetireRequest
-		(*RetireResponse)(nil),      // 20: rotunda.plugin.v1.RetireResponse
-		(*ReadbackRequest)(nil),     // 21: rotunda.plugin.v1.ReadbackRequest
-		(*CloseRequest)(nil),        // 22: rotunda.plugin.v1.CloseRequest
-		(*CloseResponse)(nil),       // 23: rotunda.plugin.v1.CloseResponse
-		(*ErrorDetail)(nil),         // 24: rotunda.plugin.v1.ErrorDetail
-		nil,                         // 25: rotunda.plugin.v1.Account.AttrsEntry
-		nil,                         // 26: rotunda.plugin.v1.OpenRequest.PinsEntry
-		nil,                         // 27: rotunda.plugin.v1.OpenRequest.ExtraEntry
-		nil,                         // 28: rotunda.plugin.v1.VerifyRequest.PinsEntry
-		(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
-	}
-)
-
+var file_rotunda_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_rotunda_plugin_v1_plugin_proto_goTypes = []any{
+	(Outcome)(0),                // 0: rotunda.plugin.v1.Outcome
+	(Verdict)(0),                // 1: rotunda.plugin.v1.Verdict
+	(*DescribeRequest)(nil),     // 2: rotunda.plugin.v1.DescribeRequest
+	(*DescribeResponse)(nil),    // 3: rotunda.plugin.v1.DescribeResponse
+	(*Manifest)(nil),            // 4: rotunda.plugin.v1.Manifest
+	(*CancelRequest)(nil),       // 5: rotunda.plugin.v1.CancelRequest
+	(*CancelResponse)(nil),      // 6: rotunda.plugin.v1.CancelResponse
+	(*Call)(nil),                // 7: rotunda.plugin.v1.Call
+	(*Access)(nil),              // 8: rotunda.plugin.v1.Access
+	(*Credential)(nil),          // 9: rotunda.plugin.v1.Credential
+	(*Account)(nil),             // 10: rotunda.plugin.v1.Account
+	(*Resource)(nil),            // 11: rotunda.plugin.v1.Resource
+	(*OpenRequest)(nil),         // 12: rotunda.plugin.v1.OpenRequest
+	(*OpenResponse)(nil),        // 13: rotunda.plugin.v1.OpenResponse
+	(*ApplyRequest)(nil),        // 14: rotunda.plugin.v1.ApplyRequest
+	(*ApplyResponse)(nil),       // 15: rotunda.plugin.v1.ApplyResponse
+	(*VerifyRequest)(nil),       // 16: rotunda.plugin.v1.VerifyRequest
+	(*VerifyResponse)(nil),      // 17: rotunda.plugin.v1.VerifyResponse
+	(*ReadbackResponse)(nil),    // 18: rotunda.plugin.v1.ReadbackResponse
+	(*RetireRequest)(nil),       // 19: rotunda.plugin.v1.RetireRequest
+	(*RetireResponse)(nil),      // 20: rotunda.plugin.v1.RetireResponse
+	(*ReadbackRequest)(nil),     // 21: rotunda.plugin.v1.ReadbackRequest
+	(*CloseRequest)(nil),        // 22: rotunda.plugin.v1.CloseRequest
+	(*CloseResponse)(nil),       // 23: rotunda.plugin.v1.CloseResponse
+	(*ErrorDetail)(nil),         // 24: rotunda.plugin.v1.ErrorDetail
+	nil,                         // 25: rotunda.plugin.v1.Account.AttrsEntry
+	nil,                         // 26: rotunda.plugin.v1.OpenRequest.PinsEntry
+	nil,                         // 27: rotunda.plugin.v1.OpenRequest.ExtraEntry
+	nil,                         // 28: rotunda.plugin.v1.VerifyRequest.PinsEntry
+	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
+}
 var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	4,  // 0: rotunda.plugin.v1.DescribeResponse.plugins:type_name -> rotunda.plugin.v1.Manifest
 	29, // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration

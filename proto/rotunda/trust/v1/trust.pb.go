@@ -2997,15 +2997,16 @@ func (x *Detail) GetPlugins() []*PluginReply {
 }
 
 type ProbeReply struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	Address          string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	TlsSpkiSha256    [][]byte               `protobuf:"bytes,2,rep,name=tls_spki_sha256,json=tlsSpkiSha256,proto3" json:"tls_spki_sha256,omitempty"`
-	TlsSubject       string                 `protobuf:"bytes,3,opt,name=tls_subject,json=tlsSubject,proto3" json:"tls_subject,omitempty"`
-	SshHostKeySha256 [][]byte               `protobuf:"bytes,4,rep,name=ssh_host_key_sha256,json=sshHostKeySha256,proto3" json:"ssh_host_key_sha256,omitempty"`
-	SshHostKeyType   []string               `protobuf:"bytes,5,rep,name=ssh_host_key_type,json=sshHostKeyType,proto3" json:"ssh_host_key_type,omitempty"`
-	TlsChain         [][]byte               `protobuf:"bytes,6,rep,name=tls_chain,json=tlsChain,proto3" json:"tls_chain,omitempty"` // DER, leaf first
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	state                 protoimpl.MessageState `protogen:"open.v1"`
+	Address               string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	TlsSpkiSha256         [][]byte               `protobuf:"bytes,2,rep,name=tls_spki_sha256,json=tlsSpkiSha256,proto3" json:"tls_spki_sha256,omitempty"`
+	TlsSubject            string                 `protobuf:"bytes,3,opt,name=tls_subject,json=tlsSubject,proto3" json:"tls_subject,omitempty"`
+	SshHostKeySha256      [][]byte               `protobuf:"bytes,4,rep,name=ssh_host_key_sha256,json=sshHostKeySha256,proto3" json:"ssh_host_key_sha256,omitempty"`
+	SshHostKeyType        []string               `protobuf:"bytes,5,rep,name=ssh_host_key_type,json=sshHostKeyType,proto3" json:"ssh_host_key_type,omitempty"`
+	TlsChain              [][]byte               `protobuf:"bytes,6,rep,name=tls_chain,json=tlsChain,proto3" json:"tls_chain,omitempty"`                                              // DER, leaf first
+	FirstSshHostKeySha256 []byte                 `protobuf:"bytes,7,opt,name=first_ssh_host_key_sha256,json=firstSshHostKeySha256,proto3" json:"first_ssh_host_key_sha256,omitempty"` // that this agent saw first and goes by (trust on first use)
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *ProbeReply) Reset() {
@@ -3076,6 +3077,13 @@ func (x *ProbeReply) GetSshHostKeyType() []string {
 func (x *ProbeReply) GetTlsChain() [][]byte {
 	if x != nil {
 		return x.TlsChain
+	}
+	return nil
+}
+
+func (x *ProbeReply) GetFirstSshHostKeySha256() []byte {
+	if x != nil {
+		return x.FirstSshHostKeySha256
 	}
 	return nil
 }
@@ -3499,7 +3507,7 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x122\n" +
 	"\x05probe\x18\x02 \x01(\v2\x1c.rotunda.trust.v1.ProbeReplyR\x05probe\x12/\n" +
 	"\x04info\x18\x03 \x01(\v2\x1b.rotunda.trust.v1.InfoReplyR\x04info\x127\n" +
-	"\aplugins\x18\x04 \x03(\v2\x1d.rotunda.trust.v1.PluginReplyR\aplugins\"\xe6\x01\n" +
+	"\aplugins\x18\x04 \x03(\v2\x1d.rotunda.trust.v1.PluginReplyR\aplugins\"\xa0\x02\n" +
 	"\n" +
 	"ProbeReply\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12&\n" +
@@ -3508,7 +3516,8 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"tlsSubject\x12-\n" +
 	"\x13ssh_host_key_sha256\x18\x04 \x03(\fR\x10sshHostKeySha256\x12)\n" +
 	"\x11ssh_host_key_type\x18\x05 \x03(\tR\x0esshHostKeyType\x12\x1b\n" +
-	"\ttls_chain\x18\x06 \x03(\fR\btlsChain\"\xdf\x01\n" +
+	"\ttls_chain\x18\x06 \x03(\fR\btlsChain\x128\n" +
+	"\x19first_ssh_host_key_sha256\x18\a \x01(\fR\x15firstSshHostKeySha256\"\xdf\x01\n" +
 	"\tInfoReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x0e\n" +
 	"\x02os\x18\x02 \x01(\tR\x02os\x12\x12\n" +
