@@ -2,9 +2,10 @@
 # make demo    a whole installation on loopback that rotates real credentials and proves its claims
 # make test    everything that can be tested here, on real servers
 # make lint    vet, staticcheck, gofumpt, generated code is current
+# make postgres DIR=...   a throw-away PostgreSQL to try things on, until it is stopped
 # make bench   the figures, each beside its floor
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
-.PHONY: build plugins demo test lint bench proto sql docs fuzz clean check-generated
+.PHONY: build plugins demo postgres test lint bench proto sql docs fuzz clean check-generated
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOL    := go tool -modfile=tools.mod
@@ -34,6 +35,9 @@ plugins:
 
 demo: build
 	@CGO_ENABLED=0 go run ./cmd/internal/demo -bin $(BIN)
+
+postgres:
+	@mkdir -p .demo && CGO_ENABLED=0 go build -o .demo/postgres ./cmd/internal/postgres && exec .demo/postgres -dir "$(DIR)"
 
 # The race detector needs a C compiler; nothing else here does.
 RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race)

@@ -136,7 +136,7 @@ func (a *Agent) connect() error {
 	}
 	a.dir.vault, a.dir.logger, a.dir.refuse = a.vault, a.log, a.refuse
 
-	if a.catalog, err = pluginhost.NewCatalogue(a.cfg.PluginDir, builtins(), func(p pluginhost.Plugin) bool {
+	if a.catalog, err = pluginhost.NewCatalogue(a.cfg.PluginDir, Builtins(), func(p pluginhost.Plugin) bool {
 		logged, ok := a.dir.Known().Plugin(seal.Digest(p.SHA256))
 		return ok && logged.Name == p.Name && logged.OS == runtime.GOOS && logged.Arch == runtime.GOARCH
 	}); err != nil {
@@ -175,7 +175,8 @@ func (a *Agent) connect() error {
 	return nil
 }
 
-func builtins() []string {
+// Builtins lists the plugins that were built together with this agent, as NAME@SHA256.
+func Builtins() []string {
 	var out []string
 	for _, s := range strings.Split(builtinPlugins, ",") {
 		if s != "" {

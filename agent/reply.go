@@ -95,7 +95,7 @@ func (a *Agent) info() (*trustv1.InfoReply, []*trustv1.PluginReply) {
 		LogEpoch: head.Epoch, LogValidUntil: head.ValidUntil.UnixMilli(),
 		ActiveRuns: uint32(a.activeRuns()), Clock: a.now().UnixMilli(),
 	}
-	own := builtins()
+	own := Builtins()
 	var plugins []*trustv1.PluginReply
 	for _, p := range a.catalog.List() {
 		r := &trustv1.PluginReply{Name: p.Name, Sha256: p.SHA256[:], Source: "log"}

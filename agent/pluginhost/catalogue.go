@@ -117,6 +117,50 @@ func (c *Catalogue) List() []Plugin {
 	return out
 }
 
+// File is a file of the plugin folder, as doctor sees it.
+type File struct {
+	Name    string
+	Plugin  Plugin
+	BuiltIn bool
+	Err     error // why no agent starts it, whatever the log says
+}
+
+// Look reads every file of the folder and holds it against its name.
+func (c *Catalogue) Look() ([]File, error) {
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []File
+	for _, e := range entries[:min(len(entries), maxPlugins)] {
+		f := File{Name: e.Name()}
+		if f.Plugin, f.Err = ParsePlugin(strings.TrimSuffix(e.Name(), exe)); f.Err == nil && !e.Type().IsRegular() {
+			f.Err = errors.New("not a regular file")
+		}
+		if f.Err == nil {
+			f.BuiltIn, f.Err = c.builtin[f.Plugin], hasHash(filepath.Join(c.dir, e.Name()), f.Plugin.SHA256)
+		}
+		all = append(all, f)
+	}
+	return all, nil
+}
+
+func hasHash(path string, want [sha256.Size]byte) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.LimitReader(f, maxBinary)); err != nil {
+		return err
+	}
+	if [sha256.Size]byte(sum.Sum(nil)) != want {
+		return errHash
+	}
+	return nil
+}
+
 func (c *Catalogue) allows(p Plugin) bool {
 	return c.builtin[p] || c.logged != nil && c.logged(p)
 }

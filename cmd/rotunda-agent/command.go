@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -163,7 +164,8 @@ func serveHealth(address string, a *agent.Agent, log *slog.Logger) (stop func(),
 }
 
 func statusCommand(settings func() (*Settings, error)) *cobra.Command {
-	return &cobra.Command{
+	var wait time.Duration
+	c := &cobra.Command{
 		Use: "status", Short: "ask the running agent how it fares (JSON)", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := settings()
@@ -173,15 +175,9 @@ func statusCommand(settings func() (*Settings, error)) *cobra.Command {
 			if s.Health == "" {
 				return errors.New("the settings give no health endpoint (health = \"127.0.0.1:9641\")")
 			}
-			client := &http.Client{Timeout: 5 * time.Second}
-			r, err := client.Get("http://" + s.Health + "/healthz")
+			h, err := askUntilWell(c.Context(), s.Health, wait)
 			if err != nil {
-				return fmt.Errorf("the agent does not answer on %s: is it running? %w", s.Health, err)
-			}
-			defer r.Body.Close()
-			var h agent.Health
-			if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&h); err != nil {
-				return fmt.Errorf("%s is not an agent's health endpoint: %w", s.Health, err)
+				return err
 			}
 			out, err := json.MarshalIndent(h, "", "  ")
 			if err != nil {
@@ -194,6 +190,40 @@ func statusCommand(settings func() (*Settings, error)) *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().DurationVar(&wait, "wait", 0, "ask again until it is well, for at most this long")
+	return c
+}
+
+// askUntilWell asks the health endpoint again until it says that the agent is well
+// or the time is over: an HTTP endpoint gives no signal.
+func askUntilWell(ctx context.Context, address string, wait time.Duration) (h *agent.Health, err error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for {
+		h, err = askHealth(address)
+		if err == nil && h.OK {
+			return h, nil
+		}
+		select {
+		case <-ctx.Done():
+			return h, err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func askHealth(address string) (*agent.Health, error) {
+	client := &http.Client{Timeout: 5 * time.Second}
+	r, err := client.Get("http://" + address + "/healthz")
+	if err != nil {
+		return nil, fmt.Errorf("the agent does not answer on %s: is it running? %w", address, err)
+	}
+	defer r.Body.Close()
+	h := new(agent.Health)
+	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(h); err != nil {
+		return nil, fmt.Errorf("%s is not an agent's health endpoint: %w", address, err)
+	}
+	return h, nil
 }
 
 // readSmall reads a file of one short secret; - is standard input.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"connectrpc.com/connect"
@@ -46,11 +48,10 @@ func doctor(ctx context.Context, s *Settings, w io.Writer) error {
 	}
 	id, err := agent.LoadIdentity(s.KeyFile, s.passphrase)
 	line("keys", err, s.KeyFile)
-	_, err = policy.Load(s.PolicyFile)
-	line("policy", err, s.PolicyFile)
-	plugins, err := plugins(s)
-	line("plugins", err, plugins)
-	note, err := isolation(ctx, s)
+	note, err := localPolicy(s)
+	line("policy", err, note)
+	plugins(s, line)
+	note, err = isolation(ctx, s)
 	line("isolation", err, note)
 	if id != nil {
 		line("server", reach(ctx, id), id.Server)
@@ -61,15 +62,43 @@ func doctor(ctx context.Context, s *Settings, w io.Writer) error {
 	return nil
 }
 
-func plugins(s *Settings) (string, error) {
-	entries, err := os.ReadDir(s.PluginDir)
+// localPolicy says which policy is in force.
+func localPolicy(s *Settings) (string, error) {
+	if _, err := policy.Load(s.PolicyFile); err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(s.PolicyFile); errors.Is(err, fs.ErrNotExist) {
+		return "no file " + s.PolicyFile + ": every action, every address but the clouds' metadata services", nil
+	}
+	return s.PolicyFile, nil
+}
+
+// plugins looks at every file of the plugin folder. Whether the log approves one is
+// the organisation's business, not this host's.
+func plugins(s *Settings, line func(name string, err error, good string)) {
+	catalogue, err := pluginhost.NewCatalogue(s.PluginDir, agent.Builtins(), nil)
 	if err != nil {
-		return "", fmt.Errorf("%w: set plugin_dir to the folder of plugin binaries", err)
+		line("plugins", err, "")
+		return
 	}
-	if len(entries) == 0 {
-		return "", errors.New("the folder of plugins is empty: copy them from the build's bin/plugins")
+	files, err := catalogue.Look()
+	if err != nil {
+		line("plugins", fmt.Errorf("%w: set plugin_dir to the folder of plugin binaries", err), "")
+		return
 	}
-	return fmt.Sprintf("%d in %s", len(entries), s.PluginDir), nil
+	if len(files) == 0 {
+		line("plugins", fmt.Errorf("%s is empty: copy the build's bin/plugins into it", s.PluginDir), "")
+	}
+	for _, f := range files {
+		switch {
+		case f.Err != nil:
+			line("plugins", fmt.Errorf("%s: %w: agents start no such file; its name must be NAME@SHA256, the hash its own", filepath.Join(s.PluginDir, f.Name), f.Err), "")
+		case f.BuiltIn:
+			line("plugins", nil, f.Plugin.Name+", built with this agent")
+		default:
+			line("plugins", nil, f.Plugin.Name+", not built with this agent: starts if the log approves it (rotunda plugin verify)")
+		}
+	}
 }
 
 // isolation says how plugins would be shut in here: a plugin host is made in a

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"sort"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -43,7 +45,12 @@ func viewEvent(e client.Event) eventView {
 func (v eventView) fieldText() string {
 	var parts []string
 	for name, value := range v.Fields {
-		parts = append(parts, name+"="+value)
+		if at, err := strconv.ParseInt(value, 10, 64); err == nil && (name == "next" || name == "not_after") {
+			value = local(stamp(time.UnixMilli(at)))
+		}
+		if value != "" {
+			parts = append(parts, name+"="+value)
+		}
 	}
 	sort.Strings(parts)
 	if v.Record != "" {

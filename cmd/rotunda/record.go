@@ -45,6 +45,40 @@ type recordView struct {
 	Resource  *resourceView  `json:"resource,omitempty"`
 	Attested  *attestedView  `json:"attested,omitempty"`
 	Candidate *candidateView `json:"candidate,omitempty"`
+
+	names map[string]string // of what the view refers to, for people
+}
+
+// named is a reference with the name that people know it by.
+func (v recordView) named(ref string) string {
+	if name := v.names[ref]; name != "" {
+		return name + " (" + ref + ")"
+	}
+	return ref
+}
+
+// findNames looks up what the view refers to. What this person may not read keeps
+// its uid.
+func (v *recordView) findNames(ctx context.Context, cl *client.Client) {
+	v.names = map[string]string{}
+	if f, err := cl.FindFolder(ctx, v.Folder); err == nil {
+		v.names[v.Folder] = f.Name
+	}
+	var refs []string
+	if v.Account != nil {
+		refs = append(refs, v.Account.Resource)
+	}
+	if v.Resource != nil {
+		refs = append(refs, v.Resource.Admin, v.Resource.Via)
+	}
+	for _, ref := range refs {
+		if ref == "" {
+			continue
+		}
+		if r, err := cl.FindRecord(ctx, ref); err == nil {
+			v.names[ref] = r.Title
+		}
+	}
 }
 
 // accountView is what an account's statement says.
@@ -155,17 +189,17 @@ func outcomeWord(o trustv1.Outcome) string {
 
 func showRecord(w io.Writer, v recordView) {
 	lines := []string{
-		"title", v.Title, "type", v.Type, "uid", v.UID, "folder", v.Folder,
+		"title", v.Title, "type", v.Type, "uid", v.UID, "folder", v.named(v.Folder),
 		"state", stateText(v.State, v.Reason), "login", v.Login, "url", v.URL,
 		"secret", v.Secret, "public key", v.PublicKey, "notes", v.Notes,
 		"revision", fmt.Sprint(v.Revision), "updated", local(v.Updated), "signed by", v.SignedBy,
 	}
 	if a := v.Account; a != nil {
-		lines = append(lines, "resource", a.Resource, "scope", a.Scope, "kind", a.SecretKind, "policy", a.Policy,
+		lines = append(lines, "resource", v.named(a.Resource), "scope", a.Scope, "kind", a.SecretKind, "policy", a.Policy,
 			"verified by", a.VerifyMode, "dependents", nonZero(a.Dependents), "mandate", a.Mandate.text())
 	}
 	if v.Resource != nil {
-		lines = append(lines, v.Resource.lines()...)
+		lines = append(lines, v.Resource.lines(v.named)...)
 	}
 	if a := v.Attested; a != nil {
 		lines = append(lines, "value", fmt.Sprintf("%s as number %d at %s", a.Phase, a.ValueSeq, local(a.Time)))
@@ -212,6 +246,9 @@ func (c *cli) recordGetCmd() *cobra.Command {
 			}
 			if field != "" {
 				return c.showField(r, field)
+			}
+			if !c.json {
+				v.findNames(ctx, cl)
 			}
 			return c.emit(v, func(w io.Writer) { showRecord(w, v) })
 		})

@@ -79,16 +79,16 @@ func digests(list [][]byte) []string {
 }
 
 // lines are the statement in names and values.
-func (r *resourceView) lines() []string {
+func (r *resourceView) lines(named func(string) string) []string {
 	first := ""
 	if r.FirstKey {
 		first = "the first key seen is kept"
 	}
 	return []string{
-		"address", r.Address, "plugin", r.Plugin, "pool", r.Pool, "via", r.Via,
+		"address", r.Address, "plugin", r.Plugin, "pool", r.Pool, "via", named(r.Via),
 		"tls", r.TLS, "tls name", r.ServerName, "tls keys", strings.Join(r.TLSKeys, " "),
 		"ssh host keys", strings.Join(r.SSHHostKeys, " "), "host key", first,
-		"administrator", r.Admin, "config", r.Config,
+		"administrator", named(r.Admin), "config", r.Config,
 	}
 }
 

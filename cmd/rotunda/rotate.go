@@ -91,10 +91,10 @@ func (c *cli) rotateCmd() *cobra.Command {
 follows the run to its end. What the server says on the way is a hint; the last line
 and the exit code come from the agent's signed result alone.
 
-Name accounts, or choose them with flags; more than one are asked about first. The
-exit code is that of the worst outcome: 0 when all are done, 8 when one failed, 7
-when one is not decided yet, 6 when no agent took one, 11 when a secret was changed
-but something that depends on it was not.
+Name accounts, or choose them with flags: these are listed, and asked about if there
+are several. The exit code is that of the worst outcome: 0 when all are done, 8 when
+one failed, 7 when one is not decided yet, 6 when no agent took one, 11 when a secret
+was changed but something that depends on it was not.
 
 An interrupt ends the waiting and not the runs: "rotunda run watch" goes on.`,
 		`rotunda rotate app
