@@ -68,8 +68,13 @@ func describe(pg *targets.PG, dir, env string) error {
 	}
 	var b strings.Builder
 	for _, v := range [][2]string{
-		{"PGHOST", pg.Host}, {"PGPORT", strconv.Itoa(pg.Port)}, {"PGUSER", pg.Admin}, {"PGDATABASE", pg.Database},
-		{"PGPASSFILE", pass}, {"PGSSLMODE", "verify-ca"}, {"PGSSLROOTCERT", filepath.Join(dir, "ca.pem")},
+		{"PGHOST", pg.Host},
+		{"PGPORT", strconv.Itoa(pg.Port)},
+		{"PGUSER", pg.Admin},
+		{"PGDATABASE", pg.Database},
+		{"PGPASSFILE", pass},
+		{"PGSSLMODE", "verify-ca"},
+		{"PGSSLROOTCERT", filepath.Join(dir, "ca.pem")},
 	} {
 		fmt.Fprintf(&b, "export %s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))
 	}
