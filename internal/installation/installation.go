@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -101,7 +102,9 @@ func (i *Installation) StartServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	line, err := p.waitLog(ctx, `"msg":"serving"`)
+	ready, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	line, err := p.WaitLog(ready, 0, `"msg":"serving"`)
 	if err != nil {
 		return err
 	}
@@ -255,12 +258,12 @@ func (a *Agent) Start(ctx context.Context) error {
 	if err := a.waitReady(ctx); err != nil {
 		return err
 	}
-	return a.waitSeen(ctx)
+	return a.WaitSeen(ctx)
 }
 
-// waitSeen waits until the server shows the agent as connected: it writes presence
+// WaitSeen waits until the server shows the agent as connected: it writes presence
 // down once a second at most.
-func (a *Agent) waitSeen(ctx context.Context) error {
+func (a *Agent) WaitSeen(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	for {
@@ -335,6 +338,7 @@ type Process struct {
 
 	mu    sync.Mutex
 	lines []string
+	gone  int // lines that were too many to be kept
 	wake  chan struct{}
 }
 
@@ -385,7 +389,9 @@ func (p *Process) read(r io.ReadCloser, log io.Writer) {
 		fmt.Fprintln(log, s.Text())
 		p.mu.Lock()
 		p.lines = append(p.lines, s.Text())
-		p.lines = p.lines[max(0, len(p.lines)-maxLines):]
+		if over := len(p.lines) - maxLines; over > 0 {
+			p.lines, p.gone = p.lines[over:], p.gone+over
+		}
 		p.mu.Unlock()
 		select {
 		case p.wake <- struct{}{}:
@@ -394,22 +400,34 @@ func (p *Process) read(r io.ReadCloser, log io.Writer) {
 	}
 }
 
-// waitLog waits for a line that holds the words, from the process's start on.
-func (p *Process) waitLog(ctx context.Context, words string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, startTime)
-	defer cancel()
-	for {
-		for _, l := range p.Log() {
-			if strings.Contains(l, words) {
+// Mark is how many lines the process has logged so far.
+func (p *Process) Mark() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gone + len(p.lines)
+}
+
+// WaitLog waits for a line that holds all of the words, from a mark on. One caller at
+// a time may wait.
+func (p *Process) WaitLog(ctx context.Context, from int, words ...string) (string, error) {
+	for ended := false; ; {
+		p.mu.Lock()
+		lines := p.lines[min(max(0, from-p.gone), len(p.lines)):]
+		p.mu.Unlock()
+		for _, l := range lines {
+			if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(l, w) }) {
 				return l, nil
 			}
+		}
+		if ended {
+			return "", fmt.Errorf("%s ended before it logged %q: %s", p.name, words, p.Tail())
 		}
 		select {
 		case <-p.wake:
 		case <-p.done:
-			return "", fmt.Errorf("%s ended before it was ready: %s", p.name, p.Tail())
+			ended = true
 		case <-ctx.Done():
-			return "", fmt.Errorf("%s is not ready: %s", p.name, p.Tail())
+			return "", fmt.Errorf("%s does not log %q: %s", p.name, words, p.Tail())
 		}
 	}
 }

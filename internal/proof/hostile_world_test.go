@@ -1,12 +1,467 @@
 package proof
 
-import "testing"
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
 
-// hostileWorld is an installation in the hands of a hostile operator.
+	_ "modernc.org/sqlite"
+
+	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/targets"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// hostileWorld is an installation in the hands of a hostile operator: one server, one
+// agent ("gw1" in pool dc1), one PostgreSQL as the resource "db" behind a gate that
+// sees whatever reaches it. The rows share it; each makes accounts of its own.
 type hostileWorld struct {
 	*world
+	pg   *targets.PG
+	gate *gate // in front of the resource "db"
+	file *sql.DB
+	made int
 }
 
 func newHostileWorld(t *testing.T) *hostileWorld {
-	return &hostileWorld{newWorld(t, "fault")}
+	w := &hostileWorld{world: newWorld(t, "fault"), pg: targets.Postgres(t)}
+	w.gate = newGate(t, w.pg.Address)
+	if err := w.AddPostgres(t.Context(), "db", w.behind(w.gate)); err != nil {
+		t.Fatal(err)
+	}
+	// The operator writes into the database while the server runs.
+	var err error
+	if w.file, err = sql.Open("sqlite", "file:"+w.Database()+"?_pragma=busy_timeout(10000)&_txlock=immediate"); err != nil {
+		t.Fatal(err)
+	}
+	w.file.SetMaxOpenConns(1)
+	t.Cleanup(func() { w.file.Close() })
+	return w
 }
+
+// behind is the PostgreSQL as it is reached through a gate.
+func (w *hostileWorld) behind(g *gate) *targets.PG {
+	pg := *w.pg
+	pg.Port, pg.Address = g.port(), g.l.Addr().String()
+	return &pg
+}
+
+// ---- accounts ----
+
+// name is one that no other row uses.
+func (w *hostileWorld) name(prefix string) string {
+	w.made++
+	return fmt.Sprintf("%s%d", prefix, w.made)
+}
+
+// account makes a role with a secret of its own on the shared resource, and its
+// account in the shared folder; both have the name that it returns.
+func (w *hostileWorld) account(t *testing.T) string {
+	t.Helper()
+	return w.accountOn(t, "db")
+}
+
+// accountOn is account on another resource.
+func (w *hostileWorld) accountOn(t *testing.T, resource string) string {
+	t.Helper()
+	title := w.name("a")
+	if _, err := w.AddRole(t.Context(), w.pg, resource, title, title); err != nil {
+		t.Fatal(err)
+	}
+	return title
+}
+
+// resource makes a resource of the row's own behind a gate of its own, with an
+// administrator's account (NAME-admin), in the shared folder.
+func (w *hostileWorld) resource(t *testing.T) (title string, g *gate) {
+	t.Helper()
+	title, g = w.name("r"), newGate(t, w.pg.Address)
+	if err := w.AddPostgres(t.Context(), title, w.behind(g)); err != nil {
+		t.Fatal(err)
+	}
+	return title, g
+}
+
+// ref is where a record is, as the command line tells it.
+func (w *hostileWorld) ref(t *testing.T, title string) trust.Ref {
+	t.Helper()
+	var r struct {
+		UID    string `json:"uid"`
+		Folder string `json:"folder_uid"`
+	}
+	if err := w.JSON(t.Context(), &r, nil, "record", "get", title); err != nil {
+		t.Fatal(err)
+	}
+	record, err := seal.ParseID(r.UID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder, err := seal.ParseID(r.Folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trust.Ref{Folder: folder, Record: record}
+}
+
+// cli runs the command line, which must succeed.
+func (w *hostileWorld) cli(t *testing.T, args ...string) {
+	t.Helper()
+	if _, err := w.CLI(t.Context(), nil, append(args, "--yes")...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fails runs the command line, which must fail with that reason.
+func (w *hostileWorld) fails(t *testing.T, reason trust.Reason, args ...string) {
+	t.Helper()
+	out, err := w.CLI(t.Context(), nil, append(args, "--yes", "--json")...)
+	if got := reasonOf(err); got != string(reason) {
+		t.Errorf("rotunda %s: reason %q, want %q: %v: %s", strings.Join(args, " "), got, reason, err, out)
+	}
+}
+
+// reasonOf is the reason in the command line's JSON error; "" where it has none.
+func reasonOf(err error) string {
+	var failed *installation.CLIError
+	if !errors.As(err, &failed) {
+		return ""
+	}
+	for _, line := range strings.Split(failed.Stderr, "\n") {
+		var said struct {
+			Error struct{ Reason string }
+		}
+		if json.Unmarshal([]byte(line), &said) == nil && said.Error.Reason != "" {
+			return said.Error.Reason
+		}
+	}
+	return ""
+}
+
+// works is the honest case: the account is rotated by command, and its secret opens
+// the target.
+func (w *hostileWorld) works(t *testing.T, title string) {
+	t.Helper()
+	if o, err := w.Rotate(t.Context(), title); err != nil {
+		t.Fatalf("the honest case: rotate %s: %v: %+v: %s", title, err, o, w.agent.Tail())
+	}
+	w.opensTarget(t, title)
+}
+
+// opensTarget asserts that the secret in the vault opens the account's target.
+func (w *hostileWorld) opensTarget(t *testing.T, title string) {
+	t.Helper()
+	secret, err := w.Secret(t.Context(), title)
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch ok, err := w.pg.Accepts(t.Context(), title, secret); {
+	case err != nil:
+		t.Fatal(err)
+	case !ok:
+		t.Errorf("LOST: the vault's secret of %s does not open its target", title)
+	}
+}
+
+// ---- the operator's hands ----
+
+// sql writes into the server's database. A statement that changes nothing is a
+// mistake in the row.
+func (w *hostileWorld) sql(t *testing.T, query string, args ...any) {
+	t.Helper()
+	r, err := w.file.ExecContext(context.WithoutCancel(t.Context()), query, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	if n, err := r.RowsAffected(); err != nil || n == 0 {
+		t.Fatalf("%s: %d rows, %v", query, n, err)
+	}
+}
+
+// read reads one row of the server's database.
+func (w *hostileWorld) read(t *testing.T, query string, args []any, into ...any) {
+	t.Helper()
+	if err := w.file.QueryRowContext(t.Context(), query, args...).Scan(into...); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+}
+
+// keep remembers rows of a table; what it returns puts them back in place of those
+// that fit the condition then. It is done at the row's end in any case.
+func (w *hostileWorld) keep(t *testing.T, table, where string, args ...any) (restore func()) {
+	t.Helper()
+	copied := w.name("kept_")
+	do := func(query string, args ...any) {
+		t.Helper()
+		if _, err := w.file.Exec(query, args...); err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+	}
+	// On the one connection that there is, and gone with it.
+	do("CREATE TEMP TABLE "+copied+" AS SELECT * FROM main."+table+" WHERE "+where, args...)
+	done := false
+	restore = func() {
+		t.Helper()
+		if !done {
+			done = true
+			do("BEGIN IMMEDIATE")
+			do("DELETE FROM main."+table+" WHERE "+where, args...)
+			do("INSERT INTO main." + table + " SELECT * FROM " + copied)
+			do("COMMIT")
+			do("DROP TABLE " + copied)
+		}
+	}
+	t.Cleanup(restore)
+	return restore
+}
+
+// keepRecord is keep for all rows about a record.
+func (w *hostileWorld) keepRecord(t *testing.T, r trust.Ref) (restore func()) {
+	t.Helper()
+	var all []func()
+	for _, table := range []string{"record", "statement", "staged"} {
+		all = append(all, w.keep(t, table, "org = 1 AND record_uid = ?", r.Record.Bytes()))
+	}
+	all = append(all, w.keep(t, "result", "org = 1 AND subject_uid = ?", r.Record.Bytes()))
+	return func() {
+		for _, f := range all {
+			f()
+		}
+	}
+}
+
+// due makes the server say "run due" for an account: a run that no schedule made.
+// agent names who is to be told where several are connected; it is asked until it is
+// the one.
+func (w *hostileWorld) due(t *testing.T, r trust.Ref) (run seal.ID) {
+	t.Helper()
+	run = seal.NewID()
+	now := time.Now().UnixMilli()
+	w.sql(t, `INSERT INTO run SELECT org, ?, record_uid, folder_uid, resource_uid, resource_folder, pool_id, x'',
+		'rotate', 'schedule', 'queued', '', 0, x'', 0, 0, 0, '', '', ?, 0, 0, ? FROM record WHERE org = 1 AND record_uid = ?`,
+		run.Bytes(), now, now, r.Record.Bytes())
+	return run
+}
+
+// restartServer stops the server, does something to its files, and starts it again.
+func (w *hostileWorld) restartServer(t *testing.T, while func()) {
+	t.Helper()
+	w.Server.Stop()
+	if while != nil {
+		while()
+	}
+	if err := w.StartServer(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.connected(t, w.agent)
+}
+
+// connected waits until the server shows an agent as connected.
+func (w *hostileWorld) connected(t *testing.T, a *installation.Agent) {
+	t.Helper()
+	if err := a.WaitSeen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// another starts a further agent, without any memory, for the time of the row.
+func (w *hostileWorld) another(t *testing.T, pool string) *installation.Agent {
+	t.Helper()
+	a, err := w.AddAgent(t.Context(), w.name("gw"), pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		a.Stop()
+		if _, err := w.CLI(context.WithoutCancel(t.Context()), nil, "agent", "remove", a.Name, "--yes"); err != nil {
+			t.Errorf("remove agent %s: %v", a.Name, err)
+		}
+	})
+	return a
+}
+
+// ---- what must be seen ----
+
+// moment is what there was before something happened.
+type moment struct {
+	event int64
+	logs  map[*installation.Process]int
+}
+
+// now marks the moment: what is asserted with it is newer.
+func (w *hostileWorld) now(t *testing.T, more ...*installation.Agent) moment {
+	t.Helper()
+	m := moment{logs: map[*installation.Process]int{}}
+	w.read(t, "SELECT coalesce(max(seq), 0) FROM event WHERE org = 1", nil, &m.event)
+	for _, a := range append(more, w.agent) {
+		m.logs[a.Process] = a.Mark()
+	}
+	return m
+}
+
+// event is one of the command line's.
+type event struct {
+	Seq    int64
+	Name   string
+	Actor  string
+	Record string
+	RunID  string `json:"run_id"`
+	Reason string
+	Fields map[string]string
+}
+
+// patience bounds what is waited for; on an idle machine all of it comes at once.
+const patience = 20 * time.Second
+
+// told asserts that an event of that name and reason came after the moment, by
+// the command line.
+func (w *hostileWorld) told(t *testing.T, since moment, name string, reason trust.Reason) event {
+	t.Helper()
+	var list struct{ Events []event }
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		if err := w.JSON(t.Context(), &list, nil, "events", "--after", fmt.Sprint(since.event), "--limit", "1000"); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list.Events {
+			if e.Name == name && e.Reason == string(reason) {
+				return e
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no event %s with reason %s; there are %+v", name, reason, list.Events)
+		}
+	}
+}
+
+// logged asserts that an agent logs a line with all of the words after the moment.
+func (w *hostileWorld) logged(t *testing.T, since moment, a *installation.Agent, words ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	line, err := a.WaitLog(ctx, since.logs[a.Process], words...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return line
+}
+
+// hold arms a fault point of an agent. caught waits until the agent is stopped
+// there, release lets it go on.
+func (w *hostileWorld) hold(t *testing.T, a *installation.Agent, point string) (caught, release func()) {
+	t.Helper()
+	armed := filepath.Join(a.Fault, point)
+	hit := armed + ".hit"
+	if err := os.WriteFile(armed, []byte("block"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	release = func() { os.Remove(armed); os.Remove(hit) }
+	t.Cleanup(release)
+	return func() {
+		t.Helper()
+		for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+			if _, err := os.Stat(hit); err == nil {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("agent %s did not come to %s: %s", a.Name, point, a.Tail())
+			}
+		}
+	}, release
+}
+
+// midway starts a rotation by command, holds the agent at a fault point of it while
+// worst is done, and returns when the agent has done with the run: its id, and the
+// agent's line about its end. What a client would refuse itself is done to the agent
+// alone by this.
+func (w *hostileWorld) midway(t *testing.T, a *installation.Agent, title, point string, worst func()) (run, line string) {
+	t.Helper()
+	since := w.now(t, a)
+	caught, release := w.hold(t, a, point)
+	o, err := w.Rotate(t.Context(), title, "--no-wait", "--agent", a.Name)
+	if err != nil {
+		t.Fatalf("rotate %s: %v: %+v", title, err, o)
+	}
+	caught()
+	worst()
+	release()
+	return o.RunID, w.logged(t, since, a, `"msg":"run ended"`, `"run":"`+o.RunID+`"`, `"credential"`)
+}
+
+// refused starts a rotation by command, does the worst while the agent holds the
+// command and has not yet fetched the records, and asserts that the agent refuses with
+// that reason: in its log, in an event, and without a byte to the target.
+func (w *hostileWorld) refused(t *testing.T, title string, reason trust.Reason, worst func()) {
+	t.Helper()
+	w.refusedBy(t, w.agent, w.gate, title, reason, worst)
+}
+
+// refusedBy is refused by another agent, on another target.
+func (w *hostileWorld) refusedBy(t *testing.T, a *installation.Agent, g *gate, title string, reason trust.Reason, worst func()) {
+	t.Helper()
+	since := w.now(t, a)
+	var line string
+	g.untouched(t, func() { _, line = w.midway(t, a, title, "before-resolve", worst) })
+	if !strings.Contains(line, `"reason":"`+string(reason)+`"`) {
+		t.Errorf("the agent ended the run otherwise than by %s: %s: %s", reason, line, a.Tail())
+		return
+	}
+	w.told(t, since, eventOf(reason), reason)
+}
+
+// eventOf is the event by which an agent tells of a reason that ended a run by
+// command.
+func eventOf(reason trust.Reason) string {
+	return "record.refused"
+}
+
+// ---- the log, and stolen keys ----
+
+// log is the organisation's log as the server has it, verified.
+func (w *hostileWorld) log(t *testing.T) *trust.Log {
+	t.Helper()
+	var org []byte
+	w.read(t, "SELECT org_id FROM org WHERE id = 1", nil, &org)
+	l := trust.NewLog(seal.Digest(org))
+	rows, err := w.file.QueryContext(t.Context(), "SELECT signed FROM log_change WHERE org = 1 ORDER BY epoch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var signed []byte
+		if err := rows.Scan(&signed); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Append(signed, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// entry finds a live entry of the log by its name.
+func (w *hostileWorld) entry(t *testing.T, kind trustv1.EntryKind, name string) trust.Entry {
+	t.Helper()
+	list := w.log(t).Entries(kind)
+	i := slices.IndexFunc(list, func(e trust.Entry) bool { return e.Name == name })
+	if i < 0 {
+		t.Fatalf("the log holds no %s %q", kind, name)
+	}
+	return list[i]
+}
+
+// port is the gate's.
+func (g *gate) port() int { return g.l.Addr().(*net.TCPAddr).Port }

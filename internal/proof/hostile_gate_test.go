@@ -1,0 +1,125 @@
+package proof
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+)
+
+// gate stands in front of a target and counts what reaches it: connections, and bytes
+// over connections that were there before, since agents keep sessions open.
+type gate struct {
+	l net.Listener
+
+	mu     sync.Mutex
+	target string
+	seen   traffic
+	open   map[net.Conn]struct{}
+	work   sync.WaitGroup
+}
+
+type traffic struct{ connections, bytes int64 }
+
+func newGate(t *testing.T, target string) *gate {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{l: l, target: target, open: map[net.Conn]struct{}{}}
+	g.work.Go(g.accept)
+	t.Cleanup(func() {
+		l.Close()
+		g.cut()
+		g.work.Wait()
+	})
+	return g
+}
+
+func (g *gate) accept() {
+	for {
+		c, err := g.l.Accept()
+		if err != nil {
+			return
+		}
+		g.mu.Lock()
+		g.seen.connections++
+		target := g.target
+		g.mu.Unlock()
+		s, err := net.Dial("tcp", target)
+		if err != nil {
+			c.Close()
+			continue
+		}
+		g.mu.Lock()
+		g.open[c], g.open[s] = struct{}{}, struct{}{}
+		g.mu.Unlock()
+		g.work.Go(func() { g.pump(s, c, true) })
+		g.work.Go(func() { g.pump(c, s, false) })
+	}
+}
+
+// pump ends both connections when one ends.
+func (g *gate) pump(to, from net.Conn, counts bool) {
+	b := make([]byte, 16<<10)
+	for {
+		n, err := from.Read(b)
+		if counts {
+			g.mu.Lock()
+			g.seen.bytes += int64(n)
+			g.mu.Unlock()
+		}
+		if n > 0 {
+			if _, err := to.Write(b[:n]); err != nil {
+				break
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	to.Close()
+	from.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.open, to)
+	delete(g.open, from)
+}
+
+// traffic is what has reached the target so far.
+func (g *gate) traffic() traffic {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.seen
+}
+
+// untouched asserts that nothing reaches the target while f runs.
+func (g *gate) untouched(t *testing.T, f func()) {
+	t.Helper()
+	before := g.traffic()
+	f()
+	if after := g.traffic(); after != before {
+		t.Errorf("the target saw something: %s", after.since(before))
+	}
+}
+
+func (a traffic) since(b traffic) string {
+	return fmt.Sprintf("%d connections and %d bytes", a.connections-b.connections, a.bytes-b.bytes)
+}
+
+// lead leads new connections to another target, and ends those that are open.
+func (g *gate) lead(target string) {
+	g.mu.Lock()
+	g.target = target
+	g.mu.Unlock()
+	g.cut()
+}
+
+func (g *gate) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.open {
+		c.Close()
+	}
+}
