@@ -8,8 +8,9 @@ type Manifest struct {
 	Name    string // a-z, 0-9, - and _; the name that resources choose the plugin by
 	Version string // of the plugin, for people
 	Kinds   []Kind // kinds of credential that it rotates; at least one
-	// Overlap: old and new both work until Retire; the Session is a [Retirer].
-	Overlap bool
+	// Overlap lists the kinds of credential of which old and new both work until Retire;
+	// the Session is a [Retirer]. Of other kinds the old one ends with Apply.
+	Overlap []Kind
 	// Self: accounts can change their own secret, without an administrator.
 	Self bool
 	// NoLogin: some accounts cannot log in; Verify says Undecided, no_login for them.

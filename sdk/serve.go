@@ -107,6 +107,11 @@ func describe(p Plugin) (*pluginv1.Manifest, error) {
 	case m.Concurrency < 0 || m.LoginTries < 0 || m.OldLives < 0 || m.Settle < 0 || m.MaxLen < 0:
 		return nil, fmt.Errorf("has a negative number")
 	}
+	for _, k := range m.Overlap {
+		if !slices.Contains(m.Kinds, k) {
+			return nil, fmt.Errorf("overlap of %q, which is not among its kinds", k)
+		}
+	}
 	schema, err := ConfigSchema(m.Config)
 	if err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ type openSession struct {
 	Session
 	secrets *scrub.Set
 	readAs  bool // manifest.Readback
-	retires bool // manifest.Overlap
+	retires bool // manifest.Overlap names a kind
 }
 
 // Bounds that an agent in its right mind never meets.
@@ -93,7 +93,7 @@ func (s *server) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1
 		c := &pluginv1.Manifest{
 			Name: m.Name, Version: m.Version, Kinds: m.Kinds, Self: m.Self, NoLogin: m.NoLogin,
 			Concurrency: m.Concurrency, LoginTries: m.LoginTries, OldLives: m.OldLives, Settle: m.Settle,
-			MaxLen: m.MaxLen, Forbid: m.Forbid, ConfigSchema: m.ConfigSchema,
+			MaxLen: m.MaxLen, Forbid: m.Forbid, ConfigSchema: m.ConfigSchema, Overlap: m.Overlap,
 			Capabilities: append(slices.Clone(m.Capabilities), grease()),
 		}
 		out.Plugins = append(out.Plugins, c)
@@ -156,7 +156,7 @@ func (s *server) Open(ctx context.Context, r *pluginv1.OpenRequest) (*pluginv1.O
 	if err != nil {
 		return nil, toStatus(ctx, err, secrets)
 	}
-	o := &openSession{Session: session, secrets: secrets, readAs: p.Manifest.Readback, retires: p.Manifest.Overlap}
+	o := &openSession{Session: session, secrets: secrets, readAs: p.Manifest.Readback, retires: len(p.Manifest.Overlap) > 0}
 	if err := s.keep(ctx, r.Session, o); err != nil {
 		return nil, toStatus(ctx, errors.Join(err, session.Close()), secrets)
 	}

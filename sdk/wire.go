@@ -51,7 +51,10 @@ func manifestToWire(m Manifest, schema []byte) *pluginv1.Manifest {
 	for _, k := range m.Kinds {
 		w.Kinds = append(w.Kinds, string(k))
 	}
-	if m.Overlap {
+	for _, k := range m.Overlap {
+		w.Overlap = append(w.Overlap, string(k))
+	}
+	if len(m.Overlap) > 0 {
 		w.Capabilities = append(w.Capabilities, pluginv1.CapRetire)
 	}
 	if m.Readback {

@@ -329,7 +329,7 @@ func (s *Session) Apply(ctx context.Context, r sdk.ApplyRequest) (sdk.ApplyRespo
 
 // Retire as sdk.Retirer.
 func (s *Session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireResponse, error) {
-	if !s.s.p.manifest.Overlap {
+	if len(s.s.p.manifest.Overlap) == 0 {
 		return sdk.RetireResponse{}, s.s.p.fail(PluginManifest, errors.New("its manifest declares no overlap"))
 	}
 	req := &pluginv1.RetireRequest{

@@ -118,7 +118,6 @@ const (
 func description(m *pluginv1.Manifest) (Description, error) {
 	d := Description{Manifest: sdk.Manifest{
 		Name: m.GetName(), Version: m.GetVersion(),
-		Overlap:  slices.Contains(m.GetCapabilities(), pluginv1.CapRetire),
 		Readback: slices.Contains(m.GetCapabilities(), pluginv1.CapReadback),
 		Self:     m.GetSelf(), NoLogin: m.GetNoLogin(),
 		Concurrency: int(max(m.GetConcurrency(), 1)), LoginTries: int(max(m.GetLoginTries(), 1)),
@@ -127,6 +126,11 @@ func description(m *pluginv1.Manifest) (Description, error) {
 	}, Schema: json.RawMessage(m.GetConfigSchema())}
 	for _, k := range m.GetKinds() {
 		d.Kinds = append(d.Kinds, sdk.Kind(k))
+	}
+	if slices.Contains(m.GetCapabilities(), pluginv1.CapRetire) {
+		for _, k := range m.GetOverlap() {
+			d.Overlap = append(d.Overlap, sdk.Kind(k))
+		}
 	}
 	switch {
 	case !validName(d.Name):
@@ -137,6 +141,8 @@ func description(m *pluginv1.Manifest) (Description, error) {
 		return d, fmt.Errorf("it is not a rotator")
 	case len(d.Kinds) == 0 || len(d.Kinds) > 16:
 		return d, fmt.Errorf("it has %d kinds of credential", len(d.Kinds))
+	case len(d.Overlap) > len(d.Kinds):
+		return d, fmt.Errorf("it lists %d kinds that overlap, of %d", len(d.Overlap), len(d.Kinds))
 	case m.GetConcurrency() > maxConcurrency:
 		return d, fmt.Errorf("its concurrency is over %d", maxConcurrency)
 	case m.GetLoginTries() > maxLoginTries:

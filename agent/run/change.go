@@ -58,7 +58,7 @@ func (r *Run) newCredential() (sdk.Credential, error) {
 		defer clear(private)
 		return sshCredential(record.KeyPair{PublicKey: string(public), PrivateKey: string(private)}), nil
 	}
-	pw, err := password.Generate(r.account.Statement.GetAccount().Policy)
+	pw, err := password.Generate(r.account.Statement.GetAccount().Policy, r.manifest.Forbid)
 	if err != nil {
 		return sdk.Credential{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "policy.impossible", NotSent: true, Err: err}
 	}
@@ -289,7 +289,7 @@ func (r *Run) openSession(ctx context.Context) error {
 	}
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Open)
 	defer cancel()
-	s, err := r.e.Plugins.Open(call, r.plugin, pluginhost.Job{Target: r.at, Admin: r.admin, AdminAs: r.adminAs, Self: r.drives == bySelf})
+	s, err := r.e.Plugins.Open(call, r.plugin, pluginhost.Job{Target: r.at, Admin: r.admin, AdminAs: r.adminAs, Extra: r.extras, Self: r.drives == bySelf})
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
@@ -28,7 +29,7 @@ func (r *Run) scripts(context.Context) (State, error) { return "", nil }
 
 // needsRetire says whether the former secret still works after the commit.
 func (r *Run) needsRetire() bool {
-	return r.manifest.Overlap && r.kind() != sdk.Password && r.current.Secret.Len() > 0
+	return slices.Contains(r.manifest.Overlap, r.kind()) && r.current.Secret.Len() > 0
 }
 
 // retire ends the former secret, and nothing else. That it is gone already is a

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -37,12 +38,14 @@ type target struct {
 	former  sdk.Credential // the one before current: what retire ends after a takeover
 	admin   sdk.Credential
 	adminAs sdk.Account
+	extras  map[string]sdk.Credential // further secrets that the resource's statement names
 }
 
 func (t *target) wipe() {
 	for _, c := range []sdk.Credential{t.current, t.former, t.admin} {
 		c.Secret.Wipe()
 	}
+	wipeAll(t.extras)
 	for _, r := range []*trust.Record{t.account, t.resource} {
 		if r != nil {
 			clear(r.Data)
@@ -180,7 +183,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if r.former, err = served.former(account, r.kind()); err != nil {
 		return "", refusal(err)
 	}
-	if err := r.openAdministrator(served); err != nil {
+	if err := r.openAdministrator(ctx, served); err != nil {
 		return "", refusal(err)
 	}
 	if err := r.takeSlot(ctx); err != nil {
@@ -270,6 +273,9 @@ func (r *Run) chooseTarget(ctx context.Context) error {
 	}
 	r.at.Progress = func(step string) { r.progress(step) }
 	a := r.account.Statement.GetAccount()
+	if !slices.Contains(r.manifest.Kinds, r.kind()) {
+		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "secret_kind", NotSent: true, Err: fmt.Errorf("the plugin %s rotates %v, and the account's secret is a %s", r.plugin.Name, r.manifest.Kinds, r.kind())}
+	}
 	if len(a.Dependents) > 0 || len(a.Scripts) > 0 || len(s.Scripts) > 0 {
 		// Changing the secret without what must follow it would break those who use it.
 		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "dependents", NotSent: true, Err: errors.New("the statement names dependents or scripts, which this agent cannot serve: nothing was changed")}
@@ -320,8 +326,12 @@ func tlsOf(t *trustv1.Tls) sdk.TLS {
 }
 
 // openAdministrator finds who drives the change: the resource's administrator, or
-// the account itself where it has none or is it.
-func (r *Run) openAdministrator(served *servedRecords) error {
+// the account itself where it has none or is it. Further secrets of the resource come
+// with it.
+func (r *Run) openAdministrator(ctx context.Context, served *servedRecords) (err error) {
+	if r.extras, err = r.e.extras(ctx, r.log, r.resource.Statement.GetResource(), r.pool()); err != nil {
+		return err
+	}
 	ref := mustRef(r.resource.Statement.GetResource().GetAdminAccount())
 	if ref.IsZero() || ref == r.job.Account {
 		if !r.manifest.Self {
@@ -331,8 +341,7 @@ func (r *Run) openAdministrator(served *servedRecords) error {
 		return nil
 	}
 	r.drives = byAdmin
-	admin, login, err := served.administrator(ref, r.pool())
-	r.admin, r.adminAs = admin, login
+	r.admin, r.adminAs, err = served.login("administrator", ref, r.pool())
 	return err
 }
 
@@ -386,7 +395,9 @@ func (r *Run) pool() seal.ID {
 	return id
 }
 
-func (r *Run) kind() sdk.Kind { return sdk.Kind(r.account.Statement.GetAccount().GetSecretKind()) }
+func (r *Run) kind() sdk.Kind {
+	return orElse(sdk.Kind(r.account.Statement.GetAccount().GetSecretKind()), sdk.Password)
+}
 
 // credential reads the secret of an account's JSON. Only the secret comes from
 // there: host, port and login are the statement's.

@@ -72,6 +72,12 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			s.GetAccount().Mandate = &trustv1.Mandate{Enabled: true, MinIntervalS: 60, ValidUntil: w.now.Add(time.Hour).UnixMilli()}
 			w.put(w.account, "pamUser", []byte("old"), s)
 		}, sdk.ClassUnsupported, "dependents"},
+		"a kind of secret that the plugin does not rotate": {func(w *world) {
+			w.target.manifest.Kinds = []sdk.Kind{sdk.SSHKey}
+		}, sdk.ClassUnsupported, "secret_kind"},
+		"a policy that needs what the target forbids": {func(w *world) {
+			w.target.manifest.Forbid = "0123456789"
+		}, sdk.ClassInvalid, "policy.impossible"},
 		"mandate too often": {func(w *world) {
 			if out, err := w.run(seal.NewID()); err != nil || out.Credential != done {
 				w.t.Fatal(out, err)
@@ -88,6 +94,42 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		if len(w.target.applied) != before || w.vault.records[w.account.Record].Staged != nil {
 			t.Errorf("%s: the target was touched, or a candidate was left", name)
 		}
+	}
+}
+
+// What a manifest declares is what the plugin gets: kinds that overlap are retired,
+// others are not.
+func TestOverlapIsRetired(t *testing.T) {
+	for _, overlap := range [][]sdk.Kind{nil, {sdk.Password}} {
+		w := newWorld(t, false)
+		w.target.manifest.Overlap = overlap
+		if out, err := w.run(seal.NewID()); err != nil || out.Credential != done {
+			t.Fatal(out, err)
+		}
+		var want []string
+		if overlap != nil {
+			want = []string{"old"}
+		}
+		if !slices.Equal(w.target.retired, want) || !w.opens() {
+			t.Errorf("overlap %v: %d secrets were retired", overlap, len(w.target.retired))
+		}
+	}
+}
+
+// The further secrets that a resource names reach the plugin by their names.
+func TestExtras(t *testing.T) {
+	w := newWorld(t, false)
+	extra := w.ref()
+	w.put(extra, "pamUser", []byte("unlocks"), w.accountStatement("totp", nil))
+	r := w.resource()
+	r.AdminAccount = w.admin.Proto()
+	r.Extras = []*trustv1.Extra{{Name: "second", Account: extra.Proto()}}
+	w.put(w.res, "pamDatabase", nil, &trustv1.Statement{Kind: trustv1.RecordKind_RECORD_KIND_RESOURCE, Subject: &trustv1.Statement_Resource{Resource: r}})
+	if out, err := w.run(seal.NewID()); err != nil || out.Credential != done {
+		t.Fatal(out, err)
+	}
+	if len(w.target.extras) != 1 || w.target.extras["second"] != "unlocks" {
+		t.Errorf("the plugin got %d extras", len(w.target.extras))
 	}
 }
 

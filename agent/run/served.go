@@ -82,19 +82,55 @@ func Served(ref trust.Ref, kind trustv1.RecordKind, w ksm.ExtRecord) trust.Serve
 	return served
 }
 
-// administrator opens the account that a resource names as its administrator.
-func (s *servedRecords) administrator(ref trust.Ref, pool seal.ID) (sdk.Credential, sdk.Account, error) {
+// login opens an account that a resource names: its administrator, or an extra.
+func (s *servedRecords) login(as string, ref trust.Ref, pool seal.ID) (sdk.Credential, sdk.Account, error) {
 	rec, err := s.record(ref, trustv1.RecordKind_RECORD_KIND_ACCOUNT)
 	if err != nil {
-		return sdk.Credential{}, sdk.Account{}, fmt.Errorf("administrator: %w", err)
+		return sdk.Credential{}, sdk.Account{}, fmt.Errorf("%s: %w", as, err)
 	}
 	defer clear(rec.Data)
 	if _, err := trust.CheckValue(s.log, s.e.Journal, &rec.Content, rec.served, pool, s.e.Now()); err != nil {
-		return sdk.Credential{}, sdk.Account{}, fmt.Errorf("administrator: %w", err)
+		return sdk.Credential{}, sdk.Account{}, fmt.Errorf("%s: %w", as, err)
 	}
 	a := rec.Statement.GetAccount()
 	c, err := credential(rec.Data, sdk.Kind(a.SecretKind))
 	return c, sdk.Account{Name: a.Login, Scope: a.Scope}, err
+}
+
+// extras fetches the further secrets that a resource names. The vault does not know
+// them, so they are asked for by name.
+func (e *Engine) extras(ctx context.Context, log *trust.Log, resource *trustv1.Resource, pool seal.ID) (map[string]sdk.Credential, error) {
+	if len(resource.GetExtras()) == 0 {
+		return nil, nil
+	}
+	var uids []seal.ID
+	for _, x := range resource.Extras {
+		uids = append(uids, mustRef(x.Account).Record)
+	}
+	got, err := e.Vault.Fetch(ctx, uids...)
+	if err != nil {
+		return nil, vaultError("fetch", err)
+	}
+	served, err := e.open(log, got)
+	if err != nil {
+		return nil, err
+	}
+	extras := map[string]sdk.Credential{}
+	for _, x := range resource.Extras {
+		c, _, err := served.login("extra "+x.Name, mustRef(x.Account), pool)
+		if err != nil {
+			wipeAll(extras)
+			return nil, err
+		}
+		extras[x.Name] = c
+	}
+	return extras, nil
+}
+
+func wipeAll(secrets map[string]sdk.Credential) {
+	for _, c := range secrets {
+		c.Secret.Wipe()
+	}
 }
 
 // former opens the value before the current one, if the vault has it.

@@ -39,11 +39,16 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 	if err != nil {
 		return err
 	}
-	admin, login, err := served.administrator(ref, pool)
+	admin, login, err := served.login("administrator", ref, pool)
 	if err != nil {
 		return err
 	}
 	defer admin.Secret.Wipe()
+	extras, err := e.extras(ctx, served.log, s, pool)
+	if err != nil {
+		return err
+	}
+	defer wipeAll(extras)
 	release, err := e.Slots.Acquire(ctx, at.Key, 1)
 	if err != nil {
 		return err
@@ -51,7 +56,7 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 	defer release()
 	call, cancel := context.WithTimeout(ctx, e.Limits.Open)
 	defer cancel()
-	session, err := e.Plugins.Open(call, plugin, pluginhost.Job{Target: at, Admin: admin, AdminAs: login})
+	session, err := e.Plugins.Open(call, plugin, pluginhost.Job{Target: at, Admin: admin, AdminAs: login, Extra: extras})
 	if err != nil {
 		return err
 	}

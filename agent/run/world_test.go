@@ -35,6 +35,7 @@ type world struct {
 	device              party
 	folder              seal.ID
 	folderKey           seal.Key
+	pool                seal.ID
 	account, admin, res trust.Ref
 	self                bool
 }
@@ -109,7 +110,8 @@ func newWorld(t *testing.T, self bool) *world {
 	must(t, err)
 	w.vault.folder = ksm.ExtFolder{FolderUID: w.folder.Bytes(), KeyVersion: 1, Sealed: sealed}
 
-	resource := &trustv1.Resource{PoolId: pool.Bytes(), Plugin: "fake", Host: "db.test", Port: 5432, Tls: &trustv1.Tls{Mode: trustv1.TlsMode_TLS_MODE_OFF}}
+	w.pool = pool
+	resource := w.resource()
 	if !self {
 		resource.AdminAccount = w.admin.Proto()
 	}
@@ -129,6 +131,10 @@ func newWorld(t *testing.T, self bool) *world {
 		Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now },
 	}
 	return w
+}
+
+func (w *world) resource() *trustv1.Resource {
+	return &trustv1.Resource{PoolId: w.pool.Bytes(), Plugin: "fake", Host: "db.test", Port: 5432, Tls: &trustv1.Tls{Mode: trustv1.TlsMode_TLS_MODE_OFF}}
 }
 
 func (w *world) ref() trust.Ref { return trust.Ref{Folder: w.folder, Record: seal.NewID()} }
@@ -340,6 +346,8 @@ type fakeTarget struct {
 	applied  []string
 	logins   int
 	opens    int
+	extras   map[string]string // that the newest session was opened with
+	retired  []string
 
 	openErr error
 	apply   func(sdk.ApplyRequest) (sdk.ApplyResponse, error) // nil: takes it
@@ -353,6 +361,9 @@ func (f *fakeTarget) Find(name string) (pluginhost.Plugin, error) {
 func (f *fakeTarget) Describe(context.Context, pluginhost.Plugin) (pluginhost.Description, error) {
 	m := f.manifest
 	m.Self, m.Concurrency = true, 4
+	if m.Kinds == nil {
+		m.Kinds = []sdk.Kind{sdk.Password}
+	}
 	return pluginhost.Description{Manifest: m}, nil
 }
 func (f *fakeTarget) Forget(string) {}
@@ -361,6 +372,10 @@ func (f *fakeTarget) Open(_ context.Context, _ pluginhost.Plugin, j pluginhost.J
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.opens++
+	f.extras = map[string]string{}
+	for name, c := range j.Extra {
+		f.extras[name] = c.Secret.ExposeString()
+	}
 	if f.openErr != nil {
 		return nil, f.openErr
 	}
@@ -397,7 +412,10 @@ func (s fakeSession) Apply(_ context.Context, r sdk.ApplyRequest) (sdk.ApplyResp
 	return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
 }
 
-func (s fakeSession) Retire(context.Context, sdk.RetireRequest) (sdk.RetireResponse, error) {
+func (s fakeSession) Retire(_ context.Context, r sdk.RetireRequest) (sdk.RetireResponse, error) {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	s.f.retired = append(s.f.retired, r.Old.Secret.ExposeString())
 	return sdk.RetireResponse{Outcome: sdk.Changed}, nil
 }
 

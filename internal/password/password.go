@@ -45,15 +45,16 @@ type class struct {
 
 // Check says whether Generate can serve the policy.
 func Check(p *trustv1.PasswordPolicy) error {
-	_, _, err := plan(p)
+	_, _, err := plan(p, "")
 	return err
 }
 
 // Generate makes a password of exactly the policy's length (DefaultLength when
-// it is zero) with at least the asked number of each class. A nil policy asks for
-// one lower, one upper case letter and one digit.
-func Generate(p *trustv1.PasswordPolicy) ([]byte, error) {
-	classes, length, err := plan(p)
+// it is zero) with at least the asked number of each class, and without the
+// characters of forbid, which the target does not take. A nil policy asks for one
+// lower, one upper case letter and one digit.
+func Generate(p *trustv1.PasswordPolicy, forbid string) ([]byte, error) {
+	classes, length, err := plan(p, forbid)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +82,7 @@ func Generate(p *trustv1.PasswordPolicy) ([]byte, error) {
 	return pw, nil
 }
 
-func plan(p *trustv1.PasswordPolicy) ([]class, int, error) {
+func plan(p *trustv1.PasswordPolicy, forbid string) ([]class, int, error) {
 	if p == nil {
 		p = &trustv1.PasswordPolicy{MinLower: 1, MinUpper: 1, MinDigit: 1}
 	}
@@ -114,7 +115,7 @@ func plan(p *trustv1.PasswordPolicy) ([]class, int, error) {
 		for _, r := range c.letters {
 			// NUL, newline and other control characters end a password early
 			// on most targets.
-			if r < 0x20 || r == 0x7f || seen[r] || strings.ContainsRune(p.Exclude, r) {
+			if r < 0x20 || r == 0x7f || seen[r] || strings.ContainsRune(p.Exclude, r) || strings.ContainsRune(forbid, r) {
 				continue
 			}
 			seen[r] = true

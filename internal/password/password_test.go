@@ -24,7 +24,8 @@ func TestEveryPasswordKeepsItsPolicy(t *testing.T) {
 			Symbols:   rapid.SampledFrom([]string{"", "%&", `'"\ $`, "äöü€"}).Draw(t, "symbols"),
 			Exclude:   rapid.SampledFrom([]string{"", "0O1lI"}).Draw(t, "exclude"),
 		}
-		pw, err := password.Generate(p)
+		forbid := rapid.SampledFrom([]string{"", "abc%"}).Draw(t, "forbid")
+		pw, err := password.Generate(p, forbid)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,8 +45,8 @@ func TestEveryPasswordKeepsItsPolicy(t *testing.T) {
 		switch {
 		case utf8.RuneCountInString(s) != int(p.Length):
 			t.Fatalf("length %d, want %d", utf8.RuneCountInString(s), p.Length)
-		case strings.ContainsAny(s, p.Exclude) && p.Exclude != "":
-			t.Fatal("holds an excluded character")
+		case strings.ContainsAny(s, p.Exclude+forbid):
+			t.Fatal("holds a character that is excluded or forbidden")
 		case count(func(r rune) bool { return r >= 'a' && r <= 'z' }) < p.MinLower,
 			count(func(r rune) bool { return r >= 'A' && r <= 'Z' }) < p.MinUpper,
 			count(func(r rune) bool { return r >= '0' && r <= '9' }) < p.MinDigit,
@@ -68,7 +69,7 @@ func TestPoliciesThatCannotBe(t *testing.T) {
 		"not text":            {Symbols: "\xff"},
 		"too few characters":  {Exclude: "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0"},
 	} {
-		if _, err := password.Generate(p); !errors.Is(err, password.ErrPolicy) {
+		if _, err := password.Generate(p, ""); !errors.Is(err, password.ErrPolicy) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -80,7 +81,7 @@ func TestDrawsAreEven(t *testing.T) {
 	counts := map[byte]int{}
 	p := &trustv1.PasswordPolicy{Length: 200, Exclude: "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 	for range 200 {
-		pw, err := password.Generate(p)
+		pw, err := password.Generate(p, "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,7 +14,7 @@ func main() {
 		Manifest: sdk.Manifest{
 			Name: "ssh", Version: "1.0.0",
 			Kinds:   []sdk.Kind{sdk.Password, sdk.SSHKey},
-			Overlap: true, // of keys; a password has no Retire
+			Overlap: []sdk.Kind{sdk.SSHKey}, // a password has no Retire
 			Self:    true,
 			NoLogin: true,
 			// sshd's default MaxSessions is 10 for one connection.

@@ -241,6 +241,7 @@ type Manifest struct {
 	MaxLen        uint32                 `protobuf:"varint,11,opt,name=max_len,json=maxLen,proto3" json:"max_len,omitempty"`
 	Forbid        string                 `protobuf:"bytes,12,opt,name=forbid,proto3" json:"forbid,omitempty"`
 	ConfigSchema  []byte                 `protobuf:"bytes,13,opt,name=config_schema,json=configSchema,proto3" json:"config_schema,omitempty"` // JSON Schema of the resource's settings; empty: none
+	Overlap       []string               `protobuf:"bytes,14,rep,name=overlap,proto3" json:"overlap,omitempty"`                               // of kinds: those whose former secret works until Retire
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -362,6 +363,13 @@ func (x *Manifest) GetForbid() string {
 func (x *Manifest) GetConfigSchema() []byte {
 	if x != nil {
 		return x.ConfigSchema
+	}
+	return nil
+}
+
+func (x *Manifest) GetOverlap() []string {
+	if x != nil {
+		return x.Overlap
 	}
 	return nil
 }
@@ -1584,7 +1592,7 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x0fDescribeRequest\x12\"\n" +
 	"\fcapabilities\x18\x01 \x03(\tR\fcapabilities\"I\n" +
 	"\x10DescribeResponse\x125\n" +
-	"\aplugins\x18\x01 \x03(\v2\x1b.rotunda.plugin.v1.ManifestR\aplugins\"\xa5\x03\n" +
+	"\aplugins\x18\x01 \x03(\v2\x1b.rotunda.plugin.v1.ManifestR\aplugins\"\xbf\x03\n" +
 	"\bManifest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -1600,7 +1608,8 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x06settle\x12\x17\n" +
 	"\amax_len\x18\v \x01(\rR\x06maxLen\x12\x16\n" +
 	"\x06forbid\x18\f \x01(\tR\x06forbid\x12#\n" +
-	"\rconfig_schema\x18\r \x01(\fR\fconfigSchema\"#\n" +
+	"\rconfig_schema\x18\r \x01(\fR\fconfigSchema\x12\x18\n" +
+	"\aoverlap\x18\x0e \x03(\tR\aoverlap\"#\n" +
 	"\rCancelRequest\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\"\x10\n" +
 	"\x0eCancelResponse\"E\n" +
