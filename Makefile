@@ -3,7 +3,7 @@
 # make test    everything that can be tested here, on real servers
 # make lint    vet, staticcheck, gofumpt, generated code is current
 # make postgres DIR=...   a throw-away PostgreSQL to try things on, until it is stopped
-# make bench   the figures, each beside its floor
+# make bench   the figures, each beside its floor (ARGS=-json: as JSON)
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
 .PHONY: build plugins demo postgres test lint bench proto sql docs fuzz clean check-generated
 
@@ -76,7 +76,7 @@ docs:
 	go run ./cmd/rotunda docs --out docs/cli.md
 
 bench: build
-	ROTUNDA_BIN=$(CURDIR)/bin go run ./cmd/internal/bench
+	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench -bin $(BIN) $(ARGS)
 
 clean:
 	rm -rf bin .report .demo

@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/rotunda-pam/rotunda/agent/channel"
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
@@ -68,6 +70,7 @@ type Agent struct {
 	leases   *run.Leases
 	engine   *run.Engine
 	refusals chan ksm.Refusal
+	steps    *prometheus.HistogramVec // how long the steps of runs take
 
 	work     sync.WaitGroup // runs and replies under way
 	ctx      context.Context
@@ -100,7 +103,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, id: cfg.Identity, log: cfg.Log, now: fault.Now, started: fault.Now(),
 		active: map[trust.Ref][]run.Job{}, counts: map[string]uint64{},
-		refusals: make(chan ksm.Refusal, 256),
+		refusals: make(chan ksm.Refusal, 256), steps: newSteps(),
 	}
 	a.ctx, a.stopWork = context.WithCancelCause(context.Background())
 	var err error
@@ -169,6 +172,7 @@ func (a *Agent) connect() error {
 		Me:    run.Identity{ID: a.id.Entry, Sign: a.id.Keys.Sign, Seal: a.id.Keys.Seal},
 		Vault: runVault{a.vault}, Plugins: hostPlugins{a.plugins, a.catalog}, Directory: a.dir, Journal: a.journal,
 		Policy: a.cfg.Policy, Dial: a.dial, Leases: a.leases, Slots: run.NewSlots(a.cfg.Runs), Limits: run.DefaultLimits,
+		Took: func(step string, d time.Duration) { a.steps.WithLabelValues(step).Observe(d.Seconds()) },
 		Hint: func(id seal.ID, account trust.Ref, phase string) { a.channel.Progress(id, account.Proto(), phase) },
 		Log:  a.log, Now: a.now,
 	}

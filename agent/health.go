@@ -59,7 +59,7 @@ func (a *Agent) Health() Health {
 // /metrics. It is meant for a loopback address.
 func (a *Agent) Handler() http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{a})
+	registry.MustRegister(collector{a}, a.steps)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		h := a.Health()
@@ -73,6 +73,15 @@ func (a *Agent) Handler() http.Handler {
 	return mux
 }
 
+// newSteps counts what a run's time goes into: waiting for its turn on the resource
+// (queue), the steps of run/steps.go, and the journal's last word (end).
+func newSteps() *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "rotunda_agent_step_seconds", Help: "Time that runs spend in each step.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 4, 9), // 1 ms to 65 s
+	}, []string{"step"})
+}
+
 // collector reads the agent's state when it is asked: nothing is counted twice.
 type collector struct{ a *Agent }
 
@@ -82,12 +91,14 @@ var (
 	descRuns     = prometheus.NewDesc("rotunda_agent_runs_total", "Runs since the start, by how their credential ended.", []string{"credential"}, nil)
 	descSkew     = prometheus.NewDesc("rotunda_agent_clock_skew_seconds", "The server's clock less this host's.", nil, nil)
 	descLogEpoch = prometheus.NewDesc("rotunda_agent_log_epoch", "Newest change of the organisation's log that this agent knows.", nil, nil)
+	descCommits  = prometheus.NewDesc("rotunda_agent_journal_commits_total", "Durable writes of the journal since the start.", nil, nil)
+	descWrites   = prometheus.NewDesc("rotunda_agent_journal_writes_total", "Changes of the journal since the start; those that come together share a durable write.", nil, nil)
 	descLogValid = prometheus.NewDesc("rotunda_agent_log_valid_until_seconds", "When the log grows stale and the agent stops, Unix time.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descUp, descActive, descRuns, descSkew, descLogEpoch, descLogValid} {
+	for _, d := range []*prometheus.Desc{descUp, descActive, descRuns, descSkew, descLogEpoch, descLogValid, descCommits, descWrites} {
 		ch <- d
 	}
 }
@@ -105,6 +116,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descSkew, float64(h.ClockSkewMS)/1000)
 	gauge(descLogEpoch, float64(h.LogEpoch))
 	gauge(descLogValid, float64(h.LogValidUntil.Unix()))
+	commits, writes := c.a.journal.Stats()
+	ch <- prometheus.MustNewConstMetric(descCommits, prometheus.CounterValue, float64(commits))
+	ch <- prometheus.MustNewConstMetric(descWrites, prometheus.CounterValue, float64(writes))
 	c.a.mu.Lock()
 	defer c.a.mu.Unlock()
 	for outcome, n := range c.a.counts {

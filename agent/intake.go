@@ -96,10 +96,20 @@ func (a *Agent) refuseCommand(frame *trustv1.CommandFrame, err error) {
 func (a *Agent) begin(c *trust.Command, runID seal.ID) {
 	switch c.Action {
 	case trustv1.Action_ACTION_ROTATE, trustv1.Action_ACTION_VERIFY, trustv1.Action_ACTION_CANCEL:
-		a.start(run.Job{ID: runID, Account: c.Account, Command: c})
+		a.start(run.Job{ID: runID, Account: c.Account, Command: c, Resource: resourceOf(c)})
 	default:
 		a.work.Go(func() { a.reply(a.ctx, c) })
 	}
+}
+
+// resourceOf guesses the resource of a command: clients pin it next to the account.
+func resourceOf(c *trust.Command) trust.Ref {
+	for _, p := range c.Pins {
+		if p.Ref != c.Account {
+			return p.Ref
+		}
+	}
+	return trust.Ref{}
 }
 
 // runDue is the router's word that a run is due. It proves nothing: the account's
@@ -110,7 +120,8 @@ func (a *Agent) runDue(_ context.Context, due *channelv1.RunDue) {
 	if err != nil || refErr != nil || a.draining.Load() || !a.cfg.Policy.Permits("rotate") {
 		return
 	}
-	a.start(run.Job{ID: id, Account: account})
+	resource, _ := trust.RefFrom(due.Resource) // without it the run waits later
+	a.start(run.Job{ID: id, Account: account, Resource: resource})
 }
 
 // start begins a run. One account has one run here at a time: a command waits for

@@ -210,6 +210,7 @@ type ResourceSpec struct {
 	AdminAccount Ref // may be set later with EditResource
 	Extras       []*trustv1.Extra
 	Config       []byte // JSON for the plugin
+	Concurrency  int    // runs at once that it takes; 0: a few
 	Notes        string
 }
 

@@ -198,6 +198,7 @@ func (d *dispatching) send(run db.Run, agent seal.ID) error {
 	}
 	_, err := protodelim.MarshalTo(d.out[topic], &channelv1.ToAgent{Frame: &channelv1.ToAgent_RunDue{RunDue: &channelv1.RunDue{
 		RunId: run.RunID, Account: &trustv1.Ref{FolderUid: run.FolderUid, RecordUid: run.AccountUid}, Action: action,
+		Resource: &trustv1.Ref{FolderUid: run.ResourceFolder, RecordUid: run.ResourceUid},
 	}}})
 	return err
 }

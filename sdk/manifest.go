@@ -17,7 +17,8 @@ type Manifest struct {
 	NoLogin bool
 	// Readback: the Session is a [Readback].
 	Readback bool
-	// Concurrency is how many verbs may be in flight at once; 0 means 1.
+	// Concurrency is how many verbs the plugin can serve at once on one resource; 0
+	// means 1. How many it is given, up to that, is the resource's owner's choice.
 	Concurrency int
 	// LoginTries is how many failed logins one run may cause; 0 means 1. Recovery with an
 	// administrator probes the candidate only; self-rotation wants 2.

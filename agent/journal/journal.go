@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -43,6 +44,8 @@ var (
 type Journal struct {
 	db   *bbolt.DB
 	path string
+
+	commits, writes, last atomic.Int64 // last: the number of the newest transaction
 }
 
 // errDamaged stands for every way in which a file is not a journal.
@@ -93,7 +96,7 @@ func open(path string) (*Journal, error) {
 	// Concurrent runs share a write; the wait for company is kept well below what
 	// one fsync costs a disk.
 	db.MaxBatchDelay = 250 * time.Microsecond
-	j := &Journal{db, path}
+	j := &Journal{db: db, path: path}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, b := range [][]byte{bucketMeta, bucketLog, bucketRecords, bucketAccounts, bucketCommands, bucketRuns, bucketHostKeys} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
@@ -118,11 +121,24 @@ func (j *Journal) Close() error { return j.db.Close() }
 
 func (j *Journal) update(f func(tx *bbolt.Tx) error) error {
 	fault.At("before-journal-write")
-	if err := j.db.Batch(f); err != nil {
+	err := j.db.Batch(func(tx *bbolt.Tx) error {
+		id := int64(tx.ID()) // which is gone after the commit
+		tx.OnCommit(func() {
+			j.writes.Add(1)
+			if j.last.Swap(id) != id {
+				j.commits.Add(1)
+			}
+		})
+		return f(tx)
+	})
+	if err != nil {
 		return fmt.Errorf("write journal %s: %w", j.path, err)
 	}
 	return nil
 }
+
+// Stats counts the durable writes since Open, and the changes that shared them.
+func (j *Journal) Stats() (commits, writes int64) { return j.commits.Load(), j.writes.Load() }
 
 func (j *Journal) view(f func(tx *bbolt.Tx) error) error {
 	if err := j.db.View(f); err != nil {

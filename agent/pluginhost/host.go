@@ -70,7 +70,7 @@ func New(cfg Config) (*Host, error) {
 	cfg.Processes = orDefault(cfg.Processes, 16)
 	cfg.Idle = orDefault(cfg.Idle, 5*time.Minute)
 	cfg.StartTimeout = orDefault(cfg.StartTimeout, 20*time.Second)
-	cfg.Connections = orDefault(cfg.Connections, 32)
+	cfg.Connections = orDefault(cfg.Connections, maxConcurrency)
 	cfg.FirstUID = orDefault(cfg.FirstUID, 64000)
 	if cfg.Dial == nil {
 		cfg.Dial = new(net.Dialer).DialContext

@@ -34,7 +34,7 @@ type Config struct {
 	Idle time.Duration
 	// StartTimeout bounds a start up to the answer to Describe (20 s).
 	StartTimeout time.Duration
-	// Connections is the most that one session or one Verify may have open (32).
+	// Connections is the most that one session or one Verify may have open (64).
 	Connections int
 	// FirstUID is the first of the 1,024 user ids that plugins get where the agent is root
 	// (64000). Agents of one machine share them without giving one out twice. Nothing else

@@ -80,7 +80,7 @@ func (r *Run) lease(ctx context.Context) (State, error) {
 		if interrupted {
 			// Others went on while this agent may have been applying: what it sent may have
 			// come after theirs. The vault queues a verify, whoever does it.
-			interrupted, r.recovering, r.job = false, true, Job{ID: seal.NewID(), Account: r.job.Account}
+			interrupted, r.recovering, r.job = false, true, Job{ID: seal.NewID(), Account: r.job.Account, Resource: r.job.Resource}
 			continue
 		}
 		if answer.Closed {
@@ -91,7 +91,11 @@ func (r *Run) lease(ctx context.Context) (State, error) {
 		if r.job.Command == nil || r.job.Command.CheckStaging(r.e.Now()) != nil {
 			return "", fmt.Errorf("%w: the account is leased to run %x", errNotMine, answer.Holder)
 		}
+		r.slot.give() // another account's run may go first
 		if err := pause(ctx, wait); err != nil {
+			return "", err
+		}
+		if err := r.queue(ctx); err != nil {
 			return "", err
 		}
 	}
@@ -186,7 +190,8 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if err := r.openAdministrator(ctx, served); err != nil {
 		return "", refusal(err)
 	}
-	if err := r.takeSlot(ctx); err != nil {
+	r.e.Slots.Allow(r.at.Key, r.concurrency())
+	if err := r.takeSlot(ctx, r.at.Key); err != nil {
 		return "", err
 	}
 
@@ -345,14 +350,55 @@ func (r *Run) openAdministrator(ctx context.Context, served *servedRecords) (err
 	return err
 }
 
-// takeSlot waits until this resource, and this agent, may take one more run.
-func (r *Run) takeSlot(ctx context.Context) error {
-	release, err := r.e.Slots.Acquire(ctx, r.at.Key, r.manifest.Concurrency)
+// slot is a run's place among those that work on a resource.
+type slot struct {
+	resource string
+	release  func()
+}
+
+func (s *slot) give() {
+	if s.release != nil {
+		s.release()
+	}
+	s.release = nil
+}
+
+// queue waits for a slot on the resource that the run is said to be about, before
+// anything is asked of the vault: who waits holds no lease and no secret, and any
+// agent of the pool may take the run.
+func (r *Run) queue(ctx context.Context) error {
+	if r.job.Resource.IsZero() {
+		return nil
+	}
+	return r.takeSlot(ctx, r.job.Resource.String())
+}
+
+// takeSlot waits until a resource, and this agent, may take one more run.
+func (r *Run) takeSlot(ctx context.Context, resource string) error {
+	if r.slot.release != nil && r.slot.resource == resource {
+		return nil
+	}
+	r.slot.give()
+	release, err := r.e.Slots.Acquire(ctx, resource)
 	if err != nil {
 		return err
 	}
-	r.release = release
+	r.slot = slot{resource, release}
 	return nil
+}
+
+// usualConcurrency is how many runs a resource gets at once whose owner has said
+// nothing: small servers bear that.
+const usualConcurrency = 4
+
+// concurrency is how many runs this resource takes at once: the owner's word, or a
+// few, and never more than its plugin can serve.
+func (r *Run) concurrency() int {
+	n := int(r.resource.Statement.GetResource().GetConcurrency())
+	if n == 0 {
+		n = usualConcurrency
+	}
+	return min(n, r.manifest.Concurrency)
 }
 
 // takeUp goes on with a candidate that is staged already.

@@ -93,6 +93,7 @@ type Engine struct {
 	Slots     *Slots
 	Limits    Limits
 	Hint      func(run seal.ID, account trust.Ref, phase string) // never blocks
+	Took      func(step string, d time.Duration)                 // never blocks; nil: nobody counts
 	Log       *slog.Logger
 	Now       func() time.Time
 }
@@ -103,6 +104,9 @@ type Job struct {
 	Account trust.Ref
 	Command *trust.Command // nil: the vault announced it (by schedule, or to be taken over)
 	Again   bool           // this agent lost its lease: nobody announces it here again
+	// Resource is whose queue the run waits in before it begins; zero for not known. It
+	// is a guess, and nothing else comes from it: the statements decide.
+	Resource trust.Ref
 }
 
 func (j Job) command() seal.ID {
@@ -127,9 +131,9 @@ type Run struct {
 	candidate *candidate
 
 	session Session
-	release func() // slot on the resource
-	applies int    // of the candidate, in this run
-	failed  int    // logins that failed, in this run
+	slot    slot
+	applies int // of the candidate, in this run
+	failed  int // logins that failed, in this run
 	applied time.Time
 	changed bool              // the newest apply answered "changed"
 	refused sdk.ApplyResponse // the newest apply answered "unchanged"
@@ -175,11 +179,17 @@ var errNotMine = errors.New("the run is not this agent's to do")
 // was told, or an error when the vault could not be told: the journal then still
 // has the run.
 func (e *Engine) Do(ctx context.Context, job Job) (Outcome, error) {
-	ctx, hold := e.Leases.Guard(ctx)
-	defer hold.End()
-	r := &Run{e: e, job: job, hold: hold, state: Queued, as: "rotate"}
+	r := &Run{e: e, job: job, state: Queued, as: "rotate"}
 	r.outcome = Outcome{Credential: trustv1.Outcome_OUTCOME_NONE, Dependents: trustv1.Outcome_OUTCOME_NONE, Scripts: trustv1.Outcome_OUTCOME_NONE}
 	defer r.leave()
+	began := time.Now()
+	if err := r.queue(ctx); err != nil {
+		return r.outcome, fmt.Errorf("run %s stopped in its resource's queue: %w", job.ID, context.Cause(ctx))
+	}
+	e.took("queue", began)
+	ctx, hold := e.Leases.Guard(ctx)
+	defer hold.End()
+	r.hold = hold
 	err := r.drive(ctx)
 	if stop := (*Stop)(nil); errors.As(err, &stop) {
 		err = r.stop(ctx, stop)
@@ -193,11 +203,23 @@ func (e *Engine) Do(ctx context.Context, job Job) (Outcome, error) {
 		return r.outcome, fmt.Errorf("run %s in state %s: %w", job.ID, r.state, err)
 	}
 	// A run that goes on later is announced again by the vault, to any agent of the pool.
-	err = e.Journal.EndRun(r.job.ID, r.job.command(), e.Now(), r.settled)
+	err = r.end()
 	if r.recovering { // and the run in whose place it was
 		err = errors.Join(err, e.Journal.EndRun(job.ID, job.command(), e.Now(), nil))
 	}
 	return r.outcome, err
+}
+
+func (e *Engine) took(step string, since time.Time) {
+	if e.Took != nil {
+		e.Took(step, time.Since(since))
+	}
+}
+
+// end is the journal's last word on the run.
+func (r *Run) end() error {
+	defer r.e.took("end", time.Now())
+	return r.e.Journal.EndRun(r.job.ID, r.job.command(), r.e.Now(), r.settled)
 }
 
 // leave gives back what the run holds.
@@ -205,9 +227,7 @@ func (r *Run) leave() {
 	if r.session != nil {
 		r.session.Close()
 	}
-	if r.release != nil {
-		r.release()
-	}
+	r.slot.give()
 	r.target.wipe()
 	if r.candidate != nil {
 		r.candidate.credential.Secret.Wipe()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -124,7 +125,7 @@ func TestExtras(t *testing.T) {
 	r := w.resource()
 	r.AdminAccount = w.admin.Proto()
 	r.Extras = []*trustv1.Extra{{Name: "second", Account: extra.Proto()}}
-	w.put(w.res, "pamDatabase", nil, &trustv1.Statement{Kind: trustv1.RecordKind_RECORD_KIND_RESOURCE, Subject: &trustv1.Statement_Resource{Resource: r}})
+	w.putResource(r)
 	if out, err := w.run(seal.NewID()); err != nil || out.Credential != done {
 		t.Fatal(out, err)
 	}
@@ -310,5 +311,66 @@ func TestOvertakenAgentAsksForVerify(t *testing.T) {
 	w.vault.state[seal.ID{9}] = "finished"
 	if _, err := w.run(seal.ID{9}); err != nil || !slices.Equal(w.vault.leases, []string{"mandate"}) {
 		t.Errorf("%v: leases %v", err, w.vault.leases)
+	}
+}
+
+// How many runs a resource takes at once is its owner's word, up to what its plugin
+// can serve.
+func TestConcurrency(t *testing.T) {
+	for _, c := range []struct {
+		owner  uint32
+		plugin int
+		want   int
+	}{
+		{0, 64, usualConcurrency}, {0, 1, 1}, {1, 64, 1}, {32, 64, 32}, {64, 8, 8},
+	} {
+		w := newWorld(t, false)
+		w.target.manifest.Concurrency = c.plugin
+		r := w.resource()
+		r.AdminAccount, r.Concurrency = w.admin.Proto(), c.owner
+		w.putResource(r)
+		if out, err := w.run(seal.NewID()); err != nil || out.Credential != done {
+			t.Fatal(out, err)
+		}
+		if got := w.engine.Slots.limits[w.res.String()]; got != c.want {
+			t.Errorf("owner says %d, plugin %d: %d at once, want %d", c.owner, c.plugin, got, c.want)
+		}
+	}
+}
+
+// A run waits for its turn before it takes the account's lease, and a wrong word about
+// the resource changes nothing but the queue that it waits in.
+func TestWaitsWithoutALease(t *testing.T) {
+	for name, said := range map[string]func(*world) trust.Ref{
+		"the resource":     func(w *world) trust.Ref { return w.res },
+		"another resource": func(w *world) trust.Ref { return w.ref() },
+		"nothing":          func(*world) trust.Ref { return trust.Ref{} },
+	} {
+		w := newWorld(t, false)
+		resource := said(w)
+		release, err := w.engine.Slots.Acquire(t.Context(), resource.String())
+		must(t, err)
+		ended := make(chan error, 1)
+		id := seal.NewID()
+		w.vault.state[id] = "queued"
+		go func() {
+			out, err := w.engine.Do(t.Context(), Job{ID: id, Account: w.account, Resource: resource})
+			if err == nil && out.Credential != done {
+				err = errors.New(out.Reason)
+			}
+			ended <- err
+		}()
+		if !resource.IsZero() {
+			w.waiting(resource)
+			w.vault.mu.Lock()
+			if w.vault.writes != 0 {
+				t.Errorf("%s: the vault was asked for a lease while the run waited", name)
+			}
+			w.vault.mu.Unlock()
+			release()
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

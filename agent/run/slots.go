@@ -13,21 +13,24 @@ type Slots struct {
 	mu        sync.Mutex
 	common    queue
 	resources map[string]*queue
+	limits    map[string]int // of the resources that runs have resolved
 }
+
+// maxLimits bounds what is remembered; beyond it is forgotten and learned again.
+const maxLimits = 100_000
 
 // NewSlots allows total runs at once.
 func NewSlots(total int) *Slots {
-	return &Slots{common: queue{free: max(total, 1)}, resources: map[string]*queue{}}
+	return &Slots{common: queue{limit: max(total, 1)}, resources: map[string]*queue{}, limits: map[string]int{}}
 }
 
-// Acquire waits for a slot on the resource. The limit of the first run that finds
-// the resource idle holds until the resource is idle again. Call the returned
-// function once, when the work on the target has ended.
-func (s *Slots) Acquire(ctx context.Context, resource string, limit int) (release func(), err error) {
+// Acquire waits for a slot on the resource. While Allow was not called for it, it has
+// one. Call the returned function once, when the work on the target has ended.
+func (s *Slots) Acquire(ctx context.Context, resource string) (release func(), err error) {
 	s.mu.Lock()
 	q := s.resources[resource]
 	if q == nil {
-		q = &queue{free: max(limit, 1)}
+		q = &queue{limit: max(s.limits[resource], 1)}
 		s.resources[resource] = q
 	}
 	q.users++
@@ -56,11 +59,40 @@ func (s *Slots) Acquire(ctx context.Context, resource string, limit int) (releas
 	}), nil
 }
 
+// Allow says how many runs a resource takes at once, from now on. Those that are more
+// than that already go on.
+func (s *Slots) Allow(resource string, limit int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	limit = max(limit, 1)
+	if s.limits[resource] == limit {
+		return
+	}
+	if len(s.limits) >= maxLimits {
+		clear(s.limits)
+	}
+	s.limits[resource] = limit
+	if q := s.resources[resource]; q != nil {
+		q.limit = limit
+		q.next()
+	}
+}
+
 // queue is a counting semaphore that serves in order of arrival.
 type queue struct {
-	free    int
+	limit   int
+	taken   int
 	users   int
 	waiting []chan struct{}
+}
+
+// next lets in who waits, as far as there is room. With the mutex held.
+func (q *queue) next() {
+	for q.taken < q.limit && len(q.waiting) > 0 {
+		close(q.waiting[0])
+		q.waiting = q.waiting[1:]
+		q.taken++
+	}
 }
 
 func (s *Slots) wait(ctx context.Context, q *queue) error {
@@ -69,8 +101,8 @@ func (s *Slots) wait(ctx context.Context, q *queue) error {
 		s.mu.Unlock()
 		return err
 	}
-	if q.free > 0 {
-		q.free--
+	if q.taken < q.limit {
+		q.taken++
 		s.mu.Unlock()
 		return nil
 	}
@@ -98,10 +130,6 @@ func (s *Slots) wait(ctx context.Context, q *queue) error {
 func (s *Slots) free(q *queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(q.waiting) > 0 {
-		close(q.waiting[0])
-		q.waiting = q.waiting[1:]
-		return
-	}
-	q.free++
+	q.taken--
+	q.next()
 }

@@ -12,9 +12,10 @@ func TestHungResourceDelaysNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s := NewSlots(4)
+		s.Allow("hung", 2)
 		for range 100 {
 			go func() {
-				if release, err := s.Acquire(ctx, "hung", 2); err == nil {
+				if release, err := s.Acquire(ctx, "hung"); err == nil {
 					<-ctx.Done()
 					release()
 				}
@@ -23,7 +24,7 @@ func TestHungResourceDelaysNobodyElse(t *testing.T) {
 		synctest.Wait()
 		done := 0
 		for i := range 50 {
-			release, err := s.Acquire(ctx, fmt.Sprintf("r%d", i), 1)
+			release, err := s.Acquire(ctx, fmt.Sprintf("r%d", i))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -35,8 +36,8 @@ func TestHungResourceDelaysNobodyElse(t *testing.T) {
 		}
 		cancel()
 		synctest.Wait()
-		if len(s.resources) != 0 || s.common.free != 4 {
-			t.Fatalf("left over: %d resources, %d free", len(s.resources), s.common.free)
+		if len(s.resources) != 0 || s.common.taken != 0 {
+			t.Fatalf("left over: %d resources, %d taken", len(s.resources), s.common.taken)
 		}
 	})
 }
@@ -45,13 +46,14 @@ func TestHungResourceDelaysNobodyElse(t *testing.T) {
 func TestResourceLimitAndOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSlots(100)
+		s.Allow("db", 3)
 		var order []int
 		active, most := 0, 0
 		gates := make([]chan struct{}, 10)
 		for i := range gates {
 			gates[i] = make(chan struct{})
 			go func() {
-				release, err := s.Acquire(t.Context(), "db", 3)
+				release, err := s.Acquire(t.Context(), "db")
 				if err != nil {
 					t.Error(err)
 					return
@@ -84,17 +86,17 @@ func TestResourceLimitAndOrder(t *testing.T) {
 func TestGivenUpWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSlots(1)
-		first, err := s.Acquire(t.Context(), "a", 1)
+		first, err := s.Acquire(t.Context(), "a")
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		gone := make(chan error, 1)
-		go func() { _, err := s.Acquire(ctx, "b", 1); gone <- err }()
+		go func() { _, err := s.Acquire(ctx, "b"); gone <- err }()
 		got := make(chan func(), 1)
 		synctest.Wait()
 		go func() {
-			r, err := s.Acquire(t.Context(), "c", 1)
+			r, err := s.Acquire(t.Context(), "c")
 			if err != nil {
 				t.Error(err)
 			}
@@ -107,8 +109,52 @@ func TestGivenUpWaiter(t *testing.T) {
 		}
 		first()
 		(<-got)()
-		if s.common.free != 1 || len(s.resources) != 0 {
-			t.Fatalf("left over: %d free, %d resources", s.common.free, len(s.resources))
+		if s.common.taken != 0 || len(s.resources) != 0 {
+			t.Fatalf("left over: %d taken, %d resources", s.common.taken, len(s.resources))
+		}
+	})
+}
+
+// Until its limit is known a resource has one run; a limit that grows lets in who
+// waits, one that shrinks waits for those who are too many.
+func TestLimitIsLearned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSlots(100)
+		var in []func()
+		for range 6 {
+			go func() {
+				release, err := s.Acquire(t.Context(), "db")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				in = append(in, release)
+			}()
+		}
+		expect := func(n int) {
+			t.Helper()
+			synctest.Wait()
+			if len(in) != n {
+				t.Fatalf("%d runs were let in, want %d", len(in), n)
+			}
+		}
+		expect(1)
+		s.Allow("db", 3)
+		expect(3)
+		s.Allow("db", 2)
+		in[0]()
+		expect(3)
+		in[1]()
+		expect(4)
+		s.Allow("db", 6)
+		expect(6)
+		for _, release := range in[2:] {
+			release()
+		}
+		if release, err := s.Acquire(t.Context(), "db"); err != nil || s.resources["db"].limit != 6 {
+			t.Fatalf("the limit was forgotten: %v", err)
+		} else {
+			release()
 		}
 	})
 }

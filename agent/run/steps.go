@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/fault"
 )
@@ -74,7 +75,9 @@ func (r *Run) drive(ctx context.Context) error {
 		}
 		r.progress(s.name)
 		fault.At("before-" + s.name)
+		began := time.Now()
 		next, err := s.do(r, ctx)
+		r.e.took(s.name, began)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -115,7 +116,7 @@ func newWorld(t *testing.T, self bool) *world {
 	if !self {
 		resource.AdminAccount = w.admin.Proto()
 	}
-	w.put(w.res, "pamDatabase", nil, &trustv1.Statement{Kind: trustv1.RecordKind_RECORD_KIND_RESOURCE, Subject: &trustv1.Statement_Resource{Resource: resource}})
+	w.putResource(resource)
 	w.put(w.admin, "pamUser", []byte("adminpw"), w.accountStatement("admin", nil))
 	w.put(w.account, "pamUser", []byte("old"), w.accountStatement("app", &trustv1.Mandate{Enabled: true, MinIntervalS: 60, ValidUntil: w.now.Add(time.Hour).UnixMilli()}))
 
@@ -135,6 +136,24 @@ func newWorld(t *testing.T, self bool) *world {
 
 func (w *world) resource() *trustv1.Resource {
 	return &trustv1.Resource{PoolId: w.pool.Bytes(), Plugin: "fake", Host: "db.test", Port: 5432, Tls: &trustv1.Tls{Mode: trustv1.TlsMode_TLS_MODE_OFF}}
+}
+
+func (w *world) putResource(r *trustv1.Resource) {
+	w.put(w.res, "pamDatabase", nil, &trustv1.Statement{Kind: trustv1.RecordKind_RECORD_KIND_RESOURCE, Subject: &trustv1.Statement_Resource{Resource: r}})
+}
+
+// waiting returns when a run waits for its turn on the resource.
+func (w *world) waiting(resource trust.Ref) {
+	w.t.Helper()
+	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); runtime.Gosched() {
+		w.engine.Slots.mu.Lock()
+		n := len(w.engine.Slots.resources[resource.String()].waiting)
+		w.engine.Slots.mu.Unlock()
+		if n > 0 {
+			return
+		}
+	}
+	w.t.Fatal("no run waits for its turn")
 }
 
 func (w *world) ref() trust.Ref { return trust.Ref{Folder: w.folder, Record: seal.NewID()} }
@@ -360,7 +379,10 @@ func (f *fakeTarget) Find(name string) (pluginhost.Plugin, error) {
 
 func (f *fakeTarget) Describe(context.Context, pluginhost.Plugin) (pluginhost.Description, error) {
 	m := f.manifest
-	m.Self, m.Concurrency = true, 4
+	m.Self = true
+	if m.Concurrency == 0 {
+		m.Concurrency = 4
+	}
 	if m.Kinds == nil {
 		m.Kinds = []sdk.Kind{sdk.Password}
 	}

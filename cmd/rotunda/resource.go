@@ -46,6 +46,7 @@ type resourceView struct {
 	FirstKey    bool     `json:"trust_first_key,omitempty"`
 	Admin       string   `json:"admin_account,omitempty"`
 	Config      string   `json:"config,omitempty"`
+	Concurrency uint32   `json:"concurrency,omitempty"`
 	Seq         uint64   `json:"statement"`
 }
 
@@ -53,7 +54,7 @@ func viewResource(st *trustv1.Statement, r *trustv1.Resource) *resourceView {
 	v := &resourceView{
 		Plugin: r.Plugin, Address: net.JoinHostPort(r.Host, strconv.Itoa(int(r.Port))), Via: refText(r.Via),
 		TLS: tlsWord(r.Tls.GetMode()), ServerName: r.Tls.GetServerName(), TLSKeys: digests(r.Tls.GetSpkiSha256()),
-		SSHHostKeys: digests(r.SshHostKeySha256), FirstKey: r.Tofu, Admin: refText(r.AdminAccount), Config: string(r.Config), Seq: st.Seq,
+		SSHHostKeys: digests(r.SshHostKeySha256), FirstKey: r.Tofu, Admin: refText(r.AdminAccount), Config: string(r.Config), Concurrency: r.Concurrency, Seq: st.Seq,
 	}
 	if id, err := seal.IDFrom(r.PoolId); err == nil {
 		v.Pool = id.String()
@@ -88,7 +89,7 @@ func (r *resourceView) lines(named func(string) string) []string {
 		"address", r.Address, "plugin", r.Plugin, "pool", r.Pool, "via", named(r.Via),
 		"tls", r.TLS, "tls name", r.ServerName, "tls keys", strings.Join(r.TLSKeys, " "),
 		"ssh host keys", strings.Join(r.SSHHostKeys, " "), "host key", first,
-		"administrator", named(r.Admin), "config", r.Config,
+		"administrator", named(r.Admin), "config", r.Config, "runs at once", nonZero(int(r.Concurrency)),
 	}
 }
 
@@ -113,6 +114,10 @@ func (c *cli) resourceAddCmd() *cobra.Command {
 		if spec.Config, err = r.config(c); err != nil {
 			return err
 		}
+		if err := r.checkConcurrency(); err != nil {
+			return err
+		}
+		spec.Concurrency = int(r.concurrency)
 		if spec.Notes, err = c.textFile(notes); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
@@ -21,6 +22,7 @@ type resourceFlags struct {
 	firstKey                bool
 	admin, configFile       string
 	extras                  []string
+	concurrency             uint32
 }
 
 func (r *resourceFlags) flags(cmd *cobra.Command) {
@@ -37,6 +39,7 @@ func (r *resourceFlags) flags(cmd *cobra.Command) {
 	f.BoolVar(&r.firstKey, "trust-first-key", false, "keep the first ssh host key seen: the network can lie once")
 	f.StringVar(&r.admin, "admin", "", "account that changes other accounts' secrets there")
 	f.StringArrayVar(&r.extras, "extra", nil, "further account that the plugin asks for, as `NAME=RECORD`; may be repeated")
+	f.Uint32Var(&r.concurrency, "concurrency", 0, "runs on it at once, at most 64 (0: four, or fewer where its plugin says so)")
 	f.StringVar(&r.configFile, "config-file", "", "`FILE` with the plugin's settings, a JSON object")
 }
 
@@ -106,6 +109,13 @@ func (r *resourceFlags) config(c *cli) ([]byte, error) {
 		return nil, usagef("--config-file %s: it must hold one JSON object", r.configFile)
 	}
 	return json.Marshal(object)
+}
+
+func (r *resourceFlags) checkConcurrency() error {
+	if r.concurrency > trust.MaxConcurrency {
+		return usagef("--concurrency is %d: it is at most %d", r.concurrency, trust.MaxConcurrency)
+	}
+	return nil
 }
 
 // extrasOf looks the further accounts up.
@@ -211,6 +221,12 @@ func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, set func(stri
 	}
 	if set("trust-first-key") {
 		add(func(t *trustv1.Resource) { t.Tofu = r.firstKey })
+	}
+	if set("concurrency") {
+		if err := r.checkConcurrency(); err != nil {
+			return nil, err
+		}
+		add(func(t *trustv1.Resource) { t.Concurrency = r.concurrency })
 	}
 	if len(changes) == 0 {
 		return nil, nil

@@ -164,6 +164,9 @@ func (pg *PG) Pause() error { return pg.proc.pause() }
 // Resume ends Pause.
 func (pg *PG) Resume() error { return pg.proc.resume() }
 
+// Pid is the id of the server's first process.
+func (pg *PG) Pid() int { return pg.proc.cmd.Process.Pid }
+
 // Stop stops the server and removes its folder.
 func (pg *PG) Stop() error { return errors.Join(pg.Down(), Clean(pg.dir)) }
 

@@ -12,6 +12,9 @@ const (
 	maxText   = 1024
 )
 
+// MaxConcurrency bounds the runs at once that a resource's statement can allow.
+const MaxConcurrency = 64
+
 // checkStatement holds a statement's fields to their lengths and bounds.
 func checkStatement(s *trustv1.Statement) error {
 	f := &form{what: "statement"}
@@ -67,6 +70,7 @@ func checkResource(f *form, r *trustv1.Resource) {
 	}
 	checkScripts(f, r.Scripts)
 	f.count("bytes of config", len(r.Config), maxConfig)
+	f.must(r.Concurrency <= MaxConcurrency, "concurrency is %d", r.Concurrency)
 }
 
 func checkAccount(f *form, a *trustv1.Account, issued int64) {

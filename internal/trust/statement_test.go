@@ -13,6 +13,13 @@ import (
 // What a statement must not say, whoever signs it.
 func TestStatementForm(t *testing.T) {
 	w := newWorld(t)
+	concurrency := func(n uint32) func(*trustv1.Statement) {
+		return func(s *trustv1.Statement) {
+			r := w.resource()
+			r.GetResource().Concurrency = n
+			s.Kind, s.Subject = r.Kind, r.Subject
+		}
+	}
 	for _, row := range []struct {
 		name string
 		edit func(*trustv1.Statement)
@@ -34,6 +41,8 @@ func TestStatementForm(t *testing.T) {
 		{"mandate of 401 days", func(s *trustv1.Statement) {
 			s.GetAccount().Mandate.ValidUntil = s.Issued + (401 * day).Milliseconds()
 		}, Malformed},
+		{"as many runs at once as there may be", concurrency(MaxConcurrency), ""},
+		{"more runs at once than there may be", concurrency(MaxConcurrency + 1), Malformed},
 		{"unknown verify mode", func(s *trustv1.Statement) { s.GetAccount().VerifyMode = "never" }, Malformed},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -7,9 +7,10 @@ package main
 
 import "github.com/rotunda-pam/rotunda/sdk"
 
-// concurrency is how many changes one server is given at once, and so how many
-// connections of the administrator there are at most.
-const concurrency = 4
+// concurrency is how many changes one server can be given at once, and so how many
+// connections of the administrator there are at most. How many it is given is its
+// owner's word, in the resource.
+const concurrency = 64
 
 // Config are the settings of a PostgreSQL resource.
 type Config struct {

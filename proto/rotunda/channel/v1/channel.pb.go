@@ -741,7 +741,8 @@ type RunDue struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RunId         []byte                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	Account       *v1.Ref                `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
-	Action        string                 `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"` // rotate, verify, recover
+	Action        string                 `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`     // rotate, verify, recover
+	Resource      *v1.Ref                `protobuf:"bytes,4,opt,name=resource,proto3" json:"resource,omitempty"` // whose queue the run waits in; empty: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -795,6 +796,13 @@ func (x *RunDue) GetAction() string {
 		return x.Action
 	}
 	return ""
+}
+
+func (x *RunDue) GetResource() *v1.Ref {
+	if x != nil {
+		return x.Resource
+	}
+	return nil
 }
 
 type Heartbeat struct {
@@ -1054,11 +1062,12 @@ const file_rotunda_channel_v1_channel_proto_rawDesc = "" +
 	"\x03Ack\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\fR\tcommandId\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"h\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x9b\x01\n" +
 	"\x06RunDue\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\fR\x05runId\x12/\n" +
 	"\aaccount\x18\x02 \x01(\v2\x15.rotunda.trust.v1.RefR\aaccount\x12\x16\n" +
-	"\x06action\x18\x03 \x01(\tR\x06action\"1\n" +
+	"\x06action\x18\x03 \x01(\tR\x06action\x121\n" +
+	"\bresource\x18\x04 \x01(\v2\x15.rotunda.trust.v1.RefR\bresource\"1\n" +
 	"\tHeartbeat\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x16\n" +
 	"\x06leases\x18\x02 \x01(\rR\x06leases\".\n" +
@@ -1120,12 +1129,13 @@ var file_rotunda_channel_v1_channel_proto_depIdxs = []int32{
 	6,  // 12: rotunda.channel.v1.Welcome.log_head:type_name -> rotunda.channel.v1.LogHead
 	14, // 13: rotunda.channel.v1.Deliver.command:type_name -> rotunda.trust.v1.CommandFrame
 	15, // 14: rotunda.channel.v1.RunDue.account:type_name -> rotunda.trust.v1.Ref
-	15, // 15: rotunda.channel.v1.Progress.account:type_name -> rotunda.trust.v1.Ref
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	15, // 15: rotunda.channel.v1.RunDue.resource:type_name -> rotunda.trust.v1.Ref
+	15, // 16: rotunda.channel.v1.Progress.account:type_name -> rotunda.trust.v1.Ref
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_channel_v1_channel_proto_init() }

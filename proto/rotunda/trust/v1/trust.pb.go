@@ -1634,7 +1634,8 @@ type Resource struct {
 	AdminAccount     *Ref                   `protobuf:"bytes,9,opt,name=admin_account,json=adminAccount,proto3" json:"admin_account,omitempty"`
 	Extras           []*Extra               `protobuf:"bytes,10,rep,name=extras,proto3" json:"extras,omitempty"`
 	Scripts          []*ScriptUse           `protobuf:"bytes,11,rep,name=scripts,proto3" json:"scripts,omitempty"`
-	Config           []byte                 `protobuf:"bytes,12,opt,name=config,proto3" json:"config,omitempty"` // JSON for the plugin
+	Config           []byte                 `protobuf:"bytes,12,opt,name=config,proto3" json:"config,omitempty"`            // JSON for the plugin
+	Concurrency      uint32                 `protobuf:"varint,13,opt,name=concurrency,proto3" json:"concurrency,omitempty"` // runs at once that its owner allows; zero: a few
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1751,6 +1752,13 @@ func (x *Resource) GetConfig() []byte {
 		return x.Config
 	}
 	return nil
+}
+
+func (x *Resource) GetConcurrency() uint32 {
+	if x != nil {
+		return x.Concurrency
+	}
+	return 0
 }
 
 type Tls struct {
@@ -3363,7 +3371,7 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\bresource\x18\v \x01(\v2\x1a.rotunda.trust.v1.ResourceH\x00R\bresource\x125\n" +
 	"\aaccount\x18\f \x01(\v2\x19.rotunda.trust.v1.AccountH\x00R\aaccount\x122\n" +
 	"\x06script\x18\r \x01(\v2\x18.rotunda.trust.v1.ScriptH\x00R\x06scriptB\t\n" +
-	"\asubjectJ\x04\b\x14\x10\x1e\"\xb4\x03\n" +
+	"\asubjectJ\x04\b\x14\x10\x1e\"\xd6\x03\n" +
 	"\bResource\x12\x17\n" +
 	"\apool_id\x18\x01 \x01(\fR\x06poolId\x12\x16\n" +
 	"\x06plugin\x18\x02 \x01(\tR\x06plugin\x12\x12\n" +
@@ -3377,7 +3385,8 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\x06extras\x18\n" +
 	" \x03(\v2\x17.rotunda.trust.v1.ExtraR\x06extras\x125\n" +
 	"\ascripts\x18\v \x03(\v2\x1b.rotunda.trust.v1.ScriptUseR\ascripts\x12\x16\n" +
-	"\x06config\x18\f \x01(\fR\x06config\"v\n" +
+	"\x06config\x18\f \x01(\fR\x06config\x12 \n" +
+	"\vconcurrency\x18\r \x01(\rR\vconcurrency\"v\n" +
 	"\x03Tls\x12-\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x19.rotunda.trust.v1.TlsModeR\x04mode\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +

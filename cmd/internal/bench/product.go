@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/targets"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// product is a whole installation: server, agent with its plugin, and a person's
+// client, as they are shipped.
+type product struct {
+	pg       *targets.PG
+	rotunda  *installation.Installation
+	agent    *installation.Agent
+	client   *client.Client
+	accounts map[string][]client.Ref // by how they are verified
+}
+
+const resource = "bench-db"
+
+func newProduct(ctx context.Context, pg *targets.PG, o options, home string, accounts int) (p *product, err error) {
+	p = &product{pg: pg, accounts: map[string][]client.Ref{}}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.rotunda, err = installation.Start(ctx, installation.Options{Bin: o.bin, Dir: home}); err != nil {
+		return nil, err
+	}
+	if p.agent, err = p.rotunda.AddAgent(ctx, "gw1", installation.Pool); err != nil {
+		return nil, err
+	}
+	if err := p.rotunda.AddFolder(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.rotunda.AddPostgres(ctx, resource, pg); err != nil {
+		return nil, err
+	}
+	if err := p.open(ctx); err != nil {
+		return nil, err
+	}
+	for _, verify := range o.verify {
+		if err := p.addAccounts(ctx, verify, accounts); err != nil {
+			return nil, err
+		}
+		// The plugin's start and the first of everything are not measured.
+		if _, err := p.run(ctx, verify, 4, 8); err != nil {
+			return nil, fmt.Errorf("first runs: %w", err)
+		}
+	}
+	return p, nil
+}
+
+func (p *product) close() {
+	if p.client != nil {
+		p.client.Close()
+	}
+	if p.rotunda != nil {
+		p.rotunda.Close()
+	}
+}
+
+// open makes this process one more client on the person's device.
+func (p *product) open(ctx context.Context) error {
+	profile, err := client.OpenProfile(filepath.Join(p.rotunda.Dir, "home"), "")
+	if err != nil {
+		return err
+	}
+	p.client, err = client.Open(ctx, profile, client.Options{Passphrase: func(context.Context) (sdk.Secret, error) {
+		b, err := os.ReadFile(filepath.Join(p.rotunda.Dir, "passphrase"))
+		return sdk.NewSecret([]byte(strings.TrimSuffix(string(b), "\n"))), err
+	}})
+	return err
+}
+
+func (p *product) addAccounts(ctx context.Context, verify string, n int) error {
+	folder, err := p.client.FindFolder(ctx, installation.Folder)
+	if err != nil {
+		return err
+	}
+	db, err := p.client.FindRecord(ctx, resource, client.TypeDatabase)
+	if err != nil {
+		return err
+	}
+	var sql []string
+	for i := range n {
+		sql = append(sql, "CREATE ROLE "+verify+"_"+strconv.Itoa(i)+" LOGIN PASSWORD 'first'")
+	}
+	if err := p.pg.Exec(ctx, sql...); err != nil {
+		return err
+	}
+	for i := range n {
+		name := verify + "_" + strconv.Itoa(i)
+		ref, err := p.client.AddAccount(ctx, client.AccountSpec{
+			Folder: folder.UID, Title: name, Resource: db.Ref, Login: name, VerifyMode: verify, Secret: sdk.NewSecret([]byte("first")),
+		})
+		if err != nil {
+			return err
+		}
+		p.accounts[verify] = append(p.accounts[verify], ref)
+	}
+	return nil
+}
+
+// run rotates accounts, at most inFlight at once: that number is the resource's own,
+// signed by its owner. The runs are queued while the agent stands still, so that from
+// then on nothing but server, agent, plugin and target works.
+func (p *product) run(ctx context.Context, verify string, inFlight, runs int) (s sample, err error) {
+	if _, err := p.rotunda.CLI(ctx, nil, "resource", "edit", resource, "--concurrency", strconv.Itoa(inFlight), "--yes"); err != nil {
+		return s, err
+	}
+	if err := p.client.Sync(ctx); err != nil {
+		return s, err
+	}
+	if err := p.agent.Pause(); err != nil {
+		return s, err
+	}
+	started, err := p.client.Rotate(ctx, p.accounts[verify][:runs], client.RunOptions{NoWait: true})
+	if err != nil {
+		return s, errors.Join(err, p.agent.Resume())
+	}
+	ids := map[seal.ID]bool{}
+	for _, o := range started {
+		if o.Err != nil {
+			return s, errors.Join(o.Err, p.agent.Resume())
+		}
+		ids[o.RunID] = true
+	}
+	before, err := p.read(ctx)
+	if err != nil {
+		return s, errors.Join(err, p.agent.Resume())
+	}
+	if err := p.agent.Resume(); err != nil {
+		return s, err
+	}
+	if before.counters, err = p.agent.Metrics(ctx); err != nil {
+		return s, err
+	}
+	done, err := p.wait(ctx, ids)
+	if err != nil {
+		return s, err
+	}
+	after, err := p.read(ctx)
+	if err != nil {
+		return s, err
+	}
+	if after.counters, err = p.agent.Metrics(ctx); err != nil {
+		return s, err
+	}
+	s = before.until(after, len(done))
+	return s, s.times(done)
+}
+
+// wait waits until the runs have ended, all of them well.
+func (p *product) wait(ctx context.Context, ids map[seal.ID]bool) ([]client.Run, error) {
+	for {
+		open, err := p.ended(ctx, ids)
+		if err != nil || len(open) == len(ids) {
+			return open, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%d of %d runs have ended: %w", len(open), len(ids), context.Cause(ctx))
+		case <-time.After(500 * time.Millisecond): // seldom: it costs the server
+		}
+	}
+}
+
+// ended lists those of the runs that have ended.
+func (p *product) ended(ctx context.Context, ids map[seal.ID]bool) (done []client.Run, err error) {
+	if h, err := p.agent.Metrics(ctx); err != nil || h["rotunda_agent_active_runs"] > 0 {
+		return nil, err // asking the agent costs less than the list
+	}
+	for token := ""; ; {
+		list, next, err := p.client.Runs(ctx, client.RunFilter{Limit: 1000, Token: token})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range list {
+			if !ids[r.ID] || r.Finished.IsZero() {
+				continue
+			}
+			if r.State != "finished" || r.Credential != trustv1.Outcome_OUTCOME_DONE {
+				return nil, fmt.Errorf("run %s ended as %s: %s %s: see the agent's log", r.ID, r.State, r.Class, r.Reason)
+			}
+			done = append(done, r)
+		}
+		if next == "" || len(done) == len(ids) {
+			return done, nil
+		}
+		token = next
+	}
+}
+
+// reading is what the programs have counted so far.
+type reading struct {
+	health   installation.ServerHealth
+	counters map[string]float64
+	cpu      map[string]time.Duration
+}
+
+func (p *product) read(ctx context.Context) (r reading, err error) {
+	if r.health, err = p.rotunda.Health(ctx); err != nil {
+		return r, err
+	}
+	r.cpu = cpuTimes(map[string]int{"postgres": p.pg.Pid(), "agent": p.agent.Pid(), "server": p.rotunda.Server.Pid()})
+	return r, nil
+}
+
+const stepSum = `rotunda_agent_step_seconds_sum{step="`
+
+// until is what one of n runs took between two readings.
+func (r reading) until(after reading, n int) sample {
+	s := sample{
+		cpu: perRun(r.cpu, after.cpu, n), steps: map[string]time.Duration{},
+		commits: float64(after.health.Commits-r.health.Commits) / float64(n),
+		writes:  float64(after.health.Writes-r.health.Writes) / float64(n),
+	}
+	const journal = "rotunda_agent_journal_commits_total"
+	s.journal = (after.counters[journal] - r.counters[journal]) / float64(n)
+	for name, sum := range after.counters {
+		if step, ok := strings.CutPrefix(name, stepSum); ok {
+			step = strings.TrimSuffix(step, `"}`)
+			s.steps[step] = time.Duration((sum - r.counters[name]) / float64(n) * float64(time.Second))
+		}
+	}
+	return s
+}
+
+// times are those of the server: from the lease to the report. The throughput is
+// counted while as many as may be are under way: from the first end to the last lease.
+func (s *sample) times(runs []client.Run) error {
+	var first, last time.Time
+	for _, r := range runs {
+		s.took = append(s.took, r.Finished.Sub(r.Started))
+		if first.IsZero() || r.Finished.Before(first) {
+			first = r.Finished
+		}
+		if r.Started.After(last) {
+			last = r.Started
+		}
+	}
+	n := 0
+	for _, r := range runs {
+		if r.Finished.After(first) && !r.Finished.After(last) {
+			n++
+		}
+	}
+	if n < 2 {
+		return errors.New("too few runs ended while others were under way: nothing can be said about the throughput")
+	}
+	s.perSecond = float64(n) / last.Sub(first).Seconds()
+	slices.Sort(s.took)
+	return nil
+}
