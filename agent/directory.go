@@ -65,7 +65,7 @@ func (d *directory) Fresh(ctx context.Context) (*trust.Log, error) {
 	if d.forked != nil {
 		return nil, d.forked
 	}
-	if d.now().Sub(d.fetched) >= recent || d.hinted >= d.log.Next() {
+	if d.now().Sub(d.fetched).Abs() >= recent || d.hinted >= d.log.Next() {
 		if err := d.fetch(ctx); err != nil {
 			if trust.ReasonOf(err) != "" {
 				return nil, err

@@ -38,6 +38,18 @@ func (c *Client) Sync(ctx context.Context) error {
 // were done once. What goes wrong with a chore is a notice, not an error: the
 // person came for something else.
 func (c *Client) fresh(ctx context.Context) error {
+	if err := c.upToDate(ctx); err != nil {
+		return err
+	}
+	if err := c.log.CheckFresh(c.now()); err != nil {
+		c.tellRefusal(ctx, eventLogRefused, trust.ReasonOf(err))
+		return fail("use the log", err)
+	}
+	return nil
+}
+
+// upToDate is fresh, also where the log's time is over.
+func (c *Client) upToDate(ctx context.Context) error {
 	c.sync.Lock()
 	old := time.Since(c.sync.at) > freshTime
 	chores := !c.sync.chores
@@ -58,10 +70,6 @@ func (c *Client) fresh(ctx context.Context) error {
 			}
 			c.notice("chores", "%v", err)
 		}
-	}
-	if err := c.log.CheckFresh(c.now()); err != nil {
-		c.tellRefusal(ctx, eventLogRefused, trust.ReasonOf(err))
-		return fail("use the log", err)
 	}
 	return nil
 }
@@ -170,6 +178,7 @@ func appendOp(signed []byte) *clientv1.WriteOp {
 type changeSpec struct {
 	op      string
 	removal bool
+	renewal bool // makes a log usable whose time is over
 	// ops makes the change's ops from the log as it is then: it may be called again.
 	ops func(l *trust.Log) ([]*trustv1.Op, error)
 	// with makes what goes along, from the log as the change makes it; nil: nothing.
@@ -200,7 +209,11 @@ func lostRace(err error) bool {
 }
 
 func (c *Client) changeOnce(ctx context.Context, s changeSpec) (*clientv1.WriteResponse, error) {
-	if err := c.fresh(ctx); err != nil {
+	ready := c.fresh
+	if s.renewal {
+		ready = c.upToDate
+	}
+	if err := ready(ctx); err != nil {
 		return nil, fail(s.op, err)
 	}
 	turn, err := call(ctx, c, s.op, c.conn.TakeTurn, &clientv1.TakeTurnRequest{Removal: s.removal})
@@ -297,7 +310,7 @@ func (c *Client) renew(ctx context.Context) error {
 		return nil
 	}
 	_, err := c.change(ctx, changeSpec{
-		op:  "renew the log",
+		op: "renew the log", renewal: true,
 		ops: func(*trust.Log) ([]*trustv1.Op, error) { return nil, nil },
 	})
 	if err != nil {

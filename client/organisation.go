@@ -32,6 +32,7 @@ type InitOptions struct {
 	KitPassphrase sdk.Secret
 	MaxAgeDays    uint32 // of the log's freshness; 0: 180
 	ClientVersion string
+	Now           func() time.Time // nil: time.Now
 	// KeepKit stores the kit where the caller wants it. It is called before the
 	// server hears of the organisation: an organisation without a kit would have
 	// lost its root. nil: the caller stores what InitOrganisation returns.
@@ -68,7 +69,10 @@ func (p *Profile) InitOrganisation(ctx context.Context, o InitOptions) (Kit, err
 	if err != nil {
 		return Kit{}, fail(op, err)
 	}
-	now := time.Now()
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	now := o.Now()
 	deviceID, recoveryID, memberID := seal.NewID(), seal.NewID(), seal.NewID()
 	recoveryKeys := trust.EncodeKeys(recovery.Public(), nil)
 	org, changes, err := trust.NewOrganisation(trust.Founding{

@@ -7,11 +7,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/client"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
 func (c *cli) memberCmd() *cobra.Command {
 	cmd := c.group("member", "people of the organisation", "")
-	cmd.AddCommand(c.memberAddCmd(), c.memberListCmd())
+	cmd.AddCommand(c.memberAddCmd(), c.memberListCmd(), c.memberRemoveCmd())
 	return cmd
 }
 
@@ -88,4 +89,16 @@ func (c *cli) memberListCmd() *cobra.Command {
 	})
 	pg.flags(cmd)
 	return cmd
+}
+
+func (c *cli) memberRemoveCmd() *cobra.Command {
+	cmd := c.leaf("remove NAME", "remove a person, with all devices of his", func(ctx context.Context, args []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			return c.remove(ctx, cl, args[0], trustv1.EntryKind_ENTRY_KIND_MEMBER)
+		})
+	})
+	return help(cmd, `Removes the person and all his devices from the log: at once nothing that he signed
+counts any more. What he signed last and still stands is shown, and signed anew by
+you in the same operation; what it aimed at another target needs a yes of its own. He
+could read what is in his folders: rotate those accounts.`, "")
 }

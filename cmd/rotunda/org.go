@@ -111,7 +111,7 @@ func (c *cli) orgInitCmd() *cobra.Command {
 		}
 		defer clear(kitPhrase)
 		o.Passphrase, o.KitPassphrase = sdk.NewSecret(pass), sdk.NewSecret(kitPhrase)
-		o.Device, o.ClientVersion = deviceName(device), version.Version
+		o.Device, o.ClientVersion, o.Now = deviceName(device), version.Version, c.p.now
 		c.note("making the organisation on %s", o.Server)
 		made, err := p.InitOrganisation(ctx, o)
 		if err != nil {
