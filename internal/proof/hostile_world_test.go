@@ -32,6 +32,7 @@ type hostileWorld struct {
 	gate *gate // in front of the resource "db"
 	file *sql.DB
 	made int
+	people
 }
 
 func newHostileWorld(t *testing.T) *hostileWorld {
@@ -327,18 +328,24 @@ const patience = 20 * time.Second
 // the command line.
 func (w *hostileWorld) told(t *testing.T, since moment, name string, reason trust.Reason) event {
 	t.Helper()
+	return w.toldBy(t, since, name, reason, "")
+}
+
+// toldBy is told of an event that somebody brought about; "" is anybody.
+func (w *hostileWorld) toldBy(t *testing.T, since moment, name string, reason trust.Reason, actor string) event {
+	t.Helper()
 	var list struct{ Events []event }
 	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		if err := w.JSON(t.Context(), &list, nil, "events", "--after", fmt.Sprint(since.event), "--limit", "1000"); err != nil {
 			t.Fatal(err)
 		}
 		for _, e := range list.Events {
-			if e.Name == name && e.Reason == string(reason) {
+			if e.Name == name && e.Reason == string(reason) && (actor == "" || e.Actor == actor) {
 				return e
 			}
 		}
 		if time.Now().After(end) {
-			t.Fatalf("no event %s with reason %s; there are %+v", name, reason, list.Events)
+			t.Fatalf("no event %s with reason %s by %q; there are %+v", name, reason, actor, list.Events)
 		}
 	}
 }
@@ -429,25 +436,19 @@ func eventOf(reason trust.Reason) string {
 // log is the organisation's log as the server has it, verified.
 func (w *hostileWorld) log(t *testing.T) *trust.Log {
 	t.Helper()
+	return w.logOf(t, 1)
+}
+
+// logOf is log of an organisation by its number.
+func (w *hostileWorld) logOf(t *testing.T, number int64) *trust.Log {
+	t.Helper()
 	var org []byte
-	w.read(t, "SELECT org_id FROM org WHERE id = 1", nil, &org)
+	w.read(t, "SELECT org_id FROM org WHERE id = ?", []any{number}, &org)
 	l := trust.NewLog(seal.Digest(org))
-	rows, err := w.file.QueryContext(t.Context(), "SELECT signed FROM log_change WHERE org = 1 ORDER BY epoch")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var signed []byte
-		if err := rows.Scan(&signed); err != nil {
-			t.Fatal(err)
-		}
+	for _, signed := range w.changes(t, number) {
 		if _, err := l.Append(signed, time.Now()); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
 	}
 	return l
 }
