@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -101,7 +102,8 @@ func (a authority) listen(t *testing.T, h http.Handler) (address string) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: patience, Protocols: protocols}
+	// Who is not deceived ends the handshake: that is no news here.
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: patience, Protocols: protocols, ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
