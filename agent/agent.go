@@ -174,6 +174,7 @@ func (a *Agent) connect() error {
 		Policy: a.cfg.Policy, Dial: a.dial, Leases: a.leases, Slots: run.NewSlots(a.cfg.Runs), Limits: run.DefaultLimits,
 		Took: func(step string, d time.Duration) { a.steps.WithLabelValues(step).Observe(d.Seconds()) },
 		Hint: func(id seal.ID, account trust.Ref, phase string) { a.channel.Progress(id, account.Proto(), phase) },
+		Tell: a.refuse,
 		Log:  a.log, Now: a.now,
 	}
 	return nil

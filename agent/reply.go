@@ -82,7 +82,7 @@ func (a *Agent) sendReply(ctx context.Context, c *trust.Command, result *trustv1
 		report.Account = ksm.Ref{Folder: target.Folder.Bytes(), Record: target.Record.Bytes()}
 	}
 	if reason := trust.Reason(result.Reason); reason.Meaning() != "" {
-		report.Refusals = []ksm.Refusal{{Name: "record.refused", Reason: result.Reason, Record: report.Account, Time: result.Time}}
+		report.Refusals = []ksm.Refusal{{Name: run.EventOf(reason, false), Reason: result.Reason, Record: report.Account, Time: result.Time}}
 	}
 	return a.vault.Report(ctx, report)
 }

@@ -144,6 +144,9 @@ func Known(name string) bool { _, ok := kinds[name]; return ok }
 // itself: what it refused, and what it saw. Everything else only the server tells.
 func AgentMayReport(name string) bool { return kinds[name].by&byAgent != 0 }
 
+// HasField reports whether events of a name have a field.
+func HasField(name, field string) bool { return kinds[name].has(field) }
+
 // ClientMayNote reports whether a person's client may bring an event of this name.
 func ClientMayNote(name string) bool { return kinds[name].by&byClient != 0 }
 

@@ -172,7 +172,7 @@ var Catalogue = []Kind{
 		Meaning: "An agent did not start a plugin.",
 		Reason:  "plugin_unknown, plugin_broken",
 		by:      byAgent,
-		Fields:  []Field{{"name", "name of the plugin"}, {"sha256", "hash of the binary found, hex"}},
+		Fields:  []Field{{"name", "name of the plugin"}, {"sha256", "hash that the binary should have, hex; empty where there is none that may run"}},
 	},
 	{
 		Name:    PluginDied,
@@ -231,6 +231,7 @@ var Catalogue = []Kind{
 	{
 		Name:    RecordEditedOutside,
 		Meaning: "A foreign client changed host, port or login in a record's JSON. The statement was used instead.",
+		Reason:  "record_edited",
 		by:      byAgent,
 		Fields:  []Field{{"what", "names of the fields that differ, comma separated"}},
 	},

@@ -176,7 +176,11 @@ func (c *Client) askAgent(ctx context.Context, op string, agent trust.Entry, cmd
 		}
 		switch {
 		case err == nil && len(answer.Signed) > 0:
-			return c.openReply(ctx, op, s, answer)
+			r, err := c.openReply(ctx, op, s, answer)
+			if reason := trust.Reason(ReasonOf(err)); reason == trust.ResultForged {
+				c.tellRefusal(ctx, eventResultRefused, reason)
+			}
+			return r, err
 		case err == nil && answer.Refused != "":
 			return reply{}, &Error{
 				Class: Failed, Reason: answer.Refused, Op: op, Err: fmt.Errorf("the agent %s refused the command, as the server says", agent.Name),

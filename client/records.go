@@ -104,6 +104,16 @@ func (c *Client) open(ctx context.Context, views []*clientv1.RecordView) ([]*ope
 		if _, ok := keys[ref.Folder]; ok {
 			continue
 		}
+		if _, ok := c.log.Folder(ref.Folder); !ok {
+			// Made a moment ago, or by the server.
+			if err := c.fetchLog(ctx); err != nil {
+				return nil, err
+			}
+			if _, ok := c.log.Folder(ref.Folder); !ok {
+				out[len(out)-1].Reason = string(trust.FolderUnknown)
+				continue
+			}
+		}
 		key, _, err := c.folderKey(ctx, ref.Folder)
 		switch {
 		case err == nil:
@@ -145,7 +155,11 @@ func (c *Client) open(ctx context.Context, views []*clientv1.RecordView) ([]*ope
 		}
 		return nil
 	})
-	return out, fail("open records", err)
+	if err != nil {
+		return out, fail("open records", err)
+	}
+	c.tellRecords(ctx, out)
+	return out, nil
 }
 
 func servedOf(o *opened) trust.Served {

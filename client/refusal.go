@@ -17,11 +17,18 @@ const (
 	eventLogRefused    = "log.refused"
 	eventLogRollback   = "log_rollback"
 	eventClientRefused = "client.refused"
+	eventRecordRefused = "record.refused"
+	eventResultRefused = "result.refused"
 )
 
 // tellRefusal tells the server's record of a check that failed here, each kind
 // once in this client's life. That it may not arrive changes nothing.
 func (c *Client) tellRefusal(ctx context.Context, event string, reason trust.Reason) {
+	c.tellRefusalOf(ctx, event, reason, Ref{})
+}
+
+// tellRefusalOf is tellRefusal of a record.
+func (c *Client) tellRefusalOf(ctx context.Context, event string, reason trust.Reason, about Ref) {
 	c.told.Lock()
 	again := c.told.refusals[event+string(reason)]
 	if c.told.refusals == nil {
@@ -34,7 +41,26 @@ func (c *Client) tellRefusal(ctx context.Context, event string, reason trust.Rea
 	}
 	ctx, cancel := context.WithTimeout(ctx, tellTime)
 	defer cancel()
+	note := &clientv1.NoteEvent{Name: event, Reason: string(reason)}
+	if !about.IsZero() && c.log.Roles(c.facts.Entry, about.Folder).Has(Read) {
+		note.Record = about.Proto()
+	}
 	_, _ = call(ctx, c, "tell of a refusal", c.conn.Write, &clientv1.WriteRequest{Ops: []*clientv1.WriteOp{
-		{Op: &clientv1.WriteOp_NoteEvent{NoteEvent: &clientv1.NoteEvent{Name: event, Reason: string(reason)}}},
+		{Op: &clientv1.WriteOp_NoteEvent{NoteEvent: note}},
 	}})
+}
+
+// tellRecords tells of records that no honest server serves so. A value that nobody
+// signed for, or a statement of somebody who was removed, is not among them: an
+// honest server has those, too.
+func (c *Client) tellRecords(ctx context.Context, list []*opened) {
+	for _, o := range list {
+		reason := trust.Reason(o.Reason)
+		if (o.State == Broken || o.State == RolledBack) && reason.Meaning() != "" {
+			c.tellRefusalOf(ctx, eventRecordRefused, reason, o.Ref)
+		}
+		if o.Candidate != nil && o.Candidate.Reason == string(trust.CandidateUnattested) {
+			c.tellRefusalOf(ctx, eventRecordRefused, trust.CandidateUnattested, o.Ref)
+		}
+	}
 }

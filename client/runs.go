@@ -321,10 +321,11 @@ func (c *Client) finalResult(ctx context.Context, j *job, run *clientv1.GetRunRe
 	for _, v := range run.Results {
 		r, err := c.checkResult(ctx, j, v.Signed)
 		if err != nil {
-			if trust.ReasonOf(err) == trust.ResultForged && final == nil && len(run.Results) == 1 {
+			if trust.ReasonOf(err) == "" {
 				return nil, "", err
 			}
-			if trust.ReasonOf(err) == "" {
+			c.tellRefusalOf(ctx, eventResultRefused, trust.ResultForged, j.out.Account)
+			if trust.ReasonOf(err) == trust.ResultForged && final == nil && len(run.Results) == 1 {
 				return nil, "", err
 			}
 			c.alarm("result_forged", "a result of the run %s is not believed: %v", j.out.RunID, err)

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"fmt"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -114,10 +115,18 @@ func (j *Journal) OpenCommands() (out []Command, err error) {
 }
 
 // BeginRun stores that a run was begun; scheduled ones count among the starts that
-// a mandate limits. A run that is there already is being resumed, which is no start.
+// a mandate limits. A run that is there already is being resumed, which is no start;
+// one of another account is refused: ids are the server's to choose.
 func (j *Journal) BeginRun(r Run, scheduled bool) error {
 	return j.update(func(tx *bbolt.Tx) error {
-		if tx.Bucket(bucketRuns).Get(r.ID[:]) != nil {
+		var former Run
+		known, err := getJSON(tx, bucketRuns, r.ID[:], &former)
+		switch {
+		case err != nil:
+			return err
+		case known && (former.Folder != r.Folder || former.Account != r.Account):
+			return fmt.Errorf("run %s is one of account %s/%s already", r.ID, former.Folder, former.Account)
+		case known && !scheduled:
 			return nil
 		}
 		if err := advance(tx, r.Started); err != nil {

@@ -115,14 +115,38 @@ func (r *Run) refusals() []ksm.Refusal {
 	if reason.Meaning() == "" {
 		return nil
 	}
-	name := "record.refused"
-	if r.job.Command == nil {
-		switch reason {
-		case trust.MandateOff, trust.MandateExpired, trust.TooOften, trust.WrongPool:
-			name = "run.refused"
+	f := ksm.Refusal{
+		Name: EventOf(reason, r.job.Command == nil), Reason: string(reason), Record: wireRef(r.job.Account),
+		RunID: r.job.ID.Bytes(), Time: r.e.Now().UnixMilli(),
+	}
+	switch reason {
+	case trust.PluginUnknown:
+		f.Fields = map[string]string{"name": r.resource.Statement.GetResource().Plugin}
+		if r.plugin != (pluginhost.Plugin{}) {
+			f.Fields["sha256"] = fmt.Sprintf("%x", r.plugin.SHA256)
+		}
+	case trust.TargetIdentity:
+		f.Fields = map[string]string{"resource": r.resource.Ref.Record.String()}
+	}
+	return []ksm.Refusal{f}
+}
+
+// EventOf is the event that tells of a check that failed. due: in a run that the
+// server asked for.
+func EventOf(reason trust.Reason, due bool) string {
+	switch reason {
+	case trust.CandidateUnattested, trust.CandidateUnauthorised, trust.CandidateRollback, trust.CandidateExpired:
+		return "candidate.refused"
+	case trust.TargetIdentity:
+		return "target.refused"
+	case trust.PluginUnknown:
+		return "plugin.refused"
+	case trust.MandateOff, trust.MandateExpired, trust.TooOften, trust.WrongPool:
+		if due {
+			return "run.refused"
 		}
 	}
-	return []ksm.Refusal{{Name: name, Reason: string(reason), Record: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Time: r.e.Now().UnixMilli()}}
+	return "record.refused"
 }
 
 // signEnd signs the result "finished", with its text for the record's readers.

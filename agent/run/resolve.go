@@ -128,17 +128,24 @@ func (r *Run) cause() string {
 	return "mandate"
 }
 
-// resolve finds out what the run is about. A record may refer to a newer log than
-// this agent has; then it is fetched, once.
+// resolve finds out what the run is about. What this agent's log refuses may be right
+// by a newer one: then it looks again, once.
 func (r *Run) resolve(ctx context.Context) (State, error) {
 	next, err := r.look(ctx)
-	if stop := (*Stop)(nil); errors.As(err, &stop) && stop.Reason == string(trust.LogGap) {
-		if err := r.e.Directory.Fetch(ctx); err != nil {
-			return "", refusal(err)
-		}
-		return r.look(ctx)
+	stop := (*Stop)(nil)
+	if !errors.As(err, &stop) || trust.Reason(stop.Reason).Meaning() == "" {
+		return next, err
 	}
-	return next, err
+	known := r.e.Directory.Known().Next()
+	if err := r.e.Directory.Fetch(ctx); trust.ReasonOf(err) != "" {
+		return "", refusal(err)
+	}
+	if r.e.Directory.Known().Next() == known {
+		return next, err
+	}
+	r.wipe()
+	r.target = target{}
+	return r.look(ctx)
 }
 
 // look fetches, checks (keys.md 4.2) and opens account, resource and administrator,
@@ -163,7 +170,11 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		return "", refusal(err)
 	}
 	r.account, r.revision = account.Record, account.wire.Revision
-	resource, err := served.record(mustRef(account.Statement.GetAccount().GetResource()), trustv1.RecordKind_RECORD_KIND_RESOURCE)
+	at := mustRef(account.Statement.GetAccount().GetResource())
+	if err := served.need(ctx, at); err != nil {
+		return "", refusal(err)
+	}
+	resource, err := served.record(at, trustv1.RecordKind_RECORD_KIND_RESOURCE)
 	if err != nil {
 		return "", refusal(err)
 	}
@@ -178,9 +189,6 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if err := r.chooseTarget(ctx); err != nil {
 		return "", refusal(err)
 	}
-	if err := r.journalStart(account); err != nil {
-		return "", err
-	}
 	if r.current, err = credential(account.Data, r.kind()); err != nil {
 		return "", refusal(err)
 	}
@@ -189,6 +197,10 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	}
 	if err := r.openAdministrator(ctx, served); err != nil {
 		return "", refusal(err)
+	}
+	r.e.tellEdited(account, resource)
+	if err := r.journalStart(account); err != nil {
+		return "", err
 	}
 	r.e.Slots.Allow(r.at.Key, r.concurrency())
 	if err := r.takeSlot(ctx, r.at.Key); err != nil {
@@ -249,8 +261,9 @@ func (r *Run) begins(account *servedRecord) bool {
 	if r.job.Command != nil || r.as != "rotate" || account.wire.Staged != nil || r.committedByMe() {
 		return false
 	}
-	_, known, err := r.e.Journal.Run(r.job.ID)
-	return err != nil || !known
+	// A run of this account that a mandate began is resumed; an id proves nothing else.
+	former, known, err := r.e.Journal.Run(r.job.ID)
+	return err != nil || !known || !former.Command.IsZero() || former.Account != r.job.Account.Record || former.Folder != r.job.Account.Folder
 }
 
 func (r *Run) journalStart(account *servedRecord) error {
@@ -346,7 +359,7 @@ func (r *Run) openAdministrator(ctx context.Context, served *servedRecords) (err
 		return nil
 	}
 	r.drives = byAdmin
-	r.admin, r.adminAs, err = served.login("administrator", ref, r.pool())
+	r.admin, r.adminAs, err = served.login(ctx, "administrator", ref, r.pool())
 	return err
 }
 

@@ -94,8 +94,11 @@ type Engine struct {
 	Limits    Limits
 	Hint      func(run seal.ID, account trust.Ref, phase string) // never blocks
 	Took      func(step string, d time.Duration)                 // never blocks; nil: nobody counts
+	Tell      func(ksm.Refusal)                                  // an event; never blocks
 	Log       *slog.Logger
 	Now       func() time.Time
+
+	told told // of edited records
 }
 
 // Job is a run to be done.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -372,5 +373,33 @@ func TestWaitsWithoutALease(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// Ids of runs are the server's to choose: that one is in the journal allows no run of
+// another account, and none by schedule where a command had begun it.
+func TestRunIDAllowsNothing(t *testing.T) {
+	w := newWorld(t, false)
+	id := seal.NewID()
+	ctx, cancel := context.WithCancel(t.Context())
+	w.vault.crash, w.vault.stop = "stage", cancel
+	if _, err := w.engine.Do(ctx, Job{ID: id, Account: w.account}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("the run was not interrupted: %v", err)
+	}
+	out, err := w.engine.Do(t.Context(), Job{ID: id, Account: w.admin})
+	if err != nil || out.Reason != string(trust.MandateOff) {
+		t.Errorf("an account without a mandate, under the other's run: %+v, %v", out, err)
+	}
+
+	w = newWorld(t, false)
+	begun := journal.Run{ID: id, Folder: w.admin.Folder, Account: w.admin.Record, Command: seal.NewID(), Started: w.now}
+	must(t, w.engine.Journal.BeginRun(begun, false))
+	out, err = w.run(id)
+	if err == nil {
+		t.Errorf("a run that the journal has for another account: %+v", out)
+	}
+	out, err = w.engine.Do(t.Context(), Job{ID: id, Account: w.admin})
+	if err != nil || out.Reason != string(trust.MandateOff) {
+		t.Errorf("by schedule what a command had begun: %+v, %v", out, err)
 	}
 }

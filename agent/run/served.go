@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"golang.org/x/crypto/ssh"
 
@@ -50,6 +52,25 @@ func (e *Engine) open(log *trust.Log, got ksm.FetchAnswer) (*servedRecords, erro
 	return s, nil
 }
 
+// need makes sure that a record is in the answer: the server's links, by which it
+// chose what to bring along, are nobody's word.
+func (s *servedRecords) need(ctx context.Context, ref trust.Ref) error {
+	if ref.IsZero() || slices.ContainsFunc(s.list, func(w ksm.ExtRecord) bool { return seal.ID(w.Ref.Record) == ref.Record }) {
+		return nil
+	}
+	got, err := s.e.Vault.Fetch(ctx, ref.Record)
+	if err != nil {
+		return vaultError("fetch", err)
+	}
+	more, err := s.e.open(s.log, got)
+	if err != nil {
+		return err
+	}
+	maps.Copy(s.keys, more.keys)
+	s.list = append(s.list, more.list...)
+	return nil
+}
+
 // record opens and checks one record of the answer.
 func (s *servedRecords) record(ref trust.Ref, kind trustv1.RecordKind) (*servedRecord, error) {
 	for _, w := range s.list {
@@ -83,7 +104,10 @@ func Served(ref trust.Ref, kind trustv1.RecordKind, w ksm.ExtRecord) trust.Serve
 }
 
 // login opens an account that a resource names: its administrator, or an extra.
-func (s *servedRecords) login(as string, ref trust.Ref, pool seal.ID) (sdk.Credential, sdk.Account, error) {
+func (s *servedRecords) login(ctx context.Context, as string, ref trust.Ref, pool seal.ID) (sdk.Credential, sdk.Account, error) {
+	if err := s.need(ctx, ref); err != nil {
+		return sdk.Credential{}, sdk.Account{}, fmt.Errorf("%s: %w", as, err)
+	}
 	rec, err := s.record(ref, trustv1.RecordKind_RECORD_KIND_ACCOUNT)
 	if err != nil {
 		return sdk.Credential{}, sdk.Account{}, fmt.Errorf("%s: %w", as, err)
@@ -92,6 +116,7 @@ func (s *servedRecords) login(as string, ref trust.Ref, pool seal.ID) (sdk.Crede
 	if _, err := trust.CheckValue(s.log, s.e.Journal, &rec.Content, rec.served, pool, s.e.Now()); err != nil {
 		return sdk.Credential{}, sdk.Account{}, fmt.Errorf("%s: %w", as, err)
 	}
+	s.e.tellEdited(rec)
 	a := rec.Statement.GetAccount()
 	c, err := credential(rec.Data, sdk.Kind(a.SecretKind))
 	return c, sdk.Account{Name: a.Login, Scope: a.Scope}, err
@@ -117,7 +142,7 @@ func (e *Engine) extras(ctx context.Context, log *trust.Log, resource *trustv1.R
 	}
 	extras := map[string]sdk.Credential{}
 	for _, x := range resource.Extras {
-		c, _, err := served.login("extra "+x.Name, mustRef(x.Account), pool)
+		c, _, err := served.login(ctx, "extra "+x.Name, mustRef(x.Account), pool)
 		if err != nil {
 			wipeAll(extras)
 			return nil, err

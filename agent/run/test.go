@@ -39,7 +39,7 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 	if err != nil {
 		return err
 	}
-	admin, login, err := served.login("administrator", ref, pool)
+	admin, login, err := served.login(ctx, "administrator", ref, pool)
 	if err != nil {
 		return err
 	}

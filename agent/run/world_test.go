@@ -39,6 +39,7 @@ type world struct {
 	pool                seal.ID
 	account, admin, res trust.Ref
 	self                bool
+	told                []ksm.Refusal
 }
 
 type party struct {
@@ -129,7 +130,8 @@ func newWorld(t *testing.T, self bool) *world {
 		Vault: w.vault, Plugins: w.target, Directory: fixedLog{w.log}, Journal: j, Policy: policy.Default(),
 		Leases: NewLeases(func() time.Time { return time.Time{} }, func(int) {}, time.Now),
 		Slots:  NewSlots(8), Limits: DefaultLimits, Hint: func(seal.ID, trust.Ref, string) {},
-		Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now },
+		Tell: func(f ksm.Refusal) { w.told = append(w.told, f) },
+		Log:  slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now },
 	}
 	return w
 }

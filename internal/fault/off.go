@@ -10,5 +10,8 @@ const Built = false
 // At is a named point.
 func At(string) {}
 
+// On is a named switch.
+func On(string) bool { return false }
+
 // Now is the time.
 func Now() time.Time { return time.Now() }

@@ -44,6 +44,15 @@ func At(name string) {
 	}
 }
 
+// On is a named switch.
+func On(name string) bool {
+	if dir == "" {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(dir, name))
+	return err == nil
+}
+
 // Now is the time, off by what the file "clock" says.
 func Now() time.Time {
 	if dir == "" {

@@ -51,7 +51,7 @@ type Installation struct {
 // line's device.
 func Start(ctx context.Context, o Options) (*Installation, error) {
 	i := &Installation{Options: o}
-	for _, d := range []string{"server", "home", "log", "fault"} {
+	for _, d := range []string{"server", "home", "log", "fault/server"} {
 		if err := os.MkdirAll(filepath.Join(o.Dir, d), 0o700); err != nil {
 			return nil, err
 		}
@@ -73,10 +73,13 @@ func Start(ctx context.Context, o Options) (*Installation, error) {
 	return i, nil
 }
 
+// Passphrase locks every device's store of an installation, and the recovery kit.
+const Passphrase = "a passphrase for this loopback installation"
+
 // found makes the organisation. The passphrases are throw-away, in files as in
 // automation.
 func (i *Installation) found(ctx context.Context) error {
-	if err := os.WriteFile(i.passphrase(), []byte("a passphrase for this loopback installation\n"), 0o600); err != nil {
+	if err := os.WriteFile(i.passphrase(), []byte(Passphrase+"\n"), 0o600); err != nil {
 		return err
 	}
 	_, err := i.CLI(ctx, nil, "org", "init", "--server", i.Addr, "--ca-file", filepath.Join(i.Dir, "server", "ca.crt"),
@@ -97,7 +100,7 @@ func (i *Installation) StartServer(ctx context.Context) error {
 	if listen == "" {
 		listen = "127.0.0.1:0"
 	}
-	p, err := i.process("server", filepath.Join(i.Bin, "rotunda-server"), "serve",
+	p, err := i.process("server", []string{"ROTUNDA_FAULT_DIR=" + i.ServerFault()}, filepath.Join(i.Bin, "rotunda-server"), "serve",
 		"--data", filepath.Join(i.Dir, "server"), "--listen", listen, "--name", "127.0.0.1", "--log-format", "json")
 	if err != nil {
 		return err
@@ -131,6 +134,9 @@ func (i *Installation) StartServer(ctx context.Context) error {
 
 // Database is the server's database file.
 func (i *Installation) Database() string { return filepath.Join(i.Dir, "server", "rotunda.db") }
+
+// ServerFault is the folder of the server's fault points, in builds that have them.
+func (i *Installation) ServerFault() string { return filepath.Join(i.Dir, "fault", "server") }
 
 // Wire is what has passed between the server and everybody else so far.
 func (i *Installation) Wire() []byte {
@@ -288,7 +294,7 @@ func (a *Agent) WaitSeen(ctx context.Context) error {
 
 // Launch starts the agent's process.
 func (a *Agent) Launch() (err error) {
-	a.Process, err = a.i.processEnv(a.Name, []string{"ROTUNDA_FAULT_DIR=" + a.Fault}, filepath.Join(a.i.Bin, "rotunda-agent"), "run", "--config", a.config())
+	a.Process, err = a.i.process(a.Name, []string{"ROTUNDA_FAULT_DIR=" + a.Fault}, filepath.Join(a.i.Bin, "rotunda-agent"), "run", "--config", a.config())
 	return err
 }
 
@@ -342,11 +348,7 @@ type Process struct {
 	wake  chan struct{}
 }
 
-func (i *Installation) process(name, program string, args ...string) (*Process, error) {
-	return i.processEnv(name, nil, program, args...)
-}
-
-func (i *Installation) processEnv(name string, env []string, program string, args ...string) (*Process, error) {
+func (i *Installation) process(name string, env []string, program string, args ...string) (*Process, error) {
 	logFile, err := os.OpenFile(filepath.Join(i.Dir, "log", name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err

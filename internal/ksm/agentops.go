@@ -148,11 +148,12 @@ type ReportRequest struct {
 
 // Refusal becomes an event. It holds no secret and no text of a target.
 type Refusal struct {
-	Name   string `json:"name"` // event name, e.g. command.refused
-	Reason string `json:"reason"`
-	Record Ref    `json:"record"`
-	RunID  []byte `json:"runId"`
-	Time   int64  `json:"time"`
+	Name   string            `json:"name"` // event name, e.g. command.refused
+	Reason string            `json:"reason"`
+	Record Ref               `json:"record"`
+	RunID  []byte            `json:"runId"`
+	Time   int64             `json:"time"`
+	Fields map[string]string `json:"fields,omitempty"` // as the catalogue of events has them
 }
 
 type LogRequest struct {

@@ -118,7 +118,7 @@ func (w *hostileWorld) ref(t *testing.T, title string) trust.Ref {
 // cli runs the command line, which must succeed.
 func (w *hostileWorld) cli(t *testing.T, args ...string) {
 	t.Helper()
-	if _, err := w.CLI(t.Context(), nil, append(args, "--yes")...); err != nil {
+	if _, err := w.CLI(context.WithoutCancel(t.Context()), nil, append(args, "--yes")...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -202,24 +202,30 @@ func (w *hostileWorld) read(t *testing.T, query string, args []any, into ...any)
 func (w *hostileWorld) keep(t *testing.T, table, where string, args ...any) (restore func()) {
 	t.Helper()
 	copied := w.name("kept_")
-	do := func(query string, args ...any) {
+	do := func(queries ...string) {
 		t.Helper()
-		if _, err := w.file.Exec(query, args...); err != nil {
-			t.Fatalf("%s: %v", query, err)
+		tx, err := w.file.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback() //nolint:errcheck // after a commit, which is meant
+		for _, q := range queries {
+			if _, err := tx.Exec(q, args[:strings.Count(q, "?")]...); err != nil {
+				t.Fatalf("%s: %v", q, err)
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			t.Fatal(err)
 		}
 	}
 	// On the one connection that there is, and gone with it.
-	do("CREATE TEMP TABLE "+copied+" AS SELECT * FROM main."+table+" WHERE "+where, args...)
+	do("CREATE TEMP TABLE " + copied + " AS SELECT * FROM main." + table + " WHERE " + where)
 	done := false
 	restore = func() {
 		t.Helper()
 		if !done {
 			done = true
-			do("BEGIN IMMEDIATE")
-			do("DELETE FROM main."+table+" WHERE "+where, args...)
-			do("INSERT INTO main." + table + " SELECT * FROM " + copied)
-			do("COMMIT")
-			do("DROP TABLE " + copied)
+			do("DELETE FROM main."+table+" WHERE "+where, "INSERT OR REPLACE INTO main."+table+" SELECT * FROM "+copied, "DROP TABLE "+copied)
 		}
 	}
 	t.Cleanup(restore)
@@ -241,17 +247,40 @@ func (w *hostileWorld) keepRecord(t *testing.T, r trust.Ref) (restore func()) {
 	}
 }
 
-// due makes the server say "run due" for an account: a run that no schedule made.
-// agent names who is to be told where several are connected; it is asked until it is
-// the one.
-func (w *hostileWorld) due(t *testing.T, r trust.Ref) (run seal.ID) {
+// due makes the server say "run due" for an account, to an agent of its resource's
+// pool: a run that no schedule made.
+func (w *hostileWorld) due(t *testing.T, account trust.Ref) (run seal.ID) {
+	t.Helper()
+	var pool []byte
+	w.read(t, "SELECT res.pool_id FROM record a JOIN record res ON res.org = a.org AND res.record_uid = a.resource_uid WHERE a.org = 1 AND a.record_uid = ?",
+		[]any{account.Record.Bytes()}, &pool)
+	return w.dueTo(t, account, seal.ID(pool))
+}
+
+// dueTo is due to an agent of another pool.
+func (w *hostileWorld) dueTo(t *testing.T, account trust.Ref, pool seal.ID) (run seal.ID) {
 	t.Helper()
 	run = seal.NewID()
 	now := time.Now().UnixMilli()
-	w.sql(t, `INSERT INTO run SELECT org, ?, record_uid, folder_uid, resource_uid, resource_folder, pool_id, x'',
+	w.sql(t, `INSERT INTO run SELECT org, ?, record_uid, folder_uid, resource_uid, resource_folder, ?, x'',
 		'rotate', 'schedule', 'queued', '', 0, x'', 0, 0, 0, '', '', ?, 0, 0, ? FROM record WHERE org = 1 AND record_uid = ?`,
-		run.Bytes(), now, now, r.Record.Bytes())
+		run.Bytes(), pool.Bytes(), now, now, account.Record.Bytes())
 	return run
+}
+
+// dueRefused has the server say "run due", and asserts that the agent refuses with
+// that reason: in its log, in an event, and without a byte to the target.
+func (w *hostileWorld) dueRefused(t *testing.T, account trust.Ref, event string, reason trust.Reason) {
+	t.Helper()
+	since := w.now(t)
+	w.gate.untouched(t, func() {
+		run := w.due(t, account)
+		line := w.logged(t, since, w.agent, `"msg":"run ended"`, `"run":"`+run.String(), `"credential"`)
+		if !strings.Contains(line, `"reason":"`+string(reason)+`"`) {
+			t.Errorf("the agent ended the run otherwise than by %s: %s: %s", reason, line, w.agent.Tail())
+		}
+	})
+	w.told(t, since, event, reason)
 }
 
 // restartServer stops the server, does something to its files, and starts it again.

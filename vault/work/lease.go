@@ -138,8 +138,15 @@ func (w *Work) runToLease(ctx context.Context, q *db.Queries, a Agent, r ksm.Lea
 		if err != nil {
 			return db.Run{}, fmt.Errorf("read record: %w", err)
 		}
+		log, err := w.Directory.View(ctx, q, a.Org)
+		if err != nil {
+			return db.Run{}, err
+		}
+		// Its own pool: an account's record names none, and a run without one waits
+		// for ever.
+		me, _ := log.Entry(a.ID)
 		s := Start{
-			RunID: id, Account: account.Proto(), PoolID: record.PoolID, Action: "verify", Cause: "recover", Actor: a.ID[:],
+			RunID: id, Account: account.Proto(), PoolID: me.Owner.Bytes(), Action: "verify", Cause: "recover", Actor: a.ID[:],
 			Resource: &trustv1.Ref{FolderUid: record.ResourceFolder, RecordUid: record.ResourceUid},
 		}
 		if err := w.StartRun(ctx, q, a.Org, s); err != nil {

@@ -133,7 +133,7 @@ func TestRecoverMakesARunEvenWhileAnotherWorks(t *testing.T) {
 	if err != nil || !got.Busy {
 		t.Fatalf("got %+v, %v", got, err)
 	}
-	if r := v.runRow(id); r.State != work.Queued || r.Action != "verify" || r.Cause != "recover" || r.NextAttempt == 0 {
+	if r := v.runRow(id); r.State != work.Queued || r.Action != "verify" || r.Cause != "recover" || r.NextAttempt == 0 || string(r.PoolID) != string(v.pool[:]) {
 		t.Errorf("run: %+v", r)
 	}
 }

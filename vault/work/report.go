@@ -207,12 +207,17 @@ func (w *Work) refusals(ctx context.Context, q *db.Queries, a Agent, list []ksm.
 		if !audit.AgentMayReport(f.Name) {
 			return ksm.Refuse(ksm.CodeBadRequest, "an agent reports no event %q", f.Name)
 		}
+		for field := range f.Fields {
+			if !audit.HasField(f.Name, field) {
+				return ksm.Refuse(ksm.CodeBadRequest, "an event %s has no field %q", f.Name, field)
+			}
+		}
 		if len(f.Record.Folder) > 16 || len(f.Record.Record) > 16 || len(f.RunID) > 16 {
 			return ksm.Refuse(ksm.CodeBadRequest, "a refusal's ids are malformed")
 		}
 		e := audit.Event{
 			Org: a.Org, Name: f.Name, Actor: a.ID[:], Reason: f.Reason,
-			Folder: f.Record.Folder, Record: f.Record.Record, RunID: f.RunID,
+			Folder: f.Record.Folder, Record: f.Record.Record, RunID: f.RunID, Fields: f.Fields,
 		}
 		if f.Time > 0 && f.Time <= w.now().UnixMilli() {
 			e.Time = time.UnixMilli(f.Time)
