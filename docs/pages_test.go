@@ -69,7 +69,7 @@ func TestManualRuns(t *testing.T) {
 	}
 	const ending = "Ending it"
 	var story, end []block
-	for _, page := range []string{"getting-started.md"} {
+	for _, page := range []string{"getting-started.md", "plugins.md"} {
 		for _, b := range blocks(t, page) {
 			if b.section == ending {
 				end = append(end, b)
@@ -98,9 +98,13 @@ func run(t *testing.T, all []block) {
 			fmt.Fprintf(&script, "printf '\\n\\036%s\\n'\n%s", b, b.text)
 		case "sh by-hand":
 			t.Logf("%s: left out: it is for the reader's hand", b)
-		case "text":
+		case "go":
+			if !inTheExample(t, b.text) {
+				t.Errorf("%s: the example's code is another", b)
+			}
+		case "text", "": // compared below; a drawing
 		default:
-			t.Logf("%s: %q is neither run nor compared", b, b.lang)
+			t.Errorf("%s: %q is neither run nor compared", b, b.lang)
 		}
 	}
 	script.WriteString("printf '\\n\\036the end\\n'\n")
@@ -129,6 +133,23 @@ func run(t *testing.T, all []block) {
 		}
 	}
 	t.Logf("%d blocks were run, %d outputs compared", typed, compared)
+}
+
+// inTheExample says whether a text stands in the example plugin's code, so that the
+// page shows what is built.
+func inTheExample(t *testing.T, text string) bool {
+	t.Helper()
+	files, err := filepath.Glob("../examples/plugin-http/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(files, func(f string) bool {
+		code, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Contains(code, []byte(text))
+	})
 }
 
 // shell is a folder and an environment like the reader's.
@@ -242,7 +263,7 @@ var varying = []struct {
 	{regexp.MustCompile(`(^|[^A-Za-z0-9_-])[A-Za-z0-9_-]{22}($|[^A-Za-z0-9_-])`), "${1}ID$2"},
 	{regexp.MustCompile(`(localhost|127\.0\.0\.1)([:"]?,? ?(?:port )?)\d+`), "$1${2}PORT"},
 	{regexp.MustCompile(`/tmp/rotunda-[a-z]+-?[0-9]*/`), "DIR/"},
-	{regexp.MustCompile(`\d+\.\d s\b`), "SECONDS"},
+	{regexp.MustCompile(`\d+\.\d+ ?s\b`), "SECONDS"},
 	{regexp.MustCompile(`[ \t]+`), " "},
 }
 

@@ -25,8 +25,10 @@
 //     nothing and lose nothing; a wrong [Unchanged] or [Rejected] loses a credential.
 //   - Every verb can be repeated, because it will be.
 //
-// Sentences with "must" on the interfaces are each proven by a test of the
-// conformance kit with the name given in brackets.
+// Sentences with "must" on the interfaces are each proven by the test of the
+// conformance kit (package conformance) that is named in brackets.
+//
+// docs/plugins.md writes a plugin from nothing.
 //
 // # Secrets
 //

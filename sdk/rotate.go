@@ -41,8 +41,7 @@ type Resource struct {
 	TLS     TLS             // for targets that speak TLS; from the signed statement, never from Config
 }
 
-// Dialer is the only way out. It must be used for every connection
-// (TestDialsOnlyThroughDialer): the plugin's own network is empty.
+// Dialer is the only way out: the plugin's own network is empty.
 //
 // The agent resolves names, so hand it the name, never an address that you looked
 // up. It dials tcp, tcp4 and tcp6, and only the addresses of the job; the
@@ -126,7 +125,7 @@ type VerifyResponse struct {
 }
 
 // RetireRequest ends Old. It must leave Keep and everything that it was not told of
-// (TestRetireTouchesOnlyOld).
+// (RetireTouchesOnlyOld).
 type RetireRequest struct {
 	Account   Account
 	Keep, Old Credential
@@ -136,12 +135,12 @@ type RetireRequest struct {
 type RetireResponse struct{ Outcome Outcome }
 
 // Rotator changes and proves secrets. Every verb must do nothing on a cancelled
-// context (TestCancelledHasNoEffect).
+// context (CancelledHasNoEffect).
 type Rotator interface {
-	// Open must change nothing on the target (TestOpenIsReadOnly).
+	// Open must change nothing on the target (OpenIsReadOnly).
 	Open(context.Context, OpenRequest) (Session, error)
-	// Verify must log in afresh, never through a Session (TestVerifyIsFresh). It must say
-	// Rejected only when the target judged this secret (TestRejectedIsProven); locked,
+	// Verify must log in afresh, never through a Session (VerifyIsFresh). It must say
+	// Rejected only when the target judged this secret (RejectedIsProven); locked,
 	// throttled and unreachable are Undecided.
 	Verify(context.Context, VerifyRequest) (VerifyResponse, error)
 }
@@ -151,21 +150,21 @@ type Rotator interface {
 // kept, never that call's context.
 type Session interface {
 	// Apply must bring the target to accept Candidate, be repeatable with the same one
-	// (TestApplyTwice), and answer Unknown or an error when a sent change got no answer
-	// (TestLostReplyIsUnknown). With Overlap it must leave Current working
-	// (TestOverlapKeepsCurrent).
+	// (ApplyTwice), and answer Unknown or an error when a sent change got no answer
+	// (LostReplyIsUnknown). With Overlap it must leave Current working
+	// (OverlapKeepsCurrent).
 	Apply(context.Context, ApplyRequest) (ApplyResponse, error)
-	Close() error // must be safe twice (TestCloseTwice)
+	Close() error // may be called twice
 }
 
 // Retirer is a Session that ends old secrets; declared by Manifest.Overlap.
 type Retirer interface {
-	// Retire must be a success when Old is gone already (TestRetireTwice).
+	// Retire must be a success when Old is gone already (RetireTwice).
 	Retire(context.Context, RetireRequest) (RetireResponse, error)
 }
 
 // Readback is a Session that verifies without a login; declared by Manifest.Readback.
 type Readback interface {
-	// Readback must compare, never return what the target stores (TestReadbackTellsNothing).
+	// Readback must compare (ReadbackAgrees): what the target stores goes nowhere.
 	Readback(context.Context, ApplyRequest) (VerifyResponse, error)
 }

@@ -141,7 +141,10 @@ func (c *cli) pluginApproveCmd() *cobra.Command {
 			if err := cl.ApprovePlugin(ctx, p); err != nil {
 				return err
 			}
-			return c.emit(v, func(w io.Writer) { pairs(w, "approved", v.Name+" "+v.Version, "sha256", v.SHA256) })
+			return c.emit(v, func(w io.Writer) {
+				pairs(w, "approved", v.Name+" "+v.Version, "sha256", v.SHA256)
+				c.note("copy it into each agent's plugin_dir as %s@%s", printable(v.Name), v.SHA256)
+			})
 		})
 	})
 	f := cmd.Flags()

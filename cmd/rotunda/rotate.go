@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 )
 
 // chosen says which accounts a command is about.
@@ -366,6 +367,9 @@ func outcomeHint(e exit, o client.Outcome) string {
 	case exitUnreachable:
 		return "`rotunda agent list` shows which agents are connected"
 	case exitPartly, exitFailed:
+		if do := trust.Reason(o.Reason).Hint(); do != "" {
+			return do // a check refused it: nothing happened at the target
+		}
 		return "`rotunda run show " + o.RunID.String() + "` tells what happened at the target"
 	default:
 		return ""

@@ -1,0 +1,323 @@
+// Package conformance proves a plugin: it runs the built binary in the agent's own
+// plugin host, against a real target, over a line that it can cut, hang and count.
+// A plugin's test fills in a [Harness] and calls [Run]:
+//
+//	func TestConformance(t *testing.T) {
+//		conformance.Run(t, conformance.Harness{Binary: conformance.Build(t, "."), Name: "acme", ...})
+//	}
+//
+// Each subtest has the name that the SDK's documentation gives in brackets.
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// Harness is what the kit needs to know of a plugin and its target.
+type Harness struct {
+	Binary string // the built plugin
+	Name   string // its manifest's
+	Kind   sdk.Kind
+
+	// The target, as the resource's statement would give it.
+	Resource sdk.Resource
+	Pins     [][32]byte // of its TLS or host key
+	Admin    sdk.Credential
+	AdminAs  sdk.Account
+
+	// Account makes an account on the target, and says what its secret is. Its name
+	// should be the one given; t.Skip where the target cannot have it.
+	Account func(t *testing.T, name string) (sdk.Account, sdk.Credential)
+	// Accepts asks the target whether it lets the account in. It must share no code with
+	// the plugin.
+	Accepts func(t *testing.T, a sdk.Account, c sdk.Credential) bool
+	// Candidate makes a new secret; nil makes passwords of letters and digits.
+	Candidate func(t *testing.T) sdk.Credential
+	// Refused is a candidate that the target's own rules refuse; nil: it has none.
+	Refused func(t *testing.T) sdk.Credential
+}
+
+// Build builds the plugin of a package and gives the binary's path.
+func Build(t *testing.T, pkg string) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "plugin")
+	cmd := exec.Command("go", "build", "-o", out, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the plugin: %v\n%s", err, b)
+	}
+	return out
+}
+
+// Run proves a plugin.
+func Run(t *testing.T, h Harness) {
+	k := newKit(t, h)
+	for _, one := range k.tests() {
+		t.Run(one.name, one.run)
+	}
+}
+
+type test struct {
+	name string
+	run  func(*testing.T)
+}
+
+// tests are in the order in which they are run: the last looks back at all.
+func (k *kit) tests() []test {
+	return []test{
+		{"FirstChange", k.firstChange},
+		{"OpenIsReadOnly", k.openIsReadOnly},
+		{"VerifyIsFresh", k.verifyIsFresh},
+		{"RejectedIsProven", k.rejectedIsProven},
+		{"ApplyTwice", k.applyTwice},
+		{"LostReplyIsUnknown", k.lostReplyIsUnknown},
+		{"CancelledHasNoEffect", k.cancelledHasNoEffect},
+		{"PolicyIsUnchanged", k.policyIsUnchanged},
+		{"MissingIsNotFound", k.missingIsNotFound},
+		{"WrongAdminIsAuth", k.wrongAdminIsAuth},
+		{"DownIsUnreachable", k.downIsUnreachable},
+		{"HungEndsAtTheDeadline", k.hungEndsAtTheDeadline},
+		{"OverlapKeepsCurrent", k.overlapKeepsCurrent},
+		{"RetireTouchesOnlyOld", k.retireTouchesOnlyOld},
+		{"RetireTwice", k.retireTwice},
+		{"ReadbackAgrees", k.readbackAgrees},
+		{"Printable", k.printable},
+		{"HostileNames", k.hostileNames},
+		{"NoSecretInTheLog", k.noSecretInTheLog},
+	}
+}
+
+// kit is one plugin in a host, and the line to its target.
+type kit struct {
+	Harness
+	host     *pluginhost.Host
+	plugin   pluginhost.Plugin
+	manifest sdk.Manifest
+	line     *line
+	log      *logged
+
+	mu      sync.Mutex
+	secrets []sdk.Secret // every one that crossed to the plugin
+}
+
+type logged struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func newKit(t *testing.T, h Harness) *kit {
+	t.Helper()
+	if h.Kind == "" {
+		h.Kind = sdk.Password
+	}
+	k := &kit{Harness: h, line: &line{}, log: &logged{}}
+	if k.Candidate == nil {
+		k.Candidate = func(*testing.T) sdk.Credential {
+			return sdk.Credential{Kind: sdk.Password, Secret: sdk.NewSecret([]byte(rand.Text()))}
+		}
+	}
+	binary, err := os.ReadFile(h.Binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.plugin = pluginhost.Plugin{Name: h.Name, SHA256: sha256.Sum256(binary)}
+	// Short, since sockets live in it; and plugins run as users of their own, who must be
+	// able to pass through.
+	dir, err := os.MkdirTemp("", "rtc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, k.plugin.String()), binary, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	catalogue, err := pluginhost.NewCatalogue(dir, []string{k.plugin.String()}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.host, err = pluginhost.New(pluginhost.Config{
+		Dir: filepath.Join(dir, "run"), Catalogue: catalogue, Dial: k.line.dial,
+		Log: slog.New(slog.NewTextHandler(k.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := k.host.Close(ctx); err != nil {
+			t.Errorf("end the plugin: %v", err)
+		}
+	})
+	d, err := k.host.Describe(t.Context(), k.plugin)
+	if err != nil {
+		t.Fatalf("the plugin does not start: %v\n%s", err, k.log.b.String())
+	}
+	k.manifest = d.Manifest
+	if !slices.Contains(k.manifest.Kinds, k.Kind) {
+		t.Fatalf("the manifest does not name the kind %q", k.Kind)
+	}
+	if note := k.host.Isolation().Note; note != "" {
+		t.Logf("isolation of plugins here: %s", note)
+	}
+	return k
+}
+
+// target is where jobs go.
+func (k *kit) target() pluginhost.Target {
+	t := pluginhost.Target{Key: "target", Resource: k.Resource, Allow: []string{k.Resource.Address}}
+	if len(k.Pins) > 0 {
+		var pins []byte
+		for _, p := range k.Pins {
+			pins = append(pins, p[:]...)
+		}
+		t.Pins = map[string][]byte{k.Resource.Address: pins}
+	}
+	return t
+}
+
+// saw notes secrets, which must be in no log.
+func (k *kit) saw(c ...sdk.Credential) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, one := range c {
+		k.secrets = append(k.secrets, one.Secret)
+	}
+}
+
+func (k *kit) account(t *testing.T) (sdk.Account, sdk.Credential) {
+	t.Helper()
+	a, c := k.Account(t, "kit"+strings.ToLower(rand.Text()[:8]))
+	if !k.Accepts(t, a, c) {
+		t.Fatal("the harness's account is not let in with its first secret")
+	}
+	k.saw(c)
+	return a, c
+}
+
+func (k *kit) candidate(t *testing.T) sdk.Credential {
+	t.Helper()
+	c := k.Candidate(t)
+	k.saw(c)
+	return c
+}
+
+// callTime is what a call may take where a test does not say otherwise.
+const callTime = 30 * time.Second
+
+func (k *kit) openAs(ctx context.Context, admin sdk.Credential) (*pluginhost.Session, error) {
+	k.saw(admin)
+	s, err := k.host.Open(ctx, k.plugin, pluginhost.Job{Target: k.target(), Admin: admin, AdminAs: k.AdminAs})
+	k.note(err)
+	return s, err
+}
+
+// open opens a session that no other test has used.
+func (k *kit) open(t *testing.T) *pluginhost.Session {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), callTime)
+	defer cancel()
+	k.host.Forget("target")
+	s, err := k.openAs(ctx, k.Admin)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (k *kit) apply(t *testing.T, s *pluginhost.Session, a sdk.Account, candidate, current sdk.Credential) (sdk.ApplyResponse, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), callTime)
+	defer cancel()
+	out, err := s.Apply(ctx, sdk.ApplyRequest{Account: a, Candidate: candidate, Current: current})
+	k.note(err)
+	return out, err
+}
+
+// note keeps an error's text with the log: neither may hold a secret.
+func (k *kit) note(err error) {
+	if err != nil {
+		fmt.Fprintln(k.log, err)
+	}
+}
+
+// mustApply changes a secret, and holds the plugin's word against the target's.
+func (k *kit) mustApply(t *testing.T, s *pluginhost.Session, a sdk.Account, candidate, current sdk.Credential) {
+	t.Helper()
+	out, err := k.apply(t, s, a, candidate, current)
+	if err != nil || out.Outcome != sdk.Changed {
+		t.Fatalf("apply: %s; want changed", said(out, err))
+	}
+	if !k.Accepts(t, a, candidate) {
+		t.Fatal("apply says changed and the target refuses the candidate")
+	}
+}
+
+func (k *kit) verify(t *testing.T, a sdk.Account, c sdk.Credential) (sdk.VerifyResponse, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), callTime)
+	defer cancel()
+	out, err := k.host.Verify(ctx, k.plugin, pluginhost.VerifyJob{Target: k.target(), Account: a, Credential: c})
+	k.note(err)
+	return out, err
+}
+
+func (k *kit) mustVerify(t *testing.T, a sdk.Account, c sdk.Credential, want sdk.Verdict) {
+	t.Helper()
+	got, err := k.verify(t, a, c)
+	if err != nil || got.Verdict != want {
+		t.Fatalf("verify: %s, reason %q, %v; want %s", verdicts[got.Verdict], got.Reason, err, verdicts[want])
+	}
+	k.isCode(t, got.Reason)
+}
+
+// isCode holds a reason to its form: one that is none crosses as "malformed".
+func (k *kit) isCode(t *testing.T, reason string) {
+	t.Helper()
+	if reason == "malformed" {
+		t.Error("a reason is a code of a-z, 0-9, dot and underscore, of at most 64 bytes")
+	}
+}
+
+// truthful holds an answer against the target: it may not know, and may not be wrong.
+func (k *kit) truthful(t *testing.T, a sdk.Account, candidate sdk.Credential, out sdk.ApplyResponse, err error) {
+	t.Helper()
+	took := k.Accepts(t, a, candidate)
+	switch {
+	case took && (pluginhost.NotSent(err) || err == nil && out.Outcome == sdk.Unchanged):
+		t.Errorf("apply: %s; but the target took the candidate: a secret would be lost", said(out, err))
+	case !took && err == nil && out.Outcome == sdk.Changed:
+		t.Errorf("apply: %s; but the target refuses the candidate", said(out, err))
+	}
+}
+
+var (
+	outcomes = map[sdk.Outcome]string{sdk.Unknown: "unknown", sdk.Changed: "changed", sdk.Unchanged: "unchanged"}
+	verdicts = map[sdk.Verdict]string{sdk.Undecided: "undecided", sdk.Accepted: "accepted", sdk.Rejected: "rejected"}
+)

@@ -1,0 +1,106 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+)
+
+// line is the way from the plugin to its target, which a test can damage. The zero
+// line is whole.
+type line struct {
+	mu     sync.Mutex
+	damage damage
+	dials  int
+	writes int // of the plugin's, since the damage was set
+}
+
+// damage is what a line does. Writes are counted from 1.
+type damage struct {
+	down      bool // no connection is made
+	hung      bool // connections are made and carry nothing
+	cutBefore int  // the line is cut in place of this write
+	cutAfter  int  // this write arrives, and what the target answers does not
+}
+
+var errCut = errors.New("the line is cut")
+
+// set sets the damage and counts from here.
+func (l *line) set(d damage) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.damage, l.dials, l.writes = d, 0, 0
+}
+
+func (l *line) counts() (dials, writes int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dials, l.writes
+}
+
+func (l *line) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	l.mu.Lock()
+	l.dials++
+	down := l.damage.down
+	l.mu.Unlock()
+	if down {
+		return nil, errCut
+	}
+	c, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &conn{Conn: c, line: l}, nil
+}
+
+// conn is one connection on the line.
+type conn struct {
+	net.Conn
+	line *line
+
+	mu   sync.Mutex
+	deaf bool // what the target answers from now on is lost
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	c.line.mu.Lock()
+	c.line.writes++
+	d, n := c.line.damage, c.line.writes
+	c.line.mu.Unlock()
+	switch {
+	case d.hung:
+		return len(b), nil
+	case d.cutBefore > 0 && n >= d.cutBefore, d.cutAfter > 0 && n > d.cutAfter:
+		_ = c.Conn.Close()
+		return 0, errCut
+	case d.cutAfter == n && n > 0:
+		c.mu.Lock()
+		c.deaf = true
+		c.mu.Unlock()
+	}
+	return c.Conn.Write(b)
+}
+
+// Read loses what comes after the write that was the last: the target has dealt with
+// it by then.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.mu.Lock()
+	deaf := c.deaf
+	c.mu.Unlock()
+	if deaf {
+		_ = c.Conn.Close()
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+// CloseWrite carries the plugin's end of file.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return c.Conn.Close()
+}

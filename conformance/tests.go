@@ -1,0 +1,370 @@
+package conformance
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+func said(out sdk.ApplyResponse, err error) string {
+	if err != nil {
+		return fmt.Sprintf("error %v (nothing sent: %v)", err, pluginhost.NotSent(err))
+	}
+	return fmt.Sprintf("%s %s %s", outcomes[out.Outcome], out.Class, out.Reason)
+}
+
+// overlaps says whether old secrets of the kind live on until they are retired.
+func (k *kit) overlaps() bool { return slices.Contains(k.manifest.Overlap, k.Kind) }
+
+// A change: the target takes the new secret and refuses the old one, and the plugin
+// says so of both.
+func (k *kit) firstChange(t *testing.T) {
+	a, first := k.account(t)
+	k.mustVerify(t, a, first, sdk.Accepted)
+	s, second := k.open(t), k.candidate(t)
+	k.mustApply(t, s, a, second, first)
+	if k.overlaps() {
+		k.mustRetire(t, s, a, second, first)
+	}
+	if k.Accepts(t, a, first) {
+		t.Error("the target still takes the old secret")
+	}
+	k.mustVerify(t, a, second, sdk.Accepted)
+	k.mustVerify(t, a, first, sdk.Rejected)
+}
+
+func (k *kit) openIsReadOnly(t *testing.T) {
+	a, first := k.account(t)
+	k.open(t).Close()
+	k.host.Forget("target")
+	if !k.Accepts(t, a, first) || !k.acceptsAdmin(t) {
+		t.Error("after opening a session the target refuses a secret that it took before")
+	}
+}
+
+func (k *kit) acceptsAdmin(t *testing.T) bool {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), callTime)
+	defer cancel()
+	s, err := k.openAs(ctx, k.Admin)
+	if err != nil {
+		return false
+	}
+	s.Close()
+	return true
+}
+
+// A session that is open must not help a login.
+func (k *kit) verifyIsFresh(t *testing.T) {
+	a, first := k.account(t)
+	s, second := k.open(t), k.candidate(t)
+	k.mustApply(t, s, a, second, first)
+	for _, one := range []struct {
+		c    sdk.Credential
+		want sdk.Verdict
+	}{{second, sdk.Accepted}, {k.candidate(t), sdk.Rejected}} {
+		k.line.set(damage{})
+		k.mustVerify(t, a, one.c, one.want)
+		if dials, _ := k.line.counts(); dials == 0 {
+			t.Errorf("verify says %s without a connection of its own", verdicts[one.want])
+		}
+	}
+}
+
+// Whatever happens on the line, a secret that is right is never called rejected.
+func (k *kit) rejectedIsProven(t *testing.T) {
+	defer k.line.set(damage{})
+	a, first := k.account(t)
+	k.line.set(damage{})
+	k.mustVerify(t, a, first, sdk.Accepted)
+	_, writes := k.line.counts()
+	cuts := []damage{{down: true}}
+	for n := 1; n <= min(writes, maxCuts); n++ {
+		cuts = append(cuts, damage{cutBefore: n}, damage{cutAfter: n})
+	}
+	for _, d := range cuts {
+		k.line.set(d)
+		got, err := k.verify(t, a, first)
+		if err == nil && got.Verdict == sdk.Rejected {
+			t.Errorf("%+v: verify says rejected, %q, of the right secret", d, got.Reason)
+		}
+	}
+}
+
+func (k *kit) applyTwice(t *testing.T) {
+	a, first := k.account(t)
+	s, second := k.open(t), k.candidate(t)
+	k.mustApply(t, s, a, second, first)
+	k.mustApply(t, s, a, second, first)
+	k.mustApply(t, k.open(t), a, second, first)
+}
+
+// maxCuts bounds the writes at which a line is cut.
+const maxCuts = 16
+
+// The line is cut before and after every write of a change. Whatever the plugin then
+// says must be true, and the same candidate can be applied afterwards.
+func (k *kit) lostReplyIsUnknown(t *testing.T) {
+	defer k.line.set(damage{})
+	a, current := k.account(t)
+	s := k.open(t)
+	next := k.candidate(t)
+	k.line.set(damage{})
+	k.mustApply(t, s, a, next, current)
+	_, writes := k.line.counts()
+	if writes == 0 {
+		t.Fatal("a change went by without a write on the line")
+	}
+	current = next
+	for n := 1; n <= min(writes, maxCuts); n++ {
+		for _, d := range []damage{{cutBefore: n}, {cutAfter: n}} {
+			s, next := k.open(t), k.candidate(t)
+			k.line.set(d)
+			out, err := k.apply(t, s, a, next, current)
+			k.line.set(damage{})
+			k.truthful(t, a, next, out, err)
+			k.mustApply(t, k.open(t), a, next, current)
+			current = next
+		}
+	}
+	t.Logf("cut before and after each of %d writes", min(writes, maxCuts))
+}
+
+func (k *kit) cancelledHasNoEffect(t *testing.T) {
+	a, first := k.account(t)
+	s, second := k.open(t), k.candidate(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if out, err := s.Apply(ctx, sdk.ApplyRequest{Account: a, Candidate: second, Current: first}); err == nil && out.Outcome == sdk.Changed {
+		t.Errorf("apply under a cancelled context: %s", said(out, err))
+	}
+	if k.Accepts(t, a, second) {
+		t.Error("a cancelled apply changed the target")
+	}
+}
+
+func (k *kit) policyIsUnchanged(t *testing.T) {
+	if k.Refused == nil {
+		t.Skip("the harness names no candidate that the target's rules refuse")
+	}
+	a, first := k.account(t)
+	refused := k.Refused(t)
+	k.saw(refused)
+	out, err := k.apply(t, k.open(t), a, refused, first)
+	if err != nil || out.Outcome != sdk.Unchanged || out.Class != sdk.ClassPolicy {
+		t.Errorf("apply: %s; want unchanged, policy", said(out, err))
+	}
+	k.isCode(t, out.Reason)
+	if !k.Accepts(t, a, first) {
+		t.Error("the old secret is refused, though nothing was changed")
+	}
+}
+
+func (k *kit) missingIsNotFound(t *testing.T) {
+	nobody := sdk.Account{Name: "kit-nobody"}
+	out, err := k.apply(t, k.open(t), nobody, k.candidate(t), sdk.Credential{})
+	if err != nil || out.Outcome != sdk.Unchanged || out.Class != sdk.ClassNotFound {
+		t.Errorf("apply to an account that does not exist: %s; want unchanged, not_found", said(out, err))
+	}
+	k.isCode(t, out.Reason)
+}
+
+func (k *kit) wrongAdminIsAuth(t *testing.T) {
+	wrong := k.candidate(t)
+	if wrong.Kind != k.Admin.Kind {
+		wrong = sdk.Credential{Kind: sdk.Password, Secret: sdk.NewSecret([]byte("not the administrator's"))}
+	}
+	k.mustFailToOpen(t, wrong, sdk.ClassAuth)
+}
+
+func (k *kit) downIsUnreachable(t *testing.T) {
+	defer k.line.set(damage{})
+	k.line.set(damage{down: true})
+	k.host.Forget("target")
+	k.mustFailToOpen(t, k.Admin, sdk.ClassUnreachable)
+}
+
+func (k *kit) mustFailToOpen(t *testing.T, admin sdk.Credential, want sdk.Class) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), callTime)
+	defer cancel()
+	s, err := k.openAs(ctx, admin)
+	if err == nil {
+		s.Close()
+		t.Fatalf("a session opened; want an error of class %s", want)
+	}
+	var e *sdk.Error
+	if !errors.As(err, &e) || e.Class != want {
+		t.Fatalf("open: %v; want class %s", err, want)
+	}
+	k.isCode(t, e.Reason)
+}
+
+// patience is how long a call may go on after its deadline: the agent kills a process
+// that stays deaf for 2 s.
+const patience = 5 * time.Second
+
+func (k *kit) hungEndsAtTheDeadline(t *testing.T) {
+	defer k.line.set(damage{})
+	a, first := k.account(t)
+	s, second := k.open(t), k.candidate(t)
+	k.line.set(damage{hung: true})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	began := time.Now()
+	out, err := s.Apply(ctx, sdk.ApplyRequest{Account: a, Candidate: second, Current: first})
+	if took := time.Since(began); took > time.Second+patience {
+		t.Errorf("apply came back after %v; its deadline was 1 s", took)
+	}
+	k.line.set(damage{})
+	k.truthful(t, a, second, out, err)
+	k.mustApply(t, k.open(t), a, second, first)
+}
+
+func (k *kit) needsOverlap(t *testing.T) {
+	t.Helper()
+	if !k.overlaps() {
+		t.Skipf("the manifest does not list %s under Overlap", k.Kind)
+	}
+}
+
+func (k *kit) retire(t *testing.T, s *pluginhost.Session, a sdk.Account, keep, old sdk.Credential) (sdk.RetireResponse, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), callTime)
+	defer cancel()
+	return s.Retire(ctx, sdk.RetireRequest{Account: a, Keep: keep, Old: old})
+}
+
+func (k *kit) mustRetire(t *testing.T, s *pluginhost.Session, a sdk.Account, keep, old sdk.Credential) {
+	t.Helper()
+	out, err := k.retire(t, s, a, keep, old)
+	if err != nil || out.Outcome != sdk.Changed {
+		t.Fatalf("retire: %s, %v; want changed", outcomes[out.Outcome], err)
+	}
+}
+
+func (k *kit) overlapKeepsCurrent(t *testing.T) {
+	k.needsOverlap(t)
+	a, first := k.account(t)
+	k.mustApply(t, k.open(t), a, k.candidate(t), first)
+	if !k.Accepts(t, a, first) {
+		t.Error("the old secret ended with apply; it must work until retire")
+	}
+}
+
+func (k *kit) retireTouchesOnlyOld(t *testing.T) {
+	k.needsOverlap(t)
+	a, first := k.account(t)
+	other, others := k.account(t)
+	s, second := k.open(t), k.candidate(t)
+	k.mustApply(t, s, a, second, first)
+	k.mustRetire(t, s, a, second, first)
+	if k.Accepts(t, a, first) {
+		t.Error("the old secret still works after retire")
+	}
+	if !k.Accepts(t, a, second) || !k.Accepts(t, other, others) {
+		t.Error("retire ended a secret that it was not told of")
+	}
+}
+
+func (k *kit) retireTwice(t *testing.T) {
+	k.needsOverlap(t)
+	a, first := k.account(t)
+	s, second := k.open(t), k.candidate(t)
+	k.mustApply(t, s, a, second, first)
+	k.mustRetire(t, s, a, second, first)
+	k.mustRetire(t, s, a, second, first)
+	k.mustRetire(t, k.open(t), a, second, first)
+}
+
+func (k *kit) readbackAgrees(t *testing.T) {
+	if !k.manifest.Readback {
+		t.Skip("the manifest does not declare Readback")
+	}
+	a, first := k.account(t)
+	s := k.open(t)
+	for _, one := range []struct {
+		c    sdk.Credential
+		want sdk.Verdict
+	}{{first, sdk.Accepted}, {k.candidate(t), sdk.Rejected}} {
+		ctx, cancel := context.WithTimeout(t.Context(), callTime)
+		got, err := s.Readback(ctx, sdk.ApplyRequest{Account: a, Candidate: one.c})
+		cancel()
+		if err != nil || got.Verdict != one.want {
+			t.Errorf("readback: %s, %v; want %s", verdicts[got.Verdict], err, verdicts[one.want])
+		}
+	}
+}
+
+// Every printable character is sent as it is, unless the manifest forbids it.
+func (k *kit) printable(t *testing.T) {
+	if k.Kind != sdk.Password {
+		t.Skip("not a password")
+	}
+	var all []byte
+	for c := byte(0x21); c < 0x7f; c++ {
+		if !strings.ContainsRune(k.manifest.Forbid, rune(c)) {
+			all = append(all, c)
+		}
+	}
+	size := 31
+	if k.manifest.MaxLen > 0 {
+		size = min(size, k.manifest.MaxLen)
+	}
+	a, current := k.account(t)
+	s := k.open(t)
+	for part := range slices.Chunk(all, size) {
+		for len(part) < size { // the last one
+			part = append(slices.Clone(part), all[len(part)])
+		}
+		next := sdk.Credential{Kind: sdk.Password, Secret: sdk.NewSecret(part)}
+		k.saw(next)
+		k.mustApply(t, s, a, next, current)
+		k.mustVerify(t, a, next, sdk.Accepted)
+		current = next
+	}
+}
+
+// Names that would do harm where they are pasted into a command.
+var hostile = []string{`kit o'brien`, `kit "quoted"`, `kit$(id)`, "kit`id`", `kit;id`, `kit--`, `kit%2e`, `kit/../x`, `kit\n`, `-kit`}
+
+func (k *kit) hostileNames(t *testing.T) {
+	for _, name := range hostile {
+		t.Run(name, func(t *testing.T) {
+			a, first := k.Account(t, name+strings.ToLower(rand.Text()[:4]))
+			k.saw(first)
+			if !k.Accepts(t, a, first) {
+				t.Skip("the target lets no account of such a name in")
+			}
+			next := k.candidate(t)
+			out, err := k.apply(t, k.open(t), a, next, first)
+			k.truthful(t, a, next, out, err)
+			if err == nil && out.Outcome == sdk.Unknown {
+				t.Error("apply: unknown; a name is taken as it is, or refused")
+			}
+			if out.Class == sdk.ClassNotFound {
+				t.Error("apply: not_found, of an account that exists: its name was taken for another")
+			}
+		})
+	}
+}
+
+func (k *kit) noSecretInTheLog(t *testing.T) {
+	k.log.mu.Lock()
+	defer k.log.mu.Unlock()
+	text := k.log.b.String()
+	for _, s := range k.secrets {
+		if s.Len() >= 8 && strings.Contains(text, s.ExposeString()) {
+			t.Fatal("a secret is in the plugin's log, or in an error")
+		}
+	}
+	t.Logf("%d secrets, none in %d bytes of log and errors", len(k.secrets), len(text))
+}

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"crypto/rand"
+	"testing"
+
+	"github.com/rotunda-pam/rotunda/conformance"
+	"github.com/rotunda-pam/rotunda/internal/targets"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+func TestConformance(t *testing.T) {
+	pg := targets.Postgres(t)
+	conformance.Run(t, conformance.Harness{
+		Binary:   conformance.Build(t, "."),
+		Name:     "postgres",
+		Resource: sdk.Resource{Address: pg.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}},
+		Pins:     [][32]byte{pg.SPKI},
+		Admin:    sdk.Credential{Kind: sdk.Password, Secret: pg.AdminPassword},
+		AdminAs:  sdk.Account{Name: pg.Admin},
+		Account: func(t *testing.T, name string) (sdk.Account, sdk.Credential) {
+			first := password("first-" + rand.Text())
+			if err := pg.CreateRole(t.Context(), name, first.Secret, ""); err != nil {
+				t.Fatal(err)
+			}
+			return sdk.Account{Name: name}, first
+		},
+		Accepts: func(t *testing.T, a sdk.Account, c sdk.Credential) bool {
+			t.Helper()
+			ok, err := pg.Accepts(t.Context(), a.Name, c.Secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ok
+		},
+	})
+}
