@@ -3,6 +3,7 @@
 # make test    everything that can be tested here, on real servers
 # make lint    vet, staticcheck, gofumpt, generated code is current
 # make postgres DIR=...   a throw-away PostgreSQL to try things on, until it is stopped
+# make fuzz    every fuzz test, each for FUZZTIME
 # make bench   the figures, each beside its floor (ARGS=-json: as JSON)
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
 .PHONY: build plugins demo postgres test lint bench proto sql docs fuzz clean check-generated
@@ -46,6 +47,12 @@ test: build
 	@rm -rf .report && mkdir -p .report
 	ROTUNDA_REPORT=$(CURDIR)/.report ROTUNDA_BIN=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname -- $(RACE) -timeout 30m ./...
 	@cat .report/* 2>/dev/null || true
+
+FUZZTIME ?= 10s
+fuzz:
+	@git ls-files '*_test.go' | xargs grep -Ho '^func Fuzz[A-Za-z]*' | sed 's|/[^/]*:func | |' | while read dir name; do \
+		echo "$$dir $$name" && go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) ./$$dir || exit 1; \
+	done
 
 lint: check-generated
 	go vet ./...

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/rotunda-pam/rotunda/internal/trust"
 )
 
 // docsCmd writes the reference that docs/cli.md is. A test holds that file
@@ -38,6 +40,7 @@ func reference(root *cobra.Command) []byte {
 	fmt.Fprintf(&b, "# The command line\n\nMade from the program by `go run ./cmd/rotunda docs --out docs/cli.md`; do not edit.\n\n")
 	fmt.Fprintf(&b, "%s\n\n", root.Long)
 	writeExitCodes(&b)
+	writeReasons(&b)
 	fmt.Fprintf(&b, "## Every command's flags\n\n%s\n", flagTable(root.PersistentFlags()))
 	for _, cmd := range visible(root) {
 		if cmd == root {
@@ -56,6 +59,17 @@ func writeExitCodes(w io.Writer) {
 	fmt.Fprint(w, "\nAn error is text on standard error: what failed, on what, its reason code in\nparentheses, and `hint:` lines that say what to do. With `--json` it is one line:\n\n"+
 		"```json\n{\"error\":{\"reason\":\"conflict\",\"message\":\"…\",\"hint\":\"…\",\"exit\":5}}\n```\n\n"+
 		"Reasons are stable codes; messages are not, so match reasons and exit codes.\n\n")
+}
+
+// writeReasons lists the reason codes of checks that refused what was served; classes
+// of other errors say what failed by themselves.
+func writeReasons(w io.Writer) {
+	fmt.Fprint(w, "## Reason codes of checks\n\nClients and agents check what the server shows them. These are the codes of what they refuse, in errors, events\n"+
+		"and agents' logs.\n\n| reason | meaning | what to do |\n|---|---|---|\n")
+	for _, r := range trust.Reasons() {
+		fmt.Fprintf(w, "| `%s` | %s | %s |\n", r.Reason, r.Meaning, r.Do)
+	}
+	fmt.Fprintln(w)
 }
 
 func writeCommand(w io.Writer, cmd *cobra.Command) {
