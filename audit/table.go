@@ -414,9 +414,9 @@ var Catalogue = []Kind{
 	},
 	{
 		Name:    CandidateRefused,
-		Meaning: "An agent did not use an outstanding candidate.",
+		Meaning: "An agent or client did not believe an outstanding candidate.",
 		Reason:  "candidate_unattested, candidate_unauthorised, candidate_rollback, candidate_expired",
-		by:      byAgent,
+		by:      byAgent | byClient,
 	},
 	{
 		Name:    CandidateLost,

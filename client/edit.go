@@ -21,7 +21,7 @@ import (
 const maxTitle = 1024
 
 // newRecord makes the ops of a new record: its data, its statement (subject nil:
-// none) and, of an account with a value, the result that lets agents use it.
+// none) and, of an account, the result that lets agents use its value.
 func (c *Client) newRecord(l *trust.Log, folder seal.ID, folderKey seal.Key, version uint32, data *record.Record, subject any, attested bool) (Ref, []*clientv1.WriteOp, error) {
 	ref, key := Ref{Folder: folder, Record: seal.NewID()}, seal.NewKey()
 	defer key.Wipe()
@@ -92,15 +92,15 @@ func loginData(s LoginSpec) (*record.Record, error) {
 		r.SetText("url", []byte(s.URL)))
 }
 
-// AddAccount adds an account with its first statement. Its present secret, where
-// given, is attested, so that agents may use it.
+// AddAccount adds an account with its first statement. Its present secret, or that
+// there is none yet, is attested, so that agents may act on it.
 func (c *Client) AddAccount(ctx context.Context, s AccountSpec) (Ref, error) {
 	op := "add the account " + s.Title
 	data, account, err := accountData(s)
 	if err != nil {
 		return Ref{}, fail(op, err)
 	}
-	return c.addRecord(ctx, op, s.Folder, data, account, s.Secret.Len() > 0)
+	return c.addRecord(ctx, op, s.Folder, data, account, true)
 }
 
 func accountData(s AccountSpec) (*record.Record, *trustv1.Account, error) {
@@ -423,7 +423,7 @@ func (im *importer) add(ctx context.Context, line int, fields []string, report *
 	}
 	var ops []*clientv1.WriteOp
 	if err == nil {
-		_, ops, err = im.c.newRecord(im.c.log, im.folder, im.key, im.version, data, subject, secret.Len() > 0)
+		_, ops, err = im.c.newRecord(im.c.log, im.folder, im.key, im.version, data, subject, subject != nil)
 	}
 	if err != nil {
 		report.Failed = append(report.Failed, ImportFailure{line, fail("", err)})

@@ -322,24 +322,25 @@ func (c *Client) openCandidate(o *opened, pool seal.ID) {
 		return
 	}
 	o.Candidate = &Candidate{RunID: idOr(s.RunId), Owner: s.Owner, Staged: when(s.Time)}
-	b, err := seal.OpenGCM(o.content.Key, s.Data, nil)
-	if err != nil {
-		o.Candidate.Reason = string(trust.RecordCorrupt)
-		return
+	if b, err := seal.OpenGCM(o.content.Key, s.Data, nil); err == nil {
+		data, err := record.Parse(b)
+		clear(b)
+		if err == nil {
+			o.Candidate.Value, _ = secretOf(data)
+		}
 	}
-	defer clear(b)
-	data, err := record.Parse(b)
-	if err != nil {
-		o.Candidate.Reason = string(trust.RecordCorrupt)
-		return
+	if s.Owner == "client" {
+		return // it signs nothing
 	}
-	o.Candidate.Value, _ = secretOf(data)
 	result, err := trust.OpenResult(c.log, s.Result)
 	if err == nil {
 		err = trust.CheckWord(c.log, result, o.Ref, pool)
 	}
-	if err != nil || result.Phase != trustv1.Phase_PHASE_STAGED || seal.Digest(result.DataDigest) != seal.Hash(s.Data) {
+	switch {
+	case err != nil, result.Phase != trustv1.Phase_PHASE_STAGED, seal.Digest(result.DataDigest) != seal.Hash(s.Data), o.Candidate.Value.Len() == 0:
 		o.Candidate.Reason = string(trust.CandidateUnattested)
+	case o.value != nil && result.ValueSeq <= o.value.Seq:
+		o.Candidate.Reason = string(trust.CandidateRollback)
 	}
 }
 

@@ -14,11 +14,12 @@ const tellTime = 5 * time.Second
 // Events by which a client tells of what it refused. The server may hide them;
 // an honest one that was tampered with shows them to its administrators.
 const (
-	eventLogRefused    = "log.refused"
-	eventLogRollback   = "log_rollback"
-	eventClientRefused = "client.refused"
-	eventRecordRefused = "record.refused"
-	eventResultRefused = "result.refused"
+	eventLogRefused       = "log.refused"
+	eventLogRollback      = "log_rollback"
+	eventClientRefused    = "client.refused"
+	eventRecordRefused    = "record.refused"
+	eventResultRefused    = "result.refused"
+	eventCandidateRefused = "candidate.refused"
 )
 
 // tellRefusal tells the server's record of a check that failed here, each kind
@@ -59,8 +60,8 @@ func (c *Client) tellRecords(ctx context.Context, list []*opened) {
 		if (o.State == Broken || o.State == RolledBack) && reason.Meaning() != "" {
 			c.tellRefusalOf(ctx, eventRecordRefused, reason, o.Ref)
 		}
-		if o.Candidate != nil && o.Candidate.Reason == string(trust.CandidateUnattested) {
-			c.tellRefusalOf(ctx, eventRecordRefused, trust.CandidateUnattested, o.Ref)
+		if o.Candidate != nil && o.Candidate.Reason != "" {
+			c.tellRefusalOf(ctx, eventCandidateRefused, trust.Reason(o.Candidate.Reason), o.Ref)
 		}
 	}
 }

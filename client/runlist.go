@@ -176,14 +176,19 @@ func (c *Client) Retry(ctx context.Context, run seal.ID, o RunOptions) (Outcome,
 }
 
 // Abandon asks for a run to be given up: the agent probes, and abandons the
-// candidate only when the target rejects it. A run that no agent took is dropped.
+// candidate only when the target rejects it. A run that no agent took is dropped. A
+// candidate that agents refuse unprobed is signed away here.
 func (c *Client) Abandon(ctx context.Context, run seal.ID, o RunOptions) (Outcome, error) {
 	op := "abandon the run " + run.String()
 	j, view, err := c.followed(ctx, op, run)
 	if err != nil {
 		return Outcome{}, err
 	}
-	if closedStates[view.Run.State] {
+	mine := j.account.Candidate != nil && j.account.Candidate.RunID == run
+	switch {
+	case mine && j.account.Candidate.Reason != "":
+		return c.abandonSelf(ctx, op, j)
+	case closedStates[view.Run.State] && !mine:
 		_, err := c.judge(ctx, op, j, view)
 		return *j.out, err
 	}
@@ -234,8 +239,33 @@ func (c *Client) Abandon(ctx context.Context, run seal.ID, o RunOptions) (Outcom
 	if err != nil {
 		return Outcome{}, err
 	}
+	j.asked, j.before = s.expires, len(view.Results)
 	c.follow(ctx, op, woken, j, o)
 	return *j.out, j.out.Err
+}
+
+// abandonSelf signs a candidate away that no agent would even probe: nobody whose word
+// counts made it, or it is an old one (4.5).
+func (c *Client) abandonSelf(ctx context.Context, op string, j *job) (Outcome, error) {
+	const why = "abandoned"
+	s := j.account.view.Staged
+	seq, _ := lastValue(j.account)
+	digest := seal.Hash(s.Data)
+	signed, _, err := trust.SignResult(c.log, c.keys.Sign, &trustv1.Result{
+		Phase: trustv1.Phase_PHASE_ABANDONED, RunId: j.out.RunID.Bytes(), By: c.facts.Entry.Bytes(), Account: j.out.Account.Proto(),
+		ValueSeq: seq + 1, DataDigest: digest.Bytes(), Reason: why, Time: c.now().UnixMilli(),
+	})
+	if err != nil {
+		return Outcome{}, fail(op, err)
+	}
+	_, err = call(ctx, c, op, c.conn.Write, &clientv1.WriteRequest{Ops: []*clientv1.WriteOp{
+		{Op: &clientv1.WriteOp_PutResult{PutResult: &clientv1.PutResult{Account: j.out.Account.Proto(), Signed: signed}}},
+	}})
+	if err != nil {
+		return Outcome{}, err
+	}
+	j.out.State, j.out.Reason = NotDone, why
+	return *j.out, nil
 }
 
 func (c *Client) connected(ctx context.Context, e trust.Entry) bool {

@@ -44,6 +44,11 @@ type job struct {
 	pool      seal.ID
 	commands  []sent // newest last; none: somebody else's run
 	untilDone bool   // also past an outcome that is pending
+
+	// A run that had stopped goes on by a further command: its results of before tell
+	// nothing of it, and no answer comes after the command's time.
+	asked  time.Time
+	before int
 }
 
 func (c *Client) run(ctx context.Context, action string, accounts []Ref, o RunOptions) ([]Outcome, error) {
@@ -264,6 +269,8 @@ func (c *Client) judge(ctx context.Context, op string, j *job, run *clientv1.Get
 		return true, fail(op, err)
 	}
 	switch {
+	case final == nil && !j.asked.IsZero() && c.now().Before(j.asked.Add(trust.Skew)):
+		return false, nil
 	case final == nil && closed:
 		// Only the server's word: nothing of it is believed but that it is over.
 		out.State, out.Class, out.Reason = NotStarted, run.Run.GetClass(), run.Run.GetReason()
@@ -318,7 +325,7 @@ func outcomeState(r *trustv1.Result) OutcomeState {
 func (c *Client) finalResult(ctx context.Context, j *job, run *clientv1.GetRunResponse) (*trust.Result, string, error) {
 	var final *trust.Result
 	var detail []byte
-	for _, v := range run.Results {
+	for _, v := range run.Results[min(j.before, len(run.Results)):] {
 		r, err := c.checkResult(ctx, j, v.Signed)
 		if err != nil {
 			if trust.ReasonOf(err) == "" {

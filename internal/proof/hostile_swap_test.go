@@ -65,12 +65,12 @@ func (w *hostileWorld) refusedByAll(t *testing.T, title string, r trust.Ref, rea
 	w.refusedByClient(t, r, reason)
 }
 
-func row1(t *testing.T, w *hostileWorld) {
+func dataAndKeySwapped(t *testing.T, w *hostileWorld) {
 	titles, refs := w.honest(t, 2)
 	w.refusedByAll(t, titles[0], refs[0], trust.RecordSwapped, func() { w.swap(t, refs[0], refs[1], "record_key", "data", "data_digest") })
 }
 
-func row2(t *testing.T, w *hostileWorld) {
+func allSwapped(t *testing.T, w *hostileWorld) {
 	titles, refs := w.honest(t, 2)
 	w.refusedByAll(t, titles[0], refs[0], trust.RecordSwapped, func() {
 		w.swap(t, refs[0], refs[1], "record_key", "data", "data_digest", "revision", "value_seq", "attestation", "statement_seq")
@@ -84,12 +84,12 @@ func row2(t *testing.T, w *hostileWorld) {
 	})
 }
 
-func row3(t *testing.T, w *hostileWorld) {
+func dataSwapped(t *testing.T, w *hostileWorld) {
 	titles, refs := w.honest(t, 2)
 	w.refusedByAll(t, titles[0], refs[0], trust.RecordCorrupt, func() { w.swap(t, refs[0], refs[1], "data", "data_digest") })
 }
 
-func row4(t *testing.T, w *hostileWorld) {
+func servedAsAnother(t *testing.T, w *hostileWorld) {
 	titles, refs := w.honest(t, 2)
 	a, b := w.loot(t, refs[0]), w.loot(t, refs[1])
 
@@ -128,7 +128,7 @@ func row4(t *testing.T, w *hostileWorld) {
 	w.works(t, titles[0])
 }
 
-func row5(t *testing.T, w *hostileWorld) {
+func folderKeysSwapped(t *testing.T, w *hostileWorld) {
 	titles, refs := w.honest(t, 1)
 	other, _ := w.newFolder(t, w.owner(t), w.ada(t))
 	folder := refs[0].Folder
@@ -168,7 +168,7 @@ func (w *hostileWorld) serveOwnFolderKey(t *testing.T, folder seal.ID, version u
 	}
 }
 
-func row6(t *testing.T, w *hostileWorld) {
+func folderOfServer(t *testing.T, w *hostileWorld) {
 	titles, refs := w.honest(t, 1)
 	// The pool reads every folder, so that the server's own is not refused for that.
 	w.cli(t, "folder", "grant", "*", installation.Pool, "read")
@@ -194,7 +194,7 @@ func row6(t *testing.T, w *hostileWorld) {
 	w.refusedByClient(t, made, trust.FolderUnknown)
 }
 
-func row12(t *testing.T, w *hostileWorld) {
+func statementDeleted(t *testing.T, w *hostileWorld) {
 	titles, refs := w.honest(t, 1)
 	w.refusedByAll(t, titles[0], refs[0], trust.RecordUnsigned, func() {
 		w.sql(t, "DELETE FROM statement WHERE org = 1 AND record_uid = ?", refs[0].Record.Bytes())
@@ -202,7 +202,7 @@ func row12(t *testing.T, w *hostileWorld) {
 	})
 }
 
-func row13(t *testing.T, w *hostileWorld) {
+func statementOfReader(t *testing.T, w *hostileWorld) {
 	titles, refs := w.honest(t, 1)
 	member, reader := w.member(t, trust.Read)
 	defer w.remove(t, member)

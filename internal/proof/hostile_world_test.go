@@ -33,6 +33,7 @@ type hostileWorld struct {
 	file *sql.DB
 	made int
 	people
+	second *installation.Agent // newcomer's
 }
 
 func newHostileWorld(t *testing.T) *hostileWorld {
@@ -153,7 +154,7 @@ func reasonOf(err error) string {
 // the target.
 func (w *hostileWorld) works(t *testing.T, title string) {
 	t.Helper()
-	if o, err := w.Rotate(t.Context(), title); err != nil {
+	if o, err := w.Rotate(t.Context(), title, "--agent", w.agent.Name); err != nil {
 		t.Fatalf("the honest case: rotate %s: %v: %+v: %s", title, err, o, w.agent.Tail())
 	}
 	w.opensTarget(t, title)
@@ -162,7 +163,13 @@ func (w *hostileWorld) works(t *testing.T, title string) {
 // opensTarget asserts that the secret in the vault opens the account's target.
 func (w *hostileWorld) opensTarget(t *testing.T, title string) {
 	t.Helper()
-	secret, err := w.Secret(t.Context(), title)
+	w.opensTargetOf(t, title, title)
+}
+
+// opensTargetOf is opensTarget of a record named otherwise than by its role's name.
+func (w *hostileWorld) opensTargetOf(t *testing.T, record, title string) {
+	t.Helper()
+	secret, err := w.Secret(t.Context(), record)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +199,7 @@ func (w *hostileWorld) sql(t *testing.T, query string, args ...any) {
 // read reads one row of the server's database.
 func (w *hostileWorld) read(t *testing.T, query string, args []any, into ...any) {
 	t.Helper()
-	if err := w.file.QueryRowContext(t.Context(), query, args...).Scan(into...); err != nil {
+	if err := w.file.QueryRowContext(context.WithoutCancel(t.Context()), query, args...).Scan(into...); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
 }

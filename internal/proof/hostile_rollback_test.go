@@ -1,0 +1,268 @@
+package proof
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// Rows in which the server serves what was right once.
+
+// newcomer is a second agent of the pool for the time of a row, which remembers
+// nothing of records that the row made.
+func (w *hostileWorld) newcomer(t *testing.T) *installation.Agent {
+	t.Helper()
+	if w.second == nil {
+		a, err := w.AddAgent(t.Context(), "gw2", installation.Pool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.second = a
+	} else if err := w.second.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.second.Stop()
+		id := stolen(t, w.second).Entry
+		for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+			var connected int
+			w.read(t, "SELECT connected FROM agent_seen WHERE org = 1 AND agent_id = ?", []any{id.Bytes()}, &connected)
+			if connected == 0 {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatal("the server shows gw2 as connected, which was stopped")
+			}
+		}
+	})
+	return w.second
+}
+
+// newcomerWorks is its honest case, on another record.
+func (w *hostileWorld) newcomerWorks(t *testing.T, a *installation.Agent) {
+	t.Helper()
+	title := w.account(t)
+	if o, err := w.Rotate(t.Context(), title, "--agent", a.Name); err != nil {
+		t.Fatalf("the honest case: rotate %s by %s: %v: %+v: %s", title, a.Name, err, o, a.Tail())
+	}
+	w.opensTarget(t, title)
+}
+
+// statementSeq is the number of a record's statement that the server serves.
+func (w *hostileWorld) statementSeq(t *testing.T, r trust.Ref) (seq uint64) {
+	t.Helper()
+	w.read(t, "SELECT statement_seq FROM record WHERE org = 1 AND record_uid = ?", []any{r.Record.Bytes()}, &seq)
+	return seq
+}
+
+// serveSeq has the server serve an earlier statement of a record, which it kept.
+func (w *hostileWorld) serveSeq(t *testing.T, r trust.Ref, seq uint64) {
+	t.Helper()
+	w.sql(t, `UPDATE record SET statement_seq = (SELECT seq FROM statement WHERE org = 1 AND record_uid = record.record_uid AND seq = ?)
+		WHERE org = 1 AND record_uid = ?`, seq, r.Record.Bytes())
+}
+
+// renameHost signs the resource's next statement, by which it is reached under another
+// name, without the floor by which honest clients withdraw the former one: as if the
+// log's change were held back.
+func (w *hostileWorld) renameHost(t *testing.T, resource trust.Ref) {
+	t.Helper()
+	r := w.loot(t, resource)
+	s := proto.CloneOf(r.statement)
+	s.Seq++
+	s.GetResource().Host = "localhost"
+	w.serveStatement(t, resource, r.key, s.Seq, w.sign(t, w.ada(t).stolen(), r.key, s))
+}
+
+func formerStatement(t *testing.T, w *hostileWorld) {
+	resource, g := w.resource(t)
+	title := w.accountOn(t, resource)
+	w.works(t, title)
+	r := w.ref(t, resource)
+	restore := w.keepRecord(t, r)
+	former := w.statementSeq(t, r)
+	w.renameHost(t, r)
+	before := g.traffic()
+	w.works(t, title) // the agent, and the command line, have seen the newer one
+	if g.traffic() == before {
+		t.Error("the newer statement leads elsewhere")
+	}
+	w.refusedBy(t, w.agent, g, title, trust.StatementRollback, func() { w.serveSeq(t, r, former) })
+	w.refusedByClient(t, w.ref(t, title), trust.StatementRollback)
+	w.serveSeq(t, r, former+1)
+	w.works(t, title)
+	restore()
+}
+
+func formerStatementBelowFloor(t *testing.T, w *hostileWorld) {
+	resource, g := w.resource(t)
+	title := w.accountOn(t, resource)
+	w.works(t, title)
+	r := w.ref(t, resource)
+	w.keepRecord(t, r)
+	former := w.statementSeq(t, r)
+	w.cli(t, "resource", "edit", resource, "--host", "localhost")
+	if floor := w.log(t).Floor(r); floor != former+1 {
+		t.Fatalf("the floor is %d, the former statement %d", floor, former)
+	}
+	gw2 := w.newcomer(t)
+	w.newcomerWorks(t, gw2)
+	w.refusedBy(t, gw2, g, title, trust.StatementRollback, func() { w.serveSeq(t, r, former) })
+	w.serveSeq(t, r, former+1)
+	w.works(t, title)
+}
+
+func formerStatementUnderCommand(t *testing.T, w *hostileWorld) {
+	resource, g := w.resource(t)
+	title := w.accountOn(t, resource)
+	w.works(t, title)
+	r := w.ref(t, resource)
+	w.keepRecord(t, r)
+	former := w.statementSeq(t, r)
+	w.renameHost(t, r)
+	gw2 := w.newcomer(t)
+	w.newcomerWorks(t, gw2)
+	w.refusedBy(t, gw2, g, title, trust.PinMismatch, func() { w.serveSeq(t, r, former) })
+	w.serveSeq(t, r, former+1)
+	w.works(t, title)
+}
+
+func formerMandate(t *testing.T, w *hostileWorld) {
+	title := w.account(t)
+	r := w.ref(t, title)
+	w.cli(t, "rotation", "set", title, "--every", "1d")
+	since := w.now(t)
+	w.logged(t, since, w.agent, `"msg":"run ended"`, w.due(t, r).String(), `"credential":"done"`)
+	w.opensTarget(t, title)
+	allowed := w.statementSeq(t, r)
+	w.cli(t, "rotation", "set", title, "--manual")
+	w.keepRecord(t, r)
+	gw2 := w.newcomer(t)
+
+	// Honestly served, both refuse for what the statement says now; the two take turns.
+	asked := func(reason trust.Reason, event string) {
+		t.Helper()
+		since := w.now(t, gw2)
+		w.gate.untouched(t, func() {
+			for range 2 {
+				run := w.due(t, r)
+				w.runEnds(t, run)
+			}
+			for _, a := range []*installation.Agent{w.agent, gw2} {
+				w.logged(t, since, a, `"msg":"run ended"`, `"reason":"`+string(reason)+`"`, `"credential"`)
+			}
+		})
+		w.toldBy(t, since, event, reason, w.agent.Name)
+		w.toldBy(t, since, event, reason, gw2.Name)
+	}
+	asked(trust.MandateOff, "run.refused")
+	w.serveSeq(t, r, allowed)
+	asked(trust.StatementRollback, "record.refused")
+	w.refusedByClient(t, r, trust.StatementRollback)
+	w.opensTargetOf(t, path(r), title)
+}
+
+// outsider is an agent of another pool whose keys are stolen.
+func (w *hostileWorld) outsider(t *testing.T) (pool seal.ID, th thief) {
+	t.Helper()
+	keys, err := enrol.MakeKeys(trustv1.EntryKind_ENTRY_KIND_AGENT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := keys.Public()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool = seal.NewID()
+	id := seal.NewID()
+	w.ada(t).append(t,
+		trust.PutOp(&trustv1.Entry{EntryId: pool.Bytes(), Kind: trustv1.EntryKind_ENTRY_KIND_POOL, Name: w.name("pool"), V: trust.Version}),
+		trust.GrantOp(w.folder(t), pool, trust.Read),
+		trust.PutOp(&trustv1.Entry{
+			EntryId: id.Bytes(), Kind: trustv1.EntryKind_ENTRY_KIND_AGENT, Name: w.name("outsider"), OwnerId: pool.Bytes(), V: trust.Version,
+			SignPub: keys.SignPub(), KeysDigest: seal.Hash(public).Bytes(),
+		}))
+	return pool, thief{id, keys}
+}
+
+// hideResults has the server serve no result of an account but those that come after.
+func (w *hostileWorld) hideResults(t *testing.T, r trust.Ref) {
+	t.Helper()
+	w.sql(t, "UPDATE result SET subject_uid = ? WHERE org = 1 AND subject_uid = ?", seal.NewID().Bytes(), r.Record.Bytes())
+}
+
+func formerValue(t *testing.T, w *hostileWorld) {
+	title := w.account(t)
+	w.works(t, title)
+	w.works(t, title)
+	r := w.ref(t, title)
+	gw2 := w.newcomer(t)
+	pool, outsider := w.outsider(t)
+	defer w.remove(t, pool)
+	member, reader := w.member(t, trust.Read)
+	defer w.remove(t, member)
+	var former []byte
+	w.read(t, "SELECT data FROM record_history WHERE org = 1 AND record_uid = ? ORDER BY n DESC", []any{r.Record.Bytes()}, &former)
+	digest := seal.Hash(former)
+	serveFormer := func() {
+		w.sql(t, "UPDATE record SET data = ?, data_digest = ? WHERE org = 1 AND record_uid = ?", former, digest.Bytes(), r.Record.Bytes())
+	}
+	attested := func(by thief, phase trustv1.Phase) func() {
+		return func() {
+			serveFormer()
+			w.hideResults(t, r)
+			signed, d := w.result(t, by, &trustv1.Result{Phase: phase, Account: r.Proto(), RunId: seal.NewID().Bytes(), ValueSeq: 99, DataDigest: digest.Bytes()})
+			w.serveResult(t, r, signed, d, true)
+		}
+	}
+	for name, worst := range map[string]func(){
+		"committed by an agent of another pool": attested(outsider, trustv1.Phase_PHASE_COMMITTED),
+		"edited by a device without edit":       attested(reader.stolen(), trustv1.Phase_PHASE_EDITED),
+		"newest result with older data":         serveFormer,
+	} {
+		t.Run(name, func(t *testing.T) {
+			restore := w.keepRecord(t, r)
+			w.refusedBy(t, gw2, w.gate, title, trust.ValueUnattested, worst)
+			restore()
+			restore = w.keepRecord(t, r)
+			w.refused(t, title, trust.ValueRollback, worst)
+			if state, reason := w.state(t, r); state != "rolled_back" || reason != string(trust.ValueRollback) {
+				t.Errorf("the client shows the value as %s, %s", state, reason)
+			}
+			restore()
+		})
+	}
+	w.works(t, title)
+}
+
+// state is what the command line shows of a record.
+func (w *hostileWorld) state(t *testing.T, r trust.Ref) (state, reason string) {
+	t.Helper()
+	shown, err := w.Record(t.Context(), path(r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return shown.State, shown.Reason
+}
+
+// runEnds waits until the server has written a run's end, and gives its reason.
+func (w *hostileWorld) runEnds(t *testing.T, run seal.ID) (state, reason string) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		var finished int64
+		w.read(t, "SELECT finished, state, reason FROM run WHERE org = 1 AND run_id = ?", []any{run.Bytes()}, &finished, &state, &reason)
+		if finished != 0 {
+			return state, reason
+		}
+		if time.Now().After(end) {
+			t.Fatalf("run %s has not ended: %s, %s: %s", run, state, reason, w.agent.Tail())
+		}
+	}
+}
