@@ -163,7 +163,7 @@ func (a *Agent) connect() error {
 		Misled: func(reason string) {
 			a.refuse(ksm.Refusal{Name: "channel.refused", Reason: reason, Time: a.now().UnixMilli()})
 		},
-		Log: a.log,
+		Now: a.now, Log: a.log,
 	}); err != nil {
 		return err
 	}

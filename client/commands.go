@@ -184,7 +184,7 @@ func (c *Client) askAgent(ctx context.Context, op string, agent trust.Entry, cmd
 		case err == nil && answer.Refused != "":
 			return reply{}, &Error{
 				Class: Failed, Reason: answer.Refused, Op: op, Err: fmt.Errorf("the agent %s refused the command, as the server says", agent.Name),
-				Hint: trust.Reason(answer.Refused).Hint(),
+				Hint: Hint(answer.Refused),
 			}
 		}
 		select {

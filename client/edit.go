@@ -43,6 +43,9 @@ func (c *Client) newRecord(l *trust.Log, folder seal.ID, folderKey seal.Key, ver
 	}
 	d := draft{ref: ref, key: key, subject: &trustv1.Statement{}}
 	d.setSubject(subject)
+	if err := d.checkPolicy(); err != nil {
+		return ref, nil, err
+	}
 	statement, _, err := c.signDraft(l, &d, d.seq(l))
 	if err != nil {
 		return ref, nil, err

@@ -154,22 +154,13 @@ func (p *Profile) Join(ctx context.Context, o JoinOptions) error {
 	switch {
 	case err == nil || !saved:
 		return fail(op, err)
-	case answerLost(err):
+	case enrol.AnswerLost(err):
 		return &Error{
 			Class: Unknown, Reason: "no_answer", Op: op, Err: err,
 			Hint: "use this profile: if the server does not know the device, move " + p.dir + " away and use the token again",
 		}
 	}
 	return fail(op, errors.Join(err, p.discard()))
-}
-
-// answerLost reports that a write may have worked although no answer came.
-func answerLost(err error) bool {
-	switch connect.CodeOf(err) {
-	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeCanceled:
-		return true
-	}
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // RecoverOptions make this profile an administrator's device again.
@@ -292,7 +283,7 @@ func (r *recoverer) write(ctx context.Context, p *Profile) error {
 	}
 	_, err = r.conn.Write(ctx, connect.NewRequest(&clientv1.WriteRequest{Ops: append(ops, folders...), Turn: turn.Msg.Turn}))
 	if err != nil {
-		if !answerLost(err) {
+		if !enrol.AnswerLost(err) {
 			return errors.Join(err, p.discard())
 		}
 		return err

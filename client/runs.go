@@ -250,7 +250,7 @@ func (c *Client) follow(ctx context.Context, op string, woken <-chan struct{}, j
 		case <-ctx.Done():
 			out.Err = &Error{
 				Class: Unknown, Reason: "no_result_yet", Op: op, Err: context.Cause(ctx),
-				Hint: "the run goes on without you: follow it with run wait " + out.RunID.String(),
+				Hint: "the run goes on without you: `rotunda run watch " + out.RunID.String() + "` follows it",
 			}
 			return
 		}
@@ -276,7 +276,7 @@ func (c *Client) judge(ctx context.Context, op string, j *job, run *clientv1.Get
 		out.State, out.Class, out.Reason = NotStarted, run.Run.GetClass(), run.Run.GetReason()
 		return true, &Error{
 			Class: Failed, Reason: orElse(out.Reason, "not_started"), Op: op, Err: errors.New("no agent has begun the run"),
-			Hint: trust.Reason(out.Reason).Hint(),
+			Hint: Hint(out.Reason),
 		}
 	case final == nil, final.Phase == trustv1.Phase_PHASE_COMMITTED && !closed:
 		return false, nil

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/rotunda-pam/rotunda/internal/password"
 	"github.com/rotunda-pam/rotunda/internal/record"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -113,12 +114,30 @@ func linksOf(s *trustv1.Statement) *clientv1.Links {
 	return nil
 }
 
+// checkPolicy refuses a new password policy by which no agent could make a password:
+// else the account's next rotation would be the first to say so.
+func (d *draft) checkPolicy() error {
+	policy := d.subject.GetAccount().GetPolicy()
+	if policy == nil || d.former != nil && proto.Equal(policy, d.former.Statement.GetAccount().GetPolicy()) {
+		return nil
+	}
+	if err := password.Check(policy); err != nil {
+		return &Error{Class: Invalid, Reason: "policy.impossible", Err: err, Hint: "a policy asks for 8 to 256 characters, of at least 10 different ones"}
+	}
+	return nil
+}
+
 // putDraft writes a statement with its floor, and what goes with it, in one call.
 func (c *Client) putDraft(ctx context.Context, op string, d draft, with func(after *trust.Log) ([]*clientv1.WriteOp, error)) error {
 	return c.putDrafts(ctx, op, []draft{d}, with)
 }
 
 func (c *Client) putDrafts(ctx context.Context, op string, drafts []draft, with func(after *trust.Log) ([]*clientv1.WriteOp, error)) error {
+	for i := range drafts {
+		if err := drafts[i].checkPolicy(); err != nil {
+			return fail(op, err)
+		}
+	}
 	floors := func(l *trust.Log) (ops []*trustv1.Op) {
 		for _, d := range drafts {
 			ops = append(ops, d.floor(l)...)

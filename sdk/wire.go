@@ -80,7 +80,7 @@ func toStatus(ctx context.Context, err error, secrets *scrub.Set) error {
 	} else if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
 		d.Class, d.Reason = string(ClassUnreachable), "deadline"
 	}
-	text := strings.ToValidUTF8(secrets.Text(err.Error()), "?")
+	text := strings.ToValidUTF8(secrets.Text(textOf(err)), "?")
 	s := status.New(codes.Unknown, text[:min(len(text), maxErrorText)])
 	if with, err := s.WithDetails(d); err == nil {
 		s = with
@@ -89,6 +89,17 @@ func toStatus(ctx context.Context, err error, secrets *scrub.Set) error {
 }
 
 const maxErrorText = 1 << 10
+
+// textOf leaves out what crosses beside the text.
+func textOf(err error) string {
+	if e, ok := err.(*Error); ok { //nolint:errorlint // one inside another error is part of that one's text
+		if e.Err == nil {
+			return ""
+		}
+		return e.Err.Error()
+	}
+	return err.Error()
+}
 
 func class(c Class) string {
 	switch c {

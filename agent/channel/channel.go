@@ -72,8 +72,10 @@ type Config struct {
 	// was ended for it. reason is a code of the log's checks.
 	Misled func(reason string)
 
-	Now func() time.Time // with its monotonic reading; nil: time.Now
-	Log *slog.Logger     // nil: slog.Default
+	// Now is this machine's clock as it is compared with the server's; nil:
+	// time.Now. How long something took is measured beside it.
+	Now func() time.Time
+	Log *slog.Logger // nil: slog.Default
 }
 
 // Refusal is the stable reason code for which an agent refuses a command.
@@ -249,7 +251,7 @@ func (c *Channel) LastAcked() time.Time {
 // SinceAcked is the time since LastAcked on the larger of wall and monotonic
 // clock: the monotonic one may stop while the machine sleeps, the wall clock may
 // be set back. Without any it is the longest duration.
-func (c *Channel) SinceAcked() time.Duration { return Since(c.LastAcked(), c.cfg.Now()) }
+func (c *Channel) SinceAcked() time.Duration { return Since(c.LastAcked(), time.Now()) }
 
 // Since is the time from then to now on the larger of wall and monotonic clock;
 // from the zero time the longest duration. The agent counts from its lease

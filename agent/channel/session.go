@@ -74,7 +74,7 @@ func (c *Channel) session(ctx context.Context) (welcomed bool, err error) {
 		idleBeat: beat(welcome.GetIdleHeartbeatMs()), leaseBeat: beat(welcome.GetLeaseHeartbeatMs()),
 		out:  make(chan *channelv1.ToRouter, inbox),
 		work: make(chan any, inbox),
-		sent: make(map[uint64]time.Time), heard: c.cfg.Now(),
+		sent: make(map[uint64]time.Time), heard: time.Now(),
 		over: make(chan struct{}),
 	}
 	c.noteSkew(welcome.GetNow())
@@ -183,7 +183,7 @@ func (s *session) read() {
 			return
 		}
 		s.mu.Lock()
-		s.heard = s.c.cfg.Now()
+		s.heard = time.Now()
 		s.mu.Unlock()
 		var frame channelv1.ToAgent
 		if err := proto.Unmarshal(message, &frame); err != nil {
@@ -328,7 +328,7 @@ func (s *session) heartbeat(n uint64, due *time.Timer) {
 	if leases > 0 {
 		interval, patience = s.leaseBeat, s.leaseBeat+leaseSilence
 	}
-	now := s.c.cfg.Now()
+	now := time.Now()
 	s.mu.Lock()
 	silent := now.Sub(s.heard)
 	if leases > 0 {

@@ -138,7 +138,11 @@ func (p *process) classify(err error) error {
 	}
 	text := errors.New(cut(p.out.secrets.Text(s.Message()), maxText))
 	if d := detail(s); d != nil {
-		return &sdk.Error{Class: class(d.Class), Reason: code(d.Reason), NotSent: d.NotSent, Err: text}
+		e := &sdk.Error{Class: class(d.Class), Reason: code(d.Reason), NotSent: d.NotSent}
+		if s.Message() != "" {
+			e.Err = text
+		}
+		return e
 	}
 	switch s.Code() {
 	case codes.Unimplemented:

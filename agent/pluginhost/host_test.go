@@ -323,6 +323,12 @@ func TestSharedSession(t *testing.T) {
 	if n := logins(); n != 5 {
 		t.Errorf("%d logins, want one for each self job", n)
 	}
+	fresh := j
+	fresh.Fresh = true
+	f.open(ctx, fresh)
+	if n := logins(); n != 6 {
+		t.Errorf("%d logins, want one for a fresh job though an equal session is open", n)
+	}
 }
 
 func TestCut(t *testing.T) {

@@ -28,7 +28,7 @@ func probes(t *testing.T, f *fixture, srv *server) func(what string) string {
 		if !errors.As(err, &e) || e.Reason != "probe" {
 			t.Fatalf("probe %s: %v", what, err)
 		}
-		return e.Err.Error()[len("internal: probe: "):]
+		return e.Err.Error()
 	}
 }
 

@@ -70,6 +70,7 @@ type Job struct {
 	AdminAs sdk.Account
 	Extra   map[string]sdk.Credential
 	Self    bool
+	Fresh   bool // log in now: a session that is open already proves nothing
 }
 
 // VerifyJob is what a fresh login is made with.

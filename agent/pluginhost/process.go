@@ -165,7 +165,7 @@ func (p *process) handshake(ctx context.Context, l *launch) error {
 	case l.crashed:
 		return p.fail(PluginCrashed, errors.New("it ended before the handshake"))
 	default:
-		return p.fail(PluginProtocol, err)
+		return p.fail(PluginProtocol, fmt.Errorf("it does not shake hands as a plugin of this agent's version does: %w", err))
 	}
 	if cfg.TLSConfig == nil || cfg.TLSConfig.RootCAs == nil {
 		return p.fail(PluginProtocol, errors.New("it offers no certificate"))

@@ -110,7 +110,7 @@ func (p *process) access(t Target) (*grant, *pluginv1.Access, error) {
 
 // Open gives a session on the job's resource. Sessions of equal jobs, secrets
 // included, are one session of the plugin's: it stays open between uses until its
-// process is idle for too long or Forget is called. Self jobs share nothing.
+// process is idle for too long or Forget is called. Self and Fresh jobs share nothing.
 func (h *Host) Open(ctx context.Context, p Plugin, j Job) (*Session, error) {
 	for {
 		proc, err := h.acquire(ctx, p, j.Key)
@@ -147,11 +147,12 @@ func (h *Host) share(p *process, j Job) (s *shared, first bool) {
 	digest := h.digestOf(j)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if s := p.sessions[digest]; s != nil && !s.lost && !j.Self {
+	solo := j.Self || j.Fresh
+	if s := p.sessions[digest]; s != nil && !s.lost && !solo {
 		s.refs++
 		return s, false
 	}
-	s = &shared{p: p, digest: digest, opened: make(chan struct{}), refs: 1, solo: j.Self}
+	s = &shared{p: p, digest: digest, opened: make(chan struct{}), refs: 1, solo: solo}
 	if !s.solo {
 		if old := p.sessions[digest]; old != nil {
 			old.lost = true

@@ -56,7 +56,7 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 	defer release()
 	call, cancel := context.WithTimeout(ctx, e.Limits.Open)
 	defer cancel()
-	session, err := e.Plugins.Open(call, plugin, pluginhost.Job{Target: at, Admin: admin, AdminAs: login, Extra: extras})
+	session, err := e.Plugins.Open(call, plugin, pluginhost.Job{Target: at, Admin: admin, AdminAs: login, Extra: extras, Fresh: true})
 	if err != nil {
 		return err
 	}

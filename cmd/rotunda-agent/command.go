@@ -82,11 +82,20 @@ log against it, makes this agent's keys, and writes them to the key file.`,
 			return err
 		}
 		defer clear(passphrase)
+		saved := false
 		id, err := enrol.Join(c.Context(), enrol.JoinOptions{
 			Token: token, Want: trustv1.EntryKind_ENTRY_KIND_AGENT, Version: version.Version, Now: fault.Now,
-			Save: func(id *enrol.Identity) error { return agent.SaveIdentity(s.KeyFile, id, passphrase) },
+			Save: func(id *enrol.Identity) error {
+				saved = true
+				return agent.SaveIdentity(s.KeyFile, id, passphrase)
+			},
 		})
-		if err != nil {
+		switch {
+		case err != nil && saved && enrol.AnswerLost(err):
+			return fmt.Errorf("%w; whether the token is used up is not known: start the agent; if the server does not know it, remove %s and use the token again", err, s.KeyFile)
+		case err != nil && saved:
+			return errors.Join(err, os.Remove(s.KeyFile)) // the keys are nobody's
+		case err != nil:
 			return err
 		}
 		if err := firstJournal(s, id); err != nil {

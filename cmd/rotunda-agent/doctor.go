@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/fault"
 	"github.com/rotunda-pam/rotunda/internal/version"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 )
@@ -54,7 +56,11 @@ func doctor(ctx context.Context, s *Settings, w io.Writer) error {
 	note, err = isolation(ctx, s)
 	line("isolation", err, note)
 	if id != nil {
-		line("server", reach(ctx, id), id.Server)
+		there, err := reach(ctx, id)
+		line("server", err, id.Server)
+		if err == nil {
+			line("clock", compareClocks(there, fault.Now()), "differs from the server's by less than two minutes")
+		}
 	}
 	if bad > 0 {
 		return fmt.Errorf("%d findings", bad)
@@ -124,14 +130,35 @@ func isolation(ctx context.Context, s *Settings) (string, error) {
 	return "plugins run as users of their own, in an empty network", nil
 }
 
-func reach(ctx context.Context, id *agent.Identity) error {
+// reach asks the server for anything at all; the answer tells its time.
+func reach(ctx context.Context, id *agent.Identity) (date string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	conn, err := enrol.Dial(id.Server, id.CAPin, version.Version)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer conn.Close()
-	_, err = conn.Challenge(ctx, connect.NewRequest(&clientv1.ChallengeRequest{}))
-	return err
+	answer, err := conn.Challenge(ctx, connect.NewRequest(&clientv1.ChallengeRequest{}))
+	if err != nil {
+		if hint := hintOf(err); hint != "" {
+			err = fmt.Errorf("%w: %s", err, hint)
+		}
+		return "", err
+	}
+	return answer.Header().Get("Date"), nil
+}
+
+// maxSkew is the difference of clocks above which signed messages are refused.
+const maxSkew = 2 * time.Minute
+
+func compareClocks(date string, here time.Time) error {
+	there, err := http.ParseTime(date)
+	if err != nil {
+		return errors.New("the server tells no time: is something in between that takes it out?")
+	}
+	if skew := there.Sub(here); skew.Abs() >= maxSkew {
+		return fmt.Errorf("the server's clock differs from this host's by %s: signed messages are refused; set the clocks by NTP", skew.Round(time.Second))
+	}
+	return nil
 }

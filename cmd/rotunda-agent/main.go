@@ -8,6 +8,11 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"connectrpc.com/connect"
+
+	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 )
 
 func main() {
@@ -15,6 +20,23 @@ func main() {
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "rotunda-agent:", err)
+		if hint := hintOf(err); hint != "" {
+			fmt.Fprintln(os.Stderr, "hint:", hint)
+		}
 		os.Exit(1)
 	}
+}
+
+// hintOf says what to do about an error whose text does not say it itself.
+func hintOf(err error) string {
+	if hint := trust.ReasonOf(err).Hint(); hint != "" {
+		return hint
+	}
+	if _, hint := enrol.ErrorReason(err); hint != "" {
+		return hint
+	}
+	if connect.CodeOf(err) == connect.CodeUnavailable {
+		return "see that the server runs at this address, and that this host reaches it"
+	}
+	return ""
 }

@@ -48,6 +48,11 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	if err := os.MkdirAll(s.data, 0o700); err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
+	unlock, err := lockFolder(s.data)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	names := localNames(s.names)
 	ca, err := openAuthority(s.data, names, store.Now())
 	if err != nil {
@@ -105,6 +110,13 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	return err
 }
 
+// lockName is the file whose lock a running server holds.
+const lockName = "lock"
+
+func folderInUse(dir string) error {
+	return fmt.Errorf("another server uses the folder %s: stop that one first, or give this one a folder of its own with --data", dir)
+}
+
 func protocols() *http.Protocols {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
@@ -154,11 +166,12 @@ func assemble(ctx context.Context, st store.Store, s *settings, ca *authority, k
 	return &parts{mux, hub, sched}, nil
 }
 
-// health tells whether the database answers.
+// health tells whether the database can be written: the empty transaction costs no
+// write to the disk, and fails where another process holds the file.
 func health(w http.ResponseWriter, r *http.Request, st store.Store, hub *router.Router) {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
-	err := st.Read(ctx, func(*db.Queries) error { return nil })
+	err := st.Write(ctx, func(*db.Queries) error { return nil })
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)

@@ -122,7 +122,9 @@ func (c *cli) examine(ctx context.Context, x *examination) {
 		return
 	}
 	err = c.with(ctx, func(cl *client.Client) error {
-		c.examineLog(ctx, x, cl)
+		if !c.examineLog(ctx, x, cl) {
+			return nil
+		}
 		c.examineFolders(ctx, x, cl)
 		c.examineAgents(ctx, x, cl)
 		c.examineDevices(ctx, x, cl)
@@ -189,20 +191,21 @@ func (c *cli) examineServer(ctx context.Context, x *examination, info client.Pro
 	return true
 }
 
-func (c *cli) examineLog(ctx context.Context, x *examination, cl *client.Client) {
+// examineLog looks at the log; without it nothing else can be looked at.
+func (c *cli) examineLog(ctx context.Context, x *examination, cl *client.Client) bool {
 	if err := cl.Sync(ctx); err != nil {
 		x.failed("log", err)
-		return
+		return false
 	}
 	s, err := cl.LogStatus(ctx)
 	if err != nil {
 		x.failed("log", err)
-		return
+		return false
 	}
 	policy, err := cl.Policy(ctx)
 	if err != nil {
 		x.failed("log", err)
-		return
+		return false
 	}
 	life := time.Duration(policy.GetMaxAgeDays()) * 24 * time.Hour
 	left := s.ValidUntil.Sub(c.p.now())
@@ -218,6 +221,7 @@ func (c *cli) examineLog(ctx context.Context, x *examination, cl *client.Client)
 	for _, a := range s.Behind {
 		x.warn("log", "until it has, treat what it does as if it had not heard of removals since", "agent %s / %s has not confirmed the newest change (has %d of %d)", a.PoolName, a.Name, a.LogEpoch, s.Epoch)
 	}
+	return true
 }
 
 func (c *cli) examineFolders(ctx context.Context, x *examination, cl *client.Client) {

@@ -60,7 +60,7 @@ func (c *cli) resourceTestCmd() *cobra.Command {
 				if v.Reason == "target_identity" {
 					return f.withHint("`rotunda resource probe %s` shows the keys that the target has", args[0])
 				}
-				return f
+				return f.withHint("%s", client.Hint(v.Reason))
 			}
 			return err
 		})
@@ -161,7 +161,7 @@ func (c *cli) resourceProbeCmd() *cobra.Command {
 				if err := c.emit(v, func(w io.Writer) { showProbe(w, v) }); err != nil {
 					return err
 				}
-				return failf(exitFailed, orWord(v.Reason, "probe_failed"), "agent %s saw no key of %s", v.Agent, args[0])
+				return failf(exitFailed, orWord(v.Reason, "probe_failed"), "agent %s saw no key of %s", v.Agent, args[0]).withHint("%s", client.Hint(v.Reason))
 			}
 			if pin {
 				// What is pinned is shown before it is asked about.

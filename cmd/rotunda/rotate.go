@@ -354,6 +354,9 @@ func outcomeText(o client.Outcome) string {
 	case client.NotStarted:
 		return "no agent took it"
 	case client.StillOpen:
+		if o.Action == "verify" {
+			return "the target could not be asked"
+		}
 		return "not decided yet, both secrets are kept"
 	default:
 		return "no verified word yet"
@@ -363,14 +366,22 @@ func outcomeText(o client.Outcome) string {
 func outcomeHint(e exit, o client.Outcome) string {
 	switch e {
 	case exitPending:
-		return "nothing is lost: Rotunda finds out by itself; `rotunda run watch " + o.RunID.String() + "` follows it"
+		wait := "nothing is lost: Rotunda finds out by itself; `rotunda run watch " + o.RunID.String() + "` follows it"
+		if hint := client.Hint(o.Reason); hint != "" {
+			return hint + "\n" + wait
+		}
+		return wait
 	case exitUnreachable:
 		return "`rotunda agent list` shows which agents are connected"
 	case exitPartly, exitFailed:
 		if do := trust.Reason(o.Reason).Hint(); do != "" {
 			return do // a check refused it: nothing happened at the target
 		}
-		return "`rotunda run show " + o.RunID.String() + "` tells what happened at the target"
+		more := "`rotunda run show " + o.RunID.String() + "` tells what happened at the target"
+		if hint := client.Hint(o.Reason); hint != "" {
+			return hint + "\n" + more
+		}
+		return more
 	default:
 		return ""
 	}

@@ -227,6 +227,15 @@ func Retryable(err error) bool {
 	return ce.Code() == connect.CodeUnavailable || ce.Code() == connect.CodeAborted
 }
 
+// AnswerLost reports that a write may have worked although no answer came.
+func AnswerLost(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeCanceled:
+		return true
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
 // Blob is what an unattended token carries at the server: folder keys, under the
 // token's seed.
 type Blob struct {

@@ -68,9 +68,10 @@ var (
 	ErrClosed = errors.New("the store is closed")
 )
 
-// failure joins what was being done, the class and the engine's error.
+// failure joins what was being done, the class and the engine's error, which may
+// bear its class already.
 func failure(what string, class, err error) error {
-	if class == nil {
+	if class == nil || errors.Is(err, class) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return fmt.Errorf("%s: %w (%w)", what, class, err)

@@ -144,6 +144,8 @@ func TestRotate(t *testing.T) {
 		f.mustVerify(t, "judged", "wrong", rejected)
 		f.exec(t, `ALTER ROLE judged VALID UNTIL '2001-01-01'`)
 		f.mustVerify(t, "judged", "right", undecided("expired"))
+		f.open(t).Close() // another session that comes and goes
+		f.mustVerify(t, "judged", "right", undecided("expired"))
 		f.exec(t, `ALTER ROLE judged VALID UNTIL 'infinity' CONNECTION LIMIT 0`)
 		f.mustVerify(t, "judged", "right", undecided("throttled"))
 		f.exec(t, `ALTER ROLE judged CONNECTION LIMIT -1`, `CREATE DATABASE closed`, `REVOKE CONNECT ON DATABASE closed FROM public`)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -13,7 +14,7 @@ import (
 // refused; a login itself never goes through one.
 type rotator struct {
 	mu   sync.Mutex
-	open map[string]*session
+	open map[string][]*session // by address, newest last
 }
 
 const oldestServer = 100000 // version 10: the first with SCRAM-SHA-256
@@ -71,15 +72,18 @@ func (p *rotator) remember(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.open == nil {
-		p.open = map[string]*session{}
+		p.open = map[string][]*session{}
 	}
-	p.open[s.target.resource.Address] = s
+	a := s.target.resource.Address
+	p.open[a] = append(p.open[a], s)
 }
 
 func (p *rotator) forget(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if a := s.target.resource.Address; p.open[a] == s {
+	a := s.target.resource.Address
+	p.open[a] = slices.DeleteFunc(p.open[a], func(o *session) bool { return o == s })
+	if len(p.open[a]) == 0 {
 		delete(p.open, a)
 	}
 }
@@ -134,7 +138,10 @@ func (p *rotator) refused(ctx context.Context, v sdk.VerifyRequest, err error) (
 // answers a wrong password.
 func (p *rotator) otherReason(ctx context.Context, v sdk.VerifyRequest) string {
 	p.mu.Lock()
-	s := p.open[v.Resource.Address]
+	var s *session
+	if open := p.open[v.Resource.Address]; len(open) > 0 {
+		s = open[len(open)-1]
+	}
 	p.mu.Unlock()
 	if s == nil {
 		return ""

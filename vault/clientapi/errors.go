@@ -78,7 +78,7 @@ func (s *service) answered(ctx context.Context, procedure string, err error) err
 		return refuse(connect.CodeResourceExhausted, ReasonUnavailable, "the server's disk is full: its administrator has to free some space", "nothing was stored")
 	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrClosed):
 		s.log.ErrorContext(ctx, "client api", "procedure", procedure, "err", err)
-		return refuse(connect.CodeUnavailable, ReasonUnavailable, "try again in a moment", "the server's database is not available")
+		return refuse(connect.CodeUnavailable, ReasonUnavailable, "try again in a moment; if it stays so, the server's log tells its administrator why", "the server's database is not available")
 	}
 	s.log.ErrorContext(ctx, "client api", "procedure", procedure, "err", err)
 	return refuse(connect.CodeInternal, ReasonUnavailable, "the server's log says more", "the server failed")

@@ -1,0 +1,117 @@
+package client
+
+import "github.com/rotunda-pam/rotunda/internal/trust"
+
+// Hint says what to do about the reason with which a run, a test or a probe ended,
+// in one line; empty for a reason that is not known here, such as a plugin's own.
+func Hint(reason string) string {
+	if h, ok := hints[reason]; ok {
+		return h
+	}
+	return trust.Reason(reason).Hint()
+}
+
+const (
+	lookAtTarget  = "see that the target runs and that the agent's host reaches its address"
+	lookAtAdmin   = "set the administrator's present secret with `rotunda record edit`; `rotunda resource test` tries it"
+	lookAtAccount = "compare the login in the record with the account at the target"
+	otherPolicy   = "set a password policy that the target takes: `rotunda record edit --policy-length … --policy-symbols …`"
+	laterAgain    = "the target was busy: try again"
+	lookAtPlugin  = "the agent's log tells what the plugin printed; install the plugin that belongs to this agent's version"
+	lookAtRecord  = "look at the record and set it right with `rotunda record edit`"
+	lookAtServer  = "see `rotunda doctor`, and the server's log"
+)
+
+// hints are by the codes of agent/run, agent/pluginhost, the wire of plugins and the
+// plugins of this repository; those of the checks are with the checks (package trust).
+var hints = map[string]string{
+	"dial.unreachable": lookAtTarget,
+	"dial.timeout":     lookAtTarget,
+	"dial.closed":      lookAtTarget,
+	"dial.limit":       laterAgain,
+	"dial.refused":     "the plugin asked for an address that is not the resource's, or that the agent's local policy file denies",
+	"dial.protocol":    lookAtPlugin,
+	"connection":       lookAtTarget,
+	"unreachable":      lookAtTarget,
+	"deadline":         lookAtTarget,
+	"cancelled":        lookAtTarget,
+	"undecided":        lookAtTarget,
+	"probe":            lookAtTarget,
+	"reply.lost":       "the target did not answer to the change: Rotunda asks it which secret it has",
+	"replicating":      "the target needs time to spread the change: Rotunda asks again",
+	"throttled":        laterAgain,
+	"target.busy":      laterAgain,
+	"login_budget":     "the run may cause no more failed logins: wait until the account cannot be locked out, then try again",
+
+	"target.read_only": "the address leads to a server that takes no changes: name the primary in the resource",
+	"target.refused":   "the target refuses the change; its log says why",
+	"login.refused":    "the target refuses the login; its log says why",
+	"target.tools":     "the target lacks a program that the change needs: install chpasswd, and runuser or su",
+	"server.version":   "upgrade the target",
+	"auth.method":      "have the target ask for scram-sha-256 (pg_hba.conf): it asks for no password, or in a way that proves nothing",
+	"catalogue":        "the administrator may not read the target's catalogue of accounts: grant it",
+	"database.missing": "name a database that is there, in the account's --scope or the resource's settings",
+
+	"admin.refused":      lookAtAdmin,
+	"admin.dialogue":     "the target asks the administrator for more than his secret (an expired password, a second factor): end that for this login",
+	"admin.key":          lookAtAdmin,
+	"admin.no_shell":     "give the administrator a login shell at the target",
+	"admin.not_root":     "have the administrator be root, or let him use sudo at the target",
+	"admin.rights":       "grant the administrator the right to change this account's secret",
+	"admin.sudo":         "let the administrator use sudo at the target without a terminal",
+	"administrator.none": "name one: `rotunda resource edit RESOURCE --admin ACCOUNT`",
+
+	"account.missing":  lookAtAccount,
+	"account.name":     lookAtAccount,
+	"account.expired":  "extend the account at the target: until then no secret opens it",
+	"account.no_home":  "make the account's home folder at the target",
+	"keys.unwritable":  "see that the account's authorized_keys can be written: its folder, its owner, the disk",
+	"chpasswd.refused": otherPolicy,
+	"no_login":         "the account may not log in at the target, so nobody can check its secret",
+	"expired":          "extend the account at the target, or the command came too late: send it again, and compare the clocks of this machine and of the agent's host",
+	"bad_secret":       "the target has another secret than the vault: set the right one with `rotunda record edit`, or `rotunda rotate` sets a new one",
+	"both_rejected":    "find out who changed the secret at the target, then set the right one with `rotunda record edit`",
+
+	"candidate.rejected": "look at the account's expiry, locks and open transactions at the target; Rotunda tries again",
+	"retire.pending":     "the new secret is in use; Rotunda tries again to end the former one",
+	"keys.keep_missing":  "the new key is gone from the target's authorized_keys: nothing was removed; rotate again",
+	"key.public":         lookAtRecord,
+	"key.same":           "rotate again",
+
+	"policy.refused":    otherPolicy,
+	"policy.charset":    otherPolicy,
+	"policy.impossible": otherPolicy,
+	"password.charset":  otherPolicy,
+	"record.changed":    "somebody edited the record while the run went on, and that edit stands: look at it, then rotate again",
+	"config":            "set the resource right: `rotunda resource edit`",
+	"address":           "set the resource right: `rotunda resource edit`",
+	"tls.pin":           "`rotunda resource probe RESOURCE --pin` pins the key that the target shows",
+	"kind":              "this plugin rotates no secret of that kind: make the account with another --kind, or use another plugin",
+	"secret_kind":       "this agent rotates no secret of that kind yet",
+	"self":              "name an administrator: `rotunda resource edit RESOURCE --admin ACCOUNT`",
+	"via":               "jump hosts cannot be used yet: let an agent run where it reaches the target itself",
+	"dependents":        "dependents and scripts cannot be used yet: take them out of the record",
+
+	"plugin_start":    "`rotunda-agent doctor` on the agent's host looks at its plugins",
+	"plugin_protocol": lookAtPlugin,
+	"plugin_manifest": lookAtPlugin,
+	"plugin_crashed":  lookAtPlugin,
+	"plugin_deaf":     lookAtPlugin,
+	"plugin_busy":     "the agent has more to do than processes to do it with: raise `processes` in its settings, or add an agent to the pool",
+	"plugin_deadline": lookAtTarget,
+	"session_closed":  "try again",
+	"host_closed":     "the agent is stopping: another agent of the pool, or its next start, goes on",
+	"bad_request":     lookAtPlugin,
+	"unclassed":       lookAtPlugin,
+	"internal":        "the agent's log says more",
+	"script":          lookAtPlugin,
+	"scram":           lookAtPlugin,
+	"session.closed":  "try again",
+	"session.id":      lookAtPlugin,
+	"session.nil":     lookAtPlugin,
+	"plugin.unknown":  lookAtPlugin,
+	"manifest.retire": lookAtPlugin, "manifest.readback": lookAtPlugin, "verb.retire": lookAtPlugin, "verb.readback": lookAtPlugin,
+
+	"server_unavailable": lookAtServer,
+	"access_denied":      "see that the agent is in the log and that its pool may read the folder: `rotunda agent list`, `rotunda folder list`",
+}

@@ -1,0 +1,47 @@
+package client
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Whatever reason an agent or a plugin of this repository gives, a person is told
+// what to do about it.
+func TestEveryReasonHasAHint(t *testing.T) {
+	codes := regexp.MustCompile(`Reason: +"([a-z_.]+)"|sdk\.Class\w+, "([a-z_.]+)"|Class\w+, "([a-z_.]+)"\)|return "(dial\.[a-z]+)"|Reason = "([a-z_.]+)"|^\tPlugin\w+ +Reason = "([a-z_]+)"`)
+	fine := map[string]bool{"abandoned": true, "nothing_outstanding": true} // an end that was asked for
+	found := 0
+	for _, dir := range []string{"agent", "agent/run", "agent/pluginhost", "sdk", "proto/rotunda/plugin/v1", "plugins/postgres", "plugins/ssh"} {
+		files, err := filepath.Glob(filepath.Join("..", dir, "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v, no files", dir, err)
+		}
+		for _, f := range files {
+			if strings.HasSuffix(f, "_test.go") || strings.HasSuffix(f, ".pb.go") {
+				continue
+			}
+			text, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range codes.FindAllStringSubmatch(string(text), -1) {
+				code := strings.Join(m[1:], "")
+				found++
+				if Hint(code) == "" && !fine[code] {
+					t.Errorf("%s: reason %s has no hint", f, code)
+				}
+			}
+		}
+	}
+	if found < 100 {
+		t.Errorf("only %d reasons were found: the test reads the wrong files", found)
+	}
+	for code, hint := range hints {
+		if hint == "" || strings.Contains(hint, "\n") {
+			t.Errorf("%s: %q is no hint of one line", code, hint)
+		}
+	}
+}
