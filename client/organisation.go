@@ -152,6 +152,8 @@ func (p *Profile) Join(ctx context.Context, o JoinOptions) error {
 		},
 	})
 	switch {
+	case errors.Is(err, enrol.ErrOtherKind):
+		return invalid(op, "%w", err)
 	case err == nil || !saved:
 		return fail(op, err)
 	case enrol.AnswerLost(err):

@@ -42,7 +42,10 @@ func (s Schedule) proto(now time.Time) (*clientv1.Schedule, *schedule.Schedule, 
 	}
 	parsed, err := schedule.Parse(p)
 	if err != nil {
-		return nil, nil, &Error{Class: Invalid, Reason: schedule.Reason, Err: err}
+		return nil, nil, &Error{
+			Class: Invalid, Reason: schedule.Reason, Err: err,
+			Hint: "cron has five fields, minute hour day month weekday, such as \"30 3 * * 1\"; `rotunda rotation preview` shows when a schedule fires",
+		}
 	}
 	return p, parsed, nil
 }

@@ -75,7 +75,7 @@ log against it, makes this agent's keys, and writes them to the key file.`,
 		defer secret.Wipe()
 		token, err := enrol.ParseToken(secret)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w; copy it again from where it was made, or make a new one: rotunda agent token", err)
 		}
 		passphrase, err := s.passphrase()
 		if err != nil {

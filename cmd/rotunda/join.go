@@ -35,18 +35,18 @@ func (c *cli) joinCmd() *cobra.Command {
 			return err
 		}
 		if _, err := enrol.ParseToken(text); err != nil {
-			return usagef("%w", err)
+			return usagef("%w", err).withHint("copy it again from where it was made, or have a new one made: `rotunda device add`, `rotunda member add`")
 		}
 		pass, err := c.newPassphrase("device", c.passphraseFrom(), "--passphrase-file")
 		if err != nil {
 			return err
 		}
 		defer clear(pass)
-		c.note("joining: the person who made the token can see this device now")
 		err = p.Join(ctx, client.JoinOptions{Token: text, Passphrase: sdk.NewSecret(pass), ClientVersion: version.Version})
 		if err != nil {
 			return err
 		}
+		c.note("joined: the person who made the token can see this device now")
 		info, err := p.Info()
 		if err != nil {
 			return err

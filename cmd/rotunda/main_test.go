@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -13,9 +14,12 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	_ "modernc.org/sqlite"
 
+	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/targets"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -80,6 +84,7 @@ func withServer(t *testing.T, e *testscript.Env, bin string) error {
 		return err
 	}
 	e.Defer(i.Close)
+	programs(e, bin)
 	key, err := exec.Command(filepath.Join(bin, "rotunda-server"), "machine-key", "--data", filepath.Join(e.WorkDir, "server")).Output()
 	e.Setenv("SERVER", i.Addr)
 	e.Setenv("MACHINE_KEY", strings.TrimSpace(string(key)))
@@ -97,6 +102,7 @@ func withAgent(t *testing.T, e *testscript.Env, bin string, pg *targets.PG) erro
 		return err
 	}
 	e.Defer(i.Close)
+	programs(e, bin)
 	e.Setenv("XDG_RUNTIME_DIR", filepath.Join(e.WorkDir, "home"))
 	if _, err := i.AddAgent(t.Context(), "gw1", installation.Pool); err != nil {
 		return err
@@ -113,6 +119,12 @@ func withAgent(t *testing.T, e *testscript.Env, bin string, pg *targets.PG) erro
 		}
 	}
 	return nil
+}
+
+// programs puts the other programs on a script's path, behind this one.
+func programs(e *testscript.Env, bin string) {
+	e.Setenv("PATH", e.Getenv("PATH")+string(filepath.ListSeparator)+bin)
+	e.Setenv("PLUGINS", filepath.Join(bin, "plugins"))
 }
 
 // home gives a script profiles and passphrases of its own.
@@ -135,25 +147,7 @@ func home(e *testscript.Env) error {
 // words are the commands of the scripts beside testscript's own.
 var words = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	// exits CODE COMMAND...: runs the command, which ends with exactly this code.
-	"exits": func(ts *testscript.TestScript, _ bool, args []string) {
-		if len(args) < 2 {
-			ts.Fatalf("usage: exits CODE COMMAND...")
-		}
-		want, err := strconv.Atoi(args[0])
-		ts.Check(err)
-		got := 0
-		err = ts.Exec(args[1], args[2:]...)
-		var ended *exec.ExitError
-		switch {
-		case errors.As(err, &ended):
-			got = ended.ExitCode()
-		case err != nil:
-			ts.Fatalf("%v", err)
-		}
-		if got != want {
-			ts.Fatalf("exit %d, want %d", got, want)
-		}
-	},
+	"exits": exits,
 	// json PATH VALUE: the standard output is one line of JSON with this value there.
 	"json": func(ts *testscript.TestScript, neg bool, args []string) {
 		if len(args) != 2 {
@@ -179,6 +173,87 @@ var words = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 		}
 		ts.Setenv(args[0], jsonAt(ts, "stdout", args[1]))
 	},
+	// token FIELD IN OUT: writes the token in IN with another seed, head, ca or server.
+	"token": func(ts *testscript.TestScript, _ bool, args []string) {
+		if len(args) != 3 {
+			ts.Fatalf("usage: token seed|head|ca|server IN OUT")
+		}
+		t, err := enrol.ParseToken(sdk.NewSecret([]byte(ts.ReadFile(args[1]))))
+		ts.Check(err)
+		switch args[0] {
+		case "seed":
+			seed := t.Seed.Expose()
+			seed[0] ^= 1
+			t.Seed = sdk.NewSecret(seed)
+		case "head":
+			t.Head[0] ^= 1
+		case "ca":
+			t.CAPin[0] ^= 1
+		case "server":
+			t.Server = "127.0.0.1:1"
+		default:
+			ts.Fatalf("a token has no %s", args[0])
+		}
+		ts.Check(os.WriteFile(ts.MkAbs(args[2]), t.Text().Expose(), 0o600))
+	},
+	// settings FILE KEY=VALUE...: writes an agent's settings.
+	"settings": func(ts *testscript.TestScript, _ bool, args []string) {
+		if len(args) < 2 {
+			ts.Fatalf("usage: settings FILE KEY=VALUE...")
+		}
+		var text strings.Builder
+		for _, a := range args[1:] {
+			name, value, _ := strings.Cut(a, "=")
+			fmt.Fprintf(&text, "%s = %q\n", name, value)
+		}
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text.String()), 0o600))
+	},
+	// holding FILE CODE COMMAND...: exits, while another process, which this test is,
+	// holds the write lock of the database.
+	"holding": func(ts *testscript.TestScript, neg bool, args []string) {
+		if len(args) < 3 || neg {
+			ts.Fatalf("usage: holding FILE CODE COMMAND...")
+		}
+		release, err := hold(ts.MkAbs(args[0]))
+		ts.Check(err)
+		defer release()
+		exits(ts, false, args[1:])
+	},
+}
+
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	err = ts.Exec(args[1], args[2:]...)
+	var ended *exec.ExitError
+	switch {
+	case errors.As(err, &ended):
+		got = ended.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("exit %d, want %d", got, want)
+	}
+}
+
+// hold takes the write lock of an SQLite database, and makes the database where there
+// is none.
+func hold(path string) (release func(), err error) {
+	pool, err := sql.Open("sqlite", path)
+	if err != nil {
+		return nil, err
+	}
+	pool.SetMaxOpenConns(1)
+	if _, err := pool.Exec("BEGIN EXCLUSIVE"); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return func() { pool.Close() }, nil
 }
 
 // jsonAt is the value at a path such as records.0.title.

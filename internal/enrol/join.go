@@ -72,7 +72,7 @@ func Join(ctx context.Context, o JoinOptions) (*Identity, error) {
 	defer conn.Close()
 	session, err := conn.StartSession(ctx, Signer{Key: enrolKey})
 	if errors.Is(err, ErrKeyUnknown) {
-		return nil, &trust.Error{Reason: trust.EnrolUsed, What: "the token was used, or withdrawn"}
+		return nil, &trust.Error{Reason: trust.EnrolUsed, What: "the server knows no such open token: it was used or withdrawn, or is not of this server"}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sign in with the token: %w", err)
@@ -126,6 +126,10 @@ func Join(ctx context.Context, o JoinOptions) (*Identity, error) {
 
 const maxAttempts = 8
 
+// ErrOtherKind: the token makes an agent where a device was wanted, or the other way
+// round. It is not used up.
+var ErrOtherKind = errors.New("the token is not")
+
 // enrolment is the live enrolment that the token stands for.
 func enrolment(l *trust.Log, s Signer, o JoinOptions) (trust.Entry, error) {
 	e, ok := l.Entry(s.EntryID)
@@ -136,7 +140,7 @@ func enrolment(l *trust.Log, s Signer, o JoinOptions) (trust.Entry, error) {
 		return trust.Entry{}, &trust.Error{Reason: trust.Expired, What: "the token was good until " + e.NotAfter.UTC().Format(time.RFC3339)}
 	}
 	if e.TargetKind != o.Want {
-		return trust.Entry{}, fmt.Errorf("the token is not for %s", kindWord(o.Want))
+		return trust.Entry{}, fmt.Errorf("%w for %s", ErrOtherKind, kindWord(o.Want))
 	}
 	return e, nil
 }

@@ -185,7 +185,7 @@ func (s *service) SignIn(ctx context.Context, r *connect.Request[clientv1.SignIn
 	}
 	if refused != nil {
 		if trust.ReasonOf(refused) == trust.Expired {
-			return nil, refuse(connect.CodeUnauthenticated, ReasonExpired, "enrol again", "the device or enrolment is past its time")
+			return nil, refuse(connect.CodeUnauthenticated, ReasonExpired, "ask an administrator, or another device of yours, for a new token", "the device or enrolment is past its time")
 		}
 		return nil, errSignIn
 	}
