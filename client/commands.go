@@ -95,7 +95,7 @@ func (c *Client) liveAgent(ctx context.Context, op string, pool, named seal.ID, 
 	if len(live) == 0 {
 		return trust.Entry{}, &Error{
 			Class: Unreachable, Reason: "no_agent", Op: op, Err: fmt.Errorf("no agent of the pool %s is connected", c.nameOf(pool)),
-			Hint: "look at the agents' hosts: agent status and doctor",
+			Hint: "`rotunda agent list` shows them; on an agent's host `rotunda-agent status` and `rotunda-agent doctor` tell more",
 		}
 	}
 	return live[rand.IntN(len(live))], nil

@@ -29,7 +29,7 @@ var hints = map[string]string{
 	"dial.timeout":     lookAtTarget,
 	"dial.closed":      lookAtTarget,
 	"dial.limit":       laterAgain,
-	"dial.refused":     "the plugin asked for an address that is not the resource's, or that the agent's local policy file denies",
+	"dial.refused":     "the plugin asked for an address that is not the resource's",
 	"dial.protocol":    lookAtPlugin,
 	"connection":       lookAtTarget,
 	"unreachable":      lookAtTarget,

@@ -154,6 +154,8 @@ func (p *Profile) Join(ctx context.Context, o JoinOptions) error {
 	switch {
 	case errors.Is(err, enrol.ErrOtherKind):
 		return invalid(op, "%w", err)
+	case errors.Is(err, enrol.ErrExpired):
+		return &Error{Class: Denied, Reason: string(trust.Expired), Op: op, Err: err, Hint: "ask an administrator, or another device of yours, for a new token"}
 	case err == nil || !saved:
 		return fail(op, err)
 	case enrol.AnswerLost(err):

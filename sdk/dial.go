@@ -46,13 +46,20 @@ func (d dialer) DialContext(ctx context.Context, network, address string) (net.C
 		err = ctx.Err()
 	}
 	if err == nil && status != pluginv1.DialOK {
-		err = &Error{Class: ClassUnreachable, Reason: status.Reason()}
+		err = &Error{Class: dialClass(status), Reason: status.Reason()}
 	}
 	if err != nil {
 		_ = uc.Close()
 		return fail(orContext(ctx, err))
 	}
 	return &targetConn{UnixConn: uc, remote: remoteAddr(network, remote)}, nil
+}
+
+func dialClass(s pluginv1.DialStatus) Class {
+	if s == pluginv1.DialDenied {
+		return ClassPermission
+	}
+	return ClassUnreachable
 }
 
 func ask(c io.ReadWriter, frame []byte) (pluginv1.DialStatus, string, error) {

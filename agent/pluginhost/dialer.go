@@ -14,6 +14,7 @@ import (
 	"time"
 
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 const (
@@ -270,9 +271,16 @@ func (g *grant) reach(c *net.UnixConn, req pluginv1.DialRequest) (net.Conn, plug
 		return nil, pluginv1.DialClosed
 	case ctx.Err() != nil || isTimeout(err):
 		return nil, pluginv1.DialTimeout
+	case isDenied(err):
+		return nil, pluginv1.DialDenied
 	default:
 		return nil, pluginv1.DialUnreachable
 	}
+}
+
+func isDenied(err error) bool {
+	var e *sdk.Error
+	return errors.As(err, &e) && e.Class == sdk.ClassPermission
 }
 
 func isTimeout(err error) bool {

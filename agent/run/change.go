@@ -192,7 +192,11 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 	case actStop:
 		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: "both_rejected", Later: true, Err: errors.New("the target refuses both the current secret and the candidate; both are kept: find out who changed it, then set the right one by hand")}
 	}
-	return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: errors.New("the target could not be asked which secret it has; both are kept")}
+	stop := &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: errors.New("the target could not be asked which secret it has; both are kept")}
+	if r.refused.Outcome == sdk.Unchanged { // it said why
+		stop.Class, stop.Reason = orElse(r.refused.Class, stop.Class), orElse(r.refused.Reason, stop.Reason)
+	}
+	return "", stop
 }
 
 // refusedForGood says whether the target's "unchanged" ends this candidate. It does not

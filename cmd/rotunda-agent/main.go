@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -35,7 +37,9 @@ func hintOf(err error) string {
 	if _, hint := enrol.ErrorReason(err); hint != "" {
 		return hint
 	}
-	if connect.CodeOf(err) == connect.CodeUnavailable {
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	if connect.CodeOf(err) == connect.CodeUnavailable && !errors.As(err, &name) && !errors.As(err, &invalid) {
 		return "see that the server runs at this address, and that this host reaches it"
 	}
 	return ""

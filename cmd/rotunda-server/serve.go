@@ -85,7 +85,7 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 		return err
 	}
 	srv := &http.Server{
-		Handler: parts.handler, TLSConfig: ca.TLS(store.Now),
+		Handler: dated(parts.handler), TLSConfig: ca.TLS(store.Now),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog:  slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Protocols: protocols(),
@@ -115,6 +115,15 @@ const lockName = "lock"
 
 func folderInUse(dir string) error {
 	return fmt.Errorf("another server uses the folder %s: stop that one first, or give this one a folder of its own with --data", dir)
+}
+
+// dated tells in each answer the time that this server judges by: clients and agents
+// compare their clocks with it.
+func dated(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Date", store.Now().UTC().Format(http.TimeFormat))
+		h.ServeHTTP(w, r)
+	})
 }
 
 func protocols() *http.Protocols {

@@ -78,8 +78,15 @@ func verifyPinned(chain []*x509.Certificate, host string, caPin seal.Digest) err
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	var unknown x509.UnknownAuthorityError
-	if errors.As(err, &unknown) {
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &unknown):
 		return &trust.Error{Reason: errCAMismatch.Reason, What: errCAMismatch.What, Err: err}
+	case errors.As(err, &name):
+		return fmt.Errorf("%w: use a name that the certificate has, or start the server with --name %s", err, host)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Errorf("%w: compare this host's clock with the server's", err)
 	}
 	return err
 }

@@ -49,7 +49,7 @@ type JoinOptions struct {
 
 // Join enrols a new party with a token (keys.md 3.6): it signs in, verifies the
 // whole log, requires the change that the token names, makes its keys and puts
-// its entry in place of the enrolment. Reasons: ca_mismatch, enrol_used, expired,
+// its entry in place of the enrolment. Reasons: ca_mismatch, enrol_used,
 // head_missing, and those of the log's checks.
 func Join(ctx context.Context, o JoinOptions) (*Identity, error) {
 	if o.Now == nil {
@@ -126,6 +126,9 @@ func Join(ctx context.Context, o JoinOptions) (*Identity, error) {
 
 const maxAttempts = 8
 
+// ErrExpired: the token's time is over, by this host's clock.
+var ErrExpired = errors.New("the token is expired")
+
 // ErrOtherKind: the token makes an agent where a device was wanted, or the other way
 // round. It is not used up.
 var ErrOtherKind = errors.New("the token is not")
@@ -137,7 +140,7 @@ func enrolment(l *trust.Log, s Signer, o JoinOptions) (trust.Entry, error) {
 		return trust.Entry{}, &trust.Error{Reason: trust.EnrolUsed, What: "the log holds no open enrolment for this token"}
 	}
 	if e.Expired(o.Now()) {
-		return trust.Entry{}, &trust.Error{Reason: trust.Expired, What: "the token was good until " + e.NotAfter.UTC().Format(time.RFC3339)}
+		return trust.Entry{}, fmt.Errorf("%w: it was good until %s; ask for a new one, if this host's clock is right", ErrExpired, e.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if e.TargetKind != o.Want {
 		return trust.Entry{}, fmt.Errorf("%w for %s", ErrOtherKind, kindWord(o.Want))

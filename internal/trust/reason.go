@@ -119,7 +119,7 @@ var reasons = []ReasonInfo{
 	{ValueRollback, "the value served is older than one that is known", "the agent heals it from its kept copy; ask whether a backup was restored"},
 	{ValueUnattested, "no agent and no entitled person has signed for this value", "look at the value, then adopt it with record adopt or restore the former one"},
 	{ValueFork, "two agents committed different values with the same number", "the agents settle it; check that the account opens"},
-	{PluginUnknown, "the plugin binary is neither built in nor approved in the log", "approve it, or restore the binary"},
+	{PluginUnknown, "the plugin binary is neither built in nor approved in the log", "restore the plugin's file on the agent's host, or approve it with `rotunda plugin approve`"},
 	{ScriptChanged, "the script file is not the one that was approved", "approve the new file, or restore the old one"},
 	{NotLinked, "a record names another on which its signer has no right, or which the pool may not read", "somebody with rights in both folders signs the record, or an administrator grants them"},
 
@@ -131,7 +131,7 @@ var reasons = []ReasonInfo{
 	{Expired, "the command came too late, or its run did not get to staging in time", "send it again; if it is refused again, compare the clocks of this machine and of the agent's host"},
 	{Replayed, "the command was taken already", "nothing: it counts once"},
 	{ReplayFloor, "the agent's journal was lost, and the command is older than that loss", "send it again"},
-	{LocalPolicy, "the agent's local policy file forbids it", "the host's administrator changes the file"},
+	{LocalPolicy, "the agent's local policy file forbids it", "the administrator of the agent's host changes its policy file"},
 	{PinMismatch, "a record is not the one that the person saw when signing", "look at the record again, then send the command again"},
 
 	{WrongPool, "this agent is not of the resource's pool", "nothing, if an agent of the right pool runs; else look why the server asked this one"},

@@ -73,6 +73,9 @@ func openError(err error) error {
 		e.Class, e.Reason = sdk.ClassInvalid, "admin.key"
 	default:
 		e.Class, e.Reason = sdk.ClassUnreachable, "connection"
+		if dial := (*sdk.Error)(nil); errors.As(err, &dial) { // the agent's word
+			e.Class, e.Reason = dial.Class, dial.Reason
+		}
 	}
 	return e
 }

@@ -47,6 +47,7 @@ const (
 	DialTimeout                // the request's timeout has passed
 	DialLimit                  // too many connections
 	DialClosed                 // the job has ended or its deadline has passed
+	DialDenied                 // the local policy of the agent's host does not allow the address
 	dialStatusEnd
 )
 
@@ -63,6 +64,8 @@ func (s DialStatus) Reason() string {
 		return "dial.limit"
 	case DialClosed:
 		return "dial.closed"
+	case DialDenied:
+		return "local_policy"
 	default:
 		return "dial.protocol"
 	}
