@@ -63,7 +63,7 @@ func doctor(ctx context.Context, s *Settings, w io.Writer) error {
 		}
 	}
 	if bad > 0 {
-		return fmt.Errorf("%d findings", bad)
+		return fmt.Errorf("there is something to do: %d bad", bad)
 	}
 	return nil
 }

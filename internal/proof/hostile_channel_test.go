@@ -302,7 +302,7 @@ func clockSetBack(t *testing.T, w *hostileWorld) {
 	right := w.clock(t, w.agent, -24*time.Hour)
 	w.spurnedLate(t, gw1, trust.ClockBack, w.ada(t).seal(t, w.log(t), w.rotation(t, gw1, title)))
 	w.agent.Stop()
-	if err := w.agent.Start(t.Context()); err != nil {
+	if err := w.agent.StartUnwell(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.spurnedLate(t, gw1, trust.ClockBack, w.ada(t).seal(t, w.log(t), w.rotation(t, gw1, title)))
