@@ -111,6 +111,9 @@ func LoadIdentity(path string, passphrase func() ([]byte, error)) (*Identity, er
 			return nil, fmt.Errorf("key file %s is locked: %w", path, err)
 		}
 		defer clear(word)
+		if len(word) == 0 {
+			return nil, fmt.Errorf("key file %s is locked and there is no passphrase: set passphrase_file, or give the service a credential called passphrase", path)
+		}
 		if data, err = seal.Unlock(word, keyPurpose, data); err != nil {
 			return nil, fmt.Errorf("key file %s: %w", path, err)
 		}

@@ -211,7 +211,8 @@ type Agent struct {
 	i      *Installation
 	Name   string
 	Dir    string
-	Fault  string // folder of its fault points, in builds that have them
+	Fault  string   // folder of its fault points, in builds that have them
+	Under  []string // a program, with arguments, that starts the agent's
 	health string
 }
 
@@ -306,7 +307,8 @@ func (a *Agent) WaitSeen(ctx context.Context) error {
 
 // Launch starts the agent's process.
 func (a *Agent) Launch() (err error) {
-	a.Process, err = a.i.process(a.Name, []string{"ROTUNDA_FAULT_DIR=" + a.Fault}, filepath.Join(a.i.Bin, "rotunda-agent"), "run", "--config", a.config())
+	argv := append(slices.Clone(a.Under), filepath.Join(a.i.Bin, "rotunda-agent"), "run", "--config", a.config())
+	a.Process, err = a.i.process(a.Name, []string{"ROTUNDA_FAULT_DIR=" + a.Fault}, argv[0], argv[1:]...)
 	return err
 }
 
