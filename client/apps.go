@@ -313,11 +313,22 @@ func (c *Client) AppConfig(ctx context.Context, s AppClientSpec) (sdk.Secret, er
 	if len(s.ServerKey) != 0 && len(s.ServerKey) != seal.P256PubSize {
 		return sdk.Secret{}, invalid(op, "the endpoint's public key has %d bytes, it is a P-256 point of 65", len(s.ServerKey))
 	}
-	put, v, appKey, err := c.appClient(ctx, op, s)
+	put, appKey, err := c.appClient(ctx, op, s)
 	if err != nil {
 		return sdk.Secret{}, err
 	}
 	defer appKey.Wipe()
+	// The client seals the key of every record that it creates to its owner, too, and
+	// nobody needs that copy: the owner is made here, and its private half forgotten. A
+	// public half that the server says would be the server's word.
+	owner, err := seal.GenerateDeviceKey()
+	if err != nil {
+		return sdk.Secret{}, fail(op, err)
+	}
+	ownerPub, err := seal.DevicePub(owner)
+	if err != nil {
+		return sdk.Secret{}, fail(op, err)
+	}
 	key, err := seal.GenerateDeviceKey()
 	if err != nil {
 		return sdk.Secret{}, fail(op, err)
@@ -335,7 +346,7 @@ func (c *Client) AppConfig(ctx context.Context, s AppClientSpec) (sdk.Secret, er
 	std := base64.StdEncoding.EncodeToString
 	config, err := json.Marshal(machineConfig{
 		Hostname: c.machineHost(s), ClientID: std(put.ClientId), PrivateKey: std(der), AppKey: std(appKey[:]),
-		AppOwnerPublicKey: std(v.OwnerPub), ServerPublicKeyID: s.ServerKeyID,
+		AppOwnerPublicKey: std(ownerPub), ServerPublicKeyID: s.ServerKeyID,
 		ServerPublicKey: base64.RawURLEncoding.EncodeToString(s.ServerKey),
 	})
 	if err != nil {
@@ -354,7 +365,7 @@ func (c *Client) AppConfig(ctx context.Context, s AppClientSpec) (sdk.Secret, er
 // key from the server unauthenticated: see the manual before you use it.
 func (c *Client) AppToken(ctx context.Context, s AppClientSpec) (sdk.Secret, error) {
 	op := "make a one-time token for " + s.Name
-	put, _, appKey, err := c.appClient(ctx, op, s)
+	put, appKey, err := c.appClient(ctx, op, s)
 	if err != nil {
 		return sdk.Secret{}, err
 	}
@@ -382,21 +393,21 @@ func (c *Client) AppToken(ctx context.Context, s AppClientSpec) (sdk.Secret, err
 	return sdk.NewSecret(text), nil
 }
 
-func (c *Client) appClient(ctx context.Context, op string, s AppClientSpec) (*clientv1.PutAppClient, *clientv1.AppView, seal.Key, error) {
+func (c *Client) appClient(ctx context.Context, op string, s AppClientSpec) (*clientv1.PutAppClient, seal.Key, error) {
 	if s.Name == "" || len(s.Name) > maxAppName {
-		return nil, nil, seal.Key{}, invalid(op, "a client's name has 1 to %d bytes", maxAppName)
+		return nil, seal.Key{}, invalid(op, "a client's name has 1 to %d bytes", maxAppName)
 	}
 	if err := c.fresh(ctx); err != nil {
-		return nil, nil, seal.Key{}, err
+		return nil, seal.Key{}, err
 	}
 	v, err := c.appView(ctx, s.App)
 	if err != nil {
-		return nil, nil, seal.Key{}, err
+		return nil, seal.Key{}, err
 	}
 	key, err := c.openAppKey(v)
 	return &clientv1.PutAppClient{
 		AppId: s.App.Bytes(), Name: s.Name, AccessExpires: milli(s.AccessUntil), LockAddress: s.LockAddress,
-	}, v, key, err
+	}, key, err
 }
 
 func (c *Client) putAppClient(ctx context.Context, op string, put *clientv1.PutAppClient) error {
