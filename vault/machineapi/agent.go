@@ -42,11 +42,17 @@ func (a *API) agentLog(ctx context.Context, r *request) (answer, error) {
 		limit = maxChanges
 	}
 	var out ksm.LogAnswer
+	confirmed := false // by asking for what comes after it, the agent says what it has
 	err = a.Store.Read(ctx, func(q *db.Queries) error {
 		head, err := q.OrgByNumber(ctx, agent.Org)
 		if err != nil {
 			return fmt.Errorf("read the log's head: %w", err)
 		}
+		seen, err := q.PresenceOf(ctx, db.PresenceOfParams{Org: agent.Org, Ids: [][]byte{agent.ID[:]}})
+		if err != nil {
+			return fmt.Errorf("read presence: %w", err)
+		}
+		confirmed = len(seen) == 1 && in.From > 0 && in.From <= uint64(head.Epoch)+1 && uint64(seen[0].LogEpoch) < in.From-1
 		out = ksm.LogAnswer{Epoch: uint64(head.Epoch), Digest: head.Head}
 		if in.From > uint64(head.Epoch) {
 			return nil
@@ -64,6 +70,11 @@ func (a *API) agentLog(ctx context.Context, r *request) (answer, error) {
 		}
 		return nil
 	})
+	if err == nil && confirmed {
+		err = a.Store.Write(ctx, func(q *db.Queries) error {
+			return q.AgentConfirmed(ctx, db.AgentConfirmedParams{LogEpoch: int64(in.From - 1), Org: agent.Org, AgentID: agent.ID[:]})
+		})
+	}
 	return out, err
 }
 

@@ -3,6 +3,7 @@ package machineapi_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"errors"
 	"net/http"
 	"slices"
@@ -192,6 +193,34 @@ func TestAgentsLog(t *testing.T) {
 	s.want("a change that an agent signed", refusal(err), string(trust.LogSigner))
 	if e := s.events("append.refused"); len(e) != 1 || e[0].Reason != string(trust.LogSigner) {
 		t.Errorf("events: %+v", e)
+	}
+}
+
+// By asking for what comes after a change an agent confirms it.
+func TestAgentConfirmsTheLog(t *testing.T) {
+	s := newServer(t)
+	p, c := s.agent("a")
+	ctx := t.Context()
+	s.write(func(ctx context.Context, q *db.Queries) error {
+		return q.AgentHere(ctx, db.AgentHereParams{Org: s.org, AgentID: p.ID[:], Seen: 1, Node: "n"})
+	})
+	want := func(what string, epoch uint64) {
+		t.Helper()
+		s.write(func(ctx context.Context, q *db.Queries) error {
+			seen, err := q.PresenceOf(ctx, db.PresenceOfParams{Org: s.org, Ids: [][]byte{p.ID[:]}})
+			if err != nil || len(seen) != 1 || uint64(seen[0].LogEpoch) != epoch {
+				t.Errorf("after %s: %+v, %v, want change %d", what, seen, err, epoch)
+			}
+			return err
+		})
+	}
+	head := s.o.Log.Head().Epoch
+	for _, step := range []struct {
+		from, want uint64
+	}{{0, 0}, {2, 1}, {1, 1}, {1 << 40, 1}, {head + 2, 1}, {head + 1, head}, {0, head}} {
+		_, err := c.Log(ctx, ksm.LogRequest{From: step.from})
+		s.must(err)
+		want(fmt.Sprintf("asking from %d on", step.from), step.want)
 	}
 }
 

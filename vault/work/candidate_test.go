@@ -301,3 +301,18 @@ func TestPersonAbandons(t *testing.T) {
 	}
 	v.wantCode("the agent that drove it", h.commit(h.settleRequest(committed, data, 1)), ksm.CodeEpochOld)
 }
+
+// A result confirms the head of the log that it was signed with.
+func TestResultsConfirmTheLog(t *testing.T) {
+	v := newVault(t)
+	v.seen(v.a)
+	h := v.lease(v.a, v.start())
+	v.must(h.stage(h.stageRequest(v.seal("new"), 1)))
+	v.read(func(ctx context.Context, q *db.Queries) error {
+		seen, err := q.PresenceOf(ctx, db.PresenceOfParams{Org: v.org, Ids: [][]byte{v.a.ID[:]}})
+		if head := v.o.Log.Head().Epoch; err != nil || len(seen) != 1 || uint64(seen[0].LogEpoch) != head {
+			t.Errorf("shown as confirmed: %+v, %v, want change %d", seen, err, head)
+		}
+		return err
+	})
+}

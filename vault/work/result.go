@@ -88,7 +88,8 @@ func (w *Work) result(ctx context.Context, q *db.Queries, a Agent, signed []byte
 	case !detailFits(r.DetailDigest, c.detail):
 		return nil, said("detail")
 	}
-	return r, nil
+	// The head that the agent signed with is the newest it has confirmed.
+	return r, q.AgentConfirmed(ctx, db.AgentConfirmedParams{LogEpoch: int64(r.LogEpoch), Org: a.Org, AgentID: a.ID[:]})
 }
 
 func detailFits(digest, detail []byte) bool {

@@ -21,6 +21,7 @@ type Querier interface {
 	AddStatement(ctx context.Context, arg AddStatementParams) error
 	AddSubfolder(ctx context.Context, arg AddSubfolderParams) error
 	AgentClient(ctx context.Context, clientID []byte) (AgentClientRow, error)
+	AgentConfirmed(ctx context.Context, arg AgentConfirmedParams) error
 	AgentGone(ctx context.Context, arg AgentGoneParams) error
 	AgentHere(ctx context.Context, arg AgentHereParams) error
 	AgentSeen(ctx context.Context, arg AgentSeenParams) error

@@ -92,6 +92,22 @@ func (q *Queries) AddStaged(ctx context.Context, arg AddStagedParams) error {
 	return err
 }
 
+const agentConfirmed = `-- name: AgentConfirmed :exec
+UPDATE agent_seen SET log_epoch = ?1
+WHERE org = ?2 AND agent_id = ?3 AND log_epoch < ?1
+`
+
+type AgentConfirmedParams struct {
+	LogEpoch int64
+	Org      int64
+	AgentID  []byte
+}
+
+func (q *Queries) AgentConfirmed(ctx context.Context, arg AgentConfirmedParams) error {
+	_, err := q.db.ExecContext(ctx, agentConfirmed, arg.LogEpoch, arg.Org, arg.AgentID)
+	return err
+}
+
 const agentSeenAt = `-- name: AgentSeenAt :one
 SELECT seen FROM agent_seen WHERE org = ? AND agent_id = ?
 `

@@ -46,3 +46,7 @@ SELECT signed FROM result WHERE org = ? AND subject_uid = ? ORDER BY n DESC LIMI
 
 -- name: NewestReplaced :many
 SELECT * FROM record_history WHERE org = ? AND record_uid = ? AND why = 'replaced' ORDER BY n DESC LIMIT 1;
+
+-- name: AgentConfirmed :exec
+UPDATE agent_seen SET log_epoch = sqlc.arg(log_epoch)
+WHERE org = sqlc.arg(org) AND agent_id = sqlc.arg(agent_id) AND log_epoch < sqlc.arg(log_epoch);
