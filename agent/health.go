@@ -23,7 +23,7 @@ type Health struct {
 	Reason        string    `json:"reason,omitempty"`
 	ClockSkewMS   int64     `json:"clockSkewMs"`
 	LogEpoch      uint64    `json:"logEpoch"`
-	LogValidUntil time.Time `json:"logValidUntil"`
+	LogValidUntil time.Time `json:"logValidUntil,omitzero"`
 	LogStale      bool      `json:"logStale"`
 	Draining      bool      `json:"draining"`
 	ActiveRuns    int       `json:"activeRuns"`
@@ -115,7 +115,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descActive, float64(h.ActiveRuns))
 	gauge(descSkew, float64(h.ClockSkewMS)/1000)
 	gauge(descLogEpoch, float64(h.LogEpoch))
-	gauge(descLogValid, float64(h.LogValidUntil.Unix()))
+	if !h.LogValidUntil.IsZero() { // there is no log before the first fetch
+		gauge(descLogValid, float64(h.LogValidUntil.Unix()))
+	}
 	commits, writes := c.a.journal.Stats()
 	ch <- prometheus.MustNewConstMetric(descCommits, prometheus.CounterValue, float64(commits))
 	ch <- prometheus.MustNewConstMetric(descWrites, prometheus.CounterValue, float64(writes))

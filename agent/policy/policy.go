@@ -62,7 +62,7 @@ func Load(path string) (*Policy, error) {
 		return nil, fmt.Errorf("local policy: %w", err)
 	}
 	if info.Size() > maxFile {
-		return nil, fmt.Errorf("local policy %s: %d bytes, at most %d are read", path, info.Size(), maxFile)
+		return nil, fmt.Errorf("local policy %s: %d bytes, at most %d are read: name networks, not single addresses", path, info.Size(), maxFile)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -51,11 +51,22 @@ func loadSettings(path string) (*Settings, error) {
 			return nil, fmt.Errorf("settings %s: unknown key %q: remove it or mend the spelling", path, unknown[0])
 		}
 	}
+	for _, p := range [][2]string{
+		{"data_dir", s.DataDir}, {"plugin_dir", s.PluginDir}, {"policy_file", s.PolicyFile}, {"key_file", s.KeyFile}, {"passphrase_file", s.PassphraseFile},
+	} {
+		// A service has no folder of its own to start from.
+		if p[1] != "" && !filepath.IsAbs(p[1]) {
+			return nil, fmt.Errorf("settings %s: %s %q: give a path from the root on", path, p[0], p[1])
+		}
+	}
 	if s.KeyFile == "" {
 		s.KeyFile = filepath.Join(s.DataDir, "agent.key")
 	}
-	if _, err := time.ParseDuration(s.Grace); err != nil {
-		return nil, fmt.Errorf("settings %s: grace: %w", path, err)
+	if d, err := time.ParseDuration(s.Grace); err != nil || d < 0 {
+		return nil, fmt.Errorf("settings %s: grace %q: give a time such as 30s or 2m", path, s.Grace)
+	}
+	if s.Runs < 0 || s.Processes < 0 {
+		return nil, fmt.Errorf("settings %s: runs and processes are 1 or more, or left out", path)
 	}
 	if s.LogFormat != "text" && s.LogFormat != "json" {
 		return nil, fmt.Errorf("settings %s: log_format is text or json, not %q", path, s.LogFormat)

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/rotunda-pam/rotunda/agent"
+	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"rotunda-agent": main})
+}
+
+// TestScripts runs the program without a server: what it refuses, what it says, and how
+// it ends. Its agent is enrolled at a server that is not there.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", RequireExplicitExec: true, Cmds: words,
+		Setup: func(e *testscript.Env) error {
+			// Plugins run as users of their own, who must pass through.
+			if err := os.Chmod(filepath.Dir(e.WorkDir), 0o711); err != nil {
+				return err
+			}
+			port, err := freePort()
+			e.Setenv("HEALTH", "127.0.0.1:"+strconv.Itoa(port))
+			e.Setenv("CREDENTIALS_DIRECTORY", "")
+			e.Setenv("TMPDIR", "/tmp") // sockets want a short path
+			return errors.Join(err, os.Mkdir(filepath.Join(e.WorkDir, "plugins"), 0o755), os.WriteFile(filepath.Join(e.WorkDir, "pass"), []byte("the right word\n"), 0o600))
+		},
+	})
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+var words = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	// exits CODE COMMAND...: runs the command, which ends with exactly this code.
+	"exits": func(ts *testscript.TestScript, _ bool, args []string) {
+		if len(args) < 2 {
+			ts.Fatalf("usage: exits CODE COMMAND...")
+		}
+		err := ts.Exec(args[1], args[2:]...)
+		got := 0
+		var ended *exec.ExitError
+		if errors.As(err, &ended) {
+			got = ended.ExitCode()
+		} else {
+			ts.Check(err)
+		}
+		if strconv.Itoa(got) != args[0] {
+			ts.Fatalf("exit %d, want %s", got, args[0])
+		}
+	},
+	// settings FILE KEY=VALUE...: writes an agent's settings, texts all.
+	"settings": func(ts *testscript.TestScript, _ bool, args []string) {
+		if len(args) < 1 {
+			ts.Fatalf("usage: settings FILE KEY=VALUE...")
+		}
+		var text strings.Builder
+		for _, a := range args[1:] {
+			name, value, _ := strings.Cut(a, "=")
+			fmt.Fprintf(&text, "%s = %q\n", name, value)
+		}
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text.String()), 0o600))
+	},
+	// enrolled FOLDER [PASSPHRASE]: makes the folder of an enrolled agent.
+	"enrolled": func(ts *testscript.TestScript, _ bool, args []string) {
+		if len(args) != 1 && len(args) != 2 {
+			ts.Fatalf("usage: enrolled FOLDER [PASSPHRASE]")
+		}
+		keys, err := enrol.MakeKeys(trustv1.EntryKind_ENTRY_KIND_AGENT)
+		ts.Check(err)
+		id := &enrol.Identity{OrgID: seal.Hash([]byte("an organisation")), Entry: seal.NewID(), Name: "gw1", Owner: seal.NewID(), Server: "127.0.0.1:1", Keys: keys}
+		ts.Check(agent.SaveIdentity(filepath.Join(ts.MkAbs(args[0]), "agent.key"), id, []byte(strings.Join(args[1:], ""))))
+	},
+	// answers ADDRESS: waits until somebody listens there.
+	"answers": func(ts *testscript.TestScript, _ bool, args []string) {
+		if len(args) != 1 {
+			ts.Fatalf("usage: answers ADDRESS")
+		}
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			c, err := net.Dial("tcp", args[0])
+			if err == nil {
+				ts.Check(c.Close())
+				return
+			}
+			if time.Now().After(end) {
+				ts.Fatalf("%v", err)
+			}
+		}
+	},
+	// terminate: sends SIGTERM, as a service manager does, to what runs in the background.
+	"terminate": func(ts *testscript.TestScript, _ bool, _ []string) {
+		for _, c := range ts.BackgroundCmds() {
+			ts.Check(c.Process.Signal(syscall.SIGTERM))
+		}
+	},
+	// glob PATTERN: there is exactly one such file.
+	"glob": func(ts *testscript.TestScript, _ bool, args []string) {
+		if found, err := filepath.Glob(ts.MkAbs(strings.Join(args, ""))); err != nil || len(found) != 1 {
+			ts.Fatalf("%v, %v", found, err)
+		}
+	},
+	// grow FILE BYTES: makes a file larger, with comments of TOML.
+	"grow": func(ts *testscript.TestScript, _ bool, args []string) {
+		if len(args) != 2 {
+			ts.Fatalf("usage: grow FILE BYTES")
+		}
+		n, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		ts.Check(err)
+		_, err = f.Write(bytes.Repeat([]byte("#"), n))
+		ts.Check(errors.Join(err, f.Close()))
+	},
+}
