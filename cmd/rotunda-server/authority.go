@@ -41,7 +41,7 @@ type authority struct {
 // has mode 0600.
 func openAuthority(dir string, names []string, now time.Time) (*authority, error) {
 	path := filepath.Join(dir, "authority.pem")
-	data, err := os.ReadFile(path)
+	data, err := readSecret(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if data, err = makeAuthority(now); err == nil {
 			err = writeNew(path, data)
@@ -52,7 +52,7 @@ func openAuthority(dir string, names []string, now time.Time) (*authority, error
 	}
 	pair, err := tls.X509KeyPair(data, data)
 	if err != nil {
-		return nil, fmt.Errorf("certificate authority %s: %w", path, err)
+		return nil, fmt.Errorf("certificate authority %s: %w: restore the file from the backup of this folder, since clients and agents know no other", path, err)
 	}
 	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
 	if !ok {

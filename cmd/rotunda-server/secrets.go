@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -20,6 +21,18 @@ import (
 // firstKeyID is the id of this server's first secrets-manager key. The public SDKs
 // ship a table of the vendor's ids 7 to 18 and 20; any other makes them take ours.
 const firstKeyID = 100
+
+// readSecret reads a private key's file, which nobody else may read.
+func readSecret(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
+		return nil, fmt.Errorf("%s has mode %04o: others may read it. If nobody did, run chmod 600 %s; else that key is known, and a server must be set up anew", path, mode, path)
+	}
+	return os.ReadFile(path)
+}
 
 // openMachineKeys reads the keys to which machine clients seal their requests, or
 // makes the first. Old ones stay usable for as long as their file is there:
@@ -50,13 +63,13 @@ func openMachineKeys(dir string) (ksm.ServerKeys, error) {
 		if _, err := fmt.Sscanf(filepath.Base(f), "machine-key-%d.pem", &id); err != nil {
 			return nil, fmt.Errorf("machine key %s: its name must be machine-key-NUMBER.pem", f)
 		}
-		data, err := os.ReadFile(f)
+		data, err := readSecret(f)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("machine key: %w", err)
 		}
 		block, _ := pem.Decode(data)
 		if block == nil {
-			return nil, fmt.Errorf("machine key %s is no PEM file", f)
+			return nil, fmt.Errorf("machine key %s is no PEM file: restore it from the backup of this folder", f)
 		}
 		key, err := seal.ParseDeviceKey(block.Bytes)
 		if err != nil {

@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/bus"
@@ -45,8 +47,11 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.baseURL != "" && !strings.HasPrefix(s.baseURL, "https://") {
+		return fmt.Errorf("--base-url %q: give an address that begins with https://", s.baseURL)
+	}
 	if err := os.MkdirAll(s.data, 0o700); err != nil {
-		return fmt.Errorf("data folder: %w", err)
+		return fmt.Errorf("data folder: %w: choose another with --data, or set its owner right", err)
 	}
 	unlock, err := lockFolder(s.data)
 	if err != nil {
@@ -70,8 +75,11 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 		log.Info("setup code made: whoever has it can make an organisation on this server", "file", filepath.Join(s.data, setupFile))
 	}
 	listener, err := net.Listen("tcp", s.listen)
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("%w: stop the other program or choose another address with --listen", err)
+	case err != nil:
+		return fmt.Errorf("%w: give --listen an address of this host, such as :8443", err)
 	}
 	defer listener.Close()
 	st, err := store.Open(ctx, filepath.Join(s.data, "rotunda.db"))
@@ -202,7 +210,7 @@ func (s *settings) base(names []string, at net.Addr) string {
 func logger(s *settings, w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(s.logLevel)); err != nil {
-		return nil, fmt.Errorf("--log-level: %w", err)
+		return nil, fmt.Errorf("--log-level is debug, info, warn or error, not %q", s.logLevel)
 	}
 	o := &slog.HandlerOptions{Level: level}
 	switch s.logFormat {
