@@ -464,6 +464,12 @@ func (p *Process) Tail() string {
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Exit waits for the process's end and gives its exit code, -1 after a signal.
+func (p *Process) Exit() int {
+	<-p.done
+	return p.cmd.ProcessState.ExitCode()
+}
+
 // Pid is the process's id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
