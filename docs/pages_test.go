@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package docs_test holds the manual against the programs: what a page tells the
 // reader to type is typed, and what it shows is compared.
 package docs_test
@@ -264,6 +266,7 @@ var varying = []struct {
 	{regexp.MustCompile(`(localhost|127\.0\.0\.1)([:"]?,? ?(?:port )?)\d+`), "$1${2}PORT"},
 	{regexp.MustCompile(`/tmp/rotunda-[a-z]+-?[0-9]*/`), "DIR/"},
 	{regexp.MustCompile(`\d+\.\d+ ?s\b`), "SECONDS"},
+	{regexp.MustCompile(`\b\d+ ms\b`), "MILLISECONDS"},
 	{regexp.MustCompile(`[ \t]+`), " "},
 }
 
