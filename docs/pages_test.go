@@ -267,6 +267,7 @@ var varying = []struct {
 	{regexp.MustCompile(`/tmp/rotunda-[a-z]+-?[0-9]*/`), "DIR/"},
 	{regexp.MustCompile(`\d+\.\d+ ?s\b`), "SECONDS"},
 	{regexp.MustCompile(`\b\d+ ms\b`), "MILLISECONDS"},
+	{regexp.MustCompile(`^\d+ +TIME`), "SEQ TIME"},
 	{regexp.MustCompile(`[ \t]+`), " "},
 }
 
