@@ -63,6 +63,33 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// Every file and folder of ours that a page names is there.
+func TestPathsThatAreNamed(t *testing.T) {
+	tree, err := os.ReadDir("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ours []string
+	for _, e := range tree {
+		if e.IsDir() && e.Name() != "bin" && !strings.HasPrefix(e.Name(), ".") {
+			ours = append(ours, e.Name())
+		}
+	}
+	path := regexp.MustCompile("`((?:" + strings.Join(ours, "|") + ")/[A-Za-z0-9_./-]+)`")
+	named := 0
+	for name, text := range markdown(t) {
+		for _, m := range path.FindAllStringSubmatch(fenced.ReplaceAllString(text, ""), -1) {
+			named++
+			if _, err := os.Stat(filepath.Join("..", m[1])); err != nil {
+				t.Errorf("%s names %s, which is not there", name, m[1])
+			}
+		}
+	}
+	if named < 10 {
+		t.Errorf("only %d paths are named", named)
+	}
+}
+
 // hasHeading compares as GitHub makes anchors of headings.
 func hasHeading(page, anchor string) bool {
 	for _, m := range heading.FindAllStringSubmatch(fenced.ReplaceAllString(page, ""), -1) {
