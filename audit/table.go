@@ -147,9 +147,9 @@ var Catalogue = []Kind{
 	},
 	{
 		Name:    AgentRefused,
-		Meaning: "A known agent could not open its channel. Told at most once in ten minutes for each agent.",
-		Reason:  "signature_bad, revoked, wrong_org",
-		Fields:  []Field{{"address", "network address that it came from"}, {"node", "server node that was asked"}},
+		Meaning: "A known agent could not open its channel, or would drive an account of another pool. Told at most once in ten minutes for each agent.",
+		Reason:  "signature_bad, revoked, wrong_org, wrong_pool",
+		Fields:  []Field{{"address", "network address that it came from"}, {"node", "server node that was asked for a channel"}},
 	},
 	{
 		Name:    ChannelRefused,

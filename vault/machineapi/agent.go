@@ -2,8 +2,10 @@ package machineapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/rotunda-pam/rotunda/audit"
 	"github.com/rotunda-pam/rotunda/internal/fault"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -140,7 +142,7 @@ func (a *API) agentLease(ctx context.Context, r *request) (answer, error) {
 		return nil, err
 	}
 	var out ksm.LeaseAnswer
-	err = a.Store.Write(ctx, func(q *db.Queries) error {
+	err = a.drive(ctx, r, func(q *db.Queries) error {
 		var err error
 		out, err = a.Work.Lease(ctx, q, agent, *in)
 		return err
@@ -153,7 +155,27 @@ func (a *API) agentStage(ctx context.Context, r *request) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, a.Store.Write(ctx, func(q *db.Queries) error { return a.Work.Stage(ctx, q, agent, *in) })
+	return nil, a.drive(ctx, r, func(q *db.Queries) error { return a.Work.Stage(ctx, q, agent, *in) })
+}
+
+// drive writes what an agent does about an account. That it was another pool's
+// is told: an honest agent does not try.
+func (a *API) drive(ctx context.Context, r *request, do func(q *db.Queries) error) error {
+	err := a.Store.Write(ctx, do)
+	wrong, ok := errors.AsType[*work.WrongPool](err)
+	if !ok || a.told.take(string(r.client.ClientID), r.now) > 0 {
+		return err
+	}
+	noted := a.Store.Write(ctx, func(q *db.Queries) error {
+		return a.tell(ctx, q, audit.Event{
+			Org: r.client.Org, Name: audit.AgentRefused, Actor: r.client.OwnerID, Reason: string(trust.WrongPool),
+			Folder: wrong.Account.Folder[:], Record: wrong.Account.Record[:], Fields: map[string]string{"address": r.address},
+		})
+	})
+	if noted != nil {
+		return errors.Join(err, fmt.Errorf("note the refusal: %w", noted))
+	}
+	return err
 }
 
 // settle makes the handler of commit, abandon or release.
@@ -163,7 +185,7 @@ func settle(do func(*work.Work, context.Context, *db.Queries, work.Agent, ksm.Se
 		if err != nil {
 			return nil, err
 		}
-		return nil, a.Store.Write(ctx, func(q *db.Queries) error { return do(a.Work, ctx, q, agent, *in) })
+		return nil, a.drive(ctx, r, func(q *db.Queries) error { return do(a.Work, ctx, q, agent, *in) })
 	}
 }
 
@@ -172,7 +194,7 @@ func (a *API) agentReport(ctx context.Context, r *request) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, a.Store.Write(ctx, func(q *db.Queries) error { return a.Work.Report(ctx, q, agent, *in) })
+	return nil, a.drive(ctx, r, func(q *db.Queries) error { return a.Work.Report(ctx, q, agent, *in) })
 }
 
 // Bounds of one fetch.

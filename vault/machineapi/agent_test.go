@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/rotunda-pam/rotunda/internal/ksm"
@@ -233,6 +234,29 @@ func TestRemovedAgentIsRefusedAtOnce(t *testing.T) {
 	s.sync()
 	_, err = c.Log(t.Context(), ksm.LogRequest{})
 	s.want("after its removal", refusal(err), ksm.CodeAccessDenied)
+}
+
+func TestAgentOfAnotherPoolIsToldOf(t *testing.T) {
+	s := newServer(t)
+	right, _ := s.agent("right")
+	wrong, c := s.agent("wrong")
+	account, resource := s.addRecord(s.edit, login("account")), s.addRecord(s.edit, login("resource"))
+	s.write(func(ctx context.Context, q *db.Queries) error {
+		err := q.SetRecordLinks(ctx, db.SetRecordLinksParams{ResourceUid: resource.uid[:], ResourceFolder: s.edit[:], Org: s.org, RecordUid: account.uid[:]})
+		if err != nil {
+			return err
+		}
+		return q.SetRecordLinks(ctx, db.SetRecordLinksParams{PoolID: right.Owner[:], Org: s.org, RecordUid: resource.uid[:]})
+	})
+	for range 3 { // told once
+		run := seal.NewID()
+		_, err := c.Lease(t.Context(), ksm.LeaseRequest{Account: ksm.Ref{Folder: s.edit[:], Record: account.uid[:]}, RunID: run[:], Cause: "recover"})
+		s.want("a lease", refusal(err), ksm.CodeAccessDenied)
+	}
+	e := s.events("agent.refused")
+	if len(e) != 1 || e[0].Reason != string(trust.WrongPool) || seal.ID(e[0].Actor) != wrong.ID || seal.ID(e[0].RecordUid) != account.uid || !strings.Contains(e[0].Fields, "127.0.0.1") {
+		t.Errorf("events: %+v", e)
+	}
 }
 
 // TestOperationStandsInThePayload: a signed payload of one operation is none of

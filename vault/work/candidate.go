@@ -73,8 +73,9 @@ func (w *Work) Stage(ctx context.Context, q *db.Queries, a Agent, r ksm.StageReq
 	if record.Revision != r.Revision {
 		return ksm.Refuse(ksm.CodeOutOfSync, "the record is at revision %d", record.Revision)
 	}
-	if int64(r.ValueSeq) <= record.ValueSeq {
-		return ksm.Refuse(ksm.CodeOutOfSync, "the record's value is number %d already", record.ValueSeq)
+	if int64(r.ValueSeq) != record.ValueSeq+1 {
+		// A greater one would be out of everybody's reach for good.
+		return ksm.Refuse(ksm.CodeOutOfSync, "value %d does not follow the record's value, number %d", r.ValueSeq, record.ValueSeq)
 	}
 	now := w.now().UnixMilli()
 	err = q.AddStaged(ctx, db.AddStagedParams{

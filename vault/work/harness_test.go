@@ -34,6 +34,7 @@ type vault struct {
 	pool    seal.ID
 	a, b    *orgtest.Party
 	account trust.Ref
+	target  trust.Ref // the account's resource
 	key     seal.Key
 
 	mu       sync.Mutex
@@ -60,15 +61,33 @@ func newVault(t *testing.T) *vault {
 		if err != nil {
 			return err
 		}
-		data := v.seal("first")
-		digest := seal.Hash(data)
-		return q.CreateRecord(ctx, db.CreateRecordParams{
-			Org: v.org, RecordUid: v.account.Record[:], FolderUid: v.account.Folder[:], Kind: "pamUser",
-			RecordKey: seal.WrapKey(v.o.Folders[v.account.Folder], v.key), KeyVersion: 1, Data: data, DataDigest: digest[:],
-			Now: v.now.UnixMilli(),
+		v.target = trust.Ref{Folder: v.account.Folder, Record: seal.NewID()}
+		for name, ref := range map[string]trust.Ref{"first": v.account, "target": v.target} {
+			data := v.seal(name)
+			digest := seal.Hash(data)
+			err := q.CreateRecord(ctx, db.CreateRecordParams{
+				Org: v.org, RecordUid: ref.Record[:], FolderUid: ref.Folder[:], Kind: "pamUser",
+				RecordKey: seal.WrapKey(v.o.Folders[ref.Folder], v.key), KeyVersion: 1, Data: data, DataDigest: digest[:],
+				Now: v.now.UnixMilli(),
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return q.SetRecordLinks(ctx, db.SetRecordLinksParams{
+			ResourceUid: v.target.Record[:], ResourceFolder: v.target.Folder[:], Org: v.org, RecordUid: v.account.Record[:],
 		})
 	})
+	v.aim(v.pool)
 	return v
+}
+
+// aim has the resource name a pool, as its statement's signer does.
+func (v *vault) aim(pool seal.ID) {
+	v.t.Helper()
+	v.write(func(ctx context.Context, q *db.Queries) error {
+		return q.SetRecordLinks(ctx, db.SetRecordLinksParams{PoolID: pool[:], Org: v.org, RecordUid: v.target.Record[:]})
+	})
 }
 
 // Finished is work.Finisher.

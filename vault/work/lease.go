@@ -39,6 +39,9 @@ func (w *Work) Lease(ctx context.Context, q *db.Queries, a Agent, r ksm.LeaseReq
 	if err != nil {
 		return ksm.LeaseAnswer{}, err
 	}
+	if err := w.ofPool(ctx, q, a, account, run.PoolID); err != nil {
+		return ksm.LeaseAnswer{}, err
+	}
 	answer := ksm.LeaseAnswer{TermMS: Term.Milliseconds(), Action: run.Action, Cause: run.Cause}
 	if closed[run.State] {
 		answer.Closed = true
@@ -61,6 +64,12 @@ func (w *Work) Lease(ctx context.Context, q *db.Queries, a Agent, r ksm.LeaseReq
 		seen, err := q.AgentSeenAt(ctx, db.AgentSeenAtParams{Org: a.Org, AgentID: held.AgentID})
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return answer, fmt.Errorf("read the holder's last sign: %w", err)
+		}
+		holder := Agent{Org: a.Org, ID: seal.ID(held.AgentID)}
+		if err := w.ofPool(ctx, q, holder, account, run.PoolID); errors.As(err, new(*WrongPool)) {
+			seen = 0 // the account's pool has changed since: it can finish nothing, and does not hold up those who can
+		} else if err != nil {
+			return answer, err
 		}
 		if Live(held, seen, now) {
 			answer.Busy, answer.Holder, answer.Epoch = true, held.RunID, uint64(held.Epoch)
@@ -131,22 +140,20 @@ func (w *Work) runToLease(ctx context.Context, q *db.Queries, a Agent, r ksm.Lea
 	}
 	run, err := q.RunByID(ctx, db.RunByIDParams{Org: a.Org, RunID: id[:]})
 	if errors.Is(err, store.ErrNotFound) && r.Cause == "recover" {
-		record, err := q.RecordByUID(ctx, db.RecordByUIDParams{Org: a.Org, RecordUid: account.Record[:]})
-		if errors.Is(err, store.ErrNotFound) {
-			return db.Run{}, ksm.Refuse(ksm.CodeBadRequest, "there is no such record")
-		}
-		if err != nil {
-			return db.Run{}, fmt.Errorf("read record: %w", err)
-		}
-		log, err := w.Directory.View(ctx, q, a.Org)
+		record, err := w.record(ctx, q, a.Org, account)
 		if err != nil {
 			return db.Run{}, err
 		}
-		// Its own pool: an account's record names none, and a run without one waits
-		// for ever.
-		me, _ := log.Entry(a.ID)
+		pool, err := w.poolOf(ctx, q, a.Org, account)
+		if err != nil {
+			return db.Run{}, err
+		}
+		// Nobody has said for which pool this run is but the records.
+		if err := w.ofPool(ctx, q, a, account, nil); err != nil {
+			return db.Run{}, err
+		}
 		s := Start{
-			RunID: id, Account: account.Proto(), PoolID: me.Owner.Bytes(), Action: "verify", Cause: "recover", Actor: a.ID[:],
+			RunID: id, Account: account.Proto(), PoolID: pool, Action: "verify", Cause: "recover", Actor: a.ID[:],
 			Resource: &trustv1.Ref{FolderUid: record.ResourceFolder, RecordUid: record.ResourceUid},
 		}
 		if err := w.StartRun(ctx, q, a.Org, s); err != nil {
@@ -171,9 +178,18 @@ func (w *Work) runToLease(ctx context.Context, q *db.Queries, a Agent, r ksm.Lea
 }
 
 // holding finds what an operation under a lease concerns, and refuses it when
-// the lease has moved on. A lease whose time is over but which nobody took is
-// still the agent's: its epoch is the greatest.
+// the lease has moved on or the account is not of the agent's pool.
 func (w *Work) holding(ctx context.Context, q *db.Queries, a Agent, ref ksm.Ref, runID []byte, epoch uint64) (db.Run, trust.Ref, error) {
+	run, account, err := w.held(ctx, q, a, ref, runID, epoch)
+	if err == nil {
+		err = w.ofPool(ctx, q, a, account, run.PoolID)
+	}
+	return run, account, err
+}
+
+// held is holding of any pool. A lease whose time is over but which nobody took
+// is still the agent's: its epoch is the greatest.
+func (w *Work) held(ctx context.Context, q *db.Queries, a Agent, ref ksm.Ref, runID []byte, epoch uint64) (db.Run, trust.Ref, error) {
 	account, err := w.account(ctx, q, a, ref)
 	if err != nil {
 		return db.Run{}, account, err
@@ -194,7 +210,7 @@ func (w *Work) holding(ctx context.Context, q *db.Queries, a Agent, ref ksm.Ref,
 
 // Release gives a lease back; the run goes on with whoever takes it next.
 func (w *Work) Release(ctx context.Context, q *db.Queries, a Agent, r ksm.SettleRequest) error {
-	run, _, err := w.holding(ctx, q, a, r.Account, r.RunID, r.Epoch)
+	run, _, err := w.held(ctx, q, a, r.Account, r.RunID, r.Epoch)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,12 @@ package work
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -42,6 +44,58 @@ func mayRead(log *trust.Log, a Agent, folder seal.ID) error {
 		return ksm.Refuse(ksm.CodeAccessDenied, "the agent's pool may not read folder %s", folder)
 	}
 	return nil
+}
+
+// WrongPool is the refusal of an agent that would drive an account of another
+// pool than its own.
+type WrongPool struct {
+	Account trust.Ref
+	refusal *ksm.Error
+}
+
+func (e *WrongPool) Error() string { return e.refusal.Error() }
+func (e *WrongPool) Unwrap() error { return e.refusal }
+
+// ofPool refuses an agent of another pool than the account's: nobody lets its
+// word count, so what it stages only stands in the way of those whose word does.
+// Where the records do not say the pool, it is the one that the run was made for.
+func (w *Work) ofPool(ctx context.Context, q *db.Queries, a Agent, account trust.Ref, made []byte) error {
+	pool, err := w.poolOf(ctx, q, a.Org, account)
+	if err != nil {
+		return err
+	}
+	if len(pool) == 0 {
+		pool = made
+	}
+	log, err := w.Directory.View(ctx, q, a.Org)
+	if err != nil {
+		return err
+	}
+	if e, ok := log.Entry(a.ID); ok && string(e.Owner[:]) == string(pool) {
+		return nil
+	}
+	return &WrongPool{account, ksm.Refuse(ksm.CodeAccessDenied, "account %s is of another pool than agent %s", account, a.ID)}
+}
+
+// poolOf is the pool that an account's resource names, by the links that its
+// statements' signers keep in clear beside them; nil where they name none.
+func (w *Work) poolOf(ctx context.Context, q *db.Queries, org int64, account trust.Ref) ([]byte, error) {
+	of := func(folder, uid []byte) (db.Record, error) {
+		r, err := q.RecordByUID(ctx, db.RecordByUIDParams{Org: org, RecordUid: uid})
+		if errors.Is(err, store.ErrNotFound) || err == nil && string(r.FolderUid) != string(folder) {
+			return db.Record{}, nil
+		}
+		if err != nil {
+			return db.Record{}, fmt.Errorf("read record: %w", err)
+		}
+		return r, nil
+	}
+	record, err := of(account.Folder[:], account.Record[:])
+	if err != nil || len(record.ResourceUid) == 0 {
+		return nil, err
+	}
+	resource, err := of(record.ResourceFolder, record.ResourceUid)
+	return resource.PoolID, err
 }
 
 // call is what a result has to agree with.
