@@ -186,7 +186,7 @@ type AccountSpec struct {
 	Scope      string     // database, DN
 	SecretKind string     // password (default), ssh_key, api_key, token
 	Secret     sdk.Secret // the present value; may be empty: the first run sets it
-	PublicKey  string     // of an ssh_key
+	PublicKey  string     // of an ssh_key: may be empty, else it must belong to the Secret
 	Policy     *trustv1.PasswordPolicy
 	VerifyMode string // login (default), readback
 	MaxProbe   uint32
@@ -221,7 +221,7 @@ type RecordEdit struct {
 	Login     *string // login records only: an account's login stands in its statement
 	URL       *string
 	Secret    *sdk.Secret
-	PublicKey *string // with the Secret of an ssh_key account
+	PublicKey *string // of an ssh_key account: must belong to its Secret
 	// Revision that the caller saw; 0: the newest. Another writer in between is a Conflict.
 	Revision int64
 }

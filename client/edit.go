@@ -126,6 +126,9 @@ func accountData(s AccountSpec) (*record.Record, *trustv1.Account, error) {
 	if err := r.SetText("login", []byte(s.Login)); err != nil {
 		return nil, nil, err
 	}
+	if s.Secret.Len() == 0 && s.PublicKey != "" {
+		return nil, nil, invalid("", "a public key comes with its private key")
+	}
 	if s.Secret.Len() > 0 {
 		if err := setSecret(r, s.SecretKind, s.Secret, s.PublicKey); err != nil {
 			return nil, nil, err
@@ -232,18 +235,24 @@ func (e RecordEdit) apply(data *record.Record, o *opened) error {
 			return err
 		}
 	}
-	if e.Secret != nil {
-		kind := SecretPassword
-		if a := o.Statement.GetAccount(); a != nil && a.SecretKind != "" {
-			kind = a.SecretKind
-		}
-		public := o.PublicKey()
-		if e.PublicKey != nil {
-			public = *e.PublicKey
-		}
-		return setSecret(data, kind, *e.Secret, public)
+	if e.Secret == nil && e.PublicKey == nil {
+		return nil
 	}
-	return nil
+	kind := SecretPassword
+	if a := o.Statement.GetAccount(); a != nil && a.SecretKind != "" {
+		kind = a.SecretKind
+	}
+	var secret sdk.Secret
+	if e.Secret != nil {
+		secret = *e.Secret
+	} else {
+		secret, _ = o.Secret() // a public key alone: the one that it must belong to
+	}
+	var public string
+	if e.PublicKey != nil {
+		public = *e.PublicKey
+	}
+	return setSecret(data, kind, secret, public)
 }
 
 // RemoveRecord deletes a record; one with a candidate outstanding is a Conflict.
@@ -302,6 +311,9 @@ func (c *Client) Adopt(ctx context.Context, ref Ref, revision int64) error {
 	if err := o.settled(op); err != nil {
 		return err
 	}
+	if err := checkPair(o); err != nil {
+		return fail(op, err)
+	}
 	put, err := c.attest(c.log, o, o.content.DataDigest, true)
 	if err != nil {
 		return fail(op, err)
@@ -317,8 +329,8 @@ const (
 )
 
 // ImportCSV adds records from CSV with a header of: title, login, password, url,
-// notes, and for accounts resource (name or uid), scope, kind. A line with a
-// resource becomes an account, one without a login. progress (or nil) is told how
+// notes, and for accounts resource (name or uid), scope, kind. The password of the kind
+// ssh_key is the private key, whose public half follows from it. A line with a resource becomes an account, one without a login. progress (or nil) is told how
 // many lines are done.
 func (c *Client) ImportCSV(ctx context.Context, folder seal.ID, r io.Reader, progress func(lines int)) (ImportReport, error) {
 	const op = "import"

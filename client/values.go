@@ -3,7 +3,9 @@ package client
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 
+	"github.com/rotunda-pam/rotunda/internal/password"
 	"github.com/rotunda-pam/rotunda/internal/record"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -32,8 +34,9 @@ func isResource(kind string) bool {
 	return kind == TypeMachine || kind == TypeDatabase || kind == TypeDirectory
 }
 
-// secretField is the field that holds a kind of secret. API keys and tokens are
-// passwords to the format, so that every secrets-manager client finds them.
+// setSecret puts a secret into the field that holds its kind. API keys and tokens are
+// passwords to the format, so that every secrets-manager client finds them. publicKey is
+// what the caller believes the public half of an ssh_key to be, "" for no belief.
 func setSecret(r *record.Record, kind string, secret sdk.Secret, publicKey string) error {
 	if secret.Len() > sdk.MaxSecret {
 		return errors.New("the secret is larger than 64 KiB")
@@ -41,9 +44,57 @@ func setSecret(r *record.Record, kind string, secret sdk.Secret, publicKey strin
 	b := secret.Expose()
 	defer clear(b)
 	if kind == SecretSSHKey {
-		return r.SetKeyPair(record.KeyPair{PublicKey: publicKey, PrivateKey: string(b)})
+		public, err := publicHalf(b, publicKey)
+		if err != nil {
+			return err
+		}
+		return r.SetKeyPair(record.KeyPair{PublicKey: public, PrivateKey: string(b)})
+	}
+	if publicKey != "" {
+		return invalid("", "only an ssh_key has a public half")
 	}
 	return r.SetText("password", b)
+}
+
+// publicHalf is the public half of a private key: what a rotation looks for to end the
+// key. So it is never taken on faith.
+func publicHalf(private []byte, believed string) (string, error) {
+	public, err := password.SSHPublic(private)
+	switch {
+	case errors.Is(err, password.ErrPassphrase):
+		return "", &Error{
+			Class: Invalid, Reason: "key.passphrase", Err: err,
+			Hint: "no agent could use it: take the passphrase off a copy (ssh-keygen -p -N '' -f COPY), and give that",
+		}
+	case err != nil:
+		return "", &Error{Class: Invalid, Reason: "key.private", Err: err, Hint: "give the file with the private key, such as id_ed25519"}
+	case believed != "" && !password.SameSSHPublic(public, []byte(believed)):
+		return "", &Error{
+			Class: Invalid, Reason: "key.pair", Err: errors.New("the public key does not belong to the private key"),
+			Hint: "give the pair that belongs together, or the private key alone: its public half follows from it",
+		}
+	}
+	return string(public), nil
+}
+
+// checkPair refuses an ssh_key whose halves, as somebody else wrote them, do not belong
+// together.
+func checkPair(o *opened) error {
+	if o.Statement.GetAccount().GetSecretKind() != SecretSSHKey {
+		return nil
+	}
+	pair, ok := o.data.KeyPair()
+	if !ok || pair.PrivateKey == "" {
+		return nil // no secret yet
+	}
+	public, err := publicHalf([]byte(pair.PrivateKey), pair.PublicKey)
+	if err == nil && pair.PublicKey == "" {
+		err = &Error{
+			Class: Invalid, Reason: "key.pair", Err: fmt.Errorf("the record lacks the public half %s", public),
+			Hint: "write the private key anew: `rotunda record edit RECORD --password-file FILE`",
+		}
+	}
+	return err
 }
 
 // secretOf is the value that a record keeps secret.

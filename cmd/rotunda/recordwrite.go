@@ -86,7 +86,7 @@ func (s *secretFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&s.source.stdin, "password-stdin", false, "read the secret from standard input")
 	f.StringVar(&s.source.file, "password-file", "", "`FILE` with the secret")
-	f.StringVar(&s.publicKey, "public-key-file", "", "`FILE` with the public half of an ssh_key secret")
+	f.StringVar(&s.publicKey, "public-key-file", "", "ssh_key: `FILE` with the public half, to have it compared; it follows from the private key")
 	f.StringVar(&s.notes, "notes-file", "", "`FILE` with the notes")
 }
 
@@ -355,7 +355,8 @@ func (c *cli) recordImportCmd() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&folder, "folder", "", "folder that they go into")
 	return help(cmd, `The file's first line names its columns: title, login, password, url, notes; for
-accounts also resource (name or uid), scope and kind. Lines that cannot be added
+accounts also resource (name or uid), scope and kind. The password of an account of
+kind ssh_key is the private key, in quotes, with its line ends. Lines that cannot be added
 are listed and the others are added; the exit code is then 2. "-" is standard
 input. Delete the file afterwards: it holds secrets in clear.`, `rotunda record import old-vault.csv --folder Web`)
 }

@@ -1,7 +1,12 @@
 package password_test
 
 import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -111,5 +116,65 @@ func TestSSHKeyFits(t *testing.T) {
 	got := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
 	if got != string(pub) {
 		t.Fatalf("public key %q does not belong to the private one", pub)
+	}
+}
+
+func TestSSHPublic(t *testing.T) {
+	public, private, err := password.SSHKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _, err := password.SSHKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked, err := ssh.MarshalPrivateKeyWithPassphrase(key, "", []byte("a passphrase"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		private []byte
+		want    string
+		err     error
+	}{
+		"its own":                    {private: private, want: string(public)},
+		"without the last line end":  {private: bytes.TrimSpace(private), want: string(public)},
+		"with a passphrase":          {private: pem.EncodeToMemory(locked), err: password.ErrPassphrase},
+		"a public key":               {private: public},
+		"a password":                 {private: []byte("hunter2")},
+		"nothing":                    {},
+		"a private key cut in half":  {private: private[:len(private)/2]},
+		"a private key within noise": {private: append([]byte("my key:\n"), private...), want: string(public)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := password.SSHPublic(c.private)
+			switch {
+			case string(got) != c.want:
+				t.Errorf("%q, want %q", got, c.want)
+			case (err == nil) != (c.want != ""), c.err != nil && !errors.Is(err, c.err):
+				t.Errorf("error %v, want %v", err, c.err)
+			case err != nil && strings.Contains(err.Error(), "hunter2"):
+				t.Errorf("the error tells what was given: %v", err)
+			}
+		})
+	}
+	for name, c := range map[string]struct {
+		other []byte
+		same  bool
+	}{
+		"the same":                {public, true},
+		"with a comment":          {append(slices.Clone(public), " ada@laptop\n"...), true},
+		"with options":            {append([]byte(`from="10.0.0.1" `), public...), true},
+		"another key":             {other, false},
+		"no key":                  {[]byte("ssh-ed25519"), false},
+		"the private one instead": {private, false},
+	} {
+		if got := password.SameSSHPublic(public, c.other); got != c.same {
+			t.Errorf("%s: %v, want %v", name, got, c.same)
+		}
 	}
 }
