@@ -141,6 +141,7 @@ func (r *Run) apply(ctx context.Context) (State, error) {
 	r.applies++
 	r.applied = r.e.Now()
 	r.changed = err == nil && answer.Outcome == sdk.Changed
+	r.took = r.took || r.changed
 	r.refused = sdk.ApplyResponse{}
 	switch {
 	case err != nil && pluginhost.NotSent(err):
@@ -165,6 +166,13 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 	if r.candidate == nil { // a run that only verifies
 		return r.verifyCurrent(ctx)
 	}
+	// Why a login failed is the administrator's to see. Without him a refusal may have
+	// reasons of which the secret is innocent, and proves nothing.
+	if r.drives == byAdmin {
+		if err := r.openSession(ctx); err != nil {
+			return r.verifyWithout(ctx, err)
+		}
+	}
 	// A secret that the target has just taken is no guess.
 	seen := r.tryLogin(ctx, r.candidate.credential, !r.changed)
 	if seen.Verdict == sdk.Undecided && seen.Reason == "no_login" && r.manifest.NoLogin {
@@ -173,24 +181,24 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 	if seen.Verdict == sdk.Rejected && r.changed && r.e.Now().Sub(r.applied) < r.manifest.Settle {
 		seen = sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: "replicating"}
 	}
+	if r.as == "abandon" && seen.Verdict == sdk.Rejected {
+		return "", r.abandon(ctx, &Stop{Outcome: trustv1.Outcome_OUTCOME_NONE, Reason: "abandoned"})
+	}
 	switch decide(r.drives, seen.Verdict, r.refusedForGood(), func() sdk.Verdict { return r.tryLogin(ctx, r.current, true).Verdict }) {
 	case actCommit:
 		return "", nil
 	case actAgain:
-		if r.as == "abandon" {
-			return "", r.abandon(ctx, &Stop{Outcome: trustv1.Outcome_OUTCOME_NONE, Reason: "abandoned"})
-		}
 		if r.candidate.noApply != nil {
 			return r.abandonUnappliable(ctx)
 		}
 		if r.applies >= r.e.Limits.Applies || r.applies > 0 && r.failed >= r.loginTries() {
-			return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassInternal, Reason: "candidate.rejected", Later: true, Err: errors.New("the change was sent and the target still refuses the new secret: look at the account's expiry, locks and open transactions")}
+			return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassInternal, Reason: "candidate.rejected", Later: !r.took, Err: errors.New("the change was sent and the target still refuses the new secret: look at the account's expiry, locks and open transactions")}
 		}
 		return Staged, nil
 	case actAbandon:
 		return "", r.abandon(ctx, &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: r.refused.Class, Reason: r.refused.Reason})
 	case actStop:
-		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: "both_rejected", Later: true, Err: errors.New("the target refuses both the current secret and the candidate; both are kept: find out who changed it, then set the right one by hand")}
+		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: "both_rejected", Err: errors.New("the target refuses both the current secret and the candidate; both are kept: find out who changed it, `run abandon`, then put the right one into the record")}
 	}
 	stop := &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: errors.New("the target could not be asked which secret it has; both are kept")}
 	if r.refused.Outcome == sdk.Unchanged { // it said why
@@ -200,14 +208,24 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 }
 
 // refusedForGood says whether the target's "unchanged" ends this candidate. It does not
-// while an earlier apply may still arrive, nor where the target was merely busy; and a
-// candidate that another run made, and may have applied, ends by the target's policy
-// alone.
+// while an earlier apply has arrived, or may still arrive, nor where the target was
+// merely busy. A candidate that another run made, and may have applied, ends by the
+// target's policy alone, and not where a replica may answer with what was before: there
+// the policy may be that against a secret's second use.
 func (r *Run) refusedForGood() bool {
-	if r.refused.Outcome != sdk.Unchanged || r.unclear || r.refused.Class == sdk.ClassUnreachable {
+	if r.refused.Outcome != sdk.Unchanged || r.unclear || r.took || r.refused.Class == sdk.ClassUnreachable {
 		return false
 	}
-	return r.candidate.fresh || r.refused.Class == sdk.ClassPolicy
+	return r.candidate.fresh || r.refused.Class == sdk.ClassPolicy && r.manifest.Settle == 0
+}
+
+// verifyWithout probes a candidate while the administrator's session cannot be opened:
+// one that is accepted is committed, and nothing else follows.
+func (r *Run) verifyWithout(ctx context.Context, opening error) (State, error) {
+	if seen := r.tryLogin(ctx, r.candidate.credential, !r.changed); seen.Verdict == sdk.Accepted {
+		return "", nil
+	}
+	return "", r.later(opening)
 }
 
 // verifyUnseen is for accounts that cannot log in: a clear "changed" of this very

@@ -29,7 +29,7 @@ func (r *Run) scripts(context.Context) (State, error) { return "", nil }
 
 // needsRetire says whether the former secret still works after the commit.
 func (r *Run) needsRetire() bool {
-	return slices.Contains(r.manifest.Overlap, r.kind()) && r.current.Secret.Len() > 0
+	return slices.Contains(r.manifest.Overlap, r.kind()) && (r.current.Secret.Len() > 0 || r.endsUnknown != nil)
 }
 
 // retire ends the former secret, and nothing else. That it is gone already is a
@@ -38,13 +38,20 @@ func (r *Run) retire(ctx context.Context) (State, error) {
 	if !r.needsRetire() {
 		return "", nil
 	}
-	err := r.openSession(ctx)
+	err := r.endsUnknown
+	if err == nil {
+		err = r.openSession(ctx)
+	}
 	if err == nil {
 		var answer sdk.RetireResponse
 		call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
 		defer cancel()
 		answer, err = r.session.Retire(call, sdk.RetireRequest{Account: r.login, Keep: r.candidate.credential, Old: r.current})
-		if err == nil && answer.Outcome == sdk.Unknown {
+		switch {
+		case err != nil:
+		case answer.Outcome == sdk.Unchanged:
+			err = errors.New("the target refuses to end it")
+		case answer.Outcome != sdk.Changed:
 			err = errors.New("the target gave no clear answer")
 		}
 	}

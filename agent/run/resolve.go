@@ -36,9 +36,11 @@ type target struct {
 	login   sdk.Account
 	current sdk.Credential
 	former  sdk.Credential // the one before current: what retire ends after a takeover
-	admin   sdk.Credential
-	adminAs sdk.Account
-	extras  map[string]sdk.Credential // further secrets that the resource's statement names
+	// formerErr is why it is not known, though there was one.
+	formerErr error
+	admin     sdk.Credential
+	adminAs   sdk.Account
+	extras    map[string]sdk.Credential // further secrets that the resource's statement names
 }
 
 func (t *target) wipe() {
@@ -59,6 +61,9 @@ var asks = map[trustv1.Action]string{
 	trustv1.Action_ACTION_VERIFY: "verify",
 	trustv1.Action_ACTION_CANCEL: "abandon",
 }
+
+// permits is what the local policy file calls each.
+var permits = map[string]string{"rotate": "rotate", "verify": "verify", "abandon": "cancel"}
 
 // lease takes the account's lease. Everything after it carries its epoch; the
 // vault refuses an older one.
@@ -100,12 +105,24 @@ func (r *Run) lease(ctx context.Context) (State, error) {
 		}
 	}
 	r.epoch = answer.Epoch
-	if r.job.Command == nil {
-		r.as = answer.Action
-	} else if as, ok := asks[r.job.Command.Action]; ok {
-		r.as = as
+	if r.as, err = r.asked(answer.Action); err != nil {
+		return "", refusal(err)
 	}
 	return "", nil
+}
+
+// asked is what this run is to do: what the person's command says; else the vault's
+// word, which may ask for a rotation, that a mandate must allow, or for a verify.
+func (r *Run) asked(action string) (string, error) {
+	switch {
+	case r.recovering:
+		return "verify", nil
+	case r.job.Command != nil:
+		return orElse(asks[r.job.Command.Action], "rotate"), nil
+	case action == "rotate" || action == "verify":
+		return action, nil
+	}
+	return "", &trust.Error{Reason: trust.Malformed, What: fmt.Sprintf("the vault asks for %q without a person's command", action)}
 }
 
 // askLease asks until the vault answers, and says when the answered request was sent.
@@ -192,9 +209,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if r.current, err = credential(account.Data, r.kind()); err != nil {
 		return "", refusal(err)
 	}
-	if r.former, err = served.former(account, r.kind()); err != nil {
-		return "", refusal(err)
-	}
+	r.former, r.formerErr = served.former(account, r.kind(), r.value)
 	if err := r.openAdministrator(ctx, served); err != nil {
 		return "", refusal(err)
 	}
@@ -230,6 +245,9 @@ func (r *Run) look(ctx context.Context) (State, error) {
 // checkRights is what allows this run at all: the command's pins or the mandate,
 // the pool, and the links between the records.
 func (r *Run) checkRights(account, resource *servedRecord) error {
+	if action := permits[r.as]; !r.e.Policy.Permits(action) {
+		return &trust.Error{Reason: trust.LocalPolicy, What: "the local policy file of this agent does not allow " + action}
+	}
 	me, _ := r.log.Entry(r.e.Me.ID)
 	if me.Owner != r.pool() {
 		return &trust.Error{Reason: trust.WrongPool, What: fmt.Sprintf("resource %s is of another pool", resource.Ref)}
@@ -238,14 +256,8 @@ func (r *Run) checkRights(account, resource *servedRecord) error {
 		if err := trust.CheckPins(c, r.account.Statement, r.resource.Statement); err != nil {
 			return err
 		}
-	} else if r.begins(account) {
-		activity, err := r.e.Journal.Activity(r.job.Account)
-		if err != nil {
-			return err
-		}
-		if err := trust.CheckMandate(r.log, r.e.Me.ID, r.account.Statement, r.resource.Statement, activity, account.wire.Recent, r.e.Now()); err != nil {
-			return err
-		}
+	} else if err := r.checkAsked(account); err != nil {
+		return err
 	}
 	for _, s := range []*trust.Statement{r.account.Statement, r.resource.Statement} {
 		if err := trust.CheckLinks(r.log, s, r.pool()); err != nil {
@@ -255,10 +267,35 @@ func (r *Run) checkRights(account, resource *servedRecord) error {
 	return nil
 }
 
-// begins says whether this is the start of a scheduled rotation, which the mandate
-// must allow: not one that is taken up again, and not a verify, which changes nothing.
+// checkAsked is what bounds a run that the vault asked for. A candidate that is staged
+// has its own authority beside it (4.5), and after the commit only the end is left.
+func (r *Run) checkAsked(account *servedRecord) error {
+	if account.wire.Staged != nil || r.committedByMe() || r.recovering {
+		return nil
+	}
+	if !r.begins(account) {
+		if r.as == "verify" {
+			return nil
+		}
+		return trust.CheckMandateHolds(r.log, r.account.Statement, r.e.Now())
+	}
+	activity, err := r.e.Journal.Activity(r.job.Account)
+	if err != nil {
+		return err
+	}
+	if r.as == "verify" {
+		if err := trust.CheckStarts(r.job.Account, activity, r.e.Now()); err != nil {
+			return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.TooOften), Later: true, Err: err}
+		}
+		return nil
+	}
+	return trust.CheckMandate(r.log, r.e.Me.ID, r.account.Statement, r.resource.Statement, activity, account.wire.Recent, r.e.Now())
+}
+
+// begins says whether this is the start of a run that the vault asked for, which is
+// counted: not one that is taken up again.
 func (r *Run) begins(account *servedRecord) bool {
-	if r.job.Command != nil || r.as != "rotate" || account.wire.Staged != nil || r.committedByMe() {
+	if r.job.Command != nil || r.recovering || account.wire.Staged != nil || r.committedByMe() {
 		return false
 	}
 	// A run of this account that a mandate began is resumed; an id proves nothing else.
@@ -446,7 +483,7 @@ func (r *Run) committedByMe() bool {
 func (r *Run) restoreCommitted() {
 	r.outcome.Credential = r.value.Result.Credential
 	r.candidate = &candidate{credential: r.current, digest: r.account.DataDigest, seq: r.value.Seq}
-	r.current = r.former
+	r.current, r.endsUnknown = r.former, r.formerErr
 }
 
 func (r *Run) pool() seal.ID {

@@ -142,6 +142,9 @@ type Run struct {
 	refused sdk.ApplyResponse // the newest apply answered "unchanged"
 	unclear bool              // an apply of this run got no clear answer: it may still arrive
 	unseen  bool              // changed, and nobody can check it
+	took    bool              // some apply of this run answered "changed"
+
+	endsUnknown error // why the secret that this run is to end is not known
 
 	events  uint32
 	outcome Outcome

@@ -198,14 +198,14 @@ func TestRecovery(t *testing.T) {
 			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
 				return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
 			}
-		}, pending, "candidate.rejected", true, 1, true},
+		}, pending, "candidate.rejected", false, 1, true},
 		"itself: both rejected stops and keeps both": {true, func(w *world) {
 			lost(w, false)
 			w.target.manifest.LoginTries = 4
 			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
 				return sdk.VerifyResponse{Verdict: sdk.Rejected}, nil
 			}
-		}, failed, "both_rejected", true, 1, true},
+		}, pending, "both_rejected", false, 1, true},
 		"no login: a clear changed commits": {false, func(w *world) {
 			w.target.manifest.NoLogin = true
 			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {

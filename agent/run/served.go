@@ -158,10 +158,22 @@ func wipeAll(secrets map[string]sdk.Credential) {
 	}
 }
 
-// former opens the value before the current one, if the vault has it.
-func (s *servedRecords) former(account *servedRecord, kind sdk.Kind) (sdk.Credential, error) {
-	if len(account.wire.HistoryData) == 0 {
-		return sdk.Credential{}, nil
+// former opens the value before the current one, which the current one's attestation
+// names by its own: a former secret that is ended must be the account's.
+func (s *servedRecords) former(account *servedRecord, kind sdk.Kind, value *trust.Value) (sdk.Credential, error) {
+	prev := seal.Digest{}
+	if value != nil && len(value.Result.Prev) == len(prev) {
+		prev = seal.Digest(value.Result.Prev)
+	}
+	if prev.IsZero() {
+		return sdk.Credential{}, nil // the first value that anybody attested
+	}
+	attested := func(signed []byte) bool {
+		digest, ok := trust.Attests(s.log, signed, prev)
+		return ok && digest == seal.Hash(account.wire.HistoryData)
+	}
+	if len(account.wire.HistoryData) == 0 || !slices.ContainsFunc(account.wire.Recent, attested) {
+		return sdk.Credential{}, &trust.Error{Reason: trust.ValueUnattested, What: fmt.Sprintf("the value before value %d was not served, or nobody attests it", value.Seq)}
 	}
 	key, err := seal.UnwrapKey(s.keys[account.Ref.Folder], account.wire.HistoryKey)
 	if err != nil {
@@ -213,10 +225,13 @@ func wireRef(r trust.Ref) ksm.Ref { return ksm.Ref{Folder: r.Folder.Bytes(), Rec
 // refusal makes the end of a run out of a failed check, or of a plugin's word
 // before anything was changed.
 func refusal(err error) error {
+	var stop *Stop
 	var check *trust.Error
 	var plug *pluginhost.Error
 	var own *sdk.Error
 	switch {
+	case errors.As(err, &stop):
+		return stop
 	case errors.As(err, &check):
 		return &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassInvalid, Reason: string(check.Reason), Err: err}
 	case errors.As(err, &own):

@@ -248,6 +248,7 @@ type memoryVault struct {
 	last    ksm.ReportRequest
 	leases  []string         // causes
 	busy    bool             // another agent holds the lease
+	action  string           // asked for with a lease; empty: rotate
 	fail    map[string]error // by operation, once
 	crash   string           // the operation at whose answer the agent is stopped, once
 	stop    func()           // stops it
@@ -295,6 +296,9 @@ func (v *memoryVault) Lease(_ context.Context, r ksm.LeaseRequest) (ksm.LeaseAns
 	v.epoch++
 	v.writes++
 	answer := ksm.LeaseAnswer{Epoch: v.epoch, TermMS: 10_000, Action: "rotate", Cause: "schedule"}
+	if v.action != "" {
+		answer.Action = v.action
+	}
 	if r.Cause == "recover" {
 		answer.Action, answer.Cause = "verify", "recover"
 	}
@@ -369,10 +373,12 @@ type fakeTarget struct {
 	opens    int
 	extras   map[string]string // that the newest session was opened with
 	retired  []string
+	retire   sdk.Outcome // 0: ends it
 
-	openErr error
-	apply   func(sdk.ApplyRequest) (sdk.ApplyResponse, error) // nil: takes it
-	verify  func(n int, secret string) (sdk.VerifyResponse, error)
+	openErr  error
+	openHook func()
+	apply    func(sdk.ApplyRequest) (sdk.ApplyResponse, error) // nil: takes it
+	verify   func(n int, secret string) (sdk.VerifyResponse, error)
 }
 
 func (f *fakeTarget) Find(name string) (pluginhost.Plugin, error) {
@@ -396,6 +402,9 @@ func (f *fakeTarget) Open(_ context.Context, _ pluginhost.Plugin, j pluginhost.J
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.opens++
+	if f.openHook != nil {
+		f.openHook()
+	}
 	f.extras = map[string]string{}
 	for name, c := range j.Extra {
 		f.extras[name] = c.Secret.ExposeString()
@@ -440,6 +449,9 @@ func (s fakeSession) Retire(_ context.Context, r sdk.RetireRequest) (sdk.RetireR
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
 	s.f.retired = append(s.f.retired, r.Old.Secret.ExposeString())
+	if s.f.retire != 0 {
+		return sdk.RetireResponse{Outcome: s.f.retire}, nil
+	}
 	return sdk.RetireResponse{Outcome: sdk.Changed}, nil
 }
 

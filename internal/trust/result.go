@@ -64,6 +64,21 @@ func OpenResult(l *Log, signed []byte) (*Result, error) {
 	return &Result{p, mustRef(p.Account), env.digest(l.Org()), signed, signer}, nil
 }
 
+// Attests gives the digest of the data that a result attests, if signed is the result
+// of that digest. The digest is taken from a result that was checked; so the signer,
+// who may have been removed since, is not looked at.
+func Attests(l *Log, signed []byte, digest seal.Digest) (seal.Digest, bool) {
+	env, err := openEnvelope(seal.KindResult, signed, MaxSigned, 1)
+	if err != nil || env.digest(l.Org()) != digest {
+		return seal.Digest{}, false
+	}
+	p := &trustv1.Result{}
+	if decode("result", env.body, MaxSigned, p) != nil || checkResult(p) != nil || len(p.DataDigest) == 0 {
+		return seal.Digest{}, false
+	}
+	return seal.Digest(p.DataDigest), true
+}
+
 // CheckWord says whether a result's word counts (3.4) for an account's value:
 // staged and committed only from an agent of the resource's pool; abandoned from
 // such an agent or from a device with Edit and Operate in scope; edited only from

@@ -1,0 +1,148 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// What the vault may ask for without a person's command: a rotation that a mandate
+// allows, or a verify, now and then.
+func TestWhatTheVaultMayAskFor(t *testing.T) {
+	for action, want := range map[string]string{
+		"rotate":  string(trust.MandateOff),
+		"abandon": string(trust.Malformed),
+		"":        string(trust.MandateOff), // the fake's rotate
+		"x":       string(trust.Malformed),
+		"Rotate":  string(trust.Malformed),
+	} {
+		w := newWorld(t, false)
+		w.vault.action = action
+		w.put(w.account, "pamUser", []byte("old"), w.accountStatement("app", nil))
+		out, err := w.run(seal.NewID())
+		if err != nil || out.Reason != want || out.Credential != failed || len(w.target.applied)+w.target.logins != 0 {
+			t.Errorf("%q without a mandate: %+v, %v", action, out, err)
+		}
+	}
+
+	w := newWorld(t, false)
+	w.vault.action = "verify"
+	if out, err := w.run(seal.NewID()); err != nil || out.Credential != done || w.target.logins != 1 {
+		t.Fatalf("verify: %+v, %v", out, err)
+	}
+	if out, err := w.run(seal.NewID()); err != nil || !out.Later || out.Reason != string(trust.TooOften) || w.target.logins != 1 {
+		t.Errorf("another at once: %+v, %v, %d logins", out, err, w.target.logins)
+	}
+	w.later(trust.StartGap + time.Second)
+	if out, err := w.run(seal.NewID()); err != nil || out.Credential != done {
+		t.Errorf("after the gap: %+v, %v", out, err)
+	}
+}
+
+// A scheduled run that is resumed was counted when it began; its mandate must hold now.
+func TestResumedUnderAMandateThatEnded(t *testing.T) {
+	w := newWorld(t, false)
+	id := seal.NewID()
+	ctx, cancel := context.WithCancel(t.Context())
+	w.target.openHook, w.vault.fail = cancel, map[string]error{"stage": errCrash}
+	if _, err := w.engine.Do(ctx, Job{ID: id, Account: w.account}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("the run was not interrupted: %v", err)
+	}
+	w.target.openHook = nil
+	w.put(w.account, "pamUser", []byte("old"), w.accountStatement("app", nil))
+	out, err := w.run(id)
+	if err != nil || out.Reason != string(trust.MandateOff) || len(w.target.applied) != 0 {
+		t.Errorf("%+v, %v: applied %d times", out, err, len(w.target.applied))
+	}
+}
+
+// A former secret that could not be ended is told, and is tried again.
+func TestRetireRefused(t *testing.T) {
+	for _, outcome := range []sdk.Outcome{sdk.Unchanged, 99} {
+		w := newWorld(t, false)
+		w.target.manifest.Overlap = []sdk.Kind{sdk.Password}
+		w.target.retire = outcome
+		id := seal.NewID()
+		if out, err := w.run(id); err != nil || out.Credential != done || out.Reason != "retire.pending" || !out.Later {
+			t.Errorf("%v: %+v, %v", outcome, out, err)
+		}
+		w.target.retire = 0
+		if out, err := w.run(id); err != nil || out.Later || w.target.retired[len(w.target.retired)-1] != "old" {
+			t.Errorf("%v, again: %+v, %v", outcome, out, err)
+		}
+	}
+}
+
+// After an interrupted commit the secret to be ended comes from the record's history,
+// which must be what the attestation before says: not another record's, nor nothing.
+func TestFormerIsAttested(t *testing.T) {
+	for name, serve := range map[string]func(account, other *ksm.ExtRecord){
+		"another record's": func(a, o *ksm.ExtRecord) { a.HistoryKey, a.HistoryData = o.RecordKey, o.Data },
+		"nothing":          func(a, _ *ksm.ExtRecord) { a.HistoryKey, a.HistoryData = nil, nil },
+		"without its word": func(a, _ *ksm.ExtRecord) { a.Recent = a.Recent[:1] },
+		"as it was":        func(*ksm.ExtRecord, *ksm.ExtRecord) {},
+	} {
+		w := newWorld(t, false)
+		w.target.manifest.Overlap = []sdk.Kind{sdk.Password}
+		id := seal.NewID()
+		ctx, cancel := context.WithCancel(t.Context())
+		w.vault.crash, w.vault.stop = "commit", cancel
+		if _, err := w.engine.Do(ctx, Job{ID: id, Account: w.account}); !errors.Is(err, context.Canceled) {
+			t.Fatalf("%s: the run was not interrupted: %v", name, err)
+		}
+		serve(w.vault.records[w.account.Record], w.vault.records[w.admin.Record])
+		out, err := w.run(id)
+		if name == "as it was" {
+			if err != nil || out.Later || !slices.Equal(w.target.retired, []string{"old"}) {
+				t.Errorf("%s: %+v, %v: retired %d", name, out, err, len(w.target.retired))
+			}
+			continue
+		}
+		if err != nil || out.Credential != done || !out.Later || out.Reason != "retire.pending" || len(w.target.retired) != 0 {
+			t.Errorf("%s: %+v, %v: retired %d", name, out, err, len(w.target.retired))
+		}
+	}
+}
+
+// A candidate that may be live is not abandoned because the target refuses it a second
+// time, nor while the administrator, who could see why, cannot log in.
+func TestMayBeLive(t *testing.T) {
+	refuse := func(w *world) {
+		w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+			return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.history"}, nil
+		}
+	}
+	w := newWorld(t, false)
+	w.target.manifest.Settle, w.target.manifest.LoginTries = time.Hour, 3
+	w.target.verify = func(int, string) (sdk.VerifyResponse, error) { // a replica that lags
+		return sdk.VerifyResponse{Verdict: sdk.Rejected}, nil
+	}
+	id := seal.NewID()
+	if out, err := w.run(id); err != nil || out.Reason != "replicating" {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	refuse(w)
+	if out, err := w.run(id); err != nil || out.Credential != pending || !w.kept() {
+		t.Errorf("after a takeover: %+v, %v, kept %v", out, err, w.kept())
+	}
+
+	w = newWorld(t, false)
+	ctx, cancel := context.WithCancel(t.Context())
+	w.vault.crash, w.vault.stop = "stage", cancel
+	id = seal.NewID()
+	if _, err := w.engine.Do(ctx, Job{ID: id, Account: w.account}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("the run was not interrupted: %v", err)
+	}
+	w.target.openErr = &sdk.Error{Class: sdk.ClassUnreachable, Reason: "dial", NotSent: true}
+	out, err := w.run(id)
+	if err != nil || out.Credential != pending || !out.Later || w.vault.records[w.account.Record].Staged == nil {
+		t.Errorf("without the administrator: %+v, %v", out, err)
+	}
+}
