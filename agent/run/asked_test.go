@@ -56,9 +56,9 @@ func TestResumedUnderAMandateThatEnded(t *testing.T) {
 		t.Fatalf("the run was not interrupted: %v", err)
 	}
 	w.target.openHook = nil
-	w.put(w.account, "pamUser", []byte("old"), w.accountStatement("app", nil))
+	w.later(2 * time.Hour)
 	out, err := w.run(id)
-	if err != nil || out.Reason != string(trust.MandateOff) || len(w.target.applied) != 0 {
+	if err != nil || out.Reason != string(trust.MandateExpired) || len(w.target.applied) != 0 {
 		t.Errorf("%+v, %v: applied %d times", out, err, len(w.target.applied))
 	}
 }
