@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/channel"
 	"github.com/rotunda-pam/rotunda/agent/journal"
@@ -144,10 +145,27 @@ func (a *Agent) account(ref trust.Ref) {
 	for job, ok := a.next(ref, false); ok; job, ok = a.next(ref, true) {
 		outcome, err := a.engine.Do(a.ctx, job)
 		a.ended(job, outcome, err)
-		if errors.Is(err, run.ErrLeaseLost) {
-			job.Again = true // finds out whether others went on in the meantime
-			a.start(job)
+		switch job.Again = true; {
+		case err == nil || a.ctx.Err() != nil:
+		case errors.Is(err, run.ErrLeaseLost):
+			a.start(job) // finds out whether others went on in the meantime
+		default:
+			a.work.Go(func() { a.startLater(job) })
 		}
+	}
+}
+
+// againAfter is how long a run waits that broke off here: the journal has it, and
+// nobody else can know of it.
+const againAfter = 30 * time.Second
+
+func (a *Agent) startLater(job run.Job) {
+	t := time.NewTimer(againAfter)
+	defer t.Stop()
+	select {
+	case <-a.ctx.Done():
+	case <-t.C:
+		a.start(job)
 	}
 }
 

@@ -70,11 +70,19 @@ func (s *Scheduler) dispatch(ctx context.Context) (n int, err error) {
 }
 
 func (d *dispatching) one(ctx context.Context, run db.Run) error {
-	until, err := d.leasedUntil(ctx, run)
+	until, holder, err := d.leased(ctx, run)
 	if err != nil {
 		return err
 	}
 	if d.now.Before(until) {
+		// An agent that was killed between the lease and its journal does not know that it
+		// has this run, and its heartbeats keep the lease. One that is at it lets the words
+		// pass.
+		if !holder.IsZero() {
+			if err := d.send(run, holder); err != nil {
+				return err
+			}
+		}
 		// Somebody works on this account: look again when the lease may be over.
 		return d.again(ctx, run, until, run.Reason)
 	}
@@ -105,20 +113,24 @@ func (d *dispatching) one(ctx context.Context, run db.Run) error {
 	return d.again(ctx, run, d.now.Add(after), reason)
 }
 
-// leasedUntil is when the account's lease runs out; the zero time: nobody holds it.
-func (d *dispatching) leasedUntil(ctx context.Context, run db.Run) (time.Time, error) {
+// leased is when the account's lease runs out, the zero time where nobody holds it, and
+// who holds it for this very run.
+func (d *dispatching) leased(ctx context.Context, run db.Run) (until time.Time, holder seal.ID, err error) {
 	lease, err := d.q.LeaseOf(ctx, db.LeaseOfParams{Org: run.Org, AccountUid: run.AccountUid})
 	if errors.Is(err, sql.ErrNoRows) || err == nil && lease.Live == 0 {
-		return time.Time{}, nil
+		return time.Time{}, seal.ID{}, nil
 	}
 	if err != nil {
-		return time.Time{}, fmt.Errorf("read lease: %w", err)
+		return time.Time{}, seal.ID{}, fmt.Errorf("read lease: %w", err)
 	}
 	seen, err := d.q.AgentSeenAt(ctx, db.AgentSeenAtParams{Org: run.Org, AgentID: lease.AgentID})
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return time.Time{}, fmt.Errorf("read the holder's last sign: %w", err)
+		return time.Time{}, seal.ID{}, fmt.Errorf("read the holder's last sign: %w", err)
 	}
-	return time.UnixMilli(max(lease.Taken, seen)).Add(leaseTerm), nil
+	if bytes.Equal(lease.RunID, run.RunID) {
+		holder = seal.ID(lease.AgentID)
+	}
+	return time.UnixMilli(max(lease.Taken, seen)).Add(leaseTerm), holder, nil
 }
 
 // connected gives the agents of a pool that stand in the log and are connected.

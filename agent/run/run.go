@@ -106,7 +106,7 @@ type Job struct {
 	ID      seal.ID
 	Account trust.Ref
 	Command *trust.Command // nil: the vault announced it (by schedule, or to be taken over)
-	Again   bool           // this agent lost its lease: nobody announces it here again
+	Again   bool           // it broke off here: nobody announces it here again
 	// Resource is whose queue the run waits in before it begins; zero for not known. It
 	// is a guess, and nothing else comes from it: the statements decide.
 	Resource trust.Ref
@@ -200,6 +200,9 @@ func (e *Engine) Do(ctx context.Context, job Job) (Outcome, error) {
 	if stop := (*Stop)(nil); errors.As(err, &stop) {
 		err = r.stop(ctx, stop)
 	}
+	if err != nil && !errors.Is(err, errNotMine) {
+		r.breakOff(ctx)
+	}
 	switch {
 	case errors.Is(err, errNotMine):
 		return r.outcome, e.Journal.EndRun(job.ID, job.command(), e.Now(), nil)
@@ -226,6 +229,27 @@ func (e *Engine) took(step string, since time.Time) {
 func (r *Run) end() error {
 	defer r.e.took("end", time.Now())
 	return r.e.Journal.EndRun(r.job.ID, r.job.command(), r.e.Now(), r.settled)
+}
+
+// breakOff is for a run that ends here without an end that the vault was told. Where
+// the lease is lost, nothing more may reach the target; else the vault is told to have
+// the run done again in a while, since heartbeats keep the lease of an agent that lives.
+func (r *Run) breakOff(ctx context.Context) {
+	if ctx.Err() != nil {
+		if r.session != nil && errors.Is(context.Cause(ctx), ErrLeaseLost) {
+			r.session.Cut()
+		}
+		return
+	}
+	if r.epoch == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := r.e.Vault.Report(ctx, ksm.ReportRequest{Account: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Epoch: r.epoch, Retry: true})
+	if err != nil {
+		r.e.Log.Warn("the lease could not be given back", "run", r.job.ID, "error", err)
+	}
 }
 
 // leave gives back what the run holds.

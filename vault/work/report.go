@@ -141,6 +141,11 @@ func outcomeName(n int64) string {
 	return name
 }
 
+// lastAttempt is the attempt, some eight hours after the first, whose failure ends a
+// run in alert: a person has to look. Its candidate stays, and the next run of the
+// account takes it up.
+const lastAttempt = 12
+
 // retry gives an undecided run back: neither value is given up, and the run is
 // due again after a delay that grows with its attempts.
 func (w *Work) retry(ctx context.Context, q *db.Queries, a Agent, r ksm.ReportRequest) error {
@@ -166,6 +171,9 @@ func (w *Work) retry(ctx context.Context, q *db.Queries, a Agent, r ksm.ReportRe
 		}
 		outcomes(&run, result.Result)
 		reason = result.Reason
+	}
+	if run.Attempt >= lastAttempt {
+		return w.finish(ctx, q, a, run, run.State, int64(r.Epoch), alert)
 	}
 	return w.giveBack(ctx, q, a, run, int64(r.Epoch), retryDelay(run.Attempt), reason)
 }

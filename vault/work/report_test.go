@@ -111,6 +111,23 @@ func TestRetryComesBackLaterAndLater(t *testing.T) {
 	if len(v.finished) != 0 {
 		t.Error("a retry is no end")
 	}
+	// The twelfth failure is for a person to see; the candidate stays.
+	for range 2 {
+		r := h.endRequest(trustv1.Outcome_OUTCOME_PENDING)
+		r.Retry = true
+		v.must(h.report(r))
+		v.pass(2 * time.Hour)
+		h = v.lease(v.b, run)
+	}
+	r := h.endRequest(trustv1.Outcome_OUTCOME_PENDING)
+	r.Retry = true
+	v.must(h.report(r))
+	if row := v.runRow(run); row.State != work.Alert || row.Reason != "why.not" {
+		t.Errorf("run: %+v", row)
+	}
+	if h := v.lease(v.a, run); v.runRow(run).State != work.Staged {
+		t.Errorf("the candidate is not taken up after the alert: %+v", h)
+	}
 }
 
 // frame is a person's command as the server sees it.
