@@ -62,12 +62,19 @@ type world struct {
 
 func newWorld(t *testing.T, tags ...string) *world {
 	t.Helper()
+	return start(t, installation.Options{Bin: bin(t, tags...)})
+}
+
+// start is newWorld with other options.
+func start(t *testing.T, o installation.Options) *world {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "rotunda-proof-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	i, err := installation.Start(t.Context(), installation.Options{Bin: bin(t, tags...), Dir: dir})
+	o.Dir = dir
+	i, err := installation.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

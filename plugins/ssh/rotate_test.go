@@ -380,6 +380,26 @@ func TestHostKey(t *testing.T) {
 	}
 }
 
+// A connection that ends while nobody uses it is no outcome: the session makes it
+// again, and goes by the pinned key as before.
+func TestIdleConnectionEnds(t *testing.T) {
+	f := newFixture(t)
+	u := f.user(t, targets.UserOptions{Password: secret("as it was")})
+	s := f.open(t)
+	f.mustApply(t, s, u.Name, password("first"), changed)
+	(*f.dialer.last.Load()).Close()
+	f.mustApply(t, s, u.Name, password("second"), changed)
+	f.mustAccept(t, u.Name, password("second"), true)
+
+	if err := errors.Join(f.Down(), f.NewHostKeys(), f.Up(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	(*f.dialer.last.Load()).Close() // sshd's children outlive it
+	_, err := f.apply(t.Context(), s, u.Name, password("third"))
+	mustFail(t, err, sdk.ClassAuth, "target_identity")
+	f.mustAccept(t, u.Name, password("second"), true)
+}
+
 func TestDown(t *testing.T) {
 	f := newFixture(t)
 	u := f.user(t, targets.UserOptions{Password: secret("as it was")})

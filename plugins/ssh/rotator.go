@@ -18,12 +18,57 @@ type plugin struct{}
 // session is one connection of the administrator's, on which every verb opens a
 // channel of its own.
 type session struct {
-	client *ssh.Client
-	admin  sdk.OpenRequest
-	root   bool
-	sudo   sudo
+	admin sdk.OpenRequest
+	root  bool
+	sudo  sudo
 
-	once sync.Once
+	mu     sync.Mutex
+	client *ssh.Client // nil: closed
+}
+
+// program runs a command. A connection that the target ended while it was idle is
+// made again: finding that out by the change would end a run that has just staged its
+// candidate.
+func (s *session) program(ctx context.Context, command string, input []byte) (answer, error) {
+	s.mu.Lock()
+	client := s.client
+	s.mu.Unlock()
+	if client == nil {
+		return answer{}, fmt.Errorf("%w: the session is closed", errNotStarted)
+	}
+	got, err := run(ctx, client, command, input)
+	if !errors.Is(err, errNotStarted) || ctx.Err() != nil || alive(client) {
+		return got, err
+	}
+	if client, err = s.again(ctx, client); err != nil {
+		return answer{}, err
+	}
+	return run(ctx, client, command, input)
+}
+
+// alive asks a connection on which a channel could not be opened.
+func alive(client *ssh.Client) bool {
+	_, _, err := client.SendRequest("keepalive@openssh.com", true, nil)
+	return err == nil
+}
+
+// again logs in anew in place of a connection that is dead, once for all who find it so.
+func (s *session) again(ctx context.Context, dead *ssh.Client) (*ssh.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client == nil {
+		return nil, fmt.Errorf("%w: the session is closed", errNotStarted)
+	}
+	if s.client != dead {
+		return s.client, nil
+	}
+	client, err := login(ctx, s.admin.Host, s.admin.Resource, s.admin.AdminAs.Name, s.admin.Admin)
+	if err != nil {
+		return nil, openError(err)
+	}
+	dead.Close()
+	s.client = client
+	return client, nil
 }
 
 // sudo is how the administrator becomes root.
@@ -191,7 +236,7 @@ func (s *session) script(ctx context.Context, command, name string, lines ...[]b
 		input.Write(l)
 		input.WriteByte('\n')
 	}
-	return run(ctx, s.client, command, input.Bytes())
+	return s.program(ctx, command, input.Bytes())
 }
 
 // outcome reads how a script ended. A program that ended with one of these codes has
@@ -199,6 +244,9 @@ func (s *session) script(ctx context.Context, command, name string, lines ...[]b
 func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 	if errors.Is(err, errNotStarted) {
 		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "connection", NotSent: true, Err: err}
+	}
+	if own := (*sdk.Error)(nil); errors.As(err, &own) { // of a login made again
+		return sdk.ApplyResponse{}, own
 	}
 	if err != nil {
 		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "reply.lost", Err: err}
@@ -233,6 +281,11 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 
 // Close ends the connection.
 func (s *session) Close() error {
-	s.once.Do(func() { s.client.Close() })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client != nil {
+		s.client.Close()
+	}
+	s.client = nil
 	return nil
 }
