@@ -71,8 +71,8 @@ func dueToAnotherPool(t *testing.T, w *hostileWorld) {
 	pool := w.name("pool")
 	a := w.another(t, pool)
 	w.cli(t, "folder", "grant", installation.Folder, pool, "read")
+	defer w.cli(t, "folder", "grant", installation.Folder, pool, "none")
 	id := w.entry(t, trustv1.EntryKind_ENTRY_KIND_POOL, pool).ID
-	defer w.remove(t, id)
 	since := w.now(t, a)
 	w.gate.untouched(t, func() {
 		w.logged(t, since, a, `"msg":"run ended"`, w.dueTo(t, r, id).String(), `"reason":"wrong_pool"`, `"credential"`)

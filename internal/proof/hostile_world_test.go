@@ -16,6 +16,7 @@ import (
 
 	_ "modernc.org/sqlite"
 
+	"github.com/rotunda-pam/rotunda/agent/run"
 	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/targets"
@@ -287,20 +288,7 @@ func (w *hostileWorld) dueRefused(t *testing.T, account trust.Ref, event string,
 			t.Errorf("the agent ended the run otherwise than by %s: %s: %s", reason, line, w.agent.Tail())
 		}
 	})
-	w.told(t, since, event, reason)
-}
-
-// restartServer stops the server, does something to its files, and starts it again.
-func (w *hostileWorld) restartServer(t *testing.T, while func()) {
-	t.Helper()
-	w.Server.Stop()
-	if while != nil {
-		while()
-	}
-	if err := w.StartServer(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	w.connected(t, w.agent)
+	w.toldBy(t, since, event, reason, w.agent.Name)
 }
 
 // connected waits until the server shows an agent as connected.
@@ -458,13 +446,7 @@ func (w *hostileWorld) refusedBy(t *testing.T, a *installation.Agent, g *gate, t
 		t.Errorf("the agent ended the run otherwise than by %s: %s: %s", reason, line, a.Tail())
 		return
 	}
-	w.told(t, since, eventOf(reason), reason)
-}
-
-// eventOf is the event by which an agent tells of a reason that ended a run by
-// command.
-func eventOf(reason trust.Reason) string {
-	return "record.refused"
+	w.toldBy(t, since, run.EventOf(reason, false), reason, a.Name)
 }
 
 // ---- the log, and stolen keys ----
