@@ -154,6 +154,16 @@ func (h *Host) binary(p Plugin) (string, error) {
 // Isolation says what keeps plugins in on this system.
 func (h *Host) Isolation() Isolation { return h.jail.iso }
 
+// CheckUser says whether a plugin process can get a user of its own here and now.
+func (h *Host) CheckUser() error {
+	_, release, err := h.jail.user()
+	if err != nil {
+		return fmt.Errorf("no user for a plugin: %w; the service must be able to write there", err)
+	}
+	release()
+	return nil
+}
+
 // acquire gives the process of a resource, starting it if need be, and counts the
 // caller as one of its users until release.
 func (h *Host) acquire(ctx context.Context, plugin Plugin, resource string) (*process, error) {

@@ -127,6 +127,9 @@ func isolation(ctx context.Context, s *Settings) (string, error) {
 	if note := h.Isolation().Note; note != "" {
 		return "", errors.New(note)
 	}
+	if err := h.CheckUser(); err != nil {
+		return "", err
+	}
 	return "plugins run as users of their own, in an empty network", nil
 }
 

@@ -4,13 +4,15 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// The agent needs no more of root's power than the unit that we advise leaves it:
-// with the unit's capabilities alone it rotates, and its plugins are shut in.
-func TestCapabilitiesOfTheUnit(t *testing.T) {
+// The agent needs no more of root's power than the unit that we advise leaves it: with
+// the unit's capabilities alone, and nothing to write to but the unit's folders, it
+// rotates, and its plugins are shut in.
+func TestRightsOfTheUnit(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("left out: capabilities are root's to give up")
 	}
@@ -34,7 +36,7 @@ func TestCapabilitiesOfTheUnit(t *testing.T) {
 	w := newWorld(t)
 	kinds := w.kindsOfTarget(t)
 	w.agent.Stop()
-	w.agent.Under = []string{setpriv, "--inh-caps=-all", "--bounding-set=" + set}
+	w.agent.Under = append(writableOnly(t, string(unit), w.agent.Dir), setpriv, "--inh-caps=-all", "--bounding-set="+set)
 	if err := w.agent.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -54,4 +56,31 @@ func TestCapabilitiesOfTheUnit(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// writableOnly runs a program as ProtectSystem=strict does: everything is read-only but
+// state, which stands for the unit's StateDirectory, and its RuntimeDirectory.
+func writableOnly(t *testing.T, unit, state string) []string {
+	t.Helper()
+	if !strings.Contains(unit, "\nProtectSystem=strict\n") {
+		t.Fatal("the unit does not protect the system")
+	}
+	dirs := []string{state}
+	for line := range strings.Lines(unit) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "RuntimeDirectory="); ok {
+			dir := filepath.Join("/run", name)
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			dirs = append(dirs, dir)
+		}
+	}
+	const script = `set -e
+until [ "$1" = -- ]; do mount --bind "$1" "$1"; shift; done; shift
+mount -o remount,bind,ro /
+if findmnt -n /run >/dev/null; then mount -o remount,bind,ro /run; fi
+if touch /run/rotunda-writable 2>/dev/null; then echo "/run can be written to" >&2; exit 1; fi
+exec "$@"`
+	under := append([]string{"unshare", "--mount", "sh", "-c", script, "sh"}, dirs...)
+	return append(under, "--")
 }
