@@ -16,6 +16,37 @@ type Appended struct {
 	New    bool            // false: the log had this very change already
 	Change *trustv1.Change // decoded; nil if not New
 	Signer seal.ID         // entry that signed; zero: the root
+	// Former are the entries that the change removed or replaced, as they were.
+	Former map[seal.ID]Entry
+}
+
+func openChange(signed []byte) (*envelope, *trustv1.Change, error) {
+	env, err := openEnvelope(seal.KindLog, signed, MaxSigned, 2)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &trustv1.Change{}
+	return env, c, decode("change", env.body, MaxSigned, c)
+}
+
+// Has reports whether the log has this very change.
+func (l *Log) Has(signed []byte) bool {
+	env, c, err := openChange(signed)
+	if err != nil {
+		return false
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return c.Epoch < uint64(len(l.s.digests)) && l.s.digests[c.Epoch] == env.digest(l.s.signedFor(c))
+}
+
+// signedFor is the organisation that a change's signature covers: change 0 is
+// signed before there is an id.
+func (s *state) signedFor(c *trustv1.Change) seal.Digest {
+	if c.Epoch == 0 {
+		return seal.Digest{}
+	}
+	return s.org
 }
 
 // Append verifies one Signed{Change} (4.1 steps 1 to 5) and applies it, all or
@@ -24,12 +55,8 @@ type Appended struct {
 // EnrolUsed, SignatureBad, ClockFuture.
 func (l *Log) Append(signed []byte, now time.Time) (Appended, error) {
 	// 1. Decode, lengths, unknown fields.
-	env, err := openEnvelope(seal.KindLog, signed, MaxSigned, 2)
+	env, c, err := openChange(signed)
 	if err != nil {
-		return Appended{}, err
-	}
-	c := &trustv1.Change{}
-	if err := decode("change", env.body, MaxSigned, c); err != nil {
 		return Appended{}, err
 	}
 	if err := checkChange(c); err != nil {
@@ -39,10 +66,7 @@ func (l *Log) Append(signed []byte, now time.Time) (Appended, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := &l.s
-	org := s.org
-	if c.Epoch == 0 {
-		org = seal.Digest{} // change 0 is signed before there is an id
-	}
+	org := s.signedFor(c)
 	digest := env.digest(org)
 
 	// 2. Epoch and prev.
@@ -61,7 +85,7 @@ func (l *Log) Append(signed []byte, now time.Time) (Appended, error) {
 	}
 
 	// 3. Signer, issued, signature, each op.
-	j := &judge{s: s, c: c, org: org, granted: map[seal.ID]bool{}}
+	j := &judge{s: s, c: c, org: org, granted: map[seal.ID]bool{}, former: map[seal.ID]Entry{}}
 	if err := j.change(env); err != nil {
 		j.undo()
 		return Appended{}, err
@@ -83,7 +107,8 @@ func (l *Log) Append(signed []byte, now time.Time) (Appended, error) {
 	}
 	s.digests = append(s.digests, digest)
 	s.issued, s.validUntil = c.Issued, c.ValidUntil
-	return Appended{c.Epoch, digest, true, c, j.signer}, nil
+	s.floors.settle()
+	return Appended{c.Epoch, digest, true, c, j.signer, j.former}, nil
 }
 
 func stamp(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
@@ -97,7 +122,15 @@ type judge struct {
 	signer  seal.ID          // entry; zero: the root
 	keyID   seal.ID          // the key that signed
 	granted map[seal.ID]bool // new folders that this change granted to their maker
+	former  map[seal.ID]Entry
 	undos   []func()
+}
+
+// replaces notes an entry that was there before this change, and is about to go.
+func (j *judge) replaces(id seal.ID) {
+	if e, ok := j.s.entry(id); ok && e.Epoch != j.c.Epoch {
+		j.former[id] = e
+	}
 }
 
 // undo takes back what was applied so far, newest first.
@@ -272,6 +305,7 @@ func (j *judge) successor(env *envelope, enrolment Entry) error {
 	}
 	drop(j, s.keys, j.keyID)
 	set(j, s.used, j.keyID, enrolment.ID)
+	j.replaces(enrolment.ID)
 	drop(j, s.entries, enrolment.ID)
 	j.apply(e)
 	return nil

@@ -96,8 +96,34 @@ type state struct {
 	grants   map[seal.ID]map[seal.ID]Roles // party, folder
 	named    map[seal.ID]bool              // folder uids that any op has named
 	folders  map[seal.ID]FolderState
-	floors   map[Ref]uint64
+	floors   floors
 	plugins  map[seal.Digest]Plugin
+}
+
+// floors are by far the most numerous: one for each record. Clones share those
+// that are settled, so that a clone costs little.
+type floors struct {
+	settled map[Ref]uint64 // never altered
+	newer   map[Ref]uint64 // go before the settled ones
+}
+
+func (f *floors) of(r Ref) uint64 {
+	if n, ok := f.newer[r]; ok {
+		return n
+	}
+	return f.settled[r]
+}
+
+// settle makes the newer ones settled once they have become many, so rarely that
+// it costs little for each.
+func (f *floors) settle() {
+	if len(f.newer) <= 1000+len(f.settled)/16 {
+		return
+	}
+	all := make(map[Ref]uint64, len(f.settled)+len(f.newer))
+	maps.Copy(all, f.settled)
+	maps.Copy(all, f.newer)
+	f.settled, f.newer = all, map[Ref]uint64{}
 }
 
 // NewLog is a log without changes. A zero org takes the organisation from change
@@ -114,7 +140,7 @@ func NewLog(org seal.Digest) *Log {
 		grants:  map[seal.ID]map[seal.ID]Roles{},
 		named:   map[seal.ID]bool{},
 		folders: map[seal.ID]FolderState{},
-		floors:  map[Ref]uint64{},
+		floors:  floors{newer: map[Ref]uint64{}},
 		plugins: map[seal.Digest]Plugin{},
 	}}
 }
@@ -148,7 +174,7 @@ func (l *Log) Clone() *Log {
 	}
 	s.named = maps.Clone(s.named)
 	s.folders = maps.Clone(s.folders)
-	s.floors = maps.Clone(s.floors)
+	s.floors.newer = maps.Clone(s.floors.newer)
 	s.plugins = maps.Clone(s.plugins)
 	return &Log{s: s}
 }
@@ -410,7 +436,7 @@ func (l *Log) Folders() []FolderState {
 func (l *Log) Floor(r Ref) uint64 {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.s.floors[r]
+	return l.s.floors.of(r)
 }
 
 // Plugin is the approved plugin binary with that digest.

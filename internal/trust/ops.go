@@ -114,6 +114,7 @@ func (j *judge) apply(e Entry) {
 	if former, ok := s.entries[e.ID]; ok && former.SignPub != nil {
 		drop(j, s.keys, keyID(former.SignPub))
 	}
+	j.replaces(e.ID)
 	set(j, s.entries, e.ID, &e)
 	if e.SignPub != nil {
 		set(j, s.keys, keyID(e.SignPub), e.ID)
@@ -155,6 +156,7 @@ func (j *judge) remove(id seal.ID) error {
 func (j *judge) void(id seal.ID) {
 	s := j.s
 	e := s.entries[id]
+	j.replaces(id)
 	drop(j, s.entries, id)
 	set(j, s.gone, id, true)
 	drop(j, s.grants, id)
@@ -264,12 +266,12 @@ func (j *judge) floor(r Ref, minSeq uint64) error {
 	if !j.isAdmin() && !j.roles(r.Folder).Has(Edit) {
 		return j.refuse("%s may not set a floor in folder %s", s.describe(j.signer), r.Folder)
 	}
-	former := s.floors[r]
+	former := s.floors.of(r)
 	if minSeq < former || minSeq-former > MaxFloorRaise {
 		return fail(Malformed, "floor of %s from %d to %d; it rises, by at most %d", r, former, minSeq, MaxFloorRaise)
 	}
 	j.name(r.Folder)
-	set(j, s.floors, r, minSeq)
+	set(j, s.floors.newer, r, minSeq)
 	return nil
 }
 

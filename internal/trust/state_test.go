@@ -217,7 +217,8 @@ func BenchmarkReplay10000(b *testing.B) {
 func BenchmarkClone(b *testing.B) {
 	l := NewLog(seal.Digest{1})
 	for n := range 100_000 {
-		l.s.floors[Ref{id(1), seal.ID{1: byte(n), 2: byte(n >> 8), 3: byte(n >> 16)}}] = 1
+		l.s.floors.newer[Ref{id(1), seal.ID{1: byte(n), 2: byte(n >> 8), 3: byte(n >> 16)}}] = 1
+		l.s.floors.settle()
 	}
 	for b.Loop() {
 		l.Clone()
@@ -280,5 +281,68 @@ func TestRefs(t *testing.T) {
 	for _, bad := range []*trustv1.Ref{nil, {}, {FolderUid: r.Folder.Bytes()}, {FolderUid: r.Folder.Bytes(), RecordUid: make([]byte, 16)}, {FolderUid: make([]byte, 15), RecordUid: r.Record.Bytes()}} {
 		_, err := RefFrom(bad)
 		wantReason(t, err, Malformed)
+	}
+}
+
+// Clones share the settled floors: what one adds no other sees, before and after
+// they settle.
+func TestClonesKeepTheirOwnFloors(t *testing.T) {
+	w := newWorld(t)
+	ref := func(n int) Ref { return Ref{w.folder, seal.ID{1, byte(n), byte(n >> 8)}} }
+	raise := func(l *Log, min uint64, refs ...int) {
+		t.Helper()
+		var ops []*trustv1.Op
+		for _, n := range refs {
+			ops = append(ops, FloorOp(ref(n), min))
+		}
+		signed, _, err := SignChange(w.org, l.NewChange(w.bob.device.id, w.now, ops...), w.bob.device.sign)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Append(signed, w.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(l *Log, n int, min uint64) {
+		t.Helper()
+		if got := l.Floor(ref(n)); got != min {
+			t.Errorf("floor %d is %d, want %d", n, got, min)
+		}
+	}
+	many := make([]int, 1500) // more than stay unsettled
+	for n := range many {
+		many[n] = n
+	}
+	old := w.log.Clone()
+	raise(w.log, 1, many...)
+	a, b := w.log.Clone(), w.log.Clone()
+	raise(a, 2, 7)
+	raise(b, 3, 7, 2000)
+	raise(b, 4, many...)
+	for _, c := range []struct {
+		log        *Log
+		seven, new uint64
+	}{{old, 0, 0}, {w.log, 1, 0}, {a, 2, 0}, {b, 4, 3}} {
+		want(c.log, 7, c.seven)
+		want(c.log, 2000, c.new)
+	}
+	want(a, 8, 1)
+}
+
+func TestHas(t *testing.T) {
+	w := newWorld(t)
+	for n, c := range w.changes {
+		if !w.log.Has(c) {
+			t.Errorf("change %d is not known", n)
+		}
+	}
+	next, _, err := SignChange(w.org, w.log.NewChange(w.bob.device.id, w.now, FloorOp(Ref{w.folder, id(9)}, 1)), w.bob.device.sign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, signed := range map[string][]byte{"the next one": next, "rubbish": {0xff}, "nothing": nil} {
+		if w.log.Has(signed) {
+			t.Errorf("%s is known", name)
+		}
 	}
 }

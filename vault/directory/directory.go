@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -152,13 +153,16 @@ func (d *Directory) Append(ctx context.Context, q *db.Queries, org int64, change
 	if err != nil {
 		return nil, err
 	}
-	return d.append(ctx, q, org, log.Clone(), changes)
+	missing := slices.DeleteFunc(slices.Clone(changes), log.Has)
+	if len(missing) == 0 {
+		return log, nil
+	}
+	return d.append(ctx, q, org, log.Clone(), missing)
 }
 
 // append adds to log, which is this transaction's own.
 func (d *Directory) append(ctx context.Context, q *db.Queries, org int64, log *trust.Log, changes [][]byte) (*trust.Log, error) {
 	for _, signed := range changes {
-		before := log.Clone() // events name who is removed
 		added, err := log.Append(signed, d.now())
 		if err != nil {
 			return nil, err
@@ -169,7 +173,7 @@ func (d *Directory) append(ctx context.Context, q *db.Queries, org int64, log *t
 		if err := d.store(ctx, q, org, added, signed); err != nil {
 			return nil, err
 		}
-		if err := d.follow(ctx, q, org, before, log, added); err != nil {
+		if err := d.follow(ctx, q, org, log, added); err != nil {
 			return nil, fmt.Errorf("what follows from change %d: %w", added.Epoch, err)
 		}
 	}

@@ -21,13 +21,13 @@ import (
 
 // node is one server: its store and its directory.
 type node struct {
-	t *testing.T
+	t testing.TB
 	store.Store
 	*directory.Directory
 	bus bus.Bus
 }
 
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node {
 	t.Helper()
 	s, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "rotunda.db"))
 	if err != nil {
@@ -418,4 +418,52 @@ func TestTurns(t *testing.T) {
 	if _, err := n.TakeTurn(ctx, org, seal.NewID(), false); !errors.Is(err, context.Canceled) {
 		t.Errorf("a waiter that gives up: %v", err)
 	}
+}
+
+// How long the one writer is held by what an agent sends back, with 100,000
+// records in the log.
+func BenchmarkAppend(b *testing.B) {
+	o := orgtest.New(b, time.Now)
+	folder := o.Folder(b)
+	for range 10 {
+		var ops []*trustv1.Op
+		for range 10_000 {
+			ops = append(ops, trust.FloorOp(trust.Ref{Folder: folder, Record: seal.NewID()}, 1))
+		}
+		o.Change(b, ops...)
+	}
+	for range 1000 {
+		o.Change(b, trust.PolicyOp(90, true))
+	}
+	n := newNode(b)
+	var org int64
+	if err := n.write(func(ctx context.Context, q *db.Queries) error {
+		var err error
+		org, _, err = n.Create(ctx, q, "test", o.Changes...)
+		return err
+	}); err != nil {
+		b.Fatal(err)
+	}
+	known := o.Changes[len(o.Changes)-1000:]
+	undone := errors.New("undone")
+	held := func(b *testing.B, changes func() [][]byte) {
+		for b.Loop() {
+			list := changes()
+			err := n.write(func(ctx context.Context, q *db.Queries) error {
+				if _, err := n.Append(ctx, q, org, list...); err != nil {
+					return err
+				}
+				return undone
+			})
+			if !errors.Is(err, undone) {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("1000 known", func(b *testing.B) { held(b, func() [][]byte { return known }) })
+	var fresh [][]byte
+	for range 50 {
+		fresh = append(fresh, o.Change(b, trust.PolicyOp(90, true)))
+	}
+	b.Run("50 new", func(b *testing.B) { held(b, func() [][]byte { return fresh }) })
 }

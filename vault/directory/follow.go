@@ -20,9 +20,9 @@ import (
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
-// follow does what follows from a change that was appended: before and after
-// are the logs around it.
-func (d *Directory) follow(ctx context.Context, q *db.Queries, org int64, before, after *trust.Log, a trust.Appended) error {
+// follow does what follows from a change that was appended: after is the log with
+// it.
+func (d *Directory) follow(ctx context.Context, q *db.Queries, org int64, after *trust.Log, a trust.Appended) error {
 	actor := a.Signer.Bytes()
 	if a.Signer.IsZero() {
 		actor = nil
@@ -33,7 +33,7 @@ func (d *Directory) follow(ctx context.Context, q *db.Queries, org int64, before
 	}
 	var kinds []string
 	for _, op := range a.Change.Ops {
-		kind, e := describe(before, op)
+		kind, e := describe(a.Former, op)
 		kinds = append(kinds, kind)
 		if e.Name == "" {
 			continue
@@ -49,7 +49,7 @@ func (d *Directory) follow(ctx context.Context, q *db.Queries, org int64, before
 		case *trustv1.Op_Remove:
 			removed = true
 		case *trustv1.Op_Put:
-			err = replaced(ctx, q, org, before, op.Put)
+			err = replaced(ctx, q, org, a.Former, op.Put)
 		case *trustv1.Op_Grant:
 			err = withdrawn(ctx, q, org, after, op.Grant)
 		}
@@ -58,7 +58,7 @@ func (d *Directory) follow(ctx context.Context, q *db.Queries, org int64, before
 		}
 	}
 	if removed {
-		if err := forgetRemoved(ctx, q, org, before, after); err != nil {
+		if err := forgetRemoved(ctx, q, org, a.Former, after); err != nil {
 			return err
 		}
 	}
@@ -74,13 +74,13 @@ func (d *Directory) follow(ctx context.Context, q *db.Queries, org int64, before
 
 // forgetRemoved ends what removed entries, and those that went with them, had on
 // this server: sessions, credentials, sealed keys.
-func forgetRemoved(ctx context.Context, q *db.Queries, org int64, before, after *trust.Log) error {
-	for _, e := range before.Entries() {
-		if _, live := after.Entry(e.ID); live {
+func forgetRemoved(ctx context.Context, q *db.Queries, org int64, former map[seal.ID]trust.Entry, after *trust.Log) error {
+	for id := range former {
+		if _, live := after.Entry(id); live {
 			continue
 		}
-		if err := forget(ctx, q, org, e.ID); err != nil {
-			return fmt.Errorf("remove %s: %w", e.ID, err)
+		if err := forget(ctx, q, org, id); err != nil {
+			return fmt.Errorf("remove %s: %w", id, err)
 		}
 	}
 	return nil
@@ -103,8 +103,8 @@ func forget(ctx context.Context, q *db.Queries, org int64, id seal.ID) error {
 }
 
 // replaced drops what was sealed to an entry's former keys.
-func replaced(ctx context.Context, q *db.Queries, org int64, before *trust.Log, put *trustv1.Entry) error {
-	old, ok := before.Entry(seal.ID(put.EntryId))
+func replaced(ctx context.Context, q *db.Queries, org int64, former map[seal.ID]trust.Entry, put *trustv1.Entry) error {
+	old, ok := former[seal.ID(put.EntryId)]
 	if !ok || old.KeysDigest.IsZero() || string(old.KeysDigest[:]) == string(put.KeysDigest) {
 		return nil
 	}
@@ -127,12 +127,12 @@ func withdrawn(ctx context.Context, q *db.Queries, org int64, after *trust.Log, 
 }
 
 // describe names an op and gives its event; an empty name: it has none.
-func describe(before *trust.Log, op *trustv1.Op) (string, audit.Event) {
+func describe(former map[seal.ID]trust.Entry, op *trustv1.Op) (string, audit.Event) {
 	switch op := op.Op.(type) {
 	case *trustv1.Op_Put:
-		return "put", describePut(before, op.Put)
+		return "put", describePut(former, op.Put)
 	case *trustv1.Op_Remove:
-		return "remove", describeRemove(before, seal.ID(op.Remove.EntryId))
+		return "remove", describeRemove(former, seal.ID(op.Remove.EntryId))
 	case *trustv1.Op_Grant:
 		return "grant", describeGrant(op.Grant)
 	case *trustv1.Op_Folder:
@@ -161,10 +161,10 @@ func describe(before *trust.Log, op *trustv1.Op) (string, audit.Event) {
 	return "other", audit.Event{}
 }
 
-func describePut(before *trust.Log, put *trustv1.Entry) audit.Event {
+func describePut(former map[seal.ID]trust.Entry, put *trustv1.Entry) audit.Event {
 	fields := map[string]string{"entry": text(put.EntryId), "name": put.Name}
 	e := audit.Event{Fields: fields}
-	old, there := before.Entry(seal.ID(put.EntryId))
+	old, there := former[seal.ID(put.EntryId)]
 	if there && old.Kind == put.Kind {
 		return audit.Event{} // renewed
 	}
@@ -189,8 +189,8 @@ func describePut(before *trust.Log, put *trustv1.Entry) audit.Event {
 	return e
 }
 
-func describeRemove(before *trust.Log, id seal.ID) audit.Event {
-	old, _ := before.Entry(id)
+func describeRemove(former map[seal.ID]trust.Entry, id seal.ID) audit.Event {
+	old := former[id]
 	fields := map[string]string{"entry": id.String(), "name": old.Name}
 	e := audit.Event{Fields: fields}
 	switch old.Kind {

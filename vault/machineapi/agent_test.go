@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -194,6 +195,41 @@ func TestAgentsLog(t *testing.T) {
 	s.want("a change that an agent signed", refusal(err), string(trust.LogSigner))
 	if e := s.events("append.refused"); len(e) != 1 || e[0].Reason != string(trust.LogSigner) {
 		t.Errorf("events: %+v", e)
+	}
+}
+
+// Agents that give back what the server has all along do not hold up those who
+// write.
+func TestKnownChangesNeedNoWriter(t *testing.T) {
+	s := newServer(t)
+	_, c := s.agent("a")
+	var known [][]byte
+	for range 100 {
+		known = append(known, s.o.Changes...)
+	}
+	s.write(func(context.Context, *db.Queries) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		got, err := c.Append(ctx, ksm.AppendRequest{Changes: known[:min(len(known), 1000)]})
+		if err != nil || got.Epoch != s.o.Log.Head().Epoch {
+			t.Errorf("while another writes: %+v, %v", got, err)
+		}
+		return nil
+	})
+}
+
+func TestManyChangesAreGivenBack(t *testing.T) {
+	s := newServer(t)
+	_, c := s.agent("a")
+	for n := range 130 { // more than one transaction's
+		s.o.Change(t, trust.PolicyOp(uint32(30+n), true))
+	}
+	got, err := c.Append(t.Context(), ksm.AppendRequest{Changes: s.o.Changes})
+	if err != nil || got.Epoch != s.o.Log.Head().Epoch {
+		t.Errorf("append: %+v, %v", got, err)
+	}
+	if n := len(s.events("policy.set")); n != 130 {
+		t.Errorf("%d events", n)
 	}
 }
 
