@@ -49,7 +49,7 @@ func newDirectory(org seal.Digest, j *journal.Journal, now func() time.Time) (*d
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("the journal's log does not hold: %w", err)
+		return nil, fmt.Errorf("the journal's log does not hold: %w: stop the agent, move the journal away, and the log is fetched anew", err)
 	}
 	return &directory{journal: j, log: l, now: now}, nil
 }

@@ -7,14 +7,16 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -35,6 +37,8 @@ var (
 	bucketRuns     = []byte("runs")     // id (16) → Run
 	bucketHostKeys = []byte("hostkeys") // folder ‖ record of a resource (32) → SHA-256 of the first key seen
 
+	buckets = [][]byte{bucketMeta, bucketLog, bucketRecords, bucketAccounts, bucketCommands, bucketRuns, bucketHostKeys}
+
 	keyFormat   = []byte("format")
 	keyGreatest = []byte("greatest")
 	keyFloor    = []byte("floor")
@@ -53,67 +57,110 @@ var errDamaged = errors.New("damaged")
 
 // Open opens the journal at path or begins a new one. fresh says that the agent
 // enrolled just now, so that nothing can have been forgotten. Otherwise a journal
-// that is missing or damaged may have known commands that are still valid: the new
-// one refuses every command issued until now + 120 s (the replay floor). A damaged
+// that is missing, empty or damaged may have known commands that are still valid: the
+// new one refuses every command issued until now + 120 s (the replay floor). A damaged
 // file is kept beside the new one, for a person to look at; rebuilt tells of both.
 func Open(path string, fresh bool, now time.Time) (j *Journal, rebuilt bool, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return nil, false, fmt.Errorf("journal: %w", err)
 	}
-	_, statErr := os.Stat(path)
-	missing := errors.Is(statErr, fs.ErrNotExist)
-	j, err = open(path)
+	floor := now.Add(2 * time.Minute)
+	if fresh {
+		floor = time.Time{}
+	}
+	j, begun, err := open(path, floor)
 	if errors.Is(err, errDamaged) {
+		fresh = false
 		aside := fmt.Sprintf("%s.damaged-%d", path, now.Unix())
 		if err := os.Rename(path, aside); err != nil {
 			return nil, false, fmt.Errorf("journal %s is damaged and cannot be moved aside: %w", path, err)
 		}
-		missing, fresh = true, false
-		j, err = open(path)
+		j, begun, err = open(path, now.Add(2*time.Minute))
 	}
-	if err != nil {
-		return nil, false, err
-	}
-	if missing && !fresh {
-		if err := j.setTime(keyFloor, now.Add(2*time.Minute)); err != nil {
-			j.Close()
-			return nil, false, err
-		}
-	}
-	return j, missing && !fresh, nil
+	return j, begun && !fresh, err
 }
 
-func open(path string) (*Journal, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("journal %s: another agent has it open; stop that one first", path)
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("journal %s: %w: %w", path, errDamaged, err)
-	case err != nil:
-		return nil, fmt.Errorf("journal %s: %w", path, err)
+// open opens a file; one without a format is begun now, with that replay floor.
+func open(path string, floor time.Time) (j *Journal, begun bool, err error) {
+	db, err := openWhole(path)
+	if err != nil {
+		return nil, false, fmt.Errorf("journal %s: %w", path, err)
 	}
 	// Concurrent runs share a write; the wait for company is kept well below what
 	// one fsync costs a disk.
 	db.MaxBatchDelay = 250 * time.Microsecond
-	j := &Journal{db: db, path: path}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, b := range [][]byte{bucketMeta, bucketLog, bucketRecords, bucketAccounts, bucketCommands, bucketRuns, bucketHostKeys} {
+		for _, b := range buckets {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
 		}
 		meta := tx.Bucket(bucketMeta)
-		if f := meta.Get(keyFormat); f != nil && (len(f) != 1 || f[0] != format) {
+		switch f := meta.Get(keyFormat); {
+		case f == nil:
+			begun = true
+			if !floor.IsZero() {
+				if err := putTime(tx, keyFloor, floor); err != nil {
+					return err
+				}
+			}
+		case len(f) != 1 || f[0] != format:
 			return fmt.Errorf("it was written by a later version (format %v, this agent reads %d): upgrade the agent", f, format)
 		}
 		return meta.Put(keyFormat, []byte{format})
 	})
 	if err != nil {
 		db.Close()
-		return nil, fmt.Errorf("journal %s: %w", path, err)
+		return nil, false, fmt.Errorf("journal %s: %w", path, err)
 	}
-	return j, nil
+	return &Journal{db: db, path: path}, begun, nil
+}
+
+// openWhole opens a file and reads all of it. Damage shows as a panic of bbolt's, or as
+// a fault of the mapped memory where the file is cut: it is found here, once, and not in
+// the middle of the agent's work, at every start.
+func openWhole(path string) (db *bbolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, p)
+		}
+		if err != nil && db != nil {
+			err = errors.Join(err, db.Close())
+			db = nil
+		}
+	}()
+	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
+	var system syscall.Errno
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, errors.New("another agent has it open; stop that one first")
+	case errors.As(err, &system):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return db, db.View(readable)
+}
+
+// readable reads every entry.
+func readable(tx *bbolt.Tx) error {
+	for _, name := range buckets {
+		b := tx.Bucket(name)
+		if b == nil {
+			continue // begun by an earlier version, or now
+		}
+		isJSON := bytes.Equal(name, bucketRecords) || bytes.Equal(name, bucketAccounts) || bytes.Equal(name, bucketCommands) || bytes.Equal(name, bucketRuns)
+		if err := b.ForEach(func(k, v []byte) error {
+			if isJSON && !json.Valid(v) {
+				return fmt.Errorf("%w: %s %x", errDamaged, name, k)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close closes the file.
@@ -145,10 +192,6 @@ func (j *Journal) view(f func(tx *bbolt.Tx) error) error {
 		return fmt.Errorf("read journal %s: %w", j.path, err)
 	}
 	return nil
-}
-
-func (j *Journal) setTime(key []byte, t time.Time) error {
-	return j.update(func(tx *bbolt.Tx) error { return putTime(tx, key, t) })
 }
 
 func putTime(tx *bbolt.Tx, key []byte, t time.Time) error {

@@ -66,6 +66,9 @@ log against it, makes this agent's keys, and writes them to the key file.`,
 		if _, err := os.Stat(s.KeyFile); err == nil {
 			return fmt.Errorf("%s is there already: this host is enrolled. To enrol it anew, remove the old agent (rotunda agent remove) and the folder %s", s.KeyFile, s.DataDir)
 		}
+		if _, err := os.Stat(s.journal()); err == nil {
+			return fmt.Errorf("%s is of an agent that this host was before: remove the folder %s first", s.journal(), s.DataDir)
+		}
 		text, err := readSmall(tokenFile, c.InOrStdin())
 		if err != nil {
 			return fmt.Errorf("token: %w", err)
