@@ -224,6 +224,9 @@ func ended(err error) error {
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return failed("silent", fmt.Errorf("the server said nothing for %s: %w", mostBeat+idleSilence, err))
 	}
+	if errors.Is(err, socket.ErrTooLarge) || errors.Is(err, socket.ErrNotBinary) {
+		return misled(fmt.Errorf("the server sent what is no frame: %w", err))
+	}
 	return failed("closed", fmt.Errorf("the server closed the channel: %w", err))
 }
 
