@@ -141,6 +141,9 @@ func (c *Channel) signIn(sock *socket.Conn, exporter [32]byte) (*channelv1.Welco
 
 func receive(sock *socket.Conn) (*channelv1.ToAgent, error) {
 	message, err := sock.Read(signInPatience)
+	if noFrame(err) {
+		return nil, misled(fmt.Errorf("signing in: %w", err))
+	}
 	if err != nil {
 		return nil, failed("closed", fmt.Errorf("signing in: %w", err))
 	}
@@ -219,12 +222,17 @@ func (s *session) read() {
 	}
 }
 
+// noFrame: a message came, of a size or a kind that no frame has.
+func noFrame(err error) bool {
+	return errors.Is(err, socket.ErrTooLarge) || errors.Is(err, socket.ErrNotBinary)
+}
+
 func ended(err error) error {
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return failed("silent", fmt.Errorf("the server said nothing for %s: %w", mostBeat+idleSilence, err))
 	}
-	if errors.Is(err, socket.ErrTooLarge) || errors.Is(err, socket.ErrNotBinary) {
+	if noFrame(err) {
 		return misled(fmt.Errorf("the server sent what is no frame: %w", err))
 	}
 	return failed("closed", fmt.Errorf("the server closed the channel: %w", err))
