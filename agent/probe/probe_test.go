@@ -1,0 +1,215 @@
+package probe_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rotunda-pam/rotunda/agent/probe"
+	"github.com/rotunda-pam/rotunda/internal/targets"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// counted is a dialer that counts.
+type counted struct{ dials int }
+
+func (c *counted) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	c.dials++
+	return new(net.Dialer).DialContext(ctx, network, address)
+}
+
+// serve answers each connection in a goroutine of its own.
+func serve(t *testing.T, answer func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer c.Close()
+				answer(c)
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); all.Wait() })
+	return l.Addr().String()
+}
+
+func TestKindOf(t *testing.T) {
+	for plugin, want := range map[string]probe.Kind{"ssh": probe.SSH, "postgres": probe.Postgres, "rest": probe.TLS, "": probe.TLS} {
+		if got := probe.KindOf(plugin); got != want {
+			t.Errorf("%q: %s, want %s", plugin, got, want)
+		}
+	}
+}
+
+func TestTLS(t *testing.T) {
+	srv := httptest.NewTLSServer(nil)
+	defer srv.Close()
+	got, err := probe.Target(t.Context(), new(counted).dial, probe.TLS, srv.Listener.Addr().String(), "")
+	must(t, err)
+	want := sha256.Sum256(srv.Certificate().RawSubjectPublicKeyInfo)
+	if len(got.TlsSpkiSha256) != 1 || !bytes.Equal(got.TlsSpkiSha256[0], want[:]) || got.TlsSubject != srv.Certificate().Subject.String() ||
+		len(got.TlsChain) != 1 || got.Address != srv.Listener.Addr().String() || len(got.SshHostKeySha256) != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// The name that is asked for is the statement's, else the address's; a chain without end
+// is cut.
+func TestNameAndChain(t *testing.T) {
+	srv := httptest.NewTLSServer(nil) // for its certificate
+	defer srv.Close()
+	long := srv.TLS.Certificates[0]
+	for range 50 {
+		long.Certificate = append(slices.Clone(long.Certificate), long.Certificate[0])
+	}
+	names := make(chan string, 2)
+	address := serve(t, func(c net.Conn) {
+		conn := tls.Server(c, &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			names <- h.ServerName
+			return &long, nil
+		}})
+		_ = conn.Handshake()
+	})
+	got, err := probe.Target(t.Context(), new(counted).dial, probe.TLS, address, "db.internal")
+	must(t, err)
+	if name := <-names; name != "db.internal" {
+		t.Errorf("asked for %q", name)
+	}
+	if len(got.TlsChain) != 8 {
+		t.Errorf("%d certificates", len(got.TlsChain))
+	}
+	_, port, _ := net.SplitHostPort(address)
+	_, err = probe.Target(t.Context(), new(counted).dial, probe.TLS, "localhost:"+port, "")
+	must(t, err)
+	if name := <-names; name != "localhost" {
+		t.Errorf("asked for %q", name)
+	}
+}
+
+func TestPostgres(t *testing.T) {
+	pg := targets.Postgres(t)
+	l := &counted{}
+	got, err := probe.Target(t.Context(), l.dial, probe.Postgres, pg.Address, "")
+	must(t, err)
+	if len(got.TlsSpkiSha256) != 1 || !bytes.Equal(got.TlsSpkiSha256[0], pg.SPKI[:]) {
+		t.Errorf("%x, want %x", got.TlsSpkiSha256, pg.SPKI)
+	}
+	if l.dials != 1 {
+		t.Errorf("%d connections", l.dials)
+	}
+	refuses := serve(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 8)); _, _ = c.Write([]byte("N")) })
+	if _, err := probe.Target(t.Context(), new(counted).dial, probe.Postgres, refuses, ""); err == nil || !strings.Contains(err.Error(), "does not offer tls") {
+		t.Errorf("a server without TLS: %v", err)
+	}
+}
+
+// Every host key of an sshd is shown, in the order of preference, and nobody logs in.
+func TestSSH(t *testing.T) {
+	keys := map[string]ssh.Signer{}
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	must(t, err)
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	for _, k := range []any{ec, ed} {
+		s, err := ssh.NewSignerFromKey(k)
+		must(t, err)
+		keys[s.PublicKey().Type()] = s
+	}
+	config := &ssh.ServerConfig{
+		NoClientAuth: true,
+		AuthLogCallback: func(_ ssh.ConnMetadata, method string, _ error) {
+			t.Errorf("somebody tries to log in by %s", method)
+		},
+	}
+	for _, s := range keys {
+		config.AddHostKey(s)
+	}
+	address := serve(t, func(c net.Conn) { _, _, _, _ = ssh.NewServerConn(c, config) })
+	got, err := probe.Target(t.Context(), new(counted).dial, probe.SSH, address, "")
+	must(t, err)
+	if want := []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256}; !slices.Equal(got.SshHostKeyType, want) || len(got.SshHostKeySha256) != 2 {
+		t.Fatalf("%+v, want %v", got, want)
+	}
+	for i, name := range got.SshHostKeyType {
+		if sum := sha256.Sum256(keys[name].PublicKey().Marshal()); !bytes.Equal(got.SshHostKeySha256[i], sum[:]) {
+			t.Errorf("%s: %x, want %x", name, got.SshHostKeySha256[i], sum)
+		}
+	}
+	if len(got.TlsChain) != 0 || len(got.TlsSpkiSha256) != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Whatever answers, the probe ends with an error that names the address, and in time.
+func TestHostileTargets(t *testing.T) {
+	answers := map[string]func(net.Conn){
+		"hangs up":  func(net.Conn) {},
+		"silent":    func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
+		"garbage":   func(c net.Conn) { _, _ = c.Write(bytes.Repeat([]byte("S\x16\x03\x01\xff\xff\r\n"), 1000)) },
+		"endless":   func(c net.Conn) { endless(c, "SSH-2.0-x") },
+		"no line":   func(c net.Conn) { endless(c, strings.Repeat("x", 4096)) },
+		"half ssh":  func(c net.Conn) { _, _ = c.Write([]byte("SSH-2.0-half\r\n")); _, _ = io.Copy(io.Discard, c) },
+		"half tls":  func(c net.Conn) { _, _ = c.Write([]byte("\x16\x03\x03\x40\x00")); _, _ = io.Copy(io.Discard, c) },
+		"yes, then": func(c net.Conn) { _, _ = c.Write([]byte("S")); _, _ = io.Copy(io.Discard, c) },
+	}
+	for name, answer := range answers {
+		address := serve(t, answer)
+		for _, kind := range []probe.Kind{probe.TLS, probe.SSH, probe.Postgres} {
+			t.Run(name+" "+string(kind), func(t *testing.T) {
+				t.Parallel()
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				defer cancel()
+				began := time.Now()
+				got, err := probe.Target(ctx, new(counted).dial, kind, address, "")
+				if err == nil || got != nil || !strings.Contains(err.Error(), address) {
+					t.Errorf("%+v, %v", got, err)
+				}
+				if took := time.Since(began); took > 5*time.Second {
+					t.Errorf("it took %s", took)
+				}
+			})
+		}
+	}
+	if _, err := probe.Target(t.Context(), func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("denied here")
+	}, probe.TLS, "db:1", ""); err == nil || !strings.Contains(err.Error(), "denied here") {
+		t.Errorf("a dialer that refuses: %v", err)
+	}
+}
+
+func endless(c net.Conn, line string) {
+	for {
+		if _, err := c.Write([]byte(line)); err != nil {
+			return
+		}
+	}
+}
