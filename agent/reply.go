@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"time"
@@ -40,7 +41,7 @@ func (a *Agent) reply(ctx context.Context, c *trust.Command) {
 		detail.Text = strings.ToValidUTF8(err.Error(), "?")
 		a.log.Info("command failed", "command", c.ID, "action", c.Action, "class", result.Class, "reason", result.Reason, "error", err)
 	}
-	if err := a.sendReply(ctx, c, result, detail); err != nil {
+	if err := a.sendReplyAgain(ctx, c, result, detail); err != nil {
 		a.log.Error("a reply could not be sent", "command", c.ID, "reason", trust.ReasonOf(err), "error", err)
 		if reason := trust.ReasonOf(err); reason != "" {
 			a.refuse(ksm.Refusal{Name: "command.refused", Reason: string(reason), Time: a.now().UnixMilli()})
@@ -49,6 +50,25 @@ func (a *Agent) reply(ctx context.Context, c *trust.Command) {
 	}
 	if err := a.journal.SettleCommand(c.ID, a.now()); err != nil {
 		a.log.Error("journal", "error", err)
+	}
+}
+
+// sendReplyAgain sends until the vault has answered, or the time of a reply is over: the
+// person who asked waits for it.
+func (a *Agent) sendReplyAgain(ctx context.Context, c *trust.Command, result *trustv1.Result, detail *trustv1.Detail) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := a.sendReply(ctx, c, result, detail)
+		var refused *ksm.Error
+		if err == nil || trust.ReasonOf(err) != "" || errors.As(err, &refused) && refused.Code != ksm.CodeThrottled {
+			return err
+		}
+		timer := time.NewTimer(wait/2 + rand.N(wait/2))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		case <-timer.C:
+		}
 	}
 }
 
