@@ -48,7 +48,7 @@ var hints = map[string]string{
 	"login.refused":    "the target refuses the login; its log says why",
 	"target.tools":     "the target lacks a program that the change needs: install chpasswd, and runuser or su",
 	"server.version":   "upgrade the target",
-	"auth.method":      "have the target ask for scram-sha-256 (pg_hba.conf): it asks for no password, or in a way that proves nothing",
+	"auth.method":      "have the target ask for the secret (pg_hba.conf: scram-sha-256; sshd: no empty passwords): it asks for none, or in a way that proves nothing",
 	"catalogue":        "the administrator may not read the target's catalogue of accounts: grant it",
 	"database.missing": "name a database that is there, in the account's --scope or the resource's settings",
 
@@ -67,6 +67,7 @@ var hints = map[string]string{
 	"account.no_home":  "make the account's home folder at the target",
 	"keys.unwritable":  "see that the account's authorized_keys can be written: its folder, its owner, the disk",
 	"chpasswd.refused": otherPolicy,
+	"second_factor":    "the target wants more than the account's secret: nobody but a person can log in there",
 	"no_login":         "the account may not log in at the target, so nobody can check its secret",
 	"expired":          "extend the account at the target, or the command came too late: send it again, and compare the clocks of this machine and of the agent's host",
 	"bad_secret":       "the target has another secret than the vault: set the right one with `rotunda record edit`, or `rotunda rotate` sets a new one",
@@ -76,6 +77,8 @@ var hints = map[string]string{
 	"retire.pending":     "the new secret is in use; Rotunda tries again to end the former one",
 	"keys.keep_missing":  "the new key is gone from the target's authorized_keys: nothing was removed; rotate again",
 	"key.public":         lookAtRecord,
+	"key.private":        lookAtRecord,
+	"key.mismatch":       "the record's public key is not that of its private key: set both with `rotunda record edit`",
 	"key.same":           "rotate again",
 
 	"policy.refused":    otherPolicy,

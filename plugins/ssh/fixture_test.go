@@ -46,13 +46,14 @@ func (d *dialer) DialContext(ctx context.Context, network, address string) (net.
 // fixture is one server and the plugin.
 type fixture struct {
 	*targets.SSHD
+	plugin *rotator
 	dialer *dialer
 	pins   []byte
 }
 
 func newFixture(t *testing.T, lines ...string) *fixture {
 	s := targets.OpenSSH(t, targets.SSHDOptions{Lines: lines})
-	return &fixture{SSHD: s, dialer: &dialer{}, pins: s.Pins()}
+	return &fixture{SSHD: s, plugin: &rotator{}, dialer: &dialer{}, pins: s.Pins()}
 }
 
 // here is the host and the resource as the agent would hand them in.
@@ -69,7 +70,7 @@ func (f *fixture) admin() sdk.Credential {
 
 func (f *fixture) tryOpen(ctx context.Context, name string, c sdk.Credential) (*session, error) {
 	h, r := f.here()
-	s, err := plugin{}.Open(ctx, sdk.OpenRequest{Host: h, Resource: r, Admin: c, AdminAs: sdk.Account{Name: name}})
+	s, err := f.plugin.Open(ctx, sdk.OpenRequest{Host: h, Resource: r, Admin: c, AdminAs: sdk.Account{Name: name}})
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func (f *fixture) apply(ctx context.Context, s *session, name string, c sdk.Cred
 
 func (f *fixture) verify(ctx context.Context, name string, c sdk.Credential) (sdk.VerifyResponse, error) {
 	h, r := f.here()
-	return plugin{}.Verify(ctx, sdk.VerifyRequest{Host: h, Resource: r, Account: sdk.Account{Name: name}, Credential: c})
+	return f.plugin.Verify(ctx, sdk.VerifyRequest{Host: h, Resource: r, Account: sdk.Account{Name: name}, Credential: c})
 }
 
 func (f *fixture) mustApply(t *testing.T, s *session, name string, c sdk.Credential, want sdk.ApplyResponse) {

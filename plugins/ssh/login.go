@@ -32,6 +32,8 @@ const (
 	stranger                  // the host key is not pinned
 	refused                   // the server judged the secret, and refused it
 	dialogue                  // the server wants more than the secret: a change, a second factor
+	partial                   // the key itself was taken, and the login refused all the same
+	unproven                  // the server let everybody in: it never judged the secret
 	unreadable                // the secret itself cannot be used
 )
 
@@ -105,6 +107,10 @@ func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, c s
 		nc.Close()
 		err = ctx.Err()
 	}
+	if err == nil && !a.used {
+		nc.Close()
+		return nil, true, &loginError{unproven, errors.New("the server lets the account in without asking for its secret")}
+	}
 	if err == nil {
 		return ssh.NewClient(nc, channels, requests), true, nil
 	}
@@ -116,6 +122,9 @@ func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, c s
 	case ctx.Err() != nil || conn.failed():
 	case a.dialogue:
 		e.why = dialogue
+	case a.used && c.Kind == sdk.SSHKey:
+		// A server asks for the signature only of a key that it would take.
+		e.why = partial
 	case a.asked:
 		// The connection stood, the secret was asked for, and the answer was no.
 		e.why = refused
@@ -127,25 +136,36 @@ func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, c s
 // gets nothing: another failed attempt would cost the account's budget, and a change
 // dialogue must not be answered with the old secret.
 type answers struct {
-	secret          sdk.Secret
-	asked, dialogue bool
+	secret   sdk.Secret
+	asked    bool // for the secret, or which key it is
+	used     bool // the secret was given, or the key has signed
+	dialogue bool
+}
+
+// noting is a key that notes its use.
+type noting struct {
+	ssh.AlgorithmSigner
+	used *bool
+}
+
+func (n noting) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+	*n.used = true
+	return n.AlgorithmSigner.SignWithAlgorithm(rand, data, algorithm)
 }
 
 func (a *answers) methods(c sdk.Credential) ([]ssh.AuthMethod, error) {
 	if c.Kind == sdk.SSHKey {
-		pem := c.Secret.Expose()
-		defer clear(pem)
-		signer, err := ssh.ParsePrivateKey(pem)
+		signer, err := privateKey(c.Secret)
 		if err != nil {
-			return nil, errors.New("the private key cannot be read: it must be an OpenSSH or PEM key without a passphrase")
+			return nil, err
 		}
 		return []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
 			a.asked = true
-			return []ssh.Signer{signer}, nil
+			return []ssh.Signer{noting{signer, &a.used}}, nil
 		})}, nil
 	}
 	return []ssh.AuthMethod{ssh.PasswordCallback(func() (string, error) {
-		a.asked = true
+		a.asked, a.used = true, true
 		return a.secret.ExposeString(), nil
 	}), ssh.KeyboardInteractive(func(_, _ string, questions []string, echos []bool) ([]string, error) {
 		switch {
@@ -157,7 +177,7 @@ func (a *answers) methods(c sdk.Credential) ([]ssh.AuthMethod, error) {
 			a.dialogue = true
 			return nil, errors.New("the server asks for more than a password")
 		}
-		a.asked = true
+		a.asked, a.used = true, true
 		return []string{a.secret.ExposeString()}, nil
 	})}, nil
 }

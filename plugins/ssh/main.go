@@ -20,6 +20,6 @@ func main() {
 			// sshd's default MaxSessions is 10 for one connection.
 			Concurrency: 4,
 		},
-		Rotator: plugin{},
+		Rotator: &rotator{},
 	})
 }

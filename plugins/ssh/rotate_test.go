@@ -321,16 +321,47 @@ func TestKey(t *testing.T) {
 		f.mustApply(t, s, u.Name, newKey(t), unchanged(sdk.ClassConflict, "account.no_home"))
 	})
 
-	t.Run("BadPublicHalf", func(t *testing.T) {
+	// Which key it is, the private half says.
+	t.Run("PublicHalf", func(t *testing.T) {
 		u := f.user(t, targets.UserOptions{AuthorizedKeys: []byte("# as it was\n")})
-		good := newKey(t)
-		for _, public := range []string{"", "nonsense", string(good.Public) + "\n" + string(newKey(t).Public), `command="reboot" ` + string(good.Public)} {
-			_, err := f.apply(t.Context(), s, u.Name, sdk.Credential{Kind: sdk.SSHKey, Public: []byte(public), Secret: good.Secret})
-			mustFail(t, err, sdk.ClassInvalid, "key.public")
+		good, other := newKey(t), newKey(t)
+		for _, c := range []struct{ public, reason string }{
+			{"nonsense", "key.public"},
+			{string(good.Public) + "\n" + string(other.Public), "key.public"},
+			{`command="reboot" ` + string(good.Public), "key.public"},
+			{string(other.Public), "key.mismatch"},
+		} {
+			bad := sdk.Credential{Kind: sdk.SSHKey, Public: []byte(c.public), Secret: good.Secret}
+			_, err := f.apply(t.Context(), s, u.Name, bad)
+			mustFail(t, err, sdk.ClassInvalid, c.reason)
+			_, err = f.verify(t.Context(), u.Name, bad)
+			mustFail(t, err, sdk.ClassInvalid, c.reason)
 		}
 		if got := mustRead(t, u.KeysFile()); string(got) != "# as it was\n" {
 			t.Errorf("authorized_keys is %s", got)
 		}
+		bare := sdk.Credential{Kind: sdk.SSHKey, Secret: good.Secret}
+		f.mustApply(t, s, u.Name, bare, changed)
+		f.mustVerify(t, u.Name, bare, accepted)
+		f.mustAccept(t, u.Name, good, true)
+	})
+
+	// Nor does retire go by a public half that was left out, or left behind.
+	t.Run("RetireByThePrivateHalf", func(t *testing.T) {
+		next, bystander := newKey(t), newKey(t)
+		for name, public := range map[string][]byte{"left out": nil, "of another key": bystander.Public} {
+			old := newKey(t)
+			u := f.user(t, targets.UserOptions{AuthorizedKeys: lines(old.Public, next.Public, bystander.Public)})
+			r, err := retire(t, s, u.Name, sdk.Credential{Kind: sdk.SSHKey, Public: public, Secret: old.Secret}, next)
+			if err != nil || r.Outcome != sdk.Changed {
+				t.Errorf("%s: retire: %+v, %v", name, r, err)
+			}
+			f.mustAccept(t, u.Name, old, false)
+			f.mustAccept(t, u.Name, bystander, true)
+			f.mustAccept(t, u.Name, next, true)
+		}
+		_, err := retire(t, s, "root", sdk.Credential{Kind: sdk.SSHKey, Public: bystander.Public, Secret: secret("not a key")}, next)
+		mustFail(t, err, sdk.ClassInvalid, "key.private")
 	})
 
 	t.Run("Self", func(t *testing.T) {

@@ -13,7 +13,8 @@ import (
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-type plugin struct{}
+// rotator opens sessions and proves secrets.
+type rotator struct{}
 
 // session is one connection of the administrator's, on which every verb opens a
 // channel of its own.
@@ -81,7 +82,7 @@ const (
 )
 
 // Open logs in and looks at who it is; it changes nothing.
-func (plugin) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, error) {
+func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, error) {
 	client, err := login(ctx, r.Host, r.Resource, r.AdminAs.Name, r.Admin)
 	if err != nil {
 		return nil, openError(err)
@@ -114,6 +115,10 @@ func openError(err error) error {
 		e.Class, e.Reason = sdk.ClassAuth, "admin.refused"
 	case dialogue:
 		e.Class, e.Reason = sdk.ClassAuth, "admin.dialogue"
+	case partial:
+		e.Class, e.Reason = sdk.ClassAuth, "admin.dialogue"
+	case unproven:
+		e.Class, e.Reason = sdk.ClassUnsupported, "auth.method"
 	case unreadable:
 		e.Class, e.Reason = sdk.ClassInvalid, "admin.key"
 	default:
@@ -127,14 +132,21 @@ func openError(err error) error {
 
 // Verify logs in afresh and runs a command: an expired account passes the login and
 // fails there.
-func (plugin) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyResponse, error) {
+func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyResponse, error) {
+	if v.Credential.Kind == sdk.SSHKey {
+		if _, err := publicKey(v.Credential); err != nil {
+			return sdk.VerifyResponse{}, err
+		}
+	}
 	client, err := login(ctx, v.Host, v.Resource, v.Account.Name, v.Credential)
 	if err != nil {
 		switch why(err) {
 		case refused:
 			return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
-		case stranger:
+		case stranger, unproven:
 			return sdk.VerifyResponse{}, openError(err)
+		case partial:
+			return sdk.VerifyResponse{Reason: "second_factor"}, nil
 		case dialogue:
 			return sdk.VerifyResponse{Reason: "expired"}, nil
 		}
@@ -163,7 +175,7 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassNotFound, Reason: "account.missing"}, nil
 	}
 	if a.Candidate.Kind == sdk.SSHKey {
-		key, _, err := publicKey(a.Candidate)
+		key, err := publicKey(a.Candidate)
 		if err != nil {
 			return sdk.ApplyResponse{}, err
 		}
@@ -180,34 +192,61 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 }
 
 // Retire removes the old public key, and nothing else. A password has ended already.
+// Which key it is, the private half says: the public half beside it is what somebody
+// once typed in.
 func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireResponse, error) {
-	if r.Old.Kind != sdk.SSHKey || len(r.Old.Public) == 0 {
+	if r.Old.Kind != sdk.SSHKey || r.Old.Secret.Len() == 0 && len(r.Old.Public) == 0 {
 		return sdk.RetireResponse{Outcome: sdk.Changed}, nil
 	}
-	_, keep, err := publicKey(r.Keep)
+	keep, err := publicKey(r.Keep)
 	if err != nil {
 		return sdk.RetireResponse{}, err
 	}
-	_, old, err := publicKey(r.Old)
+	old, err := publicKey(sdk.Credential{Kind: sdk.SSHKey, Secret: r.Old.Secret})
 	if err != nil {
 		return sdk.RetireResponse{}, err
 	}
 	if bytes.Equal(keep, old) {
 		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "key.same", NotSent: true, Err: errors.New("the key to keep is the one to remove")}
 	}
-	got, err := s.outcome(s.script(ctx, shell("", asUser, dropKey), r.Account.Name, keep, old))
+	got, err := s.outcome(s.script(ctx, shell("", asUser, dropKey), r.Account.Name, keyBody(keep), keyBody(old)))
 	return sdk.RetireResponse{Outcome: got.Outcome}, err
 }
 
-// publicKey reads the public half: the line for authorized_keys, and its body.
-func publicKey(c sdk.Credential) (line, body []byte, err error) {
-	key, comment, options, rest, err := ssh.ParseAuthorizedKey(c.Public)
-	if err != nil || len(options) > 0 || len(bytes.TrimSpace(rest)) > 0 || strings.ContainsAny(comment, "\r\x00") {
-		return nil, nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "key.public", NotSent: true, Err: errors.New("the public key is not one line of type and key")}
+// publicKey is a key's line for authorized_keys, made from its private half. A public
+// half that is given must be of the same key.
+func publicKey(c sdk.Credential) (line []byte, err error) {
+	invalid := func(reason string, err error) ([]byte, error) {
+		return nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: reason, NotSent: true, Err: err}
 	}
-	line = bytes.TrimSpace(ssh.MarshalAuthorizedKey(key))
-	return line, bytes.Fields(line)[1], nil
+	signer, err := privateKey(c.Secret)
+	if err != nil {
+		return invalid("key.private", err)
+	}
+	if len(c.Public) > 0 {
+		given, _, options, rest, err := ssh.ParseAuthorizedKey(c.Public)
+		if err != nil || len(options) > 0 || len(bytes.TrimSpace(rest)) > 0 {
+			return invalid("key.public", errors.New("the public key is not one line of type and key"))
+		}
+		if !bytes.Equal(given.Marshal(), signer.PublicKey().Marshal()) {
+			return invalid("key.mismatch", errors.New("the public key is not that of the private key"))
+		}
+	}
+	return bytes.TrimSpace(ssh.MarshalAuthorizedKey(signer.PublicKey())), nil
 }
+
+func privateKey(secret sdk.Secret) (ssh.AlgorithmSigner, error) {
+	pem := secret.Expose()
+	defer clear(pem)
+	signer, err := ssh.ParsePrivateKey(pem)
+	if key, ok := signer.(ssh.AlgorithmSigner); ok && err == nil {
+		return key, nil
+	}
+	return nil, errors.New("the private key cannot be read: it must be an OpenSSH or PEM key without a passphrase")
+}
+
+// keyBody is the base64 part of a line, by which keys are compared.
+func keyBody(line []byte) []byte { return bytes.Fields(line)[1] }
 
 func oneLine(b []byte) bool { return len(b) > 0 && !bytes.ContainsAny(b, "\n\r\x00") }
 
