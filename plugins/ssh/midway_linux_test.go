@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -64,12 +65,21 @@ func TestNoSecretOnCommandLines(t *testing.T) {
 		f.mustApply(t, s, u.Name, password(pw), changed)
 	}()
 	waitFor(t, "chpasswd", func() bool { return exec.Command("pgrep", "-x", "chpasswd").Run() == nil })
+	unseen(t, pw)
+	release()
+	<-ended
+}
+
+// unseen looks for a secret in the command lines and environments of all processes,
+// while chpasswd runs.
+func unseen(t *testing.T, secret string) {
+	t.Helper()
 	seen := 0
 	for _, what := range []string{"cmdline", "environ"} {
 		files, _ := filepath.Glob("/proc/[0-9]*/" + what)
 		for _, file := range files {
 			b, err := os.ReadFile(file)
-			if err == nil && bytes.Contains(b, []byte(pw)) {
+			if err == nil && bytes.Contains(b, []byte(secret)) {
 				t.Errorf("%s has the password", file)
 			}
 			if err == nil && bytes.Contains(b, []byte("chpasswd")) {
@@ -80,8 +90,42 @@ func TestNoSecretOnCommandLines(t *testing.T) {
 	if seen == 0 {
 		t.Error("the program was not seen, so this proves nothing")
 	}
+}
+
+// sudo may ask no password for the shell, and one for everything else. The password that
+// it does not read goes no further than the shell.
+func TestSudoForTheShellAlone(t *testing.T) {
+	if _, err := exec.LookPath("sudo"); err != nil {
+		t.Skip("sudo is not installed on this machine")
+	}
+	f := newFixture(t)
+	const own = "the-administrator's-own-word"
+	admin := f.user(t, targets.UserOptions{Password: secret(own), Sudo: true})
+	rule := filepath.Join("/etc/sudoers.d", filepath.Base(admin.Home))
+	if err := os.WriteFile(rule, []byte(admin.Name+" ALL=(ALL:ALL) NOPASSWD: /bin/sh\n"), 0o440); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(rule)
+	u := f.user(t, targets.UserOptions{Password: secret("old"), AuthorizedKeys: []byte("")})
+	s := f.openAs(t, admin.Name, password(own))
+	f.mustApply(t, s, u.Name, newKey(t), changed)
+	release := holdPasswordFile(t)
+	defer release()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		f.mustApply(t, s, u.Name, password("set through sudo"), changed)
+	}()
+	waitFor(t, "chpasswd", func() bool { return exec.Command("pgrep", "-x", "chpasswd").Run() == nil })
+	unseen(t, own)
 	release()
 	<-ended
+	f.mustAccept(t, u.Name, password("set through sudo"), true)
+	// And if sudo lets him in freely after all, his password ends in the shell.
+	s.sudo = paidSudo
+	f.mustApply(t, s, u.Name, password("not under a wrong input"), unchanged(sdk.ClassPermission, "admin.sudo"))
+	f.mustApply(t, s, u.Name, newKey(t), unchanged(sdk.ClassPermission, "admin.sudo"))
+	f.mustAccept(t, u.Name, password("set through sudo"), true)
 }
 
 // holdPasswordFile takes the lock that chpasswd waits for, fifteen seconds at most
@@ -96,6 +140,26 @@ func holdPasswordFile(t *testing.T) (release func()) {
 		t.Fatalf("hold the password file: %v", err)
 	}
 	return sync.OnceFunc(func() { f.Close() })
+}
+
+// A first line that is not ours ends every script before it has run any program: here
+// there are none that it could run.
+func TestWrongInputEndsInTheShell(t *testing.T) {
+	for name, p := range map[string]program{"password": passwordSetter, "add a key": keyAdder, "drop a key": keyDropper} {
+		const path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+		command := strings.Replace(p.command, path, "PATH=/nowhere", 1)
+		if command == p.command {
+			t.Fatalf("%s: the script has another path, so this proves nothing", name)
+		}
+		for input, want := range map[string]int{"a password\nroot\n": exitInput, "": exitInput, firstLine + "\nroot\n": exitMissing} {
+			cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", command)
+			cmd.Stdin = strings.NewReader(input)
+			_ = cmd.Run()
+			if got := cmd.ProcessState.ExitCode(); got != want {
+				t.Errorf("%s: input %q ends with %d, want %d", name, input, got, want)
+			}
+		}
+	}
 }
 
 func waitFor(t *testing.T, what string, there func() bool) {

@@ -288,6 +288,55 @@ func TestKey(t *testing.T) {
 		}
 	})
 
+	// Several records may have keys of one account.
+	t.Run("SideBySide", func(t *testing.T) {
+		u, keys := f.user(t, targets.UserOptions{}), make([]sdk.Credential, 8)
+		var all sync.WaitGroup
+		for i := range keys {
+			keys[i] = newKey(t)
+			all.Go(func() { f.mustApply(t, s, u.Name, keys[i], changed) })
+		}
+		all.Wait()
+		for i, c := range keys {
+			if !bytes.Contains(mustRead(t, u.KeysFile()), bytes.TrimSpace(c.Public)) {
+				t.Errorf("key %d is lost", i)
+			}
+		}
+		for i, old := range keys[:4] { // rotated, in turns with each other
+			next := newKey(t)
+			all.Go(func() {
+				f.mustApply(t, s, u.Name, next, changed)
+				if r, err := retire(t, s, u.Name, old, next); err != nil || r.Outcome != sdk.Changed {
+					t.Errorf("retire: %+v, %v", r, err)
+				}
+			})
+			keys[i] = next
+		}
+		all.Wait()
+		got := mustRead(t, u.KeysFile())
+		for i, c := range keys {
+			if !bytes.Contains(got, bytes.TrimSpace(c.Public)) {
+				t.Errorf("key %d is lost", i)
+			}
+		}
+		if n := bytes.Count(got, []byte("\n")); n != len(keys) {
+			t.Errorf("%d lines, want %d:\n%s", n, len(keys), got)
+		}
+	})
+
+	// Who changes the file without the lock, as a person does, loses nothing either.
+	t.Run("ChangedMeanwhile", func(t *testing.T) {
+		u, other, c := f.user(t, targets.UserOptions{AuthorizedKeys: []byte("")}), newKey(t), newKey(t)
+		meddled := strings.Replace(addKey, "\nput\n", "\necho '"+string(bytes.TrimSpace(other.Public))+"' >>\"$f\"\nput\n", 1)
+		got, err := s.outcome(s.run(t.Context(), asAccount(meddled), u.Name, bytes.TrimSpace(c.Public)))
+		if err != nil || got != unchanged(sdk.ClassUnreachable, "target.busy") {
+			t.Errorf("%+v, %v", got, err)
+		}
+		f.mustApply(t, s, u.Name, c, changed)
+		f.mustAccept(t, u.Name, other, true)
+		f.mustAccept(t, u.Name, c, true)
+	})
+
 	t.Run("NoLastNewline", func(t *testing.T) {
 		old, next := newKey(t), newKey(t)
 		u := f.user(t, targets.UserOptions{AuthorizedKeys: bytes.TrimSpace(old.Public)})

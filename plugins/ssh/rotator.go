@@ -96,7 +96,9 @@ func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, err
 	if s.root = strings.TrimSpace(who.out) == "0"; s.root {
 		return s, nil
 	}
-	free, err := run(ctx, client, "exec sudo -n -k -- true", nil)
+	// sudo may ask a password for one program and none for another, so it is asked for the
+	// one that matters.
+	free, err := run(ctx, client, "exec sudo -n -k -- /bin/sh -c :", nil)
 	switch {
 	case err == nil && free.exit == 0:
 		s.sudo = freeSudo
@@ -179,7 +181,7 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 		if err != nil {
 			return sdk.ApplyResponse{}, err
 		}
-		return s.outcome(s.script(ctx, shell("", asUser, addKey), a.Account.Name, key))
+		return s.outcome(s.run(ctx, keyAdder, a.Account.Name, key))
 	}
 	password := a.Candidate.Secret.Expose()
 	defer clear(password)
@@ -188,7 +190,7 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	}
 	line := append([]byte(a.Account.Name+":"), password...)
 	defer clear(line)
-	return s.outcome(s.script(ctx, shell("", setPassword, ""), a.Account.Name, line))
+	return s.outcome(s.run(ctx, passwordSetter, a.Account.Name, line))
 }
 
 // Retire removes the old public key, and nothing else. A password has ended already.
@@ -209,7 +211,7 @@ func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireRe
 	if bytes.Equal(keep, old) {
 		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "key.same", NotSent: true, Err: errors.New("the key to keep is the one to remove")}
 	}
-	got, err := s.outcome(s.script(ctx, shell("", asUser, dropKey), r.Account.Name, keyBody(keep), keyBody(old)))
+	got, err := s.outcome(s.run(ctx, keyDropper, r.Account.Name, keyBody(keep), keyBody(old)))
 	return sdk.RetireResponse{Outcome: got.Outcome}, err
 }
 
@@ -250,18 +252,19 @@ func keyBody(line []byte) []byte { return bytes.Fields(line)[1] }
 
 func oneLine(b []byte) bool { return len(b) > 0 && !bytes.ContainsAny(b, "\n\r\x00") }
 
-// script runs a script with the account's name and further lines as its input, as root
+// run runs a program with the account's name and further lines as its input, as root
 // where the administrator is not the account itself.
-func (s *session) script(ctx context.Context, command, name string, lines ...[]byte) (answer, error) {
+func (s *session) run(ctx context.Context, p program, name string, lines ...[]byte) (answer, error) {
 	var input bytes.Buffer
 	defer func() { clear(input.Bytes()) }()
-	if own := name == s.admin.AdminAs.Name && !s.root; !s.root && !(own && strings.Contains(command, "R_HOME")) {
+	command := "exec " + p.command
+	if own := p.own && name == s.admin.AdminAs.Name; !s.root && !own {
 		switch s.sudo {
 		case freeSudo:
-			command = "exec sudo -n -- " + command
+			command = "exec sudo -n -- " + p.command
 		case paidSudo:
 			// sudo reads its own line and leaves the rest of the input alone.
-			command = "exec sudo -k -S -p '' -- " + command
+			command = "exec sudo -k -S -p '' -- " + p.command
 			word := s.admin.Admin.Secret.Expose()
 			defer clear(word)
 			input.Write(word)
@@ -270,7 +273,7 @@ func (s *session) script(ctx context.Context, command, name string, lines ...[]b
 			return answer{exit: exitNotRoot}, nil
 		}
 	}
-	input.WriteString(name + "\n")
+	input.WriteString(firstLine + "\n" + name + "\n")
 	for _, l := range lines {
 		input.Write(l)
 		input.WriteByte('\n')
@@ -310,6 +313,10 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 		return unchanged(sdk.ClassConflict, "keys.keep_missing")
 	case exitRefused:
 		return unchanged(sdk.ClassConflict, "chpasswd.refused")
+	case exitBusy:
+		return unchanged(sdk.ClassUnreachable, "target.busy")
+	case exitInput:
+		return unchanged(sdk.ClassPermission, "admin.sudo")
 	case 1:
 		if !s.root {
 			return unchanged(sdk.ClassPermission, "admin.sudo")

@@ -11,11 +11,35 @@ const (
 	exitKeys     = 95 // authorized_keys could not be written; it is as it was
 	exitKeepGone = 96 // the key to be kept is not there: nothing was removed
 	exitRefused  = 97 // chpasswd did not take it
+	exitBusy     = 98 // others were changing authorized_keys: it is as they left it
+	exitInput    = 99 // the input is not what the script expects: sudo left its password in it
 )
 
-// account reads the account's name from the first line of the input and makes sure
+// firstLine begins the input of every script. Where sudo asks for no password although
+// one is sent, the password would be that line: it must get no further than the shell.
+const firstLine = "rotunda"
+
+// program is a fixed command; its input is firstLine, the account's name, and more.
+type program struct {
+	command string
+	own     bool // the account may run it itself
+}
+
+var (
+	passwordSetter = program{"/bin/sh -c " + quote(setPassword), false}
+	keyAdder       = asAccount(addKey)
+	keyDropper     = asAccount(dropKey)
+)
+
+// asAccount runs an inner script as the account.
+func asAccount(inner string) program {
+	return program{"/bin/sh -c " + quote("inner="+quote(inner)+"\n"+asUser), true}
+}
+
+// account reads the account's name from the second line of the input and makes sure
 // that it is one: getent would take a number for a user id.
 const account = `export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
+IFS= read -r R_FIRST && [ "$R_FIRST" = ` + firstLine + ` ] || exit 99
 IFS= read -r R_NAME || exit 91
 line=$(getent passwd -- "$R_NAME") || exit 91
 [ "${line%%:*}" = "$R_NAME" ] || exit 91
@@ -40,13 +64,23 @@ exec su -s /bin/sh -c "$inner" -- "$R_NAME"
 `
 
 // replaceKeys begins both inner scripts: the new file is made beside the old one, with
-// its mode, and takes its place in one step.
+// its mode, and takes its place in one step. Of two that do so at once, one would undo
+// the other: they take turns by a lock on the folder, which ends with the script however
+// that ends. Whoever does not know the lock is noticed before the last step.
 const replaceKeys = `umask 077
 f=$R_HOME/.ssh/authorized_keys
 [ -L "$f" ] && f=$(readlink -f -- "$f")
+sum() { if [ -e "$f" ]; then cksum <"$f"; fi; }
+turn() {
+  [ -r "$R_HOME/.ssh" ] || exit 95
+  exec 9<"$R_HOME/.ssh"
+  if command -v flock >/dev/null; then flock -n 9 || flock -w 20 9 || exit 98; fi
+  was=$(sum)
+}
 put() {
   [ -e "$f" ] && chmod --reference="$f" "$t" 2>/dev/null
   sync "$t" 2>/dev/null
+  [ "$(sum)" = "$was" ] || { rm -f -- "$t"; exit 98; }
   mv -f -- "$t" "$f" || { rm -f -- "$t"; exit 95; }
 }
 `
@@ -54,7 +88,8 @@ put() {
 // addKey: the next line is the public key. A file without a last newline gets one, else
 // the key would be part of the line before.
 const addKey = replaceKeys + `IFS= read -r key || exit 95
-[ -d "$R_HOME/.ssh" ] || mkdir -- "$R_HOME/.ssh" || exit 95
+[ -d "$R_HOME/.ssh" ] || mkdir -p -- "$R_HOME/.ssh" || exit 95
+turn
 if [ -e "$f" ] && grep -qxF -- "$key" "$f"; then exit 0; fi
 t=$(mktemp "$f.XXXXXX") || exit 95
 if [ -e "$f" ]; then
@@ -69,6 +104,7 @@ put
 // remove. A line goes only when one of its fields is exactly that body.
 const dropKey = replaceKeys + `IFS= read -r keep && IFS= read -r old || exit 95
 [ -e "$f" ] || exit 96
+turn
 has() { awk -v k="$1" "!/^[ \t]*#/ { for (i = 1; i <= NF; i++) if (\$i == k) found = 1 } END { exit !found }" "$f"; }
 has "$keep" || exit 96
 has "$old" || exit 0
@@ -76,14 +112,6 @@ t=$(mktemp "$f.XXXXXX") || exit 95
 awk -v k="$old" "{ drop = 0; if (!/^[ \t]*#/) for (i = 1; i <= NF; i++) if (\$i == k) drop = 1; if (!drop) print }" "$f" >"$t" || { rm -f -- "$t"; exit 95; }
 put
 `
-
-// shell is the command that runs a script; inner, if any, is handed to it as a variable.
-func shell(prefix, script, inner string) string {
-	if inner != "" {
-		script = "inner=" + quote(inner) + "\n" + script
-	}
-	return prefix + "/bin/sh -c " + quote(script)
-}
 
 // quote makes one word of a fixed text. Nothing of a request ever passes through it.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
