@@ -73,6 +73,10 @@ func dueToAnotherPool(t *testing.T, w *hostileWorld) {
 	w.cli(t, "folder", "grant", installation.Folder, pool, "read")
 	defer w.cli(t, "folder", "grant", installation.Folder, pool, "none")
 	id := w.entry(t, trustv1.EntryKind_ENTRY_KIND_POOL, pool).ID
+	db := w.ref(t, "db")
+	restore := w.keepRecord(t, db)
+	defer restore()
+	w.sql(t, "UPDATE record SET pool_id = ? WHERE org = 1 AND record_uid = ?", id.Bytes(), db.Record.Bytes()) // by which the honest vault goes
 	since := w.now(t, a)
 	w.gate.untouched(t, func() {
 		w.logged(t, since, a, `"msg":"run ended"`, w.dueTo(t, r, id).String(), `"reason":"wrong_pool"`, `"credential"`)
