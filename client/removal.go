@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -24,20 +25,36 @@ type Removal struct {
 	Name       string
 	Statements []RemovalRecord // signed by the removed one and current
 	Values     []RemovalRecord // attested by the removed one
+	Candidates []RemovalRecord // staged by the removed one: nobody takes them up afterwards
 	Folders    []seal.ID       // that he could read
 }
 
-// RemovalRecord is a record that a removal touches.
+// RemovalRecord is a record that a removal touches, as it was seen: what is signed
+// anew is this and nothing that came later.
 type RemovalRecord struct {
 	Ref   Ref
 	Title string
-	// Aims: the statement aims credentials at a target, or lets scripts in, and the
-	// removed one signed it last: look at Changes before you sign it anew.
-	Aims bool
-	// Changes is what the statement says, in words.
+	// Digest is the statement's, or of a value the data's.
+	Digest seal.Digest
+	Seq    uint64
+	// Former is the last statement of somebody else who is live: what Changes compares
+	// with. nil: there is none.
+	Former *FormerStatement
+	// Changes is what the removed one changed, line by line; without Former all that
+	// the statement says. Where there is any, the person says yes to it by itself.
 	Changes []string
 	// Stops: this device may not sign it anew; agents stop using it.
 	Stops bool
+	// RunID is the run of a candidate, State its state.
+	RunID seal.ID
+	State string
+}
+
+// FormerStatement says which statement a later one is compared with.
+type FormerStatement struct {
+	Seq    uint64
+	By     string
+	Issued time.Time
 }
 
 // gone lists the signers that a removal takes out of the log.
@@ -72,16 +89,61 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 		return r, nil // they sign nothing
 	}
 	gone := c.gone(id)
+	titles := map[Ref]string{}
+	var signed []*opened
 	err := c.walk(ctx, seal.ID{}, nil, func(o *opened) bool {
+		titles[o.Ref] = o.Title
 		if o.checked != nil && gone[o.SignedBy] {
-			r.Statements = append(r.Statements, RemovalRecord{Ref: o.Ref, Title: o.Title, Aims: aims(o.Statement), Changes: words(o.Statement), Stops: !c.maySign(o)})
+			signed = append(signed, o)
 		}
 		if o.value != nil && o.State == InUse && gone[o.value.Result.Signer.ID] {
-			r.Values = append(r.Values, RemovalRecord{Ref: o.Ref, Title: o.Title, Stops: !c.log.Roles(c.facts.Entry, o.Ref.Folder).Has(Edit)})
+			r.Values = append(r.Values, RemovalRecord{
+				Ref: o.Ref, Title: o.Title, Digest: o.content.DataDigest, Seq: o.value.Seq, Stops: !c.log.Roles(c.facts.Entry, o.Ref.Folder).Has(Edit),
+			})
 		}
 		return true
 	})
-	return r, err
+	if err != nil {
+		return nil, err
+	}
+	title := func(t *trustv1.Ref) string {
+		ref, err := refFrom(t)
+		switch name := titles[ref]; {
+		case err != nil || ref.IsZero():
+			return ""
+		case name != "":
+			return fmt.Sprintf("%s (%s)", name, ref)
+		}
+		return ref.String()
+	}
+	for _, o := range signed {
+		x, err := c.planStatement(ctx, o, gone, title)
+		if err != nil {
+			return nil, err
+		}
+		r.Statements = append(r.Statements, x)
+	}
+	return r, nil
+}
+
+// planStatement compares a statement with the last one of somebody else.
+func (c *Client) planStatement(ctx context.Context, o *opened, gone map[seal.ID]bool, title func(*trustv1.Ref) string) (RemovalRecord, error) {
+	x := RemovalRecord{Ref: o.Ref, Title: o.Title, Digest: o.StatementDigest, Seq: o.Statement.Seq, Stops: !c.maySign(o)}
+	former, err := c.formerBy(ctx, o, gone)
+	if err != nil {
+		return x, err
+	}
+	now := c.factsOf(o.Statement, title)
+	if former == nil {
+		x.Changes = difference(nil, now)
+		return x, nil
+	}
+	x.Former = &FormerStatement{Seq: former.Seq, By: c.nameOf(former.Signer.Owner) + " / " + former.Signer.Name, Issued: when(former.Issued)}
+	x.Changes = difference(c.factsOf(former.Statement, title), now)
+	if len(x.Changes) == 0 && !sameSubject(former.Statement, o.Statement) {
+		x.Changes = []string{"something that this version has no words for"}
+	}
+	return x, nil
 }
 
 // maySign reports whether this device may sign what a record's statement says.
@@ -101,46 +163,11 @@ func (c *Client) maySign(o *opened) bool {
 	return true
 }
 
-// aims reports whether a statement says where credentials or scripts go.
-func aims(s *trustv1.Statement) bool {
-	return s.GetResource() != nil || s.GetScript() != nil || len(s.GetAccount().GetScripts()) > 0 || len(s.GetAccount().GetDependents()) > 0
-}
-
-// words says what a statement aims at.
-func words(s *trustv1.Statement) []string {
-	var out []string
-	if r := s.GetResource(); r != nil {
-		out = append(out, fmt.Sprintf("plugin %s, host %s, port %d", r.Plugin, r.Host, r.Port))
-		if r.Tls != nil {
-			out = append(out, fmt.Sprintf("tls %s, %d pinned keys", r.Tls.Mode, len(r.Tls.SpkiSha256)))
-		}
-		if len(r.SshHostKeySha256) > 0 {
-			out = append(out, fmt.Sprintf("%d ssh host keys", len(r.SshHostKeySha256)))
-		}
-	}
-	if a := s.GetAccount(); a != nil {
-		out = append(out, fmt.Sprintf("login %s", a.Login))
-		if m := a.Mandate; m.GetEnabled() {
-			out = append(out, fmt.Sprintf("scheduled runs until %s", when(m.ValidUntil).Format("2006-01-02")))
-		}
-	}
-	for _, r := range trust.References(s) {
-		out = append(out, fmt.Sprintf("%s %s", r.As, r.Ref))
-	}
-	return out
-}
-
 // Remove signs anew what the plan lists (except records in skip) and removes the entry.
 func (c *Client) Remove(ctx context.Context, r *Removal, skip []Ref) error {
 	op := "remove " + r.Name
-	wanted := func(list []RemovalRecord) []Ref {
-		var refs []Ref
-		for _, x := range list {
-			if !x.Stops && !slices.Contains(skip, x.Ref) {
-				refs = append(refs, x.Ref)
-			}
-		}
-		return refs
+	wanted := func(list []RemovalRecord) []RemovalRecord {
+		return slices.DeleteFunc(slices.Clone(list), func(x RemovalRecord) bool { return x.Stops || slices.Contains(skip, x.Ref) })
 	}
 	gone := c.gone(r.ID)
 	self := gone[c.facts.Entry] // one's own device: nothing signed by it would stay
@@ -168,22 +195,47 @@ func (c *Client) Remove(ctx context.Context, r *Removal, skip []Ref) error {
 	if err != nil {
 		return err
 	}
-	if n := len(r.Folders); n > 0 && r.Kind != KindEnrolment {
-		c.notice("known_values", "%s could read %d folders: rotate the accounts in them", r.Name, n)
-	}
 	return nil
 }
 
-// resign signs the same statements anew, with the next number, floored in one change.
-func (c *Client) resign(ctx context.Context, op string, refs []Ref, gone map[seal.ID]bool) error {
+// again fetches what a plan lists, by the log of now: what was signed meanwhile names
+// a newer one.
+func (c *Client) again(ctx context.Context, seen []RemovalRecord) ([]*opened, map[Ref]RemovalRecord, error) {
+	by := map[Ref]RemovalRecord{}
+	refs := make([]Ref, 0, len(seen))
+	for _, x := range seen {
+		by[x.Ref] = x
+		refs = append(refs, x.Ref)
+	}
+	if err := c.fetchLog(ctx); err != nil {
+		return nil, nil, err
+	}
 	list, err := c.get(ctx, refs)
+	return list, by, err
+}
+
+// unseen is the error of something that the one to be removed signed after the plan was
+// made: whoever signs it anew has not looked at it.
+func unseen(op string, o *opened, what string) error {
+	return &Error{
+		Class: Conflict, Reason: "plan_stale", Op: op, Err: fmt.Errorf("the %s of %q was signed again since you looked: it is not what you saw", what, o.Title),
+		Hint: "nobody was removed: run the command again, and look at what it says now",
+	}
+}
+
+// resign signs the same statements anew, with the next number, floored in one change.
+func (c *Client) resign(ctx context.Context, op string, seen []RemovalRecord, gone map[seal.ID]bool) error {
+	list, by, err := c.again(ctx, seen)
 	if err != nil {
 		return err
 	}
 	var drafts []draft
 	for _, o := range list {
-		if o.checked == nil || !gone[o.SignedBy] {
-			continue // somebody has signed it meanwhile
+		if o.checked != nil && !gone[o.SignedBy] {
+			continue // somebody else has signed it meanwhile
+		}
+		if o.checked == nil || o.StatementDigest != by[o.Ref].Digest {
+			return unseen(op, o, "statement")
 		}
 		drafts = append(drafts, newDraft(o))
 	}
@@ -194,15 +246,18 @@ func (c *Client) resign(ctx context.Context, op string, refs []Ref, gone map[sea
 }
 
 // reattest signs for the same values, so that they stay in use.
-func (c *Client) reattest(ctx context.Context, op string, refs []Ref, gone map[seal.ID]bool) error {
-	list, err := c.get(ctx, refs)
+func (c *Client) reattest(ctx context.Context, op string, seen []RemovalRecord, gone map[seal.ID]bool) error {
+	list, by, err := c.again(ctx, seen)
 	if err != nil {
 		return err
 	}
 	var ops []*clientv1.WriteOp
 	for _, o := range list {
-		if o.State != InUse || o.value == nil || !gone[o.value.Result.Signer.ID] {
+		if o.value != nil && !gone[o.value.Result.Signer.ID] {
 			continue
+		}
+		if o.State != InUse || o.content.DataDigest != by[o.Ref].Digest {
+			return unseen(op, o, "value")
 		}
 		if err := o.settled(op); err != nil {
 			return err

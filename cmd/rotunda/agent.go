@@ -138,13 +138,17 @@ func agents(ctx context.Context, cl *client.Client, pool seal.ID) ([]agentView, 
 }
 
 func (c *cli) agentRemoveCmd() *cobra.Command {
+	var flags removalFlags
 	cmd := c.leaf("remove NAME", "remove an agent or a pool, or withdraw an agent's token", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
-			return c.remove(ctx, cl, args[0], trustv1.EntryKind_ENTRY_KIND_AGENT,
+			return c.remove(ctx, cl, args[0], flags, trustv1.EntryKind_ENTRY_KIND_AGENT,
 				trustv1.EntryKind_ENTRY_KIND_ENROLMENT, trustv1.EntryKind_ENTRY_KIND_POOL)
 		})
 	})
+	flags.flags(cmd)
 	return help(cmd, `Removes the agent from the log: nothing that it signs counts from then on. Values
 whose newest proof is its word are attested anew by you in the same operation. It
-could read what is in its pool's folders: rotate those accounts.`, "")
+could read what is in its pool's folders: rotate those accounts. A new secret that it
+staged and did not finish is shown: settle it first (run abandon), since no agent takes
+it up afterwards.`, "")
 }

@@ -229,7 +229,7 @@ func (c *cli) appRemoveCmd() *cobra.Command {
 	cmd := c.leaf("remove APP", "remove an application, or one client of it", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
 			if name == "" {
-				return c.remove(ctx, cl, args[0], trustv1.EntryKind_ENTRY_KIND_APP)
+				return c.remove(ctx, cl, args[0], removalFlags{}, trustv1.EntryKind_ENTRY_KIND_APP)
 			}
 			a, err := cl.FindApp(ctx, args[0])
 			if err != nil {

@@ -119,15 +119,16 @@ func (c *cli) devices(ctx context.Context, cl *client.Client) ([]deviceView, err
 }
 
 func (c *cli) deviceRemoveCmd() *cobra.Command {
+	var flags removalFlags
 	cmd := c.leaf("remove NAME", "remove a device, or withdraw a device's token", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
-			return c.remove(ctx, cl, args[0], trustv1.EntryKind_ENTRY_KIND_DEVICE, trustv1.EntryKind_ENTRY_KIND_ENROLMENT)
+			return c.remove(ctx, cl, args[0], flags, trustv1.EntryKind_ENTRY_KIND_DEVICE, trustv1.EntryKind_ENTRY_KIND_ENROLMENT)
 		})
 	})
-	return help(cmd, `Removes the device from the log: at once nothing that it signed counts any more.
-What it signed last and still stands is shown, and signed anew by you in the same
-operation; what it aimed at another target needs a yes of its own. A removed id
-never comes back.`, "")
+	flags.flags(cmd)
+	return help(cmd, `Removes the device from the log: at once nothing that it signed counts any more. A
+removed id never comes back.
+`+removalHelp, "")
 }
 
 func (c *cli) devicePassphraseCmd() *cobra.Command {

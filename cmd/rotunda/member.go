@@ -92,13 +92,15 @@ func (c *cli) memberListCmd() *cobra.Command {
 }
 
 func (c *cli) memberRemoveCmd() *cobra.Command {
+	var flags removalFlags
 	cmd := c.leaf("remove NAME", "remove a person, with all devices of his", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
-			return c.remove(ctx, cl, args[0], trustv1.EntryKind_ENTRY_KIND_MEMBER)
+			return c.remove(ctx, cl, args[0], flags, trustv1.EntryKind_ENTRY_KIND_MEMBER)
 		})
 	})
+	flags.flags(cmd)
 	return help(cmd, `Removes the person and all his devices from the log: at once nothing that he signed
-counts any more. What he signed last and still stands is shown, and signed anew by
-you in the same operation; what it aimed at another target needs a yes of its own. He
-could read what is in his folders: rotate those accounts.`, "")
+counts any more. He could read what is in his folders: rotate those accounts.
+`+removalHelp+"\n\nNote: "+readersKeepKeys+".", `rotunda member remove "Grace Hopper" --plan
+rotunda member remove "Grace Hopper"`)
 }

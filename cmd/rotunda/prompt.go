@@ -141,14 +141,18 @@ func (c *cli) confirm(question string) error {
 		return failf(exitUsage, "not_confirmed", "%s: nobody can be asked", question).
 			withHint("give --yes if that is what you want")
 	}
+	yes, err := c.ask(question)
+	if err == nil && !yes {
+		err = failf(exitInterrupted, "not_confirmed", "nothing was changed")
+	}
+	return err
+}
+
+// ask asks on the terminal, whatever --yes says.
+func (c *cli) ask(question string) (bool, error) {
 	answer, err := c.promptLine(question + "? [y/N] ")
-	if err != nil {
-		return err
-	}
-	if a := strings.ToLower(answer); a != "y" && a != "yes" {
-		return failf(exitInterrupted, "not_confirmed", "nothing was changed")
-	}
-	return nil
+	a := strings.ToLower(answer)
+	return a == "y" || a == "yes", err
 }
 
 // secretSource says where a command takes a secret from. There is no flag

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/client"
-	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
@@ -101,64 +100,4 @@ func inFile(name string) string {
 		return ""
 	}
 	return "; it is in " + name
-}
-
-// remove removes an entry of the log after showing what that voids.
-func (c *cli) remove(ctx context.Context, cl *client.Client, name string, kinds ...trustv1.EntryKind) error {
-	e, err := cl.Find(ctx, name, kinds...)
-	if err != nil {
-		return err
-	}
-	id, err := seal.IDFrom(e.EntryId)
-	if err != nil {
-		return err
-	}
-	plan, err := cl.PlanRemoval(ctx, id)
-	if err != nil {
-		return err
-	}
-	c.showPlan(plan)
-	var skip []client.Ref
-	for _, r := range plan.Statements {
-		if !r.Aims || r.Stops {
-			continue
-		}
-		// What the removed one aimed last is never signed anew without a look.
-		for _, change := range r.Changes {
-			c.warn("%s: %s", printable(r.Title), printable(change))
-		}
-		if err := c.confirm("sign " + printable(r.Title) + " anew as it is now"); err != nil {
-			if c.p.stdinTerminal {
-				skip = append(skip, r.Ref)
-				continue
-			}
-			return err
-		}
-	}
-	if err := c.confirm(fmt.Sprintf("remove %s %q for ever", kindWord(e.Kind), printable(e.Name))); err != nil {
-		return err
-	}
-	if err := cl.Remove(ctx, plan, skip); err != nil {
-		return err
-	}
-	if len(plan.Folders) > 0 {
-		c.note("%s could read %d folder%s: rotate what is in them", printable(e.Name), len(plan.Folders), plural(len(plan.Folders)))
-	}
-	return c.done("removed " + e.Name)
-}
-
-func (c *cli) showPlan(plan *client.Removal) {
-	stops := 0
-	for _, r := range plan.Statements {
-		if r.Stops {
-			stops++
-			c.warn("%s stops: nobody present can sign it anew", printable(r.Title))
-		}
-	}
-	if n := len(plan.Statements) - stops; n > 0 {
-		c.note("%d statement%s will be signed anew by you", n, plural(n))
-	}
-	if n := len(plan.Values); n > 0 {
-		c.note("%d value%s will be attested anew by you", n, plural(n))
-	}
 }

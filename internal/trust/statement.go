@@ -181,3 +181,27 @@ func CheckScript(use *trustv1.ScriptUse, script *Statement, file seal.Digest) er
 	}
 	return nil
 }
+
+// FormerStatement opens the statement that a later one names as its former, by its
+// digest alone: that chain is what the later ones' signers vouched for. The signer is
+// the zero Entry where its word counts no longer, so that nothing is built on it.
+func FormerStatement(l *Log, signed []byte, digest seal.Digest) (*Statement, error) {
+	env, err := openEnvelope(seal.KindStatement, signed, MaxSigned, 1)
+	if err != nil {
+		return nil, err
+	}
+	if env.digest(l.Org()) != digest {
+		return nil, fail(StatementFork, "a former statement is another than the one that the next one names")
+	}
+	if s, err := OpenStatement(l, signed); err == nil {
+		return s, nil
+	}
+	p := &trustv1.Statement{}
+	if err := decode("statement", env.body, MaxSigned, p); err != nil {
+		return nil, err
+	}
+	if err := checkStatement(p); err != nil {
+		return nil, err
+	}
+	return &Statement{p, Ref{seal.ID(p.FolderUid), seal.ID(p.RecordUid)}, digest, signed, Entry{}}, nil
+}

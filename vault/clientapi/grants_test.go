@@ -231,6 +231,9 @@ func (sc *scene) sees(t *testing.T, c *client, run seal.ID) map[string]int {
 	if _, err := c.ListHistory(ctx, connect.NewRequest(&clientv1.ListHistoryRequest{Ref: sc.account.Proto()})); err == nil {
 		n["history"]++
 	}
+	if _, err := c.ListStatements(ctx, connect.NewRequest(&clientv1.ListStatementsRequest{Ref: sc.account.Proto()})); err == nil {
+		n["former statements"]++
+	}
 	rotations, err := c.ListRotations(ctx, connect.NewRequest(&clientv1.ListRotationsRequest{}))
 	ok(t, err)
 	n["rotations"] = len(rotations.Msg.Rotations)
@@ -276,7 +279,7 @@ func TestWhoSeesWhat(t *testing.T) {
 	sc := newScene(t, s)
 	run := seal.NewID()
 	sc.admin.must(sc.admin.write(sc.startRun(sc.o.Admin, run)))
-	reads := []string{"folders", "records", "get", "folder's records", "history", "rotations", "rotation", "runs", "account's runs", "run", "events"}
+	reads := []string{"folders", "records", "get", "folder's records", "history", "former statements", "rotations", "rotation", "runs", "account's runs", "run", "events"}
 	shares := append([]string{"apps", "missing keys"}, reads...)
 
 	// An administrator of another organisation on the same server sees nothing,

@@ -82,6 +82,7 @@ type Querier interface {
 	FireRotation(ctx context.Context, arg FireRotationParams) (int64, error)
 	FolderByUID(ctx context.Context, arg FolderByUIDParams) (Folder, error)
 	FolderKeyRecipients(ctx context.Context, arg FolderKeyRecipientsParams) ([][]byte, error)
+	FormerStatements(ctx context.Context, arg FormerStatementsParams) ([]Statement, error)
 	FreshTerms(ctx context.Context, now int64) error
 	HasResult(ctx context.Context, arg HasResultParams) (int64, error)
 	HistoryBefore(ctx context.Context, arg HistoryBeforeParams) ([]RecordHistory, error)

@@ -646,6 +646,54 @@ func (q *Queries) FolderKeyRecipients(ctx context.Context, arg FolderKeyRecipien
 	return items, nil
 }
 
+const formerStatements = `-- name: FormerStatements :many
+SELECT s.org, s.record_uid, s.seq, s.folder_uid, s.digest, s.blob, s.time FROM statement s JOIN record r ON r.org = s.org AND r.record_uid = s.record_uid AND r.statement_seq > s.seq
+WHERE s.org = ?1 AND s.record_uid = ?2 AND s.seq < ?3 ORDER BY s.seq DESC LIMIT ?4
+`
+
+type FormerStatementsParams struct {
+	Org       int64
+	RecordUid []byte
+	Before    int64
+	Rows      int64
+}
+
+func (q *Queries) FormerStatements(ctx context.Context, arg FormerStatementsParams) ([]Statement, error) {
+	rows, err := q.db.QueryContext(ctx, formerStatements,
+		arg.Org,
+		arg.RecordUid,
+		arg.Before,
+		arg.Rows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Statement
+	for rows.Next() {
+		var i Statement
+		if err := rows.Scan(
+			&i.Org,
+			&i.RecordUid,
+			&i.Seq,
+			&i.FolderUid,
+			&i.Digest,
+			&i.Blob,
+			&i.Time,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const historyBefore = `-- name: HistoryBefore :many
 SELECT org, record_uid, n, revision, record_key, key_version, data, why, run_id, result, time FROM record_history WHERE org = ?1 AND record_uid = ?2 AND n < ?3 ORDER BY n DESC LIMIT ?4
 `

@@ -77,6 +77,10 @@ SELECT * FROM statement WHERE org = ? AND record_uid = ? AND seq = ?;
 SELECT s.* FROM statement s JOIN record r ON r.org = s.org AND r.record_uid = s.record_uid AND r.statement_seq = s.seq
 WHERE s.org = sqlc.arg(org) AND s.record_uid IN (sqlc.slice(uids));
 
+-- name: FormerStatements :many
+SELECT s.* FROM statement s JOIN record r ON r.org = s.org AND r.record_uid = s.record_uid AND r.statement_seq > s.seq
+WHERE s.org = sqlc.arg(org) AND s.record_uid = sqlc.arg(record_uid) AND s.seq < sqlc.arg(before) ORDER BY s.seq DESC LIMIT sqlc.arg(rows);
+
 -- name: DeleteStatements :exec
 DELETE FROM statement WHERE org = ? AND record_uid = ?;
 

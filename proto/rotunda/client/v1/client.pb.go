@@ -3921,6 +3921,110 @@ func (x *HistoryView) GetResult() []byte {
 	return nil
 }
 
+type ListStatementsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           *v1.Ref                `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Page          *Page                  `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListStatementsRequest) Reset() {
+	*x = ListStatementsRequest{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListStatementsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListStatementsRequest) ProtoMessage() {}
+
+func (x *ListStatementsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListStatementsRequest.ProtoReflect.Descriptor instead.
+func (*ListStatementsRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *ListStatementsRequest) GetRef() *v1.Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *ListStatementsRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+type ListStatementsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Statements    []*StatementView       `protobuf:"bytes,1,rep,name=statements,proto3" json:"statements,omitempty"`
+	Next          string                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListStatementsResponse) Reset() {
+	*x = ListStatementsResponse{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListStatementsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListStatementsResponse) ProtoMessage() {}
+
+func (x *ListStatementsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListStatementsResponse.ProtoReflect.Descriptor instead.
+func (*ListStatementsResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *ListStatementsResponse) GetStatements() []*StatementView {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
+func (x *ListStatementsResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
 type ListRotationsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	FolderUid     []byte                 `protobuf:"bytes,1,opt,name=folder_uid,json=folderUid,proto3" json:"folder_uid,omitempty"`
@@ -3932,7 +4036,7 @@ type ListRotationsRequest struct {
 
 func (x *ListRotationsRequest) Reset() {
 	*x = ListRotationsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[58]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3944,7 +4048,7 @@ func (x *ListRotationsRequest) String() string {
 func (*ListRotationsRequest) ProtoMessage() {}
 
 func (x *ListRotationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[58]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3957,7 +4061,7 @@ func (x *ListRotationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRotationsRequest.ProtoReflect.Descriptor instead.
 func (*ListRotationsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{58}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListRotationsRequest) GetFolderUid() []byte {
@@ -3991,7 +4095,7 @@ type ListRotationsResponse struct {
 
 func (x *ListRotationsResponse) Reset() {
 	*x = ListRotationsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[59]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4003,7 +4107,7 @@ func (x *ListRotationsResponse) String() string {
 func (*ListRotationsResponse) ProtoMessage() {}
 
 func (x *ListRotationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[59]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4016,7 +4120,7 @@ func (x *ListRotationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRotationsResponse.ProtoReflect.Descriptor instead.
 func (*ListRotationsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{59}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListRotationsResponse) GetRotations() []*RotationView {
@@ -4047,7 +4151,7 @@ type RotationView struct {
 
 func (x *RotationView) Reset() {
 	*x = RotationView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4059,7 +4163,7 @@ func (x *RotationView) String() string {
 func (*RotationView) ProtoMessage() {}
 
 func (x *RotationView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4072,7 +4176,7 @@ func (x *RotationView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotationView.ProtoReflect.Descriptor instead.
 func (*RotationView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{60}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RotationView) GetRotation() *PutRotation {
@@ -4128,7 +4232,7 @@ type PreviewScheduleRequest struct {
 
 func (x *PreviewScheduleRequest) Reset() {
 	*x = PreviewScheduleRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4140,7 +4244,7 @@ func (x *PreviewScheduleRequest) String() string {
 func (*PreviewScheduleRequest) ProtoMessage() {}
 
 func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4153,7 +4257,7 @@ func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleRequest.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{61}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PreviewScheduleRequest) GetSchedule() *Schedule {
@@ -4186,7 +4290,7 @@ type PreviewScheduleResponse struct {
 
 func (x *PreviewScheduleResponse) Reset() {
 	*x = PreviewScheduleResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4198,7 +4302,7 @@ func (x *PreviewScheduleResponse) String() string {
 func (*PreviewScheduleResponse) ProtoMessage() {}
 
 func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4211,7 +4315,7 @@ func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleResponse.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{62}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PreviewScheduleResponse) GetTimes() []int64 {
@@ -4232,7 +4336,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4244,7 +4348,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4257,7 +4361,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{63}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListRunsRequest) GetAccountUid() []byte {
@@ -4291,7 +4395,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4303,7 +4407,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4316,7 +4420,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{64}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListRunsResponse) GetRuns() []*RunView {
@@ -4361,7 +4465,7 @@ type RunView struct {
 
 func (x *RunView) Reset() {
 	*x = RunView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4373,7 +4477,7 @@ func (x *RunView) String() string {
 func (*RunView) ProtoMessage() {}
 
 func (x *RunView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4386,7 +4490,7 @@ func (x *RunView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunView.ProtoReflect.Descriptor instead.
 func (*RunView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{65}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RunView) GetRunId() []byte {
@@ -4538,7 +4642,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4550,7 +4654,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4563,7 +4667,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{66}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *GetRunRequest) GetRunId() []byte {
@@ -4583,7 +4687,7 @@ type GetRunResponse struct {
 
 func (x *GetRunResponse) Reset() {
 	*x = GetRunResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4595,7 +4699,7 @@ func (x *GetRunResponse) String() string {
 func (*GetRunResponse) ProtoMessage() {}
 
 func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4608,7 +4712,7 @@ func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunResponse.ProtoReflect.Descriptor instead.
 func (*GetRunResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{67}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *GetRunResponse) GetRun() *RunView {
@@ -4634,7 +4738,7 @@ type GetReplyRequest struct {
 
 func (x *GetReplyRequest) Reset() {
 	*x = GetReplyRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4646,7 +4750,7 @@ func (x *GetReplyRequest) String() string {
 func (*GetReplyRequest) ProtoMessage() {}
 
 func (x *GetReplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4659,7 +4763,7 @@ func (x *GetReplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplyRequest.ProtoReflect.Descriptor instead.
 func (*GetReplyRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{68}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *GetReplyRequest) GetCommandId() []byte {
@@ -4681,7 +4785,7 @@ type GetReplyResponse struct {
 
 func (x *GetReplyResponse) Reset() {
 	*x = GetReplyResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4693,7 +4797,7 @@ func (x *GetReplyResponse) String() string {
 func (*GetReplyResponse) ProtoMessage() {}
 
 func (x *GetReplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4706,7 +4810,7 @@ func (x *GetReplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplyResponse.ProtoReflect.Descriptor instead.
 func (*GetReplyResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{69}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *GetReplyResponse) GetDelivered() bool {
@@ -4746,7 +4850,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4758,7 +4862,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4771,7 +4875,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{70}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListAgentsRequest) GetPoolId() []byte {
@@ -4790,7 +4894,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4802,7 +4906,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4815,7 +4919,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{71}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*AgentView {
@@ -4841,7 +4945,7 @@ type AgentView struct {
 
 func (x *AgentView) Reset() {
 	*x = AgentView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4853,7 +4957,7 @@ func (x *AgentView) String() string {
 func (*AgentView) ProtoMessage() {}
 
 func (x *AgentView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4866,7 +4970,7 @@ func (x *AgentView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentView.ProtoReflect.Descriptor instead.
 func (*AgentView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{72}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AgentView) GetAgentId() []byte {
@@ -4934,7 +5038,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4946,7 +5050,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4959,7 +5063,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{73}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListAppsRequest) GetPage() *Page {
@@ -4979,7 +5083,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4991,7 +5095,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5004,7 +5108,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{74}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListAppsResponse) GetApps() []*AppView {
@@ -5035,7 +5139,7 @@ type AppView struct {
 
 func (x *AppView) Reset() {
 	*x = AppView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5047,7 +5151,7 @@ func (x *AppView) String() string {
 func (*AppView) ProtoMessage() {}
 
 func (x *AppView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5060,7 +5164,7 @@ func (x *AppView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppView.ProtoReflect.Descriptor instead.
 func (*AppView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{75}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *AppView) GetAppId() []byte {
@@ -5118,7 +5222,7 @@ type AppClientView struct {
 
 func (x *AppClientView) Reset() {
 	*x = AppClientView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5130,7 +5234,7 @@ func (x *AppClientView) String() string {
 func (*AppClientView) ProtoMessage() {}
 
 func (x *AppClientView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5143,7 +5247,7 @@ func (x *AppClientView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppClientView.ProtoReflect.Descriptor instead.
 func (*AppClientView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{76}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *AppClientView) GetClientId() []byte {
@@ -5189,7 +5293,7 @@ type GetEnrolBlobRequest struct {
 
 func (x *GetEnrolBlobRequest) Reset() {
 	*x = GetEnrolBlobRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5201,7 +5305,7 @@ func (x *GetEnrolBlobRequest) String() string {
 func (*GetEnrolBlobRequest) ProtoMessage() {}
 
 func (x *GetEnrolBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5214,7 +5318,7 @@ func (x *GetEnrolBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEnrolBlobRequest.ProtoReflect.Descriptor instead.
 func (*GetEnrolBlobRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{77}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{79}
 }
 
 type GetEnrolBlobResponse struct {
@@ -5226,7 +5330,7 @@ type GetEnrolBlobResponse struct {
 
 func (x *GetEnrolBlobResponse) Reset() {
 	*x = GetEnrolBlobResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5238,7 +5342,7 @@ func (x *GetEnrolBlobResponse) String() string {
 func (*GetEnrolBlobResponse) ProtoMessage() {}
 
 func (x *GetEnrolBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5251,7 +5355,7 @@ func (x *GetEnrolBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEnrolBlobResponse.ProtoReflect.Descriptor instead.
 func (*GetEnrolBlobResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{78}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *GetEnrolBlobResponse) GetBlob() []byte {
@@ -5273,7 +5377,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5285,7 +5389,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5298,7 +5402,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{79}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListEventsRequest) GetAfterSeq() int64 {
@@ -5339,7 +5443,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5351,7 +5455,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5364,7 +5468,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{80}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListEventsResponse) GetEvents() []*EventView {
@@ -5397,7 +5501,7 @@ type EventView struct {
 
 func (x *EventView) Reset() {
 	*x = EventView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5409,7 +5513,7 @@ func (x *EventView) String() string {
 func (*EventView) ProtoMessage() {}
 
 func (x *EventView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5422,7 +5526,7 @@ func (x *EventView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventView.ProtoReflect.Descriptor instead.
 func (*EventView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{81}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *EventView) GetSeq() int64 {
@@ -5490,7 +5594,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5502,7 +5606,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5515,7 +5619,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{82}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *WatchRequest) GetTopics() []string {
@@ -5542,7 +5646,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5554,7 +5658,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5567,7 +5671,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{83}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *WatchResponse) GetWhat() isWatchResponse_What {
@@ -5679,7 +5783,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5691,7 +5795,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5704,7 +5808,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{84}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{86}
 }
 
 type RecordChanged struct {
@@ -5717,7 +5821,7 @@ type RecordChanged struct {
 
 func (x *RecordChanged) Reset() {
 	*x = RecordChanged{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5729,7 +5833,7 @@ func (x *RecordChanged) String() string {
 func (*RecordChanged) ProtoMessage() {}
 
 func (x *RecordChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5742,7 +5846,7 @@ func (x *RecordChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChanged.ProtoReflect.Descriptor instead.
 func (*RecordChanged) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{85}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *RecordChanged) GetRef() *v1.Ref {
@@ -5771,7 +5875,7 @@ type RunProgress struct {
 
 func (x *RunProgress) Reset() {
 	*x = RunProgress{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5783,7 +5887,7 @@ func (x *RunProgress) String() string {
 func (*RunProgress) ProtoMessage() {}
 
 func (x *RunProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5796,7 +5900,7 @@ func (x *RunProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunProgress.ProtoReflect.Descriptor instead.
 func (*RunProgress) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{86}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *RunProgress) GetRunId() []byte {
@@ -6127,7 +6231,15 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x03why\x18\x05 \x01(\tR\x03why\x12\x12\n" +
 	"\x04time\x18\x06 \x01(\x03R\x04time\x12\x15\n" +
 	"\x06run_id\x18\a \x01(\fR\x05runId\x12\x16\n" +
-	"\x06result\x18\b \x01(\fR\x06result\"\x83\x01\n" +
+	"\x06result\x18\b \x01(\fR\x06result\"m\n" +
+	"\x15ListStatementsRequest\x12'\n" +
+	"\x03ref\x18\x01 \x01(\v2\x15.rotunda.trust.v1.RefR\x03ref\x12+\n" +
+	"\x04page\x18\x02 \x01(\v2\x17.rotunda.client.v1.PageR\x04page\"n\n" +
+	"\x16ListStatementsResponse\x12@\n" +
+	"\n" +
+	"statements\x18\x01 \x03(\v2 .rotunda.client.v1.StatementViewR\n" +
+	"statements\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\x83\x01\n" +
 	"\x14ListRotationsRequest\x12\x1d\n" +
 	"\n" +
 	"folder_uid\x18\x01 \x01(\fR\tfolderUid\x12\x1f\n" +
@@ -6269,7 +6381,7 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x06run_id\x18\x01 \x01(\fR\x05runId\x12/\n" +
 	"\aaccount\x18\x02 \x01(\v2\x15.rotunda.trust.v1.RefR\aaccount\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x14\n" +
-	"\x05phase\x18\x04 \x01(\tR\x05phase2\xca\x0f\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase2\xb1\x10\n" +
 	"\fVaultService\x12V\n" +
 	"\tChallenge\x12#.rotunda.client.v1.ChallengeRequest\x1a$.rotunda.client.v1.ChallengeResponse\x12M\n" +
 	"\x06SignIn\x12 .rotunda.client.v1.SignInRequest\x1a!.rotunda.client.v1.SignInResponse\x12q\n" +
@@ -6283,7 +6395,8 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\vListRecords\x12%.rotunda.client.v1.ListRecordsRequest\x1a&.rotunda.client.v1.ListRecordsResponse\x12Y\n" +
 	"\n" +
 	"GetRecords\x12$.rotunda.client.v1.GetRecordsRequest\x1a%.rotunda.client.v1.GetRecordsResponse\x12\\\n" +
-	"\vListHistory\x12%.rotunda.client.v1.ListHistoryRequest\x1a&.rotunda.client.v1.ListHistoryResponse\x12b\n" +
+	"\vListHistory\x12%.rotunda.client.v1.ListHistoryRequest\x1a&.rotunda.client.v1.ListHistoryResponse\x12e\n" +
+	"\x0eListStatements\x12(.rotunda.client.v1.ListStatementsRequest\x1a).rotunda.client.v1.ListStatementsResponse\x12b\n" +
 	"\rListRotations\x12'.rotunda.client.v1.ListRotationsRequest\x1a(.rotunda.client.v1.ListRotationsResponse\x12h\n" +
 	"\x0fPreviewSchedule\x12).rotunda.client.v1.PreviewScheduleRequest\x1a*.rotunda.client.v1.PreviewScheduleResponse\x12S\n" +
 	"\bListRuns\x12\".rotunda.client.v1.ListRunsRequest\x1a#.rotunda.client.v1.ListRunsResponse\x12M\n" +
@@ -6309,7 +6422,7 @@ func file_rotunda_client_v1_client_proto_rawDescGZIP() []byte {
 	return file_rotunda_client_v1_client_proto_rawDescData
 }
 
-var file_rotunda_client_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 87)
+var file_rotunda_client_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 89)
 var file_rotunda_client_v1_client_proto_goTypes = []any{
 	(*ErrorDetail)(nil),                // 0: rotunda.client.v1.ErrorDetail
 	(*Page)(nil),                       // 1: rotunda.client.v1.Page
@@ -6369,38 +6482,40 @@ var file_rotunda_client_v1_client_proto_goTypes = []any{
 	(*ListHistoryRequest)(nil),         // 55: rotunda.client.v1.ListHistoryRequest
 	(*ListHistoryResponse)(nil),        // 56: rotunda.client.v1.ListHistoryResponse
 	(*HistoryView)(nil),                // 57: rotunda.client.v1.HistoryView
-	(*ListRotationsRequest)(nil),       // 58: rotunda.client.v1.ListRotationsRequest
-	(*ListRotationsResponse)(nil),      // 59: rotunda.client.v1.ListRotationsResponse
-	(*RotationView)(nil),               // 60: rotunda.client.v1.RotationView
-	(*PreviewScheduleRequest)(nil),     // 61: rotunda.client.v1.PreviewScheduleRequest
-	(*PreviewScheduleResponse)(nil),    // 62: rotunda.client.v1.PreviewScheduleResponse
-	(*ListRunsRequest)(nil),            // 63: rotunda.client.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),           // 64: rotunda.client.v1.ListRunsResponse
-	(*RunView)(nil),                    // 65: rotunda.client.v1.RunView
-	(*GetRunRequest)(nil),              // 66: rotunda.client.v1.GetRunRequest
-	(*GetRunResponse)(nil),             // 67: rotunda.client.v1.GetRunResponse
-	(*GetReplyRequest)(nil),            // 68: rotunda.client.v1.GetReplyRequest
-	(*GetReplyResponse)(nil),           // 69: rotunda.client.v1.GetReplyResponse
-	(*ListAgentsRequest)(nil),          // 70: rotunda.client.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),         // 71: rotunda.client.v1.ListAgentsResponse
-	(*AgentView)(nil),                  // 72: rotunda.client.v1.AgentView
-	(*ListAppsRequest)(nil),            // 73: rotunda.client.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),           // 74: rotunda.client.v1.ListAppsResponse
-	(*AppView)(nil),                    // 75: rotunda.client.v1.AppView
-	(*AppClientView)(nil),              // 76: rotunda.client.v1.AppClientView
-	(*GetEnrolBlobRequest)(nil),        // 77: rotunda.client.v1.GetEnrolBlobRequest
-	(*GetEnrolBlobResponse)(nil),       // 78: rotunda.client.v1.GetEnrolBlobResponse
-	(*ListEventsRequest)(nil),          // 79: rotunda.client.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 80: rotunda.client.v1.ListEventsResponse
-	(*EventView)(nil),                  // 81: rotunda.client.v1.EventView
-	(*WatchRequest)(nil),               // 82: rotunda.client.v1.WatchRequest
-	(*WatchResponse)(nil),              // 83: rotunda.client.v1.WatchResponse
-	(*Ready)(nil),                      // 84: rotunda.client.v1.Ready
-	(*RecordChanged)(nil),              // 85: rotunda.client.v1.RecordChanged
-	(*RunProgress)(nil),                // 86: rotunda.client.v1.RunProgress
-	(*v1.Ref)(nil),                     // 87: rotunda.trust.v1.Ref
-	(*v1.CommandFrame)(nil),            // 88: rotunda.trust.v1.CommandFrame
-	(v1.Outcome)(0),                    // 89: rotunda.trust.v1.Outcome
+	(*ListStatementsRequest)(nil),      // 58: rotunda.client.v1.ListStatementsRequest
+	(*ListStatementsResponse)(nil),     // 59: rotunda.client.v1.ListStatementsResponse
+	(*ListRotationsRequest)(nil),       // 60: rotunda.client.v1.ListRotationsRequest
+	(*ListRotationsResponse)(nil),      // 61: rotunda.client.v1.ListRotationsResponse
+	(*RotationView)(nil),               // 62: rotunda.client.v1.RotationView
+	(*PreviewScheduleRequest)(nil),     // 63: rotunda.client.v1.PreviewScheduleRequest
+	(*PreviewScheduleResponse)(nil),    // 64: rotunda.client.v1.PreviewScheduleResponse
+	(*ListRunsRequest)(nil),            // 65: rotunda.client.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),           // 66: rotunda.client.v1.ListRunsResponse
+	(*RunView)(nil),                    // 67: rotunda.client.v1.RunView
+	(*GetRunRequest)(nil),              // 68: rotunda.client.v1.GetRunRequest
+	(*GetRunResponse)(nil),             // 69: rotunda.client.v1.GetRunResponse
+	(*GetReplyRequest)(nil),            // 70: rotunda.client.v1.GetReplyRequest
+	(*GetReplyResponse)(nil),           // 71: rotunda.client.v1.GetReplyResponse
+	(*ListAgentsRequest)(nil),          // 72: rotunda.client.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),         // 73: rotunda.client.v1.ListAgentsResponse
+	(*AgentView)(nil),                  // 74: rotunda.client.v1.AgentView
+	(*ListAppsRequest)(nil),            // 75: rotunda.client.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),           // 76: rotunda.client.v1.ListAppsResponse
+	(*AppView)(nil),                    // 77: rotunda.client.v1.AppView
+	(*AppClientView)(nil),              // 78: rotunda.client.v1.AppClientView
+	(*GetEnrolBlobRequest)(nil),        // 79: rotunda.client.v1.GetEnrolBlobRequest
+	(*GetEnrolBlobResponse)(nil),       // 80: rotunda.client.v1.GetEnrolBlobResponse
+	(*ListEventsRequest)(nil),          // 81: rotunda.client.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 82: rotunda.client.v1.ListEventsResponse
+	(*EventView)(nil),                  // 83: rotunda.client.v1.EventView
+	(*WatchRequest)(nil),               // 84: rotunda.client.v1.WatchRequest
+	(*WatchResponse)(nil),              // 85: rotunda.client.v1.WatchResponse
+	(*Ready)(nil),                      // 86: rotunda.client.v1.Ready
+	(*RecordChanged)(nil),              // 87: rotunda.client.v1.RecordChanged
+	(*RunProgress)(nil),                // 88: rotunda.client.v1.RunProgress
+	(*v1.Ref)(nil),                     // 89: rotunda.trust.v1.Ref
+	(*v1.CommandFrame)(nil),            // 90: rotunda.trust.v1.CommandFrame
+	(v1.Outcome)(0),                    // 91: rotunda.trust.v1.Outcome
 }
 var file_rotunda_client_v1_client_proto_depIdxs = []int32{
 	19,  // 0: rotunda.client.v1.CreateOrganisationRequest.keys:type_name -> rotunda.client.v1.PutKeys
@@ -6427,115 +6542,120 @@ var file_rotunda_client_v1_client_proto_depIdxs = []int32{
 	31,  // 21: rotunda.client.v1.WriteOp.pause_rotation:type_name -> rotunda.client.v1.PauseRotation
 	40,  // 22: rotunda.client.v1.WriteOp.note_event:type_name -> rotunda.client.v1.NoteEvent
 	34,  // 23: rotunda.client.v1.WriteOp.drop_run:type_name -> rotunda.client.v1.DropRun
-	87,  // 24: rotunda.client.v1.PutRecord.ref:type_name -> rotunda.trust.v1.Ref
+	89,  // 24: rotunda.client.v1.PutRecord.ref:type_name -> rotunda.trust.v1.Ref
 	24,  // 25: rotunda.client.v1.PutRecord.links:type_name -> rotunda.client.v1.Links
-	87,  // 26: rotunda.client.v1.Links.resource:type_name -> rotunda.trust.v1.Ref
-	87,  // 27: rotunda.client.v1.Links.admin_account:type_name -> rotunda.trust.v1.Ref
-	87,  // 28: rotunda.client.v1.DeleteRecord.ref:type_name -> rotunda.trust.v1.Ref
-	87,  // 29: rotunda.client.v1.PutStatement.ref:type_name -> rotunda.trust.v1.Ref
+	89,  // 26: rotunda.client.v1.Links.resource:type_name -> rotunda.trust.v1.Ref
+	89,  // 27: rotunda.client.v1.Links.admin_account:type_name -> rotunda.trust.v1.Ref
+	89,  // 28: rotunda.client.v1.DeleteRecord.ref:type_name -> rotunda.trust.v1.Ref
+	89,  // 29: rotunda.client.v1.PutStatement.ref:type_name -> rotunda.trust.v1.Ref
 	24,  // 30: rotunda.client.v1.PutStatement.links:type_name -> rotunda.client.v1.Links
-	87,  // 31: rotunda.client.v1.PutResult.account:type_name -> rotunda.trust.v1.Ref
-	87,  // 32: rotunda.client.v1.PutRotation.account:type_name -> rotunda.trust.v1.Ref
-	87,  // 33: rotunda.client.v1.PutRotation.resource:type_name -> rotunda.trust.v1.Ref
+	89,  // 31: rotunda.client.v1.PutResult.account:type_name -> rotunda.trust.v1.Ref
+	89,  // 32: rotunda.client.v1.PutRotation.account:type_name -> rotunda.trust.v1.Ref
+	89,  // 33: rotunda.client.v1.PutRotation.resource:type_name -> rotunda.trust.v1.Ref
 	29,  // 34: rotunda.client.v1.PutRotation.schedule:type_name -> rotunda.client.v1.Schedule
-	87,  // 35: rotunda.client.v1.DeleteRotation.account:type_name -> rotunda.trust.v1.Ref
-	87,  // 36: rotunda.client.v1.PauseRotation.account:type_name -> rotunda.trust.v1.Ref
-	87,  // 37: rotunda.client.v1.StartRun.account:type_name -> rotunda.trust.v1.Ref
-	87,  // 38: rotunda.client.v1.StartRun.resource:type_name -> rotunda.trust.v1.Ref
-	88,  // 39: rotunda.client.v1.StartRun.command:type_name -> rotunda.trust.v1.CommandFrame
-	88,  // 40: rotunda.client.v1.SendCommand.command:type_name -> rotunda.trust.v1.CommandFrame
-	87,  // 41: rotunda.client.v1.NoteEvent.record:type_name -> rotunda.trust.v1.Ref
+	89,  // 35: rotunda.client.v1.DeleteRotation.account:type_name -> rotunda.trust.v1.Ref
+	89,  // 36: rotunda.client.v1.PauseRotation.account:type_name -> rotunda.trust.v1.Ref
+	89,  // 37: rotunda.client.v1.StartRun.account:type_name -> rotunda.trust.v1.Ref
+	89,  // 38: rotunda.client.v1.StartRun.resource:type_name -> rotunda.trust.v1.Ref
+	90,  // 39: rotunda.client.v1.StartRun.command:type_name -> rotunda.trust.v1.CommandFrame
+	90,  // 40: rotunda.client.v1.SendCommand.command:type_name -> rotunda.trust.v1.CommandFrame
+	89,  // 41: rotunda.client.v1.NoteEvent.record:type_name -> rotunda.trust.v1.Ref
 	1,   // 42: rotunda.client.v1.ListFoldersRequest.page:type_name -> rotunda.client.v1.Page
 	43,  // 43: rotunda.client.v1.ListFoldersResponse.folders:type_name -> rotunda.client.v1.FolderView
 	1,   // 44: rotunda.client.v1.ListMissingKeysRequest.page:type_name -> rotunda.client.v1.Page
 	46,  // 45: rotunda.client.v1.ListMissingKeysResponse.missing:type_name -> rotunda.client.v1.MissingKey
 	1,   // 46: rotunda.client.v1.ListRecordsRequest.page:type_name -> rotunda.client.v1.Page
 	51,  // 47: rotunda.client.v1.ListRecordsResponse.records:type_name -> rotunda.client.v1.RecordView
-	87,  // 48: rotunda.client.v1.GetRecordsRequest.refs:type_name -> rotunda.trust.v1.Ref
+	89,  // 48: rotunda.client.v1.GetRecordsRequest.refs:type_name -> rotunda.trust.v1.Ref
 	51,  // 49: rotunda.client.v1.GetRecordsResponse.records:type_name -> rotunda.client.v1.RecordView
-	87,  // 50: rotunda.client.v1.RecordView.ref:type_name -> rotunda.trust.v1.Ref
+	89,  // 50: rotunda.client.v1.RecordView.ref:type_name -> rotunda.trust.v1.Ref
 	24,  // 51: rotunda.client.v1.RecordView.links:type_name -> rotunda.client.v1.Links
 	52,  // 52: rotunda.client.v1.RecordView.statement:type_name -> rotunda.client.v1.StatementView
 	53,  // 53: rotunda.client.v1.RecordView.attestation:type_name -> rotunda.client.v1.ResultView
 	54,  // 54: rotunda.client.v1.RecordView.staged:type_name -> rotunda.client.v1.StagedView
 	53,  // 55: rotunda.client.v1.RecordView.last:type_name -> rotunda.client.v1.ResultView
-	87,  // 56: rotunda.client.v1.ListHistoryRequest.ref:type_name -> rotunda.trust.v1.Ref
+	89,  // 56: rotunda.client.v1.ListHistoryRequest.ref:type_name -> rotunda.trust.v1.Ref
 	1,   // 57: rotunda.client.v1.ListHistoryRequest.page:type_name -> rotunda.client.v1.Page
 	57,  // 58: rotunda.client.v1.ListHistoryResponse.history:type_name -> rotunda.client.v1.HistoryView
-	1,   // 59: rotunda.client.v1.ListRotationsRequest.page:type_name -> rotunda.client.v1.Page
-	60,  // 60: rotunda.client.v1.ListRotationsResponse.rotations:type_name -> rotunda.client.v1.RotationView
-	28,  // 61: rotunda.client.v1.RotationView.rotation:type_name -> rotunda.client.v1.PutRotation
-	29,  // 62: rotunda.client.v1.PreviewScheduleRequest.schedule:type_name -> rotunda.client.v1.Schedule
-	1,   // 63: rotunda.client.v1.ListRunsRequest.page:type_name -> rotunda.client.v1.Page
-	65,  // 64: rotunda.client.v1.ListRunsResponse.runs:type_name -> rotunda.client.v1.RunView
-	87,  // 65: rotunda.client.v1.RunView.account:type_name -> rotunda.trust.v1.Ref
-	87,  // 66: rotunda.client.v1.RunView.resource:type_name -> rotunda.trust.v1.Ref
-	89,  // 67: rotunda.client.v1.RunView.credential:type_name -> rotunda.trust.v1.Outcome
-	89,  // 68: rotunda.client.v1.RunView.dependents:type_name -> rotunda.trust.v1.Outcome
-	89,  // 69: rotunda.client.v1.RunView.scripts:type_name -> rotunda.trust.v1.Outcome
-	65,  // 70: rotunda.client.v1.GetRunResponse.run:type_name -> rotunda.client.v1.RunView
-	53,  // 71: rotunda.client.v1.GetRunResponse.results:type_name -> rotunda.client.v1.ResultView
-	72,  // 72: rotunda.client.v1.ListAgentsResponse.agents:type_name -> rotunda.client.v1.AgentView
-	1,   // 73: rotunda.client.v1.ListAppsRequest.page:type_name -> rotunda.client.v1.Page
-	75,  // 74: rotunda.client.v1.ListAppsResponse.apps:type_name -> rotunda.client.v1.AppView
-	76,  // 75: rotunda.client.v1.AppView.clients:type_name -> rotunda.client.v1.AppClientView
-	1,   // 76: rotunda.client.v1.ListEventsRequest.page:type_name -> rotunda.client.v1.Page
-	81,  // 77: rotunda.client.v1.ListEventsResponse.events:type_name -> rotunda.client.v1.EventView
-	87,  // 78: rotunda.client.v1.EventView.record:type_name -> rotunda.trust.v1.Ref
-	84,  // 79: rotunda.client.v1.WatchResponse.ready:type_name -> rotunda.client.v1.Ready
-	85,  // 80: rotunda.client.v1.WatchResponse.record:type_name -> rotunda.client.v1.RecordChanged
-	86,  // 81: rotunda.client.v1.WatchResponse.run:type_name -> rotunda.client.v1.RunProgress
-	87,  // 82: rotunda.client.v1.RecordChanged.ref:type_name -> rotunda.trust.v1.Ref
-	87,  // 83: rotunda.client.v1.RunProgress.account:type_name -> rotunda.trust.v1.Ref
-	2,   // 84: rotunda.client.v1.VaultService.Challenge:input_type -> rotunda.client.v1.ChallengeRequest
-	4,   // 85: rotunda.client.v1.VaultService.SignIn:input_type -> rotunda.client.v1.SignInRequest
-	6,   // 86: rotunda.client.v1.VaultService.CreateOrganisation:input_type -> rotunda.client.v1.CreateOrganisationRequest
-	8,   // 87: rotunda.client.v1.VaultService.GetLog:input_type -> rotunda.client.v1.GetLogRequest
-	10,  // 88: rotunda.client.v1.VaultService.GetKeys:input_type -> rotunda.client.v1.GetKeysRequest
-	13,  // 89: rotunda.client.v1.VaultService.TakeTurn:input_type -> rotunda.client.v1.TakeTurnRequest
-	15,  // 90: rotunda.client.v1.VaultService.Write:input_type -> rotunda.client.v1.WriteRequest
-	41,  // 91: rotunda.client.v1.VaultService.ListFolders:input_type -> rotunda.client.v1.ListFoldersRequest
-	44,  // 92: rotunda.client.v1.VaultService.ListMissingKeys:input_type -> rotunda.client.v1.ListMissingKeysRequest
-	47,  // 93: rotunda.client.v1.VaultService.ListRecords:input_type -> rotunda.client.v1.ListRecordsRequest
-	49,  // 94: rotunda.client.v1.VaultService.GetRecords:input_type -> rotunda.client.v1.GetRecordsRequest
-	55,  // 95: rotunda.client.v1.VaultService.ListHistory:input_type -> rotunda.client.v1.ListHistoryRequest
-	58,  // 96: rotunda.client.v1.VaultService.ListRotations:input_type -> rotunda.client.v1.ListRotationsRequest
-	61,  // 97: rotunda.client.v1.VaultService.PreviewSchedule:input_type -> rotunda.client.v1.PreviewScheduleRequest
-	63,  // 98: rotunda.client.v1.VaultService.ListRuns:input_type -> rotunda.client.v1.ListRunsRequest
-	66,  // 99: rotunda.client.v1.VaultService.GetRun:input_type -> rotunda.client.v1.GetRunRequest
-	68,  // 100: rotunda.client.v1.VaultService.GetReply:input_type -> rotunda.client.v1.GetReplyRequest
-	70,  // 101: rotunda.client.v1.VaultService.ListAgents:input_type -> rotunda.client.v1.ListAgentsRequest
-	73,  // 102: rotunda.client.v1.VaultService.ListApps:input_type -> rotunda.client.v1.ListAppsRequest
-	77,  // 103: rotunda.client.v1.VaultService.GetEnrolBlob:input_type -> rotunda.client.v1.GetEnrolBlobRequest
-	79,  // 104: rotunda.client.v1.VaultService.ListEvents:input_type -> rotunda.client.v1.ListEventsRequest
-	82,  // 105: rotunda.client.v1.VaultService.Watch:input_type -> rotunda.client.v1.WatchRequest
-	3,   // 106: rotunda.client.v1.VaultService.Challenge:output_type -> rotunda.client.v1.ChallengeResponse
-	5,   // 107: rotunda.client.v1.VaultService.SignIn:output_type -> rotunda.client.v1.SignInResponse
-	7,   // 108: rotunda.client.v1.VaultService.CreateOrganisation:output_type -> rotunda.client.v1.CreateOrganisationResponse
-	9,   // 109: rotunda.client.v1.VaultService.GetLog:output_type -> rotunda.client.v1.GetLogResponse
-	11,  // 110: rotunda.client.v1.VaultService.GetKeys:output_type -> rotunda.client.v1.GetKeysResponse
-	14,  // 111: rotunda.client.v1.VaultService.TakeTurn:output_type -> rotunda.client.v1.TakeTurnResponse
-	16,  // 112: rotunda.client.v1.VaultService.Write:output_type -> rotunda.client.v1.WriteResponse
-	42,  // 113: rotunda.client.v1.VaultService.ListFolders:output_type -> rotunda.client.v1.ListFoldersResponse
-	45,  // 114: rotunda.client.v1.VaultService.ListMissingKeys:output_type -> rotunda.client.v1.ListMissingKeysResponse
-	48,  // 115: rotunda.client.v1.VaultService.ListRecords:output_type -> rotunda.client.v1.ListRecordsResponse
-	50,  // 116: rotunda.client.v1.VaultService.GetRecords:output_type -> rotunda.client.v1.GetRecordsResponse
-	56,  // 117: rotunda.client.v1.VaultService.ListHistory:output_type -> rotunda.client.v1.ListHistoryResponse
-	59,  // 118: rotunda.client.v1.VaultService.ListRotations:output_type -> rotunda.client.v1.ListRotationsResponse
-	62,  // 119: rotunda.client.v1.VaultService.PreviewSchedule:output_type -> rotunda.client.v1.PreviewScheduleResponse
-	64,  // 120: rotunda.client.v1.VaultService.ListRuns:output_type -> rotunda.client.v1.ListRunsResponse
-	67,  // 121: rotunda.client.v1.VaultService.GetRun:output_type -> rotunda.client.v1.GetRunResponse
-	69,  // 122: rotunda.client.v1.VaultService.GetReply:output_type -> rotunda.client.v1.GetReplyResponse
-	71,  // 123: rotunda.client.v1.VaultService.ListAgents:output_type -> rotunda.client.v1.ListAgentsResponse
-	74,  // 124: rotunda.client.v1.VaultService.ListApps:output_type -> rotunda.client.v1.ListAppsResponse
-	78,  // 125: rotunda.client.v1.VaultService.GetEnrolBlob:output_type -> rotunda.client.v1.GetEnrolBlobResponse
-	80,  // 126: rotunda.client.v1.VaultService.ListEvents:output_type -> rotunda.client.v1.ListEventsResponse
-	83,  // 127: rotunda.client.v1.VaultService.Watch:output_type -> rotunda.client.v1.WatchResponse
-	106, // [106:128] is the sub-list for method output_type
-	84,  // [84:106] is the sub-list for method input_type
-	84,  // [84:84] is the sub-list for extension type_name
-	84,  // [84:84] is the sub-list for extension extendee
-	0,   // [0:84] is the sub-list for field type_name
+	89,  // 59: rotunda.client.v1.ListStatementsRequest.ref:type_name -> rotunda.trust.v1.Ref
+	1,   // 60: rotunda.client.v1.ListStatementsRequest.page:type_name -> rotunda.client.v1.Page
+	52,  // 61: rotunda.client.v1.ListStatementsResponse.statements:type_name -> rotunda.client.v1.StatementView
+	1,   // 62: rotunda.client.v1.ListRotationsRequest.page:type_name -> rotunda.client.v1.Page
+	62,  // 63: rotunda.client.v1.ListRotationsResponse.rotations:type_name -> rotunda.client.v1.RotationView
+	28,  // 64: rotunda.client.v1.RotationView.rotation:type_name -> rotunda.client.v1.PutRotation
+	29,  // 65: rotunda.client.v1.PreviewScheduleRequest.schedule:type_name -> rotunda.client.v1.Schedule
+	1,   // 66: rotunda.client.v1.ListRunsRequest.page:type_name -> rotunda.client.v1.Page
+	67,  // 67: rotunda.client.v1.ListRunsResponse.runs:type_name -> rotunda.client.v1.RunView
+	89,  // 68: rotunda.client.v1.RunView.account:type_name -> rotunda.trust.v1.Ref
+	89,  // 69: rotunda.client.v1.RunView.resource:type_name -> rotunda.trust.v1.Ref
+	91,  // 70: rotunda.client.v1.RunView.credential:type_name -> rotunda.trust.v1.Outcome
+	91,  // 71: rotunda.client.v1.RunView.dependents:type_name -> rotunda.trust.v1.Outcome
+	91,  // 72: rotunda.client.v1.RunView.scripts:type_name -> rotunda.trust.v1.Outcome
+	67,  // 73: rotunda.client.v1.GetRunResponse.run:type_name -> rotunda.client.v1.RunView
+	53,  // 74: rotunda.client.v1.GetRunResponse.results:type_name -> rotunda.client.v1.ResultView
+	74,  // 75: rotunda.client.v1.ListAgentsResponse.agents:type_name -> rotunda.client.v1.AgentView
+	1,   // 76: rotunda.client.v1.ListAppsRequest.page:type_name -> rotunda.client.v1.Page
+	77,  // 77: rotunda.client.v1.ListAppsResponse.apps:type_name -> rotunda.client.v1.AppView
+	78,  // 78: rotunda.client.v1.AppView.clients:type_name -> rotunda.client.v1.AppClientView
+	1,   // 79: rotunda.client.v1.ListEventsRequest.page:type_name -> rotunda.client.v1.Page
+	83,  // 80: rotunda.client.v1.ListEventsResponse.events:type_name -> rotunda.client.v1.EventView
+	89,  // 81: rotunda.client.v1.EventView.record:type_name -> rotunda.trust.v1.Ref
+	86,  // 82: rotunda.client.v1.WatchResponse.ready:type_name -> rotunda.client.v1.Ready
+	87,  // 83: rotunda.client.v1.WatchResponse.record:type_name -> rotunda.client.v1.RecordChanged
+	88,  // 84: rotunda.client.v1.WatchResponse.run:type_name -> rotunda.client.v1.RunProgress
+	89,  // 85: rotunda.client.v1.RecordChanged.ref:type_name -> rotunda.trust.v1.Ref
+	89,  // 86: rotunda.client.v1.RunProgress.account:type_name -> rotunda.trust.v1.Ref
+	2,   // 87: rotunda.client.v1.VaultService.Challenge:input_type -> rotunda.client.v1.ChallengeRequest
+	4,   // 88: rotunda.client.v1.VaultService.SignIn:input_type -> rotunda.client.v1.SignInRequest
+	6,   // 89: rotunda.client.v1.VaultService.CreateOrganisation:input_type -> rotunda.client.v1.CreateOrganisationRequest
+	8,   // 90: rotunda.client.v1.VaultService.GetLog:input_type -> rotunda.client.v1.GetLogRequest
+	10,  // 91: rotunda.client.v1.VaultService.GetKeys:input_type -> rotunda.client.v1.GetKeysRequest
+	13,  // 92: rotunda.client.v1.VaultService.TakeTurn:input_type -> rotunda.client.v1.TakeTurnRequest
+	15,  // 93: rotunda.client.v1.VaultService.Write:input_type -> rotunda.client.v1.WriteRequest
+	41,  // 94: rotunda.client.v1.VaultService.ListFolders:input_type -> rotunda.client.v1.ListFoldersRequest
+	44,  // 95: rotunda.client.v1.VaultService.ListMissingKeys:input_type -> rotunda.client.v1.ListMissingKeysRequest
+	47,  // 96: rotunda.client.v1.VaultService.ListRecords:input_type -> rotunda.client.v1.ListRecordsRequest
+	49,  // 97: rotunda.client.v1.VaultService.GetRecords:input_type -> rotunda.client.v1.GetRecordsRequest
+	55,  // 98: rotunda.client.v1.VaultService.ListHistory:input_type -> rotunda.client.v1.ListHistoryRequest
+	58,  // 99: rotunda.client.v1.VaultService.ListStatements:input_type -> rotunda.client.v1.ListStatementsRequest
+	60,  // 100: rotunda.client.v1.VaultService.ListRotations:input_type -> rotunda.client.v1.ListRotationsRequest
+	63,  // 101: rotunda.client.v1.VaultService.PreviewSchedule:input_type -> rotunda.client.v1.PreviewScheduleRequest
+	65,  // 102: rotunda.client.v1.VaultService.ListRuns:input_type -> rotunda.client.v1.ListRunsRequest
+	68,  // 103: rotunda.client.v1.VaultService.GetRun:input_type -> rotunda.client.v1.GetRunRequest
+	70,  // 104: rotunda.client.v1.VaultService.GetReply:input_type -> rotunda.client.v1.GetReplyRequest
+	72,  // 105: rotunda.client.v1.VaultService.ListAgents:input_type -> rotunda.client.v1.ListAgentsRequest
+	75,  // 106: rotunda.client.v1.VaultService.ListApps:input_type -> rotunda.client.v1.ListAppsRequest
+	79,  // 107: rotunda.client.v1.VaultService.GetEnrolBlob:input_type -> rotunda.client.v1.GetEnrolBlobRequest
+	81,  // 108: rotunda.client.v1.VaultService.ListEvents:input_type -> rotunda.client.v1.ListEventsRequest
+	84,  // 109: rotunda.client.v1.VaultService.Watch:input_type -> rotunda.client.v1.WatchRequest
+	3,   // 110: rotunda.client.v1.VaultService.Challenge:output_type -> rotunda.client.v1.ChallengeResponse
+	5,   // 111: rotunda.client.v1.VaultService.SignIn:output_type -> rotunda.client.v1.SignInResponse
+	7,   // 112: rotunda.client.v1.VaultService.CreateOrganisation:output_type -> rotunda.client.v1.CreateOrganisationResponse
+	9,   // 113: rotunda.client.v1.VaultService.GetLog:output_type -> rotunda.client.v1.GetLogResponse
+	11,  // 114: rotunda.client.v1.VaultService.GetKeys:output_type -> rotunda.client.v1.GetKeysResponse
+	14,  // 115: rotunda.client.v1.VaultService.TakeTurn:output_type -> rotunda.client.v1.TakeTurnResponse
+	16,  // 116: rotunda.client.v1.VaultService.Write:output_type -> rotunda.client.v1.WriteResponse
+	42,  // 117: rotunda.client.v1.VaultService.ListFolders:output_type -> rotunda.client.v1.ListFoldersResponse
+	45,  // 118: rotunda.client.v1.VaultService.ListMissingKeys:output_type -> rotunda.client.v1.ListMissingKeysResponse
+	48,  // 119: rotunda.client.v1.VaultService.ListRecords:output_type -> rotunda.client.v1.ListRecordsResponse
+	50,  // 120: rotunda.client.v1.VaultService.GetRecords:output_type -> rotunda.client.v1.GetRecordsResponse
+	56,  // 121: rotunda.client.v1.VaultService.ListHistory:output_type -> rotunda.client.v1.ListHistoryResponse
+	59,  // 122: rotunda.client.v1.VaultService.ListStatements:output_type -> rotunda.client.v1.ListStatementsResponse
+	61,  // 123: rotunda.client.v1.VaultService.ListRotations:output_type -> rotunda.client.v1.ListRotationsResponse
+	64,  // 124: rotunda.client.v1.VaultService.PreviewSchedule:output_type -> rotunda.client.v1.PreviewScheduleResponse
+	66,  // 125: rotunda.client.v1.VaultService.ListRuns:output_type -> rotunda.client.v1.ListRunsResponse
+	69,  // 126: rotunda.client.v1.VaultService.GetRun:output_type -> rotunda.client.v1.GetRunResponse
+	71,  // 127: rotunda.client.v1.VaultService.GetReply:output_type -> rotunda.client.v1.GetReplyResponse
+	73,  // 128: rotunda.client.v1.VaultService.ListAgents:output_type -> rotunda.client.v1.ListAgentsResponse
+	76,  // 129: rotunda.client.v1.VaultService.ListApps:output_type -> rotunda.client.v1.ListAppsResponse
+	80,  // 130: rotunda.client.v1.VaultService.GetEnrolBlob:output_type -> rotunda.client.v1.GetEnrolBlobResponse
+	82,  // 131: rotunda.client.v1.VaultService.ListEvents:output_type -> rotunda.client.v1.ListEventsResponse
+	85,  // 132: rotunda.client.v1.VaultService.Watch:output_type -> rotunda.client.v1.WatchResponse
+	110, // [110:133] is the sub-list for method output_type
+	87,  // [87:110] is the sub-list for method input_type
+	87,  // [87:87] is the sub-list for extension type_name
+	87,  // [87:87] is the sub-list for extension extendee
+	0,   // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_client_v1_client_proto_init() }
@@ -6571,7 +6691,7 @@ func file_rotunda_client_v1_client_proto_init() {
 		(*Schedule_EveryS)(nil),
 		(*Schedule_Once)(nil),
 	}
-	file_rotunda_client_v1_client_proto_msgTypes[83].OneofWrappers = []any{
+	file_rotunda_client_v1_client_proto_msgTypes[85].OneofWrappers = []any{
 		(*WatchResponse_Ready)(nil),
 		(*WatchResponse_Record)(nil),
 		(*WatchResponse_Run)(nil),
@@ -6585,7 +6705,7 @@ func file_rotunda_client_v1_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rotunda_client_v1_client_proto_rawDesc), len(file_rotunda_client_v1_client_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   87,
+			NumMessages:   89,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -69,6 +69,9 @@ const (
 	// VaultServiceListHistoryProcedure is the fully-qualified name of the VaultService's ListHistory
 	// RPC.
 	VaultServiceListHistoryProcedure = "/rotunda.client.v1.VaultService/ListHistory"
+	// VaultServiceListStatementsProcedure is the fully-qualified name of the VaultService's
+	// ListStatements RPC.
+	VaultServiceListStatementsProcedure = "/rotunda.client.v1.VaultService/ListStatements"
 	// VaultServiceListRotationsProcedure is the fully-qualified name of the VaultService's
 	// ListRotations RPC.
 	VaultServiceListRotationsProcedure = "/rotunda.client.v1.VaultService/ListRotations"
@@ -116,6 +119,9 @@ type VaultServiceClient interface {
 	ListRecords(context.Context, *connect.Request[v1.ListRecordsRequest]) (*connect.Response[v1.ListRecordsResponse], error)
 	GetRecords(context.Context, *connect.Request[v1.GetRecordsRequest]) (*connect.Response[v1.GetRecordsResponse], error)
 	ListHistory(context.Context, *connect.Request[v1.ListHistoryRequest]) (*connect.Response[v1.ListHistoryResponse], error)
+	// ListStatements lists a record's former statements, newest first: what a removed
+	// signer changed is seen by them.
+	ListStatements(context.Context, *connect.Request[v1.ListStatementsRequest]) (*connect.Response[v1.ListStatementsResponse], error)
 	ListRotations(context.Context, *connect.Request[v1.ListRotationsRequest]) (*connect.Response[v1.ListRotationsResponse], error)
 	PreviewSchedule(context.Context, *connect.Request[v1.PreviewScheduleRequest]) (*connect.Response[v1.PreviewScheduleResponse], error)
 	ListRuns(context.Context, *connect.Request[v1.ListRunsRequest]) (*connect.Response[v1.ListRunsResponse], error)
@@ -213,6 +219,12 @@ func NewVaultServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(vaultServiceMethods.ByName("ListHistory")),
 			connect.WithClientOptions(opts...),
 		),
+		listStatements: connect.NewClient[v1.ListStatementsRequest, v1.ListStatementsResponse](
+			httpClient,
+			baseURL+VaultServiceListStatementsProcedure,
+			connect.WithSchema(vaultServiceMethods.ByName("ListStatements")),
+			connect.WithClientOptions(opts...),
+		),
 		listRotations: connect.NewClient[v1.ListRotationsRequest, v1.ListRotationsResponse](
 			httpClient,
 			baseURL+VaultServiceListRotationsProcedure,
@@ -290,6 +302,7 @@ type vaultServiceClient struct {
 	listRecords        *connect.Client[v1.ListRecordsRequest, v1.ListRecordsResponse]
 	getRecords         *connect.Client[v1.GetRecordsRequest, v1.GetRecordsResponse]
 	listHistory        *connect.Client[v1.ListHistoryRequest, v1.ListHistoryResponse]
+	listStatements     *connect.Client[v1.ListStatementsRequest, v1.ListStatementsResponse]
 	listRotations      *connect.Client[v1.ListRotationsRequest, v1.ListRotationsResponse]
 	previewSchedule    *connect.Client[v1.PreviewScheduleRequest, v1.PreviewScheduleResponse]
 	listRuns           *connect.Client[v1.ListRunsRequest, v1.ListRunsResponse]
@@ -360,6 +373,11 @@ func (c *vaultServiceClient) GetRecords(ctx context.Context, req *connect.Reques
 // ListHistory calls rotunda.client.v1.VaultService.ListHistory.
 func (c *vaultServiceClient) ListHistory(ctx context.Context, req *connect.Request[v1.ListHistoryRequest]) (*connect.Response[v1.ListHistoryResponse], error) {
 	return c.listHistory.CallUnary(ctx, req)
+}
+
+// ListStatements calls rotunda.client.v1.VaultService.ListStatements.
+func (c *vaultServiceClient) ListStatements(ctx context.Context, req *connect.Request[v1.ListStatementsRequest]) (*connect.Response[v1.ListStatementsResponse], error) {
+	return c.listStatements.CallUnary(ctx, req)
 }
 
 // ListRotations calls rotunda.client.v1.VaultService.ListRotations.
@@ -434,6 +452,9 @@ type VaultServiceHandler interface {
 	ListRecords(context.Context, *connect.Request[v1.ListRecordsRequest]) (*connect.Response[v1.ListRecordsResponse], error)
 	GetRecords(context.Context, *connect.Request[v1.GetRecordsRequest]) (*connect.Response[v1.GetRecordsResponse], error)
 	ListHistory(context.Context, *connect.Request[v1.ListHistoryRequest]) (*connect.Response[v1.ListHistoryResponse], error)
+	// ListStatements lists a record's former statements, newest first: what a removed
+	// signer changed is seen by them.
+	ListStatements(context.Context, *connect.Request[v1.ListStatementsRequest]) (*connect.Response[v1.ListStatementsResponse], error)
 	ListRotations(context.Context, *connect.Request[v1.ListRotationsRequest]) (*connect.Response[v1.ListRotationsResponse], error)
 	PreviewSchedule(context.Context, *connect.Request[v1.PreviewScheduleRequest]) (*connect.Response[v1.PreviewScheduleResponse], error)
 	ListRuns(context.Context, *connect.Request[v1.ListRunsRequest]) (*connect.Response[v1.ListRunsResponse], error)
@@ -527,6 +548,12 @@ func NewVaultServiceHandler(svc VaultServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(vaultServiceMethods.ByName("ListHistory")),
 		connect.WithHandlerOptions(opts...),
 	)
+	vaultServiceListStatementsHandler := connect.NewUnaryHandler(
+		VaultServiceListStatementsProcedure,
+		svc.ListStatements,
+		connect.WithSchema(vaultServiceMethods.ByName("ListStatements")),
+		connect.WithHandlerOptions(opts...),
+	)
 	vaultServiceListRotationsHandler := connect.NewUnaryHandler(
 		VaultServiceListRotationsProcedure,
 		svc.ListRotations,
@@ -613,6 +640,8 @@ func NewVaultServiceHandler(svc VaultServiceHandler, opts ...connect.HandlerOpti
 			vaultServiceGetRecordsHandler.ServeHTTP(w, r)
 		case VaultServiceListHistoryProcedure:
 			vaultServiceListHistoryHandler.ServeHTTP(w, r)
+		case VaultServiceListStatementsProcedure:
+			vaultServiceListStatementsHandler.ServeHTTP(w, r)
 		case VaultServiceListRotationsProcedure:
 			vaultServiceListRotationsHandler.ServeHTTP(w, r)
 		case VaultServicePreviewScheduleProcedure:
@@ -688,6 +717,10 @@ func (UnimplementedVaultServiceHandler) GetRecords(context.Context, *connect.Req
 
 func (UnimplementedVaultServiceHandler) ListHistory(context.Context, *connect.Request[v1.ListHistoryRequest]) (*connect.Response[v1.ListHistoryResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("rotunda.client.v1.VaultService.ListHistory is not implemented"))
+}
+
+func (UnimplementedVaultServiceHandler) ListStatements(context.Context, *connect.Request[v1.ListStatementsRequest]) (*connect.Response[v1.ListStatementsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("rotunda.client.v1.VaultService.ListStatements is not implemented"))
 }
 
 func (UnimplementedVaultServiceHandler) ListRotations(context.Context, *connect.Request[v1.ListRotationsRequest]) (*connect.Response[v1.ListRotationsResponse], error) {

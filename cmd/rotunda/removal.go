@@ -1,0 +1,265 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// removalFlags are those of every command that removes a signer from the log. --yes
+// answers none of what they ask for: each names what was seen.
+type removalFlags struct {
+	plan       bool
+	sign       []string
+	leave      bool
+	candidates bool
+}
+
+func (r *removalFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVar(&r.plan, "plan", false, "only show what the removal would do")
+	f.StringSliceVar(&r.sign, "sign", nil, "sign this changed statement anew, by its digest in `HEX` as --plan shows it; may be repeated")
+	f.BoolVar(&r.leave, "leave", false, "leave the changed statements that --sign does not name: agents stop using those records")
+	f.BoolVar(&r.candidates, "leave-candidates", false, "remove it though new secrets that it staged are outstanding: each is settled with run abandon afterwards")
+}
+
+// removalHelp is what the commands say of these flags.
+const removalHelp = `
+What it signed last and still stands is shown as the difference to what somebody else
+signed before. Where it changed anything, or was the first to sign, you are asked record
+by record, and --yes is no answer: without a terminal, run the command with --plan
+--json, look at the changes, and name the digest of each statement that you sign anew
+with --sign. What was signed again since you looked is never signed by you.`
+
+// removalView is a plan as a program reads it.
+type removalView struct {
+	ID         string          `json:"id"`
+	Name       string          `json:"name"`
+	Kind       string          `json:"kind"`
+	Statements []statementView `json:"statements"`
+	Values     []string        `json:"values"`
+	Candidates []candidateLeft `json:"candidates"`
+	Folders    []string        `json:"folders"`
+}
+
+// statementView is a statement of the one to be removed.
+type statementView struct {
+	Record  string      `json:"record"`
+	Title   string      `json:"title"`
+	Digest  string      `json:"digest"`
+	Seq     uint64      `json:"statement"`
+	Former  *formerView `json:"former"` // null: nobody else signed one
+	Changes []string    `json:"changes"`
+	Stops   bool        `json:"stops,omitempty"`
+}
+
+type formerView struct {
+	Seq    uint64 `json:"statement"`
+	By     string `json:"by"`
+	Issued string `json:"issued"`
+}
+
+// candidateLeft is a new secret that the one to be removed has staged.
+type candidateLeft struct {
+	Record string `json:"record"`
+	Title  string `json:"title"`
+	RunID  string `json:"run_id"`
+}
+
+func viewRemoval(p *client.Removal) removalView {
+	v := removalView{
+		ID: p.ID.String(), Name: p.Name, Kind: kindWord(p.Kind),
+		Statements: []statementView{}, Values: []string{}, Candidates: []candidateLeft{}, Folders: []string{},
+	}
+	for _, r := range p.Statements {
+		s := statementView{Record: r.Ref.String(), Title: r.Title, Digest: r.Digest.String(), Seq: r.Seq, Changes: r.Changes, Stops: r.Stops}
+		if r.Changes == nil {
+			s.Changes = []string{}
+		}
+		if f := r.Former; f != nil {
+			s.Former = &formerView{f.Seq, f.By, stamp(f.Issued)}
+		}
+		v.Statements = append(v.Statements, s)
+	}
+	for _, r := range p.Values {
+		v.Values = append(v.Values, r.Ref.String())
+	}
+	for _, r := range p.Candidates {
+		v.Candidates = append(v.Candidates, candidateLeft{r.Ref.String(), r.Title, r.RunID.String()})
+	}
+	for _, f := range p.Folders {
+		v.Folders = append(v.Folders, f.String())
+	}
+	return v
+}
+
+// remove removes an entry of the log after showing what that voids.
+func (c *cli) remove(ctx context.Context, cl *client.Client, name string, flags removalFlags, kinds ...trustv1.EntryKind) error {
+	e, err := cl.Find(ctx, name, kinds...)
+	if err != nil {
+		return err
+	}
+	id, err := seal.IDFrom(e.EntryId)
+	if err != nil {
+		return err
+	}
+	plan, err := cl.PlanRemoval(ctx, id)
+	if err != nil {
+		return err
+	}
+	if flags.plan {
+		return c.emit(viewRemoval(plan), func(w io.Writer) { c.showPlan(w, plan) })
+	}
+	c.showPlan(c.p.stderr, plan)
+	skip, err := c.chooseStatements(plan, flags)
+	if err != nil {
+		return err
+	}
+	if err := c.leaveCandidates(plan, flags); err != nil {
+		return err
+	}
+	if err := c.confirm(fmt.Sprintf("remove %s %q for ever", kindWord(e.Kind), printable(e.Name))); err != nil {
+		return err
+	}
+	if err := cl.Remove(ctx, plan, skip); err != nil {
+		return err
+	}
+	c.tellReaders(plan)
+	return c.done("removed " + e.Name)
+}
+
+// showPlan says in words what a removal voids, and what each of its statements changed.
+func (c *cli) showPlan(w io.Writer, plan *client.Removal) {
+	same := 0
+	for _, r := range plan.Statements {
+		switch {
+		case r.Stops:
+			fmt.Fprintf(w, "%s (%s) stops: nobody present can sign it anew\n", printable(r.Title), r.Ref)
+			continue
+		case len(r.Changes) == 0:
+			same++
+			continue
+		case r.Former == nil:
+			fmt.Fprintf(w, "%s (%s), statement %d: nobody else has signed it before. It says\n", printable(r.Title), r.Ref, r.Seq)
+		default:
+			fmt.Fprintf(w, "%s (%s), statement %d: against statement %d, signed by %s at %s, it changed\n",
+				printable(r.Title), r.Ref, r.Seq, r.Former.Seq, printable(r.Former.By), c.when(r.Former.Issued))
+		}
+		for _, change := range r.Changes {
+			fmt.Fprintf(w, "    %s\n", printable(change))
+		}
+		fmt.Fprintf(w, "    digest %s\n", r.Digest)
+	}
+	if same > 0 {
+		fmt.Fprintf(w, "%d statement%s that say%s what somebody else had signed before will be signed anew by you\n", same, plural(same), verbS(same))
+	}
+	if n := len(plan.Values); n > 0 {
+		fmt.Fprintf(w, "%d value%s will be attested anew by you\n", n, plural(n))
+	}
+	for _, r := range plan.Candidates {
+		fmt.Fprintf(w, "%s (%s): a new secret that it staged is outstanding, and may be the one that the target has. Settle it first: `rotunda run abandon %s` has an agent of the pool find out, `rotunda run watch %s` waits\n",
+			printable(r.Title), r.Ref, r.RunID, r.RunID)
+	}
+}
+
+func verbS(n int) string {
+	if n == 1 {
+		return "s"
+	}
+	return ""
+}
+
+// chooseStatements asks about each statement that the one to be removed changed, and
+// gives the records whose statements are not signed anew.
+func (c *cli) chooseStatements(plan *client.Removal, flags removalFlags) (skip []client.Ref, err error) {
+	var named []string
+	for _, d := range flags.sign {
+		named = append(named, strings.ToLower(d))
+	}
+	var open []string
+	for _, r := range plan.Statements {
+		if r.Stops || len(r.Changes) == 0 {
+			continue
+		}
+		if n := slices.Index(named, r.Digest.String()); n >= 0 {
+			named = slices.Delete(named, n, n+1)
+			continue
+		}
+		switch {
+		case flags.leave:
+			skip = append(skip, r.Ref)
+		case !c.p.stdinTerminal:
+			open = append(open, r.Title)
+		default:
+			yes, err := c.ask("sign " + printable(r.Title) + " anew as it is now")
+			if err != nil {
+				return nil, err
+			}
+			if !yes {
+				skip = append(skip, r.Ref)
+			}
+		}
+	}
+	if len(named) > 0 {
+		return nil, failf(exitConflict, "plan_stale", "--sign %s: no changed statement of his has this digest", printable(named[0])).
+			withHint("nobody was removed: look at the statements again with --plan")
+	}
+	if len(open) > 0 {
+		return nil, failf(exitUsage, "not_confirmed", "%s: it changed what %s say%s, and nobody can be asked", printable(plan.Name), printable(strings.Join(open, ", ")), verbS(len(open))).
+			withHint("look at the changes with --plan, then name each that you sign with --sign DIGEST; --leave leaves the others, whose records agents stop using")
+	}
+	return skip, nil
+}
+
+// leaveCandidates asks before new secrets are left that no agent would take up any more.
+func (c *cli) leaveCandidates(plan *client.Removal, flags removalFlags) error {
+	n := len(plan.Candidates)
+	if n == 0 || flags.candidates {
+		return nil
+	}
+	if !c.p.stdinTerminal {
+		return failf(exitUsage, "not_confirmed", "%d new secret%s that it staged %s outstanding, and nobody can be asked", n, plural(n), isAre(n)).
+			withHint("settle each first with `rotunda run abandon RUN`, or give --leave-candidates and settle them afterwards the same way")
+	}
+	yes, err := c.ask(fmt.Sprintf("remove it with %d new secret%s outstanding, and settle %s afterwards", n, plural(n), themIt(n)))
+	if err == nil && !yes {
+		err = failf(exitInterrupted, "not_confirmed", "nothing was changed")
+	}
+	return err
+}
+
+func isAre(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}
+
+func themIt(n int) string {
+	if n == 1 {
+		return "it"
+	}
+	return "them"
+}
+
+// readersKeepKeys is said after each removal; the threat model says the same.
+const readersKeepKeys = "this version cannot re-key a folder: who was removed and gets at the server's data later also reads the secrets that are written into those folders from now on, rotated ones included"
+
+// tellReaders says what a removed reader still knows, and what can be done today.
+func (c *cli) tellReaders(plan *client.Removal) {
+	n := len(plan.Folders)
+	if n == 0 || plan.Kind == client.KindEnrolment {
+		return
+	}
+	c.warn("%s could read %d folder%s, and knows what is in %s", printable(plan.Name), n, plural(n), themIt(n))
+	c.warn("%s", readersKeepKeys)
+	c.warn("what ends that: make a new folder (`rotunda folder add`), grant it to those who stay and to the pool, add the accounts there anew (`rotunda record add`), rotate them there, then remove the old records")
+}
