@@ -229,7 +229,7 @@ func statementOfRemoved(t *testing.T, w *hostileWorld) {
 	var seq int64
 	w.read(t, "SELECT statement_seq FROM record WHERE org = 1 AND record_uid = ?", []any{ref.Record.Bytes()}, &seq)
 
-	w.cli(t, "member", "remove", name) // Ada signs the account anew
+	w.removeAfterLook(t, name) // Ada signs the account anew
 	w.works(t, title)
 	restore := w.keepRecord(t, ref)
 	worst := func() {
@@ -243,6 +243,22 @@ func statementOfRemoved(t *testing.T, w *hostileWorld) {
 	w.fails(t, trust.SignerUnknown, "rotate", title)
 	restore()
 	w.works(t, title)
+}
+
+// removeAfterLook removes a person as automation does: it names each changed statement.
+func (w *hostileWorld) removeAfterLook(t *testing.T, name string) {
+	t.Helper()
+	var plan struct {
+		Statements []struct{ Digest string }
+	}
+	if err := w.JSON(t.Context(), &plan, nil, "member", "remove", name, "--plan"); err != nil || len(plan.Statements) == 0 {
+		t.Fatalf("the plan lists %d statements, %v", len(plan.Statements), err)
+	}
+	args := []string{"member", "remove", name}
+	for _, s := range plan.Statements {
+		args = append(args, "--sign", s.Digest)
+	}
+	w.cli(t, args...)
 }
 
 func removalHidden(t *testing.T, w *hostileWorld) {
