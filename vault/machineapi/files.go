@@ -57,8 +57,8 @@ func (a *API) addFile(ctx context.Context, r *request) (answer, error) {
 		if err != nil {
 			return err
 		}
-		if rev := in.OwnerRecordRevision; rev != nil && *rev != 0 && *rev != record.Revision {
-			return ksm.Refuse(ksm.CodeOutOfSync, "the record is at revision %d, the file's is %d: read it again", record.Revision, *rev)
+		if err := checkFileRevision(record, in.OwnerRecordRevision); err != nil {
+			return err
 		}
 		if err := a.giveWay(ctx, q, r, record, staged, false); err != nil {
 			return err
@@ -99,6 +99,19 @@ func (a *API) addFile(ctx context.Context, r *request) (answer, error) {
 	return ksm.FileAnswer{
 		URL: a.BaseURL + ksm.PathFiles + uploadPath, Parameters: string(parameters), SuccessStatusCode: http.StatusCreated,
 	}, nil
+}
+
+// checkFileRevision holds the revision that an add_file read against the record.
+// Older SDKs send none. Where agents rotate, the data that comes with the file
+// may hold a secret that is over, so nobody's guess is taken.
+func checkFileRevision(record db.Record, read *int64) error {
+	switch {
+	case read != nil && *read != 0 && *read != record.Revision:
+		return ksm.Refuse(ksm.CodeOutOfSync, "the record is at revision %d, the file's is %d: read it again", record.Revision, *read)
+	case (read == nil || *read == 0) && record.StatementSeq > 0:
+		return ksm.Refuse(ksm.CodeOutOfSync, "this SDK does not say which revision of the record it read, and agents may rotate this record: attach the file with a newer SDK, or to a record of its own")
+	}
+	return nil
 }
 
 // detach removes files from a record.

@@ -191,6 +191,72 @@ func TestTransactionsBelongToTheirClient(t *testing.T) {
 	s.want("an unknown type", s.update(b, r, "x", "other"), ksm.CodeBadRequest)
 }
 
+// A person's client may edit while a transaction is open: what was staged before
+// that does not undo it.
+func TestTransactionsAreOfTheirRevision(t *testing.T) {
+	s := newServer(t)
+	r := s.addRecord(s.edit, login("1"))
+	m := s.prebound("m")
+	s.want("stage", s.update(m, r, "staged", "general"), "")
+	edited := trust.SealData(r.key, []byte("by a person"))
+	s.write(func(ctx context.Context, q *db.Queries) error {
+		row := s.row(r.uid[:])
+		_, err := q.ReplaceRecord(ctx, db.ReplaceRecordParams{
+			Kind: row.Kind, RecordKey: row.RecordKey, KeyVersion: row.KeyVersion, Data: edited, DataDigest: row.DataDigest,
+			Org: s.org, RecordUid: r.uid[:], Revision: row.Revision,
+		})
+		return err
+	})
+	settle := map[string]any{"recordUid": r.uid}
+	s.want("finalize", s.do(m, ksm.OpFinalize, settle), ksm.CodeOutOfSync)
+	if row := s.row(r.uid[:]); row.Revision != 2 || !bytes.Equal(row.Data, edited) {
+		t.Errorf("revision %d", row.Revision)
+	}
+	s.want("rollback", s.do(m, ksm.OpRollback, settle), "")
+}
+
+// The data that comes with a file replaces the record's: where agents rotate, it
+// is taken only from who has read what is current.
+func TestFilesDoNotUndoARotation(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		statement bool
+		revision  any // of the record at revision 2; nil: an older SDK
+		want      string
+	}{
+		{"an older SDK", false, nil, ""},
+		{"the current revision", false, 2, ""},
+		{"a revision before", false, 1, ksm.CodeOutOfSync},
+		{"rotated: an older SDK", true, nil, ksm.CodeOutOfSync},
+		{"rotated: no revision", true, 0, ksm.CodeOutOfSync},
+		{"rotated: a revision before", true, 1, ksm.CodeOutOfSync},
+		{"rotated: a revision to come", true, 3, ksm.CodeOutOfSync},
+		{"rotated: the current revision", true, 2, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newServer(t)
+			r := s.addRecord(s.edit, login("1"))
+			m := s.prebound("m")
+			s.want("update", s.update(m, r, login("2"), ""), "")
+			if test.statement {
+				s.addStatement(r)
+			}
+			current := s.row(r.uid[:]).Data
+			request := map[string]any{
+				"fileRecordUid": seal.NewID(), "fileRecordData": "AAAA", "ownerRecordUid": r.uid, "ownerRecordData": r.seal(login("1")),
+				"linkKey": ksm.Std(make([]byte, 60)), "fileSize": 30,
+			}
+			if test.revision != nil {
+				request["ownerRecordRevision"] = test.revision
+			}
+			s.want("add_file", s.do(m, ksm.OpAddFile, request), test.want)
+			if kept := bytes.Equal(s.row(r.uid[:]).Data, current); kept != (test.want != "") {
+				t.Errorf("the current data was kept: %v", kept)
+			}
+		})
+	}
+}
+
 // TestApplicationsLeaveAgentsRecordsAlone is rows 11 and 56 of the hostile
 // operator's table, as far as the vault goes.
 func TestApplicationsLeaveAgentsRecordsAlone(t *testing.T) {

@@ -199,6 +199,9 @@ func (a *API) tellRecord(q *db.Queries, record db.Record, revision int64) {
 // one without a staged update, does nothing and is answered alike.
 func (a *API) finalize(ctx context.Context, r *request) (answer, error) {
 	return nil, a.settle(ctx, r, func(q *db.Queries, record db.Record, staged db.Staged) error {
+		if record.Revision != staged.BaseRevision {
+			return ksm.Refuse(ksm.CodeOutOfSync, "the record is at revision %d, the staged update is of %d: roll it back, read the record again", record.Revision, staged.BaseRevision)
+		}
 		if err := q.DeleteStagedOf(ctx, db.DeleteStagedOfParams{Org: record.Org, RecordUid: record.RecordUid}); err != nil {
 			return fmt.Errorf("remove staged update: %w", err)
 		}
