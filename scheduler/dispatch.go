@@ -31,9 +31,7 @@ const (
 	mostAgain  = 2 * time.Minute
 	mostAlone  = 5 * time.Minute // while no agent is connected
 
-	// noAgent and overdue mark a run of which this was told.
-	noAgent = "no_agent"
-	overdue = "overdue"
+	noAgent = "no_agent" // marks a run of which this was told
 )
 
 // dispatching is one batch: what was found out for it, and what is to be sent.
@@ -259,43 +257,50 @@ const (
 	overdueEvery = time.Minute
 )
 
-// lookForOverdue tells, once for each, of runs that have been under way for long.
+// lookForOverdue tells, once for each, of runs that have been under way for long:
+// one batch of them, since what is due goes before. The others come with the next
+// pass.
 func (s *Scheduler) lookForOverdue(ctx context.Context) error {
 	now := s.cfg.Now()
 	if now.Sub(s.overdue).Abs() < overdueEvery {
 		return nil
 	}
-	s.overdue = now
 	before := now.Add(-overdueAfter).UnixMilli()
-	for {
-		var late []db.Run
-		find := func(q *db.Queries) (err error) {
-			late, err = q.OverdueRuns(ctx, db.OverdueRunsParams{Before: before, Rows: batch})
-			return err
-		}
-		if err := s.cfg.Store.Read(ctx, find); err != nil {
-			return fmt.Errorf("look for overdue runs: %w", err)
-		}
-		if len(late) == 0 {
-			return nil
-		}
-		err := s.cfg.Store.Write(ctx, func(q *db.Queries) error {
-			for _, run := range late {
-				if err := q.MarkOverdue(ctx, db.MarkOverdueParams{Org: run.Org, RunID: run.RunID}); err != nil {
-					return err
-				}
-				err := s.tell(ctx, q, audit.Event{
-					Org: run.Org, Time: now, Name: audit.RunOverdue, Folder: run.FolderUid, Record: run.AccountUid, RunID: run.RunID, Reason: overdue,
-					Fields: map[string]string{"state": run.State, "since": strconv.FormatInt(run.Created, 10)},
-				})
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("tell of overdue runs: %w", err)
-		}
+	var late []db.Run
+	find := func(q *db.Queries) (err error) {
+		late, err = q.OverdueRuns(ctx, db.OverdueRunsParams{Before: before, Rows: batch})
+		return err
 	}
+	if err := s.cfg.Store.Read(ctx, find); err != nil {
+		return fmt.Errorf("look for overdue runs: %w", err)
+	}
+	if len(late) < batch {
+		s.overdue = now
+	}
+	if len(late) == 0 {
+		return nil
+	}
+	err := s.cfg.Store.Write(ctx, func(q *db.Queries) error {
+		for _, run := range late {
+			n, err := q.MarkOverdue(ctx, db.MarkOverdueParams{Org: run.Org, RunID: run.RunID})
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				continue // it has ended, or another server has told
+			}
+			err = s.tell(ctx, q, audit.Event{
+				Org: run.Org, Time: now, Name: audit.RunOverdue, Folder: run.FolderUid, Record: run.AccountUid, RunID: run.RunID, Reason: "overdue",
+				Fields: map[string]string{"state": run.State, "since": strconv.FormatInt(run.Created, 10)},
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("tell of overdue runs: %w", err)
+	}
+	return nil
 }

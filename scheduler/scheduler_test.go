@@ -864,9 +864,13 @@ func TestOverdueRunsAreToldOfOnce(t *testing.T) {
 	account := w.account(cronIn("0 1 * * *", ""))
 	w.later(time.Hour)
 	w.pass()
+	run := w.last(account).RunID
 	for range 60 {
 		w.later(time.Minute)
 		w.pass()
+		w.write(func(q *db.Queries) error { // an agent tried, and gave it back
+			return q.AskAgain(context.Background(), db.AskAgainParams{NextAttempt: w.clock().UnixMilli(), Reason: "timeout", Org: w.org, RunID: run})
+		})
 	}
 	e := w.events(audit.RunOverdue)
 	if len(e) != 1 || !bytes.Equal(e[0].RunID, w.last(account).RunID) {
@@ -874,6 +878,29 @@ func TestOverdueRunsAreToldOfOnce(t *testing.T) {
 	}
 	if at := time.UnixMilli(e[0].Time).Sub(time.UnixMilli(w.last(account).Created)); at < overdueAfter || at > overdueAfter+2*time.Minute {
 		t.Errorf("told after %s", at)
+	}
+}
+
+// A pool that is down makes many runs overdue at once; telling of them keeps
+// nobody waiting.
+func TestManyOverdueRunsAreToldOfInBatches(t *testing.T) {
+	w := newWorld(t)
+	const runs = 2*batch + 50
+	for range runs {
+		account := seal.NewID()
+		w.write(func(q *db.Queries) error {
+			return w.work.StartRun(context.Background(), q, w.org, work.Start{
+				RunID: seal.NewID(), Account: &trustv1.Ref{FolderUid: w.folder[:], RecordUid: account[:]}, PoolID: w.pool[:],
+				Action: "rotate", Cause: "schedule",
+			})
+		})
+	}
+	w.later(overdueAfter)
+	for _, want := range []int{batch, 2 * batch, runs, runs} {
+		w.pass()
+		if n := len(w.events(audit.RunOverdue)); n != want {
+			t.Fatalf("told of %d, want %d", n, want)
+		}
 	}
 }
 

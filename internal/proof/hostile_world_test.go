@@ -271,7 +271,7 @@ func (w *hostileWorld) dueTo(t *testing.T, account trust.Ref, pool seal.ID) (run
 	run = seal.NewID()
 	now := time.Now().UnixMilli()
 	w.sql(t, `INSERT INTO run SELECT org, ?, record_uid, folder_uid, resource_uid, resource_folder, ?, x'',
-		'rotate', 'schedule', 'queued', '', 0, x'', 0, 0, 0, '', '', ?, 0, 0, ? FROM record WHERE org = 1 AND record_uid = ?`,
+		'rotate', 'schedule', 'queued', '', 0, x'', 0, 0, 0, '', '', ?, 0, 0, ?, 0 FROM record WHERE org = 1 AND record_uid = ?`,
 		run.Bytes(), pool.Bytes(), now, now, account.Record.Bytes())
 	return run
 }

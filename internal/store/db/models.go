@@ -248,6 +248,7 @@ type Run struct {
 	Started        int64
 	Finished       int64
 	NextAttempt    int64
+	LateTold       int64
 }
 
 type Session struct {

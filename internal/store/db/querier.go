@@ -93,7 +93,7 @@ type Querier interface {
 	LeasesOf(ctx context.Context, arg LeasesOfParams) ([]LeasesOfRow, error)
 	ListOrgs(ctx context.Context) ([]Org, error)
 	MachineClientByID(ctx context.Context, clientID []byte) (MachineClient, error)
-	MarkOverdue(ctx context.Context, arg MarkOverdueParams) error
+	MarkOverdue(ctx context.Context, arg MarkOverdueParams) (int64, error)
 	MoveRun(ctx context.Context, arg MoveRunParams) error
 	NewestReplaced(ctx context.Context, arg NewestReplacedParams) ([]RecordHistory, error)
 	NextRotationDue(ctx context.Context) (int64, error)

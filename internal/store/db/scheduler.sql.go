@@ -83,7 +83,7 @@ func (q *Queries) DueRotations(ctx context.Context, arg DueRotationsParams) ([]R
 }
 
 const dueRuns = `-- name: DueRuns :many
-SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt FROM run WHERE next_attempt > 0 AND next_attempt <= ?1 ORDER BY next_attempt LIMIT ?2
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE next_attempt > 0 AND next_attempt <= ?1 ORDER BY next_attempt LIMIT ?2
 `
 
 type DueRunsParams struct {
@@ -124,6 +124,7 @@ func (q *Queries) DueRuns(ctx context.Context, arg DueRunsParams) ([]Run, error)
 			&i.Started,
 			&i.Finished,
 			&i.NextAttempt,
+			&i.LateTold,
 		); err != nil {
 			return nil, err
 		}
@@ -201,8 +202,8 @@ func (q *Queries) FireRotation(ctx context.Context, arg FireRotationParams) (int
 	return result.RowsAffected()
 }
 
-const markOverdue = `-- name: MarkOverdue :exec
-UPDATE run SET reason = 'overdue' WHERE org = ?1 AND run_id = ?2 AND finished = 0
+const markOverdue = `-- name: MarkOverdue :execrows
+UPDATE run SET late_told = 1 WHERE org = ?1 AND run_id = ?2 AND finished = 0 AND late_told = 0
 `
 
 type MarkOverdueParams struct {
@@ -210,9 +211,12 @@ type MarkOverdueParams struct {
 	RunID []byte
 }
 
-func (q *Queries) MarkOverdue(ctx context.Context, arg MarkOverdueParams) error {
-	_, err := q.db.ExecContext(ctx, markOverdue, arg.Org, arg.RunID)
-	return err
+func (q *Queries) MarkOverdue(ctx context.Context, arg MarkOverdueParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, markOverdue, arg.Org, arg.RunID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const nextRotationDue = `-- name: NextRotationDue :one
@@ -238,7 +242,7 @@ func (q *Queries) NextRunDue(ctx context.Context) (int64, error) {
 }
 
 const overdueRuns = `-- name: OverdueRuns :many
-SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt FROM run WHERE finished = 0 AND created <= ?1 AND reason <> 'overdue' ORDER BY created LIMIT ?2
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE finished = 0 AND late_told = 0 AND created <= ?1 ORDER BY created LIMIT ?2
 `
 
 type OverdueRunsParams struct {
@@ -279,6 +283,7 @@ func (q *Queries) OverdueRuns(ctx context.Context, arg OverdueRunsParams) ([]Run
 			&i.Started,
 			&i.Finished,
 			&i.NextAttempt,
+			&i.LateTold,
 		); err != nil {
 			return nil, err
 		}

@@ -318,7 +318,7 @@ func (q *Queries) AppsAfter(ctx context.Context, arg AppsAfterParams) ([]App, er
 }
 
 const badRunsBefore = `-- name: BadRunsBefore :many
-SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt FROM run WHERE org = ?1 AND (state = 'failed' OR state = 'alert')
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE org = ?1 AND (state = 'failed' OR state = 'alert')
   AND (created < ?2 OR (created = ?2 AND run_id < ?3))
 ORDER BY created DESC, run_id DESC LIMIT ?4
 `
@@ -368,6 +368,7 @@ func (q *Queries) BadRunsBefore(ctx context.Context, arg BadRunsBeforeParams) ([
 			&i.Started,
 			&i.Finished,
 			&i.NextAttempt,
+			&i.LateTold,
 		); err != nil {
 			return nil, err
 		}
@@ -887,7 +888,7 @@ func (q *Queries) LeasesOf(ctx context.Context, arg LeasesOfParams) ([]LeasesOfR
 }
 
 const openRunsBefore = `-- name: OpenRunsBefore :many
-SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt FROM run WHERE org = ?1 AND finished = 0
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE org = ?1 AND finished = 0
   AND (created < ?2 OR (created = ?2 AND run_id < ?3))
 ORDER BY created DESC, run_id DESC LIMIT ?4
 `
@@ -937,6 +938,7 @@ func (q *Queries) OpenRunsBefore(ctx context.Context, arg OpenRunsBeforeParams) 
 			&i.Started,
 			&i.Finished,
 			&i.NextAttempt,
+			&i.LateTold,
 		); err != nil {
 			return nil, err
 		}
@@ -1704,7 +1706,7 @@ func (q *Queries) RotationsAfter(ctx context.Context, arg RotationsAfterParams) 
 }
 
 const runByID = `-- name: RunByID :one
-SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt FROM run WHERE org = ? AND run_id = ?
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE org = ? AND run_id = ?
 `
 
 type RunByIDParams struct {
@@ -1739,12 +1741,13 @@ func (q *Queries) RunByID(ctx context.Context, arg RunByIDParams) (Run, error) {
 		&i.Started,
 		&i.Finished,
 		&i.NextAttempt,
+		&i.LateTold,
 	)
 	return i, err
 }
 
 const runsBefore = `-- name: RunsBefore :many
-SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt FROM run WHERE org = ?1
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE org = ?1
   AND (created < ?2 OR (created = ?2 AND run_id < ?3))
 ORDER BY created DESC, run_id DESC LIMIT ?4
 `
@@ -1794,6 +1797,7 @@ func (q *Queries) RunsBefore(ctx context.Context, arg RunsBeforeParams) ([]Run, 
 			&i.Started,
 			&i.Finished,
 			&i.NextAttempt,
+			&i.LateTold,
 		); err != nil {
 			return nil, err
 		}
@@ -1809,7 +1813,7 @@ func (q *Queries) RunsBefore(ctx context.Context, arg RunsBeforeParams) ([]Run, 
 }
 
 const runsOfAccountBefore = `-- name: RunsOfAccountBefore :many
-SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt FROM run WHERE org = ?1 AND account_uid = ?2
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE org = ?1 AND account_uid = ?2
   AND (created < ?3 OR (created = ?3 AND run_id < ?4))
 ORDER BY created DESC, run_id DESC LIMIT ?5
 `
@@ -1861,6 +1865,7 @@ func (q *Queries) RunsOfAccountBefore(ctx context.Context, arg RunsOfAccountBefo
 			&i.Started,
 			&i.Finished,
 			&i.NextAttempt,
+			&i.LateTold,
 		); err != nil {
 			return nil, err
 		}

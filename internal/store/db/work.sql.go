@@ -11,10 +11,10 @@ import (
 
 const addRun = `-- name: AddRun :exec
 INSERT INTO run (org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, action, cause, state, phase,
-  attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt)
+  attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6,
   ?7, ?8, ?9, ?10, 'queued', '',
-  0, ?11, 0, 0, 0, '', '', ?12, 0, 0, ?13)
+  0, ?11, 0, 0, 0, '', '', ?12, 0, 0, ?13, 0)
 `
 
 type AddRunParams struct {

@@ -260,12 +260,14 @@ CREATE TABLE run (
   started      BIGINT NOT NULL,
   finished     BIGINT NOT NULL, -- 0: not yet
   next_attempt BIGINT NOT NULL, -- when "run due" goes out (again); 0: never
+  late_told    BIGINT NOT NULL, -- 1: it was told of as overdue
   PRIMARY KEY (org, run_id)
 );
 CREATE INDEX run_due ON run (next_attempt) WHERE next_attempt > 0;
 CREATE INDEX run_account ON run (org, account_uid, created);
 CREATE INDEX run_created ON run (org, created);
 CREATE INDEX run_open ON run (org, created) WHERE finished = 0;
+CREATE INDEX run_late ON run (created) WHERE finished = 0 AND late_told = 0;
 CREATE INDEX run_bad ON run (org, created) WHERE state = 'failed' OR state = 'alert';
 CREATE TABLE command ( -- the agents' outbox
   org      BIGINT NOT NULL,

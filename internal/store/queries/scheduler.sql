@@ -29,7 +29,7 @@ UPDATE run SET state = 'failed', phase = 'failed', reason = sqlc.arg(reason), fi
 WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) AND finished = 0 AND (state = 'queued' OR state = 'leased');
 
 -- name: OverdueRuns :many
-SELECT * FROM run WHERE finished = 0 AND created <= sqlc.arg(before) AND reason <> 'overdue' ORDER BY created LIMIT sqlc.arg(rows);
+SELECT * FROM run WHERE finished = 0 AND late_told = 0 AND created <= sqlc.arg(before) ORDER BY created LIMIT sqlc.arg(rows);
 
--- name: MarkOverdue :exec
-UPDATE run SET reason = 'overdue' WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) AND finished = 0;
+-- name: MarkOverdue :execrows
+UPDATE run SET late_told = 1 WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) AND finished = 0 AND late_told = 0;

@@ -14,10 +14,10 @@ SELECT seen FROM agent_seen WHERE org = ? AND agent_id = ?;
 
 -- name: AddRun :exec
 INSERT INTO run (org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, action, cause, state, phase,
-  attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt)
+  attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told)
 VALUES (sqlc.arg(org), sqlc.arg(run_id), sqlc.arg(account_uid), sqlc.arg(folder_uid), sqlc.arg(resource_uid), sqlc.arg(resource_folder),
   sqlc.arg(pool_id), sqlc.arg(agent_id), sqlc.arg(action), sqlc.arg(cause), 'queued', '',
-  0, sqlc.arg(command_id), 0, 0, 0, '', '', sqlc.arg(created), 0, 0, sqlc.arg(next_attempt));
+  0, sqlc.arg(command_id), 0, 0, 0, '', '', sqlc.arg(created), 0, 0, sqlc.arg(next_attempt), 0);
 
 -- name: AimRun :exec
 UPDATE run SET agent_id = ?, command_id = ? WHERE org = ? AND run_id = ?;
