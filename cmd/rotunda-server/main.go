@@ -39,7 +39,7 @@ func command() *cobra.Command {
 }
 
 func serveCommand() *cobra.Command {
-	s := &settings{}
+	s := &settings{bodyTime: bodyTime}
 	c := &cobra.Command{
 		Use: "serve", Short: "run the server until it is told to stop", Args: cobra.NoArgs,
 		Long: `Keeps everything in one folder (--data): the database, the certificate authority,
@@ -54,6 +54,8 @@ Clients and agents pin the certificate authority's key, so it must survive.`,
 	f.StringVar(&s.listen, "listen", ":8443", "address to listen on")
 	f.StringSliceVar(&s.names, "name", nil, "host name or address by which this server is reached; may be repeated, the first is shown to people (default: this host's name and loopback)")
 	f.StringVar(&s.baseURL, "base-url", "", "address that machine clients fetch files from (default: https:// and the first name and port)")
+	f.IntVar(&s.connections, "max-connections", 60_000, "connections that are open at once; each needs a file descriptor")
+	f.IntVar(&s.perAddress, "max-connections-per-address", 5_000, "of these, from one IPv4 address or one IPv6 /64: raise it where more agents share one")
 	f.StringVar(&s.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	return c

@@ -36,6 +36,9 @@ type settings struct {
 	data, listen, baseURL string
 	names                 []string
 	logFormat, logLevel   string
+	// connections and perAddress bound what is open at once.
+	connections, perAddress int
+	bodyTime                time.Duration // no flag: for tests
 }
 
 // stopping bounds how long a stop may take: agents are told when to come back,
@@ -49,6 +52,9 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	}
 	if s.baseURL != "" && !strings.HasPrefix(s.baseURL, "https://") {
 		return fmt.Errorf("--base-url %q: give an address that begins with https://", s.baseURL)
+	}
+	if s.connections < 1 || s.perAddress < 1 {
+		return fmt.Errorf("--max-connections %d and --max-connections-per-address %d: give at least 1", s.connections, s.perAddress)
 	}
 	if err := os.MkdirAll(s.data, 0o700); err != nil {
 		return fmt.Errorf("data folder: %w: choose another with --data, or set its owner right", err)
@@ -93,7 +99,7 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 		return err
 	}
 	srv := &http.Server{
-		Handler: dated(parts.handler), TLSConfig: ca.TLS(store.Now),
+		Handler: dated(bodiesWithin(s.bodyTime, parts.handler)), TLSConfig: ca.TLS(store.Now),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog:  slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Protocols: protocols(),
@@ -101,7 +107,8 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	failed := make(chan error, 1) // of Serve; it is nobody's business after a stop
 	scheduling, stopScheduling := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { failed <- srv.Serve(tls.NewListener(listener, srv.TLSConfig)) })
+	connections := bound(listener, s.connections, s.perAddress, log)
+	running.Go(func() { failed <- srv.Serve(tls.NewListener(connections, srv.TLSConfig)) })
 	running.Go(func() { parts.scheduler.Run(scheduling) })
 	log.Info("serving", "address", listener.Addr(), "names", names, "ca", seal.Digest(ca.Pin()), "version", version.Version)
 	select {

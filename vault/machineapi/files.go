@@ -258,7 +258,19 @@ func (a *API) claimed(token []byte) bool {
 
 // upload receives a file's contents: a form with the secret first and then the
 // file, which some clients send without a file name and in chunks.
+//
+// Who has no good secret is given the time of any request, and takes nobody's
+// place.
 func (a *API) upload(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, ksm.MaxFile+maxParts*maxField)
+	up, body, err := a.readForm(r)
+	if err == nil {
+		up.size, err = a.announced(r.Context(), up)
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
 	select {
 	case a.uploads <- struct{}{}:
 		defer func() { <-a.uploads }()
@@ -268,12 +280,7 @@ func (a *API) upload(w http.ResponseWriter, r *http.Request) {
 	}
 	// Not every ResponseWriter has deadlines; the real server's has.
 	http.NewResponseController(w).SetReadDeadline(time.Now().Add(uploadTime)) //nolint:errcheck // see above
-	r.Body = http.MaxBytesReader(w, r.Body, ksm.MaxFile+maxParts*maxField)
-	up, body, err := a.readForm(r)
-	if err == nil {
-		err = a.receive(r.Context(), up, body)
-	}
-	if err != nil {
+	if err := a.receive(r.Context(), up, body); err != nil {
 		a.fail(w, r, err)
 		return
 	}
@@ -287,6 +294,7 @@ type uploading struct {
 	org  int64
 	uid  []byte
 	hash seal.Digest
+	size int64 // as announced
 }
 
 // readForm reads a form up to the file's part.
@@ -318,31 +326,38 @@ func (a *API) readForm(r *http.Request) (uploading, io.Reader, error) {
 		if err != nil || len(token) != 8+16+32 {
 			return up, nil, ksm.Refuse(ksm.CodeAccessDenied, "the upload's secret is malformed")
 		}
-		up = uploading{int64(binary.BigEndian.Uint64(token)), token[8:24], seal.Hash(token[24:])}
+		up = uploading{org: int64(binary.BigEndian.Uint64(token)), uid: token[8:24], hash: seal.Hash(token[24:])}
 	}
 	return up, nil, ksm.Refuse(ksm.CodeBadRequest, "the upload's form has too many fields")
 }
 
-// receive stores a file's contents, if its secret is good; it is used up by that.
-func (a *API) receive(ctx context.Context, up uploading, body io.Reader) error {
+func uploadRefused() error {
+	return ksm.Refuse(ksm.CodeAccessDenied, "the upload's secret is not known, used or expired")
+}
+
+// announced gives the size of the file that an upload's secret is for.
+func (a *API) announced(ctx context.Context, up uploading) (size int64, err error) {
 	var file db.File
-	err := a.Store.Read(ctx, func(q *db.Queries) error {
-		var err error
+	err = a.Store.Read(ctx, func(q *db.Queries) error {
 		file, err = q.FileByUID(ctx, db.FileByUIDParams{Org: up.org, FileUid: up.uid})
 		return err
 	})
-	refused := ksm.Refuse(ksm.CodeAccessDenied, "the upload's secret is not known, used or expired")
 	if isNotFound(err) {
-		return refused
+		return 0, uploadRefused()
 	}
 	if err != nil {
-		return fmt.Errorf("read file: %w", err)
+		return 0, fmt.Errorf("read file: %w", err)
 	}
 	old := a.Now().UnixMilli() >= file.Created+uploadLife.Milliseconds()
 	if old || subtle.ConstantTimeCompare(file.UploadHash, up.hash[:]) != 1 {
-		return refused
+		return 0, uploadRefused()
 	}
-	blob, err := a.blobs.receive(body, file.Size)
+	return file.Size, nil
+}
+
+// receive stores a file's contents and uses its secret up.
+func (a *API) receive(ctx context.Context, up uploading, body io.Reader) error {
+	blob, err := a.blobs.receive(body, up.size)
 	if err != nil {
 		return err
 	}
@@ -353,7 +368,7 @@ func (a *API) receive(ctx context.Context, up uploading, body io.Reader) error {
 			return fmt.Errorf("write file: %w", err)
 		}
 		if n == 0 {
-			return refused // another upload was faster, or the file was deleted
+			return uploadRefused() // another upload was faster, or the file was deleted
 		}
 		// In its place before the row says so: without the commit it is a blob
 		// that nobody names, never a row without a blob.

@@ -194,6 +194,39 @@ func TestFileContents(t *testing.T) {
 	}
 }
 
+// Uploads without a good secret, however slow and many, take nobody's place.
+func TestStrangersTakeNoUploadsPlace(t *testing.T) {
+	s := newServer(t)
+	content := []byte("123456789012345678901234567890")
+	_, url, fields := s.addFile(s.prebound("m"), s.addRecord(s.edit, login("1")), len(content))
+	const head = "--x\r\nContent-Disposition: form-data; name=\"upload\"\r\n\r\n"
+	before := s.calls.Load()
+	for range 40 { // more than there are places
+		body, send := io.Pipe()
+		defer send.Close()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, body)
+		s.must(err)
+		req.Header.Set("Content-Type", "multipart/form-data; boundary=x")
+		tr := s.transport()
+		defer tr.CloseIdleConnections()
+		go func() {
+			if resp, err := (&http.Client{Transport: tr}).Do(req); err == nil {
+				resp.Body.Close()
+			}
+		}()
+		go io.WriteString(send, head) //nolint:errcheck // it ends with the test
+	}
+	for end := time.Now().Add(20 * time.Second); s.calls.Load() < before+40; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d uploads have begun", s.calls.Load()-before)
+		}
+	}
+	contentType, form := form(t, fields, content)
+	if status, answer, _ := s.upload(url, contentType, form); status != http.StatusCreated {
+		t.Errorf("a good upload: %d %s", status, answer)
+	}
+}
+
 func TestLateUploadIsRefused(t *testing.T) {
 	s := newServer(t)
 	s.setClock(time.Now())
