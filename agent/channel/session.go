@@ -188,37 +188,49 @@ func (s *session) read() {
 		s.mu.Lock()
 		s.heard = time.Now()
 		s.mu.Unlock()
-		var frame channelv1.ToAgent
-		if err := proto.Unmarshal(message, &frame); err != nil {
-			s.end(misled(fmt.Errorf("the server sent a malformed frame: %w", err)))
+		if !s.take(message) {
 			return
 		}
-		switch f := frame.GetFrame().(type) {
-		case *channelv1.ToAgent_HeartbeatAck:
-			s.acked(f.HeartbeatAck)
-		case *channelv1.ToAgent_Deliver:
-			select {
-			case s.work <- f.Deliver.GetCommand():
-			case <-s.over:
-			}
-		case *channelv1.ToAgent_RunDue:
-			select {
-			case s.work <- f.RunDue:
-			case <-s.over:
-			}
-		case *channelv1.ToAgent_LogHead:
-			select {
-			case s.work <- f.LogHead:
-			default: // each command carries its own
-			}
-		case *channelv1.ToAgent_Restarting:
-			s.end(restarting(f.Restarting))
-			return
-		case *channelv1.ToAgent_Refused:
-			s.end(refused(f.Refused.GetReason(), f.Refused.GetMessage()))
-			return
-		default: // of a newer router
+	}
+}
+
+// take takes one message; after some there are no more.
+func (s *session) take(message []byte) bool {
+	var frame channelv1.ToAgent
+	if err := proto.Unmarshal(message, &frame); err != nil {
+		s.end(misled(fmt.Errorf("the server sent a malformed frame: %w", err)))
+		return false
+	}
+	switch f := frame.GetFrame().(type) {
+	case *channelv1.ToAgent_HeartbeatAck:
+		s.acked(f.HeartbeatAck)
+	case *channelv1.ToAgent_Deliver:
+		return s.queue(f.Deliver.GetCommand())
+	case *channelv1.ToAgent_RunDue:
+		return s.queue(f.RunDue)
+	case *channelv1.ToAgent_LogHead:
+		select {
+		case s.work <- f.LogHead:
+		default: // each command carries its own
 		}
+	case *channelv1.ToAgent_Restarting:
+		s.end(restarting(f.Restarting))
+		return false
+	case *channelv1.ToAgent_Refused:
+		s.end(refused(f.Refused.GetReason(), f.Refused.GetMessage()))
+		return false
+	default: // of a newer router
+	}
+	return true
+}
+
+// queue waits until the callbacks have room for it.
+func (s *session) queue(item any) bool {
+	select {
+	case s.work <- item:
+		return true
+	case <-s.over:
+		return false
 	}
 }
 

@@ -99,3 +99,26 @@ func FuzzParseToken(f *testing.F) {
 		}
 	})
 }
+
+// What was under a token is keys of the right length, or an error that quotes none.
+func FuzzOpenBlob(f *testing.F) {
+	org, seed, entry := seal.Hash([]byte("org")), seal.NewKey(), seal.NewID()
+	f.Add([]byte(`{"keys":[{"folder":"AAAAAAAAAAAAAAAAAAAAAA","version":1,"key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}]}`))
+	f.Add([]byte(`{"keys":[{}]}`))
+	f.Add([]byte(`{"keys":null}`))
+	f.Add([]byte("\xff"))
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		b, err := OpenBlob(org, seed, entry, seal.SealEnrolBlob(org, seed, entry, plain))
+		for _, k := range b.Keys {
+			if len(k.Key) != 32 {
+				t.Errorf("a key of %d bytes", len(k.Key))
+			}
+		}
+		if err != nil && len(b.Keys) > 0 {
+			t.Errorf("%d keys, and %v", len(b.Keys), err)
+		}
+		if _, err := OpenBlob(org, seed, entry, plain); err == nil {
+			t.Error("what nobody sealed opens")
+		}
+	})
+}

@@ -1,0 +1,53 @@
+package policy_test
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rotunda-pam/rotunda/agent/policy"
+)
+
+// A policy file is understood wholly or not at all; what is understood denies what it
+// names, and never more is allowed with a rule than without one.
+func FuzzParse(f *testing.F) {
+	for _, text := range []string{
+		"", "[networks]\nallow = [\"10.0.0.0/8\", \"192.168.1.1\"]\ndeny = [\"10.1.0.0/16\"]\n[actions]\nallow = [\"rotate\", \"verify\"]\n",
+		`networks.deny = ["::/0"]`, `networks.allow = ["::ffff:10.0.0.1"]`, `networks.allow = ["fe80::1%eth0"]`, `actions.allow = []`, "networks = 1", "\x00",
+		`networks.deny = ["10.0.0.0/8"]` + "\n" + `networks.deny = []`,
+	} {
+		f.Add(text)
+	}
+	addresses := []netip.Addr{}
+	for _, a := range []string{"10.1.2.3", "192.168.1.1", "169.254.169.254", "::1", "fe80::1", "::ffff:10.1.2.3", "100.100.100.200", "0.0.0.0", "2001:db8::1"} {
+		addresses = append(addresses, netip.MustParseAddr(a))
+	}
+	none := policy.Default()
+	f.Fuzz(func(t *testing.T, text string) {
+		p, err := policy.Parse(text)
+		if err != nil {
+			if err.Error() == "" {
+				t.Error("an error without words")
+			}
+			return
+		}
+		for _, a := range addresses {
+			// Only an allow list can open what is shut without a file: by name.
+			if p.Reaches(a) && !none.Reaches(a) && !strings.Contains(text, "allow") {
+				t.Errorf("%q lets the agent reach %s", text, a)
+			}
+			if p.Reaches(a) != p.Reaches(netip.AddrFrom16(a.As16())) {
+				t.Errorf("%q judges %s by its form", text, a)
+			}
+		}
+		for _, action := range policy.Actions {
+			if !p.Permits(action) && !strings.Contains(text, "actions") {
+				t.Errorf("%q forbids %s", text, action)
+			}
+		}
+		if p.Permits("no action") && slices.ContainsFunc(policy.Actions, func(a string) bool { return !p.Permits(a) }) {
+			t.Errorf("%q permits what is none", text)
+		}
+	})
+}

@@ -1,0 +1,98 @@
+package client
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+func exampleKit() kitKeys {
+	return kitKeys{V: 1, OrgID: seal.Hash([]byte("org")), Recovery: seal.NewID(), Root: bytes.Repeat([]byte{7}, 32), Seal: bytes.Repeat([]byte{9}, 32)}
+}
+
+func sameKit(a, b kitKeys) bool {
+	return a.V == b.V && a.OrgID == b.OrgID && a.Recovery == b.Recovery && bytes.Equal(a.Root, b.Root) && bytes.Equal(a.Seal, b.Seal)
+}
+
+// What a person types from the paper is read in any order, small or large, with the
+// letters that digits are taken for; a slip of the pen is found in its line.
+func TestPaper(t *testing.T) {
+	k := exampleKit()
+	text := k.paper().ExposeString()
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	reversed := bytes.Buffer{}
+	for i := range lines {
+		reversed.WriteString(strings.ToLower(lines[len(lines)-1-i]) + "\r\n")
+	}
+	for name, typed := range map[string]string{
+		"as it is": text, "in reverse, small": reversed.String(), "without groups": squeeze(lines),
+	} {
+		got, err := readPaper(sdk.NewSecret([]byte(typed)))
+		if err != nil || !sameKit(got, k) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	first := -1
+	for i, l := range lines {
+		if strings.HasPrefix(l, "03 ") {
+			first = i
+		}
+	}
+	slip := []byte(lines[first])
+	slip[5] = map[bool]byte{true: 'B', false: 'A'}[slip[5] == 'A']
+	for name, c := range map[string]struct{ typed, says string }{
+		"nothing":           {"", "line 01 is missing"},
+		"a slip":            {strings.Join(append(append(append([]string{}, lines[:first]...), string(slip)), lines[first+1:]...), "\n"), "line 03 has a slip in it"},
+		"a line left out":   {strings.Join(append(append([]string{}, lines[:first]...), lines[first+1:]...), "\n"), "line 03 is missing"},
+		"a line of another": {text + "\n99 AAAA AAAA AAAA AAAA AAAA AAAA AAAA", "there is no line 99"},
+		"a line cut short":  {text + "\n03 AAAA", "line 03 has 4 characters after its number, not 28"},
+		"more than a paper": {strings.Repeat("x ", 1<<20), "too long"},
+	} {
+		_, err := readPaper(sdk.NewSecret([]byte(c.typed)))
+		if c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %v, want %q", name, err, c.says)
+		}
+	}
+}
+
+func squeeze(lines []string) string {
+	var out strings.Builder
+	for _, l := range lines {
+		if n, rest, ok := strings.Cut(l, " "); ok && len(n) == 2 {
+			out.WriteString(n + " " + strings.ReplaceAll(rest, " ", "") + "\n")
+		}
+	}
+	return out.String()
+}
+
+// Whatever is typed is a kit, or an error.
+func FuzzReadPaper(f *testing.F) {
+	k := exampleKit()
+	f.Add(k.paper().ExposeString())
+	f.Add("01 AAAA AAAA AAAA AAAA AAAA AAAA AAAA")
+	f.Add("1 ========================AAAA\n")
+	f.Add("-1 x\n00 x\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := readPaper(sdk.NewSecret([]byte(text)))
+		if err == nil {
+			if again, err := readPaper(got.paper()); err != nil || !sameKit(got, again) {
+				t.Errorf("%q is a kit whose paper is none: %v", text, err)
+			}
+		}
+	})
+}
+
+// A file that somebody gives for a kit, and is no age file.
+func TestKitsThatAreNone(t *testing.T) {
+	for _, file := range []string{"", "hello", "age-encryption.org/v1\n", "age-encryption.org/v1\n-> X25519 AAAA\nAAAA\n--- AAAA\n"} {
+		if _, err := openKit([]byte(file), sdk.NewSecret([]byte("a passphrase of the kit"))); err == nil || !strings.Contains(err.Error(), "no age file") {
+			t.Errorf("%q: %v", file, err)
+		}
+	}
+	if _, err := openKit(nil, sdk.Secret{}); err == nil || !strings.Contains(err.Error(), "the passphrase is empty") {
+		t.Errorf("no passphrase: %v", err)
+	}
+}
