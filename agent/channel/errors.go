@@ -58,7 +58,21 @@ func misled(err error) error { return &Error{Reason: socket.Malformed, Err: err,
 
 // refused makes an error of what the router said.
 func refused(reason, words string) error {
-	return failed(reason, fmt.Errorf("the server refused the channel: %s", words))
+	return failed(code(reason), fmt.Errorf("the server refused the channel: %s", words[:min(len(words), maxWords)]))
+}
+
+// maxWords bounds what is kept of the router's words, and a code in them.
+const (
+	maxWords = 500
+	maxCode  = 64
+)
+
+// code keeps of the router's reason what is a code: it goes into logs and health.
+func code(s string) string {
+	if s == "" || len(s) > maxCode || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz_") != "" {
+		return socket.Malformed
+	}
+	return s
 }
 
 // tlsError says which of the things that must fit does not.

@@ -3,6 +3,7 @@ package channel
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -37,6 +38,7 @@ func FuzzFrames(f *testing.F) {
 	c, err := New(Config{
 		Server: "h:1", TLS: &tls.Config{}, OrgID: seal.Hash([]byte("org")), Sign: func([]byte) ([]byte, error) { return nil, nil },
 		Deliver: func(context.Context, *trustv1.CommandFrame) error { return nil }, RunDue: func(context.Context, *channelv1.RunDue) {},
+		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		f.Fatal(err)

@@ -45,6 +45,9 @@ type file struct {
 	} `toml:"actions"`
 }
 
+// keys are all that a policy file may have.
+var keys = []string{"networks", "networks.allow", "networks.deny", "actions", "actions.allow"}
+
 // maxFile bounds a policy file.
 const maxFile = 1 << 20
 
@@ -82,8 +85,11 @@ func Parse(text string) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		return nil, fmt.Errorf("unknown key %q: remove it or mend the spelling", unknown[0])
+	for _, k := range meta.Keys() {
+		// The library takes keys in any case, and of two that differ by it only one counts.
+		if !slices.Contains(keys, k.String()) {
+			return nil, fmt.Errorf("unknown key %q: remove it or mend the spelling", k)
+		}
 	}
 	p := &Policy{}
 	if p.allow, err = prefixes(f.Networks.Allow); err != nil {

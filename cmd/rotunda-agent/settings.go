@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -47,7 +48,13 @@ func loadSettings(path string) (*Settings, error) {
 	case err != nil:
 		return nil, fmt.Errorf("settings %s: %w", path, err)
 	default:
-		if unknown := meta.Undecoded(); len(unknown) > 0 {
+		unknown := meta.Undecoded()
+		for _, k := range meta.Keys() { // the library takes them in any case
+			if k.String() != strings.ToLower(k.String()) {
+				unknown = append(unknown, k)
+			}
+		}
+		if len(unknown) > 0 {
 			return nil, fmt.Errorf("settings %s: unknown key %q: remove it or mend the spelling", path, unknown[0])
 		}
 	}
