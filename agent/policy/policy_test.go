@@ -50,7 +50,7 @@ func TestPermits(t *testing.T) {
 
 func TestBrokenFilesAreErrors(t *testing.T) {
 	for _, text := range []string{
-		`networks.alow = ["10.0.0.0/8"]`, // a misspelt rule must not be skipped
+		`networks.alow = ["10.0.0.0/8"]`,                 // a misspelt rule must not be skipped
 		"[networks]\ndeny = [\"10.0.0.0/8\"]\nDeny = []", // nor one of two that differ by their case
 		`networks.deny = ["10.0.0.0/33"]`,
 		`networks.deny = ["db.example"]`,
