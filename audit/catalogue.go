@@ -10,7 +10,6 @@ const (
 	AppendRefused = "append.refused"
 	LogRefused    = "log.refused"
 	LogRollback   = "log_rollback"
-	LogRenewalDue = "log.renewal_due"
 	PolicySet     = "policy.set"
 	RootReplaced  = "root.replaced"
 	RecoveryUsed  = "recovery.used"
@@ -40,7 +39,6 @@ const (
 	PluginApproved    = "plugin.approved"
 	PluginDropped     = "plugin.dropped"
 	PluginRefused     = "plugin.refused"
-	PluginDied        = "plugin.died"
 
 	// Folders and records.
 	FolderCreated       = "folder.created"
@@ -48,12 +46,10 @@ const (
 	RecordCreated       = "record.created"
 	RecordEdited        = "record.edited"
 	RecordDeleted       = "record.deleted"
-	RecordMoved         = "record.moved"
 	RecordAdopted       = "record.adopted"
 	RecordRevealed      = "record.revealed"
 	RecordRefused       = "record.refused"
 	RecordEditedOutside = "record_edited"
-	ValueFork           = "value_fork"
 	StatementSet        = "statement.set"
 	FileAdded           = "file.added"
 	FileDeleted         = "file.deleted"
@@ -92,9 +88,7 @@ const (
 	LeaseTaken         = "lease.taken_over"
 	CandidateAbandoned = "candidate.abandoned"
 	CandidateRefused   = "candidate.refused"
-	CandidateLost      = "candidate_lost_by_vault"
 	TargetRefused      = "target.refused"
-	ScriptRefused      = "script.refused"
 
 	// Commands.
 	CommandSent    = "command.sent"
@@ -103,10 +97,6 @@ const (
 	CommandReplied = "command.replied"
 	ResultRefused  = "result.refused"
 	ClientRefused  = "client.refused"
-
-	// Server.
-	ServerStarted = "server.started"
-	ServerStopped = "server.stopped"
 )
 
 // Kind documents the events of one name.

@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -91,6 +92,40 @@ func TestEveryEventInTheCodeIsCatalogued(t *testing.T) {
 	}
 	if found == 0 {
 		t.Error("no event was found: the test looks in the wrong place")
+	}
+}
+
+// TestEveryEventIsToldBySomebody: the catalogue promises nothing that nobody
+// tells. The server names an event by its constant; agents and clients, who do
+// not import this package, by its text.
+func TestEveryEventIsToldBySomebody(t *testing.T) {
+	untold := constants(t)
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && path != ".." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "audit") {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for name, value := range untold {
+			if regexp.MustCompile(`\baudit\.`+name+`\b`).Match(source) || strings.Contains(string(source), strconv.Quote(value)) {
+				delete(untold, name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range untold {
+		t.Errorf("nobody tells %s (%s)", value, name)
 	}
 }
 

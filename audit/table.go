@@ -35,11 +35,6 @@ var Catalogue = []Kind{
 		Fields:  []Field{{"epoch", "head that the party holds"}, {"served", "head that the server showed"}},
 	},
 	{
-		Name:    LogRenewalDue,
-		Meaning: "More than half of the log's time is gone: an administrator has to sign in before it ends.",
-		Fields:  []Field{{"valid_until", "when agents stop, Unix milliseconds"}},
-	},
-	{
 		Name:    PolicySet,
 		Meaning: "The organisation's policy was changed.",
 		Fields:  []Field{{"max_age_days", "how long the log stays fresh without a change"}, {"self_devices", "true: members enrol further devices of their own"}},
@@ -174,13 +169,6 @@ var Catalogue = []Kind{
 		by:      byAgent,
 		Fields:  []Field{{"name", "name of the plugin"}, {"sha256", "hash that the binary should have, hex; empty where there is none that may run"}},
 	},
-	{
-		Name:    PluginDied,
-		Meaning: "A plugin process ended or was killed in the middle of a run.",
-		Reason:  "crashed, deaf, memory",
-		by:      byAgent,
-		Fields:  []Field{{"name", "name of the plugin"}},
-	},
 
 	// Folders and records.
 	{
@@ -208,11 +196,6 @@ var Catalogue = []Kind{
 		Fields:  []Field{{"client", "name of the machine client, where one did it"}},
 	},
 	{
-		Name:    RecordMoved,
-		Meaning: "A record was moved to another folder.",
-		Fields:  []Field{{"from", "uid of the former folder"}},
-	},
-	{
 		Name:    RecordAdopted,
 		Meaning: "A person adopted a value that a foreign client wrote.",
 		Fields:  []Field{{"value_seq", "number of the value"}},
@@ -234,13 +217,6 @@ var Catalogue = []Kind{
 		Reason:  "record_edited",
 		by:      byAgent,
 		Fields:  []Field{{"what", "names of the fields that differ, comma separated"}},
-	},
-	{
-		Name:    ValueFork,
-		Meaning: "Two agents committed different values with one number.",
-		Reason:  "value_fork",
-		by:      byAgent,
-		Fields:  []Field{{"value_seq", "number of the value"}},
 	},
 	{
 		Name:    StatementSet,
@@ -419,25 +395,11 @@ var Catalogue = []Kind{
 		by:      byAgent | byClient,
 	},
 	{
-		Name:    CandidateLost,
-		Meaning: "The vault no longer had a candidate that was applied; the agent staged its kept copy again.",
-		Reason:  "candidate_lost_by_vault",
-		by:      byAgent,
-		Fields:  []Field{{"value_seq", "number of the value"}},
-	},
-	{
 		Name:    TargetRefused,
 		Meaning: "A target answered with another identity than the statement names. No credential was sent.",
 		Reason:  "target_identity",
 		by:      byAgent,
 		Fields:  []Field{{"resource", "uid of the resource"}},
-	},
-	{
-		Name:    ScriptRefused,
-		Meaning: "An agent did not run a script.",
-		Reason:  "script_changed, not_allowed",
-		by:      byAgent,
-		Fields:  []Field{{"script", "uid of the script"}},
 	},
 
 	// Commands.
@@ -475,17 +437,5 @@ var Catalogue = []Kind{
 		Meaning: "A person's client refused what the server showed it.",
 		Reason:  "the check, such as recipient_unverified, folder_key_swapped, result_forged",
 		by:      byClient,
-	},
-
-	// Server.
-	{
-		Name:    ServerStarted,
-		Meaning: "A server node started.",
-		Fields:  []Field{{"node", "name of the node"}, {"version", "version of the server"}},
-	},
-	{
-		Name:    ServerStopped,
-		Meaning: "A server node stopped as asked.",
-		Fields:  []Field{{"node", "name of the node"}},
 	},
 }

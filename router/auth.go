@@ -90,10 +90,8 @@ func (r *Router) judge(client db.AgentClientRow, org seal.Digest, clientID [64]b
 			return "", ""
 		}
 	}
-	words = "the signature is not this agent's for this server and connection: the server is known as " + strings.Join(r.cfg.Hosts, ", ")
-	if !r.cfg.BehindProxy {
-		words += "; a proxy that ends TLS in between makes every signature void"
-	}
+	words = "the signature is not this agent's for this server and connection: the server is known as " + strings.Join(r.cfg.Hosts, ", ") +
+		"; a proxy that ends TLS in between makes every signature void"
 	return socket.SignatureBad, words
 }
 

@@ -70,10 +70,6 @@ type Config struct {
 	// agent signs the one that it dialled.
 	Hosts []string
 
-	// BehindProxy says that TLS ends before this server, so that a sign-in
-	// cannot be bound to it. Every agent has to be told the same.
-	BehindProxy bool
-
 	// Refused is called, in the transaction that stores it, when a command will
 	// not be carried out: its agent refused it for good, or nobody took it in
 	// time ("expired"). So the run that waits for it ends. nil: nothing.
@@ -175,7 +171,7 @@ func (r *Router) Stats() Stats {
 // ServeHTTP opens an agent's channel. It returns once the WebSocket stands, so
 // that net/http can let go of its buffers; the channel goes on by itself.
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if req.TLS == nil && !r.cfg.BehindProxy {
+	if req.TLS == nil {
 		http.Error(w, "the agent channel needs TLS", http.StatusUpgradeRequired)
 		return
 	}
@@ -192,14 +188,12 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 	}()
 	var exporter [32]byte
-	if !r.cfg.BehindProxy {
-		material, err := req.TLS.ExportKeyingMaterial(seal.ChannelExporter, nil, len(exporter))
-		if err != nil || req.TLS.Version < tls.VersionTLS13 { // the exporter of older versions may bind nothing
-			http.Error(w, "the agent channel needs TLS 1.3", http.StatusUpgradeRequired)
-			return
-		}
-		copy(exporter[:], material)
+	material, err := req.TLS.ExportKeyingMaterial(seal.ChannelExporter, nil, len(exporter))
+	if err != nil || req.TLS.Version < tls.VersionTLS13 { // the exporter of older versions may bind nothing
+		http.Error(w, "the agent channel needs TLS 1.3", http.StatusUpgradeRequired)
+		return
 	}
+	copy(exporter[:], material)
 	sock, err := socket.Accept(w, req)
 	if err != nil {
 		r.cfg.Log.Debug("no channel opened", "address", req.RemoteAddr, "error", err)

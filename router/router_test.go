@@ -407,15 +407,6 @@ func TestSignInIsBoundToItsConnection(t *testing.T) {
 	}
 }
 
-func TestBehindAProxyTheExporterIsZero(t *testing.T) {
-	n := start(t, func(cfg *Config, _ *Router) { cfg.BehindProxy = true })
-	a := n.enrol()
-	cfg := n.config(a)
-	cfg.BehindProxy = true
-	c, _ := n.run(cfg)
-	until(t, "it is welcome", func() bool { return c.Status().Authenticated })
-}
-
 func TestARemovedAgentLosesItsChannel(t *testing.T) {
 	n := start(t)
 	a, b := n.enrol(), n.enrol()

@@ -42,10 +42,6 @@ type Config struct {
 	// nil: none. The proxy sees TLS only.
 	Proxy func(*http.Request) (*url.URL, error)
 
-	// BehindProxy: TLS ends before the server, so that the sign-in is not bound
-	// to it. Only if the server is configured so as well.
-	BehindProxy bool
-
 	OrgID seal.Digest
 	Agent seal.ID
 

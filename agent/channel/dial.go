@@ -37,15 +37,13 @@ func (c *Channel) dial(ctx context.Context) (sock *socket.Conn, exporter [32]byt
 		raw.Close()
 		return nil, exporter, c.tlsError(err)
 	}
-	if !c.cfg.BehindProxy {
-		state := secure.ConnectionState()
-		material, err := state.ExportKeyingMaterial(seal.ChannelExporter, nil, len(exporter))
-		if err != nil {
-			secure.Close()
-			return nil, exporter, failed("tls", fmt.Errorf("export keying material: %w", err))
-		}
-		copy(exporter[:], material)
+	state := secure.ConnectionState()
+	material, err := state.ExportKeyingMaterial(seal.ChannelExporter, nil, len(exporter))
+	if err != nil {
+		secure.Close()
+		return nil, exporter, failed("tls", fmt.Errorf("export keying material: %w", err))
 	}
+	copy(exporter[:], material)
 	sock, err = socket.Dial(ctx, secure, c.cfg.Server, socket.Path)
 	if err != nil {
 		return nil, exporter, c.statusError(err)

@@ -23,11 +23,9 @@ const (
 	lockedSalt     = 16
 )
 
-// Purposes of locked files: one kind cannot pass for the other.
-const (
-	LockedDeviceStore = "device-store"
-	LockedAgentKeys   = "agent-keys"
-)
+// LockedDeviceStore is the purpose of a device's keys: a file of another purpose
+// cannot pass for them.
+const LockedDeviceStore = "device-store"
 
 var (
 	// ErrPassphrase: the passphrase is wrong, or the file was altered; the two

@@ -183,14 +183,14 @@ func TestSizes(t *testing.T) {
 }
 
 func TestUnlockErrors(t *testing.T) {
-	box := seal.Lock([]byte("right"), seal.LockedAgentKeys, []byte("content"))
-	if _, err := seal.Unlock([]byte("wrong"), seal.LockedAgentKeys, box); !errors.Is(err, seal.ErrPassphrase) {
+	box := seal.Lock([]byte("right"), seal.LockedDeviceStore, []byte("content"))
+	if _, err := seal.Unlock([]byte("wrong"), seal.LockedDeviceStore, box); !errors.Is(err, seal.ErrPassphrase) {
 		t.Errorf("wrong passphrase: %v", err)
 	}
-	if _, err := seal.Unlock([]byte("right"), seal.LockedAgentKeys, []byte("content")); !errors.Is(err, seal.ErrNotLocked) {
+	if _, err := seal.Unlock([]byte("right"), seal.LockedDeviceStore, []byte("content")); !errors.Is(err, seal.ErrNotLocked) {
 		t.Errorf("not a locked file: %v", err)
 	}
-	if got, err := seal.Unlock([]byte("right"), seal.LockedAgentKeys, box); err != nil || string(got) != "content" {
+	if got, err := seal.Unlock([]byte("right"), seal.LockedDeviceStore, box); err != nil || string(got) != "content" {
 		t.Errorf("%q, %v", got, err)
 	}
 }

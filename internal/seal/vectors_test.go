@@ -311,7 +311,7 @@ func makeVectors(t *testing.T) map[string][]vector {
 	locked := in("passphrase_text", "correct horse", "purpose_text", seal.LockedDeviceStore, "file", hx(seal.Lock([]byte("correct horse"), seal.LockedDeviceStore, []byte("store"))))
 	add("locked", "device store", "unlock", locked)
 	refuse("locked", "wrong passphrase", "unlock", with(locked, "passphrase_text", "correct house"))
-	refuse("locked", "another purpose", "unlock", with(locked, "purpose_text", seal.LockedAgentKeys))
+	refuse("locked", "another purpose", "unlock", with(locked, "purpose_text", "agent-keys"))
 	refuse("locked", "altered", "unlock", with(locked, "file", flip(locked["file"])))
 	refuse("locked", "not a locked file", "unlock", with(locked, "file", "00"+locked["file"]))
 	return out

@@ -24,8 +24,8 @@ import (
 
 const maxRequest = 4 << 20
 
-// Config is what the service needs. All but Log, Version and TLSByProxy have
-// to be given.
+// Config is what the service needs. All but Log and Version have to be
+// given.
 type Config struct {
 	Store     store.Store
 	Directory *directory.Directory
@@ -41,9 +41,6 @@ type Config struct {
 	// Hosts are the names by which clients reach this server, without port.
 	// The first is shown. A sign-in is good for one of them.
 	Hosts []string
-	// TLSByProxy: a proxy ends TLS before this server, so that sign-ins are not
-	// bound to a connection. Whoever owns the proxy can use a session.
-	TLSByProxy bool
 }
 
 type service struct {

@@ -125,7 +125,7 @@ func (s *service) SignIn(ctx context.Context, r *connect.Request[clientv1.SignIn
 	if !s.challenges.take(challenge, now) {
 		return nil, refuse(connect.CodeUnauthenticated, ReasonChallenge, "ask for a challenge and answer it within a minute", "the challenge is not one that waits for its answer")
 	}
-	exporter, err := s.exporter(from)
+	exporter, err := exporterOf(from)
 	if err != nil {
 		return nil, err
 	}
@@ -225,11 +225,8 @@ func (s *service) check(log *trust.Log, entry seal.ID, challenge, exporter [32]b
 	return trust.Entry{}, first
 }
 
-// exporter is the secret of the connection's TLS that the answer is bound to.
-func (s *service) exporter(c conn) (out [32]byte, err error) {
-	if s.TLSByProxy {
-		return out, nil
-	}
+// exporterOf is the secret of the connection's TLS that the answer is bound to.
+func exporterOf(c conn) (out [32]byte, err error) {
 	if c.tls == nil {
 		return out, refuse(connect.CodeFailedPrecondition, ReasonSignature, "reach the server over TLS", "sign-ins are bound to a TLS connection")
 	}
