@@ -50,6 +50,8 @@ type SSHDOptions struct {
 	PAM bool
 	// Lines are further lines of sshd_config; they win over ours.
 	Lines []string
+	// Blocks are further Match blocks, at its end.
+	Blocks []string
 }
 
 // Pins are the host keys in the form that [sdk.Host].Pins wants them.
@@ -159,8 +161,8 @@ func (s *SSHD) configure() error {
 		// and dir may be anywhere.
 		"  AuthorizedKeysCommand /usr/bin/cat "+filepath.Join(s.dir, "root_keys"),
 		"  AuthorizedKeysCommandUser root",
-		"  AuthorizedKeysFile none",
-		"")
+		"  AuthorizedKeysFile none")
+	config = append(append(config, s.options.Blocks...), "")
 	if err := os.WriteFile(filepath.Join(s.dir, "config"), []byte(strings.Join(config, "\n")), 0o600); err != nil {
 		return fmt.Errorf("configure sshd: %w", err)
 	}

@@ -161,6 +161,19 @@ func TestRotate(t *testing.T) {
 		f.mustVerify(t, "judged", "right", accepted)
 	})
 
+	// A role whose time is up is answered as a wrong password is, and nobody is there who
+	// could tell.
+	t.Run("NobodyLoggedIn", func(t *testing.T) {
+		f.role(t, "alone", "right", "VALID UNTIL '2001-01-01'")
+		h, r := f.here()
+		for _, pw := range []string{"right", "wrong"} {
+			v, err := (&rotator{}).Verify(t.Context(), sdk.VerifyRequest{Host: h, Resource: r, Account: sdk.Account{Name: "alone"}, Credential: password(pw)})
+			if err != nil || v != undecided("not_judged") {
+				t.Errorf("%s: %+v, %v", pw, v, err)
+			}
+		}
+	})
+
 	t.Run("VerifyIsFresh", func(t *testing.T) {
 		f.role(t, "stale", "right", "")
 		before := f.dialer.dials.Load()

@@ -133,9 +133,9 @@ func (p *rotator) refused(ctx context.Context, v sdk.VerifyRequest, err error) (
 	return sdk.VerifyResponse{}, err
 }
 
-// otherReason asks the administrator, if he is logged in, why a login was refused:
-// the server answers a role that is missing and one whose time is up exactly as it
-// answers a wrong password.
+// otherReason asks the administrator why a login was refused: the server answers a
+// role that is missing and one whose time is up exactly as it answers a wrong password.
+// Where he is not logged in, nobody knows.
 func (p *rotator) otherReason(ctx context.Context, v sdk.VerifyRequest) string {
 	p.mu.Lock()
 	var s *session
@@ -144,7 +144,7 @@ func (p *rotator) otherReason(ctx context.Context, v sdk.VerifyRequest) string {
 	}
 	p.mu.Unlock()
 	if s == nil {
-		return ""
+		return "not_judged"
 	}
 	c, r, err := s.look(ctx, v.Account.Name)
 	if err != nil {

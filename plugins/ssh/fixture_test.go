@@ -52,7 +52,11 @@ type fixture struct {
 }
 
 func newFixture(t *testing.T, lines ...string) *fixture {
-	s := targets.OpenSSH(t, targets.SSHDOptions{Lines: lines})
+	return newFixtureOn(t, targets.SSHDOptions{Lines: lines})
+}
+
+func newFixtureOn(t *testing.T, o targets.SSHDOptions) *fixture {
+	s := targets.OpenSSH(t, o)
 	return &fixture{SSHD: s, plugin: &rotator{}, dialer: &dialer{}, pins: s.Pins()}
 }
 

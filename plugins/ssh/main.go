@@ -5,6 +5,12 @@
 // Names, passwords and keys go to the target by standard input, never in a command
 // line: what runs there is the fixed text of script.go. A host key that the resource
 // does not pin is refused before anything is sent.
+//
+// sshd answers the right secret exactly as a wrong one when the account is locked,
+// expired or not allowed in. So a refused login is rejected only where an administrator
+// who is logged in, and root, finds that the target stores another password (asked of
+// unix_chkpwd), or that the key is not in the account's ~/.ssh/authorized_keys, where
+// this plugin puts keys. Without him it is undecided, not_judged.
 package main
 
 import "github.com/rotunda-pam/rotunda/sdk"

@@ -13,8 +13,11 @@ import (
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-// rotator opens sessions and proves secrets.
-type rotator struct{}
+// rotator remembers its open sessions, by address: see judge.
+type rotator struct {
+	mu   sync.Mutex
+	open map[string][]*session // by address, newest last
+}
 
 // session is one connection of the administrator's, on which every verb opens a
 // channel of its own.
@@ -22,6 +25,8 @@ type session struct {
 	admin sdk.OpenRequest
 	root  bool
 	sudo  sudo
+
+	closed func()
 
 	mu     sync.Mutex
 	client *ssh.Client // nil: closed
@@ -88,12 +93,14 @@ func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, err
 		return nil, openError(err)
 	}
 	s := &session{client: client, admin: r}
+	s.closed = func() { p.forget(s) }
 	who, err := run(ctx, client, "exec /usr/bin/id -u", nil)
 	if err != nil || who.exit != 0 {
 		client.Close()
 		return nil, &sdk.Error{Class: sdk.ClassPermission, Reason: "admin.no_shell", NotSent: true, Err: errors.New("the administrator cannot run programs there")}
 	}
 	if s.root = strings.TrimSpace(who.out) == "0"; s.root {
+		p.remember(s)
 		return s, nil
 	}
 	// sudo may ask a password for one program and none for another, so it is asked for the
@@ -105,6 +112,7 @@ func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, err
 	case r.Admin.Kind == sdk.Password:
 		s.sudo = paidSudo
 	}
+	p.remember(s)
 	return s, nil
 }
 
@@ -144,7 +152,7 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 	if err != nil {
 		switch why(err) {
 		case refused:
-			return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
+			return p.judge(ctx, v), nil
 		case stranger, unproven:
 			return sdk.VerifyResponse{}, openError(err)
 		case partial:
@@ -173,7 +181,7 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	if err := ctx.Err(); err != nil {
 		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "cancelled", NotSent: true, Err: err}
 	}
-	if !oneLine([]byte(a.Account.Name)) || strings.Contains(a.Account.Name, ":") {
+	if !accountName(a.Account.Name) {
 		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassNotFound, Reason: "account.missing"}, nil
 	}
 	if a.Candidate.Kind == sdk.SSHKey {
@@ -249,6 +257,11 @@ func privateKey(secret sdk.Secret) (ssh.AlgorithmSigner, error) {
 
 // keyBody is the base64 part of a line, by which keys are compared.
 func keyBody(line []byte) []byte { return bytes.Fields(line)[1] }
+
+// accountName tells whether an account can have this name at all.
+func accountName(name string) bool {
+	return oneLine([]byte(name)) && !strings.Contains(name, ":")
+}
 
 func oneLine(b []byte) bool { return len(b) > 0 && !bytes.ContainsAny(b, "\n\r\x00") }
 
@@ -327,6 +340,7 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 
 // Close ends the connection.
 func (s *session) Close() error {
+	s.closed()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.client != nil {

@@ -7,12 +7,14 @@ const (
 	exitMissing  = 91 // no account of that name
 	exitNoTool   = 92 // neither chpasswd nor a way to become the user
 	exitNotRoot  = 93
-	exitNoHome   = 94 // the home folder is not there
-	exitKeys     = 95 // authorized_keys could not be written; it is as it was
-	exitKeepGone = 96 // the key to be kept is not there: nothing was removed
-	exitRefused  = 97 // chpasswd did not take it
-	exitBusy     = 98 // others were changing authorized_keys: it is as they left it
-	exitInput    = 99 // the input is not what the script expects: sudo left its password in it
+	exitNoHome   = 94  // the home folder is not there
+	exitKeys     = 95  // authorized_keys could not be written; it is as it was
+	exitKeepGone = 96  // the key to be kept is not there: nothing was removed
+	exitRefused  = 97  // chpasswd did not take it
+	exitBusy     = 98  // others were changing authorized_keys: it is as they left it
+	exitInput    = 99  // the input is not what the script expects: sudo left its password in it
+	exitOther    = 100 // the account has another secret, or none
+	exitLocked   = 101 // it has one that is locked, which cannot be compared
 )
 
 // firstLine begins the input of every script. Where sudo asks for no password although
@@ -26,9 +28,11 @@ type program struct {
 }
 
 var (
-	passwordSetter = program{"/bin/sh -c " + quote(setPassword), false}
-	keyAdder       = asAccount(addKey)
-	keyDropper     = asAccount(dropKey)
+	passwordSetter   = program{"/bin/sh -c " + quote(setPassword), false}
+	passwordComparer = program{"/bin/sh -c " + quote(comparePassword), false}
+	keyAdder         = asAccount(addKey)
+	keyDropper       = asAccount(dropKey)
+	keyFinder        = asAccount(findKey)
 )
 
 // asAccount runs an inner script as the account.
@@ -49,6 +53,20 @@ line=$(getent passwd -- "$R_NAME") || exit 91
 const setPassword = account + `[ "$(id -u)" = 0 ] || exit 93
 command -v chpasswd >/dev/null || exit 92
 chpasswd >/dev/null 2>&1 || exit 97
+`
+
+// comparePassword: the rest of the input is the password and a zero byte, as pam_unix's
+// own helper wants it. That takes a locked password (behind a !) for a wrong one.
+const comparePassword = account + `[ "$(id -u)" = 0 ] || exit 93
+line=$(getent shadow -- "$R_NAME") || exit 92
+hash=${line#*:}; hash=${hash%%:*}; bare=$hash
+while [ "${bare#!}" != "$bare" ]; do bare=${bare#!}; done
+case $bare in ""|"*") [ -z "$hash" ] || exit 100 ;; esac
+[ "$bare" = "$hash" ] || exit 101
+command -v unix_chkpwd >/dev/null || exit 92
+unix_chkpwd "$R_NAME" nonull >/dev/null 2>&1
+case $? in 0) exit 0 ;; 7) exit 100 ;; esac
+exit 92
 `
 
 // asUser runs $inner as the account itself, so that nothing in its home, which it can
@@ -100,12 +118,23 @@ printf "%s\n" "$key" >>"$t" || { rm -f -- "$t"; exit 95; }
 put
 `
 
+const hasKey = `has() { awk -v k="$1" "!/^[ \t]*#/ { for (i = 1; i <= NF; i++) if (\$i == k) found = 1 } END { exit !found }" "$f"; }
+`
+
+// findKey: the next line is the body of the key that is looked for.
+const findKey = hasKey + `IFS= read -r key || exit 95
+f=$R_HOME/.ssh/authorized_keys
+[ -e "$f" ] || exit 100
+has "$key"
+case $? in 0) exit 0 ;; 1) exit 100 ;; esac
+exit 95
+`
+
 // dropKey: the next lines are the bodies (base64) of the key to keep and of the one to
 // remove. A line goes only when one of its fields is exactly that body.
-const dropKey = replaceKeys + `IFS= read -r keep && IFS= read -r old || exit 95
+const dropKey = replaceKeys + hasKey + `IFS= read -r keep && IFS= read -r old || exit 95
 [ -e "$f" ] || exit 96
 turn
-has() { awk -v k="$1" "!/^[ \t]*#/ { for (i = 1; i <= NF; i++) if (\$i == k) found = 1 } END { exit !found }" "$f"; }
 has "$keep" || exit 96
 has "$old" || exit 0
 t=$(mktemp "$f.XXXXXX") || exit 95
