@@ -242,5 +242,7 @@ func (c *cli) runAbandonCmd() *cobra.Command {
 	return help(c.oneRun("abandon RUN", "have a run given up", func(ctx context.Context, cl *client.Client, id seal.ID, o client.RunOptions) (client.Outcome, error) {
 		return cl.Abandon(ctx, id, o)
 	}), `An agent probes first, and gives the candidate up only when the target rejects it; it
-then stays in the record's history. A run that no agent took is dropped.`, "")
+then stays in the record's history. A candidate that agents refuse unprobed, since
+nobody whose word counts made it or it is an old one, is given up by your signature.
+A run that no agent took is dropped.`, "")
 }

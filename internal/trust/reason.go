@@ -141,7 +141,7 @@ var reasons = []ReasonInfo{
 
 	{CandidateUnattested, "no agent of the pool signed for the value that is staged", "look at it, then clear it with run abandon"},
 	{CandidateUnauthorised, "the value was staged without a command or a mandate that holds", "it is probed but not applied; clear it with run abandon"},
-	{CandidateRollback, "the value that is staged is an old one", "it is not used; treat the server as hostile"},
+	{CandidateRollback, "the value that is staged is an old one", "it is not used: clear it with run abandon, and treat the server as hostile"},
 	{CandidateExpired, "the value was staged too long ago by another agent", "it is probed but not applied; a new run makes a new one"},
 	{CandidateLostByVault, "the server lost a value that was staged; the agent's kept copy was stored again", "nothing; ask whether a backup was restored"},
 
