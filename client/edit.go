@@ -385,7 +385,8 @@ func importColumns(header []string) (map[string]int, error) {
 	for i, name := range header {
 		name = strings.ToLower(strings.TrimSpace(strings.TrimPrefix(name, "\ufeff")))
 		if !slices.Contains(importNames, name) {
-			return nil, invalid("", "the header names a column %q; columns are %s", name, strings.Join(importNames, ", "))
+			// A file without a header begins with somebody's secrets: its text is not told.
+			return nil, invalid("", "field %d of the first line is no column's name: the first line is a header of %s", i+1, strings.Join(importNames, ", "))
 		}
 		if _, twice := columns[name]; twice {
 			return nil, invalid("", "the header names the column %q twice", name)

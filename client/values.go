@@ -39,7 +39,7 @@ func isResource(kind string) bool {
 // what the caller believes the public half of an ssh_key to be, "" for no belief.
 func setSecret(r *record.Record, kind string, secret sdk.Secret, publicKey string) error {
 	if secret.Len() > sdk.MaxSecret {
-		return errors.New("the secret is larger than 64 KiB")
+		return invalid("", "the secret is larger than 64 KiB")
 	}
 	b := secret.Expose()
 	defer clear(b)

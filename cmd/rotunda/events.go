@@ -71,6 +71,9 @@ func (c *cli) eventsCmd() *cobra.Command {
 		if follows && (pg.token != "" || pg.all) {
 			return usagef("--follow excludes --page and --all")
 		}
+		if f.After < 0 {
+			return usagef("--after is %d: it is the number of an event", f.After)
+		}
 		return c.with(ctx, func(cl *client.Client) error {
 			if follows {
 				if !cmd.Flags().Changed("after") {

@@ -136,6 +136,7 @@ func home(e *testscript.Env) error {
 	e.Setenv("ESC", "red\x1b[31m name")
 	for name, text := range map[string]string{
 		"pass": "correct horse battery\n", "other": "another horse entirely\n", "short": "short\n", "empty": "",
+		"big": strings.Repeat("large ", 20_000),
 	} {
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name), []byte(text), 0o600); err != nil {
 			return err

@@ -111,7 +111,7 @@ func (p *process) readStdin() ([]byte, error) { return readBounded(p.stdin, "sta
 func readBounded(r io.Reader, name string) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxInputFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+		return nil, failf(exitUsage, "file_unreadable", "read %s: %w", name, err)
 	}
 	if len(b) > maxInputFile {
 		return nil, failf(exitUsage, "too_large", "%s is larger than %d MiB", name, maxInputFile>>20)

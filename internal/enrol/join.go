@@ -55,6 +55,8 @@ func Join(ctx context.Context, o JoinOptions) (*Identity, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
 	raw := o.Token.Seed.Expose()
 	defer clear(raw)
 	seed, err := seal.KeyFrom(raw)
@@ -124,7 +126,12 @@ func Join(ctx context.Context, o JoinOptions) (*Identity, error) {
 	}
 }
 
-const maxAttempts = 8
+const (
+	maxAttempts = 8
+	// joinTime bounds the whole: a thousand may wait for their turn at the log, and a
+	// server that says nothing is no server.
+	joinTime = 5 * time.Minute
+)
 
 // ErrExpired: the token's time is over, by this host's clock.
 var ErrExpired = errors.New("the token is expired")
