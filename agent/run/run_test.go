@@ -147,6 +147,14 @@ func TestRecovery(t *testing.T) {
 			return sdk.ApplyResponse{}, errors.New("the answer was lost")
 		}
 	}
+	unjudged := func(w *world) {
+		w.target.verify = func(_ int, secret string) (sdk.VerifyResponse, error) {
+			if w.target.secrets["app"] == secret {
+				return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+			}
+			return sdk.VerifyResponse{Reason: "not_judged"}, nil
+		}
+	}
 	for name, c := range map[string]struct {
 		self    bool
 		set     func(*world)
@@ -206,6 +214,14 @@ func TestRecovery(t *testing.T) {
 				return sdk.VerifyResponse{Verdict: sdk.Rejected}, nil
 			}
 		}, pending, "both_rejected", false, 1, true},
+		"itself, refusals that nobody judges: applied again": {true, func(w *world) { lost(w, false); unjudged(w) }, done, "", false, 2, false},
+		"refusals that nobody judges: applied again":         {false, func(w *world) { lost(w, false); unjudged(w); w.target.manifest.LoginTries = 3 }, done, "", false, 2, false},
+		"refused by the target's policy, and nobody judges: kept": {false, func(w *world) {
+			unjudged(w)
+			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+				return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.history"}, nil
+			}
+		}, pending, "candidate.rejected", true, 1, true},
 		"no login: a clear changed commits": {false, func(w *world) {
 			w.target.manifest.NoLogin = true
 			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
