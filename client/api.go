@@ -154,6 +154,8 @@ type Candidate struct {
 	Staged time.Time
 	Value  sdk.Secret // as the record's kind of secret; empty when it did not open
 	Reason string     // code of the check that failed
+
+	by seal.ID // who signed for it, where that could be read
 }
 
 // HistoryValue is a former value of a record.
@@ -294,6 +296,9 @@ type RunOptions struct {
 	NoWait bool
 	// Parallel runs of one call, 0: 16.
 	Parallel int
+	// Unproven lets Abandon clear a candidate that no agent can probe: the caller has said
+	// so after reading what that means.
+	Unproven bool
 }
 
 // Progress is a hint on a run's way.

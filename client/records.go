@@ -334,6 +334,7 @@ func (c *Client) openCandidate(o *opened, pool seal.ID) {
 	}
 	result, err := trust.OpenResult(c.log, s.Result)
 	if err == nil {
+		o.Candidate.by = result.Signer.ID
 		err = trust.CheckWord(c.log, result, o.Ref, pool)
 	}
 	switch {

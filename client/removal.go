@@ -25,7 +25,7 @@ type Removal struct {
 	Name       string
 	Statements []RemovalRecord // signed by the removed one and current
 	Values     []RemovalRecord // attested by the removed one
-	Candidates []RemovalRecord // staged by the removed one: nobody takes them up afterwards
+	Candidates []RemovalRecord // outstanding, and by him or over a value of his: no agent takes them up afterwards
 	Folders    []seal.ID       // that he could read
 }
 
@@ -45,9 +45,8 @@ type RemovalRecord struct {
 	Changes []string
 	// Stops: this device may not sign it anew; agents stop using it.
 	Stops bool
-	// RunID is the run of a candidate, State its state.
+	// RunID is the run of a candidate.
 	RunID seal.ID
-	State string
 }
 
 // FormerStatement says which statement a later one is compared with.
@@ -96,7 +95,11 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 		if o.checked != nil && gone[o.SignedBy] {
 			signed = append(signed, o)
 		}
-		if o.value != nil && o.State == InUse && gone[o.value.Result.Signer.ID] {
+		his := o.value != nil && o.State == InUse && gone[o.value.Result.Signer.ID]
+		if k := o.Candidate; k != nil && k.Owner == ownerAgent && (his || gone[k.by]) {
+			// Nothing is attested anew beside it: settling it does that, too.
+			r.Candidates = append(r.Candidates, RemovalRecord{Ref: o.Ref, Title: o.Title, RunID: k.RunID})
+		} else if his {
 			r.Values = append(r.Values, RemovalRecord{
 				Ref: o.Ref, Title: o.Title, Digest: o.content.DataDigest, Seq: o.value.Seq, Stops: !c.log.Roles(c.facts.Entry, o.Ref.Folder).Has(Edit),
 			})

@@ -13,6 +13,7 @@ import (
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 func (c *cli) recordCmd() *cobra.Command {
@@ -221,7 +222,7 @@ func stateText(state, reason string) string {
 
 func (c *cli) recordGetCmd() *cobra.Command {
 	var reveal bool
-	var field string
+	var field, run string
 	cmd := c.leaf("get RECORD", "show a record; its secret only with --reveal", func(ctx context.Context, args []string) error {
 		if secretField(field) && !reveal {
 			return usagef("--field %s may be a secret and wants --reveal", field)
@@ -230,6 +231,9 @@ func (c *cli) recordGetCmd() *cobra.Command {
 			r, err := cl.FindRecord(ctx, args[0])
 			if err != nil {
 				return err
+			}
+			if run != "" {
+				return c.showCandidate(ctx, cl, r, run, reveal, field)
 			}
 			v := viewRecord(r)
 			if reveal {
@@ -254,6 +258,7 @@ func (c *cli) recordGetCmd() *cobra.Command {
 		})
 	})
 	cmd.Flags().BoolVar(&reveal, "reveal", false, "show the secret; an event notes who looked")
+	cmd.Flags().StringVar(&run, "candidate", "", "show the new secret that this `RUN` made and that did not become the account's: outstanding, or given up")
 	cmd.Flags().StringVar(&field, "field", "", "print one field's value alone: secret, login, url, notes, public_key, or a `TYPE` of the record format")
 	return help(cmd, `Shows the record and what was checked about it. State says what may be thought of
 its value:
@@ -266,7 +271,55 @@ its value:
   rolled back     this device has seen a newer one: do not use it
   broken          it does not open; the reason says why`,
 		`rotunda record get Databases/app
-rotunda record get Databases/app --reveal --field secret`)
+rotunda record get Databases/app --reveal --field secret
+rotunda record get Databases/app --candidate wq4TXgHcGsYyH3sfbSUvOw --reveal --field secret`)
+}
+
+// showCandidate shows a value that a run made: the one that is outstanding, or from the
+// history one that was given up.
+func (c *cli) showCandidate(ctx context.Context, cl *client.Client, r *client.Record, run string, reveal bool, field string) error {
+	id, err := parseRun(run)
+	if err != nil {
+		return err
+	}
+	if field != "" && field != "secret" {
+		return usagef("--candidate shows a secret, and no other field")
+	}
+	if reveal {
+		if err := cl.Reveal(ctx, r.Ref); err != nil {
+			return err
+		}
+	}
+	var secret sdk.Secret
+	v := historyView{RunID: run, Secret: masked}
+	if k := r.Candidate; k != nil && k.RunID == id {
+		v.Time, v.Why, v.Reason, secret = stamp(k.Staged), "outstanding", k.Reason, k.Value
+	} else {
+		values, err := cl.History(ctx, r.Ref)
+		if err != nil {
+			return err
+		}
+		for i := range values {
+			if h := &values[i]; h.RunID == id && h.Why == "abandoned" {
+				v = viewHistory(h, false)
+				secret, _ = h.Secret()
+			}
+		}
+	}
+	if v.Why == "" {
+		return failf(exitNotFound, "not_found", "%s has no candidate of the run %s", printable(r.Title), id).
+			withHint("`rotunda record history` lists the former values with their runs")
+	}
+	if reveal {
+		v.Secret = secret.ExposeString()
+	}
+	return c.emit(v, func(w io.Writer) {
+		if field != "" {
+			fmt.Fprintln(w, v.Secret)
+			return
+		}
+		pairs(w, "run", v.RunID, "why", v.Why, "time", local(v.Time), "reason", v.Reason, "secret", v.Secret)
+	})
 }
 
 // secretField reports whether a field's value is shown only with --reveal. What

@@ -239,10 +239,31 @@ retry never makes a second one beside it.`, "")
 }
 
 func (c *cli) runAbandonCmd() *cobra.Command {
-	return help(c.oneRun("abandon RUN", "have a run given up", func(ctx context.Context, cl *client.Client, id seal.ID, o client.RunOptions) (client.Outcome, error) {
+	var unproven bool
+	cmd := c.oneRun("abandon RUN", "have a run given up", func(ctx context.Context, cl *client.Client, id seal.ID, o client.RunOptions) (client.Outcome, error) {
+		o.Unproven = unproven
+		out, err := cl.Abandon(ctx, id, o)
+		if client.ReasonOf(err) != client.AbandonUnproven || !c.p.stdinTerminal {
+			return out, err
+		}
+		c.warn("%s", printable(classify(err).Error()))
+		c.warn("%s", client.AbandonMeans)
+		yes, asked := c.ask("clear it all the same")
+		if asked != nil || !yes {
+			return out, err
+		}
+		o.Unproven = true
 		return cl.Abandon(ctx, id, o)
-	}), `An agent probes first, and gives the candidate up only when the target rejects it; it
-then stays in the record's history. A candidate that agents refuse unprobed, since
-nobody whose word counts made it or it is an old one, is given up by your signature.
-A run that no agent took is dropped.`, "")
+	})
+	cmd.Flags().BoolVar(&unproven, "unproven", false, "clear the candidate though no agent can probe it")
+	return help(cmd, `An agent probes first, and gives the candidate up only when the target rejects it; it
+then stays in the record's history. A run that no agent took is dropped.
+
+Where no agent can probe it (the one that staged it was removed, it is an old one, or
+none of the pool is connected), you are asked; --yes is no answer to that, --unproven is. Your device then
+signs the candidate into the record's history, and an agent of the pool, where there is
+one, finds out which secret the target has: it logs in with the account's secret, and
+where the target refuses that one, with the candidate, which then becomes the account's.
+"rotunda record get RECORD --candidate RUN --reveal" shows it at any time.`, `rotunda run abandon wq4TXgHcGsYyH3sfbSUvOw
+rotunda run abandon wq4TXgHcGsYyH3sfbSUvOw --unproven`)
 }

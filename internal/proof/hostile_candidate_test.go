@@ -140,7 +140,7 @@ func olderCandidateServed(t *testing.T, w *hostileWorld) {
 func (w *hostileWorld) abandons(t *testing.T, r trust.Ref, run string) {
 	t.Helper()
 	since := w.now(t)
-	_, err := w.CLI(t.Context(), nil, "run", "abandon", run, "--wait", "20s", "--json")
+	_, err := w.CLI(t.Context(), nil, "run", "abandon", run, "--unproven", "--wait", "60s", "--json")
 	if w.hasStaged(t, r) {
 		t.Fatalf("the candidate is not cleared by run abandon: %v: %s", err, w.agent.Tail())
 	}

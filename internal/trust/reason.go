@@ -139,14 +139,14 @@ var reasons = []ReasonInfo{
 	{MandateExpired, "the permission for scheduled runs has ended", "sign the account's statement anew"},
 	{TooOften, "the server asked for a run sooner than the statement allows", "nothing; if it repeats, look at the scheduler"},
 
-	{CandidateUnattested, "no agent of the pool signed for the value that is staged", "look at it, then clear it with run abandon"},
-	{CandidateUnauthorised, "the value was staged without a command or a mandate that holds", "it is probed but not applied; clear it with run abandon"},
-	{CandidateRollback, "the value that is staged is an old one", "it is not used: clear it with run abandon, and treat the server as hostile"},
+	{CandidateUnattested, "no agent of the pool signed for the value that is staged, or the one that did was removed", "settle it with `rotunda run abandon RUN`: it is kept in the record's history, and an agent tries which secret the target has"},
+	{CandidateUnauthorised, "the value was staged without a command or a mandate that holds", "it is probed but not applied; settle it with `rotunda run abandon RUN`"},
+	{CandidateRollback, "the value that is staged is an old one", "it is not used, and `rotunda run abandon RUN` clears it; treat the server as hostile"},
 	{CandidateExpired, "the value was staged too long ago by another agent", "it is probed but not applied; a new run makes a new one"},
 	{CandidateLostByVault, "the server lost a value that was staged; the agent's kept copy was stored again", "nothing; ask whether a backup was restored"},
 
 	{ResultForged, "a result or reply does not come from an agent that may give it, or answers something else", "do not believe it; look at the record"},
-	{RunOutstanding, "a run's new value is staged for this account", "wait for the run, or clear it with run abandon"},
+	{RunOutstanding, "a run's new value is staged for this account", "wait for the run (`rotunda run watch RUN`), or settle it with `rotunda run abandon RUN`"},
 	{PeerMismatch, "the session's other side is not the one that signed", "somebody stands between you and the agent: stop"},
 	{TargetIdentity, "the target's TLS or host key is not the one in the statement", "find out whether the target's key was changed on purpose, then probe and sign the new one"},
 }
