@@ -17,10 +17,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/targets"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 )
 
 // options of a measurement.
@@ -34,6 +37,8 @@ type options struct {
 
 func main() {
 	o := options{inFlight: []int{1, 8, 32}, verify: []string{"login", "readback"}}
+	flag.Func("in-flight", "only this many at once, e.g. 8,32 (default 1,8,32)", o.readInFlight)
+	flag.Func("verify", "only this proof: login or readback (default both)", o.readVerify)
 	asJSON := flag.Bool("json", false, "print the figures as JSON")
 	flag.StringVar(&o.bin, "bin", "bin", "folder of the built programs")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds; each measures every row once, floor and product in turn")
@@ -64,6 +69,26 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+func (o *options) readInFlight(s string) error {
+	o.inFlight = nil
+	for _, f := range strings.Split(s, ",") {
+		n, err := strconv.Atoi(f)
+		if err != nil || n < 1 || n > trust.MaxConcurrency {
+			return fmt.Errorf("%q is no number from 1 to %d", f, trust.MaxConcurrency)
+		}
+		o.inFlight = append(o.inFlight, n)
+	}
+	return nil
+}
+
+func (o *options) readVerify(s string) error {
+	if s != "login" && s != "readback" {
+		return errors.New("it is login or readback")
+	}
+	o.verify = []string{s}
+	return nil
 }
 
 // measure builds everything up, measures, and takes it down again.
