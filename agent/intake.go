@@ -26,38 +26,67 @@ var actions = map[trustv1.Action]string{
 	trustv1.Action_ACTION_INFO:   "info",
 }
 
-// deliver takes a command from the channel: it is checked (keys.md 4.3), written to
+// deliver takes commands from the channel: they are checked (keys.md 4.3), written to
 // the journal, and only then acted on and acknowledged.
-func (a *Agent) deliver(ctx context.Context, frame *trustv1.CommandFrame) error {
+func (a *Agent) deliver(ctx context.Context, frames []*trustv1.CommandFrame) []error {
+	answers := make([]error, len(frames))
+	var commands []*trust.Command
+	var entries []journal.Command
+	var at []int // their places among the frames
+	for i, frame := range frames {
+		c, err := a.check(ctx, frame)
+		if c == nil {
+			answers[i] = err
+			continue
+		}
+		runID := runOf(c)
+		commands, at = append(commands, c), append(at, i)
+		entries = append(entries, journal.Command{ID: c.ID, Signed: c.Signed, Taken: a.now(), RunID: runID})
+	}
+	taken, err := a.journal.TakeCommands(entries)
+	for k, c := range commands {
+		switch {
+		case err != nil:
+			answers[at[k]] = err // not acknowledged: it comes again
+		case taken[k]:
+			a.begin(c, entries[k].RunID)
+		default: // twice at once
+			a.refuseCommand(frames[at[k]], &trust.Error{Reason: trust.Replayed, What: "command " + c.ID.String()})
+		}
+	}
+	return answers
+}
+
+// runOf is the run that a command begins, or is about.
+func runOf(c *trust.Command) seal.ID {
+	id := c.RunId
+	if c.Action == trustv1.Action_ACTION_CANCEL {
+		id = c.GetCancel().GetRunId()
+	}
+	run, _ := seal.IDFrom(id)
+	return run
+}
+
+// check opens one frame. Without a command the answer to it is the error.
+func (a *Agent) check(ctx context.Context, frame *trustv1.CommandFrame) (*trust.Command, error) {
 	if a.draining.Load() {
-		return errDraining
+		return nil, errDraining
 	}
 	c, err := a.open(ctx, frame)
 	if trust.ReasonOf(err) == trust.Replayed {
 		// Delivered twice, honestly or not: it counts once. Acknowledging it again
 		// must not look like a refusal of the run that it began.
 		a.refuseCommand(frame, err)
-		return nil
+		return nil, nil
 	}
 	if reason := trust.ReasonOf(err); reason != "" {
 		a.log.Warn("command refused", "reason", reason, "error", err, "do", reason.Hint())
-		return channel.Refusal(reason)
+		return nil, channel.Refusal(reason)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	runID, _ := seal.IDFrom(c.RunId)
-	if c.Action == trustv1.Action_ACTION_CANCEL {
-		runID, _ = seal.IDFrom(c.GetCancel().GetRunId())
-	}
-	taken, err := a.journal.TakeCommand(journal.Command{ID: c.ID, Signed: c.Signed, Taken: a.now(), RunID: runID})
-	if err != nil {
-		return err // not acknowledged: it comes again
-	}
-	if taken {
-		a.begin(c, runID)
-	}
-	return nil
+	return c, nil
 }
 
 // open checks a frame. The log is fetched once when the command knows more of it

@@ -28,18 +28,20 @@ const (
 )
 
 // channel is one agent's connection. The goroutine that runs it reads; a second
-// one writes and alone delivers commands.
+// one writes and alone delivers commands; a third stores acknowledgements, so that
+// those which come together share a write and no heartbeat waits for one.
 type channel struct {
 	r    *Router
 	sock *socket.Conn
 	agent
 
-	out   outbox             // open's first, then the writer's alone
-	queue chan []byte        // encoded frames
-	hints bus.Subscription   // for this agent
-	acks  chan seal.ID       // acknowledged commands, for the window
-	done  chan struct{}      // closed by end
-	last  *channelv1.ToAgent // to be sent at the end; set before done is closed
+	out   outbox              // open's first, then the writer's alone
+	queue chan []byte         // encoded frames
+	hints bus.Subscription    // for this agent
+	acks  chan seal.ID        // acknowledged commands, for the window
+	acked chan *channelv1.Ack // to be stored; closed when nothing more is read
+	done  chan struct{}       // closed by end
+	last  *channelv1.ToAgent  // to be sent at the end; set before done is closed
 
 	once   sync.Once
 	reason string // why it ended; set before done is closed
@@ -53,6 +55,7 @@ func newChannel(r *Router, sock *socket.Conn, who agent) *channel {
 		queue: make(chan []byte, queued),
 		hints: r.cfg.Bus.Subscribe(bus.Agent(who.org, who.id)),
 		acks:  make(chan seal.ID, window),
+		acked: make(chan *channelv1.Ack, window),
 		done:  make(chan struct{}),
 	}
 	c.out.c = c
@@ -80,10 +83,12 @@ func (c *channel) open() {
 // run is the channel from then until its end.
 func (c *channel) run() {
 	defer c.hints.Close()
-	var writer sync.WaitGroup
-	writer.Go(c.write)
+	var others sync.WaitGroup
+	others.Go(c.write)
+	others.Go(c.storeAcks)
 	c.read()
-	writer.Wait()
+	close(c.acked)
+	others.Wait()
 }
 
 // end ends the channel. The first reason counts. With a last frame the writer
@@ -229,9 +234,9 @@ func (c *channel) handle(message []byte, flow *flow) bool {
 	case *channelv1.ToRouter_Heartbeat:
 		c.heartbeat(f.Heartbeat)
 	case *channelv1.ToRouter_Ack:
-		if err := c.ack(f.Ack); err != nil {
-			c.r.cfg.Log.Error("an acknowledgement could not be stored; the command comes again", "agent", c.id, "error", err)
-			c.end("closed", nil)
+		select {
+		case c.acked <- f.Ack:
+		case <-c.done:
 			return false
 		}
 	case *channelv1.ToRouter_Progress:

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -54,15 +55,24 @@ func FuzzFrames(f *testing.F) {
 		}
 		r.presence = newPresence(r)
 		c := newChannel(r, nil, agent{org: 1, id: seal.ID{1}})
+		var storing, writing sync.WaitGroup
+		storing.Go(c.storeAcks)
+		writing.Go(func() {
+			for range c.acks { // the writer's part
+			}
+		})
 		var flow flow
 		for range 20 {
 			select {
-			case <-c.acks: // the writer's part
 			case <-c.queue:
 			default:
 			}
 			c.handle(message, &flow)
 		}
+		close(c.acked)
+		storing.Wait()
+		close(c.acks)
+		writing.Wait()
 		if len(r.presence.agents) > 1 || len(r.presence.fresh) > 1 || len(c.queue) > queued {
 			t.Fatalf("keeps %d agents, %d phases, %d frames", len(r.presence.agents), len(r.presence.fresh), len(c.queue))
 		}

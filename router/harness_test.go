@@ -151,7 +151,7 @@ func (n *node) config(a enrolled) agentend.Config {
 		Server: n.server.Listener.Addr().String(), TLS: n.tls(), OrgID: orgID, Agent: a.id,
 		Sign:    func(input []byte) ([]byte, error) { return seal.SignP256(a.key, input) },
 		Version: "1.2.3", OS: "linux", Arch: "amd64",
-		Deliver: func(context.Context, *trustv1.CommandFrame) error { return nil },
+		Deliver: each(func(*trustv1.CommandFrame) error { return nil }),
 		RunDue:  func(context.Context, *channelv1.RunDue) {},
 		Log:     slog.New(slog.DiscardHandler),
 	}
@@ -482,4 +482,15 @@ func hostile(t *testing.T, challenge []byte) evil {
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
 	return evil{addr: s.Listener.Addr().String(), tls: &tls.Config{RootCAs: roots}}
+}
+
+// each makes an agent's Deliver of what is done with one command.
+func each(one func(*trustv1.CommandFrame) error) func(context.Context, []*trustv1.CommandFrame) []error {
+	return func(_ context.Context, frames []*trustv1.CommandFrame) []error {
+		answers := make([]error, len(frames))
+		for i, f := range frames {
+			answers[i] = one(f)
+		}
+		return answers
+	}
 }

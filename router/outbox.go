@@ -88,54 +88,91 @@ func (o *outbox) acked(id seal.ID) bool {
 // it is told, and the command counts as taken.
 const replayed = "replayed"
 
-// ack stores that the agent has journalled a command or refused it for good.
-// Only the first acknowledgement counts; one for another's command does nothing.
-func (c *channel) ack(a *channelv1.Ack) error {
+// storeAcks stores acknowledgements, those that wait together in one write, until
+// nothing more is read.
+func (c *channel) storeAcks() {
+	for first := range c.acked {
+		acks := []*channelv1.Ack{first}
+		for more := true; more && len(acks) < window; {
+			select {
+			case a, ok := <-c.acked:
+				if more = ok; ok {
+					acks = append(acks, a)
+				}
+			default:
+				more = false
+			}
+		}
+		if err := c.store(acks); err != nil {
+			c.r.cfg.Log.Error("acknowledgements could not be stored; the commands come again", "agent", c.id, "error", err)
+			c.end("closed", nil)
+		}
+	}
+}
+
+func (c *channel) store(acks []*channelv1.Ack) error {
+	err := c.r.cfg.Store.Write(c.r.ctx, func(q *db.Queries) error {
+		for _, a := range acks {
+			if err := c.ack(q, a); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, a := range acks {
+		id, err := seal.IDFrom(a.GetCommandId())
+		if err != nil {
+			continue
+		}
+		select {
+		case c.acks <- id:
+		case <-c.done:
+		}
+	}
+	return nil
+}
+
+// ack notes that the agent has journalled a command or refused it for good. Only
+// the first acknowledgement counts; one for another's command does nothing.
+func (c *channel) ack(q *db.Queries, a *channelv1.Ack) error {
 	id, err := seal.IDFrom(a.GetCommandId())
 	if err != nil {
 		return nil
 	}
 	ctx := c.r.ctx
-	err = c.r.cfg.Store.Write(ctx, func(q *db.Queries) error {
-		command, err := q.CommandOfAgent(ctx, db.CommandOfAgentParams{Org: c.org, AgentID: c.id[:], ID: id[:]})
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		refused := a.GetReason()
-		if refused == replayed {
-			refused = ""
-		}
-		n, err := q.AckCommand(ctx, db.AckCommandParams{Reason: short(refused), Org: c.org, AgentID: c.id[:], ID: id[:]})
-		if err != nil || n == 0 {
-			return err
-		}
-		q.AfterCommit(func() {
-			c.r.stats.acked.Add(1)
-			c.r.push(c.org, &clientv1.WatchResponse{What: &clientv1.WatchResponse_Reply{Reply: id[:]}})
-		})
-		if a.GetReason() == "" {
-			return nil
-		}
-		err = audit.Tell(ctx, q, c.r.cfg.Bus, audit.Event{
-			Org: c.org, Time: c.r.cfg.Now(), Name: audit.CommandRefused, Actor: c.id[:], RunID: command.RunID, Reason: a.GetReason(),
-			Fields: map[string]string{"command": id.String()},
-		})
-		if err != nil || refused == "" {
-			return err
-		}
-		return c.r.cfg.Refused(ctx, q, c.org, c.id, id, short(refused))
-	})
+	command, err := q.CommandOfAgent(ctx, db.CommandOfAgentParams{Org: c.org, AgentID: c.id[:], ID: id[:]})
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	select {
-	case c.acks <- id:
-	case <-c.done:
+	refused := a.GetReason()
+	if refused == replayed {
+		refused = ""
 	}
-	return nil
+	n, err := q.AckCommand(ctx, db.AckCommandParams{Reason: short(refused), Org: c.org, AgentID: c.id[:], ID: id[:]})
+	if err != nil || n == 0 {
+		return err
+	}
+	q.AfterCommit(func() {
+		c.r.stats.acked.Add(1)
+		c.r.push(c.org, &clientv1.WatchResponse{What: &clientv1.WatchResponse_Reply{Reply: id[:]}})
+	})
+	if a.GetReason() == "" {
+		return nil
+	}
+	err = audit.Tell(ctx, q, c.r.cfg.Bus, audit.Event{
+		Org: c.org, Time: c.r.cfg.Now(), Name: audit.CommandRefused, Actor: c.id[:], RunID: command.RunID, Reason: a.GetReason(),
+		Fields: map[string]string{"command": id.String()},
+	})
+	if err != nil || refused == "" {
+		return err
+	}
+	return c.r.cfg.Refused(ctx, q, c.org, c.id, id, short(refused))
 }
 
 const (

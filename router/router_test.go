@@ -57,13 +57,13 @@ func TestCommandsArriveInOrderAndAreAcknowledged(t *testing.T) {
 	waiting := n.command(a) // before the agent is there
 	got := make(chan seal.ID, 100)
 	cfg := n.config(a)
-	cfg.Deliver = func(_ context.Context, f *trustv1.CommandFrame) error {
+	cfg.Deliver = each(func(f *trustv1.CommandFrame) error {
 		if string(f.GetSealed()) != "sealed to the agent" {
 			t.Errorf("sealed %q", f.GetSealed())
 		}
 		got <- seal.ID(f.GetId())
 		return nil
-	}
+	})
 	n.run(cfg)
 	want := []seal.ID{waiting}
 	for range 3 * window {
@@ -91,7 +91,7 @@ func TestAnotherAgentsCommandsStayAway(t *testing.T) {
 	a, b := n.enrol(), n.enrol()
 	got := make(chan seal.ID, 10)
 	cfg := n.config(a)
-	cfg.Deliver = func(_ context.Context, f *trustv1.CommandFrame) error { got <- seal.ID(f.GetId()); return nil }
+	cfg.Deliver = each(func(f *trustv1.CommandFrame) error { got <- seal.ID(f.GetId()); return nil })
 	n.run(cfg)
 	n.connected(a)
 	theirs := n.command(b)
@@ -99,12 +99,14 @@ func TestAnotherAgentsCommandsStayAway(t *testing.T) {
 	if id := next(t, "my command", got); id != mine {
 		t.Errorf("got %s", id)
 	}
-	// An acknowledgement of another's command does nothing.
-	r := n.welcomed(n.enrol())
+	// An acknowledgement of another's command does nothing: the next one of its own,
+	// stored after it, counts.
+	stranger := n.enrol()
+	r := n.welcomed(stranger)
+	own := n.command(stranger)
 	r.ack(theirs, "expired")
-	r.heartbeat(1, 0)
-	for r.receive().GetHeartbeatAck() == nil {
-	}
+	r.ack(own, "")
+	until(t, "the stranger's own is acknowledged", func() bool { return n.stored(own).Acked == 1 })
 	if c := n.stored(theirs); c.Acked != 0 {
 		t.Error("another agent acknowledged it")
 	}
@@ -124,9 +126,9 @@ func TestARefusedCommandIsToldAndItsRunEnds(t *testing.T) {
 	})
 	a := n.enrol()
 	cfg := n.config(a)
-	cfg.Deliver = func(context.Context, *trustv1.CommandFrame) error {
+	cfg.Deliver = each(func(_ *trustv1.CommandFrame) error {
 		return errors.Join(errors.New("looked at it"), agentend.Refusal("signature_bad"))
-	}
+	})
 	n.run(cfg)
 	id := n.command(a)
 	if r := next(t, "the refusal", refusals); r != (refusal{a.id, id, "signature_bad"}) {
@@ -217,14 +219,14 @@ func TestResumeAfterACut(t *testing.T) {
 	cfg.Server = cable.listener.Addr().String()
 	var times atomic.Int64
 	taken := make(chan seal.ID, 10)
-	cfg.Deliver = func(_ context.Context, f *trustv1.CommandFrame) error {
+	cfg.Deliver = each(func(f *trustv1.CommandFrame) error {
 		if times.Add(1) == 1 {
 			cable.cut() // before the journal has it
 			return errors.New("the disk is full")
 		}
 		taken <- seal.ID(f.GetId())
 		return nil
-	}
+	})
 	c, _ := n.run(cfg)
 	n.connected(a)
 	id := n.command(a)

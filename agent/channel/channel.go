@@ -51,10 +51,10 @@ type Config struct {
 
 	Version, OS, Arch string // what administrators see
 
-	// Deliver takes a sealed command. It returns nil once the journal has it; a
-	// Refusal refuses it for good. Any other error means "not now": the channel
-	// is opened anew, and the command comes again.
-	Deliver func(ctx context.Context, command *trustv1.CommandFrame) error
+	// Deliver takes sealed commands, those that came together at once, and answers
+	// each: nil once the journal has it; a Refusal refuses it for good. Any other
+	// error means "not now": the channel is opened anew, and the command comes again.
+	Deliver func(ctx context.Context, commands []*trustv1.CommandFrame) []error
 
 	// RunDue proves nothing: the run's right comes from the account's mandate.
 	// It has to return soon. It may be told of the same run again.

@@ -285,42 +285,80 @@ func (c *Channel) noteSkew(server int64) {
 
 // handle calls the callbacks, one after another.
 func (s *session) handle(ctx context.Context) {
+	var next any
 	for {
-		select {
-		case <-s.over:
-			return
-		case item := <-s.work:
-			switch item := item.(type) {
-			case *trustv1.CommandFrame:
-				s.deliver(ctx, item)
-			case *channelv1.RunDue:
-				s.c.cfg.RunDue(ctx, item)
-			case *channelv1.LogHead:
-				s.c.cfg.LogHead(ctx, item.GetEpoch(), item.GetDigest())
+		if next == nil {
+			select {
+			case <-s.over:
+				return
+			case next = <-s.work:
 			}
+		}
+		item := next
+		next = nil
+		switch item := item.(type) {
+		case *trustv1.CommandFrame:
+			commands := []*trustv1.CommandFrame{item}
+			commands, next = s.waiting(commands)
+			if !s.deliver(ctx, commands) {
+				return
+			}
+		case *channelv1.RunDue:
+			s.c.cfg.RunDue(ctx, item)
+		case *channelv1.LogHead:
+			s.c.cfg.LogHead(ctx, item.GetEpoch(), item.GetDigest())
 		}
 	}
 }
 
-func (s *session) deliver(ctx context.Context, command *trustv1.CommandFrame) {
-	err := s.c.cfg.Deliver(ctx, command)
-	var refusal Refusal
-	if err != nil && !errors.As(err, &refusal) {
-		s.end(failed("journal", fmt.Errorf("a command could not be taken and has to come again: %w", err)))
-		return
+// waiting adds the commands that have come already, up to what is not one: taken
+// together they share the journal's write.
+func (s *session) waiting(commands []*trustv1.CommandFrame) (_ []*trustv1.CommandFrame, next any) {
+	for len(commands) < inbox {
+		select {
+		case item := <-s.work:
+			command, ok := item.(*trustv1.CommandFrame)
+			if !ok {
+				return commands, item
+			}
+			commands = append(commands, command)
+		default:
+			return commands, nil
+		}
 	}
-	ack := &channelv1.ToRouter{Frame: &channelv1.ToRouter_Ack{Ack: &channelv1.Ack{CommandId: command.GetId(), Reason: string(refusal)}}}
-	select {
-	case s.out <- ack:
-	case <-s.over:
-	}
+	return commands, nil
 }
+
+// deliver acknowledges what was taken; false: the session is over.
+func (s *session) deliver(ctx context.Context, commands []*trustv1.CommandFrame) bool {
+	for i, err := range s.c.cfg.Deliver(ctx, commands) {
+		var refusal Refusal
+		if err != nil && !errors.As(err, &refusal) {
+			s.end(failed("journal", fmt.Errorf("a command could not be taken and has to come again: %w", err)))
+			return false
+		}
+		ack := &channelv1.ToRouter{Frame: &channelv1.ToRouter_Ack{Ack: &channelv1.Ack{CommandId: commands[i].GetId(), Reason: string(refusal)}}}
+		select {
+		case s.out <- ack:
+		case <-s.over:
+			return false
+		}
+	}
+	return true
+}
+
+// hintEvery is how often hints go out at most. Of a run that takes a few steps in
+// between only the last one is worth a frame.
+const hintEvery = 100 * time.Millisecond
 
 // write sends heartbeats, acknowledgements and hints, and judges the silence.
 func (s *session) write() {
 	var n uint64
 	due := time.NewTimer(0)
 	defer due.Stop()
+	hints := map[string]*channelv1.Progress{} // by run
+	flush := time.NewTimer(hintEvery)
+	defer flush.Stop()
 	for {
 		select {
 		case <-s.over:
@@ -334,7 +372,15 @@ func (s *session) write() {
 		case frame := <-s.out:
 			s.put(frame)
 		case p := <-s.c.progress:
-			s.put(&channelv1.ToRouter{Frame: &channelv1.ToRouter_Progress{Progress: p}})
+			if len(hints) == 0 {
+				flush.Reset(hintEvery)
+			}
+			hints[string(p.GetRunId())] = p
+		case <-flush.C:
+			for _, p := range hints {
+				s.put(&channelv1.ToRouter{Frame: &channelv1.ToRouter_Progress{Progress: p}})
+			}
+			clear(hints)
 		}
 	}
 }

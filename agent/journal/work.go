@@ -34,21 +34,32 @@ type Run struct {
 	Started time.Time `json:"started"`
 }
 
-// TakeCommand stores a command before it is acted on, and moves the greatest time
-// known. It answers false when the command is known already.
-func (j *Journal) TakeCommand(c Command) (taken bool, err error) {
+// TakeCommands stores commands before they are acted on, in one write, and moves the
+// greatest time known. It answers false for a command that is known already.
+func (j *Journal) TakeCommands(list []Command) (taken []bool, err error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
 	err = j.update(func(tx *bbolt.Tx) error {
-		taken = false
-		if tx.Bucket(bucketCommands).Get(c.ID[:]) != nil {
-			return nil
+		taken = make([]bool, len(list)) // also when this is tried again
+		for i, c := range list {
+			if tx.Bucket(bucketCommands).Get(c.ID[:]) != nil {
+				continue
+			}
+			taken[i] = true
+			if err := advance(tx, c.Taken); err != nil {
+				return err
+			}
+			if err := putJSON(tx, bucketCommands, c.ID[:], c); err != nil {
+				return err
+			}
 		}
-		taken = true
-		if err := advance(tx, c.Taken); err != nil {
-			return err
-		}
-		return putJSON(tx, bucketCommands, c.ID[:], c)
+		return nil
 	})
-	return taken && err == nil, err
+	if err != nil {
+		return nil, err
+	}
+	return taken, nil
 }
 
 // Command finds a command that was taken.

@@ -132,6 +132,9 @@ func (r *Run) stage(ctx context.Context) (State, error) {
 // apply has the target take the candidate. An answer that is missing is an unknown
 // outcome, never a failure: verify finds out.
 func (r *Run) apply(ctx context.Context) (State, error) {
+	if err := r.journalled(); err != nil {
+		return "", err
+	}
 	if err := r.openSession(ctx); err != nil {
 		return "", r.later(err)
 	}

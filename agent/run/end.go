@@ -38,6 +38,9 @@ func (r *Run) retire(ctx context.Context) (State, error) {
 	if !r.needsRetire() {
 		return "", nil
 	}
+	if err := r.journalled(); err != nil {
+		return "", err
+	}
 	err := r.endsUnknown
 	if err == nil {
 		err = r.openSession(ctx)

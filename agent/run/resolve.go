@@ -104,7 +104,7 @@ func (r *Run) lease(ctx context.Context) (State, error) {
 			return "", err
 		}
 	}
-	r.epoch = answer.Epoch
+	r.epoch, r.fetched = answer.Epoch, answer.Fetched
 	if r.as, err = r.asked(answer.Action); err != nil {
 		return "", refusal(err)
 	}
@@ -129,7 +129,7 @@ func (r *Run) asked(action string) (string, error) {
 func (r *Run) askLease(ctx context.Context) (answer ksm.LeaseAnswer, sent time.Time, err error) {
 	err = r.persist(ctx, func(ctx context.Context) (err error) {
 		sent = time.Now()
-		answer, err = r.e.Vault.Lease(ctx, ksm.LeaseRequest{Account: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Cause: r.cause()})
+		answer, err = r.e.Vault.Lease(ctx, ksm.LeaseRequest{Account: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Cause: r.cause(), Fetch: true})
 		return err
 	})
 	return answer, sent, err
@@ -174,7 +174,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		return "", refusal(err)
 	}
 	r.log = log
-	got, err := r.e.Vault.Fetch(ctx, r.job.Account.Record)
+	got, err := r.fetch(ctx)
 	if err != nil {
 		return "", vaultError("fetch", err)
 	}
@@ -240,6 +240,15 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		}
 	}
 	return "", nil
+}
+
+// fetch is what came with the lease, once; else it is asked for.
+func (r *Run) fetch(ctx context.Context) (ksm.FetchAnswer, error) {
+	if got := r.fetched; got != nil {
+		r.fetched = nil
+		return *got, nil
+	}
+	return r.e.Vault.Fetch(ctx, r.job.Account.Record)
 }
 
 // checkRights is what allows this run at all: the command's pins or the mandate,
@@ -308,7 +317,26 @@ func (r *Run) journalStart(account *servedRecord) error {
 	if r.job.Command != nil {
 		run.Command = r.job.Command.ID
 	}
-	return r.e.Journal.BeginRun(run, r.begins(account))
+	if r.job.Command == nil {
+		return r.e.Journal.BeginRun(run, r.begins(account))
+	}
+	if r.begun == nil {
+		// The command is in the journal: that its run has begun has to be there only before
+		// anything is applied, and is written while the vault stores the candidate.
+		r.begun = make(chan error, 1)
+		go func() { r.begun <- r.e.Journal.BeginRun(run, false) }()
+	}
+	return nil
+}
+
+// journalled waits until the journal has the run's start.
+func (r *Run) journalled() error {
+	if r.begun == nil {
+		return nil
+	}
+	err := <-r.begun
+	r.begun <- err
+	return err
 }
 
 // chooseTarget finds plugin, address and pins: all of them signed.

@@ -126,7 +126,10 @@ type Run struct {
 	hold  *Hold
 	state State
 	epoch uint64
-	as    string // rotate, verify or abandon: by the command, else by the vault's table
+	begun chan error // the journal's answer to the start of a command's run
+
+	fetched *ksm.FetchAnswer // that came with the lease
+	as      string           // rotate, verify or abandon: by the command, else by the vault's table
 
 	recovering bool // job is a verify that this agent asked for, in place of an interrupted run
 
@@ -203,6 +206,7 @@ func (e *Engine) Do(ctx context.Context, job Job) (Outcome, error) {
 	if err != nil && !errors.Is(err, errNotMine) {
 		r.breakOff(ctx)
 	}
+	r.leave() // what it held is others' now
 	switch {
 	case errors.Is(err, errNotMine):
 		return r.outcome, e.Journal.EndRun(job.ID, job.command(), e.Now(), nil)
@@ -252,10 +256,11 @@ func (r *Run) breakOff(ctx context.Context) {
 	}
 }
 
-// leave gives back what the run holds.
+// leave gives back what the run holds. It may be called twice.
 func (r *Run) leave() {
+	_ = r.journalled() // the goroutine has ended; what failed is told by whoever needed it
 	if r.session != nil {
-		r.session.Close()
+		r.dropSession()
 	}
 	r.slot.give()
 	r.target.wipe()

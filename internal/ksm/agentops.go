@@ -89,6 +89,7 @@ type LeaseRequest struct {
 	Account Ref    `json:"account"`
 	RunID   []byte `json:"runId"`
 	Cause   string `json:"cause"` // command, mandate, recover
+	Fetch   bool   `json:"fetch"` // with the lease, answer what get_secret of the account would
 }
 
 // LeaseAnswer: Busy names the holder; the epoch only grows.
@@ -100,6 +101,9 @@ type LeaseAnswer struct {
 	Action string `json:"action"` // rotate, verify: what the run is, by the vault's table
 	Cause  string `json:"cause"`  // person, schedule, recover
 	Closed bool   `json:"closed"` // the run is finished already
+	// Fetched is what was asked for with the lease, read after it was taken. Nil: ask
+	// for it.
+	Fetched *FetchAnswer `json:"fetched,omitempty"`
 }
 
 // StageRequest stores a candidate beside the record.

@@ -155,7 +155,17 @@ func (a *API) agentLease(ctx context.Context, r *request) (answer, error) {
 		out, err = a.Work.Lease(ctx, q, agent, *in)
 		return err
 	})
-	return out, err
+	if err != nil || !in.Fetch || out.Busy || out.Closed {
+		return out, err
+	}
+	fetched, err := a.fetch(ctx, r.log, agent, map[string][]byte{string(in.Account.Record): nil})
+	if err != nil {
+		// The lease is taken: how the fetch fails is told to whoever asks for it alone.
+		a.log.Warn("a lease goes out without its records", "error", err)
+		return out, nil
+	}
+	out.Fetched = &fetched
+	return out, nil
 }
 
 func (a *API) agentStage(ctx context.Context, r *request) (answer, error) {
@@ -220,7 +230,7 @@ func (a *API) agentFetch(ctx context.Context, r *request) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	wanted := make(map[string][]byte) // record uid, and the folder that its link names; nil: any
+	wanted := make(map[string][]byte)
 	for _, s := range in.RequestedRecords {
 		uid, err := ksm.Decode(s)
 		if err != nil || len(uid) != 16 {
@@ -231,9 +241,14 @@ func (a *API) agentFetch(ctx context.Context, r *request) (answer, error) {
 	if len(wanted) > maxFetched {
 		return nil, ksm.Refuse(ksm.CodeTooLarge, "%d records asked for, at most %d", len(wanted), maxFetched)
 	}
-	var out ksm.FetchAnswer
+	return a.fetch(ctx, r.log, agent, wanted)
+}
+
+// fetch reads records and those that they lead to. Wanted is record uids with the
+// folder that a link names; nil: any.
+func (a *API) fetch(ctx context.Context, log *trust.Log, agent work.Agent, wanted map[string][]byte) (out ksm.FetchAnswer, err error) {
 	err = a.Store.Read(ctx, func(q *db.Queries) error {
-		records, err := a.linked(ctx, q, r.log, agent, wanted)
+		records, err := a.linked(ctx, q, log, agent, wanted)
 		if err != nil {
 			return err
 		}
@@ -241,7 +256,7 @@ func (a *API) agentFetch(ctx context.Context, r *request) (answer, error) {
 		if err != nil {
 			return err
 		}
-		out.Folders, err = folderKeys(ctx, q, r.log, agent, records)
+		out.Folders, err = folderKeys(ctx, q, log, agent, records)
 		return err
 	})
 	return out, err

@@ -1,6 +1,7 @@
 package machineapi_test
 
 import (
+	"reflect"
 	"bytes"
 	"context"
 	"errors"
@@ -71,9 +72,12 @@ func TestAgentRotates(t *testing.T) {
 	s.write(func(ctx context.Context, q *db.Queries) error {
 		return s.work.StartRun(ctx, q, s.org, work.Start{RunID: run, Account: account.Proto(), PoolID: p.Owner[:], Action: "rotate", Cause: "schedule"})
 	})
-	lease, err := c.Lease(ctx, ksm.LeaseRequest{Account: ref, RunID: run[:], Cause: "mandate"})
+	lease, err := c.Lease(ctx, ksm.LeaseRequest{Account: ref, RunID: run[:], Cause: "mandate", Fetch: true})
 	if err != nil || lease.Epoch == 0 || lease.Action != "rotate" || lease.TermMS != work.Term.Milliseconds() {
 		t.Fatalf("lease %+v, %v", lease, err)
+	}
+	if got, err := c.Fetch(ctx, ksm.FetchRequest{RequestedRecords: []string{r.uid.String()}}); err != nil || lease.Fetched == nil || !reflect.DeepEqual(got, *lease.Fetched) {
+		t.Fatalf("with the lease came %+v, alone comes %+v, %v", lease.Fetched, got, err)
 	}
 	data := trust.SealData(r.key, []byte(login("2")))
 	digest := seal.Hash(data)
@@ -109,8 +113,8 @@ func TestAgentRotates(t *testing.T) {
 	if err != nil || string(former) != login("1") {
 		t.Errorf("the former value: %v", err)
 	}
-	again, err := c.Lease(ctx, ksm.LeaseRequest{Account: ref, RunID: run[:]})
-	if err != nil || !again.Closed {
+	again, err := c.Lease(ctx, ksm.LeaseRequest{Account: ref, RunID: run[:], Fetch: true})
+	if err != nil || !again.Closed || again.Fetched != nil {
 		t.Errorf("a finished run: %+v, %v", again, err)
 	}
 }

@@ -44,7 +44,8 @@ type Config struct {
 	Log     *slog.Logger     // nil: none
 
 	// Each machine client may do Rate requests a second, and Burst at once; an
-	// agent AgentRate and AgentBurst. Zero: 20, 200, 200, 2000.
+	// agent AgentRate and AgentBurst. Zero: 20, 200, 2000, 4000: a run is three
+	// requests, and an agent does hundreds in a second where its targets bear it.
 	Rate, Burst           int
 	AgentRate, AgentBurst int
 }
@@ -78,7 +79,7 @@ func New(c Config) (*API, error) {
 	a := &API{
 		Config: c, log: c.Log,
 		apps:    newThrottle(or(c.Rate, 20), or(c.Burst, 200)),
-		agents:  newThrottle(or(c.AgentRate, 200), or(c.AgentBurst, 2000)),
+		agents:  newThrottle(or(c.AgentRate, 2000), or(c.AgentBurst, 4000)),
 		told:    newThrottle(0, 1),
 		seen:    newRecent(),
 		uploads: make(chan struct{}, maxUploads),
