@@ -24,6 +24,11 @@ import (
 
 const info = trustv1.Action_ACTION_INFO
 
+// deliver has the agent take one command.
+func deliver(t *testing.T, a *Agent, frame *trustv1.CommandFrame) error {
+	return a.deliver(t.Context(), []*trustv1.CommandFrame{frame})[0]
+}
+
 // A command that holds is journalled and answered: by a signed reply that only the device
 // that asked can read. Delivered again it is acknowledged, told of, and not answered.
 func TestReply(t *testing.T) {
@@ -31,7 +36,7 @@ func TestReply(t *testing.T) {
 	a := w.start()
 	defer w.end(a)
 	frame := w.command(info)
-	must(t, a.deliver(t.Context(), frame))
+	must(t, deliver(t, a, frame))
 	a.work.Wait()
 	replies := w.vault.replies()
 	if len(replies) != 1 {
@@ -47,10 +52,33 @@ func TestReply(t *testing.T) {
 		t.Errorf("open commands: %v, %v", open, err)
 	}
 
-	must(t, a.deliver(t.Context(), frame))
+	must(t, deliver(t, a, frame))
 	a.work.Wait()
 	if n := len(w.vault.replies()); n != 1 {
 		t.Errorf("%d replies to one command", n)
+	}
+	if r := <-a.refusals; r.Name != "command.refused" || r.Reason != string(trust.Replayed) {
+		t.Errorf("event: %+v", r)
+	}
+}
+
+// Commands that come together are answered each for itself: one that comes twice is
+// begun once and told of, and one that fails a check takes no other along.
+func TestDeliveredTogether(t *testing.T) {
+	w := newWorld(t)
+	a := w.start()
+	defer w.end(a)
+	twice, broken := w.command(info), w.command(info)
+	broken.Sealed = broken.Sealed[:len(broken.Sealed)-1]
+	answers := a.deliver(t.Context(), []*trustv1.CommandFrame{twice, broken, twice, w.command(info)})
+	a.work.Wait()
+	for i, err := range answers {
+		if (err != nil) != (i == 1) {
+			t.Errorf("command %d: %v", i, err)
+		}
+	}
+	if n := len(w.vault.replies()); n != 2 {
+		t.Errorf("%d replies, want 2", n)
 	}
 	if r := <-a.refusals; r.Name != "command.refused" || r.Reason != string(trust.Replayed) {
 		t.Errorf("event: %+v", r)
@@ -122,7 +150,7 @@ func TestIntake(t *testing.T) {
 			if c.edit != nil {
 				c.edit(w, a)
 			}
-			err := a.deliver(t.Context(), frame)
+			err := deliver(t, a, frame)
 			var refusal channel.Refusal
 			switch refused := errors.As(err, &refusal); {
 			case refused != (c.want != "") || string(refusal) != string(c.want):
@@ -159,7 +187,7 @@ func TestVaultAway(t *testing.T) {
 	a := w.start()
 	defer w.end(a)
 	w.vault.set(func(v *fakeVault) { v.down = true })
-	must(t, a.deliver(t.Context(), w.command(info)))
+	must(t, deliver(t, a, w.command(info)))
 	time.Sleep(300 * time.Millisecond) // for some tries in vain
 	if n := len(w.vault.replies()); n != 0 {
 		t.Fatalf("%d replies", n)
@@ -178,11 +206,11 @@ func TestResume(t *testing.T) {
 	w := newWorld(t)
 	a := w.start()
 	w.vault.set(func(v *fakeVault) { v.refuse[ksm.OpReport] = ksm.CodeAccessDenied })
-	must(t, a.deliver(t.Context(), w.command(info)))
+	must(t, deliver(t, a, w.command(info)))
 	a.work.Wait()
 	account, id := w.account(), seal.NewID()
 	w.vault.set(func(v *fakeVault) { v.refuse[ksm.OpLease] = ksm.CodeAccessDenied })
-	must(t, a.deliver(t.Context(), w.command(trustv1.Action_ACTION_ROTATE, w.onAccount(account, id))))
+	must(t, deliver(t, a, w.command(trustv1.Action_ACTION_ROTATE, w.onAccount(account, id))))
 	a.work.Wait()
 	if open, err := a.journal.OpenCommands(); err != nil || len(open) != 2 {
 		t.Fatalf("open commands: %d, %v", len(open), err)
@@ -226,13 +254,13 @@ func TestOneRunPerAccount(t *testing.T) {
 		panic("unreachable")
 	}
 	rotate := trustv1.Action_ACTION_ROTATE
-	must(t, a.deliver(t.Context(), w.command(rotate, w.onAccount(account, first))))
+	must(t, deliver(t, a, w.command(rotate, w.onAccount(account, first))))
 	if got := leased(); got != first {
 		t.Errorf("leased %s", got)
 	}
-	must(t, a.deliver(t.Context(), w.command(rotate, w.onAccount(account, second))))
+	must(t, deliver(t, a, w.command(rotate, w.onAccount(account, second))))
 	a.runDue(t.Context(), &channelv1.RunDue{RunId: due.Bytes(), Account: account.Proto()})
-	must(t, a.deliver(t.Context(), w.command(rotate, w.onAccount(other, third))))
+	must(t, deliver(t, a, w.command(rotate, w.onAccount(other, third))))
 	if got := leased(); got != third {
 		t.Errorf("leased %s: another account has to wait", got)
 	}
@@ -337,13 +365,13 @@ func TestHealth(t *testing.T) {
 	}
 
 	before := time.Now()
-	must(t, a.deliver(t.Context(), w.command(trustv1.Action_ACTION_ROTATE, w.onAccount(w.account(), seal.NewID()))))
+	must(t, deliver(t, a, w.command(trustv1.Action_ACTION_ROTATE, w.onAccount(w.account(), seal.NewID()))))
 	a.work.Wait()
 	if h := a.Health(); h.LastRun.Before(before) || h.LastOutcome != "none" || h.ActiveRuns != 0 {
 		t.Errorf("after a run: %+v", h)
 	}
 	w.vault.set(func(v *fakeVault) { v.refuse[ksm.OpLease] = ksm.CodeAccessDenied })
-	must(t, a.deliver(t.Context(), w.command(trustv1.Action_ACTION_ROTATE, w.onAccount(w.account(), seal.NewID()))))
+	must(t, deliver(t, a, w.command(trustv1.Action_ACTION_ROTATE, w.onAccount(w.account(), seal.NewID()))))
 	a.work.Wait()
 	if h := a.Health(); h.LastOutcome != "interrupted" {
 		t.Errorf("after a run that was not told: %+v", h)

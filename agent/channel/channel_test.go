@@ -155,6 +155,17 @@ type agent struct {
 	signed atomic.Int32
 }
 
+// each makes a Deliver of what is done with one command.
+func each(one func(context.Context, *trustv1.CommandFrame) error) func(context.Context, []*trustv1.CommandFrame) []error {
+	return func(ctx context.Context, frames []*trustv1.CommandFrame) []error {
+		answers := make([]error, len(frames))
+		for i, f := range frames {
+			answers[i] = one(ctx, f)
+		}
+		return answers
+	}
+}
+
 func newAgent(t *testing.T, r *fakeRouter, edit func(*Config)) *agent {
 	t.Helper()
 	roots := x509.NewCertPool()
@@ -164,7 +175,7 @@ func newAgent(t *testing.T, r *fakeRouter, edit func(*Config)) *agent {
 		Server: r.Listener.Addr().String(), TLS: &tls.Config{RootCAs: roots},
 		OrgID: seal.Hash([]byte("org")), Agent: seal.NewID(),
 		Sign:    func(input []byte) ([]byte, error) { a.signed.Add(1); return input[:8], nil },
-		Deliver: func(context.Context, *trustv1.CommandFrame) error { return nil },
+		Deliver: each(func(context.Context, *trustv1.CommandFrame) error { return nil }),
 		RunDue:  func(context.Context, *channelv1.RunDue) {},
 		Misled:  func(reason string) { a.misled <- reason },
 		Log:     slog.New(slog.DiscardHandler),
@@ -242,7 +253,7 @@ func TestHostileFrames(t *testing.T) {
 				c.edit(r)
 			}
 			a := newAgent(t, r, func(cfg *Config) {
-				cfg.Deliver = func(context.Context, *trustv1.CommandFrame) error { t.Error("a command"); return nil }
+				cfg.Deliver = each(func(context.Context, *trustv1.CommandFrame) error { t.Error("a command"); return nil })
 				cfg.RunDue = func(context.Context, *channelv1.RunDue) { t.Error("a run due") }
 			})
 			until(t, "the channel is down", func() bool { return a.Status().LastError != nil })
@@ -365,7 +376,7 @@ func TestDelivery(t *testing.T) {
 	}
 	var calls atomic.Int32
 	newAgent(t, r, func(cfg *Config) {
-		cfg.Deliver = func(_ context.Context, f *trustv1.CommandFrame) error {
+		cfg.Deliver = each(func(_ context.Context, f *trustv1.CommandFrame) error {
 			switch {
 			case calls.Add(1) == 1:
 				return errors.New("the disk is full")
@@ -373,7 +384,7 @@ func TestDelivery(t *testing.T) {
 				return Refusal("expired")
 			}
 			return nil
-		}
+		})
 	})
 	get(t, "the acknowledgements", ok)
 	if n := calls.Load(); n != 4 {
@@ -401,7 +412,7 @@ func TestQueuesAreBounded(t *testing.T) {
 	})
 	var atOnce, most atomic.Int32
 	a := newAgent(t, r, func(cfg *Config) {
-		cfg.Deliver = func(ctx context.Context, _ *trustv1.CommandFrame) error {
+		cfg.Deliver = each(func(ctx context.Context, _ *trustv1.CommandFrame) error {
 			most.Store(max(most.Load(), atOnce.Add(1)))
 			defer atOnce.Add(-1)
 			select {
@@ -409,7 +420,7 @@ func TestQueuesAreBounded(t *testing.T) {
 			case <-ctx.Done():
 			}
 			return nil
-		}
+		})
 	})
 	// 64 wait, one is read, one is at work; the rest is in buffers of the network.
 	if n := get(t, "the router gives up", taken); n > inbox+2+200 {
@@ -681,7 +692,7 @@ func TestRunEnds(t *testing.T) {
 func TestNewChecks(t *testing.T) {
 	good := Config{
 		Server: "h:1", TLS: &tls.Config{}, Sign: func([]byte) ([]byte, error) { return nil, nil },
-		Deliver: func(context.Context, *trustv1.CommandFrame) error { return nil }, RunDue: func(context.Context, *channelv1.RunDue) {},
+		Deliver: each(func(context.Context, *trustv1.CommandFrame) error { return nil }), RunDue: func(context.Context, *channelv1.RunDue) {},
 	}
 	if _, err := New(good); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,8 @@
 // greatest time it has known. No secret is in it: candidates are at the vault.
 //
 // It is one bbolt file, locked against a second agent. Every change is on the disk
-// before the call returns; concurrent changes share one write.
+// before the call returns; changes that come while another is written share the next
+// write (group.go).
 package journal
 
 import (
@@ -15,14 +16,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
-
-	"github.com/rotunda-pam/rotunda/internal/fault"
 )
 
 // format is the number of the layout below.
@@ -49,7 +49,11 @@ type Journal struct {
 	db   *bbolt.DB
 	path string
 
-	commits, writes, last atomic.Int64 // last: the number of the newest transaction
+	mu      sync.Mutex
+	writing bool
+	waiting []*change // for the write under way to end; the first of them does the next
+
+	commits, writes atomic.Int64
 }
 
 // errDamaged stands for every way in which a file is not a journal.
@@ -86,9 +90,6 @@ func open(path string, floor time.Time) (j *Journal, begun bool, err error) {
 	if err != nil {
 		return nil, false, fmt.Errorf("journal %s: %w", path, err)
 	}
-	// Concurrent runs share a write; the wait for company is kept well below what
-	// one fsync costs a disk.
-	db.MaxBatchDelay = 250 * time.Microsecond
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, b := range buckets {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
@@ -165,24 +166,6 @@ func readable(tx *bbolt.Tx) error {
 
 // Close closes the file.
 func (j *Journal) Close() error { return j.db.Close() }
-
-func (j *Journal) update(f func(tx *bbolt.Tx) error) error {
-	fault.At("before-journal-write")
-	err := j.db.Batch(func(tx *bbolt.Tx) error {
-		id := int64(tx.ID()) // which is gone after the commit
-		tx.OnCommit(func() {
-			j.writes.Add(1)
-			if j.last.Swap(id) != id {
-				j.commits.Add(1)
-			}
-		})
-		return f(tx)
-	})
-	if err != nil {
-		return fmt.Errorf("write journal %s: %w", j.path, err)
-	}
-	return nil
-}
 
 // Stats counts the durable writes since Open, and the changes that shared them.
 func (j *Journal) Stats() (commits, writes int64) { return j.commits.Load(), j.writes.Load() }

@@ -26,6 +26,12 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// take takes one command.
+func take(j *journal.Journal, c journal.Command) (bool, error) {
+	taken, err := j.TakeCommands([]journal.Command{c})
+	return err == nil && taken[0], err
+}
+
 // book is a journal that can be closed and opened again.
 type book struct {
 	*journal.Journal
@@ -71,7 +77,7 @@ func TestWhatIsWrittenStays(t *testing.T) {
 	must(t, b.AppendLog(0, []byte("zero"), []byte("one")))
 	must(t, b.AppendLog(2, []byte("two")))
 	must(t, b.RememberStatement(account, statement))
-	taken, err := b.TakeCommand(command)
+	taken, err := take(b.Journal, command)
 	if err != nil || !taken {
 		t.Fatalf("taken %v, %v", taken, err)
 	}
@@ -167,7 +173,7 @@ func TestMemoryOnlyGrows(t *testing.T) {
 	}
 
 	for i, want := range []bool{true, false, false} {
-		taken, err := b.TakeCommand(journal.Command{ID: id, Signed: fmt.Appendf(nil, "delivery %d", i), Taken: start.Add(time.Duration(i) * time.Hour)})
+		taken, err := take(b.Journal, journal.Command{ID: id, Signed: fmt.Appendf(nil, "delivery %d", i), Taken: start.Add(time.Duration(i) * time.Hour)})
 		if err != nil || taken != want {
 			t.Errorf("delivery %d: taken %v, %v", i, taken, err)
 		}
@@ -179,9 +185,9 @@ func TestMemoryOnlyGrows(t *testing.T) {
 		t.Errorf("a repeated delivery moved the greatest time: %v, %v", at, err)
 	}
 	// The clock was set back: the greatest time stays.
-	_, err := b.TakeCommand(journal.Command{ID: seal.NewID(), Taken: start.Add(time.Minute)})
+	_, err := take(b.Journal, journal.Command{ID: seal.NewID(), Taken: start.Add(time.Minute)})
 	must(t, err)
-	_, err = b.TakeCommand(journal.Command{ID: seal.NewID(), Taken: start.Add(-24 * time.Hour)})
+	_, err = take(b.Journal, journal.Command{ID: seal.NewID(), Taken: start.Add(-24 * time.Hour)})
 	must(t, err)
 	if at, err := b.GreatestTime(); err != nil || !at.Equal(start.Add(time.Minute)) {
 		t.Errorf("the greatest time: %v, %v", at, err)
@@ -259,7 +265,7 @@ func TestGrowthIsBounded(t *testing.T) {
 		for i := range ids {
 			ids[i] = seal.NewID()
 			all.Go(func() {
-				_, err := b.TakeCommand(journal.Command{ID: ids[i], Signed: make([]byte, 400), Taken: now.Add(-c.taken)})
+				_, err := take(b.Journal, journal.Command{ID: ids[i], Signed: make([]byte, 400), Taken: now.Add(-c.taken)})
 				if c.settled > 0 {
 					err = errors.Join(err, b.SettleCommand(ids[i], now.Add(-c.settled)))
 				}
@@ -291,7 +297,7 @@ func TestManyWriteAtOnce(t *testing.T) {
 	for i := range ids {
 		ids[i] = seal.NewID()
 		all.Go(func() {
-			if taken, err := b.TakeCommand(journal.Command{ID: ids[i], Taken: start}); err != nil || !taken {
+			if taken, err := take(b.Journal, journal.Command{ID: ids[i], Taken: start}); err != nil || !taken {
 				t.Errorf("taken %v, %v", taken, err)
 			}
 		})
@@ -310,7 +316,7 @@ func TestManyWriteAtOnce(t *testing.T) {
 func TestLostJournals(t *testing.T) {
 	good := newBook(t)
 	for range 40 {
-		_, err := good.TakeCommand(journal.Command{ID: seal.NewID(), Signed: make([]byte, 500), Taken: start})
+		_, err := take(good.Journal, journal.Command{ID: seal.NewID(), Signed: make([]byte, 500), Taken: start})
 		must(t, err)
 		must(t, good.RememberStatement(ref(), trust.StatementSeen{Seq: 1, Digest: digest("s"), Signed: make([]byte, 500)}))
 	}
@@ -356,7 +362,7 @@ func TestLostJournals(t *testing.T) {
 		} else if len(open) != 40 {
 			t.Errorf("%s: %d of 40 commands, and nobody is told", name, len(open)) // a page that was not in use
 		}
-		if _, err := j.TakeCommand(journal.Command{ID: seal.NewID(), Taken: start}); err != nil {
+		if _, err := take(j, journal.Command{ID: seal.NewID(), Taken: start}); err != nil {
 			t.Errorf("%s: the new one does not write: %v", name, err)
 		}
 		must(t, j.Close())
@@ -380,7 +386,7 @@ func TestLostJournals(t *testing.T) {
 // A value that is no JSON is damage too: nobody could ever use that entry.
 func TestTornEntry(t *testing.T) {
 	b := newBook(t)
-	_, err := b.TakeCommand(journal.Command{ID: seal.NewID(), Signed: []byte("signed"), Taken: start})
+	_, err := take(b.Journal, journal.Command{ID: seal.NewID(), Signed: []byte("signed"), Taken: start})
 	must(t, err)
 	must(t, b.Close())
 	text, err := os.ReadFile(b.path)

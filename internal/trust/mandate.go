@@ -49,6 +49,9 @@ func CheckMandate(l *Log, me seal.ID, account, resource *Statement, a Activity, 
 	}
 	commits, mine, others := within(a.Committed, since), map[seal.Digest]bool{}, map[seal.Digest]bool{}
 	for _, signed := range results {
+		if !time.UnixMilli(claimed(signed).GetTime()).After(since) {
+			continue
+		}
 		r, err := OpenResult(l, signed)
 		if err != nil || CheckWord(l, r, account.Ref, pool) != nil || !time.UnixMilli(r.Time).After(since) {
 			continue

@@ -1,6 +1,8 @@
 package trust
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -178,30 +180,34 @@ func CheckValue(l *Log, m RecordMemory, c *Content, r Served, pool seal.ID, now 
 
 // newestWord finds the committed or edited result with the greatest value_seq
 // among those served whose word counts; those whose word does not are passed
-// over, as if they were not there.
+// over, as if they were not there. They are looked at in the order of what they
+// claim, so that as a rule one signature is verified and not sixteen.
 func newestWord(l *Log, account Ref, r Served, pool seal.ID, seen ValueSeen) (*Result, error) {
-	var newest *Result
+	type claim struct {
+		seq    uint64
+		signed []byte
+	}
+	var claims []claim
 	for _, signed := range append([][]byte{r.Attestation}, r.Recent...) {
-		if len(signed) == 0 {
-			continue
-		}
-		res, err := OpenResult(l, signed)
-		if reason := ReasonOf(err); reason == LogGap || reason == LogFork {
-			return nil, err
-		}
-		if err != nil || res.Phase != trustv1.Phase_PHASE_COMMITTED && res.Phase != trustv1.Phase_PHASE_EDITED {
-			continue
-		}
-		if CheckWord(l, res, account, pool) != nil {
+		c := claimed(signed)
+		if c.GetPhase() != trustv1.Phase_PHASE_COMMITTED && c.GetPhase() != trustv1.Phase_PHASE_EDITED {
 			continue
 		}
 		// A stolen agent must not lift the number out of everybody's reach.
-		if seen.Seq > 0 && res.ValueSeq > seen.Seq+MaxFloorRaise {
+		if seen.Seq > 0 && c.ValueSeq > seen.Seq+MaxFloorRaise {
 			continue
 		}
-		if newest == nil || res.ValueSeq > newest.ValueSeq {
-			newest = res
+		claims = append(claims, claim{c.ValueSeq, signed})
+	}
+	slices.SortStableFunc(claims, func(a, b claim) int { return cmp.Compare(b.seq, a.seq) })
+	for _, c := range claims {
+		res, err := OpenResult(l, c.signed)
+		if reason := ReasonOf(err); reason == LogGap || reason == LogFork {
+			return nil, err
+		}
+		if err == nil && CheckWord(l, res, account, pool) == nil {
+			return res, nil
 		}
 	}
-	return newest, nil
+	return nil, nil
 }

@@ -79,6 +79,20 @@ func Attests(l *Log, signed []byte, digest seal.Digest) (seal.Digest, bool) {
 	return seal.Digest(p.DataDigest), true
 }
 
+// claimed is what a Signed{Result} says before anything of it was checked; nil where
+// it says nothing. It may only decide whether the rest is worth checking.
+func claimed(signed []byte) *trustv1.Result {
+	env, err := openEnvelope(seal.KindResult, signed, MaxSigned, 1)
+	if err != nil {
+		return nil
+	}
+	p := &trustv1.Result{}
+	if decode("result", env.body, MaxSigned, p) != nil {
+		return nil
+	}
+	return p
+}
+
 // CheckWord says whether a result's word counts (3.4) for an account's value:
 // staged and committed only from an agent of the resource's pool; abandoned from
 // such an agent or from a device with Edit and Operate in scope; edited only from

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -58,12 +59,11 @@ func (t target) connect(ctx context.Context, who sdk.Account, secret sdk.Secret)
 		}
 	}
 
-	// The driver insists on ParseConfig, which reads the environment: every setting that
-	// matters is overwritten.
-	c, err := pgconn.ParseConfig("host=h user=u password=p dbname=d sslmode=disable target_session_attrs=any")
+	blank, err := blankConfig()
 	if err != nil {
 		return invalid("driver", err)
 	}
+	c := blank.Copy()
 	c.Host, c.Port, c.Database = host, uint16(number), t.database
 	if who.Scope != "" {
 		c.Database = who.Scope
@@ -92,6 +92,12 @@ func (t target) connect(ctx context.Context, who sdk.Account, secret sdk.Secret)
 	}
 	return conn, nil
 }
+
+// blankConfig is what the driver insists on making itself. It reads the environment and
+// files for it: every setting that matters is overwritten in a copy.
+var blankConfig = sync.OnceValues(func() (*pgconn.Config, error) {
+	return pgconn.ParseConfig("host=h user=u password=p dbname=d sslmode=disable target_session_attrs=any")
+})
 
 // connectError classes a login that failed. Whatever the server said before it proved
 // itself is not believed.

@@ -108,24 +108,33 @@ type role struct {
 // to be alive: an idle one may have died unnoticed, and finding that out by the change
 // itself would make the change's outcome unknown.
 func (s *session) look(ctx context.Context, name string) (*pgconn.PgConn, role, error) {
+	c, rows, err := s.read(ctx, "SELECT rolcanlogin, rolvaliduntil IS NOT NULL AND rolvaliduntil <= now() FROM pg_catalog.pg_roles WHERE rolname = $1::text", name)
+	if err != nil {
+		return nil, role{}, err
+	}
+	if len(rows) != 1 {
+		return c, role{}, nil
+	}
+	return c, role{found: true, canLogin: rows[0][0] == "t", expired: rows[0][1] == "t"}, nil
+}
+
+// read runs a query that changes nothing, again on the next connection where an idle
+// one has died.
+func (s *session) read(ctx context.Context, sql, name string) (*pgconn.PgConn, [][]string, error) {
 	for {
 		c, used, err := s.take(ctx)
 		if err != nil {
-			return nil, role{}, err
+			return nil, nil, err
 		}
-		rows, err := query(ctx, c, "SELECT rolcanlogin, rolvaliduntil IS NOT NULL AND rolvaliduntil <= now() FROM pg_catalog.pg_roles WHERE rolname = $1::text", name)
-		var r role
-		if err == nil && len(rows) == 1 {
-			r = role{found: true, canLogin: rows[0][0] == "t", expired: rows[0][1] == "t"}
-		}
+		rows, err := query(ctx, c, sql, name)
 		if err == nil {
-			return c, r, nil
+			return c, rows, nil
 		}
 		s.give(c)
 		if used && c.IsClosed() && ctx.Err() == nil {
 			continue // the idle ones are used up after at most concurrency rounds
 		}
-		return nil, role{}, lookError(ctx, err)
+		return nil, nil, lookError(ctx, err)
 	}
 }
 
@@ -219,32 +228,26 @@ func (s *session) Readback(ctx context.Context, a sdk.ApplyRequest) (sdk.VerifyR
 	if !validName(a.Account.Name) {
 		return undecided("account.missing")
 	}
-	c, r, err := s.look(ctx, a.Account.Name)
-	if err != nil {
-		return sdk.VerifyResponse{}, err
-	}
-	defer s.give(c)
-	if !r.found {
-		return undecided("account.missing")
-	}
-	if r.expired {
-		return undecided("expired")
-	}
-	rows, err := query(ctx, c, "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1::text", a.Account.Name)
+	c, rows, err := s.read(ctx, "SELECT rolpassword, rolvaliduntil IS NOT NULL AND rolvaliduntil <= now() FROM pg_catalog.pg_authid WHERE rolname = $1::text", a.Account.Name)
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == "42501" {
 		return undecided("readback.rights")
 	}
 	if err != nil {
-		return sdk.VerifyResponse{}, lookError(ctx, err)
+		return sdk.VerifyResponse{}, err
 	}
+	s.give(c)
 	if len(rows) != 1 {
 		return undecided("account.missing")
 	}
+	stored, expired := rows[0][0], rows[0][1] == "t"
+	if expired {
+		return undecided("expired")
+	}
 	password := a.Candidate.Secret.Expose()
 	defer clear(password)
-	same, err := storedMatches(rows[0][0], a.Account.Name, password)
+	same, err := storedMatches(stored, a.Account.Name, password)
 	switch {
-	case rows[0][0] == "": // no password at all
+	case stored == "": // no password at all
 		return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
 	case err != nil:
 		return undecided("readback.form")
