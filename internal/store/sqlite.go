@@ -123,6 +123,7 @@ func dsn(path string) string {
 			"journal_mode(WAL)",
 			"synchronous(FULL)",
 			"foreign_keys(ON)",
+			"temp_store(MEMORY)", // what undoes one function of a group needs no file
 		},
 	}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: set.Encode()}).String()

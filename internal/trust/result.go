@@ -79,6 +79,15 @@ func Attests(l *Log, signed []byte, digest seal.Digest) (seal.Digest, bool) {
 	return seal.Digest(p.DataDigest), true
 }
 
+// ResultDigest is the digest of a Signed{Result} of which nothing was checked.
+func ResultDigest(org seal.Digest, signed []byte) (seal.Digest, error) {
+	env, err := openEnvelope(seal.KindResult, signed, MaxSigned, 1)
+	if err != nil {
+		return seal.Digest{}, err
+	}
+	return env.digest(org), nil
+}
+
 // claimed is what a Signed{Result} says before anything of it was checked; nil where
 // it says nothing. It may only decide whether the rest is worth checking.
 func claimed(signed []byte) *trustv1.Result {

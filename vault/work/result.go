@@ -165,18 +165,24 @@ func (w *Work) known(ctx context.Context, q *db.Queries, a Agent, signed []byte,
 	if err != nil {
 		return false, err
 	}
+	digest, err := trust.ResultDigest(log.Org(), signed)
+	if err != nil {
+		return false, ksm.Refuse(ksm.CodeBadRequest, "the signed result: %s", err)
+	}
+	// As a rule it is new: then there is nothing to verify yet.
+	n, err := q.HasResult(ctx, db.HasResultParams{Org: a.Org, Digest: digest[:]})
+	if err != nil {
+		return false, fmt.Errorf("look for result: %w", err)
+	}
+	if n == 0 {
+		return false, nil
+	}
 	r, err := trust.OpenResult(log, signed)
 	if err != nil {
 		return false, ksm.Refuse(ksm.CodeBadRequest, "the signed result: %s", err)
 	}
-	if r.Phase != c.phase || r.Account != c.account || c.digest != nil && string(r.DataDigest) != string(c.digest) {
-		return false, nil // the checks of result say what is wrong
-	}
-	n, err := q.HasResult(ctx, db.HasResultParams{Org: a.Org, Digest: r.Digest[:]})
-	if err != nil {
-		return false, fmt.Errorf("look for result: %w", err)
-	}
-	return n > 0, nil
+	// Where they differ the checks of result say what is wrong.
+	return r.Phase == c.phase && r.Account == c.account && (c.digest == nil || string(r.DataDigest) == string(c.digest)), nil
 }
 
 func (w *Work) keep(ctx context.Context, q *db.Queries, org int64, r *trust.Result, subject, detail []byte) error {

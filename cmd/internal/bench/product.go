@@ -126,6 +126,12 @@ func (p *product) run(ctx context.Context, verify string, inFlight, runs int) (s
 	if err := p.client.Sync(ctx); err != nil {
 		return s, err
 	}
+	// The first run finds out about the new number.
+	if first, err := p.client.Rotate(ctx, p.accounts[verify][:1], client.RunOptions{}); err != nil {
+		return s, err
+	} else if first[0].Err != nil {
+		return s, first[0].Err
+	}
 	if err := p.agent.Pause(); err != nil {
 		return s, err
 	}
