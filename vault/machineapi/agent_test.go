@@ -1,12 +1,12 @@
 package machineapi_test
 
 import (
-	"reflect"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
