@@ -429,7 +429,7 @@ func (w *hostileWorld) midway(t *testing.T, a *installation.Agent, title, point 
 }
 
 // refused starts a rotation by command, does the worst while the agent holds the
-// command and has not yet fetched the records, and asserts that the agent refuses with
+// command and has no records yet (they come with the lease), and asserts that the agent refuses with
 // that reason: in its log, in an event, and without a byte to the target.
 func (w *hostileWorld) refused(t *testing.T, title string, reason trust.Reason, worst func()) {
 	t.Helper()
@@ -441,7 +441,7 @@ func (w *hostileWorld) refusedBy(t *testing.T, a *installation.Agent, g *gate, t
 	t.Helper()
 	since := w.now(t, a)
 	var line string
-	g.untouched(t, func() { _, line = w.midway(t, a, title, "before-resolve", worst) })
+	g.untouched(t, func() { _, line = w.midway(t, a, title, "before-lease", worst) })
 	if !strings.Contains(line, `"reason":"`+string(reason)+`"`) {
 		t.Errorf("the agent ended the run otherwise than by %s: %s: %s", reason, line, a.Tail())
 		return
