@@ -37,7 +37,7 @@ func FuzzFrames(f *testing.F) {
 	sock := deadSocket(f)
 	c, err := New(Config{
 		Server: "h:1", TLS: &tls.Config{}, OrgID: seal.Hash([]byte("org")), Sign: func([]byte) ([]byte, error) { return nil, nil },
-		Deliver: func(context.Context, *trustv1.CommandFrame) error { return nil }, RunDue: func(context.Context, *channelv1.RunDue) {},
+		Deliver: each(func(context.Context, *trustv1.CommandFrame) error { return nil }), RunDue: func(context.Context, *channelv1.RunDue) {},
 		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
