@@ -61,7 +61,7 @@ func FuzzFrames(f *testing.F) {
 		for len(s.work) > 0 {
 			switch item := (<-s.work).(type) {
 			case *trustv1.CommandFrame:
-				s.deliver(t.Context(), item)
+				s.deliver(t.Context(), []*trustv1.CommandFrame{item})
 			case *channelv1.RunDue, *channelv1.LogHead:
 			default:
 				t.Errorf("%T is at work", item)
