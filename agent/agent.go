@@ -77,6 +77,10 @@ type Agent struct {
 	stopWork context.CancelCauseFunc
 	draining atomic.Bool
 
+	later    sync.WaitGroup // runs that broke off and wait to be started again
+	patience context.Context
+	endWaits context.CancelFunc
+
 	mu      sync.Mutex
 	active  map[trust.Ref][]run.Job // by account: the run under way, and the commands that wait for it
 	lastRun lastRun
@@ -106,6 +110,7 @@ func New(cfg Config) (*Agent, error) {
 		refusals: make(chan ksm.Refusal, 256), steps: newSteps(),
 	}
 	a.ctx, a.stopWork = context.WithCancelCause(context.Background())
+	a.patience, a.endWaits = context.WithCancel(a.ctx)
 	var err error
 	var rebuilt bool
 	if a.journal, rebuilt, err = journal.Open(filepath.Join(cfg.DataDir, "journal.db"), cfg.Enrolled, a.now()); err != nil {
@@ -242,6 +247,8 @@ func (a *Agent) Run(ctx context.Context, grace time.Duration) error {
 
 	<-ctx.Done()
 	a.draining.Store(true)
+	a.endWaits() // the journal has them, for the next start
+	a.later.Wait()
 	a.log.Info("draining", "runs", a.activeRuns(), "grace", grace)
 	drained := make(chan struct{})
 	go func() { a.work.Wait(); close(drained) }()

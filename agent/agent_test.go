@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -230,6 +231,26 @@ func TestResume(t *testing.T) {
 	}
 	if open, err := a.journal.OpenCommands(); err != nil || len(open) != 0 {
 		t.Errorf("open commands: %v, %v", open, err)
+	}
+}
+
+// A run that broke off and waits to be started again holds up no drain: the journal has
+// it for the next start.
+func TestDrainWaitsForNoLaterStart(t *testing.T) {
+	w := newWorld(t)
+	a := w.start()
+	w.vault.set(func(v *fakeVault) { v.refuse[ksm.OpLease] = ksm.CodeAccessDenied })
+	must(t, deliver(t, a, w.command(trustv1.Action_ACTION_ROTATE, w.onAccount(w.account(), seal.NewID()))))
+	a.work.Wait()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx, time.Hour) }()
+	stop()
+	select {
+	case err := <-ended:
+		must(t, err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("the agent waits for what may start later")
 	}
 }
 

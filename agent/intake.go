@@ -179,7 +179,7 @@ func (a *Agent) account(ref trust.Ref) {
 		case errors.Is(err, run.ErrLeaseLost):
 			a.start(job) // finds out whether others went on in the meantime
 		default:
-			a.work.Go(func() { a.startLater(job) })
+			a.later.Go(func() { a.startLater(job) })
 		}
 	}
 }
@@ -192,7 +192,7 @@ func (a *Agent) startLater(job run.Job) {
 	t := time.NewTimer(againAfter)
 	defer t.Stop()
 	select {
-	case <-a.ctx.Done():
+	case <-a.patience.Done():
 	case <-t.C:
 		a.start(job)
 	}

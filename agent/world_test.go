@@ -141,6 +141,7 @@ func (w *world) start() *Agent {
 func (w *world) end(a *Agent) {
 	w.t.Helper()
 	a.stopWork(errDraining)
+	a.later.Wait()
 	a.work.Wait()
 	must(w.t, a.plugins.Close(context.Background()))
 	must(w.t, a.journal.Close())
