@@ -70,7 +70,7 @@ func runOf(c *trust.Command) seal.ID {
 // check opens one frame. Without a command the answer to it is the error.
 func (a *Agent) check(ctx context.Context, frame *trustv1.CommandFrame) (*trust.Command, error) {
 	if a.draining.Load() {
-		return nil, errDraining
+		return nil, channel.ErrDraining
 	}
 	c, err := a.open(ctx, frame)
 	if trust.ReasonOf(err) == trust.Replayed {

@@ -32,6 +32,9 @@ import (
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
+// ErrDraining says that this agent takes no more commands and goes on with what it has.
+var ErrDraining = errors.New("the agent is draining")
+
 // Config says where the channel leads and what happens to what comes. The
 // callbacks run one after another in one goroutine, in the order of the frames.
 type Config struct {
@@ -52,8 +55,9 @@ type Config struct {
 	Version, OS, Arch string // what administrators see
 
 	// Deliver takes sealed commands, those that came together at once, and answers
-	// each: nil once the journal has it; a Refusal refuses it for good. Any other
-	// error means "not now": the channel is opened anew, and the command comes again.
+	// each: nil once the journal has it; a Refusal refuses it for good; ErrDraining
+	// leaves it for the next channel. Any other error means "not now": the channel is
+	// opened anew, and the command comes again.
 	Deliver func(ctx context.Context, commands []*trustv1.CommandFrame) []error
 
 	// RunDue proves nothing: the run's right comes from the account's mandate.

@@ -392,6 +392,33 @@ func TestDelivery(t *testing.T) {
 	}
 }
 
+// While it drains, an agent takes no more commands; its heartbeats go on, since they
+// keep the leases of what is under way.
+func TestDrainingKeepsTheChannel(t *testing.T) {
+	id, ok := seal.NewID(), make(chan struct{})
+	r := newRouter(t, func(p *peer) {
+		if err := p.deliver(id); err != nil {
+			p.t.Error(err)
+		}
+		for range 3 {
+			frame, err := p.receive()
+			if err != nil || frame.GetHeartbeat() == nil {
+				p.t.Errorf("a channel that drains: %v, %v", frame, err)
+				break
+			}
+		}
+		close(ok)
+		p.drain()
+	})
+	newAgent(t, r, func(cfg *Config) {
+		cfg.Deliver = each(func(context.Context, *trustv1.CommandFrame) error { return ErrDraining })
+	})
+	get(t, "three heartbeats", ok)
+	if n := r.came.Load(); n != 1 {
+		t.Errorf("%d channels", n)
+	}
+}
+
 // The callbacks run one after another; while one hangs the agent reads no further, so
 // that a router cannot fill its memory.
 func TestQueuesAreBounded(t *testing.T) {

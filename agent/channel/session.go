@@ -332,6 +332,9 @@ func (s *session) waiting(commands []*trustv1.CommandFrame) (_ []*trustv1.Comman
 // deliver acknowledges what was taken; false: the session is over.
 func (s *session) deliver(ctx context.Context, commands []*trustv1.CommandFrame) bool {
 	for i, err := range s.c.cfg.Deliver(ctx, commands) {
+		if errors.Is(err, ErrDraining) {
+			continue // what is under way needs this channel's heartbeats
+		}
 		var refusal Refusal
 		if err != nil && !errors.As(err, &refusal) {
 			s.end(failed("journal", fmt.Errorf("a command could not be taken and has to come again: %w", err)))
