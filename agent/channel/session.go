@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -389,7 +390,11 @@ func (s *session) write() {
 }
 
 func (s *session) put(frame *channelv1.ToRouter) {
-	if err := put(s.sock, frame); err != nil {
+	err := put(s.sock, frame)
+	if errors.Is(err, websocket.ErrCloseSent) {
+		return // by the reader, which says why
+	}
+	if err != nil {
 		s.end(failed("closed", fmt.Errorf("send to the server: %w", err)))
 	}
 }
