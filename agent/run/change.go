@@ -177,8 +177,9 @@ func (r *Run) abandon(ctx context.Context, why *Stop) error {
 }
 
 // commit makes the candidate the record's value. It is repeated until the vault
-// acknowledges it: the target has the candidate already.
+// acknowledges it: the target has the candidate already, and may be the next run's.
 func (r *Run) commit(ctx context.Context) (State, error) {
+	r.slot.give()
 	r.outcome.Credential = trustv1.Outcome_OUTCOME_DONE
 	if r.unseen {
 		r.outcome.Credential = trustv1.Outcome_OUTCOME_UNVERIFIABLE

@@ -41,6 +41,9 @@ func (r *Run) retire(ctx context.Context) (State, error) {
 	if err := r.journalled(); err != nil {
 		return "", err
 	}
+	if err := r.takeSlot(ctx, r.at.Key); err != nil {
+		return "", err
+	}
 	err := r.endsUnknown
 	if err == nil {
 		err = r.openSession(ctx)
