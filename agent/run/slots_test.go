@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 )
@@ -120,6 +121,7 @@ func TestGivenUpWaiter(t *testing.T) {
 func TestLimitIsLearned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSlots(100)
+		var mu sync.Mutex
 		var in []func()
 		for range 6 {
 			go func() {
@@ -128,6 +130,8 @@ func TestLimitIsLearned(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				in = append(in, release)
 			}()
 		}

@@ -155,10 +155,11 @@ func TestRefusalsAreToldFromUnknownOutcomes(t *testing.T) {
 
 func TestClientStopsWithItsContext(t *testing.T) {
 	s := newStub(t)
-	entered := make(chan struct{})
-	s.answer = func(_ http.ResponseWriter, r *http.Request, _ *Opened) {
+	entered, ended := make(chan struct{}), make(chan struct{})
+	defer close(ended) // before the server is closed, which waits for its handlers
+	s.answer = func(http.ResponseWriter, *http.Request, *Opened) {
 		close(entered)
-		<-r.Context().Done()
+		<-ended
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-entered; cancel() }()
