@@ -262,6 +262,12 @@ func (a *Agent) Start(ctx context.Context) error {
 	if err := a.Launch(); err != nil {
 		return err
 	}
+	return a.WaitConnected(ctx)
+}
+
+// WaitConnected waits until the agent is well and the server shows it as connected, also
+// where the server was started anew.
+func (a *Agent) WaitConnected(ctx context.Context) error {
 	if err := a.waitReady(ctx, func(ok bool, _ []byte) bool { return ok }); err != nil {
 		return err
 	}
