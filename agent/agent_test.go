@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -58,7 +59,7 @@ func TestReply(t *testing.T) {
 	if n := len(w.vault.replies()); n != 1 {
 		t.Errorf("%d replies to one command", n)
 	}
-	if r := <-a.refusals; r.Name != "command.refused" || r.Reason != string(trust.Replayed) {
+	if r := soon(t, "an event", a.refusals); r.Name != "command.refused" || r.Reason != string(trust.Replayed) {
 		t.Errorf("event: %+v", r)
 	}
 }
@@ -81,7 +82,7 @@ func TestDeliveredTogether(t *testing.T) {
 	if n := len(w.vault.replies()); n != 2 {
 		t.Errorf("%d replies, want 2", n)
 	}
-	if r := <-a.refusals; r.Name != "command.refused" || r.Reason != string(trust.Replayed) {
+	if r := soon(t, "an event", a.refusals); r.Name != "command.refused" || r.Reason != string(trust.Replayed) {
 		t.Errorf("event: %+v", r)
 	}
 }
@@ -222,7 +223,7 @@ func TestResume(t *testing.T) {
 	a = w.start()
 	defer w.end(a)
 	must(t, a.resume())
-	if r := <-w.vault.leases; string(r.RunID) != string(id[:]) || r.Cause != "command" {
+	if r := soon(t, "a lease", w.vault.leases); string(r.RunID) != string(id[:]) || r.Cause != "command" {
 		t.Errorf("leased: %+v", r)
 	}
 	a.work.Wait()
@@ -259,20 +260,16 @@ func TestDrainWaitsForNoLaterStart(t *testing.T) {
 func TestOneRunPerAccount(t *testing.T) {
 	w := newWorld(t)
 	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
 	w.vault.lease = func(ksm.LeaseRequest) (ksm.LeaseAnswer, bool) { <-hold; return ksm.LeaseAnswer{}, false }
 	a := w.start()
 	defer w.end(a)
+	defer release()
 	account, other := w.account(), w.account()
 	first, second, third, due := seal.NewID(), seal.NewID(), seal.NewID(), seal.NewID()
 	leased := func() seal.ID {
 		t.Helper()
-		select {
-		case r := <-w.vault.leases:
-			return seal.ID(r.RunID)
-		case <-time.After(20 * time.Second):
-			t.Fatal("no lease is asked for")
-		}
-		panic("unreachable")
+		return seal.ID(soon(t, "a lease", w.vault.leases).RunID)
 	}
 	rotate := trustv1.Action_ACTION_ROTATE
 	must(t, deliver(t, a, w.command(rotate, w.onAccount(account, first))))
@@ -288,7 +285,7 @@ func TestOneRunPerAccount(t *testing.T) {
 	if n := a.activeRuns(); n != 2 {
 		t.Errorf("%d accounts at work", n)
 	}
-	close(hold)
+	release()
 	if got := leased(); got != second {
 		t.Errorf("leased %s after the first", got)
 	}

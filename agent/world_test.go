@@ -302,6 +302,17 @@ func until(t *testing.T, what string, holds func() bool) {
 	}
 }
 
+func soon[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(20 * time.Second):
+		t.Fatalf("it does not come: %s", what)
+	}
+	panic("unreachable")
+}
+
 // opened opens a reply as the device does.
 func (w *world) opened(a *Agent, r ksm.ReportRequest) (*trust.Result, *trustv1.Detail) {
 	w.t.Helper()
