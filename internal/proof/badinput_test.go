@@ -24,6 +24,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/targets"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -88,11 +89,12 @@ func TestBadInput(t *testing.T) {
 }
 
 const (
-	lookAtTarget  = "hint: see that the target runs and that the agent's host reaches its address"
-	changesPolicy = "hint: the administrator of the agent's host changes its policy file"
-	restorePlugin = "hint: restore the plugin's file on the agent's host, or approve it with `rotunda plugin approve`"
-	otherPlugin   = "hint: the agent's log tells what the plugin printed; install the plugin that belongs to this agent's version"
+	lookAtTarget = "hint: see that the target runs and that the agent's host reaches its address"
+	otherPlugin  = "hint: the agent's log tells what the plugin printed; install the plugin that belongs to this agent's version"
 )
+
+// hintOf is the line that says what to do about a check that failed.
+func hintOf(r trust.Reason) string { return "hint: " + r.Hint() }
 
 var mistakes = []mistake{
 	{
@@ -158,8 +160,8 @@ var mistakes = []mistake{
 	{
 		"agent's clock behind", func(t *testing.T, w *badWorld) func() { return w.clock(t, w.agent.Fault, "-15m") },
 		[]saying{
-			says("rotate app", 8, "(clock_back)", "hint: set the clock of the agent's host"),
-			says("resource test db", 8, "(clock_back)", "hint: set the clock of the agent's host"),
+			says("rotate app", 8, "(clock_back)", hintOf(trust.ClockBack)),
+			says("resource test db", 8, "(clock_back)", hintOf(trust.ClockBack)),
 		},
 	},
 	{
@@ -170,17 +172,17 @@ var mistakes = []mistake{
 			return func() { must(t, os.Remove(file)); w.restartAgent(t) }
 		},
 		[]saying{
-			says("rotate app", 8, "not changed, the former secret is in use: permission (local_policy)", changesPolicy),
-			says("verify app", 8, "(local_policy)", changesPolicy),
-			says("resource test db", 8, "(local_policy)", changesPolicy),
+			says("rotate app", 8, "not changed, the former secret is in use: permission (local_policy)", hintOf(trust.LocalPolicy)),
+			says("verify app", 8, "(local_policy)", hintOf(trust.LocalPolicy)),
+			says("resource test db", 8, "(local_policy)", hintOf(trust.LocalPolicy)),
 		},
 	},
 	{
 		"plugin files that are not what they should be", badPlugins,
 		[]saying{
-			says("rotate app", 8, "not changed, the former secret is in use", "(plugin_unknown)", restorePlugin),
-			says("resource test db", 8, "(plugin_unknown)", restorePlugin),
-			says("rotate absent", 8, "(plugin_unknown)", restorePlugin),
+			says("rotate app", 8, "not changed, the former secret is in use", "(plugin_unknown)", hintOf(trust.PluginUnknown)),
+			says("resource test db", 8, "(plugin_unknown)", hintOf(trust.PluginUnknown)),
+			says("rotate absent", 8, "(plugin_unknown)", hintOf(trust.PluginUnknown)),
 			says("rotate garbage", 8, "(plugin_protocol)", otherPlugin),
 			says("rotate future", 8, "(plugin_protocol)", otherPlugin),
 			says("rotate exits", 8, "(plugin_crashed)", otherPlugin),
@@ -422,7 +424,7 @@ func editedDuringRun(t *testing.T, w *badWorld) {
 
 	// Once the candidate is staged, an edit has to wait.
 	run, release = w.block(t, "before-apply")
-	w.says(t, says("record edit app --title other", 5, "(run_outstanding)", "hint: wait for the run, or clear it with run abandon"))
+	w.says(t, says("record edit app --title other", 5, "(run_outstanding)", hintOf(trust.RunOutstanding)))
 	release()
 	w.cli(t, nil, "run", "watch", run)
 }
