@@ -216,10 +216,14 @@ func (a *Agent) next(ref trust.Ref, done bool) (run.Job, bool) {
 
 func (a *Agent) ended(job run.Job, outcome run.Outcome, err error) {
 	word := trustOutcome(outcome.Credential)
-	if err != nil {
+	switch {
+	case errors.Is(err, run.ErrBehind):
+		a.log.Info("run waits", "run", job.ID, "account", job.Account, "for", err)
+		return
+	case err != nil:
 		word = "interrupted"
 		a.log.Error("run interrupted", "run", job.ID, "account", job.Account, "error", err)
-	} else {
+	default:
 		a.log.Info("run ended", "run", job.ID, "account", job.Account, "credential", word, "class", outcome.Class, "reason", outcome.Reason, "later", outcome.Later)
 	}
 	a.mu.Lock()

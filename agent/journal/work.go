@@ -2,6 +2,7 @@ package journal
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -108,7 +109,8 @@ func (j *Journal) Forget(now time.Time) error {
 	})
 }
 
-// OpenCommands lists the commands that were taken and not settled.
+// OpenCommands lists the commands that were taken and not settled, in the order in
+// which they came: those of one account are done in it.
 func (j *Journal) OpenCommands() (out []Command, err error) {
 	err = j.view(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketCommands).ForEach(func(k, _ []byte) error {
@@ -122,6 +124,7 @@ func (j *Journal) OpenCommands() (out []Command, err error) {
 			return nil
 		})
 	})
+	slices.SortFunc(out, func(a, b Command) int { return a.Taken.Compare(b.Taken) })
 	return out, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -144,5 +145,20 @@ func TestMayBeLive(t *testing.T) {
 	out, err := w.run(id)
 	if err != nil || out.Credential != pending || !out.Later || w.vault.records[w.account.Record].Staged == nil {
 		t.Errorf("without the administrator: %+v, %v", out, err)
+	}
+}
+
+// A run that this agent has to finish itself is not waited for: it comes next.
+func TestBehindARunOfItsOwn(t *testing.T) {
+	w := newWorld(t, false)
+	first := seal.NewID()
+	must(t, w.engine.Journal.BeginRun(journal.Run{ID: first, Folder: w.account.Folder, Account: w.account.Record, Started: w.now}, false))
+	w.vault.busy, w.vault.holder = true, first
+	if out, err := w.run(seal.NewID()); !errors.Is(err, ErrBehind) {
+		t.Errorf("%+v, %v", out, err)
+	}
+	w.vault.holder = seal.NewID() // another agent's
+	if out, err := w.run(seal.NewID()); err != nil {
+		t.Errorf("%+v, %v", out, err)
 	}
 }

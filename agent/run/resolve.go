@@ -91,6 +91,9 @@ func (r *Run) lease(ctx context.Context) (State, error) {
 		if answer.Closed {
 			return "", fmt.Errorf("%w: it has ended already", errNotMine)
 		}
+		if mine, err := r.holdsItself(answer.Holder); mine || err != nil {
+			return "", errors.Join(err, ErrBehind)
+		}
 		// A due run is told of again. A person's run waits for the other's end, as
 		// long as it could still be staged.
 		if r.job.Command == nil || r.job.Command.CheckStaging(r.e.Now()) != nil {
@@ -123,6 +126,17 @@ func (r *Run) asked(action string) (string, error) {
 		return action, nil
 	}
 	return "", &trust.Error{Reason: trust.Malformed, What: fmt.Sprintf("the vault asks for %q without a person's command", action)}
+}
+
+// holdsItself says whether a lease is held for a run that this agent has to finish: it
+// is behind this one in the account's queue, so waiting for it would have no end.
+func (r *Run) holdsItself(holder []byte) (bool, error) {
+	id, err := seal.IDFrom(holder)
+	if err != nil || id == r.job.ID {
+		return false, nil // another agent has this very run
+	}
+	_, known, err := r.e.Journal.Run(id)
+	return known, err
 }
 
 // askLease asks until the vault answers, and says when the answered request was sent.

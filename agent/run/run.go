@@ -181,6 +181,9 @@ func (s *Stop) Error() string {
 
 func (s *Stop) Unwrap() error { return s.Err }
 
+// ErrBehind says that a run of this agent has the account's lease and comes first.
+var ErrBehind = errors.New("another run of this agent has the account's lease")
+
 // errNotMine says that the run is another agent's, or over: there is nothing to report.
 var errNotMine = errors.New("the run is not this agent's to do")
 

@@ -246,8 +246,9 @@ type memoryVault struct {
 	epoch   uint64
 	writes  int
 	last    ksm.ReportRequest
-	leases  []string         // causes
-	busy    bool             // another agent holds the lease
+	leases  []string // causes
+	busy    bool     // another run holds the lease
+	holder  seal.ID
 	action  string           // asked for with a lease; empty: rotate
 	fail    map[string]error // by operation, once
 	crash   string           // the operation at whose answer the agent is stopped, once
@@ -295,7 +296,7 @@ func (v *memoryVault) Lease(_ context.Context, r ksm.LeaseRequest) (ksm.LeaseAns
 	case v.state[seal.ID(r.RunID)] == "finished":
 		return ksm.LeaseAnswer{Closed: true}, nil
 	case v.busy:
-		return ksm.LeaseAnswer{Busy: true, Epoch: v.epoch}, nil
+		return ksm.LeaseAnswer{Busy: true, Epoch: v.epoch, Holder: v.holder.Bytes()}, nil
 	}
 	v.epoch++
 	v.writes++
