@@ -218,6 +218,10 @@ func (c *cli) recordEditCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if revision != 0 && r.Revision != revision {
+				return failf(exitConflict, "out_of_sync", "%s has revision %d, not %d: nothing was changed", printable(r.Title), r.Revision, revision).
+					withHint("`rotunda record get` shows what it holds now")
+			}
 			account := r.Statement.GetAccount() != nil
 			if set("login") && !account {
 				e.Login = &a.login
@@ -245,6 +249,7 @@ func (c *cli) recordEditCmd() *cobra.Command {
 				if err := cl.EditAccount(ctx, r.Ref, signed); err != nil {
 					return err
 				}
+				e.Revision = 0 // the statement has moved it on
 			}
 			if values {
 				if err := cl.EditRecord(ctx, r.Ref, e); err != nil {

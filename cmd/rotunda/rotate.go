@@ -129,6 +129,9 @@ func (c *cli) runningCmd(verb, short, long, example string, start startRuns) *co
 		if (len(args) > 0) == s.given() {
 			return usagef("name accounts, or choose them with flags").withHint("`rotunda %s --help` lists the flags", verb)
 		}
+		if wait < 0 {
+			return usagef("--wait is %s: it is 0 or more", wait)
+		}
 		if parallel < 1 || parallel > 256 {
 			return usagef("--parallel is %d: it is 1 to 256", parallel)
 		}
@@ -144,6 +147,13 @@ func (c *cli) runningCmd(verb, short, long, example string, start startRuns) *co
 				if err := c.confirm(fmt.Sprintf("%s %d accounts", verb, len(accounts))); err != nil {
 					return err
 				}
+			}
+			seen := map[client.Ref]bool{}
+			for _, r := range accounts {
+				if seen[r.Ref] {
+					return usagef("%s is named twice", printable(r.Title))
+				}
+				seen[r.Ref] = true
 			}
 			id, err := c.agentOption(ctx, cl, agent)
 			if err != nil {

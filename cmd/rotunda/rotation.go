@@ -48,6 +48,9 @@ func (s *scheduleFlags) schedule(c *cli) (client.Schedule, error) {
 	if n != 1 {
 		return out, usagef("give exactly one of --cron, --every and --at")
 	}
+	if s.zone != "" && s.cron == "" {
+		return out, usagef("--time-zone belongs to --cron").withHint("a time for --at or --from may carry its offset: 2027-03-28T02:30:00+01:00")
+	}
 	var err error
 	if s.every != "" {
 		if out.Every, err = inputSpan(s.every); err != nil {
