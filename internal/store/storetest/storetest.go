@@ -270,8 +270,9 @@ func grouped(t *testing.T, s store.Store) {
 	if got := after.Writes - before.Writes; got != 33 { // and the one that held the writer
 		t.Errorf("writes: got %d, want 33", got)
 	}
-	if got := after.Commits - before.Commits; got > 2 {
-		t.Errorf("commits: got %d, want at most 2", got)
+	// The one that held the writer, and what waited; a group also ends by its time.
+	if got := after.Commits - before.Commits; got > 8 {
+		t.Errorf("commits: got %d for 33 writes, want at most 8", got)
 	}
 }
 
