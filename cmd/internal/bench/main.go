@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 )
@@ -54,6 +55,9 @@ func main() {
 	ctx, cancel := context.WithTimeout(ctx, 290*time.Second)
 	defer cancel()
 	r, err := measure(ctx, o)
+	if ctx.Err() != nil {
+		err = fmt.Errorf("nothing was measured to its end: %w", context.Cause(ctx))
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -125,11 +129,11 @@ func measure(ctx context.Context, o options) (r *report, err error) {
 		return nil, fmt.Errorf("prepare the floor: %w", err)
 	}
 	defer f.close()
-	p, err := newProduct(ctx, pg, o, home, most)
-	if err != nil {
+	p := &product{pg: pg, accounts: map[string][]client.Ref{}}
+	defer p.close()
+	if err := p.up(ctx, o, home, most); err != nil {
 		return nil, fmt.Errorf("prepare the product: %w", err)
 	}
-	defer p.close()
 	if r, err = newReport(ctx, o, f); err != nil {
 		return nil, err
 	}

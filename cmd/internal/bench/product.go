@@ -31,38 +31,34 @@ type product struct {
 
 const resource = "bench-db"
 
-func newProduct(ctx context.Context, pg *targets.PG, o options, home string, accounts int) (p *product, err error) {
-	p = &product{pg: pg, accounts: map[string][]client.Ref{}}
-	defer func() {
-		if err != nil {
-			p.close()
-		}
-	}()
+// up starts it and makes the accounts. Close it also where this fails.
+func (p *product) up(ctx context.Context, o options, home string, accounts int) (err error) {
 	if p.rotunda, err = installation.Start(ctx, installation.Options{Bin: o.bin, Dir: home}); err != nil {
-		return nil, err
+		return err
 	}
 	if p.agent, err = p.rotunda.AddAgent(ctx, "gw1", installation.Pool); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.rotunda.AddFolder(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	if err := p.rotunda.AddPostgres(ctx, resource, pg); err != nil {
-		return nil, err
+	if err := p.rotunda.AddPostgres(ctx, resource, p.pg); err != nil {
+		return err
 	}
 	if err := p.open(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	for _, verify := range o.verify {
 		if err := p.addAccounts(ctx, verify, accounts); err != nil {
-			return nil, err
+			return err
 		}
-		// The plugin's start and the first of everything are not measured.
-		if _, err := p.run(ctx, verify, 4, 8); err != nil {
-			return nil, fmt.Errorf("first runs: %w", err)
+		// The first of everything is not measured: the plugin's start, and what the agent's
+		// journal remembers of an account from then on.
+		if _, err := p.run(ctx, verify, slices.Max(o.inFlight), accounts); err != nil {
+			return fmt.Errorf("first runs: %w", err)
 		}
 	}
-	return p, nil
+	return nil
 }
 
 func (p *product) close() {
