@@ -261,7 +261,7 @@ func ambiguous(op string, n int, id func(int) string) error {
 		ids[i] = id(i)
 	}
 	return &Error{
-		Class: Conflict, Reason: "ambiguous", Op: op,
+		Class: NotFound, Reason: "ambiguous", Op: op,
 		Err:  fmt.Errorf("%d bear this name: %s", n, strings.Join(ids, ", ")),
 		Hint: "name one by its id",
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 
 	"github.com/spf13/cobra"
 
@@ -122,11 +123,17 @@ func (c *cli) pluginVerifyCmd() *cobra.Command {
 	})
 }
 
+// pluginName is what a file on an agent's host can be called by.
+var pluginName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
 func (c *cli) pluginApproveCmd() *cobra.Command {
 	var p client.Plugin
 	cmd := c.leaf("approve FILE", "let agents start a plugin file, by its hash", func(ctx context.Context, args []string) error {
 		if p.Name == "" || p.Version == "" {
 			return usagef("plugin approve wants --name and --version")
+		}
+		if !pluginName.MatchString(p.Name) {
+			return usagef("--name %q is no plugin's name: small letters, digits and hyphens", p.Name)
 		}
 		var err error
 		if p.SHA256, err = c.hashFile(args[0]); err != nil {
