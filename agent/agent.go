@@ -246,7 +246,9 @@ func (a *Agent) Run(ctx context.Context, grace time.Duration) error {
 	services.Go(func() { _ = a.channel.Run(background) })
 
 	<-ctx.Done()
+	a.mu.Lock() // whoever is to be waited for was started before this
 	a.draining.Store(true)
+	a.mu.Unlock()
 	a.endWaits() // the journal has them, for the next start
 	a.later.Wait()
 	a.log.Info("draining", "runs", a.activeRuns(), "grace", grace)

@@ -190,7 +190,11 @@ func TestVaultAway(t *testing.T) {
 	defer w.end(a)
 	w.vault.set(func(v *fakeVault) { v.down = true })
 	must(t, deliver(t, a, w.command(info)))
-	time.Sleep(300 * time.Millisecond) // for some tries in vain
+	until(t, "some tries in vain", func() bool {
+		w.vault.mu.Lock()
+		defer w.vault.mu.Unlock()
+		return w.vault.refused >= 3
+	})
 	if n := len(w.vault.replies()); n != 0 {
 		t.Fatalf("%d replies", n)
 	}

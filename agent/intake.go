@@ -128,7 +128,11 @@ func (a *Agent) begin(c *trust.Command, runID seal.ID) {
 	case trustv1.Action_ACTION_ROTATE, trustv1.Action_ACTION_VERIFY, trustv1.Action_ACTION_CANCEL:
 		a.start(run.Job{ID: runID, Account: c.Account, Command: c, Resource: resourceOf(c)})
 	default:
-		a.work.Go(func() { a.reply(a.ctx, c) })
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if !a.draining.Load() { // else the journal has it, for the next start
+			a.work.Go(func() { a.reply(a.ctx, c) })
+		}
 	}
 }
 
@@ -159,6 +163,9 @@ func (a *Agent) runDue(_ context.Context, due *channelv1.RunDue) {
 func (a *Agent) start(job run.Job) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.draining.Load() {
+		return // the journal has it, for the next start; of a due run the vault tells again
+	}
 	jobs := a.active[job.Account]
 	if job.Command == nil && !job.Again && (len(jobs) > 0 || len(a.active) >= maxActive) {
 		return
@@ -179,7 +186,7 @@ func (a *Agent) account(ref trust.Ref) {
 		case errors.Is(err, run.ErrLeaseLost):
 			a.start(job) // finds out whether others went on in the meantime
 		default:
-			a.later.Go(func() { a.startLater(job) })
+			a.startAfterAWhile(job)
 		}
 	}
 }
@@ -188,14 +195,21 @@ func (a *Agent) account(ref trust.Ref) {
 // nobody else can know of it.
 const againAfter = 30 * time.Second
 
-func (a *Agent) startLater(job run.Job) {
-	t := time.NewTimer(againAfter)
-	defer t.Stop()
-	select {
-	case <-a.patience.Done():
-	case <-t.C:
-		a.start(job)
+func (a *Agent) startAfterAWhile(job run.Job) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.draining.Load() {
+		return // the journal has it, for the next start
 	}
+	a.later.Go(func() {
+		t := time.NewTimer(againAfter)
+		defer t.Stop()
+		select {
+		case <-a.patience.Done():
+		case <-t.C:
+			a.start(job)
+		}
+	})
 }
 
 // next is the account's first job, after taking away the one that is done.

@@ -182,6 +182,7 @@ type fakeVault struct {
 	keys ksm.ServerKeys
 
 	mu      sync.Mutex
+	refused int                                            // requests while it was down
 	down    bool                                           // 503 to everything
 	refuse  map[string]string                              // operation → code
 	reports []ksm.ReportRequest                            // that were taken
@@ -205,6 +206,7 @@ func (v *fakeVault) serve(w http.ResponseWriter, r *http.Request) {
 	down := v.down
 	v.mu.Unlock()
 	if down {
+		v.set(func(v *fakeVault) { v.refused++ })
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}

@@ -199,10 +199,10 @@ func (c *Client) settle(ctx context.Context, op string, j *job, candidate sdk.Se
 		}
 	}
 	opens, err := c.opens(ctx, j.out, "the account's secret", o)
-	if opens != rejected || candidate.Len() == 0 {
+	former, had := account.Secret()
+	if opens != rejected || candidate.Len() == 0 || !had { // else there were nothing to put back
 		return err
 	}
-	former, _ := account.Secret()
 	if err := c.EditRecord(ctx, j.out.Account, RecordEdit{Secret: &candidate}); err != nil {
 		return err
 	}
@@ -254,6 +254,6 @@ func (c *Client) opens(ctx context.Context, out *Outcome, what string, o RunOpti
 		return rejected, nil
 	}
 	out.State = StillOpen
-	out.Detail = fmt.Sprintf("the candidate is in the record's history; whether the target takes %s could not be asked (%s): `rotunda verify` asks again", what, orElse(v.Reason, ReasonOf(v.Err)))
+	out.Detail = fmt.Sprintf("whether the target takes %s could not be asked (%s): `rotunda verify` asks again; the other secret is in the record's history", what, orElse(v.Reason, ReasonOf(v.Err)))
 	return undecided, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -154,11 +155,68 @@ func TestBehindARunOfItsOwn(t *testing.T) {
 	first := seal.NewID()
 	must(t, w.engine.Journal.BeginRun(journal.Run{ID: first, Folder: w.account.Folder, Account: w.account.Record, Started: w.now}, false))
 	w.vault.busy, w.vault.holder = true, first
-	if out, err := w.run(seal.NewID()); !errors.Is(err, ErrBehind) {
+	id := seal.NewID()
+	job := Job{ID: id, Account: w.account, Command: w.command(trustv1.Action_ACTION_ROTATE, id)}
+	if out, err := w.engine.Do(t.Context(), job); !errors.Is(err, ErrBehind) {
 		t.Errorf("%+v, %v", out, err)
 	}
-	w.vault.holder = seal.NewID() // another agent's
-	if out, err := w.run(seal.NewID()); err != nil {
-		t.Errorf("%+v, %v", out, err)
+	// One that came too late to be staged ends, and so does one that the vault tells of
+	// again.
+	w.later(2 * time.Hour)
+	for _, job := range []Job{job, {ID: seal.NewID(), Account: w.account}} {
+		if out, err := w.engine.Do(t.Context(), job); err != nil {
+			t.Errorf("%+v, %v", out, err)
+		}
+	}
+}
+
+// A person may have a candidate given up that the target is proven not to have; nothing
+// else gives it up, and nothing is applied on the way.
+func TestAbandonWantsProof(t *testing.T) {
+	verdict := func(v sdk.VerifyResponse) func(*world) {
+		return func(w *world) {
+			w.target.verify = func(int, string) (sdk.VerifyResponse, error) { return v, nil }
+		}
+	}
+	notJudged := verdict(sdk.VerifyResponse{Reason: "not_judged"})
+	for name, c := range map[string]struct {
+		self bool
+		set  func(*world)
+		gone bool
+		want trustv1.Outcome
+	}{
+		"rejected": {false, func(*world) {}, true, trustv1.Outcome_OUTCOME_NONE},
+		"accepted": {false, func(w *world) { _, w.target.secrets["app"] = w.secret(w.account) }, true, done},
+		"taken by an account that is kept out": {false, func(w *world) {
+			w.target.manifest.NoLogin = true
+			verdict(sdk.VerifyResponse{Reason: "no_login"})(w)
+		}, false, pending},
+		"undecided":                    {false, verdict(sdk.VerifyResponse{Reason: "locked"}), false, pending},
+		"nobody can judge":             {false, notJudged, false, pending},
+		"the administrator is refused": {false, func(w *world) { w.target.secrets["admin"] = "changed" }, false, pending},
+		"itself, nobody can judge, and the current one opens": {true, notJudged, true, trustv1.Outcome_OUTCOME_NONE},
+		"itself, nobody can judge, and the current one does not": {true, func(w *world) {
+			notJudged(w)
+			_, w.target.secrets["app"] = w.secret(w.account)
+		}, false, pending},
+	} {
+		w := newWorld(t, c.self)
+		id := seal.NewID()
+		ctx, cancel := context.WithCancel(t.Context())
+		w.vault.crash, w.vault.stop = "stage", cancel
+		if _, err := w.engine.Do(ctx, Job{ID: id, Account: w.account}); !errors.Is(err, context.Canceled) {
+			t.Fatalf("%s: the run was not interrupted: %v", name, err)
+		}
+		c.set(w)
+		out, err := w.engine.Do(t.Context(), Job{ID: id, Account: w.account, Command: w.command(trustv1.Action_ACTION_CANCEL, id)})
+		if err != nil || out.Credential != c.want || out.Later && out.Reason == "abandoned" {
+			t.Errorf("%s: %+v, %v", name, out, err)
+		}
+		if gone := w.vault.records[w.account.Record].Staged == nil; gone != c.gone {
+			t.Errorf("%s: the candidate is gone: %v", name, gone)
+		}
+		if len(w.target.applied) != 0 || !w.kept() {
+			t.Errorf("%s: applied %d times, kept %v", name, len(w.target.applied), w.kept())
+		}
 	}
 }

@@ -91,13 +91,15 @@ func (r *Run) lease(ctx context.Context) (State, error) {
 		if answer.Closed {
 			return "", fmt.Errorf("%w: it has ended already", errNotMine)
 		}
-		if mine, err := r.holdsItself(answer.Holder); mine || err != nil {
-			return "", errors.Join(err, ErrBehind)
-		}
 		// A due run is told of again. A person's run waits for the other's end, as
 		// long as it could still be staged.
 		if r.job.Command == nil || r.job.Command.CheckStaging(r.e.Now()) != nil {
 			return "", fmt.Errorf("%w: the account is leased to run %x", errNotMine, answer.Holder)
+		}
+		if mine, err := r.holdsItself(answer.Holder); err != nil {
+			return "", err
+		} else if mine {
+			return "", ErrBehind
 		}
 		r.slot.give() // another account's run may go first
 		if err := pause(ctx, wait); err != nil {

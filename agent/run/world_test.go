@@ -38,6 +38,7 @@ type world struct {
 	folderKey           seal.Key
 	pool                seal.ID
 	account, admin, res trust.Ref
+	statements          map[trust.Ref]seal.Digest
 	self                bool
 	told                []ksm.Refusal
 }
@@ -79,7 +80,7 @@ func must(t testing.TB, err error) {
 
 // newWorld builds it. self: the account rotates itself.
 func newWorld(t *testing.T, self bool) *world {
-	w := &world{t: t, now: time.Now(), self: self, folder: seal.NewID(), folderKey: seal.NewKey()}
+	w := &world{t: t, now: time.Now(), self: self, statements: map[trust.Ref]seal.Digest{}, folder: seal.NewID(), folderKey: seal.NewKey()}
 	_, root, err := ed25519.GenerateKey(nil)
 	must(t, err)
 	recovery := newParty(t, false)
@@ -179,8 +180,9 @@ func (w *world) put(ref trust.Ref, kind string, secret []byte, s *trustv1.Statem
 	must(w.t, err)
 	check := seal.RecordKeyCheck(w.log.Org(), key, ref.Record)
 	s.RecordUid, s.FolderUid, s.KeyCheck, s.Seq, s.Issued = ref.Record.Bytes(), ref.Folder.Bytes(), check.Bytes(), 1, w.now.UnixMilli()
-	signed, _, err := trust.SignStatement(w.log, w.device.sign, s)
+	signed, digest, err := trust.SignStatement(w.log, w.device.sign, s)
 	must(w.t, err)
+	w.statements[ref] = digest
 	x := &ksm.ExtRecord{
 		Ref: wireRef(ref), Kind: kind, RecordKey: trust.SealRecordKey(w.folderKey, key), KeyVersion: 1,
 		Data: trust.SealData(key, plain), Revision: 1, Statement: trust.SealStatement(w.log.Org(), key, ref.Record, signed),
@@ -225,6 +227,16 @@ func (w *world) run(id seal.ID) (Outcome, error) {
 	}
 	w.vault.mu.Unlock()
 	return w.engine.Do(w.t.Context(), Job{ID: id, Account: w.account})
+}
+
+// command is a person's, about the account.
+func (w *world) command(action trustv1.Action, run seal.ID) *trust.Command {
+	id := seal.NewID()
+	return &trust.Command{
+		Command: &trustv1.Command{Action: action, RunId: run.Bytes(), Issued: w.now.UnixMilli()},
+		ID:      id, Account: w.account, Digest: seal.Hash(id.Bytes()),
+		Pins: []trust.Pin{{Ref: w.account, Digest: w.statements[w.account]}, {Ref: w.res, Digest: w.statements[w.res]}},
+	}
 }
 
 // later moves the clock.

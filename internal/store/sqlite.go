@@ -27,7 +27,8 @@ const (
 	busyTimeout = 5 * time.Second // for another process; within this one nobody waits
 	queueLength = 1024            // functions that wait for the writer; more wait in Write
 	groupLength = 256             // functions in one commit
-	groupTime   = 20 * time.Millisecond
+	// GroupTime is how long a commit takes on functions that wait: then it ends.
+	GroupTime = 20 * time.Millisecond
 )
 
 //go:embed migrations/*.sql

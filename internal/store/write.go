@@ -89,7 +89,7 @@ func (e *engine) group(c *conn, w *write) {
 			good = append(good, w)
 		}
 		w = nil
-		if broken == nil && n < groupLength && time.Since(began) < groupTime {
+		if broken == nil && n < groupLength && time.Since(began) < GroupTime {
 			w = e.next()
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +29,28 @@ func newKey(t *testing.T) sdk.Credential {
 	return sdk.Credential{Kind: sdk.SSHKey, Public: public, Secret: sdk.NewSecret(private)}
 }
 
+// mutable is a connection whose peer can fall silent, as one that is gone without a word.
+type mutable struct {
+	net.Conn
+	mute   atomic.Bool
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (m *mutable) Read(b []byte) (int, error) {
+	n, err := m.Conn.Read(b)
+	if m.mute.Load() {
+		<-m.closed
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+func (m *mutable) Close() error {
+	m.once.Do(func() { close(m.closed) })
+	return m.Conn.Close()
+}
+
 // dialer counts, and hands out its last connection so that a test can cut it.
 type dialer struct {
 	dials atomic.Int32
@@ -38,6 +61,7 @@ func (d *dialer) DialContext(ctx context.Context, network, address string) (net.
 	d.dials.Add(1)
 	c, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err == nil {
+		c = &mutable{Conn: c, closed: make(chan struct{})}
 		d.last.Store(&c)
 	}
 	return c, err

@@ -246,15 +246,15 @@ func run(ctx context.Context, client *ssh.Client, command string, input []byte) 
 	if err := ctx.Err(); err != nil {
 		return answer{}, fmt.Errorf("%w: %w", errNotStarted, err)
 	}
+	// A context that ends takes the connection with it: a dead peer answers neither the
+	// opening of a session nor its end.
+	stop := context.AfterFunc(ctx, func() { client.Close() })
+	defer stop()
 	s, err := client.NewSession()
 	if err != nil {
 		return answer{}, fmt.Errorf("%w: %w", errNotStarted, err)
 	}
 	defer s.Close()
-	// A context that ends takes the connection with it: a session that a dead peer
-	// does not close cannot be closed alone.
-	stop := context.AfterFunc(ctx, func() { client.Close() })
-	defer stop()
 	var out strings.Builder
 	s.Stdout = &limited{w: &out, left: maxOutput}
 	s.Stdin = strings.NewReader(string(input))

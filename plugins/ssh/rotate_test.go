@@ -513,6 +513,22 @@ func TestHung(t *testing.T) {
 	})
 }
 
+// A peer that is gone without a word holds nobody up: the call ends with its context, and
+// what was not begun is told as not sent.
+func TestSilentPeer(t *testing.T) {
+	f := newFixture(t)
+	u := f.user(t, targets.UserOptions{Password: secret("as it was")})
+	s := f.open(t)
+	(*f.dialer.last.Load()).(*mutable).mute.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	within(t, 3*time.Second, "apply to a silent peer", func() {
+		_, err := f.apply(ctx, s, u.Name, password("must not arrive"))
+		mustFail(t, err, sdk.ClassUnreachable, "connection")
+	})
+	f.mustAccept(t, u.Name, password("as it was"), true)
+}
+
 func (f *fixture) mustVerifyIn(t *testing.T, ctx context.Context, name string, c sdk.Credential, want sdk.VerifyResponse) {
 	t.Helper()
 	if got, err := f.verify(ctx, name, c); err != nil || got != want {

@@ -43,7 +43,7 @@ func (s *session) program(ctx context.Context, command string, input []byte) (an
 		return answer{}, fmt.Errorf("%w: the session is closed", errNotStarted)
 	}
 	got, err := run(ctx, client, command, input)
-	if !errors.Is(err, errNotStarted) || ctx.Err() != nil || alive(client) {
+	if !errors.Is(err, errNotStarted) || ctx.Err() != nil || alive(ctx, client) {
 		return got, err
 	}
 	if client, err = s.again(ctx, client); err != nil {
@@ -52,8 +52,10 @@ func (s *session) program(ctx context.Context, command string, input []byte) (an
 	return run(ctx, client, command, input)
 }
 
-// alive asks a connection on which a channel could not be opened.
-func alive(client *ssh.Client) bool {
+// alive asks a connection on which a channel could not be opened. One that does not
+// answer before the context ends is closed.
+func alive(ctx context.Context, client *ssh.Client) bool {
+	defer context.AfterFunc(ctx, func() { client.Close() })()
 	_, _, err := client.SendRequest("keepalive@openssh.com", true, nil)
 	return err == nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
@@ -170,7 +171,7 @@ func stops(t *testing.T, s store.Store) {
 			if err := q.CreateOrg(t.Context(), org(1)); err != nil {
 				t.Error(err)
 			}
-			t.SkipNow() // runtime.Goexit
+			t.Skip("as a test may end: by runtime.Goexit")
 			return nil
 		})
 	})
@@ -261,18 +262,21 @@ func grouped(t *testing.T, s store.Store) {
 	for n := range 32 {
 		fs = append(fs, create(t.Context(), n))
 	}
+	began := time.Now()
 	for _, err := range together(t, s, fs...) {
 		if err != nil {
 			t.Error(err)
 		}
 	}
+	took := time.Since(began)
 	after := s.Stats()
 	if got := after.Writes - before.Writes; got != 33 { // and the one that held the writer
 		t.Errorf("writes: got %d, want 33", got)
 	}
-	// The one that held the writer, and what waited; a group also ends by its time.
-	if got := after.Commits - before.Commits; got > 8 {
-		t.Errorf("commits: got %d for 33 writes, want at most 8", got)
+	// The one that held the writer, and those that waited; on a slow machine a group ends
+	// by its time.
+	if got, most := after.Commits-before.Commits, 2+uint64(took/store.GroupTime); got > most {
+		t.Errorf("commits: got %d in %s, want at most %d", got, took, most)
 	}
 }
 
