@@ -69,6 +69,7 @@ const (
 	ScheduleResumed = "schedule.resumed"
 	ScheduleDeleted = "schedule.deleted"
 	ScheduleMissed  = "schedule.missed"
+	ScheduleSkipped = "schedule.skipped"
 	ScheduleBroken  = "schedule.broken"
 
 	// Runs.

@@ -298,6 +298,12 @@ var Catalogue = []Kind{
 		Fields:  []Field{{"count", "how many; at most 1000 are counted"}, {"first", "first of them, Unix milliseconds"}, {"last", "last of them, Unix milliseconds"}, {"policy", "skip or once"}},
 	},
 	{
+		Name:    ScheduleSkipped,
+		Meaning: "A firing changed nothing: the secret was changed within the mandate's least interval before.",
+		Reason:  "too_often",
+		Fields:  []Field{{"next", "next firing, Unix milliseconds; empty where there is none"}},
+	},
+	{
 		Name:    ScheduleBroken,
 		Meaning: "A stored schedule can no longer be read: the account is not rotated until it is set again.",
 		Reason:  "schedule_bad",

@@ -279,6 +279,13 @@ type Rotation struct {
 	Failures int
 	Reason   string
 	Mandate  *trustv1.Mandate // from the verified statement; nil in lists
+	Changed  time.Time        // when an agent gave the account the secret that it has; zero in lists
+}
+
+// Firing is a time at which a schedule fires.
+type Firing struct {
+	At      time.Time
+	Refused trust.Reason // why agents would refuse it by the mandate; empty: they would not
 }
 
 // ---- runs ----

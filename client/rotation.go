@@ -72,12 +72,6 @@ func Preview(s Schedule, after time.Time, n int) ([]time.Time, error) {
 	return parsed.Preview(after, n), nil
 }
 
-// minInterval is half the shortest gap of a schedule, so that jitter never meets
-// too_often, and at least a minute.
-func minInterval(s *schedule.Schedule) time.Duration {
-	return max(s.ShortestGap()/2, trust.MinInterval)
-}
-
 // SetRotation signs the statement with its mandate, floors the former one and
 // stores the schedule, in one transaction.
 func (c *Client) SetRotation(ctx context.Context, s RotationSpec) error {
@@ -95,7 +89,7 @@ func (c *Client) SetRotation(ctx context.Context, s RotationSpec) error {
 	}
 	interval := s.MinInterval
 	if interval == 0 {
-		interval = minInterval(parsed)
+		interval = parsed.MinInterval()
 	}
 	life := s.MandateFor
 	if life == 0 {
@@ -110,6 +104,9 @@ func (c *Client) SetRotation(ctx context.Context, s RotationSpec) error {
 		return invalid(op, "jitter is at most %v", schedule.MaxJitter)
 	case s.Missed != "" && s.Missed != "skip" && s.Missed != "once":
 		return invalid(op, "what to do about missed firings is skip or once, not %q", s.Missed)
+	}
+	if err := parsed.Fits(s.Jitter, interval); err != nil {
+		return invalid(op, "%w", err)
 	}
 	for attempt := 1; ; attempt++ {
 		o, err := c.account(ctx, op, s.Account)
@@ -238,7 +235,37 @@ func (c *Client) RotationOf(ctx context.Context, account Ref) (Rotation, error) 
 	}
 	r, err := rotationFrom(v)
 	r.Mandate = o.Statement.GetAccount().Mandate
+	if o.Attested.GetPhase() == trustv1.Phase_PHASE_COMMITTED {
+		r.Changed = when(o.Attested.Time)
+	}
 	return r, err
+}
+
+// Preview lists the next n firings (at most 100) of the rotation, computed here, and
+// which of them agents would refuse by its mandate. What a person rotates meanwhile is
+// not foreseen.
+func (r Rotation) Preview(after time.Time, n int) ([]Firing, error) {
+	times, err := Preview(r.Schedule, after, n)
+	if err != nil {
+		return nil, err
+	}
+	firings := make([]Firing, 0, len(times))
+	changed := r.Changed
+	for _, t := range times {
+		f := Firing{At: t}
+		switch m := r.Mandate; {
+		case !m.GetEnabled():
+			f.Refused = trust.MandateOff
+		case t.After(time.UnixMilli(m.ValidUntil)):
+			f.Refused = trust.MandateExpired
+		case !changed.IsZero() && !t.After(changed.Add(time.Duration(m.MinIntervalS)*time.Second)):
+			f.Refused = trust.TooOften
+		default:
+			changed = t
+		}
+		firings = append(firings, f)
+	}
+	return firings, nil
 }
 
 func rotationFrom(v *clientv1.RotationView) (Rotation, error) {

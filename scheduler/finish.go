@@ -12,6 +12,7 @@ import (
 	"github.com/rotunda-pam/rotunda/audit"
 	"github.com/rotunda-pam/rotunda/internal/schedule"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
@@ -20,9 +21,9 @@ const (
 	lastRetry   = time.Hour
 	maxFailures = 6 // in a row; then alert
 
-	// tooOften is the agent's refusal of a run that came too soon after the one
-	// before. The secret is fresh: that is no failure.
-	tooOften = "too_often"
+	// tooOften is the agent's reason for a run with nothing to do: the secret was
+	// changed within the mandate's least interval.
+	tooOften = string(trust.TooOften)
 )
 
 // Finished follows the end of a run in its account's rotation, within the
@@ -64,10 +65,9 @@ func (s *Scheduler) Finished(ctx context.Context, q *db.Queries, run db.Run) err
 		settled.State = Done
 	}
 	switch {
+	case run.State == "finished" && run.Credential == int64(trustv1.Outcome_OUTCOME_NONE) && run.Reason == tooOften:
+		return s.skipped(ctx, q, run, settled)
 	case run.State == "finished", run.State == "dropped":
-		return q.SettleRotation(ctx, settled)
-	case run.State == "failed" && run.Reason == tooOften:
-		settled.Failures, settled.Reason = rot.Failures, tooOften
 		return q.SettleRotation(ctx, settled)
 	}
 	settled.Failures, settled.Reason = rot.Failures+1, run.Reason
@@ -94,6 +94,23 @@ func (s *Scheduler) Finished(ctx context.Context, q *db.Queries, run db.Run) err
 		return err
 	}
 	e.Name, e.Fields = audit.RunRetry, map[string]string{"failures": e.Fields["failures"], "at": strconv.FormatInt(settled.NextDue, 10)}
+	return s.tell(ctx, q, e)
+}
+
+// skipped settles a firing that found a fresh secret. A single firing is over by it,
+// too: made up later, it would come at an hour that nobody chose.
+func (s *Scheduler) skipped(ctx context.Context, q *db.Queries, run db.Run, settled db.SettleRotationParams) error {
+	settled.Reason = run.Reason
+	if err := q.SettleRotation(ctx, settled); err != nil {
+		return err
+	}
+	e := audit.Event{
+		Org: run.Org, Time: time.UnixMilli(settled.Now), Name: audit.ScheduleSkipped,
+		Folder: run.FolderUid, Record: run.AccountUid, RunID: run.RunID, Reason: run.Reason,
+	}
+	if settled.NextDue > 0 {
+		e.Fields = map[string]string{"next": strconv.FormatInt(settled.NextDue, 10)}
+	}
 	return s.tell(ctx, q, e)
 }
 

@@ -561,7 +561,7 @@ func TestEndsThatAreNoFailure(t *testing.T) {
 		reason     string
 	}{
 		{"unverifiable", "finished", trustv1.Outcome_OUTCOME_UNVERIFIABLE, ""},
-		{"too often", "failed", trustv1.Outcome_OUTCOME_NONE, "too_often"},
+		{"a fresh secret", "finished", trustv1.Outcome_OUTCOME_NONE, "too_often"},
 		{"dropped by a person", "dropped", trustv1.Outcome_OUTCOME_UNSPECIFIED, "dropped"},
 	} {
 		w := newWorld(t)
@@ -572,6 +572,56 @@ func TestEndsThatAreNoFailure(t *testing.T) {
 		if rot := w.rotation(account); rot.State != Scheduled || rot.Failures != 0 || rot.NextDue != w.clock().Add(time.Hour).UnixMilli() {
 			t.Errorf("%s: %+v", c.what, rot)
 		}
+	}
+}
+
+// The firing of a secret that a person has just rotated is skipped, and an event says so.
+func TestAFiringOfAFreshSecretIsSkipped(t *testing.T) {
+	for name, c := range map[string]struct {
+		schedule *clientv1.Schedule
+		state    string
+		next     time.Duration // after now; 0: none
+	}{
+		"hourly": {hourly(), Scheduled, time.Hour},
+		"once":   {&clientv1.Schedule{Kind: &clientv1.Schedule_Once{Once: time.Date(2026, 5, 1, 1, 0, 0, 0, time.UTC).UnixMilli()}}, Done, 0},
+	} {
+		w := newWorld(t)
+		account := w.account(c.schedule)
+		w.later(time.Hour)
+		w.pass()
+		w.end(account, "finished", trustv1.Outcome_OUTCOME_NONE, "too_often")
+		next := int64(0)
+		if c.next > 0 {
+			next = w.clock().Add(c.next).UnixMilli()
+		}
+		if rot := w.rotation(account); rot.State != c.state || rot.Failures != 0 || rot.NextDue != next || rot.Reason != "too_often" {
+			t.Errorf("%s: %+v", name, rot)
+		}
+		if e := w.events(audit.ScheduleSkipped); len(e) != 1 || e[0].Reason != "too_often" || string(e[0].RecordUid) != string(account[:]) {
+			t.Errorf("%s: events %+v", name, e)
+		}
+	}
+}
+
+// Candidates that come to nothing use the mandate up: the account is not rotated, and that
+// must not be silent.
+func TestAMandateUsedUpByFailuresIsAFailure(t *testing.T) {
+	w := newWorld(t)
+	account := w.account(cronIn("0 1 1 * *", ""))
+	w.set(time.Date(2026, 6, 1, 1, 0, 0, 0, time.UTC))
+	w.pass()
+	for n := range maxFailures {
+		w.fail(account, map[bool]string{true: "auth.rejected", false: "too_often"}[n < 3])
+		w.set(time.UnixMilli(w.rotation(account).NextDue))
+		if n < maxFailures-1 {
+			w.pass()
+		}
+	}
+	if rot := w.rotation(account); rot.State != Alert || rot.Failures != maxFailures || rot.Reason != "too_often" {
+		t.Errorf("%+v", rot)
+	}
+	if e := w.events(audit.RunAlert); len(e) != 1 {
+		t.Errorf("%d alerts", len(e))
 	}
 }
 

@@ -48,6 +48,33 @@ func TestWhatTheVaultMayAskFor(t *testing.T) {
 	}
 }
 
+// A firing soon after a change has nothing to do; one after three candidates that came to
+// nothing has failed.
+func TestAFreshSecretIsNoFailure(t *testing.T) {
+	w := newWorld(t, false)
+	if out, err := w.run(seal.NewID()); err != nil || out.Credential != done {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	out, err := w.run(seal.NewID())
+	if err != nil || out.Credential != trustv1.Outcome_OUTCOME_NONE || out.Reason != string(trust.TooOften) || out.Later {
+		t.Errorf("after a change: %+v, %v", out, err)
+	}
+	if len(w.target.applied) != 1 || w.vault.records[w.account.Record].Staged != nil {
+		t.Error("the target was touched, or a candidate was left")
+	}
+
+	w = newWorld(t, false)
+	for range trust.MaxNewCandidates {
+		if err := w.engine.Journal.NoteStaged(w.account, w.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err = w.run(seal.NewID())
+	if err != nil || out.Credential != failed || out.Reason != string(trust.TooOften) || len(w.target.applied) != 0 {
+		t.Errorf("after three candidates: %+v, %v", out, err)
+	}
+}
+
 // A scheduled run that is resumed was counted when it began; its mandate must hold now.
 func TestResumedUnderAMandateThatEnded(t *testing.T) {
 	w := newWorld(t, false)

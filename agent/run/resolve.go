@@ -314,7 +314,12 @@ func (r *Run) checkAsked(account *servedRecord) error {
 		}
 		return nil
 	}
-	return trust.CheckMandate(r.log, r.e.Me.ID, r.account.Statement, r.resource.Statement, activity, account.wire.Recent, r.e.Now())
+	err = trust.CheckMandate(r.log, r.e.Me.ID, r.account.Statement, r.resource.Statement, activity, account.wire.Recent, r.e.Now())
+	if errors.Is(err, trust.ErrFresh) {
+		// A person was faster than the schedule: nothing to do is no failure.
+		return &Stop{Outcome: trustv1.Outcome_OUTCOME_NONE, Class: sdk.ClassConflict, Reason: string(trust.TooOften), Err: err}
+	}
+	return err
 }
 
 // begins says whether this is the start of a run that the vault asked for, which is

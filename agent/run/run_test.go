@@ -80,11 +80,6 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		"a policy that needs what the target forbids": {func(w *world) {
 			w.target.manifest.Forbid = "0123456789"
 		}, sdk.ClassInvalid, "policy.impossible"},
-		"mandate too often": {func(w *world) {
-			if out, err := w.run(seal.NewID()); err != nil || out.Credential != done {
-				w.t.Fatal(out, err)
-			}
-		}, sdk.ClassInvalid, "too_often"},
 	} {
 		w := newWorld(t, false)
 		c.set(w)

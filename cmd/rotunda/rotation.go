@@ -144,8 +144,8 @@ func (c *cli) rotationSetCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&manual, "manual", false, "by hand only: the schedule and the mandate end")
 	f.StringVar(&spec.Missed, "missed", "once", "what happens to times that were missed: skip, or once")
-	f.StringVar(&jitter, "jitter", "", "spread the start over this span")
-	f.StringVar(&least, "min-interval", "", "least time between two rotations that agents accept (default: half the schedule's shortest gap)")
+	f.StringVar(&jitter, "jitter", "", "spread the start over this span: at most a quarter of the schedule's shortest gap")
+	f.StringVar(&least, "min-interval", "", "least time between two rotations that agents accept (default: half the schedule's shortest gap; at most three quarters of it, less the jitter)")
 	f.StringVar(&mandate, "mandate-for", "", "how long agents act on the schedule without a new signature (default and at most 400d)")
 	f.BoolVar(&spec.Paused, "paused", false, "start paused")
 	policy.flags(cmd)
@@ -204,6 +204,9 @@ func (c *cli) showRotation(ctx context.Context, cl *client.Client, r *client.Rec
 		return err
 	}
 	v := viewRotation(rot, r.Title)
+	if m := rot.Mandate; m.GetEnabled() && !rot.Next.IsZero() && rot.Next.After(time.UnixMilli(m.ValidUntil)) {
+		c.warn("the mandate ends before the next firing, which agents will refuse: sign it again with `rotunda rotation set` before then")
+	}
 	return c.emit(v, func(w io.Writer) {
 		pairs(w, "account", v.Title, "schedule", v.Schedule, "missed", v.Missed, "jitter", v.Jitter, "state", v.State,
 			"next", local(v.Next), "last", local(v.Last), "failures", nonZero(v.Failures), "reason", v.Reason, "mandate", v.Mandate.text())
@@ -299,6 +302,18 @@ func titles(ctx context.Context, cl *client.Client, refs []client.Ref) (map[clie
 	return names, nil
 }
 
+// previewView is what a schedule does next.
+type previewView struct {
+	Schedule string          `json:"schedule"`
+	Times    []string        `json:"times"`
+	Refused  []refusedFiring `json:"refused,omitempty"` // of an account's: by its mandate
+}
+
+type refusedFiring struct {
+	Time   string `json:"time"`
+	Reason string `json:"reason"`
+}
+
 func (c *cli) rotationPreviewCmd() *cobra.Command {
 	var s scheduleFlags
 	var count int
@@ -309,25 +324,25 @@ func (c *cli) rotationPreviewCmd() *cobra.Command {
 		if count < 1 || count > 100 {
 			return usagef("--count is %d: it is 1 to 100", count)
 		}
-		show := func(sched client.Schedule) error {
-			times, err := client.Preview(sched, c.p.now(), count)
-			if err != nil {
-				return err
-			}
-			v := struct {
-				Schedule string   `json:"schedule"`
-				Times    []string `json:"times"`
-			}{scheduleText(sched), []string{}}
-			for _, t := range times {
-				v.Times = append(v.Times, stamp(t))
+		show := func(sched client.Schedule, firings []client.Firing) error {
+			v := previewView{Schedule: scheduleText(sched), Times: []string{}}
+			for _, f := range firings {
+				v.Times = append(v.Times, stamp(f.At))
+				if f.Refused != "" {
+					v.Refused = append(v.Refused, refusedFiring{stamp(f.At), string(f.Refused)})
+				}
 			}
 			zone, err := time.LoadLocation(sched.TimeZone) // "" is UTC
 			if err != nil {
 				return usagef("--time-zone: %w", err)
 			}
 			return c.emit(v, func(w io.Writer) {
-				for _, t := range times {
-					fmt.Fprintln(w, t.In(zone).Format("Mon 2006-01-02 15:04:05 MST"))
+				for _, f := range firings {
+					line := f.At.In(zone).Format("Mon 2006-01-02 15:04:05 MST")
+					if f.Refused != "" {
+						line += "  the mandate refuses it: " + string(f.Refused)
+					}
+					fmt.Fprintln(w, line)
 				}
 			})
 		}
@@ -336,7 +351,15 @@ func (c *cli) rotationPreviewCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(sched)
+			times, err := client.Preview(sched, c.p.now(), count)
+			if err != nil {
+				return err
+			}
+			firings := make([]client.Firing, len(times))
+			for i, t := range times {
+				firings[i].At = t
+			}
+			return show(sched, firings)
 		}
 		return c.with(ctx, func(cl *client.Client) error {
 			r, err := findAccount(ctx, cl, args[0])
@@ -347,12 +370,18 @@ func (c *cli) rotationPreviewCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(rot.Schedule)
+			firings, err := rot.Preview(c.p.now(), count)
+			if err != nil {
+				return err
+			}
+			return show(rot.Schedule, firings)
 		})
 	})
 	s.flags(cmd)
 	cmd.Flags().IntVar(&count, "count", 10, "how many, at most 100")
-	return help(cmd, "", `rotunda rotation preview --cron "30 2 * * *" --time-zone Europe/Berlin --count 5`)
+	return help(cmd, `Of an account's schedule it also shows which times agents would refuse by the account's
+mandate: it is off, it ends before, or the secret was changed within its least interval.`, `rotunda rotation preview app
+rotunda rotation preview --cron "30 2 * * *" --time-zone Europe/Berlin --count 5`)
 }
 
 func (c *cli) rotationPauseCmd(verb, short string, paused bool) *cobra.Command {

@@ -156,10 +156,27 @@ func (s *Schedule) delay(account []byte, jitter time.Duration, nominal time.Time
 	return time.Duration(n%uint64(jitter.Milliseconds()+1)) * time.Millisecond
 }
 
-// MinInterval is what a mandate's min_interval_s has to be for this schedule:
-// half the shortest gap in seconds, at least 60.
-func (s *Schedule) MinInterval() uint32 {
-	return uint32(max(60, s.ShortestGap()/2/time.Second))
+// MinInterval is what a mandate's least interval is to be for this schedule: half
+// the shortest gap, at least a minute.
+func (s *Schedule) MinInterval() time.Duration {
+	return max(time.Minute, (s.ShortestGap() / 2).Truncate(time.Second))
+}
+
+// Fits says what of a jitter and a mandate's least interval contradicts the schedule.
+// A jitter is at most a quarter of the shortest gap, since Due cuts it there, and the
+// interval leaves the run itself a quarter: else agents would refuse firings.
+func (s *Schedule) Fits(jitter, interval time.Duration) error {
+	gap := s.ShortestGap()
+	if gap == 0 {
+		return nil // it fires once
+	}
+	if most := gap / 4; jitter > most {
+		return fmt.Errorf("a jitter of %v: at most %v, a quarter of the shortest gap between two firings (%v)", jitter, most, gap)
+	}
+	if most := gap*3/4 - jitter; interval > most {
+		return fmt.Errorf("agents would refuse firings of this schedule: the shortest gap between two is %v, so that the least interval is at most %v (three quarters of the gap, less the jitter), not %v", gap, most, interval)
+	}
+	return nil
 }
 
 // Missed counts the firings after one time and not after another, at most 1000,

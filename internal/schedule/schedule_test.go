@@ -192,7 +192,7 @@ func TestShortestGapAndMinInterval(t *testing.T) {
 	for _, c := range []struct {
 		s   *clientv1.Schedule
 		gap time.Duration
-		min uint32
+		min int // seconds
 	}{
 		{every(60, time.UnixMilli(0)), time.Minute, 60},
 		{every(3600, time.UnixMilli(0)), time.Hour, 1800},
@@ -212,8 +212,40 @@ func TestShortestGapAndMinInterval(t *testing.T) {
 		if got := s.ShortestGap(); got != c.gap {
 			t.Errorf("%s: gap %s, want %s", s, got, c.gap)
 		}
-		if got := s.MinInterval(); got != c.min {
-			t.Errorf("%s: min interval %d, want %d", s, got, c.min)
+		if got, want := s.MinInterval(), time.Duration(c.min)*time.Second; got != want {
+			t.Errorf("%s: least interval %s, want %s", s, got, want)
+		}
+	}
+}
+
+func TestWhatContradictsASchedule(t *testing.T) {
+	const h, day = time.Hour, 24 * time.Hour
+	for _, c := range []struct {
+		what             string
+		s                *clientv1.Schedule
+		jitter, interval time.Duration
+		says             string // "": it fits
+	}{
+		{"half the gap, and all the jitter", every(86400, time.UnixMilli(0)), 6 * h, 12 * h, ""},
+		{"three quarters of the gap", every(86400, time.UnixMilli(0)), 0, 18 * h, ""},
+		{"an interval that most firings meet", every(86400, time.UnixMilli(0)), 0, 2 * day, "at most 18h0m0s"},
+		{"an interval as long as the gap", every(86400, time.UnixMilli(0)), 0, day, "not 24h0m0s"},
+		{"an interval and a jitter that do not fit together", every(86400, time.UnixMilli(0)), 6 * h, 13 * h, "at most 12h0m0s"},
+		{"a jitter that is longer than the gap", every(3600, time.UnixMilli(0)), 2 * h, h / 2, "a jitter of 2h0m0s: at most 15m0s"},
+		{"a cron whose smallest gap is under the interval", cronIn("0 2,3 * * *", ""), 0, 2 * h, "between two is 1h0m0s"},
+		{"every minute, which no mandate allows", every(60, time.UnixMilli(0)), 0, time.Minute, "not 1m0s"},
+		{"every 80 seconds", every(80, time.UnixMilli(0)), 0, time.Minute, ""},
+		{"a single time", once(time.UnixMilli(1)), day, 30 * day, ""},
+	} {
+		err := parse(t, c.s).Fits(c.jitter, c.interval)
+		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %v, want %q", c.what, err, c.says)
+		}
+	}
+	for _, s := range []*clientv1.Schedule{every(120, time.UnixMilli(0)), cronIn("0 0 * * *", "Europe/Berlin"), cronIn("0 0,23 1,15,16 * *", "")} {
+		parsed := parse(t, s)
+		if err := parsed.Fits(parsed.ShortestGap()/4, parsed.MinInterval()); err != nil {
+			t.Errorf("%s: what is signed unasked: %v", parsed, err)
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package trust
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -15,6 +17,10 @@ type Activity struct {
 	Staged    []time.Time // new candidates that this agent made
 	Committed []time.Time // commits by this agent
 }
+
+// ErrFresh is the cause of TooOften where there is nothing to do: somebody has
+// rotated the account lately.
+var ErrFresh = errors.New("its secret was changed within the mandate's least interval")
 
 // CheckMandate is 4.4 steps 1 to 3 for a run that the server asked for: LogStale,
 // WrongPool, NotLinked, MandateOff, MandateExpired, NotAllowed, TooOften. results
@@ -67,7 +73,7 @@ func CheckMandate(l *Log, me seal.ID, account, resource *Statement, a Activity, 
 	}
 	switch made := max(within(a.Staged, since), len(mine)) + len(others); {
 	case commits > 0:
-		return fail(TooOften, "account %s was changed within the last %d s", account.Ref, m.MinIntervalS)
+		return &Error{Reason: TooOften, What: fmt.Sprintf("account %s", account.Ref), Err: fmt.Errorf("%w of %d s", ErrFresh, m.MinIntervalS)}
 	case made >= MaxNewCandidates:
 		return fail(TooOften, "%d new candidates for account %s within %d s", made, account.Ref, m.MinIntervalS)
 	case within(a.Starts, now.Add(-StartGap)) > 0:

@@ -137,7 +137,7 @@ var reasons = []ReasonInfo{
 	{WrongPool, "this agent is not of the resource's pool", "nothing, if an agent of the right pool runs; else look why the server asked this one"},
 	{MandateOff, "the account's statement allows no scheduled runs", "enable the schedule with your client"},
 	{MandateExpired, "the permission for scheduled runs has ended", "sign the account's statement anew"},
-	{TooOften, "the server asked for a run sooner than the statement allows", "nothing; if it repeats, look at the scheduler"},
+	{TooOften, "a scheduled run came sooner than the account's mandate allows", "nothing after a rotation by hand; if it repeats, `rotunda rotation preview` shows what the mandate allows"},
 
 	{CandidateUnattested, "no agent of the pool signed for the value that is staged, or the one that did was removed", "settle it with `rotunda run abandon RUN`: it is kept in the record's history, and an agent tries which secret the target has"},
 	{CandidateUnauthorised, "the value was staged without a command or a mandate that holds", "it is probed but not applied; settle it with `rotunda run abandon RUN`"},
