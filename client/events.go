@@ -105,6 +105,7 @@ func (c *Client) Log(ctx context.Context, from uint64, limit int) ([]Change, err
 	}
 	// Names are those of the time: the log is replayed beside.
 	replay := trust.NewLog(c.facts.OrgID)
+	names := map[seal.ID]string{} // of what is removed, too
 	var out []Change
 	err := c.memory.work(func(t *memoryTx) error {
 		return t.changes(0, func(epoch uint64, signed []byte) error {
@@ -123,6 +124,12 @@ func (c *Client) Log(ctx context.Context, from uint64, limit int) ([]Change, err
 			if err != nil {
 				return err
 			}
+			for _, o := range done.Change.Ops {
+				if put := o.GetPut(); put != nil {
+					id := idOr(put.EntryId)
+					names[id] = entryName(replay, id)
+				}
+			}
 			if epoch < from {
 				return nil
 			}
@@ -131,7 +138,7 @@ func (c *Client) Log(ctx context.Context, from uint64, limit int) ([]Change, err
 				By: by, Ops: done.Change.Ops,
 			}
 			for _, o := range ch.Ops {
-				ch.Summary = append(ch.Summary, summary(replay, o))
+				ch.Summary = append(ch.Summary, summary(o, names))
 			}
 			out = append(out, ch)
 			return nil
@@ -153,20 +160,21 @@ func signerName(l *trust.Log, keyID []byte) string {
 	case !ok:
 		return "the new party itself"
 	}
-	if owner, ok := l.Entry(e.Owner); ok {
-		return owner.Name + " / " + e.Name
-	}
-	return e.Name
+	return l.FullName(e)
 }
 
-// summary is an op in one line.
-func summary(l *trust.Log, op *trustv1.Op) string {
-	name := func(id []byte) string {
-		if e, ok := l.Entry(idOr(id)); ok {
-			return fmt.Sprintf("%s %q", kindWords([]trustv1.EntryKind{e.Kind}), e.Name)
-		}
-		return idOr(id).String()
+// entryName is a live entry's kind and name.
+func entryName(l *trust.Log, id seal.ID) string {
+	e, ok := l.Entry(id)
+	if !ok {
+		return id.String()
 	}
+	return fmt.Sprintf("%s %q", kindWords([]trustv1.EntryKind{e.Kind}), l.FullName(e))
+}
+
+// summary is an op in one line. names are those of all entries that ever were.
+func summary(op *trustv1.Op, names map[seal.ID]string) string {
+	name := func(id []byte) string { return orElse(names[idOr(id)], idOr(id).String()) }
 	switch o := op.Op.(type) {
 	case *trustv1.Op_Put:
 		what := kindWords([]trustv1.EntryKind{o.Put.Kind})
@@ -179,7 +187,7 @@ func summary(l *trust.Log, op *trustv1.Op) string {
 		}
 		return text
 	case *trustv1.Op_Remove:
-		return "remove " + idOr(o.Remove.EntryId).String()
+		return "remove " + name(o.Remove.EntryId)
 	case *trustv1.Op_Grant:
 		folder := "every folder"
 		if f := idOr(o.Grant.FolderUid); !f.IsZero() {

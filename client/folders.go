@@ -129,7 +129,7 @@ func missingKey(uid seal.ID) error {
 	return &Error{
 		Class: Conflict, Reason: "folder_key_missing", Op: "open the folder " + uid.String(),
 		Err:  fmt.Errorf("nobody has sealed its key to this device yet"),
-		Hint: "it comes when any member with SHARE on the folder uses his client",
+		Hint: "it comes when any member with share on the folder uses a client",
 	}
 }
 
@@ -162,7 +162,7 @@ func (c *Client) folderKey(ctx context.Context, uid seal.ID) (seal.Key, uint32, 
 	return seal.Key{}, 0, &Error{
 		Class: Denied, Reason: string(trust.NotAllowed), Op: "open the folder " + uid.String(),
 		Err:  errors.New("you may not read it"),
-		Hint: "ask somebody with SHARE on it for READ",
+		Hint: "somebody with share on it can grant you read, or " + c.administrators(),
 	}
 }
 

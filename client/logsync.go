@@ -2,7 +2,10 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -22,6 +25,8 @@ const (
 	writeBytes = 2 << 20
 	// appendAttempts is how often a change is signed anew because another party was faster.
 	appendAttempts = 8
+	// maxNamed bounds how many people a hint names.
+	maxNamed = 5
 )
 
 // Sync brings the log up to date and does an honest client's chores: sends
@@ -237,7 +242,7 @@ func (c *Client) changeOnce(ctx context.Context, s changeSpec) (*clientv1.WriteR
 	// What every reader will check is checked here first.
 	after := c.log.Clone()
 	if _, err := after.Append(signed, now); err != nil {
-		return nil, ownChange(s.op, err)
+		return nil, ownChange(s.op, err, c.administrators())
 	}
 	write := &clientv1.WriteRequest{Ops: []*clientv1.WriteOp{appendOp(signed)}, Turn: turn.Turn}
 	if s.with != nil {
@@ -263,18 +268,35 @@ func (c *Client) changeOnce(ctx context.Context, s changeSpec) (*clientv1.WriteR
 }
 
 // ownChange is an error of a change that this client made itself: not the
-// server's fault, but a right that the caller lacks, or something impossible.
-func ownChange(op string, err error) error {
-	switch trust.ReasonOf(err) {
-	case trust.LogSigner:
+// server's fault, but a right that the caller lacks, which who has, or something
+// impossible.
+func ownChange(op string, err error, who string) error {
+	check, ok := errors.AsType[*trust.Error](err)
+	switch {
+	case ok && check.Reason == trust.LogSigner:
 		return &Error{
-			Class: Denied, Reason: string(trust.NotAllowed), Op: op, Err: err,
-			Hint: "an administrator, or somebody with SHARE on the folder, can do it",
+			Class: Denied, Reason: string(trust.NotAllowed), Op: op, Err: errors.New(check.What),
+			Hint: "who can do it, or give you the right: " + who,
 		}
-	case trust.Malformed:
-		return &Error{Class: Invalid, Reason: "invalid", Op: op, Err: err}
+	case ok && check.Reason == trust.Malformed:
+		return &Error{Class: Invalid, Reason: "invalid", Op: op, Err: errors.New(check.What)}
 	}
 	return fail(op, err)
+}
+
+// administrators names those who may do everything.
+func (c *Client) administrators() string {
+	var names []string
+	for _, e := range c.log.Entries(KindMember) {
+		if c.log.Roles(e.ID, seal.ID{}).Has(Admin) {
+			names = append(names, e.Name)
+		}
+	}
+	slices.Sort(names)
+	if len(names) > maxNamed {
+		names = append(names[:maxNamed], "…")
+	}
+	return "an administrator (" + strings.Join(names, ", ") + ")"
 }
 
 // ---- chores ----
@@ -386,9 +408,13 @@ func (c *Client) removeExpired(ctx context.Context) error {
 	return nil
 }
 
-// nameOf is an entry's name, or its id where it is not live.
+// nameOf is an entry's name, of a device with its person's, or its id where it is not
+// live.
 func (c *Client) nameOf(id seal.ID) string {
 	if e, ok := c.log.Entry(id); ok {
+		if e.Kind == KindDevice {
+			return c.log.FullName(e)
+		}
 		return e.Name
 	}
 	if id.IsZero() {

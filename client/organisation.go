@@ -84,7 +84,7 @@ func (p *Profile) InitOrganisation(ctx context.Context, o InitOptions) (Kit, err
 		Policy: &trustv1.Policy{MaxAgeDays: o.MaxAgeDays, SelfDevices: true},
 	}, now)
 	if err != nil {
-		return Kit{}, ownChange(op, err)
+		return Kit{}, ownChange(op, err, "the holder of the recovery kit")
 	}
 	sealKey, err := recovery.Bytes()
 	if err != nil {
@@ -271,7 +271,7 @@ func (r *recoverer) write(ctx context.Context, p *Profile) error {
 	}
 	after := r.log.Clone()
 	if _, err := after.Append(signed, now); err != nil {
-		return ownChange("", err)
+		return ownChange("", err, "the holder of the recovery kit")
 	}
 	ops := []*clientv1.WriteOp{
 		appendOp(signed),

@@ -225,7 +225,7 @@ func (c *Client) openOne(m *memoryTx, o *opened, folderKey seal.Key) error {
 	o.checked = rec.Statement
 	o.Statement, o.StatementDigest = rec.Statement.Statement, rec.Statement.Digest
 	o.SignedBy = rec.Statement.Signer.ID
-	o.SignedByName = c.nameOf(rec.Statement.Signer.Owner) + " / " + rec.Statement.Signer.Name
+	o.SignedByName = c.log.FullName(rec.Statement.Signer)
 	o.State = InUse
 	return nil
 }

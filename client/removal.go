@@ -141,7 +141,7 @@ func (c *Client) planStatement(ctx context.Context, o *opened, gone map[seal.ID]
 		x.Changes = difference(nil, now)
 		return x, nil
 	}
-	x.Former = &FormerStatement{Seq: former.Seq, By: c.nameOf(former.Signer.Owner) + " / " + former.Signer.Name, Issued: when(former.Issued)}
+	x.Former = &FormerStatement{Seq: former.Seq, By: c.log.FullName(former.Signer), Issued: when(former.Issued)}
 	x.Changes = difference(c.factsOf(former.Statement, title), now)
 	if len(x.Changes) == 0 && !sameSubject(former.Statement, o.Statement) {
 		x.Changes = []string{"something that this version has no words for"}

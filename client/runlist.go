@@ -85,7 +85,7 @@ func (c *Client) runResult(ctx context.Context, j *job, v *clientv1.ResultView) 
 	if err != nil {
 		return RunResult{Reason: orElse(string(trust.ReasonOf(err)), string(trust.ResultForged))}
 	}
-	out := RunResult{Result: res.Result, By: c.nameOf(res.Signer.Owner) + " / " + res.Signer.Name}
+	out := RunResult{Result: res.Result, By: c.log.FullName(res.Signer)}
 	if len(v.Detail) > 0 {
 		if d, err := trust.OpenDetail(c.facts.OrgID, j.account.content.Key, res, v.Detail); err == nil {
 			out.Detail = d.GetText()

@@ -41,7 +41,7 @@ func (c *cli) memberAddCmd() *cobra.Command {
 			return c.handOut(ctx, cl, t, out, tok, args[0])
 		})
 	})
-	cmd.Flags().StringVar(&device, "device", "first device", "name of the first device")
+	cmd.Flags().StringVar(&device, "device", "first device", "name of the first device; the person's name stands before it wherever it is shown")
 	cmd.Flags().StringVar(&roles, "roles", "none", "roles on every folder and the organisation; usually none: grant folders instead")
 	t.flags(cmd)
 	return help(cmd, `The token is handed to the person outside of Rotunda; he uses it with

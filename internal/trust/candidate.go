@@ -41,7 +41,7 @@ func SealAuthority(org seal.Digest, recordKey seal.Key, record seal.ID, a Author
 func OpenAuthority(org seal.Digest, recordKey seal.Key, record seal.ID, blob []byte) (Authority, error) {
 	b, err := seal.OpenExt(org, recordKey, record, seal.ExtAuthority, blob)
 	if err != nil {
-		return Authority{}, &Error{CandidateUnauthorised, "authority", err}
+		return Authority{}, &Error{Reason: CandidateUnauthorised, What: "authority", Err: err}
 	}
 	if len(b) > 1 {
 		switch rest := b[1:]; {
@@ -89,11 +89,11 @@ func CheckCandidate(l *Log, m AgentMemory, me seal.ID, account *Record, pool sea
 		err = fail(Malformed, "the result attests other data")
 	}
 	if err != nil {
-		return nil, &Error{CandidateUnattested, "candidate of " + ref.String(), err}
+		return nil, &Error{Reason: CandidateUnattested, What: "candidate of " + ref.String(), Err: err}
 	}
 	data, err := seal.OpenGCM(account.Key, c.Data, nil)
 	if err != nil {
-		return nil, &Error{CandidateUnattested, "candidate of " + ref.String(), err}
+		return nil, &Error{Reason: CandidateUnattested, What: "candidate of " + ref.String(), Err: err}
 	}
 	out := &Candidate{Data: data, DataDigest: digest, Result: r}
 	heals, err := checkAuthority(l, account, pool, r, c.Authority, now)
@@ -140,14 +140,14 @@ func checkAuthority(l *Log, account *Record, pool seal.ID, staged *Result, blob 
 	case len(a.Command) > 0:
 		c, err := ReadCommand(l, a.Command)
 		if err != nil {
-			return false, &Error{CandidateUnauthorised, "its command", err}
+			return false, &Error{Reason: CandidateUnauthorised, What: "its command", Err: err}
 		}
 		switch {
 		case c.Action != trustv1.Action_ACTION_ROTATE || c.Account != account.Ref || c.Digest != seal.Digest(staged.Cause) ||
 			string(c.AgentId) != string(staged.By) || string(c.RunId) != string(staged.RunId):
 			return false, fail(CandidateUnauthorised, "its command is for something else")
 		case !l.Roles(c.Signer.ID, account.Ref.Folder).Has(Operate):
-			return false, fail(CandidateUnauthorised, "device %q, which signed its command, may not operate in the folder", c.Signer.Name)
+			return false, fail(CandidateUnauthorised, "device %q, which signed its command, may not operate in the folder", l.FullName(c.Signer))
 		}
 		return false, nil
 
@@ -157,7 +157,7 @@ func checkAuthority(l *Log, account *Record, pool seal.ID, staged *Result, blob 
 			err = CheckWord(l, r, account.Ref, pool)
 		}
 		if err != nil {
-			return false, &Error{CandidateUnauthorised, "its earlier commit", err}
+			return false, &Error{Reason: CandidateUnauthorised, What: "its earlier commit", Err: err}
 		}
 		if r.Phase != trustv1.Phase_PHASE_COMMITTED || r.Signer.ID != staged.Signer.ID || string(r.DataDigest) != string(staged.DataDigest) {
 			return false, fail(CandidateUnauthorised, "its earlier commit is of something else")
@@ -165,7 +165,7 @@ func checkAuthority(l *Log, account *Record, pool seal.ID, staged *Result, blob 
 		return true, fail(CandidateUnauthorised, "it heals a lost commit: it is probed and committed, never applied")
 	}
 	if err := checkMandate(l, account.Statement, now); err != nil {
-		return false, &Error{CandidateUnauthorised, "its mandate", err}
+		return false, &Error{Reason: CandidateUnauthorised, What: "its mandate", Err: err}
 	}
 	return false, nil
 }

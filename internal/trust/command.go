@@ -92,7 +92,7 @@ func OpenCommand(l *Log, m AgentMemory, me seal.ID, k *seal.SealKey, frame *trus
 	from := seal.ID(frame.From)
 	signed, err := seal.OpenFrom(k, commandRoute(l.Org(), from, seal.ID(frame.To), seal.ID(frame.Id)), frame.Sealed)
 	if err != nil {
-		return nil, &Error{SealOpen, "command frame", err}
+		return nil, &Error{Reason: SealOpen, What: "command frame", Err: err}
 	}
 	env, c, err := decodeCommand(l, signed)
 	if err != nil {
@@ -110,10 +110,10 @@ func OpenCommand(l *Log, m AgentMemory, me seal.ID, k *seal.SealKey, frame *trus
 		return nil, err
 	}
 	if c.Signer.ID != from {
-		return nil, fail(SignerUnknown, "the frame is from %s, the command from device %q", from, c.Signer.Name)
+		return nil, fail(SignerUnknown, "the frame is from %s, the command from device %q", from, l.FullName(c.Signer))
 	}
 	if c.Signer.Expired(now) {
-		return nil, fail(SignerUnknown, "the time of device %q is over", c.Signer.Name)
+		return nil, fail(SignerUnknown, "the time of device %q is over", l.FullName(c.Signer))
 	}
 	// 4. For me.
 	if seal.ID(c.AgentId) != me || seal.ID(frame.To) != me || seal.ID(frame.Id) != c.ID {
@@ -182,7 +182,7 @@ func (c *Command) verify(l *Log, env *envelope) (err error) {
 		return err
 	}
 	if c.Signer.Expired(time.UnixMilli(c.Issued)) {
-		return fail(SignerUnknown, "device %q signed the command after its time was over", c.Signer.Name)
+		return fail(SignerUnknown, "device %q signed the command after its time was over", l.FullName(c.Signer))
 	}
 	return nil
 }
@@ -222,15 +222,15 @@ func (c *Command) checkRoles(l *Log, me seal.ID) error {
 				return nil
 			}
 		}
-		return fail(NotAllowed, "device %q may operate no folder of this agent's pool", c.Signer.Name)
+		return fail(NotAllowed, "device %q may operate no folder of this agent's pool", l.FullName(c.Signer))
 	}
 	target := c.Target()
 	if !l.Roles(c.Signer.ID, target.Folder).Has(Operate) {
-		return fail(NotAllowed, "device %q may not operate in folder %s", c.Signer.Name, target.Folder)
+		return fail(NotAllowed, "device %q may not operate in folder %s", l.FullName(c.Signer), target.Folder)
 	}
 	for _, p := range c.Pins {
 		if p.Ref != target && !l.Roles(c.Signer.ID, p.Ref.Folder).Has(Read) {
-			return fail(NotAllowed, "device %q may not read folder %s", c.Signer.Name, p.Ref.Folder)
+			return fail(NotAllowed, "device %q may not read folder %s", l.FullName(c.Signer), p.Ref.Folder)
 		}
 	}
 	return nil

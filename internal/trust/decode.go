@@ -28,7 +28,7 @@ func decode(what string, b []byte, max int, m proto.Message) error {
 		return err
 	}
 	if err := proto.Unmarshal(b, m); err != nil {
-		return &Error{Malformed, what, err}
+		return &Error{Reason: Malformed, What: what, Err: err}
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func (e *envelope) verify(n int, pub ed25519.PublicKey, org seal.Digest) error {
 func signEnvelope(kind seal.Kind, org seal.Digest, m proto.Message, keys ...ed25519.PrivateKey) ([]byte, seal.Digest, error) {
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
-		return nil, seal.Digest{}, &Error{Malformed, "encode a " + string(kind), err}
+		return nil, seal.Digest{}, &Error{Reason: Malformed, What: "encode a " + string(kind), Err: err}
 	}
 	s := &trustv1.Signed{Body: body}
 	for _, k := range keys {
@@ -160,7 +160,7 @@ func signEnvelope(kind seal.Kind, org seal.Digest, m proto.Message, keys ...ed25
 	}
 	signed, err := proto.Marshal(s)
 	if err != nil {
-		return nil, seal.Digest{}, &Error{Malformed, "encode a signed " + string(kind), err}
+		return nil, seal.Digest{}, &Error{Reason: Malformed, What: "encode a signed " + string(kind), Err: err}
 	}
 	return signed, seal.MessageDigest(kind, org, body), nil
 }

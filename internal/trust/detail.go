@@ -25,7 +25,7 @@ func SealReply(l *Log, agent, device seal.ID, deviceKeys []byte, command seal.ID
 	}
 	b, err := proto.Marshal(d)
 	if err != nil {
-		return nil, &Error{Malformed, "encode a reply", err}
+		return nil, &Error{Reason: Malformed, What: "encode a reply", Err: err}
 	}
 	return seal.SealTo(k.SealPub, replyRoute(l.Org(), agent, device, command), b)
 }
@@ -34,11 +34,11 @@ func SealReply(l *Log, agent, device seal.ID, deviceKeys []byte, command seal.ID
 // detail_digest: ResultForged.
 func OpenReply(l *Log, r *Result, device seal.ID, k *seal.SealKey, command seal.ID, sealed []byte) (*trustv1.Detail, error) {
 	if string(r.DetailDigest) != string(seal.Hash(sealed).Bytes()) {
-		return nil, fail(ResultForged, "the reply is not the one that agent %q signed", r.Signer.Name)
+		return nil, fail(ResultForged, "the reply is not the one that agent %q signed", l.FullName(r.Signer))
 	}
 	b, err := seal.OpenFrom(k, replyRoute(l.Org(), r.Signer.ID, device, command), sealed)
 	if err != nil {
-		return nil, &Error{ResultForged, "reply", err}
+		return nil, &Error{Reason: ResultForged, What: "reply", Err: err}
 	}
 	return decodeDetail(b)
 }
@@ -48,7 +48,7 @@ func OpenReply(l *Log, r *Result, device seal.ID, k *seal.SealKey, command seal.
 func SealDetail(org seal.Digest, recordKey seal.Key, record seal.ID, d *trustv1.Detail) ([]byte, error) {
 	b, err := proto.Marshal(d)
 	if err != nil {
-		return nil, &Error{Malformed, "encode a detail", err}
+		return nil, &Error{Reason: Malformed, What: "encode a detail", Err: err}
 	}
 	return seal.SealExt(org, recordKey, record, seal.ExtDetail, b), nil
 }
@@ -61,7 +61,7 @@ func OpenDetail(org seal.Digest, recordKey seal.Key, r *Result, blob []byte) (*t
 	}
 	b, err := seal.OpenExt(org, recordKey, r.Account.Record, seal.ExtDetail, blob)
 	if err != nil {
-		return nil, &Error{ResultForged, "detail", err}
+		return nil, &Error{Reason: ResultForged, What: "detail", Err: err}
 	}
 	return decodeDetail(b)
 }

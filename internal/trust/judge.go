@@ -2,7 +2,7 @@ package trust
 
 import (
 	"crypto/ed25519"
-	"strconv"
+	"fmt"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -234,7 +234,7 @@ func (j *judge) change(env *envelope) error {
 	for n, op := range c.Ops {
 		if err := j.op(op); err != nil {
 			if e, ok := err.(*Error); ok {
-				e.What = "change " + strconv.FormatUint(c.Epoch, 10) + ", op " + strconv.Itoa(n) + ": " + e.What
+				e.At = fmt.Sprintf("change %d, op %d", c.Epoch, n)
 			}
 			return err
 		}

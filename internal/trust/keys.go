@@ -88,12 +88,12 @@ func OpenFolderKey(l *Log, me seal.ID, k *seal.SealKey, folder seal.ID, version 
 	}
 	b, err := seal.OpenFrom(k, folderRoute(l.Org(), folder, me), sealed)
 	if err != nil {
-		return seal.Key{}, &Error{FolderKeySwapped, "sealed key of folder " + folder.String(), err}
+		return seal.Key{}, &Error{Reason: FolderKeySwapped, What: "sealed key of folder " + folder.String(), Err: err}
 	}
 	defer clear(b)
 	key, err := seal.KeyFrom(b)
 	if err != nil {
-		return seal.Key{}, &Error{FolderKeySwapped, "sealed key of folder " + folder.String(), err}
+		return seal.Key{}, &Error{Reason: FolderKeySwapped, What: "sealed key of folder " + folder.String(), Err: err}
 	}
 	if err := CheckFolderKey(l, folder, key); err != nil {
 		return seal.Key{}, err
@@ -156,7 +156,7 @@ func CheckChannel(l *Log, agent seal.ID, keys []byte, host string, challenge, ex
 	}
 	pub, err := seal.ParseDevicePub(k.DevicePub)
 	if err != nil {
-		return Entry{}, &Error{Malformed, "device key of agent " + e.Name, err}
+		return Entry{}, &Error{Reason: Malformed, What: "device key of agent " + e.Name, Err: err}
 	}
 	input := seal.ChannelInput(l.Org(), seal.AgentClientID(l.Org(), agent), host, challenge, exporter)
 	if !seal.VerifyP256(pub, input, sig) {

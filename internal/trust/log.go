@@ -231,7 +231,7 @@ func (l *Log) ContainsDigest(d seal.Digest) bool {
 func (l *Log) CheckHead(epoch uint64, digest []byte) error {
 	d, err := seal.DigestFrom(digest)
 	if err != nil {
-		return &Error{Malformed, "log head", err}
+		return &Error{Reason: Malformed, What: "log head", Err: err}
 	}
 	mine, ok := l.DigestAt(epoch)
 	if !ok {
@@ -304,6 +304,21 @@ func (s *state) entry(id seal.ID) (Entry, bool) {
 		return Entry{}, false
 	}
 	return *e, true
+}
+
+// FullName is an entry's name as people are told it: of a device "member / device", of
+// an agent "pool / agent". Two people's devices may bear one name.
+func (l *Log) FullName(e Entry) string {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.s.fullName(e)
+}
+
+func (s *state) fullName(e Entry) string {
+	if owner, ok := s.entries[e.Owner]; ok {
+		return owner.Name + " / " + e.Name
+	}
+	return e.Name
 }
 
 // Removed reports whether an id was live once and is no more.
@@ -483,7 +498,7 @@ func (s *state) describe(id seal.ID) string {
 		return "the root"
 	}
 	if e, ok := s.entries[id]; ok {
-		return fmt.Sprintf("%s %q", kindName(e.Kind), e.Name)
+		return fmt.Sprintf("%s %q", kindName(e.Kind), s.fullName(*e))
 	}
 	return id.String()
 }

@@ -112,7 +112,7 @@ func checkMandate(l *Log, account *Statement, now time.Time) error {
 	case now.After(time.UnixMilli(m.ValidUntil)):
 		return fail(MandateExpired, "account %s: the mandate ended at %s", account.Ref, stamp(m.ValidUntil))
 	case !l.Roles(account.Signer.ID, account.Ref.Folder).Has(Operate):
-		return fail(NotAllowed, "device %q, which signed the mandate of %s, may not operate there", account.Signer.Name, account.Ref)
+		return fail(NotAllowed, "device %q, which signed the mandate of %s, may not operate there", l.FullName(account.Signer), account.Ref)
 	}
 	return nil
 }

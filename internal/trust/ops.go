@@ -46,11 +46,11 @@ func (j *judge) put(e Entry) error {
 	switch {
 	case j.isRoot():
 	case e.Kind == trustv1.EntryKind_ENTRY_KIND_RECOVERY:
-		return j.refuse("%s may not put the recovery entry", j.s.describe(j.signer))
+		return j.refuse("%s may not put the recovery entry: the recovery kit alone may", j.s.describe(j.signer))
 	case j.isAdmin():
 	case j.mayAddOwnDevice(e):
 	default:
-		return j.refuse("%s may not put %s %q", j.s.describe(j.signer), kindName(e.Kind), e.Name)
+		return j.refuse("%s may not put %s %q: that needs admin", j.s.describe(j.signer), kindName(e.Kind), e.Name)
 	}
 	if err := j.checkPut(e); err != nil {
 		return err
@@ -142,11 +142,11 @@ func (j *judge) remove(id seal.ID) error {
 	switch {
 	case j.isRoot():
 	case e.Kind == trustv1.EntryKind_ENTRY_KIND_RECOVERY:
-		return j.refuse("%s may not remove the recovery entry", s.describe(j.signer))
+		return j.refuse("%s may not remove the recovery entry: the recovery kit alone may", s.describe(j.signer))
 	case j.isAdmin():
 	case !j.member().IsZero() && e.Owner == j.member():
 	default:
-		return j.refuse("%s may not remove %s", s.describe(j.signer), s.describe(id))
+		return j.refuse("%s may not remove %s: that needs admin", s.describe(j.signer), s.describe(id))
 	}
 	j.void(id)
 	return nil
@@ -215,12 +215,12 @@ func (j *judge) grant(g Grant) error {
 	switch {
 	case j.isRoot(), j.isAdmin():
 	case touched&(Admin|ApproveScript) != 0 || to.Kind == trustv1.EntryKind_ENTRY_KIND_POOL:
-		return j.refuse("%s may not grant %s to %s", s.describe(j.signer), g.Roles, s.describe(to.ID))
+		return j.refuse("%s may not grant %s to %s: that needs admin", s.describe(j.signer), g.Roles, s.describe(to.ID))
 	case own.Has(Share) && own.Has(touched):
 	case !g.Folder.IsZero() && !s.named[g.Folder] && g.To == j.member() && g.Roles != 0:
 		j.granted[g.Folder] = true
 	default:
-		return j.refuse("%s may not change %s's %s to %s on folder %s", s.describe(j.signer), s.describe(to.ID), present, g.Roles, g.Folder)
+		return j.refuse("%s may not change %s's %s to %s on folder %s: that needs share there, and each role that is given or taken, or admin", s.describe(j.signer), s.describe(to.ID), present, g.Roles, g.Folder)
 	}
 
 	j.name(g.Folder)
@@ -249,7 +249,7 @@ func (j *judge) folder(f FolderState) error {
 	switch {
 	case j.isAdmin(), j.roles(f.UID).Has(Share), j.granted[f.UID]:
 	default:
-		return j.refuse("%s may not declare a key of folder %s", s.describe(j.signer), f.UID)
+		return j.refuse("%s may not declare a key of folder %s: that needs share there, or admin", s.describe(j.signer), f.UID)
 	}
 	if former := s.folders[f.UID].Version; f.Version != former+1 {
 		return fail(Malformed, "key version %d of folder %s follows %d", f.Version, f.UID, former)
@@ -264,7 +264,7 @@ func (j *judge) folder(f FolderState) error {
 func (j *judge) floor(r Ref, minSeq uint64) error {
 	s := j.s
 	if !j.isAdmin() && !j.roles(r.Folder).Has(Edit) {
-		return j.refuse("%s may not set a floor in folder %s", s.describe(j.signer), r.Folder)
+		return j.refuse("%s may not set a floor in folder %s: that needs edit there, or admin", s.describe(j.signer), r.Folder)
 	}
 	former := s.floors.of(r)
 	if minSeq < former || minSeq-former > MaxFloorRaise {
@@ -279,7 +279,7 @@ func (j *judge) floor(r Ref, minSeq uint64) error {
 
 func (j *judge) plugin(p Plugin) error {
 	if !j.isAdmin() {
-		return j.refuse("%s may not approve plugins", j.s.describe(j.signer))
+		return j.refuse("%s may not approve plugins: that needs admin", j.s.describe(j.signer))
 	}
 	set(j, j.s.plugins, p.SHA256, p)
 	return nil
@@ -287,7 +287,7 @@ func (j *judge) plugin(p Plugin) error {
 
 func (j *judge) dropPlugin(sha256 seal.Digest) error {
 	if !j.isAdmin() {
-		return j.refuse("%s may not drop plugins", j.s.describe(j.signer))
+		return j.refuse("%s may not drop plugins: that needs admin", j.s.describe(j.signer))
 	}
 	if _, ok := j.s.plugins[sha256]; !ok {
 		return fail(Malformed, "drop of plugin %s, which is not approved", sha256)
@@ -298,7 +298,7 @@ func (j *judge) dropPlugin(sha256 seal.Digest) error {
 
 func (j *judge) policy(p Policy) error {
 	if !j.isAdmin() {
-		return j.refuse("%s may not set the policy", j.s.describe(j.signer))
+		return j.refuse("%s may not set the policy: that needs admin", j.s.describe(j.signer))
 	}
 	former := j.s.policy
 	j.undos = append(j.undos, func() { j.s.policy = former })
@@ -310,7 +310,7 @@ func (j *judge) policy(p Policy) error {
 func (j *judge) root(pub ed25519.PublicKey) error {
 	s := j.s
 	if !j.isRoot() {
-		return j.refuse("%s may not replace the root", s.describe(j.signer))
+		return j.refuse("%s may not replace the root: the recovery kit alone may", s.describe(j.signer))
 	}
 	if _, live := s.keys[keyID(pub)]; live {
 		return fail(Malformed, "the new root key is live in an entry")

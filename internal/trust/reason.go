@@ -169,12 +169,16 @@ func (r Reason) info() ReasonInfo {
 // Error says which check failed, on what.
 type Error struct {
 	Reason Reason
+	At     string // the place in a larger whole, e.g. an op of a change
 	What   string // what was checked and what is wrong with it; no secrets
 	Err    error  // cause, or nil
 }
 
 func (e *Error) Error() string {
 	s := string(e.Reason)
+	if e.At != "" {
+		s += ": " + e.At
+	}
 	if e.What != "" {
 		s += ": " + e.What
 	}

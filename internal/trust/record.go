@@ -48,11 +48,11 @@ func OpenContent(l *Log, folderKey seal.Key, r Served) (*Content, error) {
 	// 2. Record key and data.
 	key, err := seal.UnwrapKey(folderKey, r.RecordKey)
 	if err != nil {
-		return nil, &Error{RecordCorrupt, "key of record " + r.Ref.String(), err}
+		return nil, &Error{Reason: RecordCorrupt, What: "key of record " + r.Ref.String(), Err: err}
 	}
 	data, err := seal.OpenGCM(key, r.Data, nil)
 	if err != nil {
-		return nil, &Error{RecordCorrupt, "data of record " + r.Ref.String(), err}
+		return nil, &Error{Reason: RecordCorrupt, What: "data of record " + r.Ref.String(), Err: err}
 	}
 	return &Content{r.Ref, key, data, seal.Hash(r.Data)}, nil
 }
@@ -80,7 +80,7 @@ func OpenRecord(l *Log, m RecordMemory, folderKey seal.Key, r Served) (*Record, 
 	}
 	signed, err := seal.OpenExt(l.Org(), c.Key, r.Ref.Record, seal.ExtStatement, r.Statement)
 	if err != nil {
-		return nil, &Error{RecordSwapped, "statement of record " + r.Ref.String(), err}
+		return nil, &Error{Reason: RecordSwapped, What: "statement of record " + r.Ref.String(), Err: err}
 	}
 	// 4. Signer, signature, roles.
 	s, err := OpenStatement(l, signed)

@@ -15,11 +15,11 @@ type Ref struct {
 func RefFrom(r *trustv1.Ref) (Ref, error) {
 	f, err := seal.IDFrom(r.GetFolderUid())
 	if err != nil {
-		return Ref{}, &Error{Malformed, "folder of a reference", err}
+		return Ref{}, &Error{Reason: Malformed, What: "folder of a reference", Err: err}
 	}
 	rec, err := seal.IDFrom(r.GetRecordUid())
 	if err != nil {
-		return Ref{}, &Error{Malformed, "record of a reference", err}
+		return Ref{}, &Error{Reason: Malformed, What: "record of a reference", Err: err}
 	}
 	if f.IsZero() || rec.IsZero() {
 		return Ref{}, fail(Malformed, "a reference names no folder or no record")

@@ -53,10 +53,10 @@ func OpenResult(l *Log, signed []byte) (*Result, error) {
 		return nil, err
 	}
 	if seal.ID(p.By) != signer.ID {
-		return nil, fail(SignerUnknown, "a result of %s is signed by %s %q", seal.ID(p.By), kindName(signer.Kind), signer.Name)
+		return nil, fail(SignerUnknown, "a result of %s is signed by %s %q", seal.ID(p.By), kindName(signer.Kind), l.FullName(signer))
 	}
 	if signer.Expired(time.UnixMilli(p.Time)) {
-		return nil, fail(SignerUnknown, "%s %q signed the result after its time was over", kindName(signer.Kind), signer.Name)
+		return nil, fail(SignerUnknown, "%s %q signed the result after its time was over", kindName(signer.Kind), l.FullName(signer))
 	}
 	if err := l.CheckHead(p.LogEpoch, p.LogDigest); err != nil {
 		return nil, err
@@ -127,7 +127,7 @@ func CheckWord(l *Log, r *Result, account Ref, pool seal.ID) error {
 		counts = roles.Has(Edit)
 	}
 	if !counts {
-		return fail(NotAllowed, "the word of %s %q (%s) does not count for %s", kindName(r.Signer.Kind), r.Signer.Name, r.Phase, account)
+		return fail(NotAllowed, "the word of %s %q (%s) does not count for %s", kindName(r.Signer.Kind), l.FullName(r.Signer), r.Phase, account)
 	}
 	return nil
 }
@@ -150,13 +150,13 @@ func CheckResult(l *Log, signed []byte, want Expect) (*Result, error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, &Error{ResultForged, "result", err}
+		return nil, &Error{Reason: ResultForged, What: "result", Err: err}
 	}
 	named := r.Signer.ID == want.Agent && !want.Agent.IsZero()
 	ofPool := r.Signer.Owner == want.Pool && !want.Pool.IsZero()
 	switch {
 	case r.Signer.Kind != trustv1.EntryKind_ENTRY_KIND_AGENT || !named && !ofPool:
-		return nil, fail(ResultForged, "%s %q may not answer", kindName(r.Signer.Kind), r.Signer.Name)
+		return nil, fail(ResultForged, "%s %q may not answer", kindName(r.Signer.Kind), l.FullName(r.Signer))
 	case !want.Cause.IsZero() && seal.Digest(r.Cause) != want.Cause:
 		return nil, fail(ResultForged, "the result answers something else")
 	case !want.RunID.IsZero() && string(r.RunId) != string(want.RunID[:]):

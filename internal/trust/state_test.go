@@ -264,7 +264,7 @@ func TestLists(t *testing.T) {
 }
 
 func TestErrorText(t *testing.T) {
-	err := &Error{RecordCorrupt, "data of record x", seal.ErrOpen}
+	err := &Error{Reason: RecordCorrupt, What: "data of record x", Err: seal.ErrOpen}
 	if err.Error() != "record_corrupt: data of record x: does not open under this key" || !errors.Is(err, seal.ErrOpen) {
 		t.Error(err)
 	}

@@ -65,7 +65,7 @@ func OpenStatement(l *Log, signed []byte) (*Statement, error) {
 		return nil, err
 	}
 	if signer.Expired(time.UnixMilli(p.Issued)) {
-		return nil, fail(SignerUnknown, "device %q signed the statement after its time was over", signer.Name)
+		return nil, fail(SignerUnknown, "device %q signed the statement after its time was over", l.FullName(signer))
 	}
 	return s, CheckSigner(l, s)
 }
@@ -91,7 +91,7 @@ func CheckSigner(l *Log, s *Statement) error {
 		need |= Operate
 	}
 	if has := l.Roles(s.Signer.ID, s.Ref.Folder); !has.Has(need) {
-		return fail(NotAllowed, "device %q signed the statement of %s, which needs %s, with %s", s.Signer.Name, s.Ref, need, has)
+		return fail(NotAllowed, "device %q signed the statement of %s, which needs %s, with %s", l.FullName(s.Signer), s.Ref, need, has)
 	}
 	return nil
 }
@@ -148,10 +148,10 @@ func References(s *trustv1.Statement) []Reference {
 func CheckLinks(l *Log, s *Statement, pool seal.ID) error {
 	for _, r := range References(s.Statement) {
 		if r.As == "script" && !l.Roles(s.Signer.ID, s.Ref.Folder).Has(ApproveScript) {
-			return fail(NotLinked, "device %q may not let a script into folder %s", s.Signer.Name, s.Ref.Folder)
+			return fail(NotLinked, "device %q may not let a script into folder %s", l.FullName(s.Signer), s.Ref.Folder)
 		}
 		if has := l.Roles(s.Signer.ID, r.Ref.Folder); !has.Has(r.Needs) {
-			return fail(NotLinked, "%s names %s as %s, which needs %s there; device %q has %s", s.Ref, r.Ref, r.As, r.Needs, s.Signer.Name, has)
+			return fail(NotLinked, "%s names %s as %s, which needs %s there; device %q has %s", s.Ref, r.Ref, r.As, r.Needs, l.FullName(s.Signer), has)
 		}
 		if !pool.IsZero() && !l.Roles(pool, r.Ref.Folder).Has(Read) {
 			return fail(NotLinked, "%s names %s as %s, which the pool may not read", s.Ref, r.Ref, r.As)
