@@ -61,7 +61,7 @@ func (w *hostileWorld) unlawful(t *testing.T, reason trust.Reason, change func(l
 		w.fails(t, reason, "log", "verify")
 	})
 	w.toldBy(t, since, "log.refused", reason, w.agent.Name)
-	w.toldBy(t, since, "log.refused", reason, "laptop")
+	w.toldBy(t, since, "log.refused", reason, "Ada / laptop")
 	w.answers(t, gw1)
 }
 
@@ -305,7 +305,7 @@ func removalHidden(t *testing.T, w *hostileWorld) {
 	if !back() {
 		t.Error("the command line did not send the removal back")
 	}
-	w.toldBy(t, since, "log_rollback", trust.LogRollback, "laptop")
+	w.toldBy(t, since, "log_rollback", trust.LogRollback, "Ada / laptop")
 	w.connected(t, w.agent)
 	w.answers(t, gw1)
 }
@@ -428,7 +428,7 @@ func logFrozen(t *testing.T, w *hostileWorld) {
 	w.Env = []string{"ROTUNDA_FAULT_DIR=" + dir}
 	w.fails(t, trust.LogStale, "record", "list")
 	w.Env = nil
-	w.toldBy(t, since, "log.refused", trust.LogStale, "laptop")
+	w.toldBy(t, since, "log.refused", trust.LogStale, "Ada / laptop")
 	w.cli(t, "record", "list")
 
 	// An honest server takes it, and the log lives again.
@@ -489,7 +489,7 @@ func keysReplaced(t *testing.T, w *hostileWorld) {
 	if grant(member); sealed(bob) != 0 {
 		t.Error("the folder's key was sealed to keys of the server's")
 	}
-	w.toldBy(t, since, "client.refused", trust.RecipientUnverified, "laptop")
+	w.toldBy(t, since, "client.refused", trust.RecipientUnverified, "Ada / laptop")
 	restore()
 	if w.cli(t, "folder", "list"); sealed(bob) != 1 {
 		t.Error("the folder's key was not sealed when the keys were right again")
@@ -501,7 +501,7 @@ func keysReplaced(t *testing.T, w *hostileWorld) {
 	restore = replace(gw1)
 	since = w.now(t)
 	w.gate.untouched(t, func() { w.fails(t, trust.RecipientUnverified, "rotate", title) })
-	w.toldBy(t, since, "client.refused", trust.RecipientUnverified, "laptop")
+	w.toldBy(t, since, "client.refused", trust.RecipientUnverified, "Ada / laptop")
 	restore()
 
 	// A device's: the agent seals it no reply.
