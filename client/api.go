@@ -194,6 +194,8 @@ type AccountSpec struct {
 	MaxProbe   uint32
 	Dependents []*trustv1.Dependent
 	Notes      string
+	URL        string
+	SameLogin  bool // another account may have this login on the resource
 }
 
 // ResourceSpec is a new resource with its statement.
@@ -224,6 +226,7 @@ type RecordEdit struct {
 	URL       *string
 	Secret    *sdk.Secret
 	PublicKey *string // of an ssh_key account: must belong to its Secret
+	SameLogin bool    // of an ssh_key account: another may have the same key
 	// Revision that the caller saw; 0: the newest. Another writer in between is a Conflict.
 	Revision int64
 }

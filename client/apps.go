@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,9 +19,11 @@ import (
 )
 
 const (
-	maxAppName   = 256
-	appTokenTime = 24 * time.Hour
-	tokenSize    = 32
+	maxAppName = 256
+	// appClientRevoked is the state of a client that was ended.
+	appClientRevoked = "revoked"
+	appTokenTime     = 24 * time.Hour
+	tokenSize        = 32
 )
 
 // appRoles are all that an application may have.
@@ -59,11 +62,11 @@ func (c *Client) AddApp(ctx context.Context, name string) (App, error) {
 	}
 	_, err = c.change(ctx, changeSpec{
 		op: op,
-		ops: func(*trust.Log) ([]*trustv1.Op, error) {
+		ops: func(l *trust.Log) ([]*trustv1.Op, error) {
 			return []*trustv1.Op{trust.PutOp(&trustv1.Entry{
 				EntryId: id.Bytes(), Kind: trustv1.EntryKind_ENTRY_KIND_APP, Name: name,
 				AppCheck: seal.AppCheck(c.facts.OrgID, key, id).Bytes(), V: trust.Version,
-			})}, nil
+			})}, nameFree(l, op, KindApp, seal.ID{}, name, c.now())
 		},
 		with: func(after *trust.Log) ([]*clientv1.WriteOp, error) {
 			sealed, err := c.sealAppKeyTo(id, key, c.keys.Seal.Public(), c.facts.Entry)
@@ -310,8 +313,10 @@ type machineConfig struct {
 // configuration: base64 of JSON, as the public SDKs read it. Prefer it to a token.
 func (c *Client) AppConfig(ctx context.Context, s AppClientSpec) (sdk.Secret, error) {
 	op := "make a configuration for " + s.Name
-	if len(s.ServerKey) != 0 && len(s.ServerKey) != seal.P256PubSize {
-		return sdk.Secret{}, invalid(op, "the endpoint's public key has %d bytes, it is a P-256 point of 65", len(s.ServerKey))
+	if len(s.ServerKey) != 0 {
+		if _, err := seal.ParseDevicePub(s.ServerKey); err != nil {
+			return sdk.Secret{}, invalid(op, "the endpoint's public key is no point of P-256, uncompressed (65 bytes, the first is 4): it has %d bytes", len(s.ServerKey))
+		}
 	}
 	put, appKey, err := c.appClient(ctx, op, s)
 	if err != nil {
@@ -403,6 +408,11 @@ func (c *Client) appClient(ctx context.Context, op string, s AppClientSpec) (*cl
 	v, err := c.appView(ctx, s.App)
 	if err != nil {
 		return nil, seal.Key{}, err
+	}
+	for _, k := range v.Clients {
+		if k.Name == s.Name && k.State != appClientRevoked {
+			return nil, seal.Key{}, exists(op, "the client "+s.Name, hex.EncodeToString(k.ClientId), "take another name, or end that one first: `rotunda app remove APP --client NAME`")
+		}
 	}
 	key, err := c.openAppKey(v)
 	return &clientv1.PutAppClient{

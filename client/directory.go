@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -106,10 +105,7 @@ func (c *Client) AddPool(ctx context.Context, name string) (Pool, error) {
 	op := "make the pool " + name
 	id := seal.NewID()
 	_, err := c.change(ctx, changeSpec{op: op, ops: func(l *trust.Log) ([]*trustv1.Op, error) {
-		if slices.ContainsFunc(l.Entries(KindPool), func(e trust.Entry) bool { return e.Name == name }) {
-			return nil, &Error{Class: Conflict, Reason: "exists", Op: op, Err: fmt.Errorf("there is a pool of this name")}
-		}
-		return []*trustv1.Op{putPool(id, name)}, nil
+		return []*trustv1.Op{putPool(id, name)}, nameFree(l, op, KindPool, seal.ID{}, name, c.now())
 	}})
 	return Pool{ID: id, Name: name}, err
 }
@@ -228,12 +224,12 @@ func (c *Client) AddMember(ctx context.Context, s MemberSpec) (NewToken, error) 
 	member := seal.NewID()
 	t, err := c.token(ctx, op, tokenSpec{
 		kind: KindDevice, name: s.Device, owner: member, roles: trust.AllRoles, validFor: s.ValidFor, unattended: s.Unattended,
-		before: func(*trust.Log) (seal.ID, []*trustv1.Op, error) {
+		before: func(l *trust.Log) (seal.ID, []*trustv1.Op, error) {
 			ops := []*trustv1.Op{trust.PutOp(&trustv1.Entry{EntryId: member.Bytes(), Kind: KindMember, Name: s.Name, V: trust.Version})}
 			if s.Roles != 0 {
 				ops = append(ops, trust.GrantOp(seal.ID{}, member, s.Roles))
 			}
-			return member, ops, nil
+			return member, ops, nameFree(l, op, KindMember, seal.ID{}, s.Name, c.now())
 		},
 	})
 	t.Member = member
@@ -333,6 +329,9 @@ func (c *Client) token(ctx context.Context, op string, s tokenSpec) (NewToken, e
 				if s.owner, ops, err = s.before(l); err != nil {
 					return nil, err
 				}
+			}
+			if err := nameFree(l, op, s.kind, s.owner, s.name, c.now()); err != nil {
+				return nil, err
 			}
 			return append(ops, trust.PutOp(trust.NewEnrolment(id, seed, s.kind, s.owner, s.name, s.roles, notAfter))), nil
 		},

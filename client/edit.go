@@ -61,9 +61,13 @@ func (c *Client) newRecord(l *trust.Log, folder seal.ID, folderKey seal.Key, ver
 	return ref, ops, nil
 }
 
-func (c *Client) addRecord(ctx context.Context, op string, folder seal.ID, data *record.Record, subject any, attested bool) (Ref, error) {
+func (c *Client) addRecord(ctx context.Context, op string, folder seal.ID, data *record.Record, subject any, sameLogin bool) (Ref, error) {
 	key, version, err := c.folderKey(ctx, folder)
 	if err != nil {
+		return Ref{}, fail(op, err)
+	}
+	account, attested := subject.(*trustv1.Account)
+	if err := c.checkFree(ctx, folder, nil, data, account, sameLogin); err != nil {
 		return Ref{}, fail(op, err)
 	}
 	ref, ops, err := c.newRecord(c.log, folder, key, version, data, subject, attested)
@@ -85,14 +89,34 @@ func (c *Client) AddLogin(ctx context.Context, s LoginSpec) (Ref, error) {
 }
 
 func loginData(s LoginSpec) (*record.Record, error) {
-	r := record.New(TypeLogin, s.Title)
-	if s.Notes != "" {
-		r.SetNotes(s.Notes)
+	r, err := newData(TypeLogin, s.Title, s.Notes)
+	if err != nil {
+		return nil, err
 	}
 	return r, errors.Join(
-		r.SetText("login", []byte(s.Login)),
+		setLine(r, "login", s.Login),
 		setSecret(r, SecretPassword, s.Secret, ""),
-		r.SetText("url", []byte(s.URL)))
+		setLine(r, "url", s.URL))
+}
+
+// newData is a record's data with its title and notes.
+func newData(kind, title, notes string) (*record.Record, error) {
+	if err := errors.Join(textual("title", title), textual("notes", notes)); err != nil {
+		return nil, err
+	}
+	r := record.New(kind, title)
+	if notes != "" {
+		r.SetNotes(notes)
+	}
+	return r, nil
+}
+
+// setLine sets a field that people read.
+func setLine(r *record.Record, field, value string) error {
+	if err := textual(field, value); err != nil {
+		return err
+	}
+	return r.SetText(field, []byte(value))
 }
 
 // AddAccount adds an account with its first statement. Its present secret, or that
@@ -103,7 +127,7 @@ func (c *Client) AddAccount(ctx context.Context, s AccountSpec) (Ref, error) {
 	if err != nil {
 		return Ref{}, fail(op, err)
 	}
-	return c.addRecord(ctx, op, s.Folder, data, account, true)
+	return c.addRecord(ctx, op, s.Folder, data, account, s.SameLogin)
 }
 
 func accountData(s AccountSpec) (*record.Record, *trustv1.Account, error) {
@@ -119,12 +143,17 @@ func accountData(s AccountSpec) (*record.Record, *trustv1.Account, error) {
 	if s.VerifyMode == "" {
 		s.VerifyMode = "login"
 	}
-	r := record.New(TypeAccount, s.Title)
-	if s.Notes != "" {
-		r.SetNotes(s.Notes)
-	}
-	if err := r.SetText("login", []byte(s.Login)); err != nil {
+	r, err := newData(TypeAccount, s.Title, s.Notes)
+	if err != nil {
 		return nil, nil, err
+	}
+	if err := errors.Join(setLine(r, "login", s.Login), textual("scope", s.Scope)); err != nil {
+		return nil, nil, err
+	}
+	if s.URL != "" {
+		if err := setLine(r, "url", s.URL); err != nil {
+			return nil, nil, err
+		}
 	}
 	if s.Secret.Len() == 0 && s.PublicKey != "" {
 		return nil, nil, invalid("", "a public key comes with its private key")
@@ -165,9 +194,9 @@ func (c *Client) AddResource(ctx context.Context, s ResourceSpec) (Ref, error) {
 	if !s.AdminAccount.IsZero() {
 		res.AdminAccount = s.AdminAccount.Proto()
 	}
-	data := record.New(s.Type, s.Title)
-	if s.Notes != "" {
-		data.SetNotes(s.Notes)
+	data, err := newData(s.Type, s.Title, s.Notes)
+	if err != nil {
+		return Ref{}, fail(op, err)
 	}
 	if err := data.SetHost(hostOf(res)); err != nil {
 		return Ref{}, fail(op, err)
@@ -198,6 +227,9 @@ func (c *Client) EditRecord(ctx context.Context, ref Ref, e RecordEdit) error {
 	if err := e.apply(data, o); err != nil {
 		return fail(op, err)
 	}
+	if err := c.checkFree(ctx, ref.Folder, o, data, o.Statement.GetAccount(), e.SameLogin); err != nil {
+		return fail(op, err)
+	}
 	if e.Secret != nil && o.Statement.GetAccount() != nil {
 		o.State = InUse // the person says so, and signs
 	}
@@ -214,11 +246,17 @@ func (e RecordEdit) apply(data *record.Record, o *opened) error {
 		if *e.Title == "" || len(*e.Title) > maxTitle {
 			return invalid("", "a title has 1 to %d bytes", maxTitle)
 		}
+		if err := textual("title", *e.Title); err != nil {
+			return err
+		}
 		data.SetTitle(*e.Title)
 	}
 	if e.Notes != nil {
 		if len(*e.Notes) > MaxNotes {
 			return invalid("", "notes have at most %d bytes", MaxNotes)
+		}
+		if err := textual("notes", *e.Notes); err != nil {
+			return err
 		}
 		data.SetNotes(*e.Notes)
 	}
@@ -226,17 +264,20 @@ func (e RecordEdit) apply(data *record.Record, o *opened) error {
 		if o.Statement != nil {
 			return invalid("", "the login of an account stands in its statement: change the account")
 		}
-		if err := data.SetText("login", []byte(*e.Login)); err != nil {
+		if err := setLine(data, "login", *e.Login); err != nil {
 			return err
 		}
 	}
 	if e.URL != nil {
-		if err := data.SetText("url", []byte(*e.URL)); err != nil {
+		if err := setLine(data, "url", *e.URL); err != nil {
 			return err
 		}
 	}
 	if e.Secret == nil && e.PublicKey == nil {
 		return nil
+	}
+	if isResource(o.Type) {
+		return invalid("", "a resource holds no secret: its administrator's account does")
 	}
 	kind := SecretPassword
 	if a := o.Statement.GetAccount(); a != nil && a.SecretKind != "" {
@@ -255,8 +296,9 @@ func (e RecordEdit) apply(data *record.Record, o *opened) error {
 	return setSecret(data, kind, secret, public)
 }
 
-// RemoveRecord deletes a record; one with a candidate outstanding is a Conflict.
-// A floor withdraws its statement, so that no server can bring it back.
+// RemoveRecord deletes a record; one with a candidate outstanding is a Conflict. Whether
+// others name it is the caller's to look at (Uses). A floor withdraws its statement, so
+// that no server can bring it back.
 func (c *Client) RemoveRecord(ctx context.Context, ref Ref) error {
 	op := "remove " + ref.String()
 	list, err := c.get(ctx, []Ref{ref})
@@ -287,8 +329,9 @@ func (c *Client) RemoveRecord(ctx context.Context, ref Ref) error {
 
 // Adopt makes the value that is served now (by a machine client, or unattested)
 // one that agents use, by signing for it. Revision must be the one that the
-// person saw.
-func (c *Client) Adopt(ctx context.Context, ref Ref, revision int64) error {
+// person saw. The value of another account's login (the same ssh key) is a Conflict,
+// unless sameLogin says that this is meant.
+func (c *Client) Adopt(ctx context.Context, ref Ref, revision int64, sameLogin bool) error {
 	op := "adopt " + ref.String()
 	o, err := c.one(ctx, op, ref)
 	if err != nil {
@@ -314,6 +357,15 @@ func (c *Client) Adopt(ctx context.Context, ref Ref, revision int64) error {
 	if err := checkPair(o); err != nil {
 		return fail(op, err)
 	}
+	if !sameLogin {
+		t, err := c.takenIn(ctx, seal.ID{}, ref)
+		if err == nil {
+			err = t.login(o.Statement.GetAccount(), o.PublicKey())
+		}
+		if err != nil {
+			return fail(op, err)
+		}
+	}
 	put, err := c.attest(c.log, o, o.content.DataDigest, true)
 	if err != nil {
 		return fail(op, err)
@@ -330,8 +382,9 @@ const (
 
 // ImportCSV adds records from CSV with a header of: title, login, password, url,
 // notes, and for accounts resource (name or uid), scope, kind. The password of the kind
-// ssh_key is the private key, whose public half follows from it. A line with a resource becomes an account, one without a login. progress (or nil) is told how
-// many lines are done.
+// ssh_key is the private key, whose public half follows from it. A line with a resource
+// becomes an account, one without a login. progress (or nil) is told how many lines are
+// done.
 func (c *Client) ImportCSV(ctx context.Context, folder seal.ID, r io.Reader, progress func(lines int)) (ImportReport, error) {
 	const op = "import"
 	var report ImportReport
@@ -349,7 +402,10 @@ func (c *Client) ImportCSV(ctx context.Context, folder seal.ID, r io.Reader, pro
 	if err != nil {
 		return report, fail(op, err)
 	}
-	im := &importer{c: c, folder: folder, key: key, version: version, columns: columns, resources: map[string]Ref{}}
+	im := &importer{c: c, folder: folder, key: key, version: version, columns: columns, width: len(columns), resources: map[string]Ref{}}
+	if im.taken, err = c.takenIn(ctx, seal.ID{}, Ref{}); err != nil {
+		return report, fail(op, err)
+	}
 	for lines := 1; ; lines++ {
 		fields, err := in.Read()
 		if errors.Is(err, io.EOF) {
@@ -405,37 +461,28 @@ type importer struct {
 	key       seal.Key
 	version   uint32
 	columns   map[string]int
+	width     int // columns of the header
 	resources map[string]Ref
+	taken     *taken // by the vault's records and the lines before
 
 	ops   []*clientv1.WriteOp
 	lines []int // whose ops these are
 }
 
 func (im *importer) add(ctx context.Context, line int, fields []string, report *ImportReport) error {
-	get := func(name string) string {
-		if i, ok := im.columns[name]; ok && i < len(fields) {
-			return fields[i]
-		}
-		return ""
+	data, account, err := im.record(ctx, fields)
+	if ClassOf(err) == Unreachable {
+		return err
 	}
-	secret := sdk.NewSecret([]byte(get("password")))
-	var data *record.Record
+	if err == nil {
+		err = im.taken.title(im.folder, data.Title())
+	}
+	if err == nil && account != nil {
+		err = im.taken.login(account, publicKeyOf(data))
+	}
 	var subject any
-	var err error
-	if name := get("resource"); name == "" {
-		data, err = loginData(LoginSpec{Title: get("title"), Login: get("login"), URL: get("url"), Notes: get("notes"), Secret: secret})
-	} else {
-		var resource Ref
-		resource, err = im.resource(ctx, name)
-		if ClassOf(err) == Unreachable {
-			return err
-		}
-		if err == nil {
-			data, subject, err = accountData(AccountSpec{
-				Title: get("title"), Resource: resource, Login: get("login"), Scope: get("scope"),
-				SecretKind: get("kind"), Secret: secret, Notes: get("notes"),
-			})
-		}
+	if account != nil {
+		subject = account
 	}
 	var ops []*clientv1.WriteOp
 	if err == nil {
@@ -445,11 +492,42 @@ func (im *importer) add(ctx context.Context, line int, fields []string, report *
 		report.Failed = append(report.Failed, ImportFailure{line, fail("", err)})
 		return nil
 	}
+	im.taken.add(im.folder, data, account, fmt.Sprintf("line %d of the file", line))
 	im.ops, im.lines = append(im.ops, ops...), append(im.lines, line)
 	if len(im.lines) < importBatch {
 		return nil
 	}
 	return im.flush(ctx, report)
+}
+
+// record is what a line says: a login's data, or an account's with its statement.
+func (im *importer) record(ctx context.Context, fields []string) (*record.Record, *trustv1.Account, error) {
+	if len(fields) > im.width {
+		return nil, nil, invalid("", "the line has %d fields, and the header %d", len(fields), im.width)
+	}
+	get := func(name string) string {
+		if i, ok := im.columns[name]; ok && i < len(fields) {
+			return fields[i]
+		}
+		return ""
+	}
+	secret := sdk.NewSecret([]byte(get("password")))
+	name := get("resource")
+	if name == "" {
+		if get("scope") != "" || get("kind") != "" {
+			return nil, nil, invalid("", "scope and kind belong to accounts: the line names no resource")
+		}
+		data, err := loginData(LoginSpec{Title: get("title"), Login: get("login"), URL: get("url"), Notes: get("notes"), Secret: secret})
+		return data, nil, err
+	}
+	resource, err := im.resource(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return accountData(AccountSpec{
+		Title: get("title"), Resource: resource, Login: get("login"), Scope: get("scope"), URL: get("url"),
+		SecretKind: get("kind"), Secret: secret, Notes: get("notes"),
+	})
 }
 
 func (im *importer) resource(ctx context.Context, name string) (Ref, error) {

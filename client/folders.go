@@ -273,8 +273,20 @@ func (c *Client) AddFolder(ctx context.Context, name string) (Folder, error) {
 	if name == "" || len(name) > MaxFolderName {
 		return Folder{}, invalid(op, "a folder's name has 1 to %d bytes", MaxFolderName)
 	}
+	if err := textual("name", name); err != nil {
+		return Folder{}, fail(op, err)
+	}
 	if err := c.fresh(ctx); err != nil {
 		return Folder{}, err
+	}
+	list, err := c.Folders(ctx)
+	if err != nil {
+		return Folder{}, err
+	}
+	for _, f := range list {
+		if f.Name == name {
+			return Folder{}, exists(op, "the folder "+name, f.UID.String(), "use that one, or take another name")
+		}
 	}
 	me, err := c.me()
 	if err != nil {

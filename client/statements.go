@@ -207,8 +207,9 @@ func resourceOf(o *opened) *trustv1.Resource {
 
 // EditAccount signs the account's next statement with what change did to its
 // subject. A record without a statement that holds begins with what its JSON
-// says, so that change has to set at least the resource.
-func (c *Client) EditAccount(ctx context.Context, ref Ref, change func(*trustv1.Account) error) error {
+// says, so that change has to set at least the resource. A login that another account has
+// on the resource is a Conflict, unless sameLogin says that this is meant.
+func (c *Client) EditAccount(ctx context.Context, ref Ref, sameLogin bool, change func(*trustv1.Account) error) error {
 	op := "change the account " + ref.String()
 	return c.editStatement(ctx, op, ref, func(o *opened, d *draft) error {
 		if o.Type != TypeAccount {
@@ -216,6 +217,12 @@ func (c *Client) EditAccount(ctx context.Context, ref Ref, change func(*trustv1.
 		}
 		a := accountOf(o)
 		if err := change(a); err != nil {
+			return err
+		}
+		if err := errors.Join(textual("login", a.Login), textual("scope", a.Scope)); err != nil {
+			return err
+		}
+		if err := c.checkFree(ctx, ref.Folder, o, o.data, a, sameLogin); err != nil {
 			return err
 		}
 		d.setSubject(a)

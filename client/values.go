@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/rotunda-pam/rotunda/internal/password"
 	"github.com/rotunda-pam/rotunda/internal/record"
@@ -52,6 +53,12 @@ func setSecret(r *record.Record, kind string, secret sdk.Secret, publicKey strin
 	}
 	if publicKey != "" {
 		return invalid("", "only an ssh_key has a public half")
+	}
+	if !utf8.Valid(b) {
+		return &Error{
+			Class: Invalid, Reason: "secret.text", Err: errors.New("the secret is not UTF-8 text, and a record holds nothing else"),
+			Hint: "store it in base64",
+		}
 	}
 	return r.SetText("password", b)
 }

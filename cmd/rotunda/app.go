@@ -133,9 +133,14 @@ func (f *appClientFlags) spec(c *cli, name string) (client.AppClientSpec, error)
 		id, key, _ := strings.Cut(f.serverKey, ":")
 		s.ServerKeyID = id
 		s.ServerKey, err = base64.RawURLEncoding.DecodeString(key)
-		if _, notNumber := strconv.ParseUint(id, 10, 16); notNumber != nil || err != nil || len(s.ServerKey) != seal.P256PubSize {
+		if _, notNumber := strconv.ParseUint(id, 10, 16); notNumber != nil || err != nil {
 			return s, usagef("--server-key: it is ID:KEY, a number and a P-256 point in base64url").
 				withHint("`rotunda-server machine-key` prints it")
+		}
+		// A key that is none would be noticed by the machine client alone, at its first call.
+		if _, err := seal.ParseDevicePub(s.ServerKey); err != nil {
+			return s, usagef("--server-key: KEY is %d bytes that are no uncompressed point of the curve P-256 (65 bytes, the first is 4)", len(s.ServerKey)).
+				withHint("`rotunda-server machine-key` prints it: copy it whole")
 		}
 	}
 	return s, nil

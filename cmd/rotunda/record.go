@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -500,13 +501,25 @@ func viewHistory(h *client.HistoryValue, reveal bool) historyView {
 }
 
 func (c *cli) recordRemoveCmd() *cobra.Command {
-	return c.leaf("remove RECORD", "delete a record with its history", func(ctx context.Context, args []string) error {
+	var used bool
+	cmd := c.leaf("remove RECORD", "delete a record with its history", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
 			r, err := cl.FindRecord(ctx, args[0])
 			if err != nil {
 				return err
 			}
-			if err := c.confirm(fmt.Sprintf("delete %q (%s) and its history for ever", printable(r.Title), r.Ref)); err != nil {
+			uses, err := cl.Uses(ctx, r.Ref)
+			if err != nil {
+				return err
+			}
+			question := fmt.Sprintf("delete %q (%s) and its history for ever", printable(r.Title), r.Ref)
+			if len(uses) > 0 {
+				if !used {
+					return inUse(r, uses)
+				}
+				question += ", though " + named(uses)
+			}
+			if err := c.confirm(question); err != nil {
 				return err
 			}
 			if err := cl.RemoveRecord(ctx, r.Ref); err != nil {
@@ -515,9 +528,62 @@ func (c *cli) recordRemoveCmd() *cobra.Command {
 			return c.done("deleted " + r.Title)
 		})
 	})
+	cmd.Flags().BoolVar(&used, "even-in-use", false, "delete it though other records name it: agents refuse those from then on")
+	return help(cmd, `The secret goes with the record: nobody can bring it back. A record that others name
+(a resource's administrator, the resource of an account) is not deleted before they
+name another, or none.`, `rotunda resource edit db1 --admin other-admin
+rotunda record remove db1-admin`)
+}
+
+// maxNamed bounds how many records an error names.
+const maxNamed = 5
+
+// named lists the records that name one, in words.
+func named(uses []client.Use) string {
+	var parts []string
+	for _, u := range uses[:min(len(uses), maxNamed)] {
+		parts = append(parts, printable(u.String()))
+	}
+	if more := len(uses) - maxNamed; more > 0 {
+		parts = append(parts, fmt.Sprintf("%d more", more))
+	}
+	verb := " names it: "
+	if len(uses) > 1 {
+		verb = "s name it: "
+	}
+	return fmt.Sprintf("%d record", len(uses)) + verb + strings.Join(parts, "; ")
+}
+
+// inUse is the refusal to delete a record that others name, with the way on.
+func inUse(r *client.Record, uses []client.Use) error {
+	var do []string
+	add := func(line string) {
+		if !slices.Contains(do, line) {
+			do = append(do, line)
+		}
+	}
+	for _, u := range uses {
+		switch u.As {
+		case "administrator":
+			add("`rotunda resource edit " + u.Title + " --admin OTHER` (or none) first: this is the only copy of the administrator's secret")
+		case "extra":
+			add("`rotunda resource edit " + u.Title + " --extra NAME=OTHER` (or none) first")
+		case "via":
+			add("`rotunda resource edit " + u.Title + " --via none` first")
+		case "resource":
+			add("delete its accounts first, or let them name another: `rotunda record edit ACCOUNT --resource OTHER`")
+		case "pair":
+			add("`rotunda record edit " + u.Title + " --pair none` first")
+		default:
+			add("change " + u.Title + " first")
+		}
+	}
+	do = append(do[:min(len(do), maxNamed)], "or say --even-in-use: agents refuse those records from then on")
+	return failf(exitConflict, "in_use", "%s is not deleted: %s", printable(r.Title), named(uses)).withHint("%s", strings.Join(do, "\n"))
 }
 
 func (c *cli) recordAdoptCmd() *cobra.Command {
+	var sameLogin bool
 	cmd := c.leaf("adopt RECORD", "make a value that a machine client wrote count", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
 			r, err := cl.FindRecord(ctx, args[0])
@@ -531,12 +597,13 @@ func (c *cli) recordAdoptCmd() *cobra.Command {
 			if err := c.confirm(fmt.Sprintf("sign for the value of %q as it is served now", printable(r.Title))); err != nil {
 				return err
 			}
-			if err := cl.Adopt(ctx, r.Ref, r.Revision); err != nil {
+			if err := cl.Adopt(ctx, r.Ref, r.Revision, sameLogin); err != nil {
 				return err
 			}
 			return c.done("adopted " + r.Title)
 		})
 	})
+	cmd.Flags().BoolVar(&sameLogin, "same-login", false, "another record has this login on the resource, and the target takes them for two")
 	return help(cmd, `Clients that speak only the secrets-manager protocol sign nothing, so agents do not
 use what they wrote. Look at the value first (record get --reveal): adopting it is
 your signature under it.`, "")

@@ -25,7 +25,14 @@ type accountFlags struct {
 	maxProbe   uint32
 	pair       string
 	dependents string
+	sameLogin  bool
 	policy     policyFlags
+}
+
+// accountOnly are the flags that say something of accounts alone.
+var accountOnly = [...]string{
+	"kind", "no-secret", "scope", "verify-mode", "max-probe", "dependents-file", "same-login", "public-key-file",
+	"policy-length", "policy-lower", "policy-upper", "policy-digit", "policy-symbol", "policy-symbols", "policy-exclude",
 }
 
 func (a *accountFlags) flags(cmd *cobra.Command) {
@@ -36,6 +43,7 @@ func (a *accountFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&a.verify, "verify-mode", "", "account: login (a fresh login proves a new secret), or readback")
 	f.Uint32Var(&a.maxProbe, "max-probe", 0, "account: failed logins that one run may cause (0: the plugin's own limit)")
 	f.StringVar(&a.dependents, "dependents-file", "", "account: `FILE` with what uses the secret and must follow, a JSON list of {resource, plugin, config}")
+	f.BoolVar(&a.sameLogin, "same-login", false, "account: another record has this login on the resource, and the target takes them for two")
 	a.policy.flags(cmd)
 }
 
@@ -102,12 +110,18 @@ func (c *cli) recordAddCmd() *cobra.Command {
 	var folder, url, kind string
 	var a accountFlags
 	var s secretFlags
-	cmd := c.leaf("add TITLE", "add a record: an account with --resource, else a login that is only kept", func(ctx context.Context, args []string) error {
+	var cmd *cobra.Command
+	cmd = c.leaf("add TITLE", "add a record: an account with --resource, else a login that is only kept", func(ctx context.Context, args []string) error {
 		if folder == "" {
 			return usagef("record add wants --folder")
 		}
-		if s.none && (a.resource == "" || s.source.given()) {
-			return usagef("--no-secret is for accounts, and excludes --password-stdin and --password-file")
+		for _, name := range accountOnly {
+			if a.resource == "" && cmd.Flags().Changed(name) {
+				return usagef("--%s is for accounts: name the resource where it logs in with --resource", name)
+			}
+		}
+		if s.none && s.source.given() {
+			return usagef("--no-secret excludes --password-stdin and --password-file")
 		}
 		notes, err := c.textFile(s.notes)
 		if err != nil {
@@ -149,7 +163,7 @@ func (c *cli) recordAddCmd() *cobra.Command {
 				ref, err = cl.AddAccount(ctx, client.AccountSpec{
 					Folder: f.UID, Title: args[0], Resource: resource, Login: a.login, Scope: a.scope, SecretKind: kind,
 					Secret: secret, PublicKey: public, Policy: policy, VerifyMode: a.verify, MaxProbe: a.maxProbe,
-					Dependents: dependents, Notes: notes,
+					Dependents: dependents, Notes: notes, URL: url, SameLogin: a.sameLogin,
 				})
 			}
 			if err != nil {
@@ -160,12 +174,14 @@ func (c *cli) recordAddCmd() *cobra.Command {
 	})
 	f := cmd.Flags()
 	f.StringVar(&folder, "folder", "", "folder that it goes into")
-	f.StringVar(&url, "url", "", "login: its address")
+	f.StringVar(&url, "url", "", "its address, for people")
 	f.StringVar(&kind, "kind", "", "account: what the secret is: password, ssh_key, api_key, token (default password)")
 	f.BoolVar(&s.none, "no-secret", false, "account: there is no secret yet, the first rotation sets it")
 	a.flags(cmd)
 	s.flags(cmd)
-	return help(cmd, "", `rotunda record add app --folder Databases --resource db1 --login app --password-file app.txt
+	return help(cmd, `Titles are unique in their folder, since commands name records by them. A login on a
+resource has one record for each kind of secret (a password and an ssh_key are two):
+a rotation of one would end the secret of the other.`, `rotunda record add app --folder Databases --resource db1 --login app --password-file app.txt
 printf %s "$PW" | rotunda record add "web shop" --folder Web --login shop --url https://shop.example.net --password-stdin`)
 }
 
@@ -188,7 +204,10 @@ func (c *cli) recordEditCmd() *cobra.Command {
 	var cmd *cobra.Command
 	cmd = c.leaf("edit RECORD", "change a record", func(ctx context.Context, args []string) error {
 		set := cmd.Flags().Changed
-		e := client.RecordEdit{Revision: revision}
+		if newSecret && s.source.given() {
+			return usagef("--new-secret asks for the secret: it excludes --password-stdin and --password-file")
+		}
+		e := client.RecordEdit{Revision: revision, SameLogin: a.sameLogin}
 		if set("title") {
 			e.Title = &title
 		}
@@ -222,7 +241,7 @@ func (c *cli) recordEditCmd() *cobra.Command {
 				return failf(exitConflict, "out_of_sync", "%s has revision %d, not %d: nothing was changed", printable(r.Title), r.Revision, revision).
 					withHint("`rotunda record get` shows what it holds now")
 			}
-			account := r.Statement.GetAccount() != nil
+			account := r.Type == client.TypeAccount
 			if set("login") && !account {
 				e.Login = &a.login
 			}
@@ -240,13 +259,19 @@ func (c *cli) recordEditCmd() *cobra.Command {
 			if signed != nil && !account {
 				return failf(exitUsage, "no_account", "%s is no account: --resource, --scope and the like belong to accounts", r.Title)
 			}
+			if a.sameLogin && !account {
+				return failf(exitUsage, "no_account", "%s is no account: --same-login belongs to accounts", r.Title)
+			}
+			if account && r.Statement == nil && signed != nil && !set("resource") {
+				return usagef("%s has no statement yet that holds: name its resource with --resource", printable(r.Title))
+			}
 			values := e.Title != nil || e.URL != nil || e.Notes != nil || e.PublicKey != nil || e.Login != nil || e.Secret != nil
 			if !values && signed == nil {
 				return usagef("nothing to change was named").withHint("`rotunda record edit --help` lists what can change")
 			}
 			// The statement first: a secret for another login must not be live before it.
 			if signed != nil {
-				if err := cl.EditAccount(ctx, r.Ref, signed); err != nil {
+				if err := cl.EditAccount(ctx, r.Ref, a.sameLogin, signed); err != nil {
 					return err
 				}
 				e.Revision = 0 // the statement has moved it on
@@ -361,9 +386,10 @@ func (c *cli) recordImportCmd() *cobra.Command {
 	cmd.Flags().StringVar(&folder, "folder", "", "folder that they go into")
 	return help(cmd, `The file's first line names its columns: title, login, password, url, notes; for
 accounts also resource (name or uid), scope and kind. The password of an account of
-kind ssh_key is the private key, in quotes, with its line ends. Lines that cannot be added
-are listed and the others are added; the exit code is then 2. "-" is standard
-input. Delete the file afterwards: it holds secrets in clear.`, `rotunda record import old-vault.csv --folder Web`)
+kind ssh_key is the private key, in quotes, with its line ends. Lines that cannot be
+added are listed and the others are added; the exit code is then 2. Such is also a line
+whose title, or whose login on its resource, a record or a line before has. "-" is
+standard input. Delete the file afterwards: it holds secrets in clear.`, `rotunda record import old-vault.csv --folder Web`)
 }
 
 func (c *cli) showImport(rep client.ImportReport) error {

@@ -38,7 +38,7 @@ func (r *resourceFlags) flags(cmd *cobra.Command) {
 	f.StringSliceVar(&r.sshKeys, "host-key", nil, "SHA-256 of the target's ssh host key, in `HEX`; may be repeated")
 	f.BoolVar(&r.firstKey, "trust-first-key", false, "keep the first ssh host key seen: the network can lie once")
 	f.StringVar(&r.admin, "admin", "", "account that changes other accounts' secrets there")
-	f.StringArrayVar(&r.extras, "extra", nil, "further account that the plugin asks for, as `NAME=RECORD`; may be repeated")
+	f.StringArrayVar(&r.extras, "extra", nil, "further account that the plugin asks for, as `NAME=RECORD`; may be repeated (none: ends them)")
 	f.Uint32Var(&r.concurrency, "concurrency", 0, "runs on it at once, at most 64 (0: four, or fewer where its plugin says so)")
 	f.StringVar(&r.configFile, "config-file", "", "`FILE` with the plugin's settings, a JSON object")
 }
@@ -121,6 +121,9 @@ func (r *resourceFlags) checkConcurrency() error {
 // extrasOf looks the further accounts up.
 func (r *resourceFlags) extrasOf(ctx context.Context, cl *client.Client) ([]*trustv1.Extra, error) {
 	var out []*trustv1.Extra
+	if len(r.extras) == 1 && r.extras[0] == "none" {
+		return nil, nil
+	}
 	for _, s := range r.extras {
 		name, record, ok := strings.Cut(s, "=")
 		if !ok || name == "" {
