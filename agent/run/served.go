@@ -88,7 +88,10 @@ func (s *servedRecords) record(ref trust.Ref, kind trustv1.RecordKind) (*servedR
 		}
 		return &servedRecord{rec, served, w}, nil
 	}
-	return nil, &trust.Error{Reason: trust.NotLinked, What: fmt.Sprintf("record %s was not served: does the agent's pool read its folder", ref)}
+	if s.log.Roles(s.e.Me.ID, ref.Folder).Has(trust.Read) {
+		return nil, &trust.Error{Reason: trust.RecordMissing, What: fmt.Sprintf("record %s was not served, though this agent may read its folder", ref)}
+	}
+	return nil, &trust.Error{Reason: trust.NotLinked, What: fmt.Sprintf("record %s is in a folder that this agent may not read", ref)}
 }
 
 // Served is a record of the wire as the checks take it.

@@ -87,8 +87,9 @@ func (c *cli) doctorCmd() *cobra.Command {
 	})
 	return help(cmd, `Looks at this profile and its store, the way to the server and its authority, the
 clocks, the age of the log, folder keys that have not come, agents (connected, of what
-version, with what log), devices that end, and accounts that are late. The exit code is
-10 when there is something to do.`, "")
+version, with what log), devices that end, accounts that are late, and records that name
+what is not there: above all the administrator of a resource whose accounts need one.
+The exit code is 10 when there is something to do.`, "")
 }
 
 // examine makes the checks in an order in which each rests on the former.
@@ -129,6 +130,7 @@ func (c *cli) examine(ctx context.Context, x *examination) {
 		c.examineAgents(ctx, x, cl)
 		c.examineDevices(ctx, x, cl)
 		c.examineAccounts(ctx, x, cl)
+		c.examineRecords(ctx, x, cl)
 		return nil
 	})
 	if err != nil {

@@ -46,6 +46,7 @@ const (
 	PluginUnknown     Reason = "plugin_unknown"
 	ScriptChanged     Reason = "script_changed"
 	NotLinked         Reason = "not_linked"
+	RecordMissing     Reason = "record_missing"
 
 	SealOpen    Reason = "seal_open"
 	WrongAgent  Reason = "wrong_agent"
@@ -122,6 +123,7 @@ var reasons = []ReasonInfo{
 	{PluginUnknown, "the plugin binary is neither built in nor approved in the log", "restore the plugin's file on the agent's host, or approve it with `rotunda plugin approve`"},
 	{ScriptChanged, "the script file is not the one that was approved", "approve the new file, or restore the old one"},
 	{NotLinked, "a record names another on which its signer has no right, or which the pool may not read", "somebody with rights in both folders signs the record, or an administrator grants them"},
+	{RecordMissing, "a record that another names is not there: it was removed, or the server hides it", "name another: `rotunda resource edit RESOURCE --admin ACCOUNT`, or `rotunda record edit ACCOUNT --resource RESOURCE`; `rotunda doctor` tells which is missing"},
 
 	{SealOpen, "the command does not open for this agent", "treat the frame as altered on its way; send the command again"},
 	{WrongAgent, "the command names another agent", "send a command to this agent"},

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// vaultLook is what doctor needs of the records that this person may read.
+type vaultLook struct {
+	folders map[seal.ID]bool
+	all     map[client.Ref]*client.Record
+	order   []*client.Record
+}
+
+func lookAtVault(ctx context.Context, cl *client.Client) (*vaultLook, error) {
+	folders, err := cl.Folders(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v := &vaultLook{folders: map[seal.ID]bool{}, all: map[client.Ref]*client.Record{}}
+	for _, f := range folders {
+		v.folders[f.UID] = !f.Missing
+	}
+	for r, err := range cl.Records(ctx, seal.ID{}) {
+		if err != nil {
+			return nil, err
+		}
+		v.all[r.Ref] = r
+		v.order = append(v.order, r)
+	}
+	return v, nil
+}
+
+// examineRecords looks for records that agents refuse because of what they name.
+func (c *cli) examineRecords(ctx context.Context, x *examination, cl *client.Client) {
+	v, err := lookAtVault(ctx, cl)
+	if err != nil {
+		x.failed("records", err)
+		return
+	}
+	v.gone(x)
+	v.administrators(x)
+	if err := v.helpless(ctx, x, cl); err != nil {
+		x.failed("records", err)
+		return
+	}
+	x.ok("records", "%d, and what they name is there", len(v.order))
+}
+
+// gone finds references to records that are not there, in folders that are read here.
+func (v *vaultLook) gone(x *examination) {
+	type missing struct {
+		as  string
+		ref client.Ref
+	}
+	by := map[missing][]string{}
+	var found []missing
+	for _, r := range v.order {
+		if r.Statement == nil {
+			continue
+		}
+		for _, to := range trust.References(r.Statement) {
+			m := missing{to.As, to.Ref}
+			if v.all[to.Ref] != nil || !v.folders[to.Ref.Folder] || slices.Contains(by[m], r.Title) {
+				continue
+			}
+			if by[m] == nil {
+				found = append(found, m)
+			}
+			by[m] = append(by[m], r.Title)
+		}
+	}
+	for _, m := range found {
+		titles := by[m]
+		x.fail("records", nameAnother(m.as, titles[0]), "the %s of %s is gone: there is no record %s", m.as, few(titles), m.ref)
+	}
+}
+
+// nameAnother says how a record names another one in some part.
+func nameAnother(as, title string) string {
+	switch as {
+	case "administrator":
+		return "`rotunda resource edit " + title + " --admin ACCOUNT` names another"
+	case "extra":
+		return "`rotunda resource edit " + title + " --extra NAME=ACCOUNT` names another"
+	case "via":
+		return "`rotunda resource edit " + title + " --via RESOURCE` names another"
+	case "resource":
+		return "`rotunda record edit " + title + " --resource RESOURCE` names another"
+	case "pair":
+		return "`rotunda record edit " + title + " --pair none` ends the pair"
+	}
+	return "sign a statement of " + title + " that names what is there"
+}
+
+// few names the first of a list.
+func few(titles []string) string {
+	if more := len(titles) - maxNamed; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(titles[:maxNamed], ", "), more)
+	}
+	return strings.Join(titles, ", ")
+}
+
+// administrators finds those that agents do not use as they are.
+func (v *vaultLook) administrators(x *examination) {
+	for _, r := range v.order {
+		admin := v.all[refOf(r.Statement.GetResource().GetAdminAccount())]
+		if admin == nil {
+			continue
+		}
+		switch s, _ := admin.Secret(); {
+		case admin.State == client.EditedOutside, admin.State == client.Unconfirmed, admin.State == client.Unattested:
+			x.fail("records", "`rotunda record adopt "+admin.Title+"` makes the value count, once you have looked at it",
+				"%s, the administrator of %s, is %s: agents do not use it", admin.Title, r.Title, stateText(string(admin.State), admin.Reason))
+		case admin.State != client.InUse:
+			x.fail("records", "`rotunda record get "+admin.Title+"` says more; `rotunda resource edit "+r.Title+" --admin ACCOUNT` names another",
+				"%s, the administrator of %s, is %s: agents do not use it", admin.Title, r.Title, stateText(string(admin.State), admin.Reason))
+		case s.Len() == 0:
+			x.fail("records", "`rotunda record edit "+admin.Title+" --new-secret` stores it",
+				"%s, the administrator of %s, has no secret to log in with", admin.Title, r.Title)
+		}
+	}
+}
+
+// helpless finds accounts that nobody can change: without a secret of their own, or
+// without the right to change it, where the resource has no administrator.
+func (v *vaultLook) helpless(ctx context.Context, x *examination, cl *client.Client) error {
+	refused, err := refusedThemselves(ctx, cl)
+	if err != nil {
+		return err
+	}
+	by := map[client.Ref][]string{}
+	for _, r := range v.order {
+		a := r.Statement.GetAccount()
+		at := v.all[refOf(a.GetResource())]
+		if a == nil || at == nil || at.Statement.GetResource() == nil || at.Statement.GetResource().AdminAccount != nil {
+			continue
+		}
+		if s, _ := r.Secret(); s.Len() == 0 || refused[r.Ref] {
+			by[at.Ref] = append(by[at.Ref], r.Title)
+		}
+	}
+	for _, r := range v.order {
+		if titles := by[r.Ref]; len(titles) > 0 {
+			x.fail("records", nameAnother("administrator", r.Title), "%s has no administrator, and without one nobody can set the secret of %s", r.Title, few(titles))
+		}
+	}
+	return nil
+}
+
+// refusedThemselves are the accounts whose runs failed since their plugin does not let
+// accounts change their own secrets.
+func refusedThemselves(ctx context.Context, cl *client.Client) (map[client.Ref]bool, error) {
+	runs, _, err := cl.Runs(ctx, client.RunFilter{State: "failed", Limit: maxPage})
+	if err != nil {
+		return nil, err
+	}
+	out := map[client.Ref]bool{}
+	for _, r := range runs {
+		if r.Reason == "self" {
+			out[r.Account] = true
+		}
+	}
+	return out, nil
+}
+
+// refOf is a reference of a statement that holds; the zero Ref for none.
+func refOf(r *trustv1.Ref) client.Ref {
+	if r == nil {
+		return client.Ref{}
+	}
+	ref, err := trust.RefFrom(r)
+	if err != nil {
+		return client.Ref{}
+	}
+	return ref
+}
