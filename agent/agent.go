@@ -9,7 +9,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -223,8 +222,9 @@ func (a *Agent) dial(ctx context.Context, network, address string) (net.Conn, er
 		if err != nil {
 			return err
 		}
-		if !a.cfg.Policy.Reaches(ap.Addr()) {
-			return &sdk.Error{Class: sdk.ClassPermission, Reason: string(trust.LocalPolicy), NotSent: true, Err: fmt.Errorf("the local policy file of this agent does not allow %s", ap.Addr())}
+		if err := a.cfg.Policy.Reach(ap.Addr()); err != nil {
+			a.log.Warn("a target was not reached", "error", err) // a plugin learns the reason alone
+			return &sdk.Error{Class: sdk.ClassPermission, Reason: string(trust.LocalPolicy), NotSent: true, Err: err}
 		}
 		return nil
 	}}

@@ -15,7 +15,7 @@ import (
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
-// actions are the names of what a command may ask for, as the local policy file
+// actions are the names of what a command may ask for, as the local policy
 // spells them.
 var actions = map[trustv1.Action]string{
 	trustv1.Action_ACTION_ROTATE: "rotate",
@@ -110,8 +110,8 @@ func (a *Agent) open(ctx context.Context, frame *trustv1.CommandFrame) (*trust.C
 	if !known {
 		return nil, &trust.Error{Reason: trust.UnknownField, What: "this agent cannot do " + c.Action.String()}
 	}
-	if !a.cfg.Policy.Permits(action) {
-		return nil, &trust.Error{Reason: trust.LocalPolicy, What: "the local policy file of this agent does not allow " + action}
+	if err := a.cfg.Policy.Permit(action); err != nil {
+		return nil, &trust.Error{Reason: trust.LocalPolicy, Err: err}
 	}
 	return c, nil
 }
@@ -151,7 +151,7 @@ func resourceOf(c *trust.Command) trust.Ref {
 func (a *Agent) runDue(_ context.Context, due *channelv1.RunDue) {
 	id, err := seal.IDFrom(due.RunId)
 	account, refErr := trust.RefFrom(due.Account)
-	if err != nil || refErr != nil || a.draining.Load() || !a.cfg.Policy.Permits("rotate") {
+	if err != nil || refErr != nil || a.draining.Load() || a.cfg.Policy.Permit("rotate") != nil {
 		return
 	}
 	resource, _ := trust.RefFrom(due.Resource) // without it the run waits later

@@ -33,6 +33,7 @@ var metadata = []netip.Prefix{
 type Policy struct {
 	allow, deny []netip.Prefix
 	actions     []string // nil: all
+	file        string   // where it is changed, whether it exists or not
 }
 
 type file struct {
@@ -59,7 +60,7 @@ func Default() *Policy { return &Policy{} }
 func Load(path string) (*Policy, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Default(), nil
+		return &Policy{file: path}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("local policy: %w", err)
@@ -75,6 +76,7 @@ func Load(path string) (*Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("local policy %s: %w", path, err)
 	}
+	p.file = path
 	return p, nil
 }
 
@@ -125,23 +127,35 @@ func prefixes(list []string) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// Permits says whether this agent may do an action.
-func (p *Policy) Permits(action string) bool {
-	return p.actions == nil || slices.Contains(p.actions, action)
+// Permit is nil where this agent may do an action; else it says what to change.
+func (p *Policy) Permit(action string) error {
+	if p.actions == nil || slices.Contains(p.actions, action) {
+		return nil
+	}
+	return fmt.Errorf("the local policy does not allow %s: it is not in actions.allow of %s", action, p.where())
 }
 
-// Reaches says whether this agent may connect to an address. It is asked after
-// names are resolved, so that a name cannot lead elsewhere than the rule meant.
-// Deny wins over allow; an allow list admits only what it names.
-func (p *Policy) Reaches(a netip.Addr) bool {
+// Reach is nil where this agent may connect to an address; else it says what to
+// change. It is asked after names are resolved, so that a name cannot lead elsewhere
+// than the rule meant. Deny wins over allow; an allow list admits only what it names.
+func (p *Policy) Reach(a netip.Addr) error {
 	a = a.Unmap().WithZone("")
-	if contains(p.deny, a) {
-		return false
+	switch {
+	case contains(p.deny, a):
+		return fmt.Errorf("the local policy does not allow %s: it is in networks.deny of %s", a, p.where())
+	case len(p.allow) > 0 && !contains(p.allow, a):
+		return fmt.Errorf("the local policy does not allow %s: it is not in networks.allow of %s", a, p.where())
+	case len(p.allow) == 0 && contains(metadata, a):
+		return fmt.Errorf("%s is an address where clouds hand out credentials, which is reached only where networks.allow of %s names it", a, p.where())
 	}
-	if len(p.allow) > 0 {
-		return contains(p.allow, a)
+	return nil
+}
+
+func (p *Policy) where() string {
+	if p.file == "" {
+		return "the agent's policy file"
 	}
-	return !contains(metadata, a)
+	return p.file
 }
 
 func contains(list []netip.Prefix, a netip.Addr) bool {

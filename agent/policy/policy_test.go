@@ -2,49 +2,79 @@ package policy_test
 
 import (
 	"net/netip"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rotunda-pam/rotunda/agent/policy"
 )
 
-func TestReaches(t *testing.T) {
+func TestReach(t *testing.T) {
 	for _, c := range []struct {
 		name, text, addr string
-		want             bool
+		refused          string // "": it is reached
 	}{
-		{"no file reaches a private network", "", "10.1.2.3", true},
-		{"no file does not reach cloud metadata", "", "169.254.169.254", false},
-		{"nor in its mapped form", "", "::ffff:169.254.169.254", false},
-		{"nor link-local with a zone", "", "fe80::1%eth0", false},
-		{"a named allow may", `networks.allow = ["169.254.169.254"]`, "169.254.169.254", true},
-		{"an allow list admits only what it names", `networks.allow = ["10.0.0.0/8"]`, "192.168.0.1", false},
-		{"deny wins", "[networks]\nallow = [\"10.0.0.0/8\"]\ndeny = [\"10.1.0.0/16\"]", "10.1.0.1", false},
-		{"host bits in a network do not matter", `networks.allow = ["10.9.9.9/8"]`, "10.1.2.3", true},
+		{"no file reaches a private network", "", "10.1.2.3", ""},
+		{"no file does not reach cloud metadata", "", "169.254.169.254", "networks.allow"},
+		{"nor in its mapped form", "", "::ffff:169.254.169.254", "networks.allow"},
+		{"nor link-local with a zone", "", "fe80::1%eth0", "networks.allow"},
+		{"a named allow may", `networks.allow = ["169.254.169.254"]`, "169.254.169.254", ""},
+		{"an allow list admits only what it names", `networks.allow = ["10.0.0.0/8"]`, "192.168.0.1", "not in networks.allow"},
+		{"deny wins", "[networks]\nallow = [\"10.0.0.0/8\"]\ndeny = [\"10.1.0.0/16\"]", "10.1.0.1", "networks.deny"},
+		{"host bits in a network do not matter", `networks.allow = ["10.9.9.9/8"]`, "10.1.2.3", ""},
 	} {
 		p, err := policy.Parse(c.text)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		if got := p.Reaches(netip.MustParseAddr(c.addr)); got != c.want {
-			t.Errorf("%s: reaches %s: %v", c.name, c.addr, got)
+		err = p.Reach(netip.MustParseAddr(c.addr))
+		if c.refused == "" && err != nil || c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused)) {
+			t.Errorf("%s: %s: %v", c.name, c.addr, err)
 		}
 	}
 }
 
-func TestPermits(t *testing.T) {
+func TestPermit(t *testing.T) {
 	p, err := policy.Parse(`actions.allow = ["verify"]`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Permits("rotate") || !p.Permits("verify") {
-		t.Error("the action list is not kept")
+	if err := p.Permit("rotate"); err == nil || !strings.Contains(err.Error(), "rotate: it is not in actions.allow") || p.Permit("verify") != nil {
+		t.Errorf("the action list is not kept: %v", err)
 	}
-	if none, err := policy.Parse(`actions.allow = []`); err != nil || none.Permits("verify") {
+	if none, err := policy.Parse(`actions.allow = []`); err != nil || none.Permit("verify") == nil {
 		t.Error("an empty action list allows something")
 	}
-	if !policy.Default().Permits("rotate") {
+	if policy.Default().Permit("rotate") != nil {
 		t.Error("no file forbids an action")
+	}
+}
+
+// A refusal names the file in which it is changed, also where there is none yet.
+func TestRefusalsNameTheFile(t *testing.T) {
+	absent, present := filepath.Join(t.TempDir(), "absent.toml"), filepath.Join(t.TempDir(), "policy.toml")
+	if err := os.WriteFile(present, []byte("actions.allow = []\nnetworks.deny = [\"10.0.0.0/8\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	metadata := netip.MustParseAddr("169.254.169.254")
+	for file, ask := range map[string][]func(*policy.Policy) error{
+		absent: {func(p *policy.Policy) error { return p.Reach(metadata) }},
+		present: {
+			func(p *policy.Policy) error { return p.Reach(metadata) },
+			func(p *policy.Policy) error { return p.Reach(netip.MustParseAddr("10.1.1.1")) },
+			func(p *policy.Policy) error { return p.Permit("rotate") },
+		},
+	} {
+		p, err := policy.Load(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n, refusal := range ask {
+			if err := refusal(p); err == nil || !strings.Contains(err.Error(), file) {
+				t.Errorf("%s, refusal %d: %v", file, n, err)
+			}
+		}
 	}
 }
 

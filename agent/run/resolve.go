@@ -62,7 +62,7 @@ var asks = map[trustv1.Action]string{
 	trustv1.Action_ACTION_CANCEL: "abandon",
 }
 
-// permits is what the local policy file calls each.
+// permits is what the local policy calls each.
 var permits = map[string]string{"rotate": "rotate", "verify": "verify", "abandon": "cancel"}
 
 // lease takes the account's lease. Everything after it carries its epoch; the
@@ -270,8 +270,8 @@ func (r *Run) fetch(ctx context.Context) (ksm.FetchAnswer, error) {
 // checkRights is what allows this run at all: the command's pins or the mandate,
 // the pool, and the links between the records.
 func (r *Run) checkRights(account, resource *servedRecord) error {
-	if action := permits[r.as]; !r.e.Policy.Permits(action) {
-		return &trust.Error{Reason: trust.LocalPolicy, What: "the local policy file of this agent does not allow " + action}
+	if err := r.e.Policy.Permit(permits[r.as]); err != nil {
+		return &trust.Error{Reason: trust.LocalPolicy, Err: err}
 	}
 	me, _ := r.log.Entry(r.e.Me.ID)
 	if me.Owner != r.pool() {

@@ -167,7 +167,7 @@ var mistakes = []mistake{
 	{
 		"local policy of the agent's host denies", func(t *testing.T, w *badWorld) func() {
 			file := filepath.Join(w.agent.Dir, "policy.toml")
-			must(t, os.WriteFile(file, []byte("networks.deny = [\"127.0.0.0/8\"]\nactions.allow = [\"rotate\"]\n"), 0o600))
+			must(t, os.WriteFile(file, []byte("networks.deny = [\"127.0.0.0/8\"]\nactions.allow = [\"rotate\", \"probe\"]\n"), 0o600))
 			w.restartAgent(t)
 			return func() { must(t, os.Remove(file)); w.restartAgent(t) }
 		},
@@ -175,6 +175,7 @@ var mistakes = []mistake{
 			says("rotate app", 8, "not changed, the former secret is in use: permission (local_policy)", hintOf(trust.LocalPolicy)),
 			says("verify app", 8, "(local_policy)", hintOf(trust.LocalPolicy)),
 			says("resource test db", 8, "(local_policy)", hintOf(trust.LocalPolicy)),
+			says("resource probe db", 8, "saw no key of db (local_policy)", hintOf(trust.LocalPolicy)),
 		},
 	},
 	{

@@ -133,7 +133,7 @@ var reasons = []ReasonInfo{
 	{Expired, "the command came too late, or its run did not get to staging in time", "send it again; if it is refused again, compare the clocks of this machine and of the agent's host"},
 	{Replayed, "the command was taken already", "nothing: it counts once"},
 	{ReplayFloor, "the agent's journal was lost, and the command is older than that loss", "send it again"},
-	{LocalPolicy, "the agent's local policy file forbids it", "the administrator of the agent's host changes its policy file"},
+	{LocalPolicy, "the local policy of the agent's host forbids it", "the agent's log names the rule: the host's administrator changes it in the policy file, or makes that file where there is none"},
 	{PinMismatch, "a record is not the one that the person saw when signing", "look at the record again, then send the command again"},
 
 	{WrongPool, "this agent is not of the resource's pool", "nothing, if an agent of the right pool runs; else look why the server asked this one"},
