@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/audit"
+	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/schedule"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -68,7 +69,7 @@ func (s *Scheduler) Finished(ctx context.Context, q *db.Queries, run db.Run) err
 	case run.State == "finished" && run.Credential == int64(trustv1.Outcome_OUTCOME_NONE) && run.Reason == tooOften:
 		return s.skipped(ctx, q, run, settled)
 	case run.State == "finished", run.State == "dropped":
-		return q.SettleRotation(ctx, settled)
+		return s.settle(ctx, q, settled)
 	}
 	settled.Failures, settled.Reason = rot.Failures+1, run.Reason
 	e := audit.Event{
@@ -78,10 +79,10 @@ func (s *Scheduler) Finished(ctx context.Context, q *db.Queries, run db.Run) err
 	switch {
 	case run.State == "alert": // the vault told of it
 		settled.State, settled.NextDue, settled.NextNominal = Alert, 0, 0
-		return q.SettleRotation(ctx, settled)
+		return s.settle(ctx, q, settled)
 	case settled.Failures >= maxFailures:
 		settled.State = Alert
-		if err := q.SettleRotation(ctx, settled); err != nil || settled.Failures > maxFailures {
+		if err := s.settle(ctx, q, settled); err != nil || settled.Failures > maxFailures {
 			return err // told when it began
 		}
 		return s.tell(ctx, q, e)
@@ -90,18 +91,27 @@ func (s *Scheduler) Finished(ctx context.Context, q *db.Queries, run db.Run) err
 	if retry := now.Add(retryDelay(settled.Failures)); due.IsZero() || retry.Before(nominal) {
 		settled.NextDue = retry.UnixMilli()
 	}
-	if err := q.SettleRotation(ctx, settled); err != nil {
+	if err := s.settle(ctx, q, settled); err != nil {
 		return err
 	}
 	e.Name, e.Fields = audit.RunRetry, map[string]string{"failures": e.Fields["failures"], "at": strconv.FormatInt(settled.NextDue, 10)}
 	return s.tell(ctx, q, e)
 }
 
+// settle writes what comes next, and has the loop wait for that.
+func (s *Scheduler) settle(ctx context.Context, q *db.Queries, settled db.SettleRotationParams) error {
+	if err := q.SettleRotation(ctx, settled); err != nil {
+		return fmt.Errorf("write rotation: %w", err)
+	}
+	q.AfterCommit(func() { s.cfg.Bus.Publish(bus.Work, nil) })
+	return nil
+}
+
 // skipped settles a firing that found a fresh secret. A single firing is over by it,
 // too: made up later, it would come at an hour that nobody chose.
 func (s *Scheduler) skipped(ctx context.Context, q *db.Queries, run db.Run, settled db.SettleRotationParams) error {
 	settled.Reason = run.Reason
-	if err := q.SettleRotation(ctx, settled); err != nil {
+	if err := s.settle(ctx, q, settled); err != nil {
 		return err
 	}
 	e := audit.Event{

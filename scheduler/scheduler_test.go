@@ -625,6 +625,27 @@ func TestAMandateUsedUpByFailuresIsAFailure(t *testing.T) {
 	}
 }
 
+// What an ended run leaves to be done wakes the loop, which may sleep.
+func TestAnEndWakesTheLoop(t *testing.T) {
+	for what, end := range map[string]func(*world, seal.ID){
+		"success": func(w *world, account seal.ID) { w.succeed(account) },
+		"failure": func(w *world, account seal.ID) { w.fail(account, "timeout") },
+	} {
+		w := newWorld(t)
+		account := w.account(hourly())
+		w.later(time.Hour)
+		w.pass()
+		wake := w.bus.Subscribe(bus.Work)
+		end(w, account)
+		select {
+		case <-wake.C():
+		case <-time.After(soon):
+			t.Errorf("%s: the loop sleeps on", what)
+		}
+		wake.Close()
+	}
+}
+
 func TestARunThatEndsInAlertStopsItsSchedule(t *testing.T) {
 	w := newWorld(t)
 	account := w.account(hourly())
