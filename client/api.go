@@ -367,7 +367,8 @@ type Run struct {
 	Created     time.Time
 	Started     time.Time
 	Finished    time.Time
-	NextAttempt time.Time
+	NextAttempt time.Time // zero: none, or its agent's to choose
+	Until       time.Time // when a person's run ends that its agent has not taken up by then; zero: never
 	Credential  trustv1.Outcome
 	Dependents  trustv1.Outcome
 	Scripts     trustv1.Outcome

@@ -51,7 +51,7 @@ func (c *Client) runFrom(v *clientv1.RunView) (Run, error) {
 	return Run{
 		ID: id, Account: account, Resource: resource, Agent: agent, AgentName: c.nameOf(agent),
 		Action: v.Action, Cause: v.Cause, State: v.State, Phase: v.Phase, Attempt: int(v.Attempt),
-		Created: when(v.Created), Started: when(v.Started), Finished: when(v.Finished), NextAttempt: when(v.NextAttempt),
+		Created: when(v.Created), Started: when(v.Started), Finished: when(v.Finished), NextAttempt: when(v.NextAttempt), Until: when(v.Until),
 		Credential: v.Credential, Dependents: v.Dependents, Scripts: v.Scripts, Class: v.Class, Reason: v.Reason,
 	}, nil
 }

@@ -34,6 +34,7 @@ type runView struct {
 	Started     string       `json:"started,omitempty"`
 	Finished    string       `json:"finished,omitempty"`
 	NextAttempt string       `json:"next_attempt,omitempty"`
+	Until       string       `json:"until,omitempty"` // a person's run that its agent has not taken up ends then
 	Credential  string       `json:"credential"`
 	Dependents  string       `json:"dependents"`
 	Scripts     string       `json:"scripts"`
@@ -57,20 +58,20 @@ type resultView struct {
 	Refused    string `json:"refused,omitempty"` // the check that it failed
 }
 
-// lateAfter is how long past its next attempt an unfinished run is overdue.
-const lateAfter = 5 * time.Minute
+// lateAfter is when an unfinished run is overdue, as the server's filter has it.
+const lateAfter = 15 * time.Minute
 
 func (c *cli) viewRun(r client.Run, title string) runView {
 	v := runView{
 		ID: r.ID.String(), Account: r.Account.String(), Title: title, Action: r.Action, Cause: r.Cause, State: r.State, Phase: r.Phase,
 		Attempt: r.Attempt, Agent: r.AgentName, Created: stamp(r.Created), Started: stamp(r.Started), Finished: stamp(r.Finished),
-		NextAttempt: stamp(r.NextAttempt), Credential: outcomeWord(r.Credential), Dependents: outcomeWord(r.Dependents),
+		NextAttempt: stamp(r.NextAttempt), Until: stamp(r.Until), Credential: outcomeWord(r.Credential), Dependents: outcomeWord(r.Dependents),
 		Scripts: outcomeWord(r.Scripts), Class: r.Class, Reason: r.Reason,
 	}
 	switch {
 	case v.State == "failed" || v.State == "alert" || v.Credential == "failed" || v.Dependents == "failed" || v.Scripts == "failed":
 		v.Look = "failed"
-	case r.Finished.IsZero() && !r.NextAttempt.IsZero() && c.p.now().Sub(r.NextAttempt) > lateAfter:
+	case r.Finished.IsZero() && c.p.now().Sub(r.Created) > lateAfter:
 		v.Look = "overdue"
 	case v.Credential == "unverifiable":
 		v.Look = "unverifiable"
@@ -182,7 +183,7 @@ func viewResult(r client.RunResult) resultView {
 
 func showRun(w io.Writer, v runView) {
 	pairs(w, "run", v.ID, "account", orWord(v.Title, v.Account), "action", v.Action, "cause", v.Cause, "state", v.State, "phase", v.Phase,
-		"attempt", nonZero(v.Attempt), "agent", v.Agent, "created", local(v.Created), "started", local(v.Started), "finished", local(v.Finished), "next attempt", local(v.NextAttempt),
+		"attempt", nonZero(v.Attempt), "agent", v.Agent, "created", local(v.Created), "started", local(v.Started), "finished", local(v.Finished), "next attempt", local(v.NextAttempt), "waits until", local(v.Until),
 		"credential", skipNone(v.Credential), "dependents", skipNone(v.Dependents), "scripts", skipNone(v.Scripts), "class", v.Class, "reason", v.Reason)
 	for _, r := range v.Results {
 		word := "signed"

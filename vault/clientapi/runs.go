@@ -18,6 +18,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/vault/work"
 )
 
 const (
@@ -224,12 +225,18 @@ func runView(r db.Run) *clientv1.RunView {
 	v := &clientv1.RunView{
 		RunId: r.RunID, Account: &trustv1.Ref{FolderUid: r.FolderUid, RecordUid: r.AccountUid}, PoolId: r.PoolID, AgentId: r.AgentID,
 		Action: r.Action, Cause: r.Cause, State: r.State, Phase: r.Phase, Attempt: uint32(r.Attempt),
-		Created: r.Created, Started: r.Started, Finished: r.Finished, NextAttempt: r.NextAttempt,
+		Created: r.Created, Started: r.Started, Finished: r.Finished,
 		Credential: trustv1.Outcome(r.Credential), Dependents: trustv1.Outcome(r.Dependents), Scripts: trustv1.Outcome(r.Scripts),
 		Class: r.Class, Reason: r.Reason, CommandId: r.CommandID,
 	}
 	if len(r.ResourceUid) > 0 {
 		v.Resource = &trustv1.Ref{FolderUid: r.ResourceFolder, RecordUid: r.ResourceUid}
+	}
+	switch {
+	case !work.OfOneAgent(r):
+		v.NextAttempt = r.NextAttempt
+	case r.State == work.Queued:
+		v.Until = r.NextAttempt // nobody is sent to it then
 	}
 	return v
 }
@@ -254,6 +261,16 @@ func (s *service) GetRun(ctx context.Context, r *connect.Request[clientv1.GetRun
 			return err
 		}
 		answer.Run = runView(run)
+		if answer.Run.Until != 0 {
+			// What its agent has not acknowledged ends with the command's time.
+			c, err := q.CommandByID(ctx, db.CommandByIDParams{Org: p.org, ID: run.CommandID})
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			if err == nil && c.Acked == 0 {
+				answer.Run.Until = c.Expires
+			}
+		}
 		results, err := q.ResultsOfRun(ctx, db.ResultsOfRunParams{Org: p.org, RunID: runID[:], Rows: resultsOfRun})
 		if err != nil {
 			return err

@@ -73,6 +73,21 @@ func TestStartRun(t *testing.T) {
 	equal(t, "command", v.CommandId, op.GetStartRun().Command.Id)
 	equal(t, "agent", v.AgentId, sc.agent.ID[:])
 
+	// Its agent alone can take it up: nobody is sent to it later. It ends with its
+	// command, or an hour later where the agent has acknowledged that.
+	if v.NextAttempt != 0 || v.Until != op.GetStartRun().Command.Expires {
+		t.Errorf("next attempt %d, until %d; the command ends at %d", v.NextAttempt, v.Until, op.GetStartRun().Command.Expires)
+	}
+	err = s.store.Write(t.Context(), func(q *db.Queries) error {
+		_, err := q.AckCommand(t.Context(), db.AckCommandParams{Org: 1, AgentID: sc.agent.ID.Bytes(), ID: op.GetStartRun().Command.Id})
+		return err
+	})
+	ok(t, err)
+	got, err = sc.admin.GetRun(t.Context(), connect.NewRequest(&clientv1.GetRunRequest{RunId: run.Bytes()}))
+	if err != nil || got.Msg.Run.NextAttempt != 0 || got.Msg.Run.Until != v.Created+(65*time.Minute).Milliseconds() {
+		t.Errorf("acknowledged: %v, %v", got.Msg.Run, err)
+	}
+
 	drop := &clientv1.WriteOp{Op: &clientv1.WriteOp_DropRun{DropRun: &clientv1.DropRun{RunId: run.Bytes()}}}
 	sc.admin.must(sc.admin.write(drop))
 	_, err = sc.admin.write(drop)

@@ -151,11 +151,16 @@ func retryDelay(attempt int64) time.Duration {
 	return d - d/10 + rand.N(d/5)
 }
 
-// rest sets when the dispatcher looks at a run that an agent has or had. A
-// person's run that has not staged can only be driven by the agent that has the
-// command: nobody is sent to it.
+// OfOneAgent reports whether a run can only be driven by the agent that has its
+// command: a person's that has not staged. Nobody else is sent to it, and its next
+// attempt is when it ends untaken.
+func OfOneAgent(run db.Run) bool {
+	return run.Cause == "person" && (run.State == Queued || run.State == Leased)
+}
+
+// rest sets when the dispatcher looks at a run that an agent has or had.
 func (w *Work) rest(run *db.Run, in time.Duration) {
-	if run.Cause == "person" && (run.State == Queued || run.State == Leased) {
+	if OfOneAgent(*run) {
 		run.NextAttempt = run.Created + unstagedTime.Milliseconds()
 		return
 	}

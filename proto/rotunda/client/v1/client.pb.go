@@ -4452,13 +4452,14 @@ type RunView struct {
 	Created       int64                  `protobuf:"varint,11,opt,name=created,proto3" json:"created,omitempty"`
 	Started       int64                  `protobuf:"varint,12,opt,name=started,proto3" json:"started,omitempty"`
 	Finished      int64                  `protobuf:"varint,13,opt,name=finished,proto3" json:"finished,omitempty"`
-	NextAttempt   int64                  `protobuf:"varint,14,opt,name=next_attempt,json=nextAttempt,proto3" json:"next_attempt,omitempty"`
+	NextAttempt   int64                  `protobuf:"varint,14,opt,name=next_attempt,json=nextAttempt,proto3" json:"next_attempt,omitempty"` // 0: none, or its agent's to choose
 	Credential    v1.Outcome             `protobuf:"varint,15,opt,name=credential,proto3,enum=rotunda.trust.v1.Outcome" json:"credential,omitempty"`
 	Dependents    v1.Outcome             `protobuf:"varint,16,opt,name=dependents,proto3,enum=rotunda.trust.v1.Outcome" json:"dependents,omitempty"`
 	Scripts       v1.Outcome             `protobuf:"varint,17,opt,name=scripts,proto3,enum=rotunda.trust.v1.Outcome" json:"scripts,omitempty"`
 	Class         string                 `protobuf:"bytes,18,opt,name=class,proto3" json:"class,omitempty"`
 	Reason        string                 `protobuf:"bytes,19,opt,name=reason,proto3" json:"reason,omitempty"`
 	CommandId     []byte                 `protobuf:"bytes,20,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	Until         int64                  `protobuf:"varint,21,opt,name=until,proto3" json:"until,omitempty"` // when a person's run ends that its agent has not taken up by then; 0: never
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4631,6 +4632,13 @@ func (x *RunView) GetCommandId() []byte {
 		return x.CommandId
 	}
 	return nil
+}
+
+func (x *RunView) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
 }
 
 type GetRunRequest struct {
@@ -6269,7 +6277,7 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x04page\x18\x03 \x01(\v2\x17.rotunda.client.v1.PageR\x04page\"V\n" +
 	"\x10ListRunsResponse\x12.\n" +
 	"\x04runs\x18\x01 \x03(\v2\x1a.rotunda.client.v1.RunViewR\x04runs\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\tR\x04next\"\x97\x05\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\xad\x05\n" +
 	"\aRunView\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\fR\x05runId\x12/\n" +
 	"\aaccount\x18\x02 \x01(\v2\x15.rotunda.trust.v1.RefR\aaccount\x121\n" +
@@ -6296,7 +6304,8 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x05class\x18\x12 \x01(\tR\x05class\x12\x16\n" +
 	"\x06reason\x18\x13 \x01(\tR\x06reason\x12\x1d\n" +
 	"\n" +
-	"command_id\x18\x14 \x01(\fR\tcommandId\"&\n" +
+	"command_id\x18\x14 \x01(\fR\tcommandId\x12\x14\n" +
+	"\x05until\x18\x15 \x01(\x03R\x05until\"&\n" +
 	"\rGetRunRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\fR\x05runId\"w\n" +
 	"\x0eGetRunResponse\x12,\n" +
