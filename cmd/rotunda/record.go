@@ -436,20 +436,31 @@ func (c *cli) recordListCmd() *cobra.Command {
 func (c *cli) recordHistoryCmd() *cobra.Command {
 	var pg page
 	var reveal bool
+	var revision int64
 	cmd := c.leaf("history RECORD", "list the former values of a record", func(ctx context.Context, args []string) error {
+		if revision < 0 {
+			return usagef("--revision %d: it is 1 or more", revision)
+		}
 		return c.with(ctx, func(cl *client.Client) error {
 			r, err := cl.FindRecord(ctx, args[0])
 			if err != nil {
 				return err
 			}
+			values, err := cl.History(ctx, r.Ref)
+			if err != nil {
+				return err
+			}
+			if revision > 0 {
+				values = slices.DeleteFunc(values, func(h client.HistoryValue) bool { return h.Revision != revision })
+				if len(values) == 0 {
+					return failf(exitNotFound, "not_found", "%s keeps no former value of revision %d", printable(r.Title), revision).
+						withHint("`rotunda record history` lists those that are kept; the present value is shown by `rotunda record get`")
+				}
+			}
 			if reveal {
 				if err := cl.Reveal(ctx, r.Ref); err != nil {
 					return err
 				}
-			}
-			values, err := cl.History(ctx, r.Ref)
-			if err != nil {
-				return err
 			}
 			shown, next, err := cut(&pg, values)
 			if err != nil {
@@ -472,8 +483,10 @@ func (c *cli) recordHistoryCmd() *cobra.Command {
 		})
 	})
 	cmd.Flags().BoolVar(&reveal, "reveal", false, "show the former secrets; an event notes who looked")
+	cmd.Flags().Int64Var(&revision, "revision", 0, "only what the record held as this revision")
 	pg.flags(cmd)
-	return cmd
+	return help(cmd, "", `rotunda record history app
+rotunda record history app --revision 3 --reveal`)
 }
 
 type historyView struct {
