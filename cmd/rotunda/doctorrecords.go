@@ -79,6 +79,7 @@ func (v *vaultLook) gone(x *examination) {
 	}
 	for _, m := range found {
 		titles := by[m]
+		slices.Sort(titles)
 		x.fail("records", nameAnother(m.as, titles[0]), "the %s of %s is gone: there is no record %s", m.as, few(titles), m.ref)
 	}
 }
