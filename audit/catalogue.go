@@ -1,6 +1,9 @@
 package audit
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Names of events. What each means, and its fields, stands in the Catalogue.
 const (
@@ -168,6 +171,26 @@ func (k Kind) toldBy() string {
 	}
 	return strings.Join(who, ", ")
 }
+
+// Groups are what the names begin with, up to their first dot: "run.", "record.", and
+// the few names without one.
+func Groups() []string {
+	var groups []string
+	for _, k := range Catalogue {
+		g, _, dotted := strings.Cut(k.Name, ".")
+		if dotted {
+			g += "."
+		}
+		if !slices.Contains(groups, g) {
+			groups = append(groups, g)
+		}
+	}
+	slices.Sort(groups)
+	return groups
+}
+
+// Begins reports whether the name of some event begins so.
+func Begins(prefix string) bool { return len(matching([]string{prefix})) > 0 }
 
 // matching gives the catalogue's names that begin with one of the prefixes.
 func matching(prefixes []string) []string {

@@ -93,7 +93,7 @@ func (c *cli) agentListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return list(c, "agents", shown, next, []string{"pool", "agent", "state", "seen", "version", "platform", "leases", "id"}, func(a agentView) []string {
+			return list(c, &pg, "agents", shown, next, []string{"pool", "agent", "state", "seen", "version", "platform", "leases", "id"}, func(a agentView) []string {
 				seen := "never"
 				if at, err := time.Parse(time.RFC3339Nano, a.Seen); err == nil {
 					seen = c.ago(at)

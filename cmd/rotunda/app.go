@@ -89,7 +89,7 @@ func (c *cli) appListCmd() *cobra.Command {
 			for _, a := range shown {
 				views = append(views, viewApp(a))
 			}
-			return list(c, "apps", views, next, []string{"name", "folders", "clients", "id"}, func(a appView) []string {
+			return list(c, &pg, "apps", views, next, []string{"name", "folders", "clients", "id"}, func(a appView) []string {
 				var folders, clients []string
 				for _, f := range a.Folders {
 					folders = append(folders, f.Name)

@@ -53,6 +53,7 @@ func (c *cli) deviceAddCmd() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&member, "member", "", "whose device, by name or id (default: yours)")
 	cmd.Flags().StringVar(&roles, "roles", "", "the most that the device may do (default: all that its member may)")
+	completes(cmd, "roles", roleWords)
 	t.flags(cmd)
 	return help(cmd, "", `rotunda device add laptop`)
 }
@@ -79,7 +80,7 @@ func (c *cli) deviceListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return list(c, "devices", shown, next, []string{"member", "device", "state", "roles", "not after", "id"}, func(d deviceView) []string {
+			return list(c, &pg, "devices", shown, next, []string{"member", "device", "state", "roles", "not after", "id"}, func(d deviceView) []string {
 				return []string{d.Member, d.Name, d.State, d.Roles, local(d.NotAfter), d.ID}
 			})
 		})

@@ -93,7 +93,7 @@ func (c *cli) eventsCmd() *cobra.Command {
 			for _, e := range events {
 				views = append(views, viewEvent(e))
 			}
-			return list(c, "events", views, next, []string{"seq", "time", "event", "by", "reason", "about"}, func(v eventView) []string {
+			return list(c, &pg, "events", views, next, []string{"seq", "time", "event", "by", "reason", "about"}, func(v eventView) []string {
 				return []string{fmt.Sprint(v.Seq), local(v.Time), v.Name, v.Actor, v.Reason, v.fieldText()}
 			})
 		})
@@ -102,6 +102,7 @@ func (c *cli) eventsCmd() *cobra.Command {
 	fl.BoolVarP(&follows, "follow", "f", false, "go on with what happens from now (or from --after), until interrupted or for --timeout; with --json a line an event")
 	fl.Int64Var(&f.After, "after", 0, "only events after this number, oldest first")
 	fl.StringSliceVar(&f.Names, "name", nil, "only events whose name begins so, e.g. run.,record.revealed")
+	completes(cmd, "name", eventGroups)
 	fl.BoolVar(&oldest, "oldest-first", false, "oldest first")
 	pg.flags(cmd)
 	return help(cmd, `Events are the server's own record of what it did and was told: names of people in

@@ -79,7 +79,7 @@ func (c *cli) folderListCmd() *cobra.Command {
 			if grants {
 				heading = append(heading, "granted to")
 			}
-			return list(c, "folders", views, next, heading, func(f folderView) []string {
+			return list(c, &pg, "folders", views, next, heading, func(f folderView) []string {
 				name := f.Name
 				if f.KeyMissing {
 					name = "(its key has not come yet)"

@@ -67,7 +67,7 @@ func (c *cli) logShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return list(c, "changes", views, next, []string{"epoch", "issued", "by", "what"}, func(v changeView) []string {
+			return list(c, &pg, "changes", views, next, []string{"epoch", "issued", "by", "what"}, func(v changeView) []string {
 				what := strings.Join(v.Ops, "; ")
 				if what == "" {
 					what = "(renews the log)"

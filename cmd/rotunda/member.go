@@ -43,6 +43,7 @@ func (c *cli) memberAddCmd() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&device, "device", "first device", "name of the first device; the person's name stands before it wherever it is shown")
 	cmd.Flags().StringVar(&roles, "roles", "none", "roles on every folder and the organisation; usually none: grant folders instead")
+	completes(cmd, "roles", roleWords)
 	t.flags(cmd)
 	return help(cmd, `The token is handed to the person outside of Rotunda; he uses it with
 "rotunda join". Then grant him folders: "rotunda folder grant".`, `rotunda member add "Grace Hopper"
@@ -78,7 +79,7 @@ func (c *cli) memberListCmd() *cobra.Command {
 				}
 				views = append(views, v)
 			}
-			return list(c, "members", views, next, []string{"name", "roles", "devices", "id"}, func(m memberView) []string {
+			return list(c, &pg, "members", views, next, []string{"name", "roles", "devices", "id"}, func(m memberView) []string {
 				devices := strings.Join(m.Devices, ", ")
 				if m.Pending {
 					devices = "(token is out)"

@@ -109,7 +109,8 @@ func follow[T any](pg *page, fetch func(token string, limit int) ([]T, string, e
 }
 
 // list prints a page of a list: {"NAME":[…],"next":"…"}, or a table, and how to go on.
-func list[T any](c *cli, name string, views []T, next string, heading []string, row func(T) []string) error {
+// A page behind the end is empty and no error: lists grow shorter between two pages.
+func list[T any](c *cli, pg *page, name string, views []T, next string, heading []string, row func(T) []string) error {
 	if views == nil {
 		views = []T{} // an empty list is [] and not null
 	}
@@ -120,8 +121,13 @@ func list[T any](c *cli, name string, views []T, next string, heading []string, 
 		}
 		table(w, heading, rows)
 	})
-	if err == nil && next != "" {
+	switch {
+	case err != nil:
+		return err
+	case next != "":
 		c.note("more: --page %s", next)
+	case len(views) == 0 && pg.token != "":
+		c.note("nothing is on the page %s: the list ends before it", printable(pg.token))
 	}
-	return err
+	return nil
 }

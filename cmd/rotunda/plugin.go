@@ -47,7 +47,7 @@ func (c *cli) pluginListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return list(c, "plugins", shown, next, []string{"name", "version", "platform", "source", "sha256"}, func(p pluginView) []string {
+			return list(c, &pg, "plugins", shown, next, []string{"name", "version", "platform", "source", "sha256"}, func(p pluginView) []string {
 				return []string{p.Name, p.Version, p.Platform, p.Source, p.SHA256}
 			})
 		})
@@ -157,8 +157,8 @@ func (c *cli) pluginApproveCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&p.Name, "name", "", "name that resources choose it by")
 	f.StringVar(&p.Version, "version", "", "its version")
-	f.StringVar(&p.OS, "os", "linux", "operating system that it is built for")
-	f.StringVar(&p.Arch, "arch", "amd64", "processor that it is built for")
+	choiceVar(cmd, &p.OS, "os", "linux", systems, "operating system that it is built for: linux, darwin or windows")
+	choiceVar(cmd, &p.Arch, "arch", "amd64", processors, "processor that it is built for: amd64 or arm64")
 	return help(cmd, "", `rotunda plugin approve ./rotunda-plugin-acme --name acme --version 1.2.0`)
 }
 

@@ -130,7 +130,7 @@ const masked = "********"
 func viewRecord(r *client.Record) recordView {
 	v := recordView{
 		UID: r.Ref.Record.String(), Folder: r.Ref.Folder.String(), Type: r.Type, Title: r.Title,
-		State: strings.ReplaceAll(string(r.State), " ", "_"), Reason: r.Reason,
+		State: stateWord(string(r.State)), Reason: r.Reason,
 		Revision: r.Revision, Updated: stamp(r.Updated), SignedBy: r.SignedByName,
 	}
 	if r.State != client.Broken {
@@ -261,6 +261,7 @@ func (c *cli) recordGetCmd() *cobra.Command {
 	cmd.Flags().BoolVar(&reveal, "reveal", false, "show the secret; an event notes who looked")
 	cmd.Flags().StringVar(&run, "candidate", "", "show the new secret that this `RUN` made and that did not become the account's: outstanding, or given up")
 	cmd.Flags().StringVar(&field, "field", "", "print one field's value alone: secret, login, url, notes, public_key, or a `TYPE` of the record format")
+	completes(cmd, "field", recordFields)
 	return help(cmd, `Shows the record and what was checked about it. State says what may be thought of
 its value:
 
@@ -382,7 +383,7 @@ func (f *recordFilter) flags(cmd *cobra.Command) {
 }
 
 func (f *recordFilter) fits(r *client.Record) bool {
-	if f.state != "" && strings.ReplaceAll(string(r.State), " ", "_") != strings.ReplaceAll(f.state, " ", "_") {
+	if f.state != "" && stateWord(string(r.State)) != f.state {
 		return false
 	}
 	if f.match == "" {
@@ -417,20 +418,45 @@ func (c *cli) recordListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(records) == 0 {
+				if err := checkTypes(ctx, cl, f.types); err != nil {
+					return err
+				}
+			}
 			views := make([]recordView, 0, len(records))
 			for _, r := range records {
 				views = append(views, viewRecord(r))
 			}
-			return list(c, "records", views, next, []string{"title", "type", "login", "state", "updated", "folder/uid"}, func(r recordView) []string {
+			return list(c, &pg, "records", views, next, []string{"title", "type", "login", "state", "updated", "folder/uid"}, func(r recordView) []string {
 				return []string{r.Title, r.Type, r.Login, stateText(r.State, r.Reason), local(r.Updated), r.Folder + "/" + r.UID}
 			})
 		})
 	})
 	f.flags(cmd)
 	cmd.Flags().StringSliceVar(&f.types, "type", nil, "only records of these `TYPES`, e.g. pamUser,login")
-	cmd.Flags().StringVar(&f.state, "state", "", "only records in this state, e.g. 'edited outside'")
+	completes(cmd, "type", knownTypes)
+	choiceVar(cmd, &f.state, "state", "", recordStates, "only records in this `STATE`, e.g. edited_outside")
 	pg.flags(cmd)
 	return cmd
+}
+
+// checkTypes refuses a type that no record has. Machine clients write records of types
+// that this program does not know, so that only the vault knows them all.
+func checkTypes(ctx context.Context, cl *client.Client, types []string) error {
+next:
+	for _, t := range types {
+		if slices.Contains(knownTypes, t) {
+			continue
+		}
+		for _, err := range cl.Records(ctx, seal.ID{}, t) {
+			if err != nil {
+				return err
+			}
+			continue next
+		}
+		return usagef("--type %q: no record is of this type; it is %s, or a type that a machine client wrote", t, orList(knownTypes))
+	}
+	return nil
 }
 
 func (c *cli) recordHistoryCmd() *cobra.Command {
@@ -470,7 +496,7 @@ func (c *cli) recordHistoryCmd() *cobra.Command {
 			for i := range shown {
 				views = append(views, viewHistory(&shown[i], reveal))
 			}
-			return list(c, "history", views, next, []string{"revision", "until", "why", "attested", "run", "secret"}, func(h historyView) []string {
+			return list(c, &pg, "history", views, next, []string{"revision", "until", "why", "attested", "run", "secret"}, func(h historyView) []string {
 				attested := "yes"
 				if !h.Attested {
 					attested = "no"

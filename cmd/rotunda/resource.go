@@ -100,11 +100,8 @@ func (c *cli) resourceAddCmd() *cobra.Command {
 		if folder == "" || r.pool == "" || r.plugin == "" || r.host == "" || r.port == 0 {
 			return usagef("resource add wants --folder, --pool, --plugin, --host and --port")
 		}
-		spec := client.ResourceSpec{Title: args[0], Plugin: r.plugin, Host: r.host, Port: r.port, TOFU: r.firstKey}
+		spec := client.ResourceSpec{Type: resourceType(kind), Title: args[0], Plugin: r.plugin, Host: r.host, Port: r.port, TOFU: r.firstKey}
 		var err error
-		if spec.Type, err = resourceType(kind); err != nil {
-			return err
-		}
 		if spec.TLS, err = r.tlsOf(); err != nil {
 			return err
 		}
@@ -154,7 +151,7 @@ func (c *cli) resourceAddCmd() *cobra.Command {
 	})
 	f := cmd.Flags()
 	f.StringVar(&folder, "folder", "", "folder that it goes into")
-	f.StringVar(&kind, "type", "machine", "machine, database or directory")
+	choiceVar(cmd, &kind, "type", "machine", resourceKinds, "machine, database or directory")
 	f.StringVar(&notes, "notes-file", "", "`FILE` with the notes")
 	r.flags(cmd)
 	return help(cmd, `A resource's administrator is an account, and an account names its resource: add the
@@ -167,16 +164,15 @@ rotunda resource edit db1 --admin db1-admin
 rotunda resource test db1`)
 }
 
-func resourceType(kind string) (string, error) {
+// resourceType is the record type of one of resourceKinds.
+func resourceType(kind string) string {
 	switch kind {
-	case "machine":
-		return client.TypeMachine, nil
 	case "database":
-		return client.TypeDatabase, nil
+		return client.TypeDatabase
 	case "directory":
-		return client.TypeDirectory, nil
+		return client.TypeDirectory
 	}
-	return "", usagef("--type %q: it is machine, database or directory", kind)
+	return client.TypeMachine
 }
 
 func (c *cli) resourceListCmd() *cobra.Command {
@@ -196,7 +192,7 @@ func (c *cli) resourceListCmd() *cobra.Command {
 			for _, r := range records {
 				views = append(views, viewRecord(r))
 			}
-			return list(c, "resources", views, next, []string{"title", "address", "plugin", "tls", "state", "folder/uid"}, func(v recordView) []string {
+			return list(c, &pg, "resources", views, next, []string{"title", "address", "plugin", "tls", "state", "folder/uid"}, func(v recordView) []string {
 				r := v.Resource
 				if r == nil {
 					r = &resourceView{}

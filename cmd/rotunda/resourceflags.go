@@ -32,7 +32,7 @@ func (r *resourceFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&r.host, "host", "", "host name or address, as the agents see it")
 	f.Uint16Var(&r.port, "port", 0, "port")
 	f.StringVar(&r.via, "via", "", "resource to jump through")
-	f.StringVar(&r.tls, "tls", "", "off, system (the agents' authorities), pin (the keys given alone decide)")
+	choiceVar(cmd, &r.tls, "tls", "", tlsModes, "off, system (the agents' authorities), pin (the keys given alone decide)")
 	f.StringVar(&r.serverName, "tls-name", "", "name in the target's certificate (default: the host)")
 	f.StringSliceVar(&r.tlsKeys, "tls-key", nil, "SHA-256 of the target's public key, in `HEX`; may be repeated")
 	f.StringSliceVar(&r.sshKeys, "host-key", nil, "SHA-256 of the target's ssh host key, in `HEX`; may be repeated")
@@ -55,26 +55,22 @@ func parseDigests(flag string, list []string) ([]seal.Digest, error) {
 	return out, nil
 }
 
-func (r *resourceFlags) tlsMode() (trustv1.TlsMode, error) {
+// tlsMode is the mode of one of tlsModes.
+func (r *resourceFlags) tlsMode() trustv1.TlsMode {
 	switch r.tls {
-	case "":
-		return trustv1.TlsMode_TLS_MODE_UNSPECIFIED, nil
 	case "off":
-		return trustv1.TlsMode_TLS_MODE_OFF, nil
+		return trustv1.TlsMode_TLS_MODE_OFF
 	case "system":
-		return trustv1.TlsMode_TLS_MODE_SYSTEM, nil
+		return trustv1.TlsMode_TLS_MODE_SYSTEM
 	case "pin":
-		return trustv1.TlsMode_TLS_MODE_PIN, nil
+		return trustv1.TlsMode_TLS_MODE_PIN
 	}
-	return 0, usagef("--tls %q: it is off, system or pin", r.tls)
+	return trustv1.TlsMode_TLS_MODE_UNSPECIFIED
 }
 
 // tlsOf gives the TLS part of a statement, nil for none.
 func (r *resourceFlags) tlsOf() (*trustv1.Tls, error) {
-	mode, err := r.tlsMode()
-	if err != nil {
-		return nil, err
-	}
+	mode := r.tlsMode()
 	keys, err := parseDigests("--tls-key", r.tlsKeys)
 	if err != nil {
 		return nil, err

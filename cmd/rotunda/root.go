@@ -156,9 +156,7 @@ error. Exit codes are stable: see docs/cli.md.`)
 		}
 		return target.Help()
 	}})
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w", err).withHint("`%s --help` lists the flags", cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagError)
 
 	f := root.PersistentFlags()
 	f.StringVar(&c.profile, "profile", "", "profile to use (default \"default\"; environment ROTUNDA_PROFILE)")

@@ -23,7 +23,7 @@ type chosen struct {
 func (s *chosen) flags(cmd *cobra.Command) {
 	s.recordFilter.flags(cmd)
 	cmd.Flags().StringVar(&s.resource, "resource", "", "only accounts of this resource")
-	cmd.Flags().StringVar(&s.state, "rotation-state", "", "only accounts whose rotation is in this state: retrying, alert, …")
+	choiceVar(cmd, &s.state, "rotation-state", "", rotationStates, "only accounts whose rotation is in this `STATE`, e.g. retrying or alert")
 }
 
 func (s *chosen) given() bool {

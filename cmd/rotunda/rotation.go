@@ -109,9 +109,6 @@ func (c *cli) rotationSetCmd() *cobra.Command {
 			}
 			spec.Schedule = &sched
 		}
-		if spec.Missed != "skip" && spec.Missed != "once" {
-			return usagef("--missed %q: it is skip or once", spec.Missed)
-		}
 		var err error
 		if spec.Jitter, err = optionalSpan(jitter); err != nil {
 			return err
@@ -143,7 +140,7 @@ func (c *cli) rotationSetCmd() *cobra.Command {
 	s.flags(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&manual, "manual", false, "by hand only: the schedule and the mandate end")
-	f.StringVar(&spec.Missed, "missed", "once", "what happens to times that were missed: skip, or once")
+	choiceVar(cmd, &spec.Missed, "missed", "once", missedTimes, "what happens to times that were missed: skip, or once")
 	f.StringVar(&jitter, "jitter", "", "spread the start over this span: at most a quarter of the schedule's shortest gap")
 	f.StringVar(&least, "min-interval", "", "least time between two rotations that agents accept (default: half the schedule's shortest gap; at most three quarters of it, less the jitter)")
 	f.StringVar(&mandate, "mandate-for", "", "how long agents act on the schedule without a new signature (default and at most 400d)")
@@ -263,7 +260,7 @@ func (c *cli) rotationListCmd() *cobra.Command {
 			for _, r := range rotations {
 				views = append(views, viewRotation(r, names[r.Account]))
 			}
-			return list(c, "rotations", views, next, []string{"account", "schedule", "state", "next", "last", "failures", "reason"}, func(v rotationView) []string {
+			return list(c, &pg, "rotations", views, next, []string{"account", "schedule", "state", "next", "last", "failures", "reason"}, func(v rotationView) []string {
 				name := v.Title
 				if name == "" {
 					name = v.Account
@@ -273,7 +270,7 @@ func (c *cli) rotationListCmd() *cobra.Command {
 		})
 	})
 	cmd.Flags().StringVar(&folder, "folder", "", "only this folder")
-	cmd.Flags().StringVar(&state, "state", "", "only: scheduled, paused, running, retrying, alert or done")
+	choiceVar(cmd, &state, "state", "", rotationStates, "only: scheduled, paused, running, retrying, alert or done")
 	pg.flags(cmd)
 	return cmd
 }

@@ -120,7 +120,7 @@ func (c *cli) runListCmd() *cobra.Command {
 			for _, r := range runs {
 				views = append(views, c.viewRun(r, names[r.Account]))
 			}
-			return list(c, "runs", views, next, []string{"look", "created", "account", "action", "cause", "state", "phase", "credential", "why", "run"}, func(v runView) []string {
+			return list(c, &pg, "runs", views, next, []string{"look", "created", "account", "action", "cause", "state", "phase", "credential", "why", "run"}, func(v runView) []string {
 				why := v.Reason
 				if v.Class != "" {
 					why = v.Class + " " + why

@@ -25,7 +25,7 @@ func (c *cli) versionCmd() *cobra.Command {
 
 func (c *cli) completionCmd() *cobra.Command {
 	cmd := c.leaf("completion SHELL", "print a completion script for bash, zsh, fish or powershell", nil)
-	cmd.ValidArgs = []string{"bash", "zsh", "fish", "powershell"}
+	cmd.ValidArgs = completedShells
 	cmd.ValidArgsFunction = nil
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		root := cmd.Root()

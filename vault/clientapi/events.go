@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +32,11 @@ func (s *service) ListEvents(ctx context.Context, r *connect.Request[clientv1.Li
 	}
 	if len(r.Msg.Names) > prefixesMax || r.Msg.AfterSeq < 0 {
 		return nil, malformed("%d names, at most %d; seq %d", len(r.Msg.Names), prefixesMax, r.Msg.AfterSeq)
+	}
+	for _, name := range r.Msg.Names {
+		if !audit.Begins(name) {
+			return nil, malformed("no event has a name that begins with %q; they begin with %s", name, strings.Join(audit.Groups(), " "))
+		}
 	}
 	f := audit.Filter{After: r.Msg.AfterSeq, Newest: r.Msg.NewestFirst, Names: r.Msg.Names, Limit: rowsAtOnce}
 	if from != nil {

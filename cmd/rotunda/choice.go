@@ -1,0 +1,122 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/rotunda-pam/rotunda/client"
+)
+
+// The closed sets of values that flags take: anything else is a usage error, and the
+// shell completes them.
+var (
+	recordStates = stateWords(client.InUse, client.Unconfirmed, client.Unattested, client.Unsigned,
+		client.EditedOutside, client.RolledBack, client.Kept, client.Broken)
+	rotationStates  = []string{"scheduled", "paused", "running", "retrying", "alert", "done"}
+	missedTimes     = []string{"skip", "once"}
+	resourceKinds   = []string{"machine", "database", "directory"}
+	tlsModes        = []string{"off", "system", "pin"}
+	secretKinds     = []string{"password", "ssh_key", "api_key", "token"}
+	verifyModes     = []string{"login", "readback"}
+	roleWords       = []string{"read", "edit", "operate", "share", "approve_script", "admin", "all", "none"}
+	knownTypes      = []string{client.TypeAccount, client.TypeMachine, client.TypeDatabase, client.TypeDirectory, client.TypeLogin}
+	recordFields    = []string{"secret", "login", "url", "notes", "public_key"}
+	eventGroups     = []string{"agent.", "app.", "append.", "candidate.", "channel.", "client.", "command.", "device.", "enrol.", "enrolment.", "file.", "folder.", "grant.", "lease.", "log.", "log_rollback", "member.", "org.", "plugin.", "policy.", "pool.", "record.", "record_edited", "recovery.", "result.", "root.", "run.", "schedule.", "session.", "statement.", "target."}
+	systems         = []string{"linux", "darwin", "windows"}
+	processors      = []string{"amd64", "arm64"}
+	completedShells = []string{"bash", "zsh", "fish", "powershell"}
+)
+
+// stateWords are states as a shell writes them, without spaces.
+func stateWords(states ...client.ValueState) []string {
+	var out []string
+	for _, s := range states {
+		out = append(out, stateWord(string(s)))
+	}
+	return out
+}
+
+func stateWord(s string) string { return strings.ReplaceAll(s, " ", "_") }
+
+// choice is a flag whose values are a closed set.
+type choice struct {
+	to    *string
+	usual string
+	of    []string
+}
+
+func (v choice) String() string {
+	if v.to == nil {
+		return ""
+	}
+	return *v.to
+}
+
+func (v choice) Type() string { return "string" }
+
+func (v choice) Set(s string) error {
+	unset := s == "" && v.usual == ""
+	if !unset && !slices.Contains(v.of, stateWord(s)) {
+		return errors.New("it is " + orList(v.of))
+	}
+	*v.to = stateWord(s)
+	return nil
+}
+
+// choiceVar is a flag that takes one of a closed set.
+func choiceVar(cmd *cobra.Command, to *string, name, usual string, of []string, usage string) {
+	*to = usual
+	cmd.Flags().Var(choice{to, usual, of}, name, usage)
+	completes(cmd, name, of)
+}
+
+// completes has the shell complete a flag's values.
+func completes(cmd *cobra.Command, name string, of []string) {
+	err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp))
+	if err != nil {
+		panic(err) // the flag is not there, or has its completion: a mistake in this program
+	}
+}
+
+// orList is "a, b or c".
+func orList(of []string) string {
+	if len(of) == 1 {
+		return of[0]
+	}
+	return strings.Join(of[:len(of)-1], ", ") + " or " + of[len(of)-1]
+}
+
+// flagError says in plain words what is wrong with a flag.
+func flagError(cmd *cobra.Command, err error) error {
+	lists := fmt.Sprintf("`%s --help` lists the flags", cmd.CommandPath())
+	bad, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return usagef("%w", err).withHint("%s", lists)
+	}
+	f := bad.GetFlag()
+	return usagef("--%s %q: %s", f.Name, bad.GetValue(), wanted(f.Value, bad.Unwrap())).withHint("%s", lists)
+}
+
+// wanted is what a flag takes. What the language's own readers say is for programmers.
+func wanted(v pflag.Value, cause error) string {
+	switch v.Type() {
+	case "bool":
+		return "it is true or false, or stands alone"
+	case "duration":
+		return "it is a span such as 90s, 15m or 36h"
+	case "int", "int64":
+		return "it is a whole number"
+	case "uint16":
+		return "it is a number from 0 to 65535"
+	case "uint32":
+		return "it is a number from 0 to 4294967295"
+	case "stringSlice":
+		return "it is a list with commas, without quotation marks"
+	}
+	return cause.Error()
+}
