@@ -23,6 +23,8 @@ type Options struct {
 	// called from several goroutines.
 	Notice        func(Notice)
 	ClientVersion string
+	// OnlyLook leaves the chores to another client of this person: nothing is signed.
+	OnlyLook bool
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -89,6 +91,7 @@ func Open(ctx context.Context, p *Profile, o Options) (*Client, error) {
 	if c.now == nil {
 		c.now = time.Now
 	}
+	c.sync.chores = o.OnlyLook
 	if c.conn, err = enrol.Dial(f.Server, f.CAPin, o.ClientVersion); err != nil {
 		return nil, invalid("open the profile "+p.name, "%v", err)
 	}

@@ -171,6 +171,18 @@ func (c *Client) Find(ctx context.Context, nameOrID string, kinds ...trustv1.Ent
 	return nil, ambiguous(op, len(found), func(n int) string { return found[n].ID.String() })
 }
 
+// Names are those of the live entries of these kinds.
+func (c *Client) Names(ctx context.Context, kinds ...trustv1.EntryKind) ([]string, error) {
+	if err := c.fresh(ctx); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range c.log.Entries(kinds...) {
+		names = append(names, e.Name)
+	}
+	return names, nil
+}
+
 func kindWords(kinds []trustv1.EntryKind) string {
 	if len(kinds) == 0 {
 		return "entry"

@@ -139,7 +139,7 @@ func agents(ctx context.Context, cl *client.Client, pool seal.ID) ([]agentView, 
 
 func (c *cli) agentRemoveCmd() *cobra.Command {
 	var flags removalFlags
-	cmd := c.leaf("remove NAME", "remove an agent or a pool, or withdraw an agent's token", func(ctx context.Context, args []string) error {
+	cmd := c.leaf("remove AGENT", "remove an agent or a pool, or withdraw an agent's token", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
 			return c.remove(ctx, cl, args[0], flags, trustv1.EntryKind_ENTRY_KIND_AGENT,
 				trustv1.EntryKind_ENTRY_KIND_ENROLMENT, trustv1.EntryKind_ENTRY_KIND_POOL)

@@ -121,7 +121,7 @@ func (c *cli) devices(ctx context.Context, cl *client.Client) ([]deviceView, err
 
 func (c *cli) deviceRemoveCmd() *cobra.Command {
 	var flags removalFlags
-	cmd := c.leaf("remove NAME", "remove a device, or withdraw a device's token", func(ctx context.Context, args []string) error {
+	cmd := c.leaf("remove DEVICE", "remove a device, or withdraw a device's token", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
 			return c.remove(ctx, cl, args[0], flags, trustv1.EntryKind_ENTRY_KIND_DEVICE, trustv1.EntryKind_ENTRY_KIND_ENROLMENT)
 		})

@@ -94,7 +94,7 @@ func (c *cli) memberListCmd() *cobra.Command {
 
 func (c *cli) memberRemoveCmd() *cobra.Command {
 	var flags removalFlags
-	cmd := c.leaf("remove NAME", "remove a person, with all devices of his", func(ctx context.Context, args []string) error {
+	cmd := c.leaf("remove MEMBER", "remove a person, with all devices of his", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
 			return c.remove(ctx, cl, args[0], flags, trustv1.EntryKind_ENTRY_KIND_MEMBER)
 		})

@@ -165,6 +165,7 @@ error. Exit codes are stable: see docs/cli.md.`)
 	f.BoolVarP(&c.yes, "yes", "y", false, "answer yes to questions")
 	f.StringVar(&c.passphraseFile, "passphrase-file", "", "file with the passphrase of this device (environment ROTUNDA_PASSPHRASE_FILE)")
 	f.DurationVar(&c.timeout, "timeout", 0, "give up after this long (0: no limit but each call's own)")
+	c.completeTree(root)
 	return root
 }
 
