@@ -173,19 +173,26 @@ func enrolmentForged(t *testing.T, w *hostileWorld) {
 	})
 	w.welcome(t, token, e)
 
-	// An administrator kept a token and was removed.
-	member, eve := w.member(t, trust.AllRoles)
-	seed, id := seal.NewKey(), seal.NewID()
-	kept := trust.NewEnrolment(id, seed, trustv1.EntryKind_ENTRY_KIND_AGENT, pool, "hers", 0, time.Now().Add(time.Hour))
-	eve.append(t, trust.PutOp(kept))
-	entry, open := w.log(t).Entry(id)
-	if !open {
-		t.Fatal("the honest case: no enrolment")
+	// An administrator kept a token, and was removed or demoted.
+	for _, removed := range []bool{true, false} {
+		member, eve := w.member(t, trust.AllRoles)
+		seed, id := seal.NewKey(), seal.NewID()
+		kept := trust.NewEnrolment(id, seed, trustv1.EntryKind_ENTRY_KIND_AGENT, pool, w.name("hers"), 0, time.Now().Add(time.Hour))
+		eve.append(t, trust.PutOp(kept))
+		entry, open := w.log(t).Entry(id)
+		if !open {
+			t.Fatal("the honest case: no enrolment")
+		}
+		hers := enrol.Token{Seed: sdk.NewSecret(seed[:]), Head: w.log(t).Head().Digest, CAPin: token.CAPin, Server: token.Server}
+		if removed {
+			w.remove(t, member)
+		} else {
+			w.ada(t).append(t, trust.GrantOp(seal.ID{}, member, trust.AllRoles&^trust.Admin))
+		}
+		w.unlawful(t, trust.LogSigner, func(l *trust.Log) []byte {
+			return signedBy(t, l, l.NewChange(id, time.Now(), put(entry)), seal.EnrolSignKey(seed), keys.Sign)
+		})
+		w.remove(t, member)
+		w.barred(t, trust.EnrolUsed, hers) // used or withdrawn: the honest server knows no such key
 	}
-	hers := enrol.Token{Seed: sdk.NewSecret(seed[:]), Head: w.log(t).Head().Digest, CAPin: token.CAPin, Server: token.Server}
-	w.remove(t, member)
-	w.unlawful(t, trust.LogSigner, func(l *trust.Log) []byte {
-		return signedBy(t, l, l.NewChange(id, time.Now(), put(entry)), seal.EnrolSignKey(seed), keys.Sign)
-	})
-	w.barred(t, trust.EnrolUsed, hers) // used or withdrawn: the honest server knows no such key
 }

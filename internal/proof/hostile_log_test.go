@@ -26,7 +26,7 @@ var logRows = []manipulation{
 	{row: 41, what: "member of one folder floors or grants on another", run: changeOfAnotherFolder},
 	{row: 42, what: "removed operator signs a later valid_until", run: changeByRemoved},
 	{row: 43, what: "device's seal key replaced in the key table", run: keysReplaced},
-	{row: 44, what: "server appends its own agent under a live enrolment; removed administrator's token", run: enrolmentForged},
+	{row: 44, what: "server appends its own agent under a live enrolment; a removed or demoted administrator's token", run: enrolmentForged},
 	{row: 45, what: "token holder shown another organisation's log, or an older one", run: anotherLogShown},
 	{row: 46, what: "second use of a token", run: tokenUsedTwice},
 	{row: 47, what: "enrolment through another authority", run: enrolmentInTheMiddle},

@@ -49,6 +49,9 @@ func TestEnrolment(t *testing.T) {
 		{"removed", func(w *world) { w.do(alice, RemoveOp(id(71))) }, ops{PutOp(good)}, []ed25519.PrivateKey{token, newcomer.sign}, LogSigner},
 		{"its maker's device removed", func(w *world) { w.do(w.root, RemoveOp(alice.id)) }, ops{PutOp(good)}, []ed25519.PrivateKey{token, newcomer.sign}, LogSigner},
 		{"its maker removed", func(w *world) { w.do(w.root, RemoveOp(w.alice.member)) }, ops{PutOp(good)}, []ed25519.PrivateKey{token, newcomer.sign}, LogSigner},
+		{"its maker demoted", func(w *world) { w.do(w.root, GrantOp(seal.ID{}, w.alice.member, AllRoles&^Admin)) }, ops{PutOp(good)}, []ed25519.PrivateKey{token, newcomer.sign}, LogSigner},
+		{"its maker's device demoted", func(w *world) { w.do(w.root, PutOp(w.deviceEntry(w.alice, AllRoles&^Admin))) }, ops{PutOp(good)}, []ed25519.PrivateKey{token, newcomer.sign}, LogSigner},
+		{"its maker's device renewed", func(w *world) { w.do(w.root, PutOp(w.deviceEntry(w.alice, AllRoles))) }, ops{PutOp(good)}, []ed25519.PrivateKey{token, newcomer.sign}, ""},
 		{"its pool removed", func(w *world) { w.do(alice, RemoveOp(w.p)) }, ops{PutOp(good)}, []ed25519.PrivateKey{token, newcomer.sign}, LogSigner},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -88,17 +91,27 @@ func TestDeviceEnrolment(t *testing.T) {
 	enrolment, _ := base.log.Entry(id(71))
 	for _, row := range []struct {
 		name     string
+		given    func(w *world)
 		notAfter time.Duration
 		edit     func(*trustv1.Entry)
 		want     Reason
 	}{
-		{"as agreed", 400 * day, func(*trustv1.Entry) {}, ""},
-		{"for too long", 401 * day, func(*trustv1.Entry) {}, Malformed},
-		{"with a wider mask", 400 * day, func(e *trustv1.Entry) { e.Roles = uint32(Read | Edit) }, LogSigner},
-		{"for another member", 400 * day, func(e *trustv1.Entry) { e.OwnerId = base.carol.member.Bytes() }, LogSigner},
+		{"as agreed", nil, 400 * day, func(*trustv1.Entry) {}, ""},
+		{"for too long", nil, 401 * day, func(*trustv1.Entry) {}, Malformed},
+		{"with a wider mask", nil, 400 * day, func(e *trustv1.Entry) { e.Roles = uint32(Read | Edit) }, LogSigner},
+		{"for another member", nil, 400 * day, func(e *trustv1.Entry) { e.OwnerId = base.carol.member.Bytes() }, LogSigner},
+		{"its maker's mask narrowed", func(w *world) { w.do(w.root, PutOp(w.deviceEntry(w.bob, Edit))) }, 400 * day, func(*trustv1.Entry) {}, LogSigner},
+		{"its maker's mask narrowed to its own", func(w *world) { w.do(w.root, PutOp(w.deviceEntry(w.bob, Read))) }, 400 * day, func(*trustv1.Entry) {}, ""},
+		{"people may enrol their own no more", func(w *world) { w.do(w.alice.device, PolicyOp(90, false)) }, 400 * day, func(*trustv1.Entry) {}, LogSigner},
+		{"the same, its maker an administrator since", func(w *world) {
+			w.do(w.alice.device, PolicyOp(90, false), GrantOp(seal.ID{}, w.bob.member, Admin))
+		}, 400 * day, func(*trustv1.Entry) {}, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := base.fork(t)
+			if row.given != nil {
+				row.given(w)
+			}
 			e := edit(Successor(enrolment, newcomer.pub(), newcomer.keys, w.now.Add(row.notAfter)), row.edit)
 			_, err := w.log.Append(w.sign(w.change(newcomer, PutOp(e)), token, newcomer.sign), w.now)
 			wantReason(t, err, row.want)

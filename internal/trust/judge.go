@@ -280,7 +280,8 @@ func checkChangeOne(c *trustv1.Change) error {
 }
 
 // successor: an enrolment's key, with the new key beside it, puts exactly its own
-// successor. That uses the enrolment up.
+// successor, while whoever signed the enrolment could still sign it: a token kept
+// by a demoted administrator is void. That uses the enrolment up.
 func (j *judge) successor(env *envelope, enrolment Entry) error {
 	s, c := j.s, j.c
 	var put *trustv1.Entry
@@ -299,6 +300,9 @@ func (j *judge) successor(env *envelope, enrolment Entry) error {
 	}
 	if err := env.verify(1, e.SignPub, j.org); err != nil {
 		return err
+	}
+	if by := enrolment.PutBy; !by.IsZero() && !s.roles(by, seal.ID{}).Has(Admin) && !s.mayAddOwnDevice(by, enrolment) {
+		return j.refuse("%s is void: %s, who made it, may make it no more; have a new token made", s.describe(enrolment.ID), s.describe(by))
 	}
 	if err := j.checkPut(e); err != nil {
 		return err

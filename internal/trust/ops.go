@@ -48,7 +48,7 @@ func (j *judge) put(e Entry) error {
 	case e.Kind == trustv1.EntryKind_ENTRY_KIND_RECOVERY:
 		return j.refuse("%s may not put the recovery entry: the recovery kit alone may", j.s.describe(j.signer))
 	case j.isAdmin():
-	case j.mayAddOwnDevice(e):
+	case j.s.mayAddOwnDevice(j.signer, e):
 	default:
 		return j.refuse("%s may not put %s %q: that needs admin", j.s.describe(j.signer), kindName(e.Kind), e.Name)
 	}
@@ -62,10 +62,10 @@ func (j *judge) put(e Entry) error {
 	return nil
 }
 
-func (j *judge) mayAddOwnDevice(e Entry) bool {
+func (s *state) mayAddOwnDevice(by seal.ID, e Entry) bool {
 	const device, enrolment = trustv1.EntryKind_ENTRY_KIND_DEVICE, trustv1.EntryKind_ENTRY_KIND_ENROLMENT
-	signer, ok := j.s.entry(j.signer)
-	return ok && j.s.policy.SelfDevices &&
+	signer, ok := s.entry(by)
+	return ok && s.policy.SelfDevices &&
 		(e.Kind == device || e.Kind == enrolment && e.TargetKind == device) &&
 		e.Owner == signer.Owner && signer.Roles.Has(e.Roles.full())
 }
