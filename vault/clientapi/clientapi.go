@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"connectrpc.com/connect"
@@ -85,4 +86,14 @@ func (c conn) address() string {
 		return c.addr
 	}
 	return host
+}
+
+// network is what attempts are counted by: the address, of IPv6 its /64, since whoever
+// has one address of it has all.
+func (c conn) network() string {
+	a, err := netip.ParseAddr(c.address())
+	if err != nil || a.Unmap().Is4() {
+		return c.address()
+	}
+	return netip.PrefixFrom(a.WithZone(""), 64).Masked().String()
 }

@@ -26,7 +26,7 @@ const (
 	// can stand behind it.
 	challengesOfAddress = 1200
 	signInsOfAddress    = 600
-	signInsOfEntry      = 60
+	refusalsTold        = 60 // as events, of one entry
 )
 
 var errSignIn = refuse(connect.CodeUnauthenticated, ReasonSignature,
@@ -34,7 +34,7 @@ var errSignIn = refuse(connect.CodeUnauthenticated, ReasonSignature,
 
 // Challenge: see the service's definition.
 func (s *service) Challenge(ctx context.Context, r *connect.Request[clientv1.ChallengeRequest]) (*connect.Response[clientv1.ChallengeResponse], error) {
-	if !s.attempts.allow("challenge "+connOf(ctx).address(), challengesOfAddress, s.Now()) {
+	if !s.attempts.allow("challenge "+connOf(ctx).network(), challengesOfAddress, s.Now()) {
 		return nil, throttled()
 	}
 	c, err := s.challenges.give(s.Now())
@@ -119,7 +119,9 @@ func (s *service) SignIn(ctx context.Context, r *connect.Request[clientv1.SignIn
 	if err != nil {
 		return nil, malformed("challenge: %v", err)
 	}
-	if !s.attempts.allow("sign in "+from.address(), signInsOfAddress, now) || !s.attempts.allow("entry "+entry.String(), signInsOfEntry, now) {
+	// By where it comes from, never by the entry that it names: entry ids are no
+	// secret, and whoever knew one could keep its owner out.
+	if !s.attempts.allow("sign in "+from.network(), signInsOfAddress, now) {
 		return nil, throttled()
 	}
 	if !s.challenges.take(challenge, now) {
@@ -130,15 +132,11 @@ func (s *service) SignIn(ctx context.Context, r *connect.Request[clientv1.SignIn
 		return nil, err
 	}
 
-	var bearer [32]byte
-	if _, err := rand.Read(bearer[:]); err != nil {
-		return nil, err
-	}
-	hash := seal.Hash(bearer[:])
-	var expires time.Time
+	var number int64
+	var e trust.Entry
 	var refused error // known entry, bad answer: an event, then the error
-	err = s.Store.Write(ctx, func(q *db.Queries) error {
-		number, err := s.Directory.Number(ctx, q, org)
+	err = s.Store.Read(ctx, func(q *db.Queries) (err error) {
+		number, err = s.Directory.Number(ctx, q, org)
 		if errors.Is(err, store.ErrNotFound) {
 			return errSignIn // what is unknown and what is wrong look alike
 		}
@@ -149,17 +147,26 @@ func (s *service) SignIn(ctx context.Context, r *connect.Request[clientv1.SignIn
 		if err != nil {
 			return err
 		}
-		e, err := s.check(log, entry, challenge, exporter, m.Signature, now)
-		if err != nil {
-			if _, known := log.Entry(entry); !known {
-				return errSignIn
-			}
-			refused = err
-			return audit.Tell(ctx, q, s.Bus, audit.Event{
-				Org: number, Name: audit.SessionRefused, Actor: entry[:], Reason: string(trust.ReasonOf(err)),
-				Fields: map[string]string{"address": from.address()},
-			})
+		e, refused = s.check(log, entry, challenge, exporter, m.Signature, now)
+		if _, known := log.Entry(entry); refused != nil && !known {
+			return errSignIn
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if refused != nil {
+		return nil, s.signInRefused(ctx, number, entry, refused)
+	}
+
+	var bearer [32]byte
+	if _, err := rand.Read(bearer[:]); err != nil {
+		return nil, err
+	}
+	hash := seal.Hash(bearer[:])
+	var expires time.Time
+	err = s.Store.Write(ctx, func(q *db.Queries) error {
 		expires = now.Add(sessionTime)
 		if !e.NotAfter.IsZero() && e.NotAfter.Before(expires) {
 			expires = e.NotAfter
@@ -183,18 +190,32 @@ func (s *service) SignIn(ctx context.Context, r *connect.Request[clientv1.SignIn
 	if err != nil {
 		return nil, err
 	}
-	if refused != nil {
-		if trust.ReasonOf(refused) == trust.Expired {
-			return nil, refuse(connect.CodeUnauthenticated, ReasonExpired, "ask an administrator, or another device of yours, for a new token", "the device or enrolment is past its time")
-		}
-		return nil, errSignIn
-	}
-	s.attempts.forgive("sign in "+from.address(), "entry "+entry.String(), "challenge "+from.address())
+	s.attempts.forgive("sign in "+from.network(), "challenge "+from.network())
 	return connect.NewResponse(&clientv1.SignInResponse{
 		Bearer:  base64.RawURLEncoding.EncodeToString(bearer[:]),
 		Expires: expires.UnixMilli(),
 		Now:     now.UnixMilli(),
 	}), nil
+}
+
+// signInRefused tells administrators of a known entry's bad answer, within bounds,
+// and makes the caller's error of it.
+func (s *service) signInRefused(ctx context.Context, org int64, entry seal.ID, refused error) error {
+	if s.attempts.allow("refused "+entry.String(), refusalsTold, s.Now()) {
+		err := s.Store.Write(ctx, func(q *db.Queries) error {
+			return audit.Tell(ctx, q, s.Bus, audit.Event{
+				Org: org, Name: audit.SessionRefused, Actor: entry[:], Reason: string(trust.ReasonOf(refused)),
+				Fields: map[string]string{"address": connOf(ctx).address()},
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if trust.ReasonOf(refused) == trust.Expired {
+		return refuse(connect.CodeUnauthenticated, ReasonExpired, "ask an administrator, or another device of yours, for a new token", "the device or enrolment is past its time")
+	}
+	return errSignIn
 }
 
 // check holds the answer against each name of this server. The recovery entry
@@ -271,7 +292,7 @@ func (s *service) setUp(code string) bool {
 
 // CreateOrganisation: see the service's definition.
 func (s *service) CreateOrganisation(ctx context.Context, r *connect.Request[clientv1.CreateOrganisationRequest]) (*connect.Response[clientv1.CreateOrganisationResponse], error) {
-	if !s.attempts.allow("setup "+connOf(ctx).address(), 20, s.Now()) {
+	if !s.attempts.allow("setup "+connOf(ctx).network(), 20, s.Now()) {
 		return nil, throttled()
 	}
 	if !s.setUp(r.Msg.SetupCode) {

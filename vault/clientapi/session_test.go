@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"testing"
@@ -281,28 +282,69 @@ func TestEnrolment(t *testing.T) {
 	refused(t, err, "signature_bad")
 }
 
+// Failed sign-ins are counted by where they come from. Whoever knows an entry's id does
+// not keep its owner out.
 func TestSignInLimit(t *testing.T) {
 	s, o := newServer(t), orgtest.New(t, time.Now)
 	admin := s.found(o)
-	bob := o.Member(t, "Bob", trust.Read)
-	admin.catchUp()
-	c := s.dial()
-	honest := enrol.Signer{OrgID: o.ID, EntryID: bob.ID, Key: bob.Sign}
+	honest := s.dial()
+	in := func() error {
+		_, err := honest.StartSession(t.Context(), admin.signer())
+		return err
+	}
 	for range 70 { // a program that calls the command line in a loop
-		if _, err := c.StartSession(t.Context(), honest); err != nil {
+		ok(t, in())
+	}
+
+	elsewhere := s.dialFrom("127.0.0.2")
+	challenge := func() []byte {
+		given, err := elsewhere.Challenge(t.Context(), connect.NewRequest(&clientv1.ChallengeRequest{}))
+		if err != nil {
 			t.Fatal(err)
 		}
+		return given.Msg.Challenge
 	}
-	wrong := enrol.Signer{OrgID: o.ID, EntryID: bob.ID, Key: o.Admin.Sign}
-	for range 60 {
-		_, err := c.StartSession(t.Context(), wrong)
-		refused(t, err, "signature_bad")
+	forged := func() []byte { return random(32) }
+	for _, row := range []struct {
+		name      string
+		challenge func() []byte
+		reason    string
+	}{
+		{"with a challenge of one's own", forged, "challenge_unknown"},
+		{"with the server's", challenge, "signature_bad"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			as := func(c []byte) error {
+				_, err := elsewhere.SignIn(t.Context(), connect.NewRequest(&clientv1.SignInRequest{
+					OrgId: o.ID.Bytes(), EntryId: o.Admin.ID.Bytes(), Challenge: c, Signature: random(64),
+				}))
+				return err
+			}
+			for range 600 {
+				refused(t, as(row.challenge()), row.reason)
+			}
+			refused(t, as(row.challenge()), "throttled")
+			ok(t, in()) // who comes from there is kept out, and nobody else
+			s.wait(time.Minute)
+			refused(t, as(row.challenge()), row.reason)
+			ok(t, in())
+			s.wait(time.Minute)
+		})
 	}
-	_, err := c.StartSession(t.Context(), wrong)
-	refused(t, err, "throttled")
-	_, err = c.StartSession(t.Context(), admin.signer())
-	ok(t, err) // nobody else is kept out
-	s.wait(time.Minute)
-	_, err = c.StartSession(t.Context(), honest)
-	ok(t, err)
+	told, err := s.signIn(o, o.Admin).ListEvents(t.Context(), connect.NewRequest(&clientv1.ListEventsRequest{Names: []string{"session.refused"}, Page: &clientv1.Page{Size: 1000}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(told.Msg.Events); n != 61 { // at most 60 in the one minute, one in the next
+		t.Errorf("%d refusals were told, want 61", n)
+	}
+}
+
+// dialFrom is a client that comes from another address of this host.
+func (s *server) dialFrom(address string) clientv1connect.VaultServiceClient {
+	s.t.Helper()
+	tr := s.http.Client().Transport.(*http.Transport).Clone()
+	tr.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).DialContext
+	s.t.Cleanup(tr.CloseIdleConnections)
+	return clientv1connect.NewVaultServiceClient(&http.Client{Transport: tr}, s.http.URL)
 }
