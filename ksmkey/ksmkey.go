@@ -1,24 +1,28 @@
 // Package ksmkey lets programs that use the public Keeper Secrets Manager SDK
 // for Go (github.com/keeper-security/secrets-manager-go/core, v1.6.4 and v1.7.0)
-// talk to a Rotunda server.
+// talk to a Rotunda server. docs/machines.md is the manual's page about it.
 //
 // Every request of that SDK is sealed to a server key, which it finds by id in a
 // table of its own; it has no setting for another one. This package adds a
 // server's key to that table. Call Register before the first client is made:
 //
-//	err := ksmkey.Register(100, "BLL8…") // serverPublicKeyId, serverPublicKey of the client's configuration
+//	err := ksmkey.RegisterConfiguration(config) // as "rotunda app config" made it
 //	if err != nil {
 //		log.Fatal(err)
 //	}
 //	client := core.NewSecretsManager(&core.ClientOptions{Config: core.NewMemoryKeyValueStorage(config)})
 //
-// or import the package for its effect alone and set two environment variables,
+// (Register takes the key's id and the key by themselves), or import the package for its effect alone and set two environment variables,
 // ROTUNDA_KSM_KEY_ID and ROTUNDA_KSM_KEY; where they do not hold, the program
 // ends at its start:
 //
 //	import _ "github.com/rotunda-pam/rotunda/ksmkey"
 //
 // # Traps of the SDK
+//
+// Record.Password is empty for every record that is not of type login, such as accounts:
+// use GetFieldValueByType("password"). The SDK logs to standard output until
+// logger.SetOutput says otherwise.
 //
 // It strips the port from the server's name and calls port 443. For a server on
 // another port give it a transport whose dialer rewrites the address
@@ -37,6 +41,7 @@ package ksmkey
 import (
 	"crypto/ecdh"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -72,6 +77,8 @@ var (
 	ErrKeyID = errors.New("ksmkey: ids 7 to 18 and 20 are the vendor's keys: take the id in the client's configuration")
 	// ErrKey: the key is no P-256 point.
 	ErrKey = errors.New("ksmkey: the server's key is not base64 of an uncompressed P-256 point (65 bytes)")
+	// ErrConfiguration: it is no client's configuration with a server's key.
+	ErrConfiguration = errors.New("ksmkey: the configuration is not JSON, or base64 of it, with serverPublicKeyId and serverPublicKey: make it with rotunda app config")
 )
 
 // Register adds a server's key to the SDK's table: its id (outside 7 to 18 and
@@ -98,6 +105,24 @@ func Register(id int, publicKey string) error {
 	with[strconv.Itoa(id)] = base64.RawURLEncoding.EncodeToString(raw)
 	table = with
 	return nil
+}
+
+// RegisterConfiguration is Register with the key in a client's configuration: JSON, or
+// base64 of it, as the SDK's storage takes it.
+func RegisterConfiguration(configuration string) error {
+	text := []byte(strings.TrimSpace(configuration))
+	if b, err := base64.StdEncoding.DecodeString(string(text)); err == nil {
+		text = b
+	}
+	var config struct{ ServerPublicKeyID, ServerPublicKey string }
+	if json.Unmarshal(text, &config) != nil || config.ServerPublicKey == "" {
+		return ErrConfiguration // its text is a secret
+	}
+	id, err := strconv.Atoi(config.ServerPublicKeyID)
+	if err != nil {
+		return ErrConfiguration
+	}
+	return Register(id, config.ServerPublicKey)
 }
 
 func init() {

@@ -70,6 +70,36 @@ func TestRefusedKeys(t *testing.T) {
 	}
 }
 
+// TestConfiguration: the key is taken out of the client's configuration.
+func TestConfiguration(t *testing.T) {
+	key := base64.RawURLEncoding.EncodeToString(newPoint(t))
+	config := `{"hostname":"vault.example","serverPublicKeyId":"103","serverPublicKey":"` + key + `"}`
+	for name, test := range map[string]struct {
+		text string
+		want error
+	}{
+		"JSON":              {config, nil},
+		"base64 of it":      {base64.StdEncoding.EncodeToString([]byte(config)) + "\n", nil},
+		"without a key":     {`{"hostname":"vault.example","serverPublicKeyId":"103"}`, ksmkey.ErrConfiguration},
+		"without an id":     {`{"serverPublicKey":"` + key + `"}`, ksmkey.ErrConfiguration},
+		"a token":           {"vault.example:" + key, ksmkey.ErrConfiguration},
+		"the vendor's":      {strings.Replace(config, "103", "10", 1), ksmkey.ErrKeyID},
+		"a key that is cut": {strings.Replace(config, key, key[:40], 1), ksmkey.ErrKey},
+	} {
+		if err := ksmkey.RegisterConfiguration(test.text); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+	}
+	storage := core.NewMemoryKeyValueStorage(map[string]string{
+		"hostname": "vault.example", "clientId": base64.StdEncoding.EncodeToString(make([]byte, 64)),
+		"privateKey": "x", "appKey": "x", "serverPublicKeyId": "103",
+	})
+	client := core.NewSecretsManager(&core.ClientOptions{Config: storage})
+	if client == nil || client.GenerateTransmissionKey("103") == nil {
+		t.Error("the SDK does not seal to the configuration's key")
+	}
+}
+
 // TestEnvironment loads the package in a process of its own.
 func TestEnvironment(t *testing.T) {
 	if os.Getenv("KSMKEY_TEST_CHILD") != "" {

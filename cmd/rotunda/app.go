@@ -19,7 +19,9 @@ import (
 )
 
 func (c *cli) appCmd() *cobra.Command {
-	cmd := c.group("app", "machine applications that read records by the secrets-manager protocol", "")
+	cmd := c.group("app", "machine applications that read records by the secrets-manager protocol", `Programs read records with the public secrets-manager SDKs: in JavaScript with a
+configuration alone, in Go with the package ksmkey of this repository besides.
+docs/machines.md goes through both.`)
 	cmd.AddCommand(c.appAddCmd(), c.appListCmd(), c.appConfigCmd(), c.appTokenCmd(), c.appRemoveCmd())
 	return cmd
 }
