@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rotunda-pam/rotunda/agent/channel"
+	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	"github.com/rotunda-pam/rotunda/agent/run"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
@@ -462,5 +464,33 @@ func TestLogIsFetchedWhenItMust(t *testing.T) {
 	}
 	if n := asked(); n > 3 {
 		t.Errorf("asked %d times, for a lie", n)
+	}
+}
+
+// What the journal could not take is not known either: it is fetched again, and the
+// next start finds no gap.
+func TestJournalIsFullForOneWrite(t *testing.T) {
+	w := newWorld(t)
+	a := w.start()
+	_, err := a.dir.Fresh(t.Context())
+	must(t, err)
+	known := a.dir.Known().Head()
+
+	w.change(trust.PolicyOp(90, true))
+	must(t, a.journal.Close()) // its next write fails
+	if err := a.dir.Fetch(t.Context()); err == nil || a.dir.Known().Head() != known {
+		t.Errorf("%v, the log went on to change %d", err, a.dir.Known().Head().Epoch)
+	}
+	j, _, err := journal.Open(filepath.Join(w.dir, "journal.db"), false, time.Now())
+	must(t, err)
+	a.journal, a.dir.journal = j, j
+	w.change(trust.PolicyOp(80, true))
+	must(t, a.dir.Fetch(t.Context()))
+	w.end(a)
+
+	a = w.start()
+	defer w.end(a)
+	if got := a.dir.Known().Head(); got != w.log.Head() {
+		t.Errorf("the next start knows change %d, want %d", got.Epoch, w.log.Head().Epoch)
 	}
 }

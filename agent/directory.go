@@ -102,16 +102,24 @@ func (d *directory) fetch(ctx context.Context) error {
 		if err := d.compare(ctx, got); err != nil {
 			return err
 		}
+		next := d.log.Clone()
+		var fresh [][]byte
+		var refused error // what comes before it holds, and is kept
 		for _, signed := range got.Changes {
-			done, err := d.log.Append(signed, d.now())
-			if err != nil {
-				return d.refused(err)
+			var done trust.Appended
+			if done, refused = next.Append(signed, d.now()); refused != nil {
+				break
 			}
 			if done.New {
-				if err := d.journal.AppendLog(done.Epoch, signed); err != nil {
-					return err
-				}
+				fresh = append(fresh, signed)
 			}
+		}
+		if err := d.journal.AppendLog(d.log.Next(), fresh...); err != nil {
+			return fmt.Errorf("keep the log: %w", err)
+		}
+		d.log.Adopt(next)
+		if refused != nil {
+			return d.refused(refused)
 		}
 		if len(got.Changes) == 0 || d.log.Next() > got.Epoch {
 			if d.log.Next() <= got.Epoch {

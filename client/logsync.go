@@ -119,13 +119,12 @@ func (c *Client) fetchLog(ctx context.Context) error {
 	return nil
 }
 
-// keepChanges stores changes that the log has just accepted.
+// keepChanges stores changes that the log takes up next.
 func (c *Client) keepChanges(signed [][]byte) error {
 	if len(signed) == 0 {
 		return nil
 	}
-	first := c.log.Next() - uint64(len(signed))
-	return c.memory.work(func(t *memoryTx) error { return t.addChanges(first, signed) })
+	return c.memory.work(func(t *memoryTx) error { return t.addChanges(c.log.Next(), signed) })
 }
 
 // sendBack gives the server the changes that it lacks (4.1 step 6).
@@ -258,13 +257,16 @@ func (c *Client) changeOnce(ctx context.Context, s changeSpec) (*clientv1.WriteR
 	}
 	c.sync.Lock()
 	defer c.sync.Unlock()
-	done, err := c.log.Append(signed, now)
+	next := c.log.Clone()
+	done, err := next.Append(signed, now)
 	if err != nil || !done.New {
 		return answer, fail(s.op, err)
 	}
-	return answer, fail(s.op, c.memory.work(func(t *memoryTx) error {
-		return t.addChanges(done.Epoch, [][]byte{signed})
-	}))
+	if err := c.keepChanges([][]byte{signed}); err != nil {
+		return answer, fail(s.op, err)
+	}
+	c.log.Adopt(next)
+	return answer, nil
 }
 
 // ownChange is an error of a change that this client made itself: not the

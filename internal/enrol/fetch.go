@@ -13,7 +13,8 @@ import (
 )
 
 // FetchLog brings a log up to the server's head: every change is verified, then
-// given to keep, page by page, which stores it. A server whose log is older is
+// given to keep, page by page, which stores it from l.Next() on, and only then
+// part of the log. A server whose log is older is
 // trust.LogRollback: the caller sends the missing changes back. A server whose
 // log is another is trust.LogFork: the caller stops using it.
 func FetchLog(ctx context.Context, c clientv1connect.VaultServiceClient, l *trust.Log, now func() time.Time, keep func(signed [][]byte) error) error {
@@ -30,17 +31,24 @@ func FetchLog(ctx context.Context, c clientv1connect.VaultServiceClient, l *trus
 		if err := l.CheckServer(page.Msg.HeadEpoch, head); err != nil {
 			return err
 		}
-		for n, signed := range page.Msg.Changes {
-			if _, err := l.Append(signed, now()); err != nil {
-				// What came before it holds, and is kept.
-				if e := keep(page.Msg.Changes[:n]); e != nil {
-					return e
-				}
-				return err
+		next := l.Clone()
+		var fresh [][]byte
+		var refused error // what comes before it holds, and is kept
+		for _, signed := range page.Msg.Changes {
+			var done trust.Appended
+			if done, refused = next.Append(signed, now()); refused != nil {
+				break
+			}
+			if done.New {
+				fresh = append(fresh, signed)
 			}
 		}
-		if err := keep(page.Msg.Changes); err != nil {
+		if err := keep(fresh); err != nil {
 			return err
+		}
+		l.Adopt(next)
+		if refused != nil {
+			return refused
 		}
 		if l.Next() > page.Msg.HeadEpoch {
 			// The server's head is among what this log has now: it must be the same change.

@@ -179,6 +179,15 @@ func (l *Log) Clone() *Log {
 	return &Log{s: s}
 }
 
+// Adopt brings this log to where newer is: a clone of it, with the changes that the
+// caller has stored since. newer is used no more. So a log never knows more than its
+// store: what could not be stored comes again.
+func (l *Log) Adopt(newer *Log) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.s = newer.s
+}
+
 // Org is the organisation's id; zero before change 0 if none was pinned.
 func (l *Log) Org() seal.Digest {
 	l.mu.RLock()
