@@ -119,6 +119,20 @@ func TestLogSurvivesRestart(t *testing.T) {
 	}
 }
 
+// What is stored was held against the clock when it came. A server that starts with its
+// clock behind serves it, and holds new changes to that clock.
+func TestClockIsBehindAtStart(t *testing.T) {
+	n, o := newNode(t), orgtest.New(t, time.Now)
+	org := n.create(o)
+	behind := &node{n.t, n.Store, directory.New(n.bus, func() time.Time { return time.Now().Add(-5 * time.Minute) }), n.bus}
+	if got := behind.view(org).Head(); got != o.Log.Head() {
+		t.Errorf("the log ends with change %d, want %d", got.Epoch, o.Log.Head().Epoch)
+	}
+	if err := behind.append(org, o.Sign(t, o.Admin)); trust.ReasonOf(err) != trust.ClockFuture {
+		t.Errorf("a new change: %v, want %s", err, trust.ClockFuture)
+	}
+}
+
 func TestOrganisationsAreApart(t *testing.T) {
 	n := newNode(t)
 	a, b := orgtest.New(t, time.Now), orgtest.New(t, time.Now)
