@@ -121,6 +121,9 @@ func (d *draft) checkPolicy() error {
 	if policy == nil || d.former != nil && proto.Equal(policy, d.former.Statement.GetAccount().GetPolicy()) {
 		return nil
 	}
+	if d.subject.GetAccount().GetSecretKind() == SecretSSHKey {
+		return invalid("", "a password policy says nothing of an ssh_key")
+	}
 	if err := password.Check(policy); err != nil {
 		return &Error{Class: Invalid, Reason: "policy.impossible", Err: err, Hint: "a policy asks for 8 to 256 characters, of at least 10 different ones"}
 	}

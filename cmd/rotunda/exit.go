@@ -44,7 +44,7 @@ func exitCodes() []struct {
 		{exitUsage, "usage", "the command line, a file or an input is not understood"},
 		{exitNotFound, "not_found", "no such record, folder, run, member, file, …, or a name that fits several"},
 		{exitDenied, "denied", "the rights do not reach, or a check refused what the server served (see the reason)"},
-		{exitConflict, "conflict", "somebody else changed it first, it exists already, or a run is outstanding"},
+		{exitConflict, "conflict", "somebody else changed it first, it exists already, other records need it, or a run is outstanding"},
 		{exitUnreachable, "unreachable", "the server, or an agent that could do it, cannot be reached now"},
 		{exitPending, "pending", "not decided yet: still running, or the outcome is unknown and Rotunda finds out later"},
 		{exitFailed, "failed", "the run ended and the credential was not changed, or verifying said no"},

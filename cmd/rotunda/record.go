@@ -570,7 +570,7 @@ func (c *cli) recordRemoveCmd() *cobra.Command {
 	cmd.Flags().BoolVar(&used, "even-in-use", false, "delete it though other records name it: agents refuse those from then on")
 	return help(cmd, `The secret goes with the record: nobody can bring it back. A record that others name
 (a resource's administrator, the resource of an account) is not deleted before they
-name another, or none.`, `rotunda resource edit db1 --admin other-admin
+name another, or none; records that you may not read are not looked at.`, `rotunda resource edit db1 --admin other-admin
 rotunda record remove db1-admin`)
 }
 

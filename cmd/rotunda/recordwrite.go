@@ -263,7 +263,7 @@ func (c *cli) recordEditCmd() *cobra.Command {
 				return failf(exitUsage, "no_account", "%s is no account: --same-login belongs to accounts", r.Title)
 			}
 			if account && r.Statement == nil && signed != nil && !set("resource") {
-				return usagef("%s has no statement yet that holds: name its resource with --resource", printable(r.Title))
+				return usagef("%s has no statement that holds: name its resource, too, with --resource", printable(r.Title))
 			}
 			values := e.Title != nil || e.URL != nil || e.Notes != nil || e.PublicKey != nil || e.Login != nil || e.Secret != nil
 			if !values && signed == nil {

@@ -35,6 +35,8 @@ func CheckKeys(e Entry, keys []byte) (*trustv1.Keys, error) {
 	f.size("seal_pub", k.SealPub, seal.SealPubSize)
 	if e.Kind == trustv1.EntryKind_ENTRY_KIND_AGENT {
 		f.size("device_pub", k.DevicePub, seal.P256PubSize)
+		_, err := seal.ParseDevicePub(k.DevicePub)
+		f.must(err == nil, "device_pub is no point of P-256")
 	} else {
 		f.size("device_pub", k.DevicePub, 0)
 	}

@@ -1,10 +1,12 @@
 package trust
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
 func TestFolderKeys(t *testing.T) {
@@ -119,4 +121,33 @@ func TestSigningIn(t *testing.T) {
 	wantReason(t, err, RecipientUnverified)
 	_, err = CheckChannel(w.log, bob.id, bob.keys, host, challenge, exporter, nil)
 	wantReason(t, err, SignerUnknown)
+}
+
+// An agent's device key is a point of the curve: another would be noticed at the agent's
+// first sign-in alone.
+func TestCheckKeysLooksAtThePoint(t *testing.T) {
+	agent := newParty(t, 9, true)
+	point, err := seal.DevicePub(agent.device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	off := bytes.Clone(point)
+	off[64] ^= 1
+	compressed := append([]byte{2}, off[1:]...)
+	for name, row := range map[string]struct {
+		point []byte
+		want  Reason
+	}{
+		"the agent's":           {point, ""},
+		"not on the curve":      {off, Malformed},
+		"not uncompressed":      {compressed, Malformed},
+		"cut":                   {point[:33], Malformed},
+		"the point at no place": {append([]byte{4}, make([]byte, 64)...), Malformed},
+	} {
+		keys := EncodeKeys(agent.seal.Public(), row.point)
+		_, err := CheckKeys(Entry{Kind: trustv1.EntryKind_ENTRY_KIND_AGENT, KeysDigest: seal.Hash(keys)}, keys)
+		if ReasonOf(err) != row.want {
+			t.Errorf("%s: %v, want %q", name, err, row.want)
+		}
+	}
 }
