@@ -86,6 +86,7 @@ type Scheduler struct {
 	parsed  map[string]*schedule.Schedule // by their encoded form
 	turns   map[string]int                // of pools, whose agent is next
 	overdue time.Time                     // when overdue runs were last looked for
+	seen    time.Time                     // the clock at the last pass
 }
 
 // maxKept bounds what is remembered to save work; beyond it is forgotten.
@@ -143,6 +144,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 
 // pass handles all that is due now.
 func (s *Scheduler) pass(ctx context.Context) error {
+	if err := s.clockSetBack(ctx); err != nil {
+		return fmt.Errorf("compute anew what is next: %w", err)
+	}
 	for {
 		due, err := s.anythingDue(ctx)
 		if err != nil {

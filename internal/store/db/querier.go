@@ -85,6 +85,7 @@ type Querier interface {
 	FormerStatements(ctx context.Context, arg FormerStatementsParams) ([]Statement, error)
 	FreshTerms(ctx context.Context, now int64) error
 	HasResult(ctx context.Context, arg HasResultParams) (int64, error)
+	HastenRuns(ctx context.Context, arg HastenRunsParams) error
 	HistoryBefore(ctx context.Context, arg HistoryBeforeParams) ([]RecordHistory, error)
 	InsertEvent(ctx context.Context, arg InsertEventParams) error
 	KeepInHistory(ctx context.Context, arg KeepInHistoryParams) error
@@ -134,6 +135,7 @@ type Querier interface {
 	RevokedAgents(ctx context.Context, org int64) ([][]byte, error)
 	RotationOf(ctx context.Context, arg RotationOfParams) (Rotation, error)
 	RotationsAfter(ctx context.Context, arg RotationsAfterParams) ([]Rotation, error)
+	RotationsOfLater(ctx context.Context, arg RotationsOfLaterParams) ([]Rotation, error)
 	RunByID(ctx context.Context, arg RunByIDParams) (Run, error)
 	RunsBefore(ctx context.Context, arg RunsBeforeParams) ([]Run, error)
 	RunsOfAccountBefore(ctx context.Context, arg RunsOfAccountBeforeParams) ([]Run, error)

@@ -202,6 +202,20 @@ func (q *Queries) FireRotation(ctx context.Context, arg FireRotationParams) (int
 	return result.RowsAffected()
 }
 
+const hastenRuns = `-- name: HastenRuns :exec
+UPDATE run SET next_attempt = ?1 WHERE next_attempt > ?2
+`
+
+type HastenRunsParams struct {
+	Now   int64
+	Until int64
+}
+
+func (q *Queries) HastenRuns(ctx context.Context, arg HastenRunsParams) error {
+	_, err := q.db.ExecContext(ctx, hastenRuns, arg.Now, arg.Until)
+	return err
+}
+
 const markOverdue = `-- name: MarkOverdue :execrows
 UPDATE run SET late_told = 1 WHERE org = ?1 AND run_id = ?2 AND finished = 0 AND late_told = 0
 `
@@ -284,6 +298,57 @@ func (q *Queries) OverdueRuns(ctx context.Context, arg OverdueRunsParams) ([]Run
 			&i.Finished,
 			&i.NextAttempt,
 			&i.LateTold,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const rotationsOfLater = `-- name: RotationsOfLater :many
+SELECT org, account_uid, folder_uid, resource_uid, resource_folder, pool_id, schedule, missed, jitter_s, paused, next_due, next_nominal, last_due, failures, state, reason, run_id, updated FROM rotation WHERE next_due > 0 AND updated > ?1 ORDER BY updated LIMIT ?2
+`
+
+type RotationsOfLaterParams struct {
+	Until int64
+	Rows  int64
+}
+
+func (q *Queries) RotationsOfLater(ctx context.Context, arg RotationsOfLaterParams) ([]Rotation, error) {
+	rows, err := q.db.QueryContext(ctx, rotationsOfLater, arg.Until, arg.Rows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Rotation
+	for rows.Next() {
+		var i Rotation
+		if err := rows.Scan(
+			&i.Org,
+			&i.AccountUid,
+			&i.FolderUid,
+			&i.ResourceUid,
+			&i.ResourceFolder,
+			&i.PoolID,
+			&i.Schedule,
+			&i.Missed,
+			&i.JitterS,
+			&i.Paused,
+			&i.NextDue,
+			&i.NextNominal,
+			&i.LastDue,
+			&i.Failures,
+			&i.State,
+			&i.Reason,
+			&i.RunID,
+			&i.Updated,
 		); err != nil {
 			return nil, err
 		}

@@ -14,6 +14,12 @@ UPDATE rotation SET next_due = sqlc.arg(next_due), next_nominal = sqlc.arg(next_
   state = sqlc.arg(state), reason = sqlc.arg(reason), updated = sqlc.arg(now)
 WHERE org = sqlc.arg(org) AND account_uid = sqlc.arg(account_uid);
 
+-- name: RotationsOfLater :many
+SELECT * FROM rotation WHERE next_due > 0 AND updated > sqlc.arg(until) ORDER BY updated LIMIT sqlc.arg(rows);
+
+-- name: HastenRuns :exec
+UPDATE run SET next_attempt = sqlc.arg(now) WHERE next_attempt > sqlc.arg(until);
+
 -- name: DueRuns :many
 SELECT * FROM run WHERE next_attempt > 0 AND next_attempt <= sqlc.arg(now) ORDER BY next_attempt LIMIT sqlc.arg(rows);
 
