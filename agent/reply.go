@@ -26,13 +26,14 @@ func (a *Agent) reply(ctx context.Context, c *trust.Command) {
 	defer cancel()
 	result := &trustv1.Result{Phase: trustv1.Phase_PHASE_REPLIED, Credential: trustv1.Outcome_OUTCOME_DONE}
 	detail := &trustv1.Detail{}
-	var err error
-	switch c.Action {
-	case trustv1.Action_ACTION_TEST:
+	err := a.mayReply(ctx, c)
+	switch {
+	case err != nil:
+	case c.Action == trustv1.Action_ACTION_TEST:
 		err = a.engine.Test(ctx, c)
-	case trustv1.Action_ACTION_PROBE:
+	case c.Action == trustv1.Action_ACTION_PROBE:
 		detail.Probe, err = a.engine.Probe(ctx, c)
-	case trustv1.Action_ACTION_INFO:
+	case c.Action == trustv1.Action_ACTION_INFO:
 		detail.Info, detail.Plugins = a.info()
 	}
 	if err != nil {
@@ -51,6 +52,25 @@ func (a *Agent) reply(ctx context.Context, c *trust.Command) {
 	if err := a.journal.SettleCommand(c.ID, a.now()); err != nil {
 		a.log.Error("journal", "error", err)
 	}
+}
+
+// mayReply looks again at what open looked at: the command may have waited in the
+// journal for the agent's next start.
+func (a *Agent) mayReply(ctx context.Context, c *trust.Command) error {
+	l, err := a.dir.Fresh(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.StillHolds(l, a.id.Entry); err != nil {
+		return err
+	}
+	if err := c.CheckStaging(a.now()); err != nil {
+		return err
+	}
+	if err := a.cfg.Policy.Permit(actions[c.Action]); err != nil {
+		return &trust.Error{Reason: trust.LocalPolicy, Err: err}
+	}
+	return nil
 }
 
 // sendReplyAgain sends until the vault has answered, or the time of a reply is over: the

@@ -34,6 +34,9 @@ func (r *Run) prepare(ctx context.Context) (State, error) {
 	if err := r.openSession(ctx); err != nil {
 		return "", refusal(err)
 	}
+	if err := r.endLeftover(ctx); err != nil {
+		return "", err
+	}
 	cred, err := r.newCredential()
 	if err != nil {
 		return "", refusal(err)

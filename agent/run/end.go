@@ -49,17 +49,7 @@ func (r *Run) retire(ctx context.Context) (State, error) {
 		err = r.openSession(ctx)
 	}
 	if err == nil {
-		var answer sdk.RetireResponse
-		call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
-		defer cancel()
-		answer, err = r.session.Retire(call, sdk.RetireRequest{Account: r.login, Keep: r.candidate.credential, Old: r.current})
-		switch {
-		case err != nil:
-		case answer.Outcome == sdk.Unchanged:
-			err = errors.New("the target refuses to end it")
-		case answer.Outcome != sdk.Changed:
-			err = errors.New("the target gave no clear answer")
-		}
+		err = r.endSecret(ctx, r.candidate.credential, r.current)
 	}
 	if ctx.Err() != nil {
 		return "", err
@@ -70,6 +60,42 @@ func (r *Run) retire(ctx context.Context) (State, error) {
 		return "", &Stop{Outcome: r.outcome.Credential, Class: sdk.ClassUnreachable, Reason: "retire.pending", Later: true, Err: fmt.Errorf("the new secret is in use; the former one still works: %w", err)}
 	}
 	return "", nil
+}
+
+// endSecret has the target end one secret of the account, and keep another. That it is
+// gone already is a success.
+func (r *Run) endSecret(ctx context.Context, keep, old sdk.Credential) error {
+	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
+	defer cancel()
+	answer, err := r.session.Retire(call, sdk.RetireRequest{Account: r.login, Keep: keep, Old: old})
+	switch {
+	case err != nil:
+		return err
+	case answer.Outcome == sdk.Unchanged:
+		return errors.New("the target refuses to end it")
+	case answer.Outcome != sdk.Changed:
+		return errors.New("the target gave no clear answer")
+	}
+	return nil
+}
+
+// endLeftover ends the secret before the current one, where the run that made the
+// current one is not known to have done so: after this run nobody would look for it.
+func (r *Run) endLeftover(ctx context.Context) error {
+	if !r.leftover {
+		return nil
+	}
+	if r.formerErr != nil {
+		r.note("the secret before the current one, which may still work, is not known", r.formerErr)
+		return nil
+	}
+	if err := r.journalled(); err != nil {
+		return err
+	}
+	if err := r.endSecret(ctx, r.current, r.former); err != nil {
+		return r.later(&sdk.Error{Class: sdk.ClassUnreachable, Reason: "retire.pending", Err: fmt.Errorf("the secret that the last rotation replaced still works, and could not be ended; nothing else was changed: %w", err)})
+	}
+	return nil
 }
 
 // report tells the vault that the run has ended.

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type target struct {
 	former  sdk.Credential // the one before current: what retire ends after a takeover
 	// formerErr is why it is not known, though there was one.
 	formerErr error
+	leftover  bool // the run that made current is not known to have ended former
 	admin     sdk.Credential
 	adminAs   sdk.Account
 	extras    map[string]sdk.Credential // further secrets that the resource's statement names
@@ -226,11 +228,12 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		return "", refusal(err)
 	}
 	r.former, r.formerErr = served.former(account, r.kind(), r.value)
+	r.leftover = r.mayBeLeft(account)
 	if err := r.openAdministrator(ctx, served); err != nil {
 		return "", refusal(err)
 	}
 	r.e.tellEdited(account, resource)
-	if err := r.journalStart(account); err != nil {
+	if err := r.journalStart(); err != nil {
 		return "", err
 	}
 	r.e.Slots.Allow(r.at.Key, r.concurrency())
@@ -277,8 +280,8 @@ func (r *Run) checkRights(account, resource *servedRecord) error {
 	if me.Owner != r.pool() {
 		return &trust.Error{Reason: trust.WrongPool, What: fmt.Sprintf("resource %s is of another pool", resource.Ref)}
 	}
-	if c := r.job.Command; c != nil {
-		if err := trust.CheckPins(c, r.account.Statement, r.resource.Statement); err != nil {
+	if r.job.Command != nil {
+		if err := r.checkCommand(account); err != nil {
 			return err
 		}
 	} else if err := r.checkAsked(account); err != nil {
@@ -292,23 +295,34 @@ func (r *Run) checkRights(account, resource *servedRecord) error {
 	return nil
 }
 
-// checkAsked is what bounds a run that the vault asked for. A candidate that is staged
-// has its own authority beside it (4.5), and after the commit only the end is left.
-func (r *Run) checkAsked(account *servedRecord) error {
-	if account.wire.Staged != nil || r.committedByMe() || r.recovering {
-		return nil
-	}
-	if !r.begins(account) {
-		if r.as == "verify" {
-			return nil
+// checkCommand holds the command against the log and the statements as they are now: it
+// may have waited for an hour since it came. A rotation's candidate that is staged has
+// its own authority beside it (4.5), and after the commit only the end is left.
+func (r *Run) checkCommand(account *servedRecord) error {
+	c := r.job.Command
+	if r.as != "rotate" || account.wire.Staged == nil && !r.committedByMe() {
+		if err := c.StillHolds(r.log, r.e.Me.ID); err != nil {
+			return err
 		}
-		return trust.CheckMandateHolds(r.log, r.account.Statement, r.e.Now())
+	}
+	return trust.CheckPins(c, r.account.Statement, r.resource.Statement)
+}
+
+// checkAsked is what bounds a run that the vault asked for. A verify needs no mandate,
+// nor does a candidate that is staged, which has its own authority beside it (4.5); but
+// each may cost a failed login. After the commit only the end is left.
+func (r *Run) checkAsked(account *servedRecord) error {
+	if r.committedByMe() || r.recovering {
+		return nil
 	}
 	activity, err := r.e.Journal.Activity(r.job.Account)
 	if err != nil {
 		return err
 	}
-	if r.as == "verify" {
+	if r.resumed() { // it was counted when it began
+		activity.Starts = nil
+	}
+	if r.as == "verify" || account.wire.Staged != nil {
 		if err := trust.CheckStarts(r.job.Account, activity, r.e.Now()); err != nil {
 			return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.TooOften), Later: true, Err: err}
 		}
@@ -324,22 +338,24 @@ func (r *Run) checkAsked(account *servedRecord) error {
 
 // begins says whether this is the start of a run that the vault asked for, which is
 // counted: not one that is taken up again.
-func (r *Run) begins(account *servedRecord) bool {
-	if r.job.Command != nil || r.recovering || account.wire.Staged != nil || r.committedByMe() {
-		return false
-	}
-	// A run of this account that a mandate began is resumed; an id proves nothing else.
-	former, known, err := r.e.Journal.Run(r.job.ID)
-	return err != nil || !known || !former.Command.IsZero() || former.Account != r.job.Account.Record || former.Folder != r.job.Account.Folder
+func (r *Run) begins() bool {
+	return r.job.Command == nil && !r.recovering && !r.committedByMe() && !r.resumed()
 }
 
-func (r *Run) journalStart(account *servedRecord) error {
+// resumed says whether this agent began the run, of this account, and knows no end of
+// it; an id proves nothing else.
+func (r *Run) resumed() bool {
+	former, known, err := r.e.Journal.Run(r.job.ID)
+	return err == nil && known && former.Command.IsZero() && former.Account == r.job.Account.Record && former.Folder == r.job.Account.Folder
+}
+
+func (r *Run) journalStart() error {
 	run := journal.Run{ID: r.job.ID, Folder: r.job.Account.Folder, Account: r.job.Account.Record, Started: r.e.Now()}
 	if r.job.Command != nil {
 		run.Command = r.job.Command.ID
 	}
 	if r.job.Command == nil {
-		return r.e.Journal.BeginRun(run, r.begins(account))
+		return r.e.Journal.BeginRun(run, r.begins())
 	}
 	if r.begun == nil {
 		// The command is in the journal: that its run has begun has to be there only before
@@ -520,13 +536,23 @@ func (r *Run) takeUp(account *servedRecord) (State, error) {
 	r.candidate = &candidate{
 		credential: cred, data: account.served.Staged.Data, digest: c.DataDigest, seq: c.Result.ValueSeq, noApply: c.NoApply,
 	}
+	if err := r.e.Policy.Permit("rotate"); err != nil && c.NoApply == nil {
+		r.candidate.noApply = &trust.Error{Reason: trust.LocalPolicy, Err: err}
+	}
 	return Applied, nil
 }
 
 // committedByMe says whether the record's current value was committed by this run,
 // which then only lacks what comes after.
 func (r *Run) committedByMe() bool {
-	return r.value != nil && r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED && seal.ID(r.value.Result.RunId) == r.job.ID
+	return r.value != nil && r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED && bytes.Equal(r.value.Result.RunId, r.job.ID[:])
+}
+
+// mayBeLeft says whether the secret before the current one may still work: it has to be
+// ended by a step of its own, and the run that replaced it is not known to have ended.
+func (r *Run) mayBeLeft(account *servedRecord) bool {
+	return slices.Contains(r.manifest.Overlap, r.kind()) && r.value != nil && r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED &&
+		(r.former.Secret.Len() > 0 || r.formerErr != nil) && !trust.Finished(r.log, account.wire.Recent, r.value.Result.RunId, r.pool())
 }
 
 func (r *Run) restoreCommitted() {

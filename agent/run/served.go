@@ -1,6 +1,7 @@
 package run
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func (e *Engine) open(log *trust.Log, got ksm.FetchAnswer) (*servedRecords, erro
 // need makes sure that a record is in the answer: the server's links, by which it
 // chose what to bring along, are nobody's word.
 func (s *servedRecords) need(ctx context.Context, ref trust.Ref) error {
-	if ref.IsZero() || slices.ContainsFunc(s.list, func(w ksm.ExtRecord) bool { return seal.ID(w.Ref.Record) == ref.Record }) {
+	if ref.IsZero() || slices.ContainsFunc(s.list, isRecord(ref)) {
 		return nil
 	}
 	got, err := s.e.Vault.Fetch(ctx, ref.Record)
@@ -71,12 +72,15 @@ func (s *servedRecords) need(ctx context.Context, ref trust.Ref) error {
 	return nil
 }
 
+// isRecord compares bytes: what was served as a uid may be of any length.
+func isRecord(ref trust.Ref) func(ksm.ExtRecord) bool {
+	return func(w ksm.ExtRecord) bool { return bytes.Equal(w.Ref.Record, ref.Record[:]) }
+}
+
 // record opens and checks one record of the answer.
 func (s *servedRecords) record(ref trust.Ref, kind trustv1.RecordKind) (*servedRecord, error) {
-	for _, w := range s.list {
-		if seal.ID(w.Ref.Record) != ref.Record {
-			continue
-		}
+	if i := slices.IndexFunc(s.list, isRecord(ref)); i >= 0 {
+		w := s.list[i]
 		served := Served(ref, kind, w)
 		key, ok := s.keys[ref.Folder]
 		if !ok {

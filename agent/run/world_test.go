@@ -33,7 +33,7 @@ type world struct {
 	target *fakeTarget
 	engine *Engine
 
-	device              party
+	device, agent       party
 	folder              seal.ID
 	folderKey           seal.Key
 	pool                seal.ID
@@ -86,6 +86,7 @@ func newWorld(t *testing.T, self bool) *world {
 	recovery := newParty(t, false)
 	w.device = newParty(t, false)
 	agent := newParty(t, true)
+	w.agent = agent
 	member, pool := seal.NewID(), seal.NewID()
 	dev := w.device.entry(trustv1.EntryKind_ENTRY_KIND_DEVICE, member, "laptop")
 	dev.NotAfter = w.now.Add(24 * time.Hour).UnixMilli()
@@ -231,12 +232,35 @@ func (w *world) run(id seal.ID) (Outcome, error) {
 
 // command is a person's, about the account.
 func (w *world) command(action trustv1.Action, run seal.ID) *trust.Command {
-	id := seal.NewID()
-	return &trust.Command{
-		Command: &trustv1.Command{Action: action, RunId: run.Bytes(), Issued: w.now.UnixMilli()},
-		ID:      id, Account: w.account, Digest: seal.Hash(id.Bytes()),
-		Pins: []trust.Pin{{Ref: w.account, Digest: w.statements[w.account]}, {Ref: w.res, Digest: w.statements[w.res]}},
+	return w.commandBy(w.device, action, run)
+}
+
+func (w *world) commandBy(device party, action trustv1.Action, run seal.ID) *trust.Command {
+	w.t.Helper()
+	c := &trustv1.Command{
+		Id: seal.NewID().Bytes(), AgentId: w.agent.id.Bytes(), Action: action, Account: w.account.Proto(), RunId: run.Bytes(),
+		Issued: w.now.UnixMilli(), Expires: w.now.Add(2 * time.Minute).UnixMilli(),
 	}
+	for _, ref := range []trust.Ref{w.account, w.res} {
+		c.Pins = append(c.Pins, &trustv1.Pin{Record: ref.Proto(), Digest: w.statements[ref].Bytes()})
+	}
+	if action == trustv1.Action_ACTION_CANCEL {
+		c.Args = &trustv1.Command_Cancel{Cancel: &trustv1.CancelArgs{RunId: seal.NewID().Bytes()}}
+	}
+	frame, _, err := trust.SealCommand(w.log, device.id, device.sign, w.agent.keys, c, w.now)
+	must(w.t, err)
+	out, err := trust.OpenCommand(w.log, &trust.Volatile{}, w.agent.id, w.agent.seal, frame, w.now)
+	must(w.t, err)
+	return out
+}
+
+// change appends to the log.
+func (w *world) change(ops ...*trustv1.Op) {
+	w.t.Helper()
+	signed, _, err := trust.SignChange(w.log.Org(), w.log.NewChange(w.device.id, w.now, ops...), w.device.sign)
+	must(w.t, err)
+	_, err = w.log.Append(signed, w.now)
+	must(w.t, err)
 }
 
 // later moves the clock.
@@ -378,6 +402,9 @@ func (v *memoryVault) Report(_ context.Context, r ksm.ReportRequest) error {
 	defer v.mu.Unlock()
 	v.last = r
 	v.writes++
+	if x := v.records[seal.ID(r.Account.Record)]; len(r.Result) > 0 {
+		x.Recent = append([][]byte{r.Result}, x.Recent...)
+	}
 	if !r.Retry {
 		v.state[seal.ID(r.RunID)] = "finished"
 	}

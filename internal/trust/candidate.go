@@ -149,6 +149,12 @@ func checkAuthority(l *Log, account *Record, pool seal.ID, staged *Result, blob 
 		case !l.Roles(c.Signer.ID, account.Ref.Folder).Has(Operate):
 			return false, fail(CandidateUnauthorised, "device %q, which signed its command, may not operate in the folder", l.FullName(c.Signer))
 		}
+		// 4.3 step 10 held when it was staged. The time is the staging agent's word: one
+		// that lies can only move it to where CandidateAge ends it.
+		issued, at := time.UnixMilli(c.Issued), time.UnixMilli(staged.Time)
+		if at.Before(issued.Add(-Skew)) || at.After(issued.Add(StagingTime+Skew)) || at.After(now.Add(Skew)) {
+			return false, fail(CandidateUnauthorised, "its command was issued at %s, and it was staged at %s", stamp(c.Issued), stamp(staged.Time))
+		}
 		return false, nil
 
 	case len(a.Committed) > 0:

@@ -130,6 +130,22 @@ func TestCheckCandidate(t *testing.T) {
 	}{
 		{"by a command", func(w *world, m *Volatile) ServedCandidate { return honest(w, nil) }, "", ""},
 		{"by a mandate", func(w *world, m *Volatile) ServedCandidate { return byMandate(w) }, "", ""},
+		{"1 staged an hour after its command", func(w *world, m *Volatile) ServedCandidate {
+			c := honest(w, func(r *trustv1.Result) { r.Time = w.now.Add(StagingTime + Skew).UnixMilli() })
+			w.later(StagingTime + Skew)
+			return c
+		}, "", ""},
+		{"1 staged later", func(w *world, m *Volatile) ServedCandidate {
+			c := honest(w, func(r *trustv1.Result) { r.Time = w.now.Add(StagingTime + Skew + time.Second).UnixMilli() })
+			w.later(StagingTime + Skew + time.Second)
+			return c
+		}, "", CandidateUnauthorised},
+		{"1 staged before its command", func(w *world, m *Volatile) ServedCandidate {
+			return honest(w, func(r *trustv1.Result) { r.Time = w.now.Add(-Skew - time.Second).UnixMilli() })
+		}, "", CandidateUnauthorised},
+		{"1 staged in the future", func(w *world, m *Volatile) ServedCandidate {
+			return honest(w, func(r *trustv1.Result) { r.Time = w.now.Add(Skew + time.Second).UnixMilli() })
+		}, "", CandidateUnauthorised},
 		{"0 stale log", func(w *world, m *Volatile) ServedCandidate {
 			c := honest(w, nil)
 			w.later(181 * day)

@@ -158,6 +158,17 @@ func ReadCommand(l *Log, signed []byte) (*Command, error) {
 	return c, nil
 }
 
+// StillHolds is 4.3 steps 3 and 7 once more, by the log as it is now, for a command
+// that has waited since it was opened: what its signer may no longer do is not done.
+// SignerUnknown, SignatureBad, NotAllowed.
+func (c *Command) StillHolds(l *Log, me seal.ID) error {
+	now, err := ReadCommand(l, c.Signed)
+	if err != nil {
+		return err
+	}
+	return now.checkRoles(l, me)
+}
+
 func decodeCommand(l *Log, signed []byte) (*envelope, *Command, error) {
 	env, err := openEnvelope(seal.KindCommand, signed, MaxSealedCommand, 1)
 	if err != nil {

@@ -82,18 +82,8 @@ func CheckMandate(l *Log, me seal.ID, account, resource *Statement, a Activity, 
 	return nil
 }
 
-// CheckMandateHolds is 4.4 step 2 alone, for a scheduled run that is resumed: it was
-// counted when it began, and the mandate may have ended since. LogStale, MandateOff,
-// MandateExpired, NotAllowed.
-func CheckMandateHolds(l *Log, account *Statement, now time.Time) error {
-	if err := l.CheckFresh(now); err != nil {
-		return err
-	}
-	return checkMandate(l, account, now)
-}
-
-// CheckStarts bounds what the server may ask for without a mandate, a verify: the
-// account's runs start StartGap apart. TooOften.
+// CheckStarts bounds what the server may ask for without a mandate, a look at the
+// account, which may cost a failed login: its runs start StartGap apart. TooOften.
 func CheckStarts(account Ref, a Activity, now time.Time) error {
 	for _, t := range a.Starts {
 		if t.After(now.Add(-StartGap)) {

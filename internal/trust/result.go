@@ -1,7 +1,9 @@
 package trust
 
 import (
+	"bytes"
 	"crypto/ed25519"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -77,6 +79,18 @@ func Attests(l *Log, signed []byte, digest seal.Digest) (seal.Digest, bool) {
 		return seal.Digest{}, false
 	}
 	return seal.Digest(p.DataDigest), true
+}
+
+// Finished says whether one of the results is the word of an agent of the pool that a
+// run has ended with nothing left to do.
+func Finished(l *Log, results [][]byte, run []byte, pool seal.ID) bool {
+	return slices.ContainsFunc(results, func(signed []byte) bool {
+		if c := claimed(signed); c.GetPhase() != trustv1.Phase_PHASE_FINISHED || !bytes.Equal(c.RunId, run) {
+			return false
+		}
+		r, err := OpenResult(l, signed)
+		return err == nil && r.Signer.Kind == trustv1.EntryKind_ENTRY_KIND_AGENT && r.Signer.Owner == pool && r.Class == ""
+	})
 }
 
 // ResultDigest is the digest of a Signed{Result} of which nothing was checked.
