@@ -241,6 +241,50 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// What waited for the next start is judged again: by the log, and by the host's policy.
+func TestResumedReplyIsJudgedAgain(t *testing.T) {
+	forbids, err := policy.Parse("[actions]\nallow = [\"rotate\"]\n")
+	must(t, err)
+	for reason, since := range map[trust.Reason]func(*world){
+		trust.NotAllowed:  func(w *world) { w.change(trust.GrantOp(w.folder, w.id.Pool, 0)) },
+		trust.LocalPolicy: func(w *world) { w.policy = forbids },
+	} {
+		w := newWorld(t)
+		a := w.start()
+		w.vault.set(func(v *fakeVault) { v.refuse[ksm.OpReport] = ksm.CodeAccessDenied })
+		must(t, deliver(t, a, w.command(info)))
+		a.work.Wait()
+		w.end(a)
+
+		w.vault.set(func(v *fakeVault) { clear(v.refuse) })
+		since(w)
+		a = w.start()
+		must(t, a.resume())
+		a.work.Wait()
+		replies := w.vault.replies()
+		if len(replies) != 1 {
+			t.Fatalf("%s: %d replies", reason, len(replies))
+		}
+		if result, detail := w.opened(a, replies[0]); result.Credential != trustv1.Outcome_OUTCOME_FAILED || result.Reason != string(reason) || detail.Info != nil {
+			t.Errorf("%s: %+v, %+v", reason, result, detail)
+		}
+		w.end(a)
+	}
+}
+
+// A server that shows what is known already, under a greater number, is not asked for ever.
+func TestLogThatGoesNowhere(t *testing.T) {
+	w := newWorld(t)
+	a := w.start()
+	defer w.end(a)
+	w.vault.set(func(v *fakeVault) {
+		v.logAnswer = func(a *ksm.LogAnswer) { a.Epoch, a.Changes = 1<<40, v.w.signed[:1] }
+	})
+	if err := a.dir.Fetch(t.Context()); trust.ReasonOf(err) != trust.LogGap {
+		t.Errorf("%v", err)
+	}
+}
+
 // A run that broke off and waits to be started again holds up no drain: the journal has
 // it for the next start.
 func TestDrainWaitsForNoLaterStart(t *testing.T) {

@@ -121,7 +121,7 @@ func (d *directory) fetch(ctx context.Context) error {
 		if refused != nil {
 			return d.refused(refused)
 		}
-		if len(got.Changes) == 0 || d.log.Next() > got.Epoch {
+		if len(fresh) == 0 || d.log.Next() > got.Epoch {
 			if d.log.Next() <= got.Epoch {
 				return d.refused(&trust.Error{Reason: trust.LogGap, What: fmt.Sprintf("the server names change %d and does not show it", got.Epoch)})
 			}

@@ -177,6 +177,7 @@ func (w *world) account() trust.Ref { return trust.Ref{Folder: w.folder, Record:
 
 // fakeVault opens the agents' envelopes and answers by its fields.
 type fakeVault struct {
+	logAnswer func(*ksm.LogAnswer) // alters it
 	*httptest.Server
 	w    *world
 	keys ksm.ServerKeys
@@ -252,6 +253,9 @@ func (v *fakeVault) answer(op string, payload []byte) (any, error) {
 		a := ksm.LogAnswer{Epoch: h.Epoch, Digest: h.Digest.Bytes()}
 		if r.From < uint64(len(v.w.signed)) {
 			a.Changes = v.w.signed[r.From:]
+		}
+		if v.logAnswer != nil {
+			v.logAnswer(&a)
 		}
 		return a, err
 	case ksm.OpKeys:
