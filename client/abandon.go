@@ -56,8 +56,10 @@ func (c *Client) Abandon(ctx context.Context, run seal.ID, o RunOptions) (Outcom
 			return c.abandonSelf(ctx, op, j, o)
 		}
 	} else if closedStates[view.Run.State] {
-		_, err := c.judge(ctx, op, j, view)
-		return *j.out, err
+		return Outcome{}, &Error{
+			Class: Conflict, Reason: "run_over", Op: op, Err: fmt.Errorf("there is nothing to give up: the run is over (%s)", overAs(view)),
+			Hint: "`rotunda run show " + run.String() + "` tells how it ended",
+		}
 	}
 	out, err := c.abandonByAgent(ctx, op, j, view, o)
 	if !o.Unproven || trust.Reason(out.Reason).Meaning() == "" {
@@ -71,6 +73,14 @@ func (c *Client) Abandon(ctx context.Context, run seal.ID, o RunOptions) (Outcom
 		return out, nil
 	}
 	return c.abandonSelf(ctx, op, j, o)
+}
+
+// overAs says how a run ended, as the server tells it.
+func overAs(view *clientv1.GetRunResponse) string {
+	if why := view.Run.GetReason(); why != "" {
+		return view.Run.GetState() + ", " + why
+	}
+	return view.Run.GetState()
 }
 
 // unprobed says why no agent would probe the candidate, "" where one can.

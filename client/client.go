@@ -12,6 +12,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -58,6 +59,11 @@ type Client struct {
 		sync.Mutex
 		at     time.Time // of the last fetch that worked
 		chores bool      // done since Open
+	}
+	former struct { // names of entries, also of those that are gone
+		sync.Mutex
+		next uint64 // the log's, when puts was read
+		puts map[seal.ID]*trustv1.Entry
 	}
 	told struct { // what the server's record was told of
 		sync.Mutex

@@ -172,6 +172,9 @@ func accountData(s AccountSpec) (*record.Record, *trustv1.Account, error) {
 // AddResource adds a resource with its first statement.
 func (c *Client) AddResource(ctx context.Context, s ResourceSpec) (Ref, error) {
 	op := "add the resource " + s.Title
+	if err := checkHost(s.Host); err != nil {
+		return Ref{}, fail(op, err)
+	}
 	if !isResource(s.Type) {
 		return Ref{}, invalid(op, "a resource is of type %s, %s or %s, not %q", TypeMachine, TypeDatabase, TypeDirectory, s.Type)
 	}
@@ -395,8 +398,11 @@ func (c *Client) ImportCSV(ctx context.Context, folder seal.ID, r io.Reader, pro
 	in := csv.NewReader(r)
 	in.FieldsPerRecord, in.ReuseRecord = -1, true
 	header, err := in.Read()
+	if errors.Is(err, io.EOF) {
+		return report, invalid(op, "the file is empty")
+	}
 	if err != nil {
-		return report, invalid(op, "the file has no header line: %v", err)
+		return report, &Error{Class: Invalid, Reason: "bad_csv", Op: op, Err: errors.New("line 1, the header, is not CSV")}
 	}
 	columns, err := importColumns(header)
 	if err != nil {
@@ -417,7 +423,9 @@ func (c *Client) ImportCSV(ctx context.Context, folder seal.ID, r io.Reader, pro
 			if !errors.As(err, &parse) {
 				return report, fail(op, err)
 			}
-			report.Failed = append(report.Failed, ImportFailure{parse.StartLine, errors.New("the line is not CSV")})
+			report.Failed = append(report.Failed, ImportFailure{parse.StartLine, &Error{
+				Class: Invalid, Reason: "bad_csv", Err: errors.New("the line is not CSV: a quotation mark inside a field is written twice, and the field stands in quotation marks"),
+			}})
 			continue
 		}
 		line, _ := in.FieldPos(0)

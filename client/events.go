@@ -257,23 +257,12 @@ func (c *Client) LogStatus(ctx context.Context) (LogStatus, error) {
 // newestRemoval is the epoch of the newest change that takes something away.
 func (c *Client) newestRemoval() (uint64, error) {
 	var newest uint64
-	err := c.memory.work(func(t *memoryTx) error {
-		return t.changes(0, func(epoch uint64, signed []byte) error {
-			var envelope trustv1.Signed
-			var change trustv1.Change
-			if err := proto.Unmarshal(signed, &envelope); err != nil {
-				return err
+	err := c.eachChange(func(change *trustv1.Change) {
+		for _, op := range change.Ops {
+			if op.GetRemove() != nil || op.GetDropPlugin() != nil || op.GetGrant() != nil && op.GetGrant().Roles == 0 {
+				newest = change.Epoch
 			}
-			if err := proto.Unmarshal(envelope.Body, &change); err != nil {
-				return err
-			}
-			for _, op := range change.Ops {
-				if op.GetRemove() != nil || op.GetDropPlugin() != nil || op.GetGrant() != nil && op.GetGrant().Roles == 0 {
-					newest = epoch
-				}
-			}
-			return nil
-		})
+		}
 	})
 	return newest, err
 }

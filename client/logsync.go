@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -410,8 +411,8 @@ func (c *Client) removeExpired(ctx context.Context) error {
 	return nil
 }
 
-// nameOf is an entry's name, of a device with its person's, or its id where it is not
-// live.
+// nameOf is an entry's name, of a device with its person's; of one that is not live, the
+// name that it had.
 func (c *Client) nameOf(id seal.ID) string {
 	if e, ok := c.log.Entry(id); ok {
 		if e.Kind == KindDevice {
@@ -422,5 +423,52 @@ func (c *Client) nameOf(id seal.ID) string {
 	if id.IsZero() {
 		return ""
 	}
+	if name := c.formerName(id); name != "" {
+		return name + " (removed)"
+	}
 	return fmt.Sprintf("(removed %s)", id)
+}
+
+// formerName is the name that an entry had which is not live any more, "" for an id that
+// no change of the log has put.
+func (c *Client) formerName(id seal.ID) string {
+	c.former.Lock()
+	defer c.former.Unlock()
+	if next := c.log.Next(); c.former.next != next {
+		puts := map[seal.ID]*trustv1.Entry{}
+		err := c.eachChange(func(change *trustv1.Change) {
+			for _, op := range change.Ops {
+				if e := op.GetPut(); e != nil {
+					puts[idOr(e.EntryId)] = e
+				}
+			}
+		})
+		if err != nil {
+			return ""
+		}
+		c.former.puts, c.former.next = puts, next
+	}
+	e := c.former.puts[id]
+	if owner := c.former.puts[idOr(e.GetOwnerId())]; e.GetKind() == KindDevice && owner != nil {
+		return owner.Name + " / " + e.Name
+	}
+	return e.GetName()
+}
+
+// eachChange calls f with every change of the stored log, which was verified before.
+func (c *Client) eachChange(f func(*trustv1.Change)) error {
+	return c.memory.work(func(t *memoryTx) error {
+		return t.changes(0, func(_ uint64, signed []byte) error {
+			var envelope trustv1.Signed
+			var change trustv1.Change
+			if err := proto.Unmarshal(signed, &envelope); err != nil {
+				return err
+			}
+			if err := proto.Unmarshal(envelope.Body, &change); err != nil {
+				return err
+			}
+			f(&change)
+			return nil
+		})
+	})
 }

@@ -27,6 +27,7 @@ type Removal struct {
 	Values     []RemovalRecord // attested by the removed one
 	Candidates []RemovalRecord // outstanding, and by him or over a value of his: no agent takes them up afterwards
 	Folders    []seal.ID       // that he could read
+	Self       bool            // this device goes: nothing that it would sign anew would stand
 }
 
 // RemovalRecord is a record that a removal touches, as it was seen: what is signed
@@ -43,7 +44,7 @@ type RemovalRecord struct {
 	// Changes is what the removed one changed, line by line; without Former all that
 	// the statement says. Where there is any, the person says yes to it by itself.
 	Changes []string
-	// Stops: this device may not sign it anew; agents stop using it.
+	// Stops: this device may not sign it anew, or goes itself; agents stop using it.
 	Stops bool
 	// RunID is the run of a candidate.
 	RunID seal.ID
@@ -75,10 +76,11 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 	if !ok {
 		return nil, notFound("remove "+id.String(), "the log holds no such entry")
 	}
-	if gone := c.gone(id); gone[c.facts.Entry] && e.Kind == KindMember {
+	gone := c.gone(id)
+	if gone[c.facts.Entry] && e.Kind == KindMember {
 		return nil, invalid("remove "+e.Name, "you cannot remove yourself: another administrator can")
 	}
-	r := &Removal{ID: id, Kind: e.Kind, Name: e.Name}
+	r := &Removal{ID: id, Kind: e.Kind, Name: e.Name, Self: gone[c.facts.Entry]}
 	for _, f := range c.log.Folders() {
 		if c.log.Roles(id, f.UID).Has(Read) {
 			r.Folders = append(r.Folders, f.UID)
@@ -87,7 +89,6 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 	if e.Kind == KindApp || e.Kind == KindEnrolment {
 		return r, nil // they sign nothing
 	}
-	gone := c.gone(id)
 	titles := map[Ref]string{}
 	var signed []*opened
 	err := c.walk(ctx, seal.ID{}, nil, func(o *opened) bool {
@@ -101,7 +102,7 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 			r.Candidates = append(r.Candidates, RemovalRecord{Ref: o.Ref, Title: o.Title, RunID: k.RunID})
 		} else if his {
 			r.Values = append(r.Values, RemovalRecord{
-				Ref: o.Ref, Title: o.Title, Digest: o.content.DataDigest, Seq: o.value.Seq, Stops: !c.log.Roles(c.facts.Entry, o.Ref.Folder).Has(Edit),
+				Ref: o.Ref, Title: o.Title, Digest: o.content.DataDigest, Seq: o.value.Seq, Stops: r.Self || !c.log.Roles(c.facts.Entry, o.Ref.Folder).Has(Edit),
 			})
 		}
 		return true
@@ -131,7 +132,7 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 
 // planStatement compares a statement with the last one of somebody else.
 func (c *Client) planStatement(ctx context.Context, o *opened, gone map[seal.ID]bool, title func(*trustv1.Ref) string) (RemovalRecord, error) {
-	x := RemovalRecord{Ref: o.Ref, Title: o.Title, Digest: o.StatementDigest, Seq: o.Statement.Seq, Stops: !c.maySign(o)}
+	x := RemovalRecord{Ref: o.Ref, Title: o.Title, Digest: o.StatementDigest, Seq: o.Statement.Seq, Stops: gone[c.facts.Entry] || !c.maySign(o)}
 	former, err := c.formerBy(ctx, o, gone)
 	if err != nil {
 		return x, err
@@ -173,17 +174,14 @@ func (c *Client) Remove(ctx context.Context, r *Removal, skip []Ref) error {
 		return slices.DeleteFunc(slices.Clone(list), func(x RemovalRecord) bool { return x.Stops || slices.Contains(skip, x.Ref) })
 	}
 	gone := c.gone(r.ID)
-	self := gone[c.facts.Entry] // one's own device: nothing signed by it would stay
-	if !self {
-		for part := range slices.Chunk(wanted(r.Statements), resignBatch) {
-			if err := c.resign(ctx, op, part, gone); err != nil {
-				return err
-			}
+	for part := range slices.Chunk(wanted(r.Statements), resignBatch) {
+		if err := c.resign(ctx, op, part, gone); err != nil {
+			return err
 		}
-		for part := range slices.Chunk(wanted(r.Values), resignBatch) {
-			if err := c.reattest(ctx, op, part, gone); err != nil {
-				return err
-			}
+	}
+	for part := range slices.Chunk(wanted(r.Values), resignBatch) {
+		if err := c.reattest(ctx, op, part, gone); err != nil {
+			return err
 		}
 	}
 	_, err := c.change(ctx, changeSpec{

@@ -117,6 +117,13 @@ func (c *Client) prepare(ctx context.Context, action string, accounts []Ref, out
 			out[i].Err = err
 			continue
 		}
+		if s, ok := o.Secret(); action == actionVerify && (!ok || s.Len() == 0) {
+			out[i].Err = &Error{
+				Class: Failed, Reason: "no_secret", Op: "verify " + o.Title, Err: errors.New("the account has no secret yet: there is nothing to verify"),
+				Hint: "`rotunda rotate` gives it its first one",
+			}
+			continue
+		}
 		name, err := refFrom(o.Statement.GetAccount().Resource)
 		if err != nil {
 			out[i].Err = fail(op, err)
@@ -259,6 +266,9 @@ func (c *Client) follow(ctx context.Context, op string, woken <-chan struct{}, j
 
 // closedStates are the server's words for a run that is over.
 var closedStates = map[string]bool{"finished": true, "failed": true, "alert": true, "dropped": true}
+
+// Over reports whether a state of a run is its last.
+func Over(state string) bool { return closedStates[state] }
 
 // judge makes the outcome from a run's verified results; done: that is all.
 func (c *Client) judge(ctx context.Context, op string, j *job, run *clientv1.GetRunResponse) (bool, error) {

@@ -242,8 +242,14 @@ func (c *Client) EditResource(ctx context.Context, ref Ref, change func(*trustv1
 			return invalid("", "the record is of type %s, which is no resource", o.Type)
 		}
 		r := resourceOf(o)
+		host := r.Host
 		if err := change(r); err != nil {
 			return err
+		}
+		if r.Host != host { // what was signed before this was checked may still be edited
+			if err := checkHost(r.Host); err != nil {
+				return err
+			}
 		}
 		d.setSubject(r)
 		return nil

@@ -15,7 +15,7 @@ import (
 
 func (c *cli) joinCmd() *cobra.Command {
 	cmd := c.leaf("join [TOKENFILE]", "enter an organisation with a token, as a new device", func(ctx context.Context, args []string) error {
-		var token secretSource
+		token := secretSource{hint: "`rotunda join FILE` reads the token from a file, `rotunda join -` from standard input"}
 		if len(args) == 1 {
 			if strings.HasPrefix(args[0], enrol.Prefix) {
 				return usagef("join takes the token from a prompt, a file or standard input, not from the command line").

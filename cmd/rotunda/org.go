@@ -97,6 +97,7 @@ func (c *cli) orgInitCmd() *cobra.Command {
 			return err
 		}
 		defer kitFile.drop()
+		setup.hint = "give --setup-code-file FILE or --setup-code-stdin; `rotunda-server setup-code` prints it"
 		if o.SetupCode, err = c.secretInput(setup, "the server's setup code: "); err != nil {
 			return err
 		}

@@ -91,6 +91,9 @@ func (c *cli) hashFile(name string) (seal.Digest, error) {
 		return seal.Digest{}, failf(exitNotFound, "file_missing", "cannot read %s: %w", name, err)
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return seal.Digest{}, usagef("%s is no file: name the plugin's program", name)
+	}
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
 		return seal.Digest{}, fmt.Errorf("read %s: %w", name, err)
@@ -99,7 +102,7 @@ func (c *cli) hashFile(name string) (seal.Digest, error) {
 }
 
 func (c *cli) pluginVerifyCmd() *cobra.Command {
-	return c.leaf("verify FILE", "tell whether a plugin file is approved", func(ctx context.Context, args []string) error {
+	cmd := c.leaf("verify FILE", "tell whether the log approves a plugin file", func(ctx context.Context, args []string) error {
 		sum, err := c.hashFile(args[0])
 		if err != nil {
 			return err
@@ -118,9 +121,12 @@ func (c *cli) pluginVerifyCmd() *cobra.Command {
 				}
 			}
 			return failf(exitDenied, "plugin_unknown", "%s is not approved by the log: %s", args[0], sum).
-				withHint("`rotunda plugin approve` lets agents start it; plugins that came with an agent need no approval")
+				withHint("a plugin that came with an agent needs no approval: `rotunda plugin list --agent AGENT` lists what that agent starts, with the hashes\n`rotunda plugin approve %s --name NAME --version VERSION` lets agents start it", args[0])
 		})
 	})
+	return help(cmd, `Compares the file's hash with those that the log approves. Exit code 4 says that it is
+none of them. The plugins that come with an agent are built into it by their hashes and
+need no approval: "rotunda plugin list --agent AGENT" lists both kinds.`, `rotunda plugin verify ./rotunda-plugin-acme`)
 }
 
 // pluginName is what a file on an agent's host can be called by.

@@ -161,6 +161,7 @@ func (c *cli) ask(question string) (bool, error) {
 type secretSource struct {
 	stdin bool
 	file  string
+	hint  string // how to give it without a terminal; empty: as a record's secret
 }
 
 // given reports whether a flag names a source.
@@ -181,7 +182,7 @@ func (c *cli) secretInput(s secretSource, prompt string) (sdk.Secret, error) {
 		b, err = c.secretFile(s.file)
 	case !c.p.stdinTerminal:
 		return sdk.Secret{}, usagef("no secret was given and standard input is no terminal").
-			withHint("give --password-stdin or --password-file FILE")
+			withHint("%s", orWord(s.hint, "give --password-stdin or --password-file FILE"))
 	default:
 		b, err = c.promptSecret(prompt)
 	}

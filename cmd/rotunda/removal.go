@@ -126,14 +126,47 @@ func (c *cli) remove(ctx context.Context, cl *client.Client, name string, flags 
 	if err := c.leaveCandidates(plan, flags); err != nil {
 		return err
 	}
+	if err := c.leaveOwn(plan, flags); err != nil {
+		return err
+	}
 	if err := c.confirm(fmt.Sprintf("remove %s %q for ever", kindWord(e.Kind), printable(e.Name))); err != nil {
 		return err
 	}
 	if err := cl.Remove(ctx, plan, skip); err != nil {
 		return err
 	}
+	if plan.Self {
+		return c.goneItself(plan)
+	}
 	c.tellReaders(plan)
 	return c.done("removed " + e.Name)
+}
+
+// leaveOwn asks before this device goes with what it signed last: nobody signs that anew.
+func (c *cli) leaveOwn(plan *client.Removal, flags removalFlags) error {
+	n := len(plan.Statements) + len(plan.Values)
+	if !plan.Self || n == 0 {
+		return nil
+	}
+	c.warn("%s is this device: agents stop using what it signed last, since it cannot sign that anew", printable(plan.Name))
+	if flags.leave || c.p.stdinTerminal {
+		return nil
+	}
+	return failf(exitUsage, "not_confirmed", "%s is this device, whose word %d statement%s and value%s rest on, and nobody can be asked", printable(plan.Name), n, plural(n), plural(n)).
+		withHint("remove it from another device of yours, or have an administrator remove it: then they are signed anew; --leave leaves them")
+}
+
+// goneItself says what is left to do on a device that was just removed.
+func (c *cli) goneItself(plan *client.Removal) error {
+	p, err := c.openProfile()
+	if err != nil {
+		return err
+	}
+	info, err := p.Info()
+	if err != nil {
+		return err
+	}
+	return c.done("removed " + plan.Name + ": this device is out of the organisation, and its store opens nothing any more; delete " + info.Dir)
 }
 
 // showPlan says in words what a removal voids, and what each of its statements changed.

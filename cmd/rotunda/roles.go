@@ -51,8 +51,8 @@ func (t *tokenFlags) span() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	if d <= 0 || d > maxTokenSpan {
-		return 0, usagef("--valid-for %s: it is at most 7d", t.validFor)
+	if d < time.Minute || d > maxTokenSpan {
+		return 0, usagef("--valid-for %s: it is at most 7d, and at least a minute", t.validFor)
 	}
 	return d, nil
 }

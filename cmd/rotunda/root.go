@@ -214,6 +214,11 @@ func (c *cli) leaf(use, short string, do func(ctx context.Context, args []string
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) >= least && len(args) <= most {
+				for i, a := range args {
+					if strings.TrimSpace(a) == "" {
+						return usagef("%s: %s is empty", cmd.CommandPath(), strings.Trim(words[min(i, len(words)-1)], "[]."))
+					}
+				}
 				return nil
 			}
 			want := strings.Join(words, " ")

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 )
 
@@ -185,11 +186,12 @@ type follower struct {
 	names  map[client.Ref]string
 	start  time.Time
 	shown  map[client.Ref]string // the newest step that was printed
+	over   map[seal.ID]bool
 	single bool
 }
 
 func (c *cli) follow(accounts []*client.Record) *follower {
-	f := &follower{c: c, names: map[client.Ref]string{}, start: c.p.now(), shown: map[client.Ref]string{}, single: len(accounts) == 1}
+	f := &follower{c: c, names: map[client.Ref]string{}, start: c.p.now(), shown: map[client.Ref]string{}, over: map[seal.ID]bool{}, single: len(accounts) == 1}
 	for _, r := range accounts {
 		f.names[r.Ref] = r.Title
 	}
@@ -202,10 +204,12 @@ func (f *follower) progress(p client.Progress) {
 	if step == "" {
 		step = p.State
 	}
-	if step == "" || f.shown[p.Account] == step {
+	// What is told of a run that is over was on its way before.
+	if step == "" || f.shown[p.Account] == step || f.over[p.RunID] {
 		return
 	}
 	f.shown[p.Account] = step
+	f.over[p.RunID] = client.Over(p.State)
 	at := f.c.p.now().Sub(f.start).Seconds()
 	if f.single {
 		f.c.note("%6.1f s  %s", at, printable(step))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -160,7 +161,20 @@ func optionalSpan(s string) (time.Duration, error) {
 
 // findAccount finds an account by title, folder/title or uid.
 func findAccount(ctx context.Context, cl *client.Client, name string) (*client.Record, error) {
-	return cl.FindRecord(ctx, name, client.TypeAccount)
+	r, err := cl.FindRecord(ctx, name, client.TypeAccount)
+	if client.ReasonOf(err) != "not_found" {
+		return r, err
+	}
+	other, otherErr := cl.FindRecord(ctx, name)
+	switch {
+	case otherErr != nil:
+		return nil, err
+	case slices.Contains(resourceTypes[:], other.Type):
+		return nil, failf(exitUsage, "no_account", "%s is a resource, not an account", printable(other.Title)).
+			withHint("`rotunda rotate --resource NAME` and `rotunda verify --resource NAME` choose its accounts")
+	}
+	return nil, failf(exitUsage, "no_account", "%s is a record of type %s, not an account: Rotunda only keeps it", printable(other.Title), other.Type).
+		withHint("an account is made with `rotunda record add --resource`")
 }
 
 // rotationView is an account's rotation.

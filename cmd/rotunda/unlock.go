@@ -15,7 +15,7 @@ func (c *cli) unlockCmd() *cobra.Command {
 	var keep time.Duration
 	cmd := c.leaf("unlock", "keep this device's store open for a time", func(context.Context, []string) error {
 		if keep < time.Second || keep > client.MaxUnlock {
-			return usagef("--for is %v: it is at most %v", keep, client.MaxUnlock)
+			return usagef("--for is %v: it is at most %v, and at least a second", keep, client.MaxUnlock)
 		}
 		p, err := c.openProfile()
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 )
 
@@ -34,10 +35,10 @@ func IDFrom(b []byte) (ID, error) {
 // ParseID reads an id's text.
 func ParseID(s string) (ID, error) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil {
-		return ID{}, fmt.Errorf("id is not base64url: %w", err)
+	if err != nil || len(b) != len(ID{}) {
+		return ID{}, errors.New("an id has 22 letters, digits, hyphens and underscores")
 	}
-	return IDFrom(b)
+	return ID(b), nil
 }
 
 // String is base64url without padding, 22 characters.
@@ -83,10 +84,10 @@ func DigestFrom(b []byte) (Digest, error) {
 // ParseDigest reads hex.
 func ParseDigest(s string) (Digest, error) {
 	b, err := hex.DecodeString(s)
-	if err != nil {
-		return Digest{}, fmt.Errorf("digest is not hex: %w", err)
+	if err != nil || len(b) != len(Digest{}) {
+		return Digest{}, errors.New("a SHA-256 has 64 hexadecimal digits")
 	}
-	return DigestFrom(b)
+	return Digest(b), nil
 }
 
 // String is lower-case hex.

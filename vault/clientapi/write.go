@@ -32,6 +32,7 @@ type writer struct {
 	now time.Time
 
 	appended   bool
+	gone       bool // the caller's own append removed him
 	statements []statementWritten
 	answer     *clientv1.WriteResponse
 }
@@ -120,6 +121,9 @@ func (w *writer) failed(i int, op *clientv1.WriteOp, err error) error {
 }
 
 func (w *writer) do(op *clientv1.WriteOp) error {
+	if w.gone {
+		return errSession
+	}
 	switch op := op.GetOp().(type) {
 	case *clientv1.WriteOp_Append:
 		return w.append(op.Append)
@@ -227,6 +231,10 @@ func (w *writer) append(signed []byte) error {
 		return err
 	}
 	w.appended = true
+	if _, live := log.Entry(w.entry); !live {
+		w.log, w.gone = log, true
+		return nil
+	}
 	if err := w.see(log, w.now); err != nil {
 		return err
 	}
