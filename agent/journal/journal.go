@@ -25,6 +25,9 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
+// replayTime is how long the commands may still come that a journal has forgotten.
+const replayTime = 2 * time.Minute
+
 // format is the number of the layout below.
 const format = 1
 
@@ -68,7 +71,7 @@ func Open(path string, fresh bool, now time.Time) (j *Journal, rebuilt bool, err
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return nil, false, fmt.Errorf("journal: %w", err)
 	}
-	floor := now.Add(2 * time.Minute)
+	floor := now.Add(replayTime)
 	if fresh {
 		floor = time.Time{}
 	}
@@ -79,7 +82,7 @@ func Open(path string, fresh bool, now time.Time) (j *Journal, rebuilt bool, err
 		if err := os.Rename(path, aside); err != nil {
 			return nil, false, fmt.Errorf("journal %s is damaged and cannot be moved aside: %w", path, err)
 		}
-		j, begun, err = open(path, now.Add(2*time.Minute))
+		j, begun, err = open(path, now.Add(replayTime))
 	}
 	return j, begun && !fresh, err
 }

@@ -116,7 +116,7 @@ func TestWhatIsWrittenStays(t *testing.T) {
 		"known":        true,
 		"open":         []journal.Command{command},
 		"runs":         []journal.Run{run},
-		"activity":     trust.Activity{Starts: []time.Time{start}, Staged: []time.Time{start.Add(time.Second)}},
+		"activity":     trust.Activity{Starts: []time.Time{start}, Staged: []time.Time{start.Add(time.Second)}, Greatest: start},
 		"host key":     digest("host key"),
 		"greatest":     start,
 		"replay floor": time.Time{},
@@ -221,6 +221,49 @@ func TestMemoryOnlyGrows(t *testing.T) {
 	}
 	if d, err := b.HostKey(ref()); err != nil || d != (seal.Digest{}) {
 		t.Errorf("no host key: %v, %v", d, err)
+	}
+}
+
+// A clock that was ahead and is right again.
+func TestResetClock(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		given func(b *book)
+		reset bool
+	}{
+		{"nothing was seen", func(*book) {}, false},
+		{"nothing later than now", func(b *book) { take(b.Journal, journal.Command{ID: seal.NewID(), Taken: start}) }, false},
+		{"a command was taken", func(b *book) { take(b.Journal, journal.Command{ID: seal.NewID(), Taken: start.AddDate(1, 0, 0)}) }, true},
+		{"the journal was begun anew", func(b *book) {
+			must(b.t, b.Close())
+			must(b.t, os.Remove(b.path))
+			var err error
+			b.Journal, _, err = journal.Open(b.path, false, start.AddDate(1, 0, 0))
+			must(b.t, err)
+		}, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			b := newBook(t)
+			row.given(b)
+			wasFloor, err := b.ReplayFloor()
+			must(t, err)
+			wasGreatest, err := b.GreatestTime()
+			must(t, err)
+			wantFloor, wantGreatest := wasFloor, wasGreatest
+			if row.reset {
+				wantFloor, wantGreatest = start.Add(2*time.Minute), start
+			}
+			if _, _, reset, err := b.ResetClock(start); err != nil || reset != row.reset {
+				t.Errorf("reset %t, %v", reset, err)
+			}
+			b.again()
+			if floor, err := b.ReplayFloor(); err != nil || !floor.Equal(wantFloor) {
+				t.Errorf("the floor is %v, %v, want %v", floor, err, wantFloor)
+			}
+			if greatest, err := b.GreatestTime(); err != nil || !greatest.Equal(wantGreatest) {
+				t.Errorf("the greatest time is %v, %v, want %v", greatest, err, wantGreatest)
+			}
+		})
 	}
 }
 

@@ -148,14 +148,36 @@ func advance(tx *bbolt.Tx, t time.Time) error {
 	return putTime(tx, keyGreatest, t)
 }
 
+// ResetClock forgets that a clock which was ahead was believed: the greatest time is
+// now. Commands that were taken and forgotten meanwhile might come again, so those
+// issued until the floor are refused, as by a new journal. reset is false where the
+// journal has seen nothing later than now.
+func (j *Journal) ResetClock(now time.Time) (seen, floor time.Time, reset bool, err error) {
+	floor = now.Add(replayTime)
+	err = j.update(func(tx *bbolt.Tx) error {
+		seen = readTime(tx, keyGreatest)
+		reset = seen.After(now) || readTime(tx, keyFloor).After(floor)
+		if !reset {
+			return nil
+		}
+		if err := putTime(tx, keyGreatest, now); err != nil {
+			return err
+		}
+		return putTime(tx, keyFloor, floor)
+	})
+	return seen, floor, reset, err
+}
+
 // Activity is what 4.4 judges a scheduled run by.
 func (j *Journal) Activity(r trust.Ref) (trust.Activity, error) {
 	var a accountActivity
+	var greatest time.Time
 	err := j.view(func(tx *bbolt.Tx) error {
+		greatest = readTime(tx, keyGreatest)
 		_, err := getJSON(tx, bucketAccounts, key(r), &a)
 		return err
 	})
-	return trust.Activity(a), err
+	return trust.Activity{Starts: a.Starts, Staged: a.Staged, Committed: a.Committed, Greatest: greatest.UTC()}, err
 }
 
 func addActivity(tx *bbolt.Tx, r trust.Ref, add func(*accountActivity)) error {

@@ -324,7 +324,7 @@ func (r *Run) checkAsked(account *servedRecord) error {
 	}
 	if r.as == "verify" || account.wire.Staged != nil {
 		if err := trust.CheckStarts(r.job.Account, activity, r.e.Now()); err != nil {
-			return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.TooOften), Later: true, Err: err}
+			return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.ReasonOf(err)), Later: true, Err: err}
 		}
 		return nil
 	}

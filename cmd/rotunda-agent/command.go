@@ -39,7 +39,7 @@ Settings come from a file (--config, TOML) and default to a system service's.`,
 	}
 	root.PersistentFlags().StringVar(&path, "config", "", "settings file; default "+defaultConfig+" if it is there")
 	settings := func() (*Settings, error) { return loadSettings(path) }
-	root.AddCommand(enrolCommand(settings), runCommand(settings), statusCommand(settings), doctorCommand(settings), &cobra.Command{
+	root.AddCommand(enrolCommand(settings), runCommand(settings), statusCommand(settings), doctorCommand(settings), resetClockCommand(settings), &cobra.Command{
 		Use: "version", Short: "print the version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), version.Version) },
 	})
@@ -158,6 +158,42 @@ agent of the pool.`,
 		},
 	}
 }
+
+func resetClockCommand(settings func() (*Settings, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: "reset-clock", Short: "go on after this host's clock was ahead and was set right", Args: cobra.NoArgs,
+		Long: `An agent believes no clock that goes back (clock_back): who can set it back could
+have old commands count again. Where it was ahead for a while and is right now, stop
+the agent, see that the clock is right, and run this: the journal forgets that time,
+and commands issued until two minutes from now are refused (replay_floor).`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := settings()
+			if err != nil {
+				return err
+			}
+			if _, err := os.Stat(s.journal()); err != nil {
+				return fmt.Errorf("no agent's journal: %w", err)
+			}
+			j, _, err := journal.Open(s.journal(), false, fault.Now())
+			if err != nil {
+				return err
+			}
+			now := fault.Now()
+			seen, floor, reset, err := j.ResetClock(now)
+			if err := errors.Join(err, j.Close()); err != nil {
+				return err
+			}
+			if !reset {
+				fmt.Fprintf(c.OutOrStdout(), "nothing to do: it is %s, and the journal has seen nothing later\n", stamp(now))
+				return nil
+			}
+			fmt.Fprintf(c.OutOrStdout(), "the journal had seen %s; it goes on from now, %s\ncommands issued until %s are refused (replay_floor): start the agent, and send them again later\n", stamp(seen), stamp(now), stamp(floor))
+			return nil
+		},
+	}
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func serveHealth(address string, a *agent.Agent, log *slog.Logger) (stop func(), err error) {
 	l, err := net.Listen("tcp", address)

@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/rotunda-pam/rotunda/agent"
+	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -93,6 +94,16 @@ var words = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 		ts.Check(err)
 		id := &enrol.Identity{OrgID: seal.Hash([]byte("an organisation")), Entry: seal.NewID(), Name: "gw1", Owner: seal.NewID(), Server: "127.0.0.1:1", Keys: keys}
 		ts.Check(agent.SaveIdentity(filepath.Join(ts.MkAbs(args[0]), "agent.key"), id, []byte(strings.Join(args[1:], ""))))
+	},
+	// ahead JOURNAL: makes a journal that took a command by a clock that was a year ahead.
+	"ahead": func(ts *testscript.TestScript, _ bool, args []string) {
+		if len(args) != 1 {
+			ts.Fatalf("usage: ahead JOURNAL")
+		}
+		j, _, err := journal.Open(ts.MkAbs(args[0]), true, time.Now())
+		ts.Check(err)
+		_, err = j.TakeCommands([]journal.Command{{ID: seal.NewID(), Taken: time.Now().AddDate(1, 0, 0)}})
+		ts.Check(errors.Join(err, j.Close()))
 	},
 	// answers ADDRESS: waits until somebody listens there.
 	"answers": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -59,6 +60,12 @@ func TestCheckMandate(t *testing.T) {
 		{"3 my own candidates, by journal and results, count once", nil, base.one, nil, Activity{Staged: append(ago(time.Minute), ago(2*time.Minute)...)}, func(w *world) [][]byte {
 			return [][]byte{at(w, w.one, staged, 1, time.Minute), at(w, w.one, staged, 2, 2*time.Minute)}
 		}, ""},
+		{"3 my clock was set back by a day", nil, base.one, nil, Activity{Greatest: base.now.Add(day)}, nil, ClockBack},
+		{"3 my clock is back within the skew", nil, base.one, nil, Activity{Greatest: base.now.Add(Skew)}, nil, ""},
+		{"3 what a clock noted that was ahead", nil, base.one, nil, Activity{Starts: ago(-day), Committed: ago(-day), Staged: slices.Repeat(ago(-day), 3)}, func(w *world) [][]byte {
+			return [][]byte{at(w, w.two, committed, 1, -day)}
+		}, ""},
+		{"3 a commit within the skew", nil, base.one, nil, Activity{Committed: ago(-Skew)}, nil, TooOften},
 		{"3 a start 29 s ago", nil, base.one, nil, Activity{Starts: ago(29 * time.Second)}, nil, TooOften},
 		{"3 a start 30 s ago", nil, base.one, nil, Activity{Starts: ago(30 * time.Second)}, nil, ""},
 	} {
@@ -79,6 +86,24 @@ func TestCheckMandate(t *testing.T) {
 			}
 			wantReason(t, CheckMandate(w.log, row.me.id, a, resource, row.activity, results, w.now), row.want)
 		})
+	}
+}
+
+// A verify, which needs no mandate.
+func TestCheckStarts(t *testing.T) {
+	ago := func(d time.Duration) []time.Time { return []time.Time{start.Add(-d)} }
+	for _, row := range []struct {
+		name     string
+		activity Activity
+		want     Reason
+	}{
+		{"none", Activity{}, ""},
+		{"29 s ago", Activity{Starts: ago(29 * time.Second)}, TooOften},
+		{"30 s ago", Activity{Starts: ago(30 * time.Second)}, ""},
+		{"by a clock that was ahead", Activity{Starts: ago(-day)}, ""},
+		{"my clock was set back", Activity{Greatest: start.Add(day)}, ClockBack},
+	} {
+		t.Run(row.name, func(t *testing.T) { wantReason(t, CheckStarts(Ref{}, row.activity, start), row.want) })
 	}
 }
 

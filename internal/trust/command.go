@@ -205,14 +205,15 @@ func (c *Command) checkTimes(m AgentMemory, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if err := checkClock(greatest, now); err != nil {
+		return err
+	}
 	issued, expires := time.UnixMilli(c.Issued), time.UnixMilli(c.Expires)
 	begins := issued
 	if c.NotBefore > c.Issued {
 		begins = time.UnixMilli(c.NotBefore)
 	}
 	switch {
-	case now.Before(greatest.Add(-Skew)):
-		return fail(ClockBack, "the clock says %s, the journal has seen %s", now.UTC().Format(time.RFC3339), greatest.UTC().Format(time.RFC3339))
 	case expires.Sub(issued) > MaxLifetime || !expires.After(issued):
 		return fail(Lifetime, "the command lives for %s", expires.Sub(issued))
 	case now.Before(begins.Add(-Skew)):

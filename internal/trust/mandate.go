@@ -16,6 +16,26 @@ type Activity struct {
 	Starts    []time.Time // of scheduled runs
 	Staged    []time.Time // new candidates that this agent made
 	Committed []time.Time // commits by this agent
+	Greatest  time.Time   // greatest time that the journal has seen
+}
+
+// checkClock is ClockBack where my clock says less than the journal has seen.
+func checkClock(greatest, now time.Time) error {
+	if now.Before(greatest.Add(-Skew)) {
+		return fail(ClockBack, "the clock says %s, the journal has seen %s", now.UTC().Format(time.RFC3339), greatest.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// within counts the times between since and now. What lies behind now was noted by a
+// clock that was ahead.
+func within(times []time.Time, since, now time.Time) (n int) {
+	for _, t := range times {
+		if t.After(since) && !t.After(now.Add(Skew)) {
+			n++
+		}
+	}
+	return n
 }
 
 // ErrFresh is the cause of TooOften where there is nothing to do: somebody has
@@ -23,7 +43,7 @@ type Activity struct {
 var ErrFresh = errors.New("its secret was changed within the mandate's least interval")
 
 // CheckMandate is 4.4 steps 1 to 3 for a run that the server asked for: LogStale,
-// WrongPool, NotLinked, MandateOff, MandateExpired, NotAllowed, TooOften. results
+// WrongPool, NotLinked, MandateOff, MandateExpired, NotAllowed, ClockBack, TooOften. results
 // are the account's Signed{Result}s as served. The caller journals the start.
 func CheckMandate(l *Log, me seal.ID, account, resource *Statement, a Activity, results [][]byte, now time.Time) error {
 	if err := l.CheckFresh(now); err != nil {
@@ -44,22 +64,17 @@ func CheckMandate(l *Log, me seal.ID, account, resource *Statement, a Activity, 
 	}
 	// 3. Not too often, by the journal and by results of agents of the pool.
 	m := account.GetAccount().Mandate
-	since := now.Add(-time.Duration(m.MinIntervalS) * time.Second)
-	within := func(times []time.Time, since time.Time) (n int) {
-		for _, t := range times {
-			if t.After(since) {
-				n++
-			}
-		}
-		return n
+	if err := checkClock(a.Greatest, now); err != nil {
+		return err
 	}
-	commits, mine, others := within(a.Committed, since), map[seal.Digest]bool{}, map[seal.Digest]bool{}
+	since := now.Add(-time.Duration(m.MinIntervalS) * time.Second)
+	commits, mine, others := within(a.Committed, since, now), map[seal.Digest]bool{}, map[seal.Digest]bool{}
 	for _, signed := range results {
-		if !time.UnixMilli(claimed(signed).GetTime()).After(since) {
-			continue
+		if within([]time.Time{time.UnixMilli(claimed(signed).GetTime())}, since, now) == 0 {
+			continue // before the signature, which costs more
 		}
 		r, err := OpenResult(l, signed)
-		if err != nil || CheckWord(l, r, account.Ref, pool) != nil || !time.UnixMilli(r.Time).After(since) {
+		if err != nil || CheckWord(l, r, account.Ref, pool) != nil {
 			continue
 		}
 		switch {
@@ -71,24 +86,26 @@ func CheckMandate(l *Log, me seal.ID, account, resource *Statement, a Activity, 
 			others[seal.Digest(r.DataDigest)] = true
 		}
 	}
-	switch made := max(within(a.Staged, since), len(mine)) + len(others); {
+	switch made := max(within(a.Staged, since, now), len(mine)) + len(others); {
 	case commits > 0:
 		return &Error{Reason: TooOften, What: fmt.Sprintf("account %s", account.Ref), Err: fmt.Errorf("%w of %d s", ErrFresh, m.MinIntervalS)}
 	case made >= MaxNewCandidates:
 		return fail(TooOften, "%d new candidates for account %s within %d s", made, account.Ref, m.MinIntervalS)
-	case within(a.Starts, now.Add(-StartGap)) > 0:
+	case within(a.Starts, now.Add(-StartGap), now) > 0:
 		return fail(TooOften, "a run of account %s started within the last %s", account.Ref, StartGap)
 	}
 	return nil
 }
 
 // CheckStarts bounds what the server may ask for without a mandate, a look at the
-// account, which may cost a failed login: its runs start StartGap apart. TooOften.
+// account, which may cost a failed login: its runs start StartGap apart. ClockBack,
+// TooOften.
 func CheckStarts(account Ref, a Activity, now time.Time) error {
-	for _, t := range a.Starts {
-		if t.After(now.Add(-StartGap)) {
-			return fail(TooOften, "a run of account %s started within the last %s", account, StartGap)
-		}
+	if err := checkClock(a.Greatest, now); err != nil {
+		return err
+	}
+	if within(a.Starts, now.Add(-StartGap), now) > 0 {
+		return fail(TooOften, "a run of account %s started within the last %s", account, StartGap)
 	}
 	return nil
 }

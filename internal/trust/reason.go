@@ -127,7 +127,7 @@ var reasons = []ReasonInfo{
 
 	{SealOpen, "the command does not open for this agent", "treat the frame as altered on its way; send the command again"},
 	{WrongAgent, "the command names another agent", "send a command to this agent"},
-	{ClockBack, "the agent's clock is earlier than a time that it has already seen", "set the clock of the agent's host"},
+	{ClockBack, "the agent's clock is earlier than a time that it has already seen", "set the clock of the agent's host; if it is right and was ahead before, `rotunda-agent reset-clock` there"},
 	{Lifetime, "the command lives longer than ten minutes", "if your own client made it, report the defect"},
 	{NotYet, "the command is not valid yet", "compare the clocks of the signer's machine and of the agent's host"},
 	{Expired, "the command came too late, or its run did not get to staging in time", "send it again; if it is refused again, compare the clocks of this machine and of the agent's host"},
