@@ -383,7 +383,7 @@ func TestRunsThatAreNotBegun(t *testing.T) {
 	a.draining.Store(false)
 	a.cfg.Policy = only(t, "verify")
 	idle("though the local policy forbids it")
-	a.cfg.Policy = policy.Default()
+	a.cfg.Policy = &policy.Policy{}
 	for range maxActive {
 		a.active[w.account()] = []run.Job{{}}
 	}

@@ -75,7 +75,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	must(t, os.Chmod(dir, 0o711))
-	w := &world{t: t, dir: dir, folder: seal.NewID(), policy: policy.Default(), device: newParty(t, trustv1.EntryKind_ENTRY_KIND_DEVICE)}
+	w := &world{t: t, dir: dir, folder: seal.NewID(), policy: &policy.Policy{}, device: newParty(t, trustv1.EntryKind_ENTRY_KIND_DEVICE)}
 
 	now := time.Now()
 	_, root, err := ed25519.GenerateKey(nil)

@@ -11,7 +11,6 @@ package audit
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -178,18 +177,6 @@ func merge(a, b []db.Event, f Filter) []db.Event {
 		}
 	}
 	return out
-}
-
-// ErrFields is what FieldsOf answers for a row whose fields are not an object of texts.
-var ErrFields = errors.New("audit: event fields are not a JSON object of texts")
-
-// FieldsOf reads a stored event's fields.
-func FieldsOf(e db.Event) (map[string]string, error) {
-	var fields map[string]string
-	if err := json.Unmarshal([]byte(e.Fields), &fields); err != nil {
-		return nil, ErrFields
-	}
-	return fields, nil
 }
 
 // clean cuts text to n bytes at a rune's end and replaces what is not

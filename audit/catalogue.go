@@ -131,9 +131,6 @@ func (k Kind) has(field string) bool {
 	return false
 }
 
-// Known reports whether the catalogue has a name.
-func Known(name string) bool { _, ok := kinds[name]; return ok }
-
 // AgentMayReport reports whether an agent may bring an event of this name about
 // itself: what it refused, and what it saw. Everything else only the server tells.
 func AgentMayReport(name string) bool { return kinds[name].by&byAgent != 0 }
@@ -143,34 +140,6 @@ func HasField(name, field string) bool { return kinds[name].has(field) }
 
 // ClientMayNote reports whether a person's client may bring an event of this name.
 func ClientMayNote(name string) bool { return kinds[name].by&byClient != 0 }
-
-// Markdown renders the catalogue for the manual.
-func Markdown() string {
-	var b strings.Builder
-	b.WriteString("| event | told by | meaning | reason | fields |\n| --- | --- | --- | --- | --- |\n")
-	for _, k := range Catalogue {
-		var fields []string
-		for _, f := range k.Fields {
-			fields = append(fields, "`"+f.Name+"`: "+f.Meaning)
-		}
-		b.WriteString("| `" + k.Name + "` | " + k.toldBy() + " | " + k.Meaning + " | " + k.Reason + " | " + strings.Join(fields, "; ") + " |\n")
-	}
-	return b.String()
-}
-
-func (k Kind) toldBy() string {
-	var who []string
-	if k.by == 0 || k.by&byServer != 0 {
-		who = append(who, "server")
-	}
-	if k.by&byAgent != 0 {
-		who = append(who, "agent")
-	}
-	if k.by&byClient != 0 {
-		who = append(who, "client")
-	}
-	return strings.Join(who, ", ")
-}
 
 // Groups are what the names begin with, up to their first dot: "run.", "record.", and
 // the few names without one.

@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -36,8 +37,9 @@ func TestCatalogue(t *testing.T) {
 			}
 		}
 	}
+	known := maps.Clone(seen)
 	for name, value := range constants(t) {
-		if !audit.Known(value) {
+		if !known[value] {
 			t.Errorf("constant %s = %q is not in the catalogue", name, value)
 		}
 		delete(seen, value)

@@ -23,7 +23,6 @@ const (
 	// appClientRevoked is the state of a client that was ended.
 	appClientRevoked = "revoked"
 	appTokenTime     = 24 * time.Hour
-	tokenSize        = 32
 )
 
 // appRoles are all that an application may have.
@@ -156,8 +155,11 @@ func (c *Client) openAppKey(v *clientv1.AppView) (seal.Key, error) {
 	}
 	defer clear(b)
 	key, err := seal.KeyFrom(b)
-	if err != nil || seal.AppCheck(c.facts.OrgID, key, id) != e.AppCheck {
-		return seal.Key{}, fail(op, &trust.Error{Reason: trust.RecordSwapped, What: "the application's key is not the one of the log"})
+	if err == nil {
+		err = trust.CheckAppKey(c.log, id, key)
+	}
+	if err != nil {
+		return seal.Key{}, fail(op, err)
 	}
 	return key, nil
 }

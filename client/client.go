@@ -135,12 +135,6 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// OrgID is the organisation's id.
-func (c *Client) OrgID() seal.Digest { return c.facts.OrgID }
-
-// Server is the server's address, host:port.
-func (c *Client) Server() string { return c.facts.Server }
-
 func (c *Client) notice(code, format string, args ...any) {
 	if c.options.Notice != nil {
 		c.options.Notice(Notice{Code: code, Text: fmt.Sprintf(format, args...)})

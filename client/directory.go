@@ -27,19 +27,6 @@ const (
 // maxBlobKeys bounds the folder keys that travel with an unattended token.
 const maxBlobKeys = 5000
 
-// Me is the caller.
-func (c *Client) Me(ctx context.Context) (Member, Device, error) {
-	if err := c.fresh(ctx); err != nil {
-		return Member{}, Device{}, err
-	}
-	e, err := c.me()
-	if err != nil {
-		return Member{}, Device{}, err
-	}
-	owner, _ := c.log.Entry(e.Owner)
-	return c.member(owner), c.deviceOf(e), nil
-}
-
 func (c *Client) member(e trust.Entry) Member {
 	m := Member{ID: e.ID, Name: e.Name, Roles: c.log.Roles(e.ID, seal.ID{})}
 	for _, d := range c.log.Owned(e.ID) {
@@ -98,16 +85,6 @@ func (c *Client) Pools(ctx context.Context) ([]Pool, error) {
 		out = append(out, p)
 	}
 	return out, nil
-}
-
-// AddPool makes a pool.
-func (c *Client) AddPool(ctx context.Context, name string) (Pool, error) {
-	op := "make the pool " + name
-	id := seal.NewID()
-	_, err := c.change(ctx, changeSpec{op: op, ops: func(l *trust.Log) ([]*trustv1.Op, error) {
-		return []*trustv1.Op{putPool(id, name)}, nameFree(l, op, KindPool, seal.ID{}, name, c.now())
-	}})
-	return Pool{ID: id, Name: name}, err
 }
 
 func putPool(id seal.ID, name string) *trustv1.Op {

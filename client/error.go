@@ -63,15 +63,6 @@ func ReasonOf(err error) string {
 	return ""
 }
 
-// HintOf is what to do about an error, or "".
-func HintOf(err error) string {
-	var e *Error
-	if errors.As(err, &e) {
-		return e.Hint
-	}
-	return ""
-}
-
 func invalid(op, format string, args ...any) error {
 	return &Error{Class: Invalid, Reason: "invalid", Op: op, Err: fmt.Errorf(format, args...)}
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -22,7 +23,8 @@ func TestPoliciesThatNobodyCanServe(t *testing.T) {
 	} {
 		d := draft{subject: &trustv1.Statement{}}
 		d.setSubject(account(p))
-		if err := d.checkPolicy(); ClassOf(err) != Invalid || ReasonOf(err) != "policy.impossible" || HintOf(err) == "" || len(err.Error()) > 500 {
+		err, _ := errors.AsType[*Error](d.checkPolicy())
+		if err == nil || err.Class != Invalid || err.Reason != "policy.impossible" || err.Hint == "" || len(err.Error()) > 500 {
 			t.Errorf("%s: %.500v", name, err)
 		}
 		former := &trustv1.Statement{Subject: &trustv1.Statement_Account{Account: account(p)}}

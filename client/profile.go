@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
 	"strings"
 	"time"
 
@@ -27,43 +26,6 @@ const (
 
 // MaxUnlock bounds how long a store stays open.
 const MaxUnlock = 12 * time.Hour
-
-// Home is ROTUNDA_HOME, or the user's configuration folder + "/rotunda".
-func Home() (string, error) {
-	if h := os.Getenv("ROTUNDA_HOME"); h != "" {
-		return filepath.Abs(h)
-	}
-	dir, err := os.UserConfigDir()
-	if err != nil {
-		return "", &Error{
-			Class: Invalid, Reason: "no_home", Op: "find the configuration folder", Err: err,
-			Hint: "set ROTUNDA_HOME",
-		}
-	}
-	return filepath.Join(dir, "rotunda"), nil
-}
-
-// Profiles lists the profiles in home.
-func Profiles(home string) ([]string, error) {
-	list, err := os.ReadDir(home)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fail("list profiles", err)
-	}
-	var names []string
-	for _, e := range list {
-		if !e.IsDir() || checkProfileName(e.Name()) != nil {
-			continue
-		}
-		if _, err := os.Stat(filepath.Join(home, e.Name(), profileFile)); err == nil {
-			names = append(names, e.Name())
-		}
-	}
-	sort.Strings(names)
-	return names, nil
-}
 
 // Profile is a device's folder: locked keys, log, memory. It is not for
 // concurrent use; the Client made from it is.

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"unicode/utf8"
@@ -170,25 +169,6 @@ func (r *Record) Notes() string {
 
 // URL is the record's address.
 func (r *Record) URL() string { return r.text("url") }
-
-// JSON is the whole record as the secrets-manager format has it, indented.
-func (r *Record) JSON() (sdk.Secret, error) {
-	if r.data == nil {
-		return sdk.Secret{}, &Error{Class: Refused, Reason: r.Reason, Op: "show " + r.Ref.String(), Err: errors.New("the record does not open")}
-	}
-	b, err := r.data.JSON()
-	if err != nil {
-		return sdk.Secret{}, fail("show "+r.Ref.String(), err)
-	}
-	defer clear(b)
-	var top json.RawMessage = b
-	out, err := json.MarshalIndent(top, "", "  ")
-	if err != nil {
-		return sdk.Secret{}, fail("show "+r.Ref.String(), err)
-	}
-	defer clear(out)
-	return sdk.NewSecret(out), nil
-}
 
 // Secret is the former password, or private key.
 func (h *HistoryValue) Secret() (sdk.Secret, bool) { return secretOf(h.data) }

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -94,7 +95,7 @@ func (d *dispatching) one(ctx context.Context, run db.Run) error {
 	}
 	age := d.now.Sub(time.UnixMilli(run.Created))
 	if len(agents) == 0 {
-		return d.alone(ctx, run, d.now.Add(min(max(age/4, leastAgain), mostAlone)))
+		return d.alone(ctx, run, d.now.Add(untilLookedFor(age)))
 	}
 	agent := agents[d.s.turn(run.Org, run.PoolID)%len(agents)]
 	if err := d.send(run, agent); err != nil {
@@ -109,6 +110,13 @@ func (d *dispatching) one(ctx context.Context, run db.Run) error {
 		reason = ""
 	}
 	return d.again(ctx, run, d.now.Add(after), reason)
+}
+
+// untilLookedFor is when agents are looked for again for a run of that age. It is spread:
+// what waits together, a hundred thousand runs perhaps, is not looked at all at once.
+func untilLookedFor(age time.Duration) time.Duration {
+	wait := min(max(age, leastAgain), mostAlone)
+	return wait - rand.N(wait/4)
 }
 
 // leased is when the account's lease runs out, the zero time where nobody holds it, and

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -34,7 +35,7 @@ const soon = 20 * time.Second
 // world is a real store with an organisation, a pool of two agents and a folder
 // that the pool may read. The time is the test's.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	store  store.Store
 	bus    bus.Bus
 	dir    *directory.Directory
@@ -51,7 +52,7 @@ type world struct {
 	now time.Time
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, bus: bus.New(), now: time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC), subs: make(map[seal.ID]bus.Subscription)}
 	var err error
@@ -436,7 +437,8 @@ func TestMissedFirings(t *testing.T) {
 			t.Errorf("%s: %d events", c.what, len(e))
 			continue
 		}
-		fields, err := audit.FieldsOf(e[0])
+		var fields map[string]string
+		err := json.Unmarshal([]byte(e[0].Fields), &fields)
 		if err != nil || fields["count"] != c.count || fields["policy"] != c.missed || e[0].Reason != "down" {
 			t.Errorf("%s: %s %v, %v", c.what, e[0].Reason, fields, err)
 		}

@@ -7,7 +7,7 @@
 // A heartbeat that tells of leases is acknowledged only when the server has
 // stored it; from then on the server gives the leases ten seconds, counted from
 // when the heartbeat came. An agent counts from when it *sent* it: it may work on
-// until 8 s after the sending of its last acknowledged heartbeat (SinceAcked), or
+// until 8 s after the sending of its last acknowledged heartbeat (LastAcked), or
 // of the lease request itself, whichever is later, and has to stop then. Call
 // SetLeases before asking for a lease, so that the heartbeats begin in time.
 package channel
@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -246,19 +245,4 @@ func (c *Channel) LastAcked() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.acked
-}
-
-// SinceAcked is the time since LastAcked on the larger of wall and monotonic
-// clock: the monotonic one may stop while the machine sleeps, the wall clock may
-// be set back. Without any it is the longest duration.
-func (c *Channel) SinceAcked() time.Duration { return Since(c.LastAcked(), time.Now()) }
-
-// Since is the time from then to now on the larger of wall and monotonic clock;
-// from the zero time the longest duration. The agent counts from its lease
-// requests in the same way.
-func Since(then, now time.Time) time.Duration {
-	if then.IsZero() {
-		return math.MaxInt64
-	}
-	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
@@ -42,8 +41,6 @@ type grant struct {
 	max   int
 	ctx   context.Context // ends with cut
 	end   context.CancelFunc
-
-	sent, received atomic.Int64
 
 	mu    sync.Mutex
 	allow map[string]bool
@@ -294,7 +291,7 @@ func (g *grant) pump(plugin *net.UnixConn, target net.Conn) {
 	up, down := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(up)
-		copyCount(target, plugin, &g.sent)
+		pour(target, plugin)
 		if closeWrite(target) != nil || hungUp(plugin) {
 			_ = target.Close()
 			return
@@ -312,7 +309,7 @@ func (g *grant) pump(plugin *net.UnixConn, target net.Conn) {
 		}
 		_ = target.Close()
 	}()
-	copyCount(plugin, target, &g.received)
+	pour(plugin, target)
 	_ = plugin.CloseWrite()
 	close(down)
 	<-up
@@ -320,16 +317,15 @@ func (g *grant) pump(plugin *net.UnixConn, target net.Conn) {
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
-// copyCount copies with a pooled buffer: splicing would be faster on long streams,
-// but takes a pipe for each direction and counts only at its end.
-func copyCount(w io.Writer, r io.Reader, n *atomic.Int64) {
+// pour copies with a pooled buffer: splicing would be faster on long streams, but
+// takes a pipe for each direction.
+func pour(w io.Writer, r io.Reader) {
 	b := buffers.Get().(*[]byte)
 	defer buffers.Put(b)
 	defer clear(*b)
 	for {
 		k, err := r.Read(*b)
 		if k > 0 {
-			n.Add(int64(k))
 			if _, err := w.Write((*b)[:k]); err != nil {
 				return
 			}

@@ -141,9 +141,6 @@ func TestPump(t *testing.T) {
 			t.Errorf("downward, after the half-close: %d bytes, %v", len(got), err)
 		}
 		wg.Wait()
-		if s, r := g.sent.Load(), g.received.Load(); s != int64(len(up)) || r != int64(len(down)) {
-			t.Errorf("counted %d and %d", s, r)
-		}
 	})
 	t.Run("the plugin goes", func(t *testing.T) {
 		c := dialBy(t, newGrant(t, 4, dial), "tcp", "db.example:5432", 0)

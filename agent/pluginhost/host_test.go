@@ -46,9 +46,6 @@ func TestRotation(t *testing.T) {
 	if n := len(f.pids()); n != 1 {
 		t.Errorf("%d processes for one resource", n)
 	}
-	if sent, received := s.Traffic(); sent == 0 || received == 0 {
-		t.Errorf("traffic: sent %d, received %d", sent, received)
-	}
 	f.logs.has(t, "opening")
 	if strings.Contains(f.logs.String(), adminSecret) {
 		t.Errorf("secret in the log:\n%s", f.logs)

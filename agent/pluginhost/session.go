@@ -290,9 +290,6 @@ func (h *Host) Forget(key string) {
 	}
 }
 
-// Manifest of the session's plugin.
-func (s *Session) Manifest() Description { return s.s.p.manifest }
-
 // verb makes a call in the session; a deadline or a crash ends it for everybody.
 func (s *Session) verb(ctx context.Context, secrets []*pluginv1.Credential, invoke func(context.Context, *pluginv1.Call) error) error {
 	err := s.s.p.call(ctx, s.s.grant, secrets, invoke)
@@ -373,11 +370,6 @@ func (s *Session) Readback(ctx context.Context, r sdk.ApplyRequest) (sdk.VerifyR
 func (s *Session) Cut() {
 	s.s.grant.cut()
 	s.lose()
-}
-
-// Traffic counts the bytes to and from the target over the session's connections.
-func (s *Session) Traffic() (sent, received int64) {
-	return s.s.grant.sent.Load(), s.s.grant.received.Load()
 }
 
 // Close gives the share back. It may be called twice.

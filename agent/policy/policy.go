@@ -29,7 +29,8 @@ var metadata = []netip.Prefix{
 	netip.MustParsePrefix("100.100.100.200/32"),
 }
 
-// Policy is a policy file, read.
+// Policy is a policy file, read. Its zero value is that of no file: every network but
+// the clouds' metadata addresses, every action.
 type Policy struct {
 	allow, deny []netip.Prefix
 	actions     []string // nil: all
@@ -51,10 +52,6 @@ var keys = []string{"networks", "networks.allow", "networks.deny", "actions", "a
 
 // maxFile bounds a policy file.
 const maxFile = 1 << 20
-
-// Default is the policy where there is no file: every network but the clouds'
-// metadata addresses, every action.
-func Default() *Policy { return &Policy{} }
 
 // Load reads a policy file. A file that does not exist is the default policy.
 func Load(path string) (*Policy, error) {

@@ -129,7 +129,7 @@ func newWorld(t *testing.T, self bool) *world {
 	w.target = &fakeTarget{secrets: map[string]string{"app": "old", "admin": "adminpw"}}
 	w.engine = &Engine{
 		Me:    Identity{ID: agent.id, Sign: agent.sign, Seal: agent.seal},
-		Vault: w.vault, Plugins: w.target, Directory: fixedLog{w.log}, Journal: j, Policy: policy.Default(),
+		Vault: w.vault, Plugins: w.target, Directory: fixedLog{w.log}, Journal: j, Policy: &policy.Policy{},
 		Leases: NewLeases(func() time.Time { return time.Time{} }, func(int) {}, time.Now),
 		Slots:  NewSlots(8), Limits: DefaultLimits, Hint: func(seal.ID, trust.Ref, string) {},
 		Tell: func(f ksm.Refusal) { w.told = append(w.told, f) },
@@ -249,7 +249,7 @@ func (w *world) commandBy(device party, action trustv1.Action, run seal.ID) *tru
 	}
 	frame, _, err := trust.SealCommand(w.log, device.id, device.sign, w.agent.keys, c, w.now)
 	must(w.t, err)
-	out, err := trust.OpenCommand(w.log, &trust.Volatile{}, w.agent.id, w.agent.seal, frame, w.now)
+	out, err := trust.OpenCommand(w.log, w.engine.Journal, w.agent.id, w.agent.seal, frame, w.now)
 	must(w.t, err)
 	return out
 }

@@ -132,9 +132,6 @@ func Dial(server string, caPin seal.Digest, version string) (*Conn, error) {
 	return c, nil
 }
 
-// Server is the address that the Conn was made for.
-func (c *Conn) Server() string { return c.server }
-
 // Close closes idle connections and forgets the session.
 func (c *Conn) Close() {
 	c.mu.Lock()

@@ -152,11 +152,6 @@ func (i *Installation) Rotate(ctx context.Context, title string, flags ...string
 	return i.start(ctx, append([]string{"rotate", title, "--json"}, flags...))
 }
 
-// Verify has an agent log in with an account's secret.
-func (i *Installation) Verify(ctx context.Context, title string) (Outcome, error) {
-	return i.start(ctx, []string{"verify", title, "--json"})
-}
-
 func (i *Installation) start(ctx context.Context, args []string) (Outcome, error) {
 	out, err := i.CLI(ctx, nil, args...)
 	var all struct {

@@ -146,9 +146,3 @@ func (c *Conn) Close() error {
 
 // Abort closes without a word.
 func (c *Conn) Abort() error { return c.ws.Close() }
-
-// Closed reports an error of Read that is the other side's goodbye.
-func Closed(err error) bool {
-	var closed *websocket.CloseError
-	return errors.As(err, &closed) && closed.Code == websocket.CloseNormalClosure
-}

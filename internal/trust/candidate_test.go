@@ -149,138 +149,138 @@ func TestCheckCandidate(t *testing.T) {
 	}
 	for _, row := range []struct {
 		name    string
-		make    func(w *world, m *Volatile) ServedCandidate
+		make    func(w *world, m *volatile) ServedCandidate
 		want    Reason
 		noApply Reason
 	}{
-		{"by a command", func(w *world, m *Volatile) ServedCandidate { return honest(w, nil) }, "", ""},
-		{"by a mandate", func(w *world, m *Volatile) ServedCandidate { return byMandate(w) }, "", ""},
-		{"1 staged an hour after its command", func(w *world, m *Volatile) ServedCandidate {
+		{"by a command", func(w *world, m *volatile) ServedCandidate { return honest(w, nil) }, "", ""},
+		{"by a mandate", func(w *world, m *volatile) ServedCandidate { return byMandate(w) }, "", ""},
+		{"1 staged an hour after its command", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, func(r *trustv1.Result) { r.Time = w.now.Add(StagingTime + Skew).UnixMilli() })
 			w.later(StagingTime + Skew)
 			return c
 		}, "", ""},
-		{"1 staged later", func(w *world, m *Volatile) ServedCandidate {
+		{"1 staged later", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, func(r *trustv1.Result) { r.Time = w.now.Add(StagingTime + Skew + time.Second).UnixMilli() })
 			w.later(StagingTime + Skew + time.Second)
 			return c
 		}, "", CandidateUnauthorised},
-		{"1 staged before its command", func(w *world, m *Volatile) ServedCandidate {
+		{"1 staged before its command", func(w *world, m *volatile) ServedCandidate {
 			return honest(w, func(r *trustv1.Result) { r.Time = w.now.Add(-Skew - time.Second).UnixMilli() })
 		}, "", CandidateUnauthorised},
-		{"1 staged in the future", func(w *world, m *Volatile) ServedCandidate {
+		{"1 staged in the future", func(w *world, m *volatile) ServedCandidate {
 			return honest(w, func(r *trustv1.Result) { r.Time = w.now.Add(Skew + time.Second).UnixMilli() })
 		}, "", CandidateUnauthorised},
-		{"0 stale log", func(w *world, m *Volatile) ServedCandidate {
+		{"0 stale log", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, nil)
 			w.later(181 * day)
 			return c
 		}, LogStale, ""},
-		{"1 no result", func(w *world, m *Volatile) ServedCandidate { return ServedCandidate{Data: sealed} }, CandidateUnattested, ""},
-		{"1 a result of another phase", func(w *world, m *Volatile) ServedCandidate {
+		{"1 no result", func(w *world, m *volatile) ServedCandidate { return ServedCandidate{Data: sealed} }, CandidateUnattested, ""},
+		{"1 a result of another phase", func(w *world, m *volatile) ServedCandidate {
 			return honest(w, func(r *trustv1.Result) { r.Phase = committed })
 		}, CandidateUnattested, ""},
-		{"1 by an agent of another pool", func(w *world, m *Volatile) ServedCandidate {
+		{"1 by an agent of another pool", func(w *world, m *volatile) ServedCandidate {
 			return honest(w, func(r *trustv1.Result) { r.By = w.three.id.Bytes() })
 		}, CandidateUnattested, ""},
-		{"1 of another account", func(w *world, m *Volatile) ServedCandidate {
+		{"1 of another account", func(w *world, m *volatile) ServedCandidate {
 			return honest(w, func(r *trustv1.Result) { r.Account = w.ref(uidM).Proto() })
 		}, CandidateUnattested, ""},
-		{"1 other data", func(w *world, m *Volatile) ServedCandidate {
+		{"1 other data", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, nil)
 			c.Data = SealData(keyA, []byte(`{"v":1}`))
 			return c
 		}, CandidateUnattested, ""},
-		{"1 under another key", func(w *world, m *Volatile) ServedCandidate {
+		{"1 under another key", func(w *world, m *volatile) ServedCandidate {
 			other := SealData(keyM, []byte(`{}`))
 			c := honest(w, func(r *trustv1.Result) { r.DataDigest = seal.Hash(other).Bytes() })
 			c.Data = other
 			return c
 		}, CandidateUnattested, ""},
-		{"1 its agent removed", func(w *world, m *Volatile) ServedCandidate {
+		{"1 its agent removed", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, nil)
 			w.do(w.alice.device, RemoveOp(w.one.id))
 			return c
 		}, CandidateUnattested, ""},
-		{"1 no authority", func(w *world, m *Volatile) ServedCandidate {
+		{"1 no authority", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, nil)
 			c.Authority = nil
 			return c
 		}, "", CandidateUnauthorised},
-		{"1 authority of another record", func(w *world, m *Volatile) ServedCandidate {
+		{"1 authority of another record", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, nil)
 			c.Authority = SealAuthority(w.org, keyM, uidM, Authority{Mandate: account.Digest})
 			return c
 		}, "", CandidateUnauthorised},
-		{"1 command for another account", func(w *world, m *Volatile) ServedCandidate {
+		{"1 command for another account", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, nil)
 			c.Authority, _ = byCommand(w, func(c *trustv1.Command) { c.Account, c.Pins[0].Record = w.ref(uidM).Proto(), w.ref(uidM).Proto() })
 			return c
 		}, "", CandidateUnauthorised},
-		{"1 another command than the result's cause", func(w *world, m *Volatile) ServedCandidate {
+		{"1 another command than the result's cause", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, nil)
 			c.Authority, _ = byCommand(w, func(c *trustv1.Command) { c.Id = id(131).Bytes() })
 			return c
 		}, "", CandidateUnauthorised},
-		{"1 command to another agent", func(w *world, m *Volatile) ServedCandidate {
+		{"1 command to another agent", func(w *world, m *volatile) ServedCandidate {
 			authority, cause := byCommand(w, func(c *trustv1.Command) { c.AgentId = w.two.id.Bytes() })
 			c := honest(w, func(r *trustv1.Result) { r.Cause = cause.Bytes() })
 			c.Authority = authority
 			return c
 		}, "", CandidateUnauthorised},
-		{"1 a command to verify", func(w *world, m *Volatile) ServedCandidate {
+		{"1 a command to verify", func(w *world, m *volatile) ServedCandidate {
 			authority, cause := byCommand(w, func(c *trustv1.Command) { c.Action = trustv1.Action_ACTION_VERIFY })
 			c := honest(w, func(r *trustv1.Result) { r.Cause = cause.Bytes() })
 			c.Authority = authority
 			return c
 		}, "", CandidateUnauthorised},
-		{"1 its commander removed", func(w *world, m *Volatile) ServedCandidate {
+		{"1 its commander removed", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, nil)
 			w.do(w.alice.device, RemoveOp(bob.id))
 			return c
 		}, "", CandidateUnauthorised},
-		{"1 its commander may not operate any more", func(w *world, m *Volatile) ServedCandidate {
+		{"1 its commander may not operate any more", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, nil)
 			w.do(w.alice.device, GrantOp(w.folder, w.bob.member, Read|Edit))
 			return c
 		}, "", CandidateUnauthorised},
-		{"1 command long past its own time", func(w *world, m *Volatile) ServedCandidate {
+		{"1 command long past its own time", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, nil)
 			w.later(time.Hour)
 			return c
 		}, "", ""},
-		{"1 mandate past its time", func(w *world, m *Volatile) ServedCandidate {
+		{"1 mandate past its time", func(w *world, m *volatile) ServedCandidate {
 			c := byMandate(w)
 			w.later(101 * day)
 			return c
 		}, "", CandidateUnauthorised},
-		{"1 heals a commit of its own", func(w *world, m *Volatile) ServedCandidate { return heal(w, w.one, 5, data) }, "", CandidateUnauthorised},
-		{"1 heals a commit of another agent", func(w *world, m *Volatile) ServedCandidate { return heal(w, w.two, 5, data) }, CandidateRollback, ""},
-		{"1 heals other data", func(w *world, m *Volatile) ServedCandidate { return heal(w, w.one, 5, seal.Digest{1}) }, CandidateRollback, ""},
-		{"2 not the next number", func(w *world, m *Volatile) ServedCandidate {
+		{"1 heals a commit of its own", func(w *world, m *volatile) ServedCandidate { return heal(w, w.one, 5, data) }, "", CandidateUnauthorised},
+		{"1 heals a commit of another agent", func(w *world, m *volatile) ServedCandidate { return heal(w, w.two, 5, data) }, CandidateRollback, ""},
+		{"1 heals other data", func(w *world, m *volatile) ServedCandidate { return heal(w, w.one, 5, seal.Digest{1}) }, CandidateRollback, ""},
+		{"2 not the next number", func(w *world, m *volatile) ServedCandidate {
 			return honest(w, func(r *trustv1.Result) { r.ValueSeq = 4 })
 		}, CandidateRollback, ""},
-		{"2 an older candidate", func(w *world, m *Volatile) ServedCandidate {
+		{"2 an older candidate", func(w *world, m *volatile) ServedCandidate {
 			_ = m.RememberValue(w.ref(uidA), ValueSeen{Seq: 3})
 			return honest(w, nil)
 		}, CandidateRollback, ""},
-		{"2 settled already", func(w *world, m *Volatile) ServedCandidate {
+		{"2 settled already", func(w *world, m *volatile) ServedCandidate {
 			m.Settle(w.ref(uidA), data)
 			return honest(w, nil)
 		}, CandidateRollback, ""},
-		{"3 four hours old", func(w *world, m *Volatile) ServedCandidate {
+		{"3 four hours old", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, nil)
 			w.later(CandidateAge)
 			return c
 		}, "", CandidateExpired},
-		{"3 a minute less", func(w *world, m *Volatile) ServedCandidate {
+		{"3 a minute less", func(w *world, m *volatile) ServedCandidate {
 			c := honest(w, nil)
 			w.later(CandidateAge - time.Minute)
 			return c
 		}, "", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			w, m := base.fork(t), &Volatile{}
+			w, m := base.fork(t), &volatile{}
 			c := row.make(w, m)
 			rec := &Record{Content{Ref: w.ref(uidA), Key: keyA}, account}
 			got, err := CheckCandidate(w.log, m, w.two.id, rec, w.p, &Value{Seq: 2}, c, w.now)
@@ -300,7 +300,7 @@ func TestCheckCandidate(t *testing.T) {
 		c := honest(w, nil)
 		w.later(10 * CandidateAge)
 		rec := &Record{Content{Ref: w.ref(uidA), Key: keyA}, account}
-		got, err := CheckCandidate(w.log, &Volatile{}, w.one.id, rec, w.p, &Value{Seq: 2}, c, w.now)
+		got, err := CheckCandidate(w.log, &volatile{}, w.one.id, rec, w.p, &Value{Seq: 2}, c, w.now)
 		wantReason(t, err, "")
 		wantReason(t, got.NoApply, "")
 	})
@@ -309,7 +309,7 @@ func TestCheckCandidate(t *testing.T) {
 		w := base.fork(t)
 		c := honest(w, func(r *trustv1.Result) { r.ValueSeq = 1 })
 		rec := &Record{Content{Ref: w.ref(uidA), Key: keyA}, account}
-		_, err := CheckCandidate(w.log, &Volatile{}, w.two.id, rec, w.p, nil, c, w.now)
+		_, err := CheckCandidate(w.log, &volatile{}, w.two.id, rec, w.p, nil, c, w.now)
 		wantReason(t, err, "")
 	})
 }

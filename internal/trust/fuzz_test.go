@@ -89,7 +89,6 @@ func FuzzStatement(f *testing.F) {
 		if err == nil {
 			refusal(t, CheckLinks(w.log, s, w.p))
 			refusal(t, CheckMandate(w.log, w.one.id, s, s, Activity{}, nil, w.now))
-			refusal(t, CheckScript(&trustv1.ScriptUse{Script: w.ref(uidA).Proto(), Sha256: make([]byte, 32)}, s, seal.Digest{}))
 		}
 	})
 }
@@ -107,7 +106,7 @@ func FuzzCommand(f *testing.F) {
 		c, err := ReadCommand(w.log, signBody(w.bob.device, seal.KindCommand, w.org, body))
 		refusal(t, err)
 		if err == nil {
-			refusal(t, c.checkTimes(&Volatile{}, w.now))
+			refusal(t, c.checkTimes(&volatile{}, w.now))
 			refusal(t, c.checkRoles(w.log, w.one.id))
 			refusal(t, CheckPins(c))
 			refusal(t, c.CheckStaging(w.now))
@@ -125,11 +124,11 @@ func FuzzFrame(f *testing.F) {
 		w := w.fork(t)
 		frame := &trustv1.CommandFrame{}
 		if proto.Unmarshal(b, frame) == nil {
-			_, err := OpenCommand(w.log, &Volatile{}, w.one.id, w.one.seal, frame, w.now)
+			_, err := OpenCommand(w.log, &volatile{}, w.one.id, w.one.seal, frame, w.now)
 			refusal(t, err)
 		}
 		if len(b) < MaxSealedCommand-seal.SealOverhead {
-			_, err := OpenCommand(w.log, &Volatile{}, w.one.id, w.one.seal, w.frame(w.bob.device, w.one, id(130), b), w.now)
+			_, err := OpenCommand(w.log, &volatile{}, w.one.id, w.one.seal, w.frame(w.bob.device, w.one, id(130), b), w.now)
 			refusal(t, err)
 		}
 	})

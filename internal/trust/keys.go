@@ -144,25 +144,3 @@ func CheckSession(l *Log, entry seal.ID, host string, challenge, exporter [32]by
 	}
 	return e, nil
 }
-
-// CheckChannel checks an agent's answer to the channel's challenge (3.7). keys
-// are its encoded Keys: SignerUnknown, RecipientUnverified, SignatureBad.
-func CheckChannel(l *Log, agent seal.ID, keys []byte, host string, challenge, exporter [32]byte, sig []byte) (Entry, error) {
-	e, ok := l.Entry(agent)
-	if !ok || e.Kind != trustv1.EntryKind_ENTRY_KIND_AGENT {
-		return Entry{}, fail(SignerUnknown, "%s is no live agent", agent)
-	}
-	k, err := CheckKeys(e, keys)
-	if err != nil {
-		return Entry{}, err
-	}
-	pub, err := seal.ParseDevicePub(k.DevicePub)
-	if err != nil {
-		return Entry{}, &Error{Reason: Malformed, What: "device key of agent " + e.Name, Err: err}
-	}
-	input := seal.ChannelInput(l.Org(), seal.AgentClientID(l.Org(), agent), host, challenge, exporter)
-	if !seal.VerifyP256(pub, input, sig) {
-		return Entry{}, fail(SignatureBad, "channel of agent %q", e.Name)
-	}
-	return e, nil
-}

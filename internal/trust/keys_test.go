@@ -102,25 +102,6 @@ func TestSigningIn(t *testing.T) {
 	wantReason(t, check(bob, host, session(w.carol.device, host), w.now), SignatureBad)
 	wantReason(t, check(bob, host, session(bob, host), w.now.Add(301*day)), SignerUnknown)
 	wantReason(t, check(w.one, host, session(w.one, host), w.now), SignerUnknown)
-
-	channel := func(p party, input []byte) []byte {
-		sig, err := seal.SignP256(p.device, input)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return sig
-	}
-	input := seal.ChannelInput(w.org, seal.AgentClientID(w.org, w.one.id), host, challenge, exporter)
-	_, err := CheckChannel(w.log, w.one.id, w.one.keys, host, challenge, exporter, channel(w.one, input))
-	wantReason(t, err, "")
-	_, err = CheckChannel(w.log, w.one.id, w.one.keys, host, challenge, exporter, channel(w.two, input))
-	wantReason(t, err, SignatureBad)
-	_, err = CheckChannel(w.log, w.one.id, w.one.keys, host, challenge, exporter, channel(w.one, challenge[:]))
-	wantReason(t, err, SignatureBad)
-	_, err = CheckChannel(w.log, w.one.id, w.two.keys, host, challenge, exporter, channel(w.one, input))
-	wantReason(t, err, RecipientUnverified)
-	_, err = CheckChannel(w.log, bob.id, bob.keys, host, challenge, exporter, nil)
-	wantReason(t, err, SignerUnknown)
 }
 
 // An agent's device key is a point of the curve: another would be noticed at the agent's

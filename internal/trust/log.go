@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/ed25519"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -143,18 +142,6 @@ func NewLog(org seal.Digest) *Log {
 		floors:  floors{newer: map[Ref]uint64{}},
 		plugins: map[seal.Digest]Plugin{},
 	}}
-}
-
-// Replay appends changes in order and stops at the first that fails, with the
-// log up to there.
-func Replay(org seal.Digest, changes iter.Seq[[]byte], now time.Time) (*Log, error) {
-	l := NewLog(org)
-	for signed := range changes {
-		if _, err := l.Append(signed, now); err != nil {
-			return l, err
-		}
-	}
-	return l, nil
 }
 
 // Clone is an independent copy: the honest server appends to a clone inside its
@@ -328,13 +315,6 @@ func (s *state) fullName(e Entry) string {
 		return owner.Name + " / " + e.Name
 	}
 	return e.Name
-}
-
-// Removed reports whether an id was live once and is no more.
-func (l *Log) Removed(id seal.ID) bool {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.s.gone[id]
 }
 
 // EntryByKey is the live entry whose signing key has that key id.

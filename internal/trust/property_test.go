@@ -72,7 +72,7 @@ func TestReplayIsDeterministic(t *testing.T) {
 			accepted++
 			w.changes = append(w.changes, signed)
 		}
-		l, err := Replay(w.org, slices.Values(w.changes), w.now)
+		l, err := replay(w.org, slices.Values(w.changes), w.now)
 		if err != nil {
 			rt.Fatal(err)
 		}

@@ -14,16 +14,15 @@ const (
 	UnknownField Reason = "unknown_field"
 	TooLarge     Reason = "too_large"
 
-	LogFork       Reason = "log_fork"
-	LogGap        Reason = "log_gap"
-	LogSigner     Reason = "log_signer"
-	LogRollback   Reason = "log_rollback"
-	LogStale      Reason = "log_stale"
-	LogRecovering Reason = "log_recovering"
-	ClockFuture   Reason = "clock_future"
-	HeadMissing   Reason = "head_missing"
-	EnrolUsed     Reason = "enrol_used"
-	CAMismatch    Reason = "ca_mismatch"
+	LogFork     Reason = "log_fork"
+	LogGap      Reason = "log_gap"
+	LogSigner   Reason = "log_signer"
+	LogRollback Reason = "log_rollback"
+	LogStale    Reason = "log_stale"
+	ClockFuture Reason = "clock_future"
+	HeadMissing Reason = "head_missing"
+	EnrolUsed   Reason = "enrol_used"
+	CAMismatch  Reason = "ca_mismatch"
 
 	SignatureBad  Reason = "signature_bad"
 	SignerUnknown Reason = "signer_unknown"
@@ -44,7 +43,6 @@ const (
 	ValueUnattested   Reason = "value_unattested"
 	ValueFork         Reason = "value_fork"
 	PluginUnknown     Reason = "plugin_unknown"
-	ScriptChanged     Reason = "script_changed"
 	NotLinked         Reason = "not_linked"
 	RecordMissing     Reason = "record_missing"
 
@@ -68,11 +66,9 @@ const (
 	CandidateUnauthorised Reason = "candidate_unauthorised"
 	CandidateRollback     Reason = "candidate_rollback"
 	CandidateExpired      Reason = "candidate_expired"
-	CandidateLostByVault  Reason = "candidate_lost_by_vault"
 
 	ResultForged   Reason = "result_forged"
 	RunOutstanding Reason = "run_outstanding"
-	PeerMismatch   Reason = "peer_mismatch"
 	TargetIdentity Reason = "target_identity"
 )
 
@@ -96,7 +92,6 @@ var reasons = []ReasonInfo{
 	{LogSigner, "a change is signed by somebody who may not make it", "the honest server refuses such a change: find out how it came into the log"},
 	{LogRollback, "the server shows an older log than this party has seen", "the missing changes are sent back; ask whether a backup was restored, and if none was, treat the server as hostile"},
 	{LogStale, "no administrator has renewed the log in time, or the server hides the renewal", "let an administrator's client connect once: it appends the renewal"},
-	{LogRecovering, "the server was restored or failed over and waits for the heads of those who come back", "an administrator ends the recovery once agents and clients have reported"},
 	{ClockFuture, "a change is dated in the future", "check this host's clock, then the signer's"},
 	{HeadMissing, "the log that the server shows does not contain the change that the token names", "stop: the server shows another organisation or an older log; check the address, then treat the server as hostile"},
 	{EnrolUsed, "the enrolment token was used already", "if you did not use it, somebody else did: remove the entry that it made, then make a new token"},
@@ -121,7 +116,6 @@ var reasons = []ReasonInfo{
 	{ValueUnattested, "no agent and no entitled person has signed for this value", "look at the value, then adopt it with record adopt or restore the former one"},
 	{ValueFork, "two agents committed different values with the same number", "look which of them opens the account, then set it with record edit"},
 	{PluginUnknown, "the plugin binary is neither built in nor approved in the log", "restore the plugin's file on the agent's host, or approve it with `rotunda plugin approve`"},
-	{ScriptChanged, "the script file is not the one that was approved", "approve the new file, or restore the old one"},
 	{NotLinked, "a record names another on which its signer has no right, or which the pool may not read", "somebody with rights in both folders signs the record, or an administrator grants them"},
 	{RecordMissing, "a record that another names is not there: it was removed, or the server hides it", "name another: `rotunda resource edit RESOURCE --admin ACCOUNT`, or `rotunda record edit ACCOUNT --resource RESOURCE`; `rotunda doctor` tells which is missing"},
 
@@ -145,11 +139,9 @@ var reasons = []ReasonInfo{
 	{CandidateUnauthorised, "the value was staged without a command or a mandate that holds", "it is probed but not applied; settle it with `rotunda run abandon RUN`"},
 	{CandidateRollback, "the value that is staged is an old one", "it is not used, and `rotunda run abandon RUN` clears it; treat the server as hostile"},
 	{CandidateExpired, "the value was staged too long ago by another agent", "it is probed but not applied; a new run makes a new one"},
-	{CandidateLostByVault, "the server lost a value that was staged; the agent's kept copy was stored again", "nothing; ask whether a backup was restored"},
 
 	{ResultForged, "a result or reply does not come from an agent that may give it, or answers something else", "do not believe it; look at the record"},
 	{RunOutstanding, "a run's new value is staged for this account", "wait for the run (`rotunda run watch RUN`), or settle it with `rotunda run abandon RUN`"},
-	{PeerMismatch, "the session's other side is not the one that signed", "somebody stands between you and the agent: stop"},
 	{TargetIdentity, "the target's TLS or host key is not the one in the statement", "find out whether the target's key was changed on purpose, then probe and sign the new one"},
 }
 

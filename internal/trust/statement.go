@@ -160,28 +160,6 @@ func CheckLinks(l *Log, s *Statement, pool seal.ID) error {
 	return nil
 }
 
-// CheckPlugin is the first half of 4.2 step 8: the binary is built in, or the log
-// approves it for that name: PluginUnknown.
-func CheckPlugin(l *Log, builtIn func(name string, sha256 seal.Digest) bool, name string, sha256 seal.Digest) error {
-	if builtIn != nil && builtIn(name, sha256) {
-		return nil
-	}
-	if p, ok := l.Plugin(sha256); ok && p.Name == name {
-		return nil
-	}
-	return fail(PluginUnknown, "plugin %s with digest %s", name, sha256)
-}
-
-// CheckScript is the second half of 4.2 step 8: the file's hash is that of the
-// using record's list and of the script's own statement: ScriptChanged.
-func CheckScript(use *trustv1.ScriptUse, script *Statement, file seal.Digest) error {
-	own := script.GetScript()
-	if own == nil || mustRef(use.Script) != script.Ref || seal.Digest(use.Sha256) != file || seal.Digest(own.Sha256) != file {
-		return fail(ScriptChanged, "script %s with digest %s", script.Ref, file)
-	}
-	return nil
-}
-
 // FormerStatement opens the statement that a later one names as its former, by its
 // digest alone: that chain is what the later ones' signers vouched for. The signer is
 // the zero Entry where its word counts no longer, so that nothing is built on it.

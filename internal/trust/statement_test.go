@@ -120,25 +120,3 @@ func TestCheckLinks(t *testing.T) {
 		})
 	}
 }
-
-func TestPluginsAndScripts(t *testing.T) {
-	w := newWorld(t)
-	w.do(w.alice.device, PluginOp(Plugin{"x", "1", "linux", "amd64", seal.Digest{7}}))
-	builtIn := func(name string, d seal.Digest) bool { return name == "postgres" && d == seal.Digest{8} }
-	wantReason(t, CheckPlugin(w.log, builtIn, "postgres", seal.Digest{8}), "")
-	wantReason(t, CheckPlugin(w.log, builtIn, "x", seal.Digest{7}), "")
-	wantReason(t, CheckPlugin(w.log, builtIn, "y", seal.Digest{7}), PluginUnknown)
-	wantReason(t, CheckPlugin(w.log, nil, "postgres", seal.Digest{8}), PluginUnknown)
-
-	file := seal.Digest{9}
-	s := w.statement(id(111), seal.Key{1})
-	s.Kind = trustv1.RecordKind_RECORD_KIND_SCRIPT
-	s.Subject = &trustv1.Statement_Script{Script: &trustv1.Script{Name: "after", ScriptKind: "after", Sha256: file.Bytes(), ManifestSha256: make([]byte, 32)}}
-	script := w.open(w.bob.device, s)
-	use := &trustv1.ScriptUse{Script: script.Ref.Proto(), Sha256: file.Bytes()}
-	wantReason(t, CheckScript(use, script, file), "")
-	wantReason(t, CheckScript(use, script, seal.Digest{1}), ScriptChanged)
-	wantReason(t, CheckScript(&trustv1.ScriptUse{Script: script.Ref.Proto(), Sha256: make([]byte, 32)}, script, file), ScriptChanged)
-	wantReason(t, CheckScript(&trustv1.ScriptUse{Script: w.ref(uidR).Proto(), Sha256: file.Bytes()}, script, file), ScriptChanged)
-	wantReason(t, CheckScript(use, w.open(w.bob.device, w.account()), file), ScriptChanged)
-}

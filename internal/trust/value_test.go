@@ -92,7 +92,7 @@ func TestCheckValue(t *testing.T) {
 		}, LogStale, 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			w, m := base.fork(t), &Volatile{}
+			w, m := base.fork(t), &volatile{}
 			if row.given != nil {
 				row.given(w)
 			}
@@ -137,7 +137,7 @@ func TestCheckValue(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = CheckValue(w.log, &Volatile{}, c, served, seal.ID{}, w.now)
+			_, err = CheckValue(w.log, &volatile{}, c, served, seal.ID{}, w.now)
 			wantReason(t, err, row.want)
 		}
 	})

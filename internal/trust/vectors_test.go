@@ -76,7 +76,7 @@ func (v *vectors) run(t *testing.T, m messageVector, l *Log) (seal.Digest, error
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := OpenCommand(l, &Volatile{}, seal.ID(unhex(t, v.AgentID)), k, f, time.UnixMilli(v.NowMS))
+		c, err := OpenCommand(l, &volatile{}, seal.ID(unhex(t, v.AgentID)), k, f, time.UnixMilli(v.NowMS))
 		if err != nil {
 			return seal.Digest{}, err
 		}
@@ -234,7 +234,7 @@ func (v *vectors) replay(t *testing.T) *Log {
 	for _, c := range v.Changes {
 		changes = append(changes, unhex(t, c))
 	}
-	l, err := Replay(org, slices.Values(changes), time.UnixMilli(v.NowMS))
+	l, err := replay(org, slices.Values(changes), time.UnixMilli(v.NowMS))
 	if err != nil {
 		t.Fatal(err)
 	}

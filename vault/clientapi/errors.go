@@ -35,7 +35,6 @@ const (
 	ReasonValue       = "value_conflict"      // not the next value, or not this data
 	ReasonSchedule    = "schedule_bad"        // no schedule
 	ReasonAgent       = "agent_unknown"       // not a live agent of that pool
-	ReasonOutbox      = "outbox_full"         // the agent does not fetch its commands
 	ReasonStarted     = "run_started"         // too late to drop it
 	ReasonUnavailable = "unavailable"         // the server cannot: see its log
 )
