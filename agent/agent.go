@@ -50,7 +50,9 @@ type Config struct {
 	Enrolled  bool // just now: nothing can have been forgotten
 	Runs      int  // on targets at once (64)
 	Processes int  // of plugins at once (16)
-	Log       *slog.Logger
+	// PluginUsers are the user ids of plugins where the agent is root (pluginhost.Config).
+	PluginUsers pluginhost.UserIDs
+	Log         *slog.Logger
 }
 
 // Agent is a running agent.
@@ -150,7 +152,7 @@ func (a *Agent) connect() error {
 		return err
 	}
 	if a.plugins, err = pluginhost.New(pluginhost.Config{
-		Dir: filepath.Join(a.cfg.DataDir, "run"), Catalogue: a.catalog, Processes: a.cfg.Processes,
+		Dir: filepath.Join(a.cfg.DataDir, "run"), Catalogue: a.catalog, Processes: a.cfg.Processes, Users: a.cfg.PluginUsers,
 		Dial: a.dial, Log: a.log,
 	}); err != nil {
 		return err

@@ -71,7 +71,9 @@ func New(cfg Config) (*Host, error) {
 	cfg.Idle = orDefault(cfg.Idle, 5*time.Minute)
 	cfg.StartTimeout = orDefault(cfg.StartTimeout, 20*time.Second)
 	cfg.Connections = orDefault(cfg.Connections, maxConcurrency)
-	cfg.FirstUID = orDefault(cfg.FirstUID, 64000)
+	if cfg.Users == (UserIDs{}) {
+		cfg.Users = UserIDs{64000, 65023}
+	}
 	if cfg.Dial == nil {
 		cfg.Dial = new(net.Dialer).DialContext
 	}
@@ -79,7 +81,7 @@ func New(cfg Config) (*Host, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &Host{
-		cfg: cfg, log: cfg.Log, jail: newJail(cfg.FirstUID), free: cfg.Processes,
+		cfg: cfg, log: cfg.Log, jail: newJail(cfg.Users), free: cfg.Processes,
 		procs: map[processKey]*process{}, failures: map[processKey]failure{}, manifests: map[Plugin]Description{},
 	}
 	if err := h.makeFolder(); err != nil {

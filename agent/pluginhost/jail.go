@@ -15,7 +15,7 @@ type Isolation struct {
 
 // The jail of each system (jail_*.go) has:
 //
-//	newJail(firstUID int) *jail                       finds out what is possible
+//	newJail(UserIDs) *jail                            finds out what is possible
 //	(*jail).user() (uid int, release func(), error)   a user id for one process
 //	(*jail).start(*exec.Cmd, confinement) (*child, error)
 //

@@ -7,7 +7,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -20,14 +22,14 @@ type jail struct {
 	flags uintptr // namespaces
 }
 
-func newJail(firstUID int) *jail {
-	j := &jail{users: users{firstUID}}
+func newJail(ids UserIDs) *jail {
+	j := &jail{users: users{ids}}
 	j.iso.NoPrivileges = true
 	j.iso.Landlock = landlockVersion()
-	j.iso.User = os.Geteuid() == 0 && j.allowed(firstUID, 0)
+	j.iso.User = os.Geteuid() == 0 && j.allowed(ids.First, 0)
 	const empty = unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC
 	switch {
-	case j.iso.User && j.allowed(firstUID, empty):
+	case j.iso.User && j.allowed(ids.First, empty):
 		j.flags = empty
 	case j.iso.User:
 		j.iso.Note = "the agent is root but may not make namespaces: plugins can connect by themselves; give it CAP_SYS_ADMIN"
@@ -69,11 +71,7 @@ func (j *jail) user() (uid int, release func(), err error) {
 	if !j.iso.User {
 		return -1, func() {}, nil
 	}
-	uid, release, err = j.users.take()
-	if err == nil {
-		killUser(uid)
-	}
-	return uid, release, err
+	return j.users.take(swept)
 }
 
 func attr(uid int, flags uintptr) *syscall.SysProcAttr {
@@ -269,14 +267,34 @@ func landlockAllow(set int, path string, access uint64) error {
 	return nil
 }
 
-// killUser ends what an earlier agent may have left running under a plugin's user.
-func killUser(uid int) {
-	procs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, p := range procs {
-		var st unix.Stat_t
-		pid, err := strconv.Atoi(filepath.Base(p))
-		if err == nil && unix.Stat(p, &st) == nil && int(st.Uid) == uid {
-			_ = unix.Kill(pid, unix.SIGKILL)
+// swept ends what an earlier agent may have left running under a plugin's user. Under
+// a user that no agent has had since the machine started, nothing is a plugin's: then
+// it reports whether the user is free.
+func swept(uid int, ours bool) bool {
+	for _, pid := range processesOf(uid) {
+		if !ours {
+			return false
+		}
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+	return true
+}
+
+// processesOf lists the processes that run under a user. The owner of their folders in
+// /proc would not do: a process can make that root.
+func processesOf(uid int) (pids []int) {
+	paths, _ := filepath.Glob("/proc/[0-9]*/status")
+	for _, path := range paths {
+		status, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		for line := range strings.Lines(string(status)) {
+			if ids, ok := strings.CutPrefix(line, "Uid:"); ok && slices.Contains(strings.Fields(ids), strconv.Itoa(uid)) {
+				pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+				pids = append(pids, pid)
+			}
 		}
 	}
+	return pids
 }

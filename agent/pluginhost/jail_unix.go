@@ -13,8 +13,8 @@ type jail struct {
 	users users
 }
 
-func newJail(firstUID int) *jail {
-	j := &jail{users: users{firstUID}}
+func newJail(ids UserIDs) *jail {
+	j := &jail{users: users{ids}}
 	j.iso.User = os.Geteuid() == 0
 	j.iso.Note = "plugins share the agent's network on this system: one that is hostile can connect by itself"
 	if !j.iso.User {
@@ -27,7 +27,7 @@ func (j *jail) user() (uid int, release func(), err error) {
 	if !j.iso.User {
 		return -1, func() {}, nil
 	}
-	return j.users.take()
+	return j.users.take(func(int, bool) bool { return true })
 }
 
 func (j *jail) start(cmd *exec.Cmd, c confinement) (*child, error) {

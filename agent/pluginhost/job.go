@@ -36,15 +36,19 @@ type Config struct {
 	StartTimeout time.Duration
 	// Connections is the most that one session or one Verify may have open (64).
 	Connections int
-	// FirstUID is the first of the 1,024 user ids that plugins get where the agent is root
-	// (64000). Agents of one machine share them without giving one out twice. Nothing else
-	// may run under them: a plugin's user is swept of processes before it is given out.
-	FirstUID int
+	// Users are the user ids that plugins get where the agent is root (64000 to 65023).
+	// Agents of one machine share them without giving one out twice. One that the
+	// system's user database knows, or under which somebody else's process runs, is
+	// passed over.
+	Users UserIDs
 	// Dial reaches targets when the job brings no dialer of its own (net.Dialer).
 	Dial DialFunc
 	// Log takes what plugins log, and what the host does (discarded).
 	Log *slog.Logger
 }
+
+// UserIDs is a range of user ids, both ends within.
+type UserIDs struct{ First, Last int }
 
 // Target is where a job goes.
 type Target struct {

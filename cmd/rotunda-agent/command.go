@@ -138,10 +138,14 @@ agent of the pool.`,
 			if err != nil {
 				return err
 			}
+			users, err := s.pluginUsers()
+			if err != nil {
+				return err
+			}
 			log := s.logger(c.ErrOrStderr())
 			a, err := agent.New(agent.Config{
 				DataDir: s.DataDir, PluginDir: s.PluginDir, Policy: local, Identity: id,
-				Runs: s.Runs, Processes: s.Processes, Log: log,
+				Runs: s.Runs, Processes: s.Processes, PluginUsers: users, Log: log,
 			})
 			if err != nil {
 				return err

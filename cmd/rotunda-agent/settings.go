@@ -6,12 +6,16 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 )
 
 const defaultConfig = "/etc/rotunda/agent.toml"
@@ -25,16 +29,17 @@ type Settings struct {
 	// PassphraseFile holds the key file's passphrase, if it has one; a systemd
 	// credential called "passphrase" is found by itself.
 	PassphraseFile string `toml:"passphrase_file"`
-	Health         string `toml:"health"`     // address of the health endpoint, e.g. 127.0.0.1:9641; none by default
-	Grace          string `toml:"grace"`      // time to drain, 30s
-	Runs           int    `toml:"runs"`       // on targets at once, 64
-	Processes      int    `toml:"processes"`  // of plugins at once, 16
-	LogFormat      string `toml:"log_format"` // text or json
-	LogLevel       string `toml:"log_level"`  // debug, info, warn, error
+	Health         string `toml:"health"`       // address of the health endpoint, e.g. 127.0.0.1:9641; none by default
+	Grace          string `toml:"grace"`        // time to drain, 30s
+	Runs           int    `toml:"runs"`         // on targets at once, 64
+	Processes      int    `toml:"processes"`    // of plugins at once, 16
+	PluginUsers    string `toml:"plugin_users"` // first and last user id of plugins, 64000-65023
+	LogFormat      string `toml:"log_format"`   // text or json
+	LogLevel       string `toml:"log_level"`    // debug, info, warn, error
 }
 
 func loadSettings(path string) (*Settings, error) {
-	s := &Settings{DataDir: "/var/lib/rotunda-agent", PolicyFile: "/etc/rotunda/policy.toml", Grace: "30s", LogFormat: "text", LogLevel: "info"}
+	s := &Settings{DataDir: "/var/lib/rotunda-agent", PolicyFile: "/etc/rotunda/policy.toml", Grace: "30s", PluginUsers: "64000-65023", LogFormat: "text", LogLevel: "info"}
 	if exe, err := os.Executable(); err == nil {
 		s.PluginDir = filepath.Join(filepath.Dir(exe), "plugins")
 	}
@@ -75,6 +80,9 @@ func loadSettings(path string) (*Settings, error) {
 	if s.Runs < 0 || s.Processes < 0 {
 		return nil, fmt.Errorf("settings %s: runs and processes are 1 or more, or left out", path)
 	}
+	if _, err := s.pluginUsers(); err != nil {
+		return nil, fmt.Errorf("settings %s: %w", path, err)
+	}
 	if s.LogFormat != "text" && s.LogFormat != "json" {
 		return nil, fmt.Errorf("settings %s: log_format is text or json, not %q", path, s.LogFormat)
 	}
@@ -89,6 +97,19 @@ func (s *Settings) journal() string { return filepath.Join(s.DataDir, "journal.d
 func (s *Settings) grace() time.Duration {
 	d, _ := time.ParseDuration(s.Grace) // checked by loadSettings
 	return d
+}
+
+// pluginUsers reads the range of user ids. Those of the system and of its people are
+// no plugin's; each process and each start beside it needs one.
+func (s *Settings) pluginUsers() (pluginhost.UserIDs, error) {
+	first, last, _ := strings.Cut(s.PluginUsers, "-")
+	from, err := strconv.Atoi(first)
+	to, err2 := strconv.Atoi(last)
+	const nobody = 65534 // and 65535, which is no user
+	if err != nil || err2 != nil || from < 1000 || to-from+1 < 2*max(s.Processes, 16) || to > math.MaxInt32 || from <= nobody+1 && to >= nobody {
+		return pluginhost.UserIDs{}, fmt.Errorf("plugin_users %q: give two user ids such as 64000-65023, from 1000 on, without 65534 and 65535, at least two for each of processes", s.PluginUsers)
+	}
+	return pluginhost.UserIDs{First: from, Last: to}, nil
 }
 
 // passphrase reads the key file's passphrase; none is an empty one.

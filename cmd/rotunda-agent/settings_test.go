@@ -28,13 +28,19 @@ func write(t *testing.T, path, text string) string {
 func TestSettingsThatAreRefused(t *testing.T) {
 	dir := t.TempDir()
 	for text, says := range map[string]string{
-		"data_dri = \"/x\"":      `unknown key "data_dri"`,
-		"grace = \"soon\"":       "grace",
-		"log_format = \"xml\"":   "text or json",
-		"log_level = \"loud\"":   "log_level",
-		"data_dir = /no/quotes":  "agent.toml",
-		"runs = \"many\"":        "agent.toml",
-		"processes = 1\n[other]": `unknown key "other"`,
+		"data_dri = \"/x\"":                        `unknown key "data_dri"`,
+		"grace = \"soon\"":                         "grace",
+		"log_format = \"xml\"":                     "text or json",
+		"log_level = \"loud\"":                     "log_level",
+		"data_dir = /no/quotes":                    "agent.toml",
+		"plugin_users = \"0-65000\"":               "plugin_users",
+		"plugin_users = \"64000\"":                 "plugin_users",
+		"plugin_users = \"64000-63000\"":           "plugin_users",
+		"plugin_users = \"64000-64015\"":           "at least two for each",
+		"plugin_users = \"65000-66000\"":           "without 65534",
+		"plugin_users = \"3000000000-3000001000\"": "plugin_users",
+		"runs = \"many\"":                          "agent.toml",
+		"processes = 1\n[other]":                   `unknown key "other"`,
 	} {
 		_, err := loadSettings(write(t, filepath.Join(dir, "agent.toml"), text))
 		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "agent.toml") {
