@@ -132,12 +132,64 @@ func sameSubject(a, b *trustv1.Statement) bool {
 	return proto.Equal(bare(a), bare(b))
 }
 
+// newestFormer fetches the newest former statement of each record, all of them in a few
+// calls.
+func (c *Client) newestFormer(ctx context.Context, records []*opened) (map[Ref]*clientv1.StatementView, error) {
+	newest := map[Ref]*clientv1.StatementView{}
+	for part := range slices.Chunk(records, pageSize) {
+		q := &clientv1.GetFormerStatementsRequest{}
+		for _, o := range part {
+			q.Refs = append(q.Refs, o.Ref.Proto())
+		}
+		answer, err := call(ctx, c, "look at former statements", c.conn.GetFormerStatements, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range answer.Statements {
+			ref, err := refFrom(v.Ref)
+			if err != nil || v.Statement == nil {
+				return nil, badServer("look at former statements", "record: %w", err)
+			}
+			newest[ref] = v.Statement
+		}
+	}
+	return newest, nil
+}
+
 // formerBy is the newest statement before a record's present one whose signer is live
 // and not among those who go; nil where there is none, or the server shows another
-// chain than the one that was signed.
-func (c *Client) formerBy(ctx context.Context, o *opened, gone map[seal.ID]bool) (*trust.Statement, error) {
-	op := "look at the former statements of " + o.Title
+// chain than the one that was signed. Where newest settles it, the server is not asked.
+func (c *Client) formerBy(ctx context.Context, o *opened, newest *clientv1.StatementView, gone map[seal.ID]bool) (*trust.Statement, error) {
 	next := o.Statement.Prev
+	look := func(v *clientv1.StatementView) (found *trust.Statement, more bool) {
+		digest, err := seal.DigestFrom(next)
+		if err != nil {
+			return nil, false // the first statement has no former one
+		}
+		signed, err := seal.OpenExt(c.facts.OrgID, o.content.Key, o.Ref.Record, seal.ExtStatement, v.Blob)
+		if err != nil {
+			return nil, false
+		}
+		s, err := trust.FormerStatement(c.log, signed, digest)
+		if err != nil || s.Ref != o.Ref {
+			return nil, false
+		}
+		if !s.Signer.ID.IsZero() && !gone[s.Signer.ID] {
+			return s, false
+		}
+		next = s.Prev
+		return nil, true
+	}
+	if newest != nil {
+		if found, more := look(newest); !more {
+			return found, nil
+		}
+		next = o.Statement.Prev
+	}
+	if len(next) == 0 {
+		return nil, nil
+	}
+	op := "look at the former statements of " + o.Title
 	q := &clientv1.ListStatementsRequest{Ref: o.Ref.Proto(), Page: &clientv1.Page{Size: 8}}
 	for {
 		page, err := call(ctx, c, op, c.conn.ListStatements, q)
@@ -145,22 +197,9 @@ func (c *Client) formerBy(ctx context.Context, o *opened, gone map[seal.ID]bool)
 			return nil, err
 		}
 		for _, v := range page.Statements {
-			digest, err := seal.DigestFrom(next)
-			if err != nil {
-				return nil, nil // the first statement has no former one
+			if found, more := look(v); !more {
+				return found, nil
 			}
-			signed, err := seal.OpenExt(c.facts.OrgID, o.content.Key, o.Ref.Record, seal.ExtStatement, v.Blob)
-			if err != nil {
-				return nil, nil
-			}
-			s, err := trust.FormerStatement(c.log, signed, digest)
-			if err != nil || s.Ref != o.Ref {
-				return nil, nil
-			}
-			if !s.Signer.ID.IsZero() && !gone[s.Signer.ID] {
-				return s, nil
-			}
-			next = s.Prev
 		}
 		if page.Next == "" || page.Next == q.Page.Token {
 			return nil, nil

@@ -120,8 +120,12 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 		}
 		return ref.String()
 	}
+	newest, err := c.newestFormer(ctx, signed)
+	if err != nil {
+		return nil, err
+	}
 	for _, o := range signed {
-		x, err := c.planStatement(ctx, o, gone, title)
+		x, err := c.planStatement(ctx, o, newest[o.Ref], gone, title)
 		if err != nil {
 			return nil, err
 		}
@@ -131,9 +135,9 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 }
 
 // planStatement compares a statement with the last one of somebody else.
-func (c *Client) planStatement(ctx context.Context, o *opened, gone map[seal.ID]bool, title func(*trustv1.Ref) string) (RemovalRecord, error) {
+func (c *Client) planStatement(ctx context.Context, o *opened, newest *clientv1.StatementView, gone map[seal.ID]bool, title func(*trustv1.Ref) string) (RemovalRecord, error) {
 	x := RemovalRecord{Ref: o.Ref, Title: o.Title, Digest: o.StatementDigest, Seq: o.Statement.Seq, Stops: gone[c.facts.Entry] || !c.maySign(o)}
-	former, err := c.formerBy(ctx, o, gone)
+	former, err := c.formerBy(ctx, o, newest, gone)
 	if err != nil {
 		return x, err
 	}

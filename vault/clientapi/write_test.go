@@ -2,6 +2,7 @@ package clientapi_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -178,6 +179,26 @@ func TestStatements(t *testing.T) {
 	_, err = admin.write(create, putStatement(other, 4, d1, nil))
 	refused(t, err, "statement_unfloored")
 	admin.must(admin.write(create, putStatement(other, 5, d1, nil)))
+
+	// The newest former one of many records: those that have one, and may be read.
+	reader := o.Member(t, "reader of nothing", 0)
+	admin.catchUp()
+	ask := &clientv1.GetFormerStatementsRequest{Refs: []*trustv1.Ref{
+		other.Proto(), ref.Proto(), {FolderUid: folder.Bytes(), RecordUid: random(16)}, {FolderUid: random(16), RecordUid: ref.Record.Bytes()},
+	}}
+	former, err := admin.GetFormerStatements(t.Context(), connect.NewRequest(ask))
+	if err != nil || len(former.Msg.Statements) != 1 {
+		t.Fatalf("former statements: %v, %v", former, err)
+	}
+	equal(t, "the former statement's record", former.Msg.Statements[0].Ref.RecordUid, ref.Record[:])
+	equal(t, "the former statement", former.Msg.Statements[0].Statement.Digest, d1)
+	former, err = s.signIn(o, reader).GetFormerStatements(t.Context(), connect.NewRequest(ask))
+	if err != nil || len(former.Msg.Statements) != 0 {
+		t.Errorf("to one who may not read: %v, %v", former, err)
+	}
+	ask.Refs = slices.Repeat(ask.Refs, 251)
+	_, err = admin.GetFormerStatements(t.Context(), connect.NewRequest(ask))
+	refused(t, err, "too_large")
 }
 
 // edit signs a person's result about a record's present data.

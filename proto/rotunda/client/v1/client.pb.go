@@ -4025,6 +4025,147 @@ func (x *ListStatementsResponse) GetNext() string {
 	return ""
 }
 
+type GetFormerStatementsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refs          []*v1.Ref              `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"` // at most 1000
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFormerStatementsRequest) Reset() {
+	*x = GetFormerStatementsRequest{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFormerStatementsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFormerStatementsRequest) ProtoMessage() {}
+
+func (x *GetFormerStatementsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFormerStatementsRequest.ProtoReflect.Descriptor instead.
+func (*GetFormerStatementsRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *GetFormerStatementsRequest) GetRefs() []*v1.Ref {
+	if x != nil {
+		return x.Refs
+	}
+	return nil
+}
+
+type GetFormerStatementsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that exist, may be read and have room: what is missing is to be listed.
+	Statements    []*FormerStatement `protobuf:"bytes,1,rep,name=statements,proto3" json:"statements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFormerStatementsResponse) Reset() {
+	*x = GetFormerStatementsResponse{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFormerStatementsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFormerStatementsResponse) ProtoMessage() {}
+
+func (x *GetFormerStatementsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFormerStatementsResponse.ProtoReflect.Descriptor instead.
+func (*GetFormerStatementsResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *GetFormerStatementsResponse) GetStatements() []*FormerStatement {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
+type FormerStatement struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           *v1.Ref                `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Statement     *StatementView         `protobuf:"bytes,2,opt,name=statement,proto3" json:"statement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FormerStatement) Reset() {
+	*x = FormerStatement{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FormerStatement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FormerStatement) ProtoMessage() {}
+
+func (x *FormerStatement) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FormerStatement.ProtoReflect.Descriptor instead.
+func (*FormerStatement) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *FormerStatement) GetRef() *v1.Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *FormerStatement) GetStatement() *StatementView {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
 type ListRotationsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	FolderUid     []byte                 `protobuf:"bytes,1,opt,name=folder_uid,json=folderUid,proto3" json:"folder_uid,omitempty"`
@@ -4036,7 +4177,7 @@ type ListRotationsRequest struct {
 
 func (x *ListRotationsRequest) Reset() {
 	*x = ListRotationsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4048,7 +4189,7 @@ func (x *ListRotationsRequest) String() string {
 func (*ListRotationsRequest) ProtoMessage() {}
 
 func (x *ListRotationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4061,7 +4202,7 @@ func (x *ListRotationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRotationsRequest.ProtoReflect.Descriptor instead.
 func (*ListRotationsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{60}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListRotationsRequest) GetFolderUid() []byte {
@@ -4095,7 +4236,7 @@ type ListRotationsResponse struct {
 
 func (x *ListRotationsResponse) Reset() {
 	*x = ListRotationsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4107,7 +4248,7 @@ func (x *ListRotationsResponse) String() string {
 func (*ListRotationsResponse) ProtoMessage() {}
 
 func (x *ListRotationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4120,7 +4261,7 @@ func (x *ListRotationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRotationsResponse.ProtoReflect.Descriptor instead.
 func (*ListRotationsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{61}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListRotationsResponse) GetRotations() []*RotationView {
@@ -4151,7 +4292,7 @@ type RotationView struct {
 
 func (x *RotationView) Reset() {
 	*x = RotationView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4163,7 +4304,7 @@ func (x *RotationView) String() string {
 func (*RotationView) ProtoMessage() {}
 
 func (x *RotationView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4176,7 +4317,7 @@ func (x *RotationView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotationView.ProtoReflect.Descriptor instead.
 func (*RotationView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{62}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RotationView) GetRotation() *PutRotation {
@@ -4232,7 +4373,7 @@ type PreviewScheduleRequest struct {
 
 func (x *PreviewScheduleRequest) Reset() {
 	*x = PreviewScheduleRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4244,7 +4385,7 @@ func (x *PreviewScheduleRequest) String() string {
 func (*PreviewScheduleRequest) ProtoMessage() {}
 
 func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4257,7 +4398,7 @@ func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleRequest.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{63}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PreviewScheduleRequest) GetSchedule() *Schedule {
@@ -4290,7 +4431,7 @@ type PreviewScheduleResponse struct {
 
 func (x *PreviewScheduleResponse) Reset() {
 	*x = PreviewScheduleResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4302,7 +4443,7 @@ func (x *PreviewScheduleResponse) String() string {
 func (*PreviewScheduleResponse) ProtoMessage() {}
 
 func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4315,7 +4456,7 @@ func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleResponse.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{64}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PreviewScheduleResponse) GetTimes() []int64 {
@@ -4336,7 +4477,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4348,7 +4489,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4361,7 +4502,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{65}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListRunsRequest) GetAccountUid() []byte {
@@ -4395,7 +4536,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4407,7 +4548,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4420,7 +4561,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{66}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListRunsResponse) GetRuns() []*RunView {
@@ -4466,7 +4607,7 @@ type RunView struct {
 
 func (x *RunView) Reset() {
 	*x = RunView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4478,7 +4619,7 @@ func (x *RunView) String() string {
 func (*RunView) ProtoMessage() {}
 
 func (x *RunView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4491,7 +4632,7 @@ func (x *RunView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunView.ProtoReflect.Descriptor instead.
 func (*RunView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{67}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RunView) GetRunId() []byte {
@@ -4650,7 +4791,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4662,7 +4803,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4675,7 +4816,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{68}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *GetRunRequest) GetRunId() []byte {
@@ -4695,7 +4836,7 @@ type GetRunResponse struct {
 
 func (x *GetRunResponse) Reset() {
 	*x = GetRunResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4707,7 +4848,7 @@ func (x *GetRunResponse) String() string {
 func (*GetRunResponse) ProtoMessage() {}
 
 func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4720,7 +4861,7 @@ func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunResponse.ProtoReflect.Descriptor instead.
 func (*GetRunResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{69}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *GetRunResponse) GetRun() *RunView {
@@ -4746,7 +4887,7 @@ type GetReplyRequest struct {
 
 func (x *GetReplyRequest) Reset() {
 	*x = GetReplyRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4758,7 +4899,7 @@ func (x *GetReplyRequest) String() string {
 func (*GetReplyRequest) ProtoMessage() {}
 
 func (x *GetReplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4771,7 +4912,7 @@ func (x *GetReplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplyRequest.ProtoReflect.Descriptor instead.
 func (*GetReplyRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{70}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *GetReplyRequest) GetCommandId() []byte {
@@ -4793,7 +4934,7 @@ type GetReplyResponse struct {
 
 func (x *GetReplyResponse) Reset() {
 	*x = GetReplyResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4805,7 +4946,7 @@ func (x *GetReplyResponse) String() string {
 func (*GetReplyResponse) ProtoMessage() {}
 
 func (x *GetReplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4818,7 +4959,7 @@ func (x *GetReplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplyResponse.ProtoReflect.Descriptor instead.
 func (*GetReplyResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{71}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *GetReplyResponse) GetDelivered() bool {
@@ -4858,7 +4999,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4870,7 +5011,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4883,7 +5024,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{72}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListAgentsRequest) GetPoolId() []byte {
@@ -4902,7 +5043,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4914,7 +5055,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4927,7 +5068,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{73}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*AgentView {
@@ -4953,7 +5094,7 @@ type AgentView struct {
 
 func (x *AgentView) Reset() {
 	*x = AgentView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4965,7 +5106,7 @@ func (x *AgentView) String() string {
 func (*AgentView) ProtoMessage() {}
 
 func (x *AgentView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4978,7 +5119,7 @@ func (x *AgentView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentView.ProtoReflect.Descriptor instead.
 func (*AgentView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{74}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *AgentView) GetAgentId() []byte {
@@ -5046,7 +5187,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5058,7 +5199,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5071,7 +5212,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{75}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListAppsRequest) GetPage() *Page {
@@ -5091,7 +5232,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5103,7 +5244,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5116,7 +5257,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{76}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListAppsResponse) GetApps() []*AppView {
@@ -5147,7 +5288,7 @@ type AppView struct {
 
 func (x *AppView) Reset() {
 	*x = AppView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5159,7 +5300,7 @@ func (x *AppView) String() string {
 func (*AppView) ProtoMessage() {}
 
 func (x *AppView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5172,7 +5313,7 @@ func (x *AppView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppView.ProtoReflect.Descriptor instead.
 func (*AppView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{77}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *AppView) GetAppId() []byte {
@@ -5230,7 +5371,7 @@ type AppClientView struct {
 
 func (x *AppClientView) Reset() {
 	*x = AppClientView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5242,7 +5383,7 @@ func (x *AppClientView) String() string {
 func (*AppClientView) ProtoMessage() {}
 
 func (x *AppClientView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5255,7 +5396,7 @@ func (x *AppClientView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppClientView.ProtoReflect.Descriptor instead.
 func (*AppClientView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{78}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *AppClientView) GetClientId() []byte {
@@ -5301,7 +5442,7 @@ type GetEnrolBlobRequest struct {
 
 func (x *GetEnrolBlobRequest) Reset() {
 	*x = GetEnrolBlobRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5313,7 +5454,7 @@ func (x *GetEnrolBlobRequest) String() string {
 func (*GetEnrolBlobRequest) ProtoMessage() {}
 
 func (x *GetEnrolBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5326,7 +5467,7 @@ func (x *GetEnrolBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEnrolBlobRequest.ProtoReflect.Descriptor instead.
 func (*GetEnrolBlobRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{79}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{82}
 }
 
 type GetEnrolBlobResponse struct {
@@ -5338,7 +5479,7 @@ type GetEnrolBlobResponse struct {
 
 func (x *GetEnrolBlobResponse) Reset() {
 	*x = GetEnrolBlobResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5350,7 +5491,7 @@ func (x *GetEnrolBlobResponse) String() string {
 func (*GetEnrolBlobResponse) ProtoMessage() {}
 
 func (x *GetEnrolBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5363,7 +5504,7 @@ func (x *GetEnrolBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEnrolBlobResponse.ProtoReflect.Descriptor instead.
 func (*GetEnrolBlobResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{80}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *GetEnrolBlobResponse) GetBlob() []byte {
@@ -5385,7 +5526,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5397,7 +5538,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5410,7 +5551,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{81}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListEventsRequest) GetAfterSeq() int64 {
@@ -5451,7 +5592,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5463,7 +5604,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5476,7 +5617,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{82}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListEventsResponse) GetEvents() []*EventView {
@@ -5509,7 +5650,7 @@ type EventView struct {
 
 func (x *EventView) Reset() {
 	*x = EventView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5521,7 +5662,7 @@ func (x *EventView) String() string {
 func (*EventView) ProtoMessage() {}
 
 func (x *EventView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5534,7 +5675,7 @@ func (x *EventView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventView.ProtoReflect.Descriptor instead.
 func (*EventView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{83}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *EventView) GetSeq() int64 {
@@ -5602,7 +5743,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5614,7 +5755,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5627,7 +5768,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{84}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *WatchRequest) GetTopics() []string {
@@ -5654,7 +5795,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5666,7 +5807,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5679,7 +5820,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{85}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *WatchResponse) GetWhat() isWatchResponse_What {
@@ -5791,7 +5932,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5803,7 +5944,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5816,7 +5957,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{86}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{89}
 }
 
 type RecordChanged struct {
@@ -5829,7 +5970,7 @@ type RecordChanged struct {
 
 func (x *RecordChanged) Reset() {
 	*x = RecordChanged{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5841,7 +5982,7 @@ func (x *RecordChanged) String() string {
 func (*RecordChanged) ProtoMessage() {}
 
 func (x *RecordChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5854,7 +5995,7 @@ func (x *RecordChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChanged.ProtoReflect.Descriptor instead.
 func (*RecordChanged) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{87}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *RecordChanged) GetRef() *v1.Ref {
@@ -5883,7 +6024,7 @@ type RunProgress struct {
 
 func (x *RunProgress) Reset() {
 	*x = RunProgress{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5895,7 +6036,7 @@ func (x *RunProgress) String() string {
 func (*RunProgress) ProtoMessage() {}
 
 func (x *RunProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5908,7 +6049,7 @@ func (x *RunProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunProgress.ProtoReflect.Descriptor instead.
 func (*RunProgress) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{88}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *RunProgress) GetRunId() []byte {
@@ -6247,7 +6388,16 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\n" +
 	"statements\x18\x01 \x03(\v2 .rotunda.client.v1.StatementViewR\n" +
 	"statements\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\tR\x04next\"\x83\x01\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"G\n" +
+	"\x1aGetFormerStatementsRequest\x12)\n" +
+	"\x04refs\x18\x01 \x03(\v2\x15.rotunda.trust.v1.RefR\x04refs\"a\n" +
+	"\x1bGetFormerStatementsResponse\x12B\n" +
+	"\n" +
+	"statements\x18\x01 \x03(\v2\".rotunda.client.v1.FormerStatementR\n" +
+	"statements\"z\n" +
+	"\x0fFormerStatement\x12'\n" +
+	"\x03ref\x18\x01 \x01(\v2\x15.rotunda.trust.v1.RefR\x03ref\x12>\n" +
+	"\tstatement\x18\x02 \x01(\v2 .rotunda.client.v1.StatementViewR\tstatement\"\x83\x01\n" +
 	"\x14ListRotationsRequest\x12\x1d\n" +
 	"\n" +
 	"folder_uid\x18\x01 \x01(\fR\tfolderUid\x12\x1f\n" +
@@ -6390,7 +6540,7 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x06run_id\x18\x01 \x01(\fR\x05runId\x12/\n" +
 	"\aaccount\x18\x02 \x01(\v2\x15.rotunda.trust.v1.RefR\aaccount\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x14\n" +
-	"\x05phase\x18\x04 \x01(\tR\x05phase2\xb1\x10\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase2\xa7\x11\n" +
 	"\fVaultService\x12V\n" +
 	"\tChallenge\x12#.rotunda.client.v1.ChallengeRequest\x1a$.rotunda.client.v1.ChallengeResponse\x12M\n" +
 	"\x06SignIn\x12 .rotunda.client.v1.SignInRequest\x1a!.rotunda.client.v1.SignInResponse\x12q\n" +
@@ -6405,7 +6555,8 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\n" +
 	"GetRecords\x12$.rotunda.client.v1.GetRecordsRequest\x1a%.rotunda.client.v1.GetRecordsResponse\x12\\\n" +
 	"\vListHistory\x12%.rotunda.client.v1.ListHistoryRequest\x1a&.rotunda.client.v1.ListHistoryResponse\x12e\n" +
-	"\x0eListStatements\x12(.rotunda.client.v1.ListStatementsRequest\x1a).rotunda.client.v1.ListStatementsResponse\x12b\n" +
+	"\x0eListStatements\x12(.rotunda.client.v1.ListStatementsRequest\x1a).rotunda.client.v1.ListStatementsResponse\x12t\n" +
+	"\x13GetFormerStatements\x12-.rotunda.client.v1.GetFormerStatementsRequest\x1a..rotunda.client.v1.GetFormerStatementsResponse\x12b\n" +
 	"\rListRotations\x12'.rotunda.client.v1.ListRotationsRequest\x1a(.rotunda.client.v1.ListRotationsResponse\x12h\n" +
 	"\x0fPreviewSchedule\x12).rotunda.client.v1.PreviewScheduleRequest\x1a*.rotunda.client.v1.PreviewScheduleResponse\x12S\n" +
 	"\bListRuns\x12\".rotunda.client.v1.ListRunsRequest\x1a#.rotunda.client.v1.ListRunsResponse\x12M\n" +
@@ -6431,100 +6582,103 @@ func file_rotunda_client_v1_client_proto_rawDescGZIP() []byte {
 	return file_rotunda_client_v1_client_proto_rawDescData
 }
 
-var file_rotunda_client_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 89)
+var file_rotunda_client_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 92)
 var file_rotunda_client_v1_client_proto_goTypes = []any{
-	(*ErrorDetail)(nil),                // 0: rotunda.client.v1.ErrorDetail
-	(*Page)(nil),                       // 1: rotunda.client.v1.Page
-	(*ChallengeRequest)(nil),           // 2: rotunda.client.v1.ChallengeRequest
-	(*ChallengeResponse)(nil),          // 3: rotunda.client.v1.ChallengeResponse
-	(*SignInRequest)(nil),              // 4: rotunda.client.v1.SignInRequest
-	(*SignInResponse)(nil),             // 5: rotunda.client.v1.SignInResponse
-	(*CreateOrganisationRequest)(nil),  // 6: rotunda.client.v1.CreateOrganisationRequest
-	(*CreateOrganisationResponse)(nil), // 7: rotunda.client.v1.CreateOrganisationResponse
-	(*GetLogRequest)(nil),              // 8: rotunda.client.v1.GetLogRequest
-	(*GetLogResponse)(nil),             // 9: rotunda.client.v1.GetLogResponse
-	(*GetKeysRequest)(nil),             // 10: rotunda.client.v1.GetKeysRequest
-	(*GetKeysResponse)(nil),            // 11: rotunda.client.v1.GetKeysResponse
-	(*EntryKeys)(nil),                  // 12: rotunda.client.v1.EntryKeys
-	(*TakeTurnRequest)(nil),            // 13: rotunda.client.v1.TakeTurnRequest
-	(*TakeTurnResponse)(nil),           // 14: rotunda.client.v1.TakeTurnResponse
-	(*WriteRequest)(nil),               // 15: rotunda.client.v1.WriteRequest
-	(*WriteResponse)(nil),              // 16: rotunda.client.v1.WriteResponse
-	(*RecordRevision)(nil),             // 17: rotunda.client.v1.RecordRevision
-	(*WriteOp)(nil),                    // 18: rotunda.client.v1.WriteOp
-	(*PutKeys)(nil),                    // 19: rotunda.client.v1.PutKeys
-	(*PutFolder)(nil),                  // 20: rotunda.client.v1.PutFolder
-	(*PutFolderKey)(nil),               // 21: rotunda.client.v1.PutFolderKey
-	(*PutEnrolBlob)(nil),               // 22: rotunda.client.v1.PutEnrolBlob
-	(*PutRecord)(nil),                  // 23: rotunda.client.v1.PutRecord
-	(*Links)(nil),                      // 24: rotunda.client.v1.Links
-	(*DeleteRecord)(nil),               // 25: rotunda.client.v1.DeleteRecord
-	(*PutStatement)(nil),               // 26: rotunda.client.v1.PutStatement
-	(*PutResult)(nil),                  // 27: rotunda.client.v1.PutResult
-	(*PutRotation)(nil),                // 28: rotunda.client.v1.PutRotation
-	(*Schedule)(nil),                   // 29: rotunda.client.v1.Schedule
-	(*DeleteRotation)(nil),             // 30: rotunda.client.v1.DeleteRotation
-	(*PauseRotation)(nil),              // 31: rotunda.client.v1.PauseRotation
-	(*StartRun)(nil),                   // 32: rotunda.client.v1.StartRun
-	(*SendCommand)(nil),                // 33: rotunda.client.v1.SendCommand
-	(*DropRun)(nil),                    // 34: rotunda.client.v1.DropRun
-	(*PutApp)(nil),                     // 35: rotunda.client.v1.PutApp
-	(*PutAppKey)(nil),                  // 36: rotunda.client.v1.PutAppKey
-	(*PutAppFolder)(nil),               // 37: rotunda.client.v1.PutAppFolder
-	(*PutAppClient)(nil),               // 38: rotunda.client.v1.PutAppClient
-	(*RemoveAppClient)(nil),            // 39: rotunda.client.v1.RemoveAppClient
-	(*NoteEvent)(nil),                  // 40: rotunda.client.v1.NoteEvent
-	(*ListFoldersRequest)(nil),         // 41: rotunda.client.v1.ListFoldersRequest
-	(*ListFoldersResponse)(nil),        // 42: rotunda.client.v1.ListFoldersResponse
-	(*FolderView)(nil),                 // 43: rotunda.client.v1.FolderView
-	(*ListMissingKeysRequest)(nil),     // 44: rotunda.client.v1.ListMissingKeysRequest
-	(*ListMissingKeysResponse)(nil),    // 45: rotunda.client.v1.ListMissingKeysResponse
-	(*MissingKey)(nil),                 // 46: rotunda.client.v1.MissingKey
-	(*ListRecordsRequest)(nil),         // 47: rotunda.client.v1.ListRecordsRequest
-	(*ListRecordsResponse)(nil),        // 48: rotunda.client.v1.ListRecordsResponse
-	(*GetRecordsRequest)(nil),          // 49: rotunda.client.v1.GetRecordsRequest
-	(*GetRecordsResponse)(nil),         // 50: rotunda.client.v1.GetRecordsResponse
-	(*RecordView)(nil),                 // 51: rotunda.client.v1.RecordView
-	(*StatementView)(nil),              // 52: rotunda.client.v1.StatementView
-	(*ResultView)(nil),                 // 53: rotunda.client.v1.ResultView
-	(*StagedView)(nil),                 // 54: rotunda.client.v1.StagedView
-	(*ListHistoryRequest)(nil),         // 55: rotunda.client.v1.ListHistoryRequest
-	(*ListHistoryResponse)(nil),        // 56: rotunda.client.v1.ListHistoryResponse
-	(*HistoryView)(nil),                // 57: rotunda.client.v1.HistoryView
-	(*ListStatementsRequest)(nil),      // 58: rotunda.client.v1.ListStatementsRequest
-	(*ListStatementsResponse)(nil),     // 59: rotunda.client.v1.ListStatementsResponse
-	(*ListRotationsRequest)(nil),       // 60: rotunda.client.v1.ListRotationsRequest
-	(*ListRotationsResponse)(nil),      // 61: rotunda.client.v1.ListRotationsResponse
-	(*RotationView)(nil),               // 62: rotunda.client.v1.RotationView
-	(*PreviewScheduleRequest)(nil),     // 63: rotunda.client.v1.PreviewScheduleRequest
-	(*PreviewScheduleResponse)(nil),    // 64: rotunda.client.v1.PreviewScheduleResponse
-	(*ListRunsRequest)(nil),            // 65: rotunda.client.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),           // 66: rotunda.client.v1.ListRunsResponse
-	(*RunView)(nil),                    // 67: rotunda.client.v1.RunView
-	(*GetRunRequest)(nil),              // 68: rotunda.client.v1.GetRunRequest
-	(*GetRunResponse)(nil),             // 69: rotunda.client.v1.GetRunResponse
-	(*GetReplyRequest)(nil),            // 70: rotunda.client.v1.GetReplyRequest
-	(*GetReplyResponse)(nil),           // 71: rotunda.client.v1.GetReplyResponse
-	(*ListAgentsRequest)(nil),          // 72: rotunda.client.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),         // 73: rotunda.client.v1.ListAgentsResponse
-	(*AgentView)(nil),                  // 74: rotunda.client.v1.AgentView
-	(*ListAppsRequest)(nil),            // 75: rotunda.client.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),           // 76: rotunda.client.v1.ListAppsResponse
-	(*AppView)(nil),                    // 77: rotunda.client.v1.AppView
-	(*AppClientView)(nil),              // 78: rotunda.client.v1.AppClientView
-	(*GetEnrolBlobRequest)(nil),        // 79: rotunda.client.v1.GetEnrolBlobRequest
-	(*GetEnrolBlobResponse)(nil),       // 80: rotunda.client.v1.GetEnrolBlobResponse
-	(*ListEventsRequest)(nil),          // 81: rotunda.client.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 82: rotunda.client.v1.ListEventsResponse
-	(*EventView)(nil),                  // 83: rotunda.client.v1.EventView
-	(*WatchRequest)(nil),               // 84: rotunda.client.v1.WatchRequest
-	(*WatchResponse)(nil),              // 85: rotunda.client.v1.WatchResponse
-	(*Ready)(nil),                      // 86: rotunda.client.v1.Ready
-	(*RecordChanged)(nil),              // 87: rotunda.client.v1.RecordChanged
-	(*RunProgress)(nil),                // 88: rotunda.client.v1.RunProgress
-	(*v1.Ref)(nil),                     // 89: rotunda.trust.v1.Ref
-	(*v1.CommandFrame)(nil),            // 90: rotunda.trust.v1.CommandFrame
-	(v1.Outcome)(0),                    // 91: rotunda.trust.v1.Outcome
+	(*ErrorDetail)(nil),                 // 0: rotunda.client.v1.ErrorDetail
+	(*Page)(nil),                        // 1: rotunda.client.v1.Page
+	(*ChallengeRequest)(nil),            // 2: rotunda.client.v1.ChallengeRequest
+	(*ChallengeResponse)(nil),           // 3: rotunda.client.v1.ChallengeResponse
+	(*SignInRequest)(nil),               // 4: rotunda.client.v1.SignInRequest
+	(*SignInResponse)(nil),              // 5: rotunda.client.v1.SignInResponse
+	(*CreateOrganisationRequest)(nil),   // 6: rotunda.client.v1.CreateOrganisationRequest
+	(*CreateOrganisationResponse)(nil),  // 7: rotunda.client.v1.CreateOrganisationResponse
+	(*GetLogRequest)(nil),               // 8: rotunda.client.v1.GetLogRequest
+	(*GetLogResponse)(nil),              // 9: rotunda.client.v1.GetLogResponse
+	(*GetKeysRequest)(nil),              // 10: rotunda.client.v1.GetKeysRequest
+	(*GetKeysResponse)(nil),             // 11: rotunda.client.v1.GetKeysResponse
+	(*EntryKeys)(nil),                   // 12: rotunda.client.v1.EntryKeys
+	(*TakeTurnRequest)(nil),             // 13: rotunda.client.v1.TakeTurnRequest
+	(*TakeTurnResponse)(nil),            // 14: rotunda.client.v1.TakeTurnResponse
+	(*WriteRequest)(nil),                // 15: rotunda.client.v1.WriteRequest
+	(*WriteResponse)(nil),               // 16: rotunda.client.v1.WriteResponse
+	(*RecordRevision)(nil),              // 17: rotunda.client.v1.RecordRevision
+	(*WriteOp)(nil),                     // 18: rotunda.client.v1.WriteOp
+	(*PutKeys)(nil),                     // 19: rotunda.client.v1.PutKeys
+	(*PutFolder)(nil),                   // 20: rotunda.client.v1.PutFolder
+	(*PutFolderKey)(nil),                // 21: rotunda.client.v1.PutFolderKey
+	(*PutEnrolBlob)(nil),                // 22: rotunda.client.v1.PutEnrolBlob
+	(*PutRecord)(nil),                   // 23: rotunda.client.v1.PutRecord
+	(*Links)(nil),                       // 24: rotunda.client.v1.Links
+	(*DeleteRecord)(nil),                // 25: rotunda.client.v1.DeleteRecord
+	(*PutStatement)(nil),                // 26: rotunda.client.v1.PutStatement
+	(*PutResult)(nil),                   // 27: rotunda.client.v1.PutResult
+	(*PutRotation)(nil),                 // 28: rotunda.client.v1.PutRotation
+	(*Schedule)(nil),                    // 29: rotunda.client.v1.Schedule
+	(*DeleteRotation)(nil),              // 30: rotunda.client.v1.DeleteRotation
+	(*PauseRotation)(nil),               // 31: rotunda.client.v1.PauseRotation
+	(*StartRun)(nil),                    // 32: rotunda.client.v1.StartRun
+	(*SendCommand)(nil),                 // 33: rotunda.client.v1.SendCommand
+	(*DropRun)(nil),                     // 34: rotunda.client.v1.DropRun
+	(*PutApp)(nil),                      // 35: rotunda.client.v1.PutApp
+	(*PutAppKey)(nil),                   // 36: rotunda.client.v1.PutAppKey
+	(*PutAppFolder)(nil),                // 37: rotunda.client.v1.PutAppFolder
+	(*PutAppClient)(nil),                // 38: rotunda.client.v1.PutAppClient
+	(*RemoveAppClient)(nil),             // 39: rotunda.client.v1.RemoveAppClient
+	(*NoteEvent)(nil),                   // 40: rotunda.client.v1.NoteEvent
+	(*ListFoldersRequest)(nil),          // 41: rotunda.client.v1.ListFoldersRequest
+	(*ListFoldersResponse)(nil),         // 42: rotunda.client.v1.ListFoldersResponse
+	(*FolderView)(nil),                  // 43: rotunda.client.v1.FolderView
+	(*ListMissingKeysRequest)(nil),      // 44: rotunda.client.v1.ListMissingKeysRequest
+	(*ListMissingKeysResponse)(nil),     // 45: rotunda.client.v1.ListMissingKeysResponse
+	(*MissingKey)(nil),                  // 46: rotunda.client.v1.MissingKey
+	(*ListRecordsRequest)(nil),          // 47: rotunda.client.v1.ListRecordsRequest
+	(*ListRecordsResponse)(nil),         // 48: rotunda.client.v1.ListRecordsResponse
+	(*GetRecordsRequest)(nil),           // 49: rotunda.client.v1.GetRecordsRequest
+	(*GetRecordsResponse)(nil),          // 50: rotunda.client.v1.GetRecordsResponse
+	(*RecordView)(nil),                  // 51: rotunda.client.v1.RecordView
+	(*StatementView)(nil),               // 52: rotunda.client.v1.StatementView
+	(*ResultView)(nil),                  // 53: rotunda.client.v1.ResultView
+	(*StagedView)(nil),                  // 54: rotunda.client.v1.StagedView
+	(*ListHistoryRequest)(nil),          // 55: rotunda.client.v1.ListHistoryRequest
+	(*ListHistoryResponse)(nil),         // 56: rotunda.client.v1.ListHistoryResponse
+	(*HistoryView)(nil),                 // 57: rotunda.client.v1.HistoryView
+	(*ListStatementsRequest)(nil),       // 58: rotunda.client.v1.ListStatementsRequest
+	(*ListStatementsResponse)(nil),      // 59: rotunda.client.v1.ListStatementsResponse
+	(*GetFormerStatementsRequest)(nil),  // 60: rotunda.client.v1.GetFormerStatementsRequest
+	(*GetFormerStatementsResponse)(nil), // 61: rotunda.client.v1.GetFormerStatementsResponse
+	(*FormerStatement)(nil),             // 62: rotunda.client.v1.FormerStatement
+	(*ListRotationsRequest)(nil),        // 63: rotunda.client.v1.ListRotationsRequest
+	(*ListRotationsResponse)(nil),       // 64: rotunda.client.v1.ListRotationsResponse
+	(*RotationView)(nil),                // 65: rotunda.client.v1.RotationView
+	(*PreviewScheduleRequest)(nil),      // 66: rotunda.client.v1.PreviewScheduleRequest
+	(*PreviewScheduleResponse)(nil),     // 67: rotunda.client.v1.PreviewScheduleResponse
+	(*ListRunsRequest)(nil),             // 68: rotunda.client.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),            // 69: rotunda.client.v1.ListRunsResponse
+	(*RunView)(nil),                     // 70: rotunda.client.v1.RunView
+	(*GetRunRequest)(nil),               // 71: rotunda.client.v1.GetRunRequest
+	(*GetRunResponse)(nil),              // 72: rotunda.client.v1.GetRunResponse
+	(*GetReplyRequest)(nil),             // 73: rotunda.client.v1.GetReplyRequest
+	(*GetReplyResponse)(nil),            // 74: rotunda.client.v1.GetReplyResponse
+	(*ListAgentsRequest)(nil),           // 75: rotunda.client.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),          // 76: rotunda.client.v1.ListAgentsResponse
+	(*AgentView)(nil),                   // 77: rotunda.client.v1.AgentView
+	(*ListAppsRequest)(nil),             // 78: rotunda.client.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),            // 79: rotunda.client.v1.ListAppsResponse
+	(*AppView)(nil),                     // 80: rotunda.client.v1.AppView
+	(*AppClientView)(nil),               // 81: rotunda.client.v1.AppClientView
+	(*GetEnrolBlobRequest)(nil),         // 82: rotunda.client.v1.GetEnrolBlobRequest
+	(*GetEnrolBlobResponse)(nil),        // 83: rotunda.client.v1.GetEnrolBlobResponse
+	(*ListEventsRequest)(nil),           // 84: rotunda.client.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),          // 85: rotunda.client.v1.ListEventsResponse
+	(*EventView)(nil),                   // 86: rotunda.client.v1.EventView
+	(*WatchRequest)(nil),                // 87: rotunda.client.v1.WatchRequest
+	(*WatchResponse)(nil),               // 88: rotunda.client.v1.WatchResponse
+	(*Ready)(nil),                       // 89: rotunda.client.v1.Ready
+	(*RecordChanged)(nil),               // 90: rotunda.client.v1.RecordChanged
+	(*RunProgress)(nil),                 // 91: rotunda.client.v1.RunProgress
+	(*v1.Ref)(nil),                      // 92: rotunda.trust.v1.Ref
+	(*v1.CommandFrame)(nil),             // 93: rotunda.trust.v1.CommandFrame
+	(v1.Outcome)(0),                     // 94: rotunda.trust.v1.Outcome
 }
 var file_rotunda_client_v1_client_proto_depIdxs = []int32{
 	19,  // 0: rotunda.client.v1.CreateOrganisationRequest.keys:type_name -> rotunda.client.v1.PutKeys
@@ -6551,120 +6705,126 @@ var file_rotunda_client_v1_client_proto_depIdxs = []int32{
 	31,  // 21: rotunda.client.v1.WriteOp.pause_rotation:type_name -> rotunda.client.v1.PauseRotation
 	40,  // 22: rotunda.client.v1.WriteOp.note_event:type_name -> rotunda.client.v1.NoteEvent
 	34,  // 23: rotunda.client.v1.WriteOp.drop_run:type_name -> rotunda.client.v1.DropRun
-	89,  // 24: rotunda.client.v1.PutRecord.ref:type_name -> rotunda.trust.v1.Ref
+	92,  // 24: rotunda.client.v1.PutRecord.ref:type_name -> rotunda.trust.v1.Ref
 	24,  // 25: rotunda.client.v1.PutRecord.links:type_name -> rotunda.client.v1.Links
-	89,  // 26: rotunda.client.v1.Links.resource:type_name -> rotunda.trust.v1.Ref
-	89,  // 27: rotunda.client.v1.Links.admin_account:type_name -> rotunda.trust.v1.Ref
-	89,  // 28: rotunda.client.v1.DeleteRecord.ref:type_name -> rotunda.trust.v1.Ref
-	89,  // 29: rotunda.client.v1.PutStatement.ref:type_name -> rotunda.trust.v1.Ref
+	92,  // 26: rotunda.client.v1.Links.resource:type_name -> rotunda.trust.v1.Ref
+	92,  // 27: rotunda.client.v1.Links.admin_account:type_name -> rotunda.trust.v1.Ref
+	92,  // 28: rotunda.client.v1.DeleteRecord.ref:type_name -> rotunda.trust.v1.Ref
+	92,  // 29: rotunda.client.v1.PutStatement.ref:type_name -> rotunda.trust.v1.Ref
 	24,  // 30: rotunda.client.v1.PutStatement.links:type_name -> rotunda.client.v1.Links
-	89,  // 31: rotunda.client.v1.PutResult.account:type_name -> rotunda.trust.v1.Ref
-	89,  // 32: rotunda.client.v1.PutRotation.account:type_name -> rotunda.trust.v1.Ref
-	89,  // 33: rotunda.client.v1.PutRotation.resource:type_name -> rotunda.trust.v1.Ref
+	92,  // 31: rotunda.client.v1.PutResult.account:type_name -> rotunda.trust.v1.Ref
+	92,  // 32: rotunda.client.v1.PutRotation.account:type_name -> rotunda.trust.v1.Ref
+	92,  // 33: rotunda.client.v1.PutRotation.resource:type_name -> rotunda.trust.v1.Ref
 	29,  // 34: rotunda.client.v1.PutRotation.schedule:type_name -> rotunda.client.v1.Schedule
-	89,  // 35: rotunda.client.v1.DeleteRotation.account:type_name -> rotunda.trust.v1.Ref
-	89,  // 36: rotunda.client.v1.PauseRotation.account:type_name -> rotunda.trust.v1.Ref
-	89,  // 37: rotunda.client.v1.StartRun.account:type_name -> rotunda.trust.v1.Ref
-	89,  // 38: rotunda.client.v1.StartRun.resource:type_name -> rotunda.trust.v1.Ref
-	90,  // 39: rotunda.client.v1.StartRun.command:type_name -> rotunda.trust.v1.CommandFrame
-	90,  // 40: rotunda.client.v1.SendCommand.command:type_name -> rotunda.trust.v1.CommandFrame
-	89,  // 41: rotunda.client.v1.NoteEvent.record:type_name -> rotunda.trust.v1.Ref
+	92,  // 35: rotunda.client.v1.DeleteRotation.account:type_name -> rotunda.trust.v1.Ref
+	92,  // 36: rotunda.client.v1.PauseRotation.account:type_name -> rotunda.trust.v1.Ref
+	92,  // 37: rotunda.client.v1.StartRun.account:type_name -> rotunda.trust.v1.Ref
+	92,  // 38: rotunda.client.v1.StartRun.resource:type_name -> rotunda.trust.v1.Ref
+	93,  // 39: rotunda.client.v1.StartRun.command:type_name -> rotunda.trust.v1.CommandFrame
+	93,  // 40: rotunda.client.v1.SendCommand.command:type_name -> rotunda.trust.v1.CommandFrame
+	92,  // 41: rotunda.client.v1.NoteEvent.record:type_name -> rotunda.trust.v1.Ref
 	1,   // 42: rotunda.client.v1.ListFoldersRequest.page:type_name -> rotunda.client.v1.Page
 	43,  // 43: rotunda.client.v1.ListFoldersResponse.folders:type_name -> rotunda.client.v1.FolderView
 	1,   // 44: rotunda.client.v1.ListMissingKeysRequest.page:type_name -> rotunda.client.v1.Page
 	46,  // 45: rotunda.client.v1.ListMissingKeysResponse.missing:type_name -> rotunda.client.v1.MissingKey
 	1,   // 46: rotunda.client.v1.ListRecordsRequest.page:type_name -> rotunda.client.v1.Page
 	51,  // 47: rotunda.client.v1.ListRecordsResponse.records:type_name -> rotunda.client.v1.RecordView
-	89,  // 48: rotunda.client.v1.GetRecordsRequest.refs:type_name -> rotunda.trust.v1.Ref
+	92,  // 48: rotunda.client.v1.GetRecordsRequest.refs:type_name -> rotunda.trust.v1.Ref
 	51,  // 49: rotunda.client.v1.GetRecordsResponse.records:type_name -> rotunda.client.v1.RecordView
-	89,  // 50: rotunda.client.v1.RecordView.ref:type_name -> rotunda.trust.v1.Ref
+	92,  // 50: rotunda.client.v1.RecordView.ref:type_name -> rotunda.trust.v1.Ref
 	24,  // 51: rotunda.client.v1.RecordView.links:type_name -> rotunda.client.v1.Links
 	52,  // 52: rotunda.client.v1.RecordView.statement:type_name -> rotunda.client.v1.StatementView
 	53,  // 53: rotunda.client.v1.RecordView.attestation:type_name -> rotunda.client.v1.ResultView
 	54,  // 54: rotunda.client.v1.RecordView.staged:type_name -> rotunda.client.v1.StagedView
 	53,  // 55: rotunda.client.v1.RecordView.last:type_name -> rotunda.client.v1.ResultView
-	89,  // 56: rotunda.client.v1.ListHistoryRequest.ref:type_name -> rotunda.trust.v1.Ref
+	92,  // 56: rotunda.client.v1.ListHistoryRequest.ref:type_name -> rotunda.trust.v1.Ref
 	1,   // 57: rotunda.client.v1.ListHistoryRequest.page:type_name -> rotunda.client.v1.Page
 	57,  // 58: rotunda.client.v1.ListHistoryResponse.history:type_name -> rotunda.client.v1.HistoryView
-	89,  // 59: rotunda.client.v1.ListStatementsRequest.ref:type_name -> rotunda.trust.v1.Ref
+	92,  // 59: rotunda.client.v1.ListStatementsRequest.ref:type_name -> rotunda.trust.v1.Ref
 	1,   // 60: rotunda.client.v1.ListStatementsRequest.page:type_name -> rotunda.client.v1.Page
 	52,  // 61: rotunda.client.v1.ListStatementsResponse.statements:type_name -> rotunda.client.v1.StatementView
-	1,   // 62: rotunda.client.v1.ListRotationsRequest.page:type_name -> rotunda.client.v1.Page
-	62,  // 63: rotunda.client.v1.ListRotationsResponse.rotations:type_name -> rotunda.client.v1.RotationView
-	28,  // 64: rotunda.client.v1.RotationView.rotation:type_name -> rotunda.client.v1.PutRotation
-	29,  // 65: rotunda.client.v1.PreviewScheduleRequest.schedule:type_name -> rotunda.client.v1.Schedule
-	1,   // 66: rotunda.client.v1.ListRunsRequest.page:type_name -> rotunda.client.v1.Page
-	67,  // 67: rotunda.client.v1.ListRunsResponse.runs:type_name -> rotunda.client.v1.RunView
-	89,  // 68: rotunda.client.v1.RunView.account:type_name -> rotunda.trust.v1.Ref
-	89,  // 69: rotunda.client.v1.RunView.resource:type_name -> rotunda.trust.v1.Ref
-	91,  // 70: rotunda.client.v1.RunView.credential:type_name -> rotunda.trust.v1.Outcome
-	91,  // 71: rotunda.client.v1.RunView.dependents:type_name -> rotunda.trust.v1.Outcome
-	91,  // 72: rotunda.client.v1.RunView.scripts:type_name -> rotunda.trust.v1.Outcome
-	67,  // 73: rotunda.client.v1.GetRunResponse.run:type_name -> rotunda.client.v1.RunView
-	53,  // 74: rotunda.client.v1.GetRunResponse.results:type_name -> rotunda.client.v1.ResultView
-	74,  // 75: rotunda.client.v1.ListAgentsResponse.agents:type_name -> rotunda.client.v1.AgentView
-	1,   // 76: rotunda.client.v1.ListAppsRequest.page:type_name -> rotunda.client.v1.Page
-	77,  // 77: rotunda.client.v1.ListAppsResponse.apps:type_name -> rotunda.client.v1.AppView
-	78,  // 78: rotunda.client.v1.AppView.clients:type_name -> rotunda.client.v1.AppClientView
-	1,   // 79: rotunda.client.v1.ListEventsRequest.page:type_name -> rotunda.client.v1.Page
-	83,  // 80: rotunda.client.v1.ListEventsResponse.events:type_name -> rotunda.client.v1.EventView
-	89,  // 81: rotunda.client.v1.EventView.record:type_name -> rotunda.trust.v1.Ref
-	86,  // 82: rotunda.client.v1.WatchResponse.ready:type_name -> rotunda.client.v1.Ready
-	87,  // 83: rotunda.client.v1.WatchResponse.record:type_name -> rotunda.client.v1.RecordChanged
-	88,  // 84: rotunda.client.v1.WatchResponse.run:type_name -> rotunda.client.v1.RunProgress
-	89,  // 85: rotunda.client.v1.RecordChanged.ref:type_name -> rotunda.trust.v1.Ref
-	89,  // 86: rotunda.client.v1.RunProgress.account:type_name -> rotunda.trust.v1.Ref
-	2,   // 87: rotunda.client.v1.VaultService.Challenge:input_type -> rotunda.client.v1.ChallengeRequest
-	4,   // 88: rotunda.client.v1.VaultService.SignIn:input_type -> rotunda.client.v1.SignInRequest
-	6,   // 89: rotunda.client.v1.VaultService.CreateOrganisation:input_type -> rotunda.client.v1.CreateOrganisationRequest
-	8,   // 90: rotunda.client.v1.VaultService.GetLog:input_type -> rotunda.client.v1.GetLogRequest
-	10,  // 91: rotunda.client.v1.VaultService.GetKeys:input_type -> rotunda.client.v1.GetKeysRequest
-	13,  // 92: rotunda.client.v1.VaultService.TakeTurn:input_type -> rotunda.client.v1.TakeTurnRequest
-	15,  // 93: rotunda.client.v1.VaultService.Write:input_type -> rotunda.client.v1.WriteRequest
-	41,  // 94: rotunda.client.v1.VaultService.ListFolders:input_type -> rotunda.client.v1.ListFoldersRequest
-	44,  // 95: rotunda.client.v1.VaultService.ListMissingKeys:input_type -> rotunda.client.v1.ListMissingKeysRequest
-	47,  // 96: rotunda.client.v1.VaultService.ListRecords:input_type -> rotunda.client.v1.ListRecordsRequest
-	49,  // 97: rotunda.client.v1.VaultService.GetRecords:input_type -> rotunda.client.v1.GetRecordsRequest
-	55,  // 98: rotunda.client.v1.VaultService.ListHistory:input_type -> rotunda.client.v1.ListHistoryRequest
-	58,  // 99: rotunda.client.v1.VaultService.ListStatements:input_type -> rotunda.client.v1.ListStatementsRequest
-	60,  // 100: rotunda.client.v1.VaultService.ListRotations:input_type -> rotunda.client.v1.ListRotationsRequest
-	63,  // 101: rotunda.client.v1.VaultService.PreviewSchedule:input_type -> rotunda.client.v1.PreviewScheduleRequest
-	65,  // 102: rotunda.client.v1.VaultService.ListRuns:input_type -> rotunda.client.v1.ListRunsRequest
-	68,  // 103: rotunda.client.v1.VaultService.GetRun:input_type -> rotunda.client.v1.GetRunRequest
-	70,  // 104: rotunda.client.v1.VaultService.GetReply:input_type -> rotunda.client.v1.GetReplyRequest
-	72,  // 105: rotunda.client.v1.VaultService.ListAgents:input_type -> rotunda.client.v1.ListAgentsRequest
-	75,  // 106: rotunda.client.v1.VaultService.ListApps:input_type -> rotunda.client.v1.ListAppsRequest
-	79,  // 107: rotunda.client.v1.VaultService.GetEnrolBlob:input_type -> rotunda.client.v1.GetEnrolBlobRequest
-	81,  // 108: rotunda.client.v1.VaultService.ListEvents:input_type -> rotunda.client.v1.ListEventsRequest
-	84,  // 109: rotunda.client.v1.VaultService.Watch:input_type -> rotunda.client.v1.WatchRequest
-	3,   // 110: rotunda.client.v1.VaultService.Challenge:output_type -> rotunda.client.v1.ChallengeResponse
-	5,   // 111: rotunda.client.v1.VaultService.SignIn:output_type -> rotunda.client.v1.SignInResponse
-	7,   // 112: rotunda.client.v1.VaultService.CreateOrganisation:output_type -> rotunda.client.v1.CreateOrganisationResponse
-	9,   // 113: rotunda.client.v1.VaultService.GetLog:output_type -> rotunda.client.v1.GetLogResponse
-	11,  // 114: rotunda.client.v1.VaultService.GetKeys:output_type -> rotunda.client.v1.GetKeysResponse
-	14,  // 115: rotunda.client.v1.VaultService.TakeTurn:output_type -> rotunda.client.v1.TakeTurnResponse
-	16,  // 116: rotunda.client.v1.VaultService.Write:output_type -> rotunda.client.v1.WriteResponse
-	42,  // 117: rotunda.client.v1.VaultService.ListFolders:output_type -> rotunda.client.v1.ListFoldersResponse
-	45,  // 118: rotunda.client.v1.VaultService.ListMissingKeys:output_type -> rotunda.client.v1.ListMissingKeysResponse
-	48,  // 119: rotunda.client.v1.VaultService.ListRecords:output_type -> rotunda.client.v1.ListRecordsResponse
-	50,  // 120: rotunda.client.v1.VaultService.GetRecords:output_type -> rotunda.client.v1.GetRecordsResponse
-	56,  // 121: rotunda.client.v1.VaultService.ListHistory:output_type -> rotunda.client.v1.ListHistoryResponse
-	59,  // 122: rotunda.client.v1.VaultService.ListStatements:output_type -> rotunda.client.v1.ListStatementsResponse
-	61,  // 123: rotunda.client.v1.VaultService.ListRotations:output_type -> rotunda.client.v1.ListRotationsResponse
-	64,  // 124: rotunda.client.v1.VaultService.PreviewSchedule:output_type -> rotunda.client.v1.PreviewScheduleResponse
-	66,  // 125: rotunda.client.v1.VaultService.ListRuns:output_type -> rotunda.client.v1.ListRunsResponse
-	69,  // 126: rotunda.client.v1.VaultService.GetRun:output_type -> rotunda.client.v1.GetRunResponse
-	71,  // 127: rotunda.client.v1.VaultService.GetReply:output_type -> rotunda.client.v1.GetReplyResponse
-	73,  // 128: rotunda.client.v1.VaultService.ListAgents:output_type -> rotunda.client.v1.ListAgentsResponse
-	76,  // 129: rotunda.client.v1.VaultService.ListApps:output_type -> rotunda.client.v1.ListAppsResponse
-	80,  // 130: rotunda.client.v1.VaultService.GetEnrolBlob:output_type -> rotunda.client.v1.GetEnrolBlobResponse
-	82,  // 131: rotunda.client.v1.VaultService.ListEvents:output_type -> rotunda.client.v1.ListEventsResponse
-	85,  // 132: rotunda.client.v1.VaultService.Watch:output_type -> rotunda.client.v1.WatchResponse
-	110, // [110:133] is the sub-list for method output_type
-	87,  // [87:110] is the sub-list for method input_type
-	87,  // [87:87] is the sub-list for extension type_name
-	87,  // [87:87] is the sub-list for extension extendee
-	0,   // [0:87] is the sub-list for field type_name
+	92,  // 62: rotunda.client.v1.GetFormerStatementsRequest.refs:type_name -> rotunda.trust.v1.Ref
+	62,  // 63: rotunda.client.v1.GetFormerStatementsResponse.statements:type_name -> rotunda.client.v1.FormerStatement
+	92,  // 64: rotunda.client.v1.FormerStatement.ref:type_name -> rotunda.trust.v1.Ref
+	52,  // 65: rotunda.client.v1.FormerStatement.statement:type_name -> rotunda.client.v1.StatementView
+	1,   // 66: rotunda.client.v1.ListRotationsRequest.page:type_name -> rotunda.client.v1.Page
+	65,  // 67: rotunda.client.v1.ListRotationsResponse.rotations:type_name -> rotunda.client.v1.RotationView
+	28,  // 68: rotunda.client.v1.RotationView.rotation:type_name -> rotunda.client.v1.PutRotation
+	29,  // 69: rotunda.client.v1.PreviewScheduleRequest.schedule:type_name -> rotunda.client.v1.Schedule
+	1,   // 70: rotunda.client.v1.ListRunsRequest.page:type_name -> rotunda.client.v1.Page
+	70,  // 71: rotunda.client.v1.ListRunsResponse.runs:type_name -> rotunda.client.v1.RunView
+	92,  // 72: rotunda.client.v1.RunView.account:type_name -> rotunda.trust.v1.Ref
+	92,  // 73: rotunda.client.v1.RunView.resource:type_name -> rotunda.trust.v1.Ref
+	94,  // 74: rotunda.client.v1.RunView.credential:type_name -> rotunda.trust.v1.Outcome
+	94,  // 75: rotunda.client.v1.RunView.dependents:type_name -> rotunda.trust.v1.Outcome
+	94,  // 76: rotunda.client.v1.RunView.scripts:type_name -> rotunda.trust.v1.Outcome
+	70,  // 77: rotunda.client.v1.GetRunResponse.run:type_name -> rotunda.client.v1.RunView
+	53,  // 78: rotunda.client.v1.GetRunResponse.results:type_name -> rotunda.client.v1.ResultView
+	77,  // 79: rotunda.client.v1.ListAgentsResponse.agents:type_name -> rotunda.client.v1.AgentView
+	1,   // 80: rotunda.client.v1.ListAppsRequest.page:type_name -> rotunda.client.v1.Page
+	80,  // 81: rotunda.client.v1.ListAppsResponse.apps:type_name -> rotunda.client.v1.AppView
+	81,  // 82: rotunda.client.v1.AppView.clients:type_name -> rotunda.client.v1.AppClientView
+	1,   // 83: rotunda.client.v1.ListEventsRequest.page:type_name -> rotunda.client.v1.Page
+	86,  // 84: rotunda.client.v1.ListEventsResponse.events:type_name -> rotunda.client.v1.EventView
+	92,  // 85: rotunda.client.v1.EventView.record:type_name -> rotunda.trust.v1.Ref
+	89,  // 86: rotunda.client.v1.WatchResponse.ready:type_name -> rotunda.client.v1.Ready
+	90,  // 87: rotunda.client.v1.WatchResponse.record:type_name -> rotunda.client.v1.RecordChanged
+	91,  // 88: rotunda.client.v1.WatchResponse.run:type_name -> rotunda.client.v1.RunProgress
+	92,  // 89: rotunda.client.v1.RecordChanged.ref:type_name -> rotunda.trust.v1.Ref
+	92,  // 90: rotunda.client.v1.RunProgress.account:type_name -> rotunda.trust.v1.Ref
+	2,   // 91: rotunda.client.v1.VaultService.Challenge:input_type -> rotunda.client.v1.ChallengeRequest
+	4,   // 92: rotunda.client.v1.VaultService.SignIn:input_type -> rotunda.client.v1.SignInRequest
+	6,   // 93: rotunda.client.v1.VaultService.CreateOrganisation:input_type -> rotunda.client.v1.CreateOrganisationRequest
+	8,   // 94: rotunda.client.v1.VaultService.GetLog:input_type -> rotunda.client.v1.GetLogRequest
+	10,  // 95: rotunda.client.v1.VaultService.GetKeys:input_type -> rotunda.client.v1.GetKeysRequest
+	13,  // 96: rotunda.client.v1.VaultService.TakeTurn:input_type -> rotunda.client.v1.TakeTurnRequest
+	15,  // 97: rotunda.client.v1.VaultService.Write:input_type -> rotunda.client.v1.WriteRequest
+	41,  // 98: rotunda.client.v1.VaultService.ListFolders:input_type -> rotunda.client.v1.ListFoldersRequest
+	44,  // 99: rotunda.client.v1.VaultService.ListMissingKeys:input_type -> rotunda.client.v1.ListMissingKeysRequest
+	47,  // 100: rotunda.client.v1.VaultService.ListRecords:input_type -> rotunda.client.v1.ListRecordsRequest
+	49,  // 101: rotunda.client.v1.VaultService.GetRecords:input_type -> rotunda.client.v1.GetRecordsRequest
+	55,  // 102: rotunda.client.v1.VaultService.ListHistory:input_type -> rotunda.client.v1.ListHistoryRequest
+	58,  // 103: rotunda.client.v1.VaultService.ListStatements:input_type -> rotunda.client.v1.ListStatementsRequest
+	60,  // 104: rotunda.client.v1.VaultService.GetFormerStatements:input_type -> rotunda.client.v1.GetFormerStatementsRequest
+	63,  // 105: rotunda.client.v1.VaultService.ListRotations:input_type -> rotunda.client.v1.ListRotationsRequest
+	66,  // 106: rotunda.client.v1.VaultService.PreviewSchedule:input_type -> rotunda.client.v1.PreviewScheduleRequest
+	68,  // 107: rotunda.client.v1.VaultService.ListRuns:input_type -> rotunda.client.v1.ListRunsRequest
+	71,  // 108: rotunda.client.v1.VaultService.GetRun:input_type -> rotunda.client.v1.GetRunRequest
+	73,  // 109: rotunda.client.v1.VaultService.GetReply:input_type -> rotunda.client.v1.GetReplyRequest
+	75,  // 110: rotunda.client.v1.VaultService.ListAgents:input_type -> rotunda.client.v1.ListAgentsRequest
+	78,  // 111: rotunda.client.v1.VaultService.ListApps:input_type -> rotunda.client.v1.ListAppsRequest
+	82,  // 112: rotunda.client.v1.VaultService.GetEnrolBlob:input_type -> rotunda.client.v1.GetEnrolBlobRequest
+	84,  // 113: rotunda.client.v1.VaultService.ListEvents:input_type -> rotunda.client.v1.ListEventsRequest
+	87,  // 114: rotunda.client.v1.VaultService.Watch:input_type -> rotunda.client.v1.WatchRequest
+	3,   // 115: rotunda.client.v1.VaultService.Challenge:output_type -> rotunda.client.v1.ChallengeResponse
+	5,   // 116: rotunda.client.v1.VaultService.SignIn:output_type -> rotunda.client.v1.SignInResponse
+	7,   // 117: rotunda.client.v1.VaultService.CreateOrganisation:output_type -> rotunda.client.v1.CreateOrganisationResponse
+	9,   // 118: rotunda.client.v1.VaultService.GetLog:output_type -> rotunda.client.v1.GetLogResponse
+	11,  // 119: rotunda.client.v1.VaultService.GetKeys:output_type -> rotunda.client.v1.GetKeysResponse
+	14,  // 120: rotunda.client.v1.VaultService.TakeTurn:output_type -> rotunda.client.v1.TakeTurnResponse
+	16,  // 121: rotunda.client.v1.VaultService.Write:output_type -> rotunda.client.v1.WriteResponse
+	42,  // 122: rotunda.client.v1.VaultService.ListFolders:output_type -> rotunda.client.v1.ListFoldersResponse
+	45,  // 123: rotunda.client.v1.VaultService.ListMissingKeys:output_type -> rotunda.client.v1.ListMissingKeysResponse
+	48,  // 124: rotunda.client.v1.VaultService.ListRecords:output_type -> rotunda.client.v1.ListRecordsResponse
+	50,  // 125: rotunda.client.v1.VaultService.GetRecords:output_type -> rotunda.client.v1.GetRecordsResponse
+	56,  // 126: rotunda.client.v1.VaultService.ListHistory:output_type -> rotunda.client.v1.ListHistoryResponse
+	59,  // 127: rotunda.client.v1.VaultService.ListStatements:output_type -> rotunda.client.v1.ListStatementsResponse
+	61,  // 128: rotunda.client.v1.VaultService.GetFormerStatements:output_type -> rotunda.client.v1.GetFormerStatementsResponse
+	64,  // 129: rotunda.client.v1.VaultService.ListRotations:output_type -> rotunda.client.v1.ListRotationsResponse
+	67,  // 130: rotunda.client.v1.VaultService.PreviewSchedule:output_type -> rotunda.client.v1.PreviewScheduleResponse
+	69,  // 131: rotunda.client.v1.VaultService.ListRuns:output_type -> rotunda.client.v1.ListRunsResponse
+	72,  // 132: rotunda.client.v1.VaultService.GetRun:output_type -> rotunda.client.v1.GetRunResponse
+	74,  // 133: rotunda.client.v1.VaultService.GetReply:output_type -> rotunda.client.v1.GetReplyResponse
+	76,  // 134: rotunda.client.v1.VaultService.ListAgents:output_type -> rotunda.client.v1.ListAgentsResponse
+	79,  // 135: rotunda.client.v1.VaultService.ListApps:output_type -> rotunda.client.v1.ListAppsResponse
+	83,  // 136: rotunda.client.v1.VaultService.GetEnrolBlob:output_type -> rotunda.client.v1.GetEnrolBlobResponse
+	85,  // 137: rotunda.client.v1.VaultService.ListEvents:output_type -> rotunda.client.v1.ListEventsResponse
+	88,  // 138: rotunda.client.v1.VaultService.Watch:output_type -> rotunda.client.v1.WatchResponse
+	115, // [115:139] is the sub-list for method output_type
+	91,  // [91:115] is the sub-list for method input_type
+	91,  // [91:91] is the sub-list for extension type_name
+	91,  // [91:91] is the sub-list for extension extendee
+	0,   // [0:91] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_client_v1_client_proto_init() }
@@ -6700,7 +6860,7 @@ func file_rotunda_client_v1_client_proto_init() {
 		(*Schedule_EveryS)(nil),
 		(*Schedule_Once)(nil),
 	}
-	file_rotunda_client_v1_client_proto_msgTypes[85].OneofWrappers = []any{
+	file_rotunda_client_v1_client_proto_msgTypes[88].OneofWrappers = []any{
 		(*WatchResponse_Ready)(nil),
 		(*WatchResponse_Record)(nil),
 		(*WatchResponse_Run)(nil),
@@ -6714,7 +6874,7 @@ func file_rotunda_client_v1_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rotunda_client_v1_client_proto_rawDesc), len(file_rotunda_client_v1_client_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   89,
+			NumMessages:   92,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

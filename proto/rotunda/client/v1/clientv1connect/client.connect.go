@@ -72,6 +72,9 @@ const (
 	// VaultServiceListStatementsProcedure is the fully-qualified name of the VaultService's
 	// ListStatements RPC.
 	VaultServiceListStatementsProcedure = "/rotunda.client.v1.VaultService/ListStatements"
+	// VaultServiceGetFormerStatementsProcedure is the fully-qualified name of the VaultService's
+	// GetFormerStatements RPC.
+	VaultServiceGetFormerStatementsProcedure = "/rotunda.client.v1.VaultService/GetFormerStatements"
 	// VaultServiceListRotationsProcedure is the fully-qualified name of the VaultService's
 	// ListRotations RPC.
 	VaultServiceListRotationsProcedure = "/rotunda.client.v1.VaultService/ListRotations"
@@ -122,6 +125,8 @@ type VaultServiceClient interface {
 	// ListStatements lists a record's former statements, newest first: what a removed
 	// signer changed is seen by them.
 	ListStatements(context.Context, *connect.Request[v1.ListStatementsRequest]) (*connect.Response[v1.ListStatementsResponse], error)
+	// GetFormerStatements gives the newest former statement of each of many records.
+	GetFormerStatements(context.Context, *connect.Request[v1.GetFormerStatementsRequest]) (*connect.Response[v1.GetFormerStatementsResponse], error)
 	ListRotations(context.Context, *connect.Request[v1.ListRotationsRequest]) (*connect.Response[v1.ListRotationsResponse], error)
 	PreviewSchedule(context.Context, *connect.Request[v1.PreviewScheduleRequest]) (*connect.Response[v1.PreviewScheduleResponse], error)
 	ListRuns(context.Context, *connect.Request[v1.ListRunsRequest]) (*connect.Response[v1.ListRunsResponse], error)
@@ -225,6 +230,12 @@ func NewVaultServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(vaultServiceMethods.ByName("ListStatements")),
 			connect.WithClientOptions(opts...),
 		),
+		getFormerStatements: connect.NewClient[v1.GetFormerStatementsRequest, v1.GetFormerStatementsResponse](
+			httpClient,
+			baseURL+VaultServiceGetFormerStatementsProcedure,
+			connect.WithSchema(vaultServiceMethods.ByName("GetFormerStatements")),
+			connect.WithClientOptions(opts...),
+		),
 		listRotations: connect.NewClient[v1.ListRotationsRequest, v1.ListRotationsResponse](
 			httpClient,
 			baseURL+VaultServiceListRotationsProcedure,
@@ -290,29 +301,30 @@ func NewVaultServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 
 // vaultServiceClient implements VaultServiceClient.
 type vaultServiceClient struct {
-	challenge          *connect.Client[v1.ChallengeRequest, v1.ChallengeResponse]
-	signIn             *connect.Client[v1.SignInRequest, v1.SignInResponse]
-	createOrganisation *connect.Client[v1.CreateOrganisationRequest, v1.CreateOrganisationResponse]
-	getLog             *connect.Client[v1.GetLogRequest, v1.GetLogResponse]
-	getKeys            *connect.Client[v1.GetKeysRequest, v1.GetKeysResponse]
-	takeTurn           *connect.Client[v1.TakeTurnRequest, v1.TakeTurnResponse]
-	write              *connect.Client[v1.WriteRequest, v1.WriteResponse]
-	listFolders        *connect.Client[v1.ListFoldersRequest, v1.ListFoldersResponse]
-	listMissingKeys    *connect.Client[v1.ListMissingKeysRequest, v1.ListMissingKeysResponse]
-	listRecords        *connect.Client[v1.ListRecordsRequest, v1.ListRecordsResponse]
-	getRecords         *connect.Client[v1.GetRecordsRequest, v1.GetRecordsResponse]
-	listHistory        *connect.Client[v1.ListHistoryRequest, v1.ListHistoryResponse]
-	listStatements     *connect.Client[v1.ListStatementsRequest, v1.ListStatementsResponse]
-	listRotations      *connect.Client[v1.ListRotationsRequest, v1.ListRotationsResponse]
-	previewSchedule    *connect.Client[v1.PreviewScheduleRequest, v1.PreviewScheduleResponse]
-	listRuns           *connect.Client[v1.ListRunsRequest, v1.ListRunsResponse]
-	getRun             *connect.Client[v1.GetRunRequest, v1.GetRunResponse]
-	getReply           *connect.Client[v1.GetReplyRequest, v1.GetReplyResponse]
-	listAgents         *connect.Client[v1.ListAgentsRequest, v1.ListAgentsResponse]
-	listApps           *connect.Client[v1.ListAppsRequest, v1.ListAppsResponse]
-	getEnrolBlob       *connect.Client[v1.GetEnrolBlobRequest, v1.GetEnrolBlobResponse]
-	listEvents         *connect.Client[v1.ListEventsRequest, v1.ListEventsResponse]
-	watch              *connect.Client[v1.WatchRequest, v1.WatchResponse]
+	challenge           *connect.Client[v1.ChallengeRequest, v1.ChallengeResponse]
+	signIn              *connect.Client[v1.SignInRequest, v1.SignInResponse]
+	createOrganisation  *connect.Client[v1.CreateOrganisationRequest, v1.CreateOrganisationResponse]
+	getLog              *connect.Client[v1.GetLogRequest, v1.GetLogResponse]
+	getKeys             *connect.Client[v1.GetKeysRequest, v1.GetKeysResponse]
+	takeTurn            *connect.Client[v1.TakeTurnRequest, v1.TakeTurnResponse]
+	write               *connect.Client[v1.WriteRequest, v1.WriteResponse]
+	listFolders         *connect.Client[v1.ListFoldersRequest, v1.ListFoldersResponse]
+	listMissingKeys     *connect.Client[v1.ListMissingKeysRequest, v1.ListMissingKeysResponse]
+	listRecords         *connect.Client[v1.ListRecordsRequest, v1.ListRecordsResponse]
+	getRecords          *connect.Client[v1.GetRecordsRequest, v1.GetRecordsResponse]
+	listHistory         *connect.Client[v1.ListHistoryRequest, v1.ListHistoryResponse]
+	listStatements      *connect.Client[v1.ListStatementsRequest, v1.ListStatementsResponse]
+	getFormerStatements *connect.Client[v1.GetFormerStatementsRequest, v1.GetFormerStatementsResponse]
+	listRotations       *connect.Client[v1.ListRotationsRequest, v1.ListRotationsResponse]
+	previewSchedule     *connect.Client[v1.PreviewScheduleRequest, v1.PreviewScheduleResponse]
+	listRuns            *connect.Client[v1.ListRunsRequest, v1.ListRunsResponse]
+	getRun              *connect.Client[v1.GetRunRequest, v1.GetRunResponse]
+	getReply            *connect.Client[v1.GetReplyRequest, v1.GetReplyResponse]
+	listAgents          *connect.Client[v1.ListAgentsRequest, v1.ListAgentsResponse]
+	listApps            *connect.Client[v1.ListAppsRequest, v1.ListAppsResponse]
+	getEnrolBlob        *connect.Client[v1.GetEnrolBlobRequest, v1.GetEnrolBlobResponse]
+	listEvents          *connect.Client[v1.ListEventsRequest, v1.ListEventsResponse]
+	watch               *connect.Client[v1.WatchRequest, v1.WatchResponse]
 }
 
 // Challenge calls rotunda.client.v1.VaultService.Challenge.
@@ -378,6 +390,11 @@ func (c *vaultServiceClient) ListHistory(ctx context.Context, req *connect.Reque
 // ListStatements calls rotunda.client.v1.VaultService.ListStatements.
 func (c *vaultServiceClient) ListStatements(ctx context.Context, req *connect.Request[v1.ListStatementsRequest]) (*connect.Response[v1.ListStatementsResponse], error) {
 	return c.listStatements.CallUnary(ctx, req)
+}
+
+// GetFormerStatements calls rotunda.client.v1.VaultService.GetFormerStatements.
+func (c *vaultServiceClient) GetFormerStatements(ctx context.Context, req *connect.Request[v1.GetFormerStatementsRequest]) (*connect.Response[v1.GetFormerStatementsResponse], error) {
+	return c.getFormerStatements.CallUnary(ctx, req)
 }
 
 // ListRotations calls rotunda.client.v1.VaultService.ListRotations.
@@ -455,6 +472,8 @@ type VaultServiceHandler interface {
 	// ListStatements lists a record's former statements, newest first: what a removed
 	// signer changed is seen by them.
 	ListStatements(context.Context, *connect.Request[v1.ListStatementsRequest]) (*connect.Response[v1.ListStatementsResponse], error)
+	// GetFormerStatements gives the newest former statement of each of many records.
+	GetFormerStatements(context.Context, *connect.Request[v1.GetFormerStatementsRequest]) (*connect.Response[v1.GetFormerStatementsResponse], error)
 	ListRotations(context.Context, *connect.Request[v1.ListRotationsRequest]) (*connect.Response[v1.ListRotationsResponse], error)
 	PreviewSchedule(context.Context, *connect.Request[v1.PreviewScheduleRequest]) (*connect.Response[v1.PreviewScheduleResponse], error)
 	ListRuns(context.Context, *connect.Request[v1.ListRunsRequest]) (*connect.Response[v1.ListRunsResponse], error)
@@ -554,6 +573,12 @@ func NewVaultServiceHandler(svc VaultServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(vaultServiceMethods.ByName("ListStatements")),
 		connect.WithHandlerOptions(opts...),
 	)
+	vaultServiceGetFormerStatementsHandler := connect.NewUnaryHandler(
+		VaultServiceGetFormerStatementsProcedure,
+		svc.GetFormerStatements,
+		connect.WithSchema(vaultServiceMethods.ByName("GetFormerStatements")),
+		connect.WithHandlerOptions(opts...),
+	)
 	vaultServiceListRotationsHandler := connect.NewUnaryHandler(
 		VaultServiceListRotationsProcedure,
 		svc.ListRotations,
@@ -642,6 +667,8 @@ func NewVaultServiceHandler(svc VaultServiceHandler, opts ...connect.HandlerOpti
 			vaultServiceListHistoryHandler.ServeHTTP(w, r)
 		case VaultServiceListStatementsProcedure:
 			vaultServiceListStatementsHandler.ServeHTTP(w, r)
+		case VaultServiceGetFormerStatementsProcedure:
+			vaultServiceGetFormerStatementsHandler.ServeHTTP(w, r)
 		case VaultServiceListRotationsProcedure:
 			vaultServiceListRotationsHandler.ServeHTTP(w, r)
 		case VaultServicePreviewScheduleProcedure:
@@ -721,6 +748,10 @@ func (UnimplementedVaultServiceHandler) ListHistory(context.Context, *connect.Re
 
 func (UnimplementedVaultServiceHandler) ListStatements(context.Context, *connect.Request[v1.ListStatementsRequest]) (*connect.Response[v1.ListStatementsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("rotunda.client.v1.VaultService.ListStatements is not implemented"))
+}
+
+func (UnimplementedVaultServiceHandler) GetFormerStatements(context.Context, *connect.Request[v1.GetFormerStatementsRequest]) (*connect.Response[v1.GetFormerStatementsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("rotunda.client.v1.VaultService.GetFormerStatements is not implemented"))
 }
 
 func (UnimplementedVaultServiceHandler) ListRotations(context.Context, *connect.Request[v1.ListRotationsRequest]) (*connect.Response[v1.ListRotationsResponse], error) {
