@@ -79,6 +79,7 @@ func TestBadInput(t *testing.T) {
 		{"database locked", databaseLocked},
 		{"token expired", tokenExpired},
 		{"server's clock off", serverClockOff},
+		{"a firing soon after a rotation by hand", firedWhenFresh},
 	} {
 		t.Run(m.what, func(t *testing.T) {
 			w.rotates(t)
@@ -541,4 +542,48 @@ func serverClockOff(t *testing.T, w *badWorld) {
 	if out, exit := w.program(t, w.agent.Fault, "rotunda-agent", "doctor", "--config", filepath.Join(w.agent.Dir, "agent.toml")); exit != 0 {
 		t.Errorf("the agent's doctor: %s", out)
 	}
+}
+
+// A firing that comes within the mandate's least interval after a rotation by hand is
+// skipped: no run failed, nothing waits, and a single time is over by it.
+func firedWhenFresh(t *testing.T, w *badWorld) {
+	bad := func() (n int) {
+		var list struct {
+			Runs []json.RawMessage `json:"runs"`
+		}
+		must(t, w.JSON(t.Context(), &list, nil, "run", "list", "--account", "app", "--failed"))
+		return len(list.Runs)
+	}
+	before, failed := w.Secret(t.Context(), "app")
+	must(t, failed)
+	failures := bad()
+	at := time.Now().Add(2 * time.Second)
+	w.cli(t, nil, "rotation", "set", "app", "--at", at.Format(time.RFC3339Nano), "--min-interval", "1h")
+	if out := w.cli(t, nil, "rotation", "preview", "app"); !strings.Contains(out, "too_often") {
+		t.Errorf("the preview does not say that it will be refused: %s", out)
+	}
+	var rotation struct {
+		State    string `json:"state"`
+		Reason   string `json:"reason"`
+		Failures int    `json:"failures"`
+	}
+	for end := at.Add(20 * time.Second); rotation.State != "done"; time.Sleep(100 * time.Millisecond) {
+		must(t, w.JSON(t.Context(), &rotation, nil, "rotation", "show", "app"))
+		if time.Now().After(end) {
+			t.Fatalf("%+v: %s", rotation, w.agent.Tail())
+		}
+	}
+	if rotation.Reason != string(trust.TooOften) || rotation.Failures != 0 {
+		t.Errorf("%+v", rotation)
+	}
+	if n := bad(); n != failures {
+		t.Errorf("%d failed runs, %d before", n, failures)
+	}
+	if out := w.cli(t, nil, "events", "--name", "schedule.skipped", "--limit", "1"); !strings.Contains(out, "too_often") {
+		t.Errorf("no event tells of it: %s", out)
+	}
+	if now, err := w.Secret(t.Context(), "app"); err != nil || !now.Equal(before) {
+		t.Errorf("the secret was changed: %v", err)
+	}
+	w.cli(t, nil, "rotation", "set", "app", "--manual")
 }
