@@ -40,6 +40,9 @@ type keyFile struct {
 	Keys   enrol.Stored `json:"keys"`
 }
 
+// ErrLocked says that the key file has a passphrase and that none is to be had.
+var ErrLocked = errors.New("there is no passphrase: set passphrase_file, or give the service a credential called passphrase")
+
 // ErrNotEnrolled says that there is no key file yet.
 var ErrNotEnrolled = errors.New("this agent is not enrolled: run rotunda-agent enrol with a token from \"rotunda agent token\"")
 
@@ -112,7 +115,7 @@ func LoadIdentity(path string, passphrase func() ([]byte, error)) (*Identity, er
 		}
 		defer clear(word)
 		if len(word) == 0 {
-			return nil, fmt.Errorf("key file %s is locked and there is no passphrase: set passphrase_file, or give the service a credential called passphrase", path)
+			return nil, fmt.Errorf("key file %s is locked and %w", path, ErrLocked)
 		}
 		if data, err = seal.Unlock(word, keyPurpose, data); err != nil {
 			return nil, fmt.Errorf("key file %s: %w", path, err)

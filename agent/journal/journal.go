@@ -31,6 +31,9 @@ const replayTime = 2 * time.Minute
 // format is the number of the layout below.
 const format = 1
 
+// ErrOpen: the journal is another process's.
+var ErrOpen = errors.New("another agent has it open; stop that one first")
+
 var (
 	bucketMeta     = []byte("meta")     // name → value
 	bucketLog      = []byte("log")      // epoch (8, big endian) → Signed{Change}
@@ -138,7 +141,7 @@ func openWhole(path string) (db *bbolt.DB, err error) {
 	var system syscall.Errno
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, errors.New("another agent has it open; stop that one first")
+		return nil, ErrOpen
 	case errors.As(err, &system):
 		return nil, err
 	case err != nil:

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +22,7 @@ import (
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/fault"
 	"github.com/rotunda-pam/rotunda/internal/version"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -38,7 +41,10 @@ Settings come from a file (--config, TOML) and default to a system service's.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVar(&path, "config", "", "settings file; default "+defaultConfig+" if it is there")
-	settings := func() (*Settings, error) { return loadSettings(path) }
+	settings := func() (*Settings, error) {
+		s, err := loadSettings(path)
+		return s, exitcode.With(exitcode.Usage, err)
+	}
 	root.AddCommand(enrolCommand(settings), runCommand(settings), statusCommand(settings), doctorCommand(settings), resetClockCommand(settings), &cobra.Command{
 		Use: "version", Short: "print the version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), version.Version) },
@@ -64,21 +70,21 @@ log against it, makes this agent's keys, and writes them to the key file.`,
 			return err
 		}
 		if _, err := os.Stat(s.KeyFile); err == nil {
-			return fmt.Errorf("%s is there already: this host is enrolled. To enrol it anew, remove the old agent (rotunda agent remove) and the folder %s", s.KeyFile, s.DataDir)
+			return exitcode.With(exitcode.Conflict, fmt.Errorf("%s is there already: this host is enrolled. To enrol it anew, remove the old agent (rotunda agent remove) and the folder %s", s.KeyFile, s.DataDir))
 		}
 		if _, err := os.Stat(s.journal()); err == nil {
-			return fmt.Errorf("%s is of an agent that this host was before: remove the folder %s first", s.journal(), s.DataDir)
+			return exitcode.With(exitcode.Conflict, fmt.Errorf("%s is of an agent that this host was before: remove the folder %s first", s.journal(), s.DataDir))
 		}
 		text, err := readSmall(tokenFile, c.InOrStdin())
 		if err != nil {
-			return fmt.Errorf("token: %w", err)
+			return exitcode.With(fileExit(err), fmt.Errorf("token: %w", err))
 		}
 		secret := sdk.NewSecret(text)
 		clear(text)
 		defer secret.Wipe()
 		token, err := enrol.ParseToken(secret)
 		if err != nil {
-			return fmt.Errorf("%w; copy it again from where it was made, or make a new one: rotunda agent token", err)
+			return exitcode.With(exitcode.Usage, fmt.Errorf("%w; copy it again from where it was made, or make a new one: rotunda agent token", err))
 		}
 		passphrase, err := s.passphrase()
 		if err != nil {
@@ -95,7 +101,7 @@ log against it, makes this agent's keys, and writes them to the key file.`,
 		})
 		switch {
 		case err != nil && saved && enrol.AnswerLost(err):
-			return fmt.Errorf("%w; whether the token is used up is not known: start the agent; if the server does not know it, remove %s and use the token again", err, s.KeyFile)
+			return exitcode.With(exitcode.Pending, fmt.Errorf("%w; whether the token is used up is not known: start the agent; if the server does not know it, remove %s and use the token again", err, s.KeyFile))
 		case err != nil && saved:
 			return errors.Join(err, os.Remove(s.KeyFile)) // the keys are nobody's
 		case err != nil:
@@ -132,11 +138,11 @@ agent of the pool.`,
 			}
 			id, err := agent.LoadIdentity(s.KeyFile, s.passphrase)
 			if err != nil {
-				return err
+				return keysExit(err)
 			}
 			local, err := policy.Load(s.PolicyFile)
 			if err != nil {
-				return err
+				return exitcode.With(exitcode.Usage, err)
 			}
 			users, err := s.pluginUsers()
 			if err != nil {
@@ -202,7 +208,11 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 func serveHealth(address string, a *agent.Agent, log *slog.Logger) (stop func(), err error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("health endpoint: %w: choose another address in the settings (health)", err)
+		err = fmt.Errorf("health endpoint: %w: choose another address in the settings (health)", err)
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			err = exitcode.With(exitcode.Usage, err)
+		}
+		return nil, err
 	}
 	srv := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 8 << 10}
 	done := make(chan struct{})
@@ -225,7 +235,7 @@ func statusCommand(settings func() (*Settings, error)) *cobra.Command {
 				return err
 			}
 			if s.Health == "" {
-				return errors.New("the settings give no health endpoint (health = \"127.0.0.1:9641\")")
+				return exitcode.With(exitcode.Usage, errors.New("the settings give no health endpoint (health = \"127.0.0.1:9641\")"))
 			}
 			h, err := askUntilWell(c.Context(), s.Health, wait)
 			if err != nil {
@@ -237,7 +247,7 @@ func statusCommand(settings func() (*Settings, error)) *cobra.Command {
 			}
 			fmt.Fprintln(c.OutOrStdout(), string(out))
 			if !h.OK {
-				return errors.New("the agent is not well: see reason and lastError above")
+				return exitcode.With(exitcode.Findings, errors.New("the agent is not well: see reason and lastError above"))
 			}
 			return nil
 		},
@@ -268,14 +278,31 @@ func askHealth(address string) (*agent.Health, error) {
 	client := &http.Client{Timeout: 5 * time.Second}
 	r, err := client.Get("http://" + address + "/healthz")
 	if err != nil {
-		return nil, fmt.Errorf("the agent does not answer on %s: is it running? %w", address, err)
+		return nil, exitcode.With(exitcode.Unreachable, fmt.Errorf("the agent does not answer on %s: is it running? %w", address, err))
 	}
 	defer r.Body.Close()
 	h := new(agent.Health)
 	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(h); err != nil {
-		return nil, fmt.Errorf("%s is not an agent's health endpoint: %w", address, err)
+		return nil, exitcode.With(exitcode.Unreachable, fmt.Errorf("%s is not an agent's health endpoint: %w", address, err))
 	}
 	return h, nil
+}
+
+// fileExit is how the program ends where a file that was named cannot be read.
+func fileExit(err error) exitcode.Code {
+	if errors.Is(err, fs.ErrNotExist) {
+		return exitcode.NotFound
+	}
+	return exitcode.Usage
+}
+
+// keysExit says how the program ends where the key file opens nothing: what is not said
+// by the error itself is for its owner to mend.
+func keysExit(err error) error {
+	if exitOf(err) == exitcode.Internal {
+		return exitcode.With(exitcode.Usage, err)
+	}
+	return err
 }
 
 // readSmall reads a file of one short secret; - is standard input.

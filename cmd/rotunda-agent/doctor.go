@@ -18,6 +18,7 @@ import (
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/fault"
 	"github.com/rotunda-pam/rotunda/internal/version"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
@@ -63,7 +64,7 @@ func doctor(ctx context.Context, s *Settings, w io.Writer) error {
 		}
 	}
 	if bad > 0 {
-		return fmt.Errorf("there is something to do: %d bad", bad)
+		return exitcode.With(exitcode.Findings, fmt.Errorf("there is something to do: %d bad", bad))
 	}
 	return nil
 }

@@ -13,20 +13,52 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/rotunda-pam/rotunda/agent"
+	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
+	if err := exitcode.Execute(ctx, command()); err != nil {
 		fmt.Fprintln(os.Stderr, "rotunda-agent:", err)
 		if hint := hintOf(err); hint != "" {
 			fmt.Fprintln(os.Stderr, "hint:", hint)
 		}
-		os.Exit(1)
+		os.Exit(int(exitOf(err)))
 	}
+}
+
+// exitOf is how the program ends for an error.
+func exitOf(err error) exitcode.Code {
+	other := exitcode.Internal
+	switch {
+	case errors.Is(err, agent.ErrNotEnrolled):
+		other = exitcode.NotFound
+	case errors.Is(err, agent.ErrLocked):
+		other = exitcode.Locked
+	case errors.Is(err, enrol.ErrOtherKind):
+		other = exitcode.Usage
+	case errors.Is(err, seal.ErrPassphrase), errors.Is(err, enrol.ErrExpired), trust.ReasonOf(err) != "":
+		other = exitcode.Denied
+	case errors.Is(err, journal.ErrOpen), errors.Is(err, syscall.EADDRINUSE):
+		other = exitcode.Conflict
+	case enrol.AnswerLost(err):
+		other = exitcode.Unreachable
+	case refused(err):
+		other = exitcode.Denied
+	}
+	return exitcode.Of(err, other)
+}
+
+// refused reports an answer by which the server said no.
+func refused(err error) bool {
+	_, answered := errors.AsType[*connect.Error](err)
+	return answered || errors.Is(err, enrol.ErrKeyUnknown)
 }
 
 // hintOf says what to do about an error whose text does not say it itself.

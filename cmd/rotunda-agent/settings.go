@@ -16,6 +16,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
 )
 
 const defaultConfig = "/etc/rotunda/agent.toml"
@@ -124,7 +125,8 @@ func (s *Settings) passphrase() ([]byte, error) {
 	if path == "" {
 		return nil, nil
 	}
-	return readSmall(path, nil)
+	word, err := readSmall(path, nil)
+	return word, exitcode.With(exitcode.Locked, err)
 }
 
 func (s *Settings) logger(w io.Writer) *slog.Logger {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
 )
 
 // lockFolder keeps a second server from the same folder: both would believe what
@@ -15,7 +17,7 @@ import (
 func lockFolder(dir string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("data folder: %w", err)
+		return nil, exitcode.With(exitcode.Usage, fmt.Errorf("data folder: %w", err))
 	}
 	for {
 		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EINTR) {

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -13,17 +14,28 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/version"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
+	if err := exitcode.Execute(ctx, command()); err != nil {
 		fmt.Fprintln(os.Stderr, "rotunda-server:", err)
-		os.Exit(1)
+		os.Exit(int(exitOf(err)))
 	}
+}
+
+// exitOf is how the program ends for an error.
+func exitOf(err error) exitcode.Code {
+	other := exitcode.Internal
+	if errors.Is(err, store.ErrLocked) {
+		other = exitcode.Conflict
+	}
+	return exitcode.Of(err, other)
 }
 
 func command() *cobra.Command {
@@ -68,7 +80,7 @@ func setupCodeCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			code := setupCode(data)
 			if len(code) == 0 {
-				return fmt.Errorf("there is no setup code in %s: start the server once with --data %s", data, data)
+				return exitcode.With(exitcode.NotFound, fmt.Errorf("there is no setup code in %s: start the server once with --data %s", data, data))
 			}
 			fmt.Fprintln(c.OutOrStdout(), string(code))
 			return nil
@@ -86,11 +98,11 @@ func machineKeyCommand() *cobra.Command {
 		Use: "machine-key", Short: "print the public key of the secrets-manager API, as ID:KEY", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if made, err := filepath.Glob(filepath.Join(data, "machine-key-*.pem")); err != nil || len(made) == 0 {
-				return fmt.Errorf("there is no key in %s: start the server once with --data %s", data, data)
+				return exitcode.With(exitcode.NotFound, fmt.Errorf("there is no key in %s: start the server once with --data %s", data, data))
 			}
 			keys, err := openMachineKeys(data)
 			if err != nil {
-				return err
+				return exitcode.With(exitcode.Usage, err)
 			}
 			pub, err := seal.DevicePub(keys[0].Private) // the current one comes first
 			if err != nil {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/bus"
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/socket"
@@ -48,16 +49,16 @@ const stopping = 20 * time.Second
 func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	log, err := logger(s, stderr)
 	if err != nil {
-		return err
+		return exitcode.With(exitcode.Usage, err)
 	}
 	if s.baseURL != "" && !strings.HasPrefix(s.baseURL, "https://") {
-		return fmt.Errorf("--base-url %q: give an address that begins with https://", s.baseURL)
+		return exitcode.With(exitcode.Usage, fmt.Errorf("--base-url %q: give an address that begins with https://", s.baseURL))
 	}
 	if s.connections < 1 || s.perAddress < 1 {
-		return fmt.Errorf("--max-connections %d and --max-connections-per-address %d: give at least 1", s.connections, s.perAddress)
+		return exitcode.With(exitcode.Usage, fmt.Errorf("--max-connections %d and --max-connections-per-address %d: give at least 1", s.connections, s.perAddress))
 	}
 	if err := os.MkdirAll(s.data, 0o700); err != nil {
-		return fmt.Errorf("data folder: %w: choose another with --data, or set its owner right", err)
+		return exitcode.With(exitcode.Usage, fmt.Errorf("data folder: %w: choose another with --data, or set its owner right", err))
 	}
 	unlock, err := lockFolder(s.data)
 	if err != nil {
@@ -67,15 +68,15 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	names := localNames(s.names)
 	ca, err := openAuthority(s.data, names, store.Now())
 	if err != nil {
-		return err
+		return exitcode.With(exitcode.Usage, err)
 	}
 	keys, err := openMachineKeys(s.data)
 	if err != nil {
-		return err
+		return exitcode.With(exitcode.Usage, err)
 	}
 	made, err := openSetupCode(s.data)
 	if err != nil {
-		return fmt.Errorf("setup code: %w", err)
+		return exitcode.With(exitcode.Usage, fmt.Errorf("setup code: %w", err))
 	}
 	if made {
 		log.Info("setup code made: whoever has it can make an organisation on this server", "file", filepath.Join(s.data, setupFile))
@@ -83,9 +84,9 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	listener, err := net.Listen("tcp", s.listen)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%w: stop the other program or choose another address with --listen", err)
+		return exitcode.With(exitcode.Conflict, fmt.Errorf("%w: stop the other program or choose another address with --listen", err))
 	case err != nil:
-		return fmt.Errorf("%w: give --listen an address of this host, such as :8443", err)
+		return exitcode.With(exitcode.Usage, fmt.Errorf("%w: give --listen an address of this host, such as :8443", err))
 	}
 	defer listener.Close()
 	st, err := store.Open(ctx, filepath.Join(s.data, "rotunda.db"))
@@ -129,7 +130,7 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 const lockName = "lock"
 
 func folderInUse(dir string) error {
-	return fmt.Errorf("another server uses the folder %s: stop that one first, or give this one a folder of its own with --data", dir)
+	return exitcode.With(exitcode.Conflict, fmt.Errorf("another server uses the folder %s: stop that one first, or give this one a folder of its own with --data", dir))
 }
 
 // dated tells in each answer the time that this server judges by: clients and agents

@@ -2,14 +2,13 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
 )
 
 // The closed sets of values that flags take: anything else is a usage error, and the
@@ -93,30 +92,5 @@ func orList(of []string) string {
 
 // flagError says in plain words what is wrong with a flag.
 func flagError(cmd *cobra.Command, err error) error {
-	lists := fmt.Sprintf("`%s --help` lists the flags", cmd.CommandPath())
-	bad, ok := errors.AsType[*pflag.InvalidValueError](err)
-	if !ok {
-		return usagef("%w", err).withHint("%s", lists)
-	}
-	f := bad.GetFlag()
-	return usagef("--%s %q: %s", f.Name, bad.GetValue(), wanted(f.Value, bad.Unwrap())).withHint("%s", lists)
-}
-
-// wanted is what a flag takes. What the language's own readers say is for programmers.
-func wanted(v pflag.Value, cause error) string {
-	switch v.Type() {
-	case "bool":
-		return "it is true or false, or stands alone"
-	case "duration":
-		return "it is a span such as 90s, 15m or 36h"
-	case "int", "int64":
-		return "it is a whole number"
-	case "uint16":
-		return "it is a number from 0 to 65535"
-	case "uint32":
-		return "it is a number from 0 to 4294967295"
-	case "stringSlice":
-		return "it is a list with commas, without quotation marks"
-	}
-	return cause.Error()
+	return usagef("%w", exitcode.FlagError(err)).withHint("`%s --help` lists the flags", cmd.CommandPath())
 }

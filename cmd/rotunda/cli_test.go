@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
 )
 
 func TestExitCodesAreDistinct(t *testing.T) {
 	codes, names := map[exit]bool{}, map[string]bool{}
-	for _, row := range exitCodes() {
+	for _, row := range exitcode.Table() {
 		if codes[row.Code] || names[row.Name] || row.Meaning == "" {
 			t.Errorf("%+v", row)
 		}

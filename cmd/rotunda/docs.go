@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 )
 
@@ -52,9 +53,9 @@ func reference(root *cobra.Command) []byte {
 }
 
 func writeExitCodes(w io.Writer) {
-	fmt.Fprint(w, "## Exit codes\n\n| code | name | meaning |\n|---|---|---|\n")
-	for _, row := range exitCodes() {
-		fmt.Fprintf(w, "| %d | `%s` | %s |\n", row.Code, row.Name, row.Meaning)
+	fmt.Fprint(w, "## Exit codes\n\nAll programs use one table.\n\n| code | name | `rotunda` | `rotunda-server`, `rotunda-agent` |\n|---|---|---|---|\n")
+	for _, row := range exitcode.Table() {
+		fmt.Fprintf(w, "| %d | `%s` | %s | %s |\n", row.Code, row.Name, row.Meaning, row.Service)
 	}
 	fmt.Fprint(w, "\nAn error is text on standard error: what failed, on what, its reason code in\nparentheses, and `hint:` lines that say what to do. With `--json` it is one line:\n\n"+
 		"```json\n{\"error\":{\"reason\":\"conflict\",\"message\":\"…\",\"hint\":\"…\",\"exit\":5}}\n```\n\n"+

@@ -6,54 +6,28 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
 )
 
-// exit is a code that the program ends with. Codes are stable: scripts branch
-// on them. A new situation takes a new number, or the nearest old one.
-type exit int
+// exit is a code that the program ends with.
+type exit = exitcode.Code
 
 const (
-	exitOK          exit = 0
-	exitInternal    exit = 1
-	exitUsage       exit = 2
-	exitNotFound    exit = 3
-	exitDenied      exit = 4
-	exitConflict    exit = 5
-	exitUnreachable exit = 6
-	exitPending     exit = 7
-	exitFailed      exit = 8
-	exitLocked      exit = 9
-	exitFindings    exit = 10
-	exitPartly      exit = 11
-	exitInterrupted exit = 130
+	exitOK          = exitcode.OK
+	exitInternal    = exitcode.Internal
+	exitUsage       = exitcode.Usage
+	exitNotFound    = exitcode.NotFound
+	exitDenied      = exitcode.Denied
+	exitConflict    = exitcode.Conflict
+	exitUnreachable = exitcode.Unreachable
+	exitPending     = exitcode.Pending
+	exitFailed      = exitcode.Failed
+	exitLocked      = exitcode.Locked
+	exitFindings    = exitcode.Findings
+	exitPartly      = exitcode.Partly
+	exitInterrupted = exitcode.Interrupted
 )
-
-// exitCodes is the documented table.
-func exitCodes() []struct {
-	Code    exit
-	Name    string
-	Meaning string
-} {
-	return []struct {
-		Code    exit
-		Name    string
-		Meaning string
-	}{
-		{exitOK, "ok", "done"},
-		{exitInternal, "internal", "a fault of the program or of this machine; nothing else fits"},
-		{exitUsage, "usage", "the command line, a file or an input is not understood"},
-		{exitNotFound, "not_found", "no such record, folder, run, member, file, …, or a name that fits several"},
-		{exitDenied, "denied", "the rights do not reach, or a check refused what the server served (see the reason)"},
-		{exitConflict, "conflict", "somebody else changed it first, it exists already, other records need it, or a run is outstanding"},
-		{exitUnreachable, "unreachable", "the server, or an agent that could do it, cannot be reached now"},
-		{exitPending, "pending", "not decided yet: still running, or the outcome is unknown and Rotunda finds out later"},
-		{exitFailed, "failed", "the run ended and the credential was not changed, or verifying said no"},
-		{exitLocked, "locked", "the device store is locked and no passphrase was to be had"},
-		{exitFindings, "findings", "doctor found something that needs a person"},
-		{exitPartly, "partly", "the credential is changed and in use, but dependents or scripts failed"},
-		{exitInterrupted, "interrupted", "stopped by a signal; work that was started goes on at the agent"},
-	}
-}
 
 // failure is an error with all that the program says about it: the exit code,
 // a stable reason, and what to do.
