@@ -182,7 +182,7 @@ and commands issued until two minutes from now are refused (replay_floor).`,
 				return err
 			}
 			if _, err := os.Stat(s.journal()); err != nil {
-				return fmt.Errorf("no agent's journal: %w", err)
+				return exitcode.With(fileExit(err), fmt.Errorf("no agent's journal: %w", err))
 			}
 			j, _, err := journal.Open(s.journal(), false, fault.Now())
 			if err != nil {
