@@ -181,7 +181,7 @@ func assemble(ctx context.Context, st store.Store, s *settings, ca *authority, k
 	mux := http.NewServeMux()
 	mux.Handle(clientapi.New(clientapi.Config{
 		Store: st, Directory: dir, Work: w, Bus: b, Now: store.Now, Log: log, Version: version.Version,
-		SetupCode: func() []byte { return setupCode(s.data) }, Hosts: names,
+		RemoveFiles: machines.RemoveFiles, SetupCode: func() []byte { return setupCode(s.data) }, Hosts: names,
 	}))
 	for _, p := range machines.Paths() {
 		mux.Handle(p, machines)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/store"
+	"github.com/rotunda-pam/rotunda/internal/store/db"
 	"github.com/rotunda-pam/rotunda/proto/rotunda/client/v1/clientv1connect"
 	"github.com/rotunda-pam/rotunda/vault/directory"
 	"github.com/rotunda-pam/rotunda/vault/work"
@@ -35,6 +36,10 @@ type Config struct {
 	Now       func() time.Time
 	Log       *slog.Logger // nil: none
 	Version   string       // of the server, for the event of a new organisation
+
+	// RemoveFiles removes the contents of files, whose rows a Write deletes, once it is
+	// durable: machineapi's.
+	RemoveFiles func(q *db.Queries, org int64, files []db.File)
 
 	// SetupCode lets somebody make an organisation; nil: nobody. It is asked
 	// at each use, since it may change while the server runs.

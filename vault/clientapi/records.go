@@ -228,6 +228,11 @@ func (w *writer) deleteRecord(r *clientv1.DeleteRecord) error {
 	if _, err := w.q.DeleteRotation(w.ctx, db.DeleteRotationParams{Org: w.org, AccountUid: uid}); err != nil {
 		return err
 	}
+	files, err := w.q.FilesOfRecords(w.ctx, db.FilesOfRecordsParams{Org: w.org, Uids: [][]byte{uid}})
+	if err != nil {
+		return err
+	}
+	w.s.RemoveFiles(w.q, w.org, files)
 	err = errors.Join(
 		w.q.DeleteStagedOf(w.ctx, db.DeleteStagedOfParams{Org: w.org, RecordUid: uid}),
 		w.q.DeleteStatements(w.ctx, db.DeleteStatementsParams{Org: w.org, RecordUid: uid}),

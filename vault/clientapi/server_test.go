@@ -18,6 +18,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/store"
+	"github.com/rotunda-pam/rotunda/internal/store/db"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -37,24 +38,29 @@ type server struct {
 	bus   bus.Bus
 	sent  map[*orgtest.Org]int // changes that the server has
 
+	removed []db.File // whose contents were removed
+
 	mu    sync.Mutex
 	later time.Duration // its clock, ahead of the true one
 }
 
 func newServer(t *testing.T) *server {
 	t.Helper()
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "rotunda.db"))
+	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "rotunda.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { db.Close() })
-	s := &server{t: t, store: db, bus: bus.New(), sent: map[*orgtest.Org]int{}}
+	t.Cleanup(func() { st.Close() })
+	s := &server{t: t, store: st, bus: bus.New(), sent: map[*orgtest.Org]int{}}
 	dir := directory.New(s.bus, s.now)
 	_, h := clientapi.New(clientapi.Config{
-		Store: db, Directory: dir, Work: &work.Work{Directory: dir, Bus: s.bus, Now: s.now}, Bus: s.bus, Now: s.now,
+		Store: st, Directory: dir, Work: &work.Work{Directory: dir, Bus: s.bus, Now: s.now}, Bus: s.bus, Now: s.now,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Version: "test",
 		SetupCode: func() []byte { return []byte(setupCode) },
-		Hosts:     []string{"vault.example", "127.0.0.1"},
+		RemoveFiles: func(q *db.Queries, _ int64, files []db.File) {
+			q.AfterCommit(func() { s.removed = append(s.removed, files...) })
+		},
+		Hosts: []string{"vault.example", "127.0.0.1"},
 	})
 	s.http = httptest.NewUnstartedServer(h)
 	s.http.EnableHTTP2 = true

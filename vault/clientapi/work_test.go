@@ -240,6 +240,35 @@ func TestDeletedRecordTakesItsWorkAlong(t *testing.T) {
 	}
 }
 
+// The contents of a deleted record's files go when its rows are durably gone, and not
+// before.
+func TestDeletedRecordTakesItsFilesAlong(t *testing.T) {
+	s := newServer(t)
+	sc := newScene(t, s)
+	ref, create := newRecord(sc.folder, "login")
+	other, createOther := newRecord(sc.folder, "login")
+	sc.admin.must(sc.admin.write(create, createOther))
+	for n, of := range []trust.Ref{ref, ref, other} {
+		err := s.store.Write(t.Context(), func(q *db.Queries) error {
+			return q.AddFile(t.Context(), db.AddFileParams{
+				Org: 1, FileUid: []byte{0: byte(n), 15: 1}, RecordUid: of.Record[:], FileKey: []byte("k"), Data: []byte("d"), UploadHash: []byte{byte(n)},
+			})
+		})
+		ok(t, err)
+	}
+	_, err := sc.admin.write(deleteRecord(ref, 1), deleteRecord(other, 2)) // the second has another revision
+	if err == nil || len(s.removed) > 0 {
+		t.Errorf("a Write that fails: %v, removes the contents of %d files", err, len(s.removed))
+	}
+	sc.admin.must(sc.admin.write(deleteRecord(ref, 1)))
+	if len(s.removed) != 2 {
+		t.Errorf("the contents of %d files were removed, want 2", len(s.removed))
+	}
+	for _, f := range s.removed {
+		equal(t, "the file's record", f.RecordUid, ref.Record[:])
+	}
+}
+
 func TestAgents(t *testing.T) {
 	s := newServer(t)
 	sc := newScene(t, s)

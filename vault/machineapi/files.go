@@ -140,12 +140,12 @@ func (a *API) detach(ctx context.Context, q *db.Queries, r *request, record db.R
 			return err
 		}
 	}
-	a.removeBlobs(q, record.Org, gone)
+	a.RemoveFiles(q, record.Org, gone)
 	return nil
 }
 
-// removeBlobs removes files' contents once their rows are durably gone.
-func (a *API) removeBlobs(q *db.Queries, org int64, files []db.File) {
+// RemoveFiles removes files' contents once their rows are durably gone.
+func (a *API) RemoveFiles(q *db.Queries, org int64, files []db.File) {
 	if len(files) == 0 {
 		return
 	}

@@ -332,7 +332,7 @@ func (a *API) deleteRecord(ctx context.Context, q *db.Queries, r *request, recor
 	if err != nil {
 		return fmt.Errorf("read files: %w", err)
 	}
-	a.removeBlobs(q, record.Org, files)
+	a.RemoveFiles(q, record.Org, files)
 	org, uid := record.Org, record.RecordUid
 	for _, err := range []error{
 		q.DeleteFilesOf(ctx, db.DeleteFilesOfParams{Org: org, RecordUid: uid}),
