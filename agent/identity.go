@@ -88,7 +88,10 @@ func writeFile(path string, data []byte) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path)) // else the name may be lost with the power
 }
 
 // LoadIdentity reads the key file. passphrase is asked for only when the file is
