@@ -205,7 +205,8 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 
 // alter is one message, and so one transaction. The server gives up when we do:
 // otherwise a statement that waits for a lock would be carried out after the agent
-// had given up, or lost its lease.
+// had given up. It is no bound by the lease: an agent that loses that hangs up, which
+// the server does not notice before the lock is free or this time is over.
 func alter(ctx context.Context, name string, v verifier) string {
 	left := time.Minute
 	if t, ok := ctx.Deadline(); ok {
