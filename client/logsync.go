@@ -31,8 +31,9 @@ const (
 )
 
 // Sync brings the log up to date and does an honest client's chores: sends
-// missing changes back, fills missing keys, renews the log's freshness, removes
-// expired devices. Every operation that needs the log does it by itself.
+// missing changes back, fills missing keys, renews the log's freshness and this device,
+// removes expired tokens, tells of expired devices. Every operation that needs the log
+// does it by itself.
 func (c *Client) Sync(ctx context.Context) error {
 	if err := c.fetchLog(ctx); err != nil {
 		return err
