@@ -43,6 +43,9 @@ func TestHostileOperatorsPage(t *testing.T) {
 		if got := cells[2]; got != want {
 			t.Errorf("row %d, %s: the page says %q, want %q", m.row, m.what, got, want)
 		}
+		if m.run == nil {
+			continue // its codes come with it
+		}
 		// An event's name may stand among the reasons: it is one of them, or explained.
 		for _, code := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(cells[1], -1) {
 			if trust.Reason(code[1]).Meaning() == "" {
