@@ -85,7 +85,9 @@ func (c *Client) AddApp(ctx context.Context, name string) (App, error) {
 }
 
 func (c *Client) sealAppKeyTo(app seal.ID, key seal.Key, sealPub []byte, to seal.ID) (*clientv1.WriteOp, error) {
-	sealed, err := seal.SealTo(sealPub, c.appRoute(app, to), key[:])
+	raw := key.Expose()
+	defer clear(raw)
+	sealed, err := seal.SealTo(sealPub, c.appRoute(app, to), raw)
 	if err != nil {
 		return nil, err
 	}
@@ -351,8 +353,10 @@ func (c *Client) AppConfig(ctx context.Context, s AppClientSpec) (sdk.Secret, er
 	put.ClientId = make([]byte, 64)
 	rand.Read(put.ClientId)
 	std := base64.StdEncoding.EncodeToString
+	raw := appKey.Expose()
+	defer clear(raw)
 	config, err := json.Marshal(machineConfig{
-		Hostname: c.machineHost(s), ClientID: std(put.ClientId), PrivateKey: std(der), AppKey: std(appKey[:]),
+		Hostname: c.machineHost(s), ClientID: std(put.ClientId), PrivateKey: std(der), AppKey: std(raw),
 		AppOwnerPublicKey: std(ownerPub), ServerPublicKeyID: s.ServerKeyID,
 		ServerPublicKey: base64.RawURLEncoding.EncodeToString(s.ServerKey),
 	})
@@ -395,7 +399,9 @@ func (c *Client) AppToken(ctx context.Context, s AppClientSpec) (sdk.Secret, err
 		host = h
 	}
 	text := append([]byte(host), ':')
-	text = base64.RawURLEncoding.AppendEncode(text, token[:])
+	raw := token.Expose()
+	defer clear(raw)
+	text = base64.RawURLEncoding.AppendEncode(text, raw)
 	defer clear(text)
 	return sdk.NewSecret(text), nil
 }

@@ -356,7 +356,7 @@ func (c *Client) blob(ctx context.Context, after *trust.Log, seed seal.Key, id s
 			c.notice("folder_key_missing", "the token does not carry the key of the folder %s: %v", f.UID, err)
 			continue
 		}
-		b.Keys = append(b.Keys, enrol.BlobKey{Folder: f.UID, Version: version, Key: append([]byte(nil), key[:]...)})
+		b.Keys = append(b.Keys, enrol.BlobKey{Folder: f.UID, Version: version, Key: key.Expose()})
 	}
 	sealed, err := enrol.SealBlob(c.facts.OrgID, seed, id, b)
 	if err != nil {

@@ -212,7 +212,9 @@ func (f facts) keysAD() []byte {
 func lockStore(store seal.Key, passphrase sdk.Secret) []byte {
 	pass := passphrase.Expose()
 	defer clear(pass)
-	return seal.Lock(pass, seal.LockedDeviceStore, store[:])
+	raw := store.Expose()
+	defer clear(raw)
+	return seal.Lock(pass, seal.LockedDeviceStore, raw)
 }
 
 func (p *Profile) device() (device, error) {

@@ -48,7 +48,9 @@ func (p *Profile) writeUnlock(store seal.Key, until time.Time) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(path, unlockState{V: 1, Expires: until.UnixMilli(), Key: store[:]})
+	raw := store.Expose()
+	defer clear(raw)
+	return writeJSON(path, unlockState{V: 1, Expires: until.UnixMilli(), Key: raw})
 }
 
 // readUnlock gives the store key while it may be used; a file past its time is removed.

@@ -197,7 +197,12 @@ func consume(ctx context.Context, conn *Conn, id *Identity, enrolKey []byte, blo
 	}
 	folders := 0
 	for _, k := range blob.Keys {
-		sealed, err := trust.SealFolderKey(after, k.Folder, seal.Key(k.Key), id.Entry, keys, now)
+		key, err := seal.KeyFrom(k.Key)
+		if err != nil {
+			return err
+		}
+		sealed, err := trust.SealFolderKey(after, k.Folder, key, id.Entry, keys, now)
+		key.Wipe()
 		if err != nil {
 			continue // re-keyed or withdrawn since the token was made: it comes by the usual way, or not at all
 		}
@@ -292,7 +297,7 @@ func OpenBlob(org seal.Digest, seed seal.Key, entry seal.ID, box []byte) (Blob, 
 		return Blob{}, errors.New("the keys that came with the token are not readable")
 	}
 	for _, k := range b.Keys {
-		if len(k.Key) != len(seal.Key{}) {
+		if len(k.Key) != seal.KeySize {
 			return Blob{}, errors.New("the keys that came with the token have a wrong length")
 		}
 	}

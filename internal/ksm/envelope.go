@@ -134,7 +134,9 @@ func (o *Opened) Wipe() {
 // server is an uncompressed P-256 point.
 func sealRequest(server []byte, keyID int, signer *ecdsa.PrivateKey, payload []byte) (h http.Header, body []byte, key seal.Key, err error) {
 	key = seal.NewKey()
-	sealed, err := seal.SealECIES(server, key[:])
+	raw := key.Expose()
+	defer clear(raw)
+	sealed, err := seal.SealECIES(server, raw)
 	if err != nil {
 		return nil, nil, key, fmt.Errorf("ksm: seal the transmission key: %w", err)
 	}

@@ -183,7 +183,7 @@ func enrolmentForged(t *testing.T, w *hostileWorld) {
 		if !open {
 			t.Fatal("the honest case: no enrolment")
 		}
-		hers := enrol.Token{Seed: sdk.NewSecret(seed[:]), Head: w.log(t).Head().Digest, CAPin: token.CAPin, Server: token.Server}
+		hers := enrol.Token{Seed: sdk.NewSecret(seed.Expose()), Head: w.log(t).Head().Digest, CAPin: token.CAPin, Server: token.Server}
 		if removed {
 			w.remove(t, member)
 		} else {

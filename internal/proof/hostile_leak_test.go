@@ -173,7 +173,7 @@ func (w *hostileWorld) secrets(t *testing.T) (all []secret) {
 		if n > 0 {
 			key := w.folderKey(t, ada.stolen(), f.UID)
 			folders[f.UID] = key
-			add("folder key", key[:])
+			add("folder key", key.Expose())
 		}
 	}
 	rows, err := w.file.QueryContext(t.Context(), `SELECT folder_uid, record_key, data FROM record WHERE org = 1
@@ -199,7 +199,7 @@ func (w *hostileWorld) secrets(t *testing.T) (all []secret) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		add("record key", key[:])
+		add("record key", key.Expose())
 		if pw, ok := rec.Text("password"); ok {
 			add("password of "+rec.Title(), pw)
 		}

@@ -70,7 +70,11 @@ func (w *hostileWorld) deviceOf(t *testing.T, i *installation.Installation, org 
 		t.Fatal(err)
 	}
 	ad := append(append([]byte("rotunda/v1/device-keys\x00"), facts.OrgID[:]...), facts.Entry[:]...)
-	plain, err := seal.OpenGCM(seal.Key(raw), locked.Keys, ad)
+	store, err := seal.KeyFrom(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := seal.OpenGCM(store, locked.Keys, ad)
 	if err != nil {
 		t.Fatal(err)
 	}

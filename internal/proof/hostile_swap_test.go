@@ -159,7 +159,7 @@ func (w *hostileWorld) serveOwnFolderKey(t *testing.T, folder seal.ID, version u
 		if err != nil {
 			t.Fatal(err)
 		}
-		sealed, err := seal.SealTo(keys.SealPub, seal.Route{Purpose: seal.PurposeFolder, Org: l.Org(), To: e.ID, Object: folder}, key[:])
+		sealed, err := seal.SealTo(keys.SealPub, seal.Route{Purpose: seal.PurposeFolder, Org: l.Org(), To: e.ID, Object: folder}, key.Expose())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,7 +13,7 @@ import (
 var ErrOpen = errors.New("does not open under this key")
 
 func gcm(key Key) cipher.AEAD {
-	block, err := aes.NewCipher(key[:])
+	block, err := aes.NewCipher(key.raw())
 	if err != nil {
 		panic(err) // only for key lengths that AES does not have
 	}
@@ -40,7 +40,7 @@ func OpenGCM(key Key, box, ad []byte) ([]byte, error) {
 }
 
 // WrapKey encrypts a key under another (GCM, no additional data): 60 bytes.
-func WrapKey(outer, inner Key) []byte { return SealGCM(outer, inner[:], nil) }
+func WrapKey(outer, inner Key) []byte { return SealGCM(outer, inner.raw(), nil) }
 
 // UnwrapKey opens what WrapKey made.
 func UnwrapKey(outer Key, box []byte) (Key, error) {
@@ -49,16 +49,16 @@ func UnwrapKey(outer Key, box []byte) (Key, error) {
 		return Key{}, err
 	}
 	defer clear(b)
-	if len(b) != len(Key{}) {
+	if len(b) != KeySize {
 		return Key{}, ErrOpen
 	}
-	return Key(b), nil
+	return keyOf([KeySize]byte(b)), nil
 }
 
 // SealCBC encrypts under AES-256-CBC with PKCS#7 padding: sub-folder keys and
 // folder names, as the secrets-manager protocol wants. It authenticates nothing.
 func SealCBC(key Key, plaintext []byte) []byte {
-	block, err := aes.NewCipher(key[:])
+	block, err := aes.NewCipher(key.raw())
 	if err != nil {
 		panic(err)
 	}
@@ -77,7 +77,7 @@ func OpenCBC(key Key, box []byte) ([]byte, error) {
 	if len(box) < 2*aes.BlockSize || len(box)%aes.BlockSize != 0 {
 		return nil, ErrOpen
 	}
-	block, err := aes.NewCipher(key[:])
+	block, err := aes.NewCipher(key.raw())
 	if err != nil {
 		panic(err)
 	}

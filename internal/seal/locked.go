@@ -64,7 +64,7 @@ func Unlock(passphrase []byte, purpose string, box []byte) ([]byte, error) {
 func IsLocked(box []byte) bool { return bytes.HasPrefix(box, []byte(lockedMagic)) }
 
 func lockedKey(passphrase, salt []byte) Key {
-	b := argon2.IDKey(passphrase, salt, lockedTime, lockedMemoryKB, lockedThreads, uint32(len(Key{})))
+	b := argon2.IDKey(passphrase, salt, lockedTime, lockedMemoryKB, lockedThreads, KeySize)
 	defer clear(b)
-	return Key(b)
+	return keyOf([KeySize]byte(b))
 }

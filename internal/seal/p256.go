@@ -81,7 +81,7 @@ func SealECIES(pub, plaintext []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("P-256 agreement: %w", err)
 	}
-	return slices.Concat(ephemeral.PublicKey().Bytes(), SealGCM(Key(Hash(x)), plaintext, nil)), nil
+	return slices.Concat(ephemeral.PublicKey().Bytes(), SealGCM(keyOf(Hash(x)), plaintext, nil)), nil
 }
 
 // OpenECIES opens what SealECIES made.
@@ -101,5 +101,5 @@ func OpenECIES(k *ecdsa.PrivateKey, box []byte) ([]byte, error) {
 	if err != nil {
 		return nil, ErrOpen
 	}
-	return OpenGCM(Key(Hash(x)), box[P256PubSize:], nil)
+	return OpenGCM(keyOf(Hash(x)), box[P256PubSize:], nil)
 }

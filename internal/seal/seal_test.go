@@ -3,9 +3,11 @@ package seal_test
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"slices"
@@ -72,7 +74,7 @@ func TestSmallOrderTable(t *testing.T) {
 }
 
 func TestNoFormatterPrintsAKey(t *testing.T) {
-	k := seal.Key(bytes.Repeat([]byte("K"), 32))
+	k := keyOf(bytes.Repeat([]byte("K"), 32))
 	var log bytes.Buffer
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "key", k, "nested", struct{ K seal.Key }{k})
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "key", k, "nested", struct{ K *seal.Key }{&k})
@@ -81,6 +83,19 @@ func TestNoFormatterPrintsAKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := log.String() + string(j) + fmt.Sprintf("%v %+v %#v %s %x %d %q %v %+v", k, k, k, k, k, k, k, &k, struct{ K seal.Key }{k})
+	type private struct { // fields that fmt may not call Format on
+		k seal.Key
+		p *seal.Key
+		m map[string]seal.Key
+		s []seal.Key
+	}
+	p := private{k, &k, map[string]seal.Key{"k": k}, []seal.Key{k}}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d", "%q"} {
+		all += fmt.Sprintf(verb, p) + fmt.Sprintf(verb, &p)
+	}
+	if err := gob.NewEncoder(io.Discard).Encode(struct{ K seal.Key }{k}); err == nil {
+		t.Error("gob encodes a key")
+	}
 	for _, shape := range []string{"KKKK", "4b4b", "4B4B", "75 75", "75,75", "S0tL"} {
 		if strings.Contains(all, shape) {
 			t.Errorf("a key is printed (%s): %s", shape, all)
@@ -88,6 +103,15 @@ func TestNoFormatterPrintsAKey(t *testing.T) {
 	}
 	if !strings.Contains(all, "[key]") {
 		t.Errorf("nothing was printed at all: %s", all)
+	}
+}
+
+func TestWipeErasesEveryCopy(t *testing.T) {
+	k := seal.NewKey()
+	same, exposed, other := k, k.Expose(), keyOf(k.Expose())
+	k.Wipe()
+	if !same.Equal(seal.Key{}) || other.Equal(k) || !bytes.Equal(exposed, other.Expose()) {
+		t.Errorf("after Wipe a copy is zeros: %t; a key of its own is not: %t", same.Equal(seal.Key{}), !other.Equal(k))
 	}
 }
 
@@ -137,7 +161,7 @@ func TestSizes(t *testing.T) {
 	if n := len(seal.WrapKey(recKey, recKey)); n != 60 {
 		t.Errorf("wrapped key of %d bytes, want 60", n)
 	}
-	if n := len(seal.SealCBC(recKey, recKey[:])); n != 64 {
+	if n := len(seal.SealCBC(recKey, recKey.Expose())); n != 64 {
 		t.Errorf("CBC-wrapped key of %d bytes, want 64", n)
 	}
 	k, err := seal.GenerateSealKey()
@@ -168,7 +192,7 @@ func TestSizes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	box, err = seal.SealECIES(pub, recKey[:])
+	box, err = seal.SealECIES(pub, recKey.Expose())
 	if err != nil || len(box) != 125 {
 		t.Errorf("ECIES-sealed key of %d bytes, want 125: %v", len(box), err)
 	}
@@ -200,13 +224,13 @@ func TestWrappedKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := seal.UnwrapKey(recKey, seal.WrapKey(recKey, k)); err != nil || got != k {
+	if got, err := seal.UnwrapKey(recKey, seal.WrapKey(recKey, k)); err != nil || !got.Equal(k) {
 		t.Errorf("wrapped key: %v", err)
 	}
 	if _, err := seal.UnwrapKey(k, seal.WrapKey(recKey, k)); !errors.Is(err, seal.ErrOpen) {
 		t.Errorf("wrapped key under another: %v", err)
 	}
-	if _, err := seal.UnwrapKey(recKey, seal.SealGCM(recKey, k[:31], nil)); !errors.Is(err, seal.ErrOpen) {
+	if _, err := seal.UnwrapKey(recKey, seal.SealGCM(recKey, k.Expose()[:31], nil)); !errors.Is(err, seal.ErrOpen) {
 		t.Errorf("wrapped key of 31 bytes: %v", err)
 	}
 }

@@ -54,7 +54,7 @@ func (i inputs) text(name string) string {
 }
 func (i inputs) org() seal.Digest         { return seal.Digest(i.bytes("org_id")) }
 func (i inputs) id(name string) seal.ID   { return seal.ID(i.bytes(name)) }
-func (i inputs) key(name string) seal.Key { return seal.Key(i.bytes(name)) }
+func (i inputs) key(name string) seal.Key { return keyOf(i.bytes(name)) }
 
 var errRefused = errors.New("refused")
 
@@ -62,11 +62,11 @@ var errRefused = errors.New("refused")
 var ops = map[string]func(inputs) ([]byte, error){
 	"derive": func(i inputs) ([]byte, error) {
 		k := seal.Derive(i.org(), i.key("key"), i.text("label_text"), i.bytes("ctx"))
-		return k[:], nil
+		return k.Expose(), nil
 	},
 	"record_extension_key": func(i inputs) ([]byte, error) {
 		k := seal.ExtensionKey(i.org(), i.key("record_key"), i.id("record_uid"))
-		return k[:], nil
+		return k.Expose(), nil
 	},
 	"record_key_check": func(i inputs) ([]byte, error) {
 		return seal.RecordKeyCheck(i.org(), i.key("record_key"), i.id("record_uid")).Bytes(), nil
@@ -83,7 +83,7 @@ var ops = map[string]func(inputs) ([]byte, error){
 	},
 	"enrol_blob_key": func(i inputs) ([]byte, error) {
 		k := seal.EnrolBlobKey(i.key("seed"))
-		return k[:], nil
+		return k.Expose(), nil
 	},
 	"agent_client_id": func(i inputs) ([]byte, error) {
 		id := seal.AgentClientID(i.org(), i.id("entry_id"))
@@ -158,13 +158,21 @@ func (i inputs) route() seal.Route {
 var (
 	org    = seal.Digest(fill(1, 32))
 	record = seal.ID(fill(2, 16))
-	recKey = seal.Key(fill(3, 32))
+	recKey = keyOf(fill(3, 32))
 	seed   = fill(4, 32)
 	hpkeSK = fill(7, 32)
 	entry  = seal.ID(fill(8, 16))
 	agent  = seal.ID(fill(9, 16))
 	folder = seal.ID(fill(10, 16))
 )
+
+func keyOf(b []byte) seal.Key {
+	k, err := seal.KeyFrom(b)
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
 
 func fill(b byte, n int) []byte { return bytes.Repeat([]byte{b}, n) }
 func hx(b []byte) string        { return hex.EncodeToString(b) }
@@ -206,9 +214,9 @@ func makeVectors(t *testing.T) map[string][]vector {
 		out[file] = append(out[file], vector{Name: name, Op: op, In: in, Refuse: true})
 	}
 
-	add("derive", "X", "derive", in("key", hx(recKey[:]), "label_text", "rotunda/v1/example", "ctx", hx(record[:])))
-	add("derive", "record extension key", "record_extension_key", in("record_key", hx(recKey[:]), "record_uid", hx(record[:])))
-	add("derive", "record key check", "record_key_check", in("record_key", hx(recKey[:]), "record_uid", hx(record[:])))
+	add("derive", "X", "derive", in("key", hx(recKey.Expose()), "label_text", "rotunda/v1/example", "ctx", hx(record[:])))
+	add("derive", "record extension key", "record_extension_key", in("record_key", hx(recKey.Expose()), "record_uid", hx(record[:])))
+	add("derive", "record key check", "record_key_check", in("record_key", hx(recKey.Expose()), "record_uid", hx(record[:])))
 	add("derive", "folder check, version 1", "folder_check", in("folder_key", hx(fill(5, 32)), "folder_uid", hx(folder[:]), "version_text", "1"))
 	add("derive", "folder check, version 258", "folder_check", in("folder_key", hx(fill(5, 32)), "folder_uid", hx(folder[:]), "version_text", "258"))
 	add("derive", "app check", "app_check", in("app_key", hx(fill(6, 32)), "entry_id", hx(entry[:])))
@@ -244,26 +252,26 @@ func makeVectors(t *testing.T) map[string][]vector {
 		refuse("sign", "small-order public key", "verify", with(with(good, "public_key", hx(y[:])), "sig", hx(forged)))
 	}
 
-	gcm := in("key", hx(recKey[:]), "box", hx(seal.SealGCM(recKey, []byte(`{"type":"login"}`), nil)), "ad", "")
+	gcm := in("key", hx(recKey.Expose()), "box", hx(seal.SealGCM(recKey, []byte(`{"type":"login"}`), nil)), "ad", "")
 	add("aead", "record data, no additional data", "gcm_open", gcm)
 	refuse("aead", "record data, altered", "gcm_open", with(gcm, "box", flip(gcm["box"])))
 	refuse("aead", "record data, other key", "gcm_open", with(gcm, "key", hx(seed)))
 	refuse("aead", "record data, too short", "gcm_open", with(gcm, "box", gcm["box"][:20]))
-	add("aead", "wrapped key", "gcm_open", in("key", hx(recKey[:]), "box", hx(seal.WrapKey(recKey, seal.Key(seed))), "ad", ""))
-	cbc := in("key", hx(recKey[:]), "box", hx(seal.SealCBC(recKey, seed)))
+	add("aead", "wrapped key", "gcm_open", in("key", hx(recKey.Expose()), "box", hx(seal.WrapKey(recKey, keyOf(seed))), "ad", ""))
+	cbc := in("key", hx(recKey.Expose()), "box", hx(seal.SealCBC(recKey, seed)))
 	add("aead", "sub-folder key, CBC", "cbc_open", cbc)
-	add("aead", "folder name, CBC", "cbc_open", in("key", hx(recKey[:]), "box", hx(seal.SealCBC(recKey, []byte(`{"name":"F"}`)))))
+	add("aead", "folder name, CBC", "cbc_open", in("key", hx(recKey.Expose()), "box", hx(seal.SealCBC(recKey, []byte(`{"name":"F"}`)))))
 	refuse("aead", "CBC, bad padding", "cbc_open", with(cbc, "box", flip(cbc["box"])))
 	refuse("aead", "CBC, no whole block", "cbc_open", with(cbc, "box", cbc["box"][:62]))
 	refuse("aead", "CBC, iv only", "cbc_open", with(cbc, "box", cbc["box"][:32]))
 	for _, kind := range []seal.ExtKind{seal.ExtStatement, seal.ExtDetail, seal.ExtAuthority} {
-		m := in("record_key", hx(recKey[:]), "record_uid", hx(record[:]), "kind_text", string(kind), "box", hx(seal.SealExt(org, recKey, record, kind, []byte("blob"))))
+		m := in("record_key", hx(recKey.Expose()), "record_uid", hx(record[:]), "kind_text", string(kind), "box", hx(seal.SealExt(org, recKey, record, kind, []byte("blob"))))
 		add("aead", "extension blob: "+string(kind), "ext_open", m)
 		refuse("aead", "extension blob of another record", "ext_open", with(m, "record_uid", hx(entry[:])))
 		refuse("aead", "extension blob of another kind", "ext_open", with(m, "kind_text", "other"))
 		refuse("aead", "extension blob of another organisation", "ext_open", with(m, "org_id", hx(fill(2, 32))))
 	}
-	blob := in("seed", hx(seed), "entry_id", hx(entry[:]), "box", hx(seal.SealEnrolBlob(org, seal.Key(seed), entry, []byte("blob"))))
+	blob := in("seed", hx(seed), "entry_id", hx(entry[:]), "box", hx(seal.SealEnrolBlob(org, keyOf(seed), entry, []byte("blob"))))
 	add("aead", "enrolment blob", "enrol_blob_open", blob)
 	refuse("aead", "enrolment blob of another entry", "enrol_blob_open", with(blob, "entry_id", hx(agent[:])))
 

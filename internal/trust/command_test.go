@@ -225,11 +225,11 @@ func TestOpenCommandSteps(t *testing.T) {
 		{"7 info, OPERATE on a folder of my pool", func(w *world, m *volatile) *trustv1.CommandFrame { return sealed(w, bob, info) }, ""},
 		{"7 info by a reader", func(w *world, m *volatile) *trustv1.CommandFrame { return sealed(w, carol, info) }, NotAllowed},
 		{"7 info, OPERATE elsewhere", func(w *world, m *volatile) *trustv1.CommandFrame {
-			w.do(w.dave.device, NewFolderOps(w.org, id(61), w.dave.member, seal.Key{61})...)
+			w.do(w.dave.device, NewFolderOps(w.org, id(61), w.dave.member, fixedKey(61))...)
 			return sealed(w, w.dave.device, info)
 		}, NotAllowed},
 		{"7 info, the pool reads every folder", func(w *world, m *volatile) *trustv1.CommandFrame {
-			w.do(w.dave.device, NewFolderOps(w.org, id(61), w.dave.member, seal.Key{61})...)
+			w.do(w.dave.device, NewFolderOps(w.org, id(61), w.dave.member, fixedKey(61))...)
 			w.do(w.alice.device, GrantOp(seal.ID{}, w.p, Read))
 			return sealed(w, w.dave.device, info)
 		}, ""},
@@ -288,7 +288,7 @@ func TestCheckPins(t *testing.T) {
 	}
 	newer := w.resource()
 	newer.Seq, newer.Prev, newer.GetResource().Host = 2, resource.Digest.Bytes(), "evil.internal"
-	other := w.statement(id(111), seal.Key{1})
+	other := w.statement(id(111), fixedKey(1))
 	other.Kind, other.Subject = trustv1.RecordKind_RECORD_KIND_ACCOUNT, w.account().Subject
 	for _, row := range []struct {
 		name string

@@ -15,7 +15,7 @@ import (
 func TestEnrolment(t *testing.T) {
 	base := newWorld(t)
 	alice := base.alice.device
-	seed := seal.Key{9}
+	seed := fixedKey(9)
 	token := seal.EnrolSignKey(seed)
 	newcomer := newParty(t, 71, true)
 	base.do(alice, PutOp(NewEnrolment(id(71), seed, trustv1.EntryKind_ENTRY_KIND_AGENT, base.p, "new", 0, base.now.Add(day))))
@@ -84,7 +84,7 @@ func TestEnrolment(t *testing.T) {
 // A further device, enrolled by its owner's own: its mask and its time are bound.
 func TestDeviceEnrolment(t *testing.T) {
 	base := newWorld(t)
-	seed := seal.Key{9}
+	seed := fixedKey(9)
 	token := seal.EnrolSignKey(seed)
 	newcomer := newParty(t, 71, false)
 	base.do(base.bob.device, PutOp(NewEnrolment(id(71), seed, trustv1.EntryKind_ENTRY_KIND_DEVICE, base.bob.member, "phone", Read, base.now.Add(day))))

@@ -13,7 +13,7 @@ import (
 // A on R. Bob signs.
 var (
 	uidR, uidM, uidA = id(100), id(101), id(102)
-	keyR, keyM, keyA = seal.Key{100}, seal.Key{101}, seal.Key{102}
+	keyR, keyM, keyA = fixedKey(100), fixedKey(101), fixedKey(102)
 )
 
 func (w *world) ref(uid seal.ID) Ref { return Ref{w.folder, uid} }

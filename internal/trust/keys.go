@@ -71,7 +71,9 @@ func SealFolderKey(l *Log, folder seal.ID, key seal.Key, to seal.ID, keys []byte
 	if r, ok := l.Recovery(); !(ok && r.ID == to) && !l.Roles(to, folder).Has(Read) {
 		return nil, fail(NotAllowed, "%s may not read folder %s", to, folder)
 	}
-	return seal.SealTo(k.SealPub, folderRoute(l.Org(), folder, to), key[:])
+	raw := key.Expose()
+	defer clear(raw)
+	return seal.SealTo(k.SealPub, folderRoute(l.Org(), folder, to), raw)
 }
 
 func folderRoute(org seal.Digest, folder, to seal.ID) seal.Route {

@@ -22,7 +22,7 @@ func TestFolderKeys(t *testing.T) {
 				return err
 			}
 			k, err := OpenFolderKey(w.log, w.one.id, w.one.seal, w.folder, 1, box)
-			if err == nil && k != w.folderKey {
+			if err == nil && !k.Equal(w.folderKey) {
 				t.Error("another key came out")
 			}
 			return err
@@ -57,8 +57,8 @@ func TestFolderKeys(t *testing.T) {
 			return err
 		}, FolderKeySwapped},
 		{"the sealed key of another folder", func(w *world) error {
-			w.do(w.bob.device, NewFolderOps(w.org, id(61), w.bob.member, seal.Key{61})...)
-			box, err := SealFolderKey(w.log, id(61), seal.Key{61}, w.bob.device.id, w.bob.device.keys, w.now)
+			w.do(w.bob.device, NewFolderOps(w.org, id(61), w.bob.member, fixedKey(61))...)
+			box, err := SealFolderKey(w.log, id(61), fixedKey(61), w.bob.device.id, w.bob.device.keys, w.now)
 			if err != nil {
 				return err
 			}
@@ -70,7 +70,7 @@ func TestFolderKeys(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			w.do(w.bob.device, FolderOp(w.org, w.folder, 2, seal.Key{2}))
+			w.do(w.bob.device, FolderOp(w.org, w.folder, 2, fixedKey(2)))
 			_, err = OpenFolderKey(w.log, w.one.id, w.one.seal, w.folder, 1, box)
 			return err
 		}, FolderKeySwapped},
@@ -79,7 +79,7 @@ func TestFolderKeys(t *testing.T) {
 			return err
 		}, FolderUnknown},
 		{"an application's key", func(w *world) error { return CheckAppKey(w.log, w.app, w.appKey) }, ""},
-		{"another application key", func(w *world) error { return CheckAppKey(w.log, w.app, seal.Key{1}) }, FolderKeySwapped},
+		{"another application key", func(w *world) error { return CheckAppKey(w.log, w.app, fixedKey(1)) }, FolderKeySwapped},
 	} {
 		t.Run(row.name, func(t *testing.T) { wantReason(t, row.do(base.fork(t)), row.want) })
 	}

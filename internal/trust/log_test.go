@@ -33,7 +33,7 @@ func TestWhoMaySign(t *testing.T) {
 	furtherOf := func(p person, mask Roles) *trustv1.Entry {
 		return base.deviceEntry(person{p.member, further}, mask)
 	}
-	seed := seal.Key{9}
+	seed := fixedKey(9)
 	enrol := func(target trustv1.EntryKind, owner seal.ID, roles Roles, age time.Duration) *trustv1.Entry {
 		return NewEnrolment(id(71), seed, target, owner, "new", roles, base.now.Add(age))
 	}
@@ -138,16 +138,16 @@ func TestWhoMaySign(t *testing.T) {
 		{"a role that this version does not know", nil, alice, ops{GrantOp(f, base.dave.member, 1<<6)}, UnknownField},
 
 		// folder
-		{"new folder in the change that grants it", nil, dave, NewFolderOps(base.org, g, base.dave.member, seal.Key{1}), ""},
-		{"new folder, granted with Read alone", nil, dave, ops{GrantOp(g, base.dave.member, Read), FolderOp(base.org, g, 1, seal.Key{1})}, ""},
-		{"new folder before its grant", nil, dave, ops{FolderOp(base.org, g, 1, seal.Key{1}), GrantOp(g, base.dave.member, Read)}, LogSigner},
-		{"new folder without a grant", nil, dave, ops{FolderOp(base.org, g, 1, seal.Key{1})}, LogSigner},
-		{"new folder, grant of nothing", nil, dave, ops{GrantOp(g, base.dave.member, 0), FolderOp(base.org, g, 1, seal.Key{1})}, LogSigner},
-		{"new key version by a sharer", nil, bob, ops{FolderOp(base.org, f, 2, seal.Key{1})}, ""},
-		{"new key version by an admin", nil, alice, ops{FolderOp(base.org, f, 2, seal.Key{1})}, ""},
-		{"new key version by a reader", nil, carol, ops{FolderOp(base.org, f, 2, seal.Key{1})}, LogSigner},
-		{"the same key version again", nil, bob, ops{FolderOp(base.org, f, 1, seal.Key{1})}, Malformed},
-		{"a key version left out", nil, bob, ops{FolderOp(base.org, f, 3, seal.Key{1})}, Malformed},
+		{"new folder in the change that grants it", nil, dave, NewFolderOps(base.org, g, base.dave.member, fixedKey(1)), ""},
+		{"new folder, granted with Read alone", nil, dave, ops{GrantOp(g, base.dave.member, Read), FolderOp(base.org, g, 1, fixedKey(1))}, ""},
+		{"new folder before its grant", nil, dave, ops{FolderOp(base.org, g, 1, fixedKey(1)), GrantOp(g, base.dave.member, Read)}, LogSigner},
+		{"new folder without a grant", nil, dave, ops{FolderOp(base.org, g, 1, fixedKey(1))}, LogSigner},
+		{"new folder, grant of nothing", nil, dave, ops{GrantOp(g, base.dave.member, 0), FolderOp(base.org, g, 1, fixedKey(1))}, LogSigner},
+		{"new key version by a sharer", nil, bob, ops{FolderOp(base.org, f, 2, fixedKey(1))}, ""},
+		{"new key version by an admin", nil, alice, ops{FolderOp(base.org, f, 2, fixedKey(1))}, ""},
+		{"new key version by a reader", nil, carol, ops{FolderOp(base.org, f, 2, fixedKey(1))}, LogSigner},
+		{"the same key version again", nil, bob, ops{FolderOp(base.org, f, 1, fixedKey(1))}, Malformed},
+		{"a key version left out", nil, bob, ops{FolderOp(base.org, f, 3, fixedKey(1))}, Malformed},
 
 		// floor
 		{"floor by an editor", nil, bob, ops{FloorOp(Ref{f, id(90)}, 5)}, ""},

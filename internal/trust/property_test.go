@@ -31,7 +31,7 @@ func drawOp(t *rapid.T, w *world) *trustv1.Op {
 	case 3, 4, 5:
 		return GrantOp(folder, party, Roles(rapid.Uint32Range(0, 63).Draw(t, "roles")))
 	case 6:
-		return FolderOp(w.org, rapid.SampledFrom(folders[1:]).Draw(t, "keyed"), rapid.Uint32Range(1, 3).Draw(t, "version"), seal.Key{1})
+		return FolderOp(w.org, rapid.SampledFrom(folders[1:]).Draw(t, "keyed"), rapid.Uint32Range(1, 3).Draw(t, "version"), fixedKey(1))
 	case 7:
 		return FloorOp(Ref{rapid.SampledFrom(folders[1:]).Draw(t, "floored"), id(90)}, rapid.Uint64Range(0, 5).Draw(t, "seq"))
 	case 8:

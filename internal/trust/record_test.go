@@ -20,10 +20,10 @@ func TestOpenRecordSteps(t *testing.T) {
 			return w.folderKey, w.serve(uidR, keyR, "{}", w.signStatement(bob, w.resource()))
 		}, ""},
 		{"1 another folder key", func(w *world, m *volatile) (seal.Key, Served) {
-			return seal.Key{1}, w.serve(uidR, keyR, "{}", w.signStatement(bob, w.resource()))
+			return fixedKey(1), w.serve(uidR, keyR, "{}", w.signStatement(bob, w.resource()))
 		}, FolderKeySwapped},
 		{"1 the former folder key after re-keying", func(w *world, m *volatile) (seal.Key, Served) {
-			w.do(bob, FolderOp(w.org, w.folder, 2, seal.Key{2}))
+			w.do(bob, FolderOp(w.org, w.folder, 2, fixedKey(2)))
 			return w.folderKey, w.serve(uidR, keyR, "{}", w.signStatement(bob, w.resource()))
 		}, FolderKeySwapped},
 		{"1 a folder that the log does not know", func(w *world, m *volatile) (seal.Key, Served) {
@@ -33,7 +33,7 @@ func TestOpenRecordSteps(t *testing.T) {
 		}, FolderUnknown},
 		{"2 key wrapped under another", func(w *world, m *volatile) (seal.Key, Served) {
 			s := w.serve(uidR, keyR, "{}", w.signStatement(bob, w.resource()))
-			s.RecordKey = SealRecordKey(seal.Key{1}, keyR)
+			s.RecordKey = SealRecordKey(fixedKey(1), keyR)
 			return w.folderKey, s
 		}, RecordCorrupt},
 		{"2 only the data swapped", func(w *world, m *volatile) (seal.Key, Served) {
@@ -124,7 +124,7 @@ func TestOpenRecordSteps(t *testing.T) {
 			return w.folderKey, s
 		}, RecordSwapped},
 		{"5 a statement for this uid in another folder", func(w *world, m *volatile) (seal.Key, Served) {
-			w.do(w.dave.device, NewFolderOps(w.org, id(61), w.dave.member, seal.Key{61})...)
+			w.do(w.dave.device, NewFolderOps(w.org, id(61), w.dave.member, fixedKey(61))...)
 			s := w.resource()
 			s.FolderUid, s.Seq, s.Prev = id(61).Bytes(), 9, make([]byte, 32)
 			return w.folderKey, w.serve(uidR, keyR, "{}", w.signStatement(w.dave.device, s))

@@ -14,7 +14,7 @@ import (
 
 func TestRemovingTakesWhatItOwns(t *testing.T) {
 	w := newWorld(t)
-	w.do(w.bob.device, PutOp(NewEnrolment(id(71), seal.Key{9}, trustv1.EntryKind_ENTRY_KIND_DEVICE, w.bob.member, "phone", Read, w.now.Add(day))))
+	w.do(w.bob.device, PutOp(NewEnrolment(id(71), fixedKey(9), trustv1.EntryKind_ENTRY_KIND_DEVICE, w.bob.member, "phone", Read, w.now.Add(day))))
 	w.do(w.alice.device, RemoveOp(w.bob.member), RemoveOp(w.p))
 	for _, gone := range []seal.ID{w.bob.member, w.bob.device.id, id(71), w.p, w.one.id, w.two.id} {
 		if _, live := w.log.Entry(gone); live {

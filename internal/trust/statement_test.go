@@ -6,7 +6,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
@@ -70,7 +69,7 @@ func TestStatementForm(t *testing.T) {
 func TestCheckLinks(t *testing.T) {
 	base := newWorld(t)
 	g := id(61) // Dave's folder, which pool P reads; Bob has what the row says
-	base.do(base.dave.device, NewFolderOps(base.org, g, base.dave.member, seal.Key{61})...)
+	base.do(base.dave.device, NewFolderOps(base.org, g, base.dave.member, fixedKey(61))...)
 	base.do(base.alice.device, GrantOp(g, base.p, Read))
 	there := Ref{g, id(110)}.Proto()
 	account := func(f func(a *trustv1.Account)) *trustv1.Statement {

@@ -51,6 +51,15 @@ func (p party) pub() ed25519.PublicKey { return p.sign.Public().(ed25519.PublicK
 // id makes a fixed id.
 func id(n byte) seal.ID { return seal.ID{0: n, 15: n} }
 
+// fixedKey makes a fixed key.
+func fixedKey(n byte) seal.Key {
+	k, err := seal.KeyFrom(append([]byte{n}, make([]byte, seal.KeySize-1)...))
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
 func newParty(t testing.TB, n byte, agent bool) party {
 	t.Helper()
 	seed := slices.Repeat([]byte{n}, 32)
@@ -84,7 +93,7 @@ func newWorld(t testing.TB) *world {
 		alice: person{id(10), newParty(t, 11, false)}, bob: person{id(20), newParty(t, 21, false)},
 		carol: person{id(30), newParty(t, 31, false)}, dave: person{id(35), newParty(t, 36, false)},
 		p: id(40), q: id(41), one: newParty(t, 42, true), two: newParty(t, 43, true), three: newParty(t, 44, true),
-		app: id(50), appKey: seal.Key{50}, folder: id(60), folderKey: seal.Key{60},
+		app: id(50), appKey: fixedKey(50), folder: id(60), folderKey: fixedKey(60),
 	}
 	org, changes, err := NewOrganisation(Founding{
 		Root: w.root.sign, RecoveryID: w.recovery.id, RecoveryKeys: w.recovery.keys,

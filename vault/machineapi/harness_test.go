@@ -319,7 +319,7 @@ func login(password string) string { return fmt.Sprintf(loginRecord, password) }
 func (s *server) token(alter ...func(*db.AddAppClientParams)) string {
 	s.t.Helper()
 	raw := seal.NewKey()
-	mac := hmac.New(sha512.New, raw[:])
+	mac := hmac.New(sha512.New, raw.Expose())
 	mac.Write([]byte("KEEPER_SECRETS_MANAGER_CLIENT_ID"))
 	p := db.AddAppClientParams{
 		ClientID: mac.Sum(nil), Org: s.org, OwnerID: s.app[:], Name: "token", EncryptedAppKey: seal.WrapKey(raw, s.key),
@@ -329,7 +329,7 @@ func (s *server) token(alter ...func(*db.AddAppClientParams)) string {
 		f(&p)
 	}
 	s.write(func(ctx context.Context, q *db.Queries) error { return q.AddAppClient(ctx, p) })
-	return base64.RawURLEncoding.EncodeToString(raw[:])
+	return base64.RawURLEncoding.EncodeToString(raw.Expose())
 }
 
 // machine is a client that was made with a complete configuration.
@@ -365,7 +365,7 @@ func (s *server) configuration(m machine, host string) map[string]string {
 	owner, err := seal.DevicePub(s.owner)
 	s.must(err)
 	return map[string]string{
-		"hostname": host, "clientId": ksm.Std(m.id), "privateKey": ksm.Std(der), "appKey": ksm.Std(s.key[:]),
+		"hostname": host, "clientId": ksm.Std(m.id), "privateKey": ksm.Std(der), "appKey": ksm.Std(s.key.Expose()),
 		"appOwnerPublicKey": ksm.Std(owner), "serverPublicKeyId": strconv.Itoa(serverKeyID), "serverPublicKey": ksm.URL(serverPoint()),
 	}
 }

@@ -32,7 +32,7 @@ func (s *server) raw(m machine, payload map[string]any) raw {
 	s.t.Helper()
 	payload["clientId"], payload["clientVersion"] = ksm.Std(m.id), "xx1"
 	r := raw{header: http.Header{}, key: seal.NewKey()}
-	sealed, err := seal.SealECIES(serverPoint(), r.key[:])
+	sealed, err := seal.SealECIES(serverPoint(), r.key.Expose())
 	s.must(err)
 	r.body = seal.SealGCM(r.key, []byte(encode(s.t, payload)), nil)
 	r.header.Set("PublicKeyId", "100")
