@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 	_ "modernc.org/sqlite"
 
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -492,7 +493,7 @@ func tokenExpired(t *testing.T, w *badWorld) {
 	refused := func(words ...string) {
 		t.Helper()
 		out, exit := w.program(t, fault, "rotunda-agent", "enrol", "--config", config, "--token-file", token)
-		if exit != 1 {
+		if exit != int(exitcode.Denied) {
 			t.Errorf("exit %d", exit)
 		}
 		for _, word := range words {
@@ -530,7 +531,7 @@ func serverClockOff(t *testing.T, w *badWorld) {
 		t.Errorf("the agent's health does not tell of ten minutes: %v, %s", err, body)
 	}
 	out, exit := w.program(t, w.agent.Fault, "rotunda-agent", "doctor", "--config", filepath.Join(w.agent.Dir, "agent.toml"))
-	if exit != 1 || !strings.Contains(out, "bad   clock      the server's clock differs from this host's by ") || !strings.Contains(out, "set the clocks by NTP") {
+	if exit != int(exitcode.Findings) || !strings.Contains(out, "bad   clock      the server's clock differs from this host's by ") || !strings.Contains(out, "set the clocks by NTP") {
 		t.Errorf("the agent's doctor does not tell of the clock")
 	}
 	found, err := w.CLI(t.Context(), nil, "doctor")
