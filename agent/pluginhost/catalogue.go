@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // Catalogue finds plugin binaries by name and hash. The folder's files are called
@@ -185,14 +186,8 @@ func (c *Catalogue) copyTo(p Plugin, path string) error {
 	defer func() { _ = src.Close() }()
 	tmp := path + ".new"
 	_ = os.Remove(tmp)
-	dst, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
-	if err != nil {
-		return err
-	}
-	sum := sha256.New()
-	_, err = io.Copy(io.MultiWriter(dst, sum), io.LimitReader(src, maxBinary))
-	err = errors.Join(err, dst.Close())
-	if err == nil && [32]byte(sum.Sum(nil)) != p.SHA256 {
+	sum, err := writeCopy(tmp, src)
+	if err == nil && sum != p.SHA256 {
 		err = errHash
 	}
 	if err == nil {
@@ -205,4 +200,19 @@ func (c *Catalogue) copyTo(p Plugin, path string) error {
 		_ = os.Remove(tmp)
 	}
 	return err
+}
+
+// writeCopy writes what src gives to a new program file, and hashes it. Nothing is
+// forked meanwhile: a child has the file open for writing, too, until its own program
+// begins, and as long as somebody has, nobody can run it (golang.org/issue/22315).
+func writeCopy(path string, src io.Reader) ([32]byte, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	dst, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	sum := sha256.New()
+	_, err = io.Copy(io.MultiWriter(dst, sum), io.LimitReader(src, maxBinary))
+	return [32]byte(sum.Sum(nil)), errors.Join(err, dst.Close())
 }
