@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -142,12 +143,31 @@ func poll(p []unix.PollFd, d time.Duration) (int, error) {
 	}
 }
 
+// halt stops a process, and waits until the last of its threads stands.
+func halt(t *testing.T, pid int) {
+	t.Helper()
+	_ = syscall.Kill(pid, syscall.SIGSTOP)
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		states, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		stands := len(states) > 0
+		for _, file := range states {
+			stat, _ := os.ReadFile(file)
+			_, after, _ := bytes.Cut(stat, []byte(") "))
+			stands = stands && bytes.HasPrefix(after, []byte("T"))
+		}
+		if stands {
+			return
+		}
+	}
+	t.Fatalf("process %d does not stop", pid)
+}
+
 // A process that the kernel has stopped answers nothing at all: it is killed after a
 // deadline, and when it is idle.
 func TestStoppedProcess(t *testing.T) {
 	f, srv := newFixture(t, func(c *Config) { c.Idle = 300 * time.Millisecond }), newServer(t)
 	s := f.open(t.Context(), srv.job("r"))
-	_ = syscall.Kill(f.pids()[0], syscall.SIGSTOP)
+	halt(t, f.pids()[0])
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	start := time.Now()
@@ -160,7 +180,7 @@ func TestStoppedProcess(t *testing.T) {
 	f.mu.Lock()
 	p := f.procs[processKey{guest(), "r"}]
 	f.mu.Unlock()
-	_ = syscall.Kill(p.child.cmd.Process.Pid, syscall.SIGSTOP)
+	halt(t, p.child.cmd.Process.Pid)
 	select {
 	case <-p.gone:
 	case <-time.After(15 * time.Second):
