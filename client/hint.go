@@ -49,6 +49,7 @@ var hints = map[string]string{
 	"target.tools":     "the target lacks a program that the change needs: install chpasswd, and runuser or su",
 	"server.version":   "upgrade the target",
 	"auth.method":      "have the target ask for the secret (pg_hba.conf: scram-sha-256; sshd: no empty passwords): it asks for none, or in a way that proves nothing",
+	"readback.rights":  "the administrator may not read what the target stores: grant it, or `rotunda record edit ACCOUNT --verify-mode login`",
 	"catalogue":        "the administrator may not read the target's catalogue of accounts: grant it",
 	"database.missing": "name a database that is there, in the account's --scope or the resource's settings",
 
@@ -67,7 +68,7 @@ var hints = map[string]string{
 	"account.no_home":  "make the account's home folder at the target",
 	"keys.unwritable":  "see that the account's authorized_keys can be written: its folder, its owner, the disk",
 	"chpasswd.refused": otherPolicy,
-	"locked":           "unlock the account at the target: until then nobody can tell which secret it has",
+	"locked":           "unlock the account at the target: while it is locked nobody can tell which secret it has, and a new one would let it in again",
 	"not_judged":       "the target refused the login, which proves nothing of the secret: see that the resource's administrator can log in and become root there",
 	"key.not_taken":    "the key is in the account's authorized_keys and the target does not take it: its log says why",
 	"second_factor":    "the target wants more than the account's secret: nobody but a person can log in there",

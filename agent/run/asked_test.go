@@ -247,3 +247,32 @@ func TestAbandonWantsProof(t *testing.T) {
 		}
 	}
 }
+
+// An administrator who may not read what is stored does not leave the account in limbo:
+// the new secret is tried by a login.
+func TestReadBackWithoutTheRight(t *testing.T) {
+	for reason, want := range map[string]trustv1.Outcome{"readback.rights": done, "readback.form": pending} {
+		w := newWorld(t, false)
+		w.target.manifest.Readback, w.target.stored = true, sdk.VerifyResponse{Reason: reason}
+		s := w.accountStatement("app", &trustv1.Mandate{Enabled: true, MinIntervalS: 60, ValidUntil: w.now.Add(time.Hour).UnixMilli()})
+		s.GetAccount().VerifyMode = "readback"
+		w.put(w.account, "pamUser", []byte("old"), s)
+		out, err := w.run(seal.NewID())
+		if err != nil || out.Credential != want || (w.target.logins > 0) != (want == done) || !w.kept() {
+			t.Errorf("%s: %+v, %v: %d logins", reason, out, err, w.target.logins)
+		}
+	}
+}
+
+// A resource behind a jump host is told for what it is.
+func TestJumpHostsAreNotThereYet(t *testing.T) {
+	w := newWorld(t, false)
+	behind := w.resource()
+	behind.AdminAccount, behind.Via = w.admin.Proto(), w.admin.Proto()
+	w.putResource(behind)
+	c := w.command(trustv1.Action_ACTION_ROTATE, seal.NewID())
+	out, err := w.engine.Do(t.Context(), Job{ID: seal.ID(c.RunId), Account: w.account, Command: c})
+	if err != nil || out.Class != sdk.ClassUnsupported || out.Reason != "via" || w.target.opens > 0 {
+		t.Errorf("%+v, %v", out, err)
+	}
+}

@@ -214,6 +214,9 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		return "", refusal(err)
 	}
 	r.resource = resource.Record
+	if err := reachable(resource.Statement); err != nil { // clients pin the jump host, too
+		return "", refusal(err)
+	}
 	r.value, err = trust.CheckValue(log, r.e.Journal, &account.Content, account.served, r.pool(), r.e.Now())
 	if err != nil {
 		return "", refusal(err)
@@ -404,12 +407,20 @@ func (r *Run) chooseTarget(ctx context.Context) error {
 	return nil
 }
 
+// reachable says whether this agent can go where the resource's statement leads.
+func reachable(resource *trust.Statement) error {
+	if resource.GetResource().Via != nil {
+		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "via", NotSent: true, Err: errors.New("jump hosts come with a later version")}
+	}
+	return nil
+}
+
 // TargetOf is where the resource's statement leads: address, pins, settings.
 func TargetOf(ctx context.Context, resource *trust.Statement, j *journal.Journal, dial pluginhost.DialFunc) (pluginhost.Target, error) {
 	s := resource.GetResource()
 	address := net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port)))
-	if s.Via != nil {
-		return pluginhost.Target{}, &sdk.Error{Class: sdk.ClassUnsupported, Reason: "via", NotSent: true, Err: errors.New("jump hosts come with a later version")}
+	if err := reachable(resource); err != nil {
+		return pluginhost.Target{}, err
 	}
 	var pins []byte
 	for _, p := range append(append([][]byte{}, s.Tls.GetSpkiSha256()...), s.SshHostKeySha256...) {

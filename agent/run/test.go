@@ -133,6 +133,9 @@ func (e *Engine) lookAtResource(ctx context.Context, c *trust.Command) (*servedR
 	if me, _ := log.Entry(e.Me.ID); me.Owner != pool {
 		return nil, nil, &trust.Error{Reason: trust.WrongPool, What: fmt.Sprintf("resource %s is of another pool", ref)}
 	}
+	if err := reachable(resource.Statement); err != nil {
+		return nil, nil, err
+	}
 	if err := trust.CheckPins(c, resource.Statement); err != nil {
 		return nil, nil, err
 	}

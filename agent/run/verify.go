@@ -132,13 +132,21 @@ func (r *Run) tryLogin(ctx context.Context, c sdk.Credential, guess bool) sdk.Ve
 	return seen
 }
 
-// ask is a fresh login, or where the statement says so the stored verifier's word.
+// noRights is a plugin's word that the administrator may not read what is stored.
+const noRights = "readback.rights"
+
+// ask is a fresh login, or where the statement says so the stored verifier's word. An
+// administrator who may not read that leaves the login: the change is made already.
 func (r *Run) ask(ctx context.Context, c sdk.Credential) (sdk.VerifyResponse, error) {
 	if r.account.Statement.GetAccount().VerifyMode == "readback" && r.manifest.Readback {
 		if err := r.openSession(ctx); err != nil {
 			return sdk.VerifyResponse{}, err
 		}
-		return r.session.Readback(ctx, sdk.ApplyRequest{Account: r.login, Candidate: c})
+		seen, err := r.session.Readback(ctx, sdk.ApplyRequest{Account: r.login, Candidate: c})
+		if err != nil || seen.Reason != noRights {
+			return seen, err
+		}
+		r.note("read back", errors.New("the administrator may not read what is stored: the secret was tried by a login"))
 	}
 	return r.e.Plugins.Verify(ctx, r.plugin, pluginhost.VerifyJob{Target: r.at, Account: r.login, Credential: c})
 }

@@ -421,7 +421,8 @@ type fakeTarget struct {
 	opens    int
 	extras   map[string]string // that the newest session was opened with
 	retired  []string
-	retire   sdk.Outcome // 0: ends it
+	retire   sdk.Outcome        // 0: ends it
+	stored   sdk.VerifyResponse // that a read-back answers
 
 	openErr  error
 	openHook func()
@@ -504,7 +505,7 @@ func (s fakeSession) Retire(_ context.Context, r sdk.RetireRequest) (sdk.RetireR
 }
 
 func (s fakeSession) Readback(context.Context, sdk.ApplyRequest) (sdk.VerifyResponse, error) {
-	return sdk.VerifyResponse{}, nil
+	return s.f.stored, nil
 }
 func (fakeSession) Cut()   {}
 func (fakeSession) Close() {}

@@ -40,7 +40,9 @@ func (s *SSHD) CreateUser(ctx context.Context, o UserOptions) (User, error) {
 	if name == "" {
 		name = tag
 	}
-	if strings.ContainsAny(name, ":\n") {
+	// A line of /etc/passwd that begins with - or + is an instruction of NIS, without a uid:
+	// useradd would write it, and nothing could find it again.
+	if strings.ContainsAny(name, ":\n") || strings.HasPrefix(name, "-") || strings.HasPrefix(name, "+") {
 		return User{}, fmt.Errorf("no Unix account can be called %q", name)
 	}
 	if _, err := user.Lookup(name); err == nil {

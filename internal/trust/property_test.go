@@ -93,15 +93,17 @@ func TestMembersCannotReachBeyondTheirRoles(t *testing.T) {
 	base := newWorld(t)
 	base.do(base.alice.device, GrantOp(base.folder, base.carol.member, Read|Share))
 	sharers := base.log.Roles(base.bob.member, base.folder)
-	accepted := 0
+	// The honest case: a sharer gives on what he has.
+	honest := base.fork(t)
+	if _, err := honest.log.Append(honest.sign(honest.change(honest.carol.device, GrantOp(honest.folder, honest.dave.member, Read)), honest.carol.device.sign), honest.now); err != nil {
+		t.Fatal(err)
+	}
 	rapid.Check(t, func(rt *rapid.T) {
 		w := base.fork(t)
 		signers := []party{w.bob.device, w.carol.device, w.dave.device}
 		for range rapid.IntRange(1, 12).Draw(rt, "changes") {
 			by := rapid.SampledFrom(signers).Draw(rt, "by")
-			if _, err := w.log.Append(w.sign(w.change(by, drawOps(rt, w)...), by.sign), w.now); err == nil {
-				accepted++
-			}
+			_, _ = w.log.Append(w.sign(w.change(by, drawOps(rt, w)...), by.sign), w.now) // whatever comes of it
 		}
 		notDevices := func(l *Log) []Entry {
 			return l.list(func(e *Entry) bool { return e.Kind != trustv1.EntryKind_ENTRY_KIND_DEVICE })
@@ -131,7 +133,4 @@ func TestMembersCannotReachBeyondTheirRoles(t *testing.T) {
 			rt.Fatal("valid_until moved")
 		}
 	})
-	if accepted == 0 {
-		t.Error("no change was ever accepted")
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -118,6 +119,14 @@ func (f *fixture) openAs(t *testing.T, name string, c sdk.Credential) *session {
 func (f *fixture) open(t *testing.T) *session {
 	t.Helper()
 	return f.openAs(t, f.Admin, f.admin())
+}
+
+// root runs a program of this machine's administrator.
+func (f *fixture) root(t *testing.T, argv ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v: %s", argv, err, out)
+	}
 }
 
 func (f *fixture) user(t *testing.T, o targets.UserOptions) targets.User {

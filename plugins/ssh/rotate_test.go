@@ -29,6 +29,17 @@ func TestPassword(t *testing.T) {
 		f.mustAccept(t, u.Name, password("the very first one"), true)
 	})
 
+	// Who locked the account meant to: a new secret would let it in again.
+	t.Run("Locked", func(t *testing.T) {
+		u := f.user(t, targets.UserOptions{Password: secret("as it was")})
+		f.root(t, "usermod", "-L", u.Name)
+		f.mustApply(t, s, u.Name, password("new"), unchanged(sdk.ClassConflict, "locked"))
+		f.root(t, "usermod", "-U", u.Name)
+		f.mustVerify(t, u.Name, password("as it was"), accepted)
+		f.mustApply(t, s, u.Name, password("new"), changed)
+		f.mustAccept(t, u.Name, password("new"), true)
+	})
+
 	t.Run("OldRejected", func(t *testing.T) {
 		u := f.user(t, targets.UserOptions{Password: secret("old password")})
 		f.mustVerify(t, u.Name, password("old password"), accepted)

@@ -326,6 +326,8 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 		return unchanged(sdk.ClassConflict, "keys.unwritable")
 	case exitKeepGone:
 		return unchanged(sdk.ClassConflict, "keys.keep_missing")
+	case exitLocked:
+		return unchanged(sdk.ClassConflict, "locked")
 	case exitRefused:
 		return unchanged(sdk.ClassConflict, "chpasswd.refused")
 	case exitBusy:

@@ -14,7 +14,7 @@ const (
 	exitBusy     = 98  // others were changing authorized_keys: it is as they left it
 	exitInput    = 99  // the input is not what the script expects: sudo left its password in it
 	exitOther    = 100 // the account has another secret, or none
-	exitLocked   = 101 // it has one that is locked, which cannot be compared
+	exitLocked   = 101 // it has one that is locked: it cannot be compared, and a new one would unlock the account
 )
 
 // firstLine begins the input of every script. Where sudo asks for no password although
@@ -49,9 +49,19 @@ line=$(getent passwd -- "$R_NAME") || exit 91
 [ "${line%%:*}" = "$R_NAME" ] || exit 91
 `
 
-// setPassword: the second line is what chpasswd reads, name:password.
+// hashOf reads the account's stored hash, and what is left of it without the ! in front
+// by which an administrator locks a password. An account that never had one has * or !.
+const hashOf = `hash=${line#*:}; hash=${hash%%:*}; bare=$hash
+while [ "${bare#!}" != "$bare" ]; do bare=${bare#!}; done
+`
+
+// setPassword: the second line is what chpasswd reads, name:password. Where the hashes
+// are elsewhere (a directory), chpasswd decides.
 const setPassword = account + `[ "$(id -u)" = 0 ] || exit 93
 command -v chpasswd >/dev/null || exit 92
+if line=$(getent shadow -- "$R_NAME"); then
+` + hashOf + `case $bare in ""|"*") ;; *) [ "$bare" = "$hash" ] || exit 101 ;; esac
+fi
 chpasswd >/dev/null 2>&1 || exit 97
 `
 
@@ -59,9 +69,7 @@ chpasswd >/dev/null 2>&1 || exit 97
 // own helper wants it. That takes a locked password (behind a !) for a wrong one.
 const comparePassword = account + `[ "$(id -u)" = 0 ] || exit 93
 line=$(getent shadow -- "$R_NAME") || exit 92
-hash=${line#*:}; hash=${hash%%:*}; bare=$hash
-while [ "${bare#!}" != "$bare" ]; do bare=${bare#!}; done
-case $bare in ""|"*") [ -z "$hash" ] || exit 100 ;; esac
+` + hashOf + `case $bare in ""|"*") [ -z "$hash" ] || exit 100 ;; esac
 [ "$bare" = "$hash" ] || exit 101
 command -v unix_chkpwd >/dev/null || exit 92
 unix_chkpwd "$R_NAME" nonull >/dev/null 2>&1

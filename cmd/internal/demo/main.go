@@ -29,9 +29,11 @@ func main() {
 	err := d.run(ctx, *bin, *keep)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
+		fmt.Printf("demo: broke off, after %d of %d claims held\n", d.held, d.claims)
+		os.Exit(1)
 	}
 	fmt.Printf("demo: %d of %d claims hold\n", d.held, d.claims)
-	if err != nil || d.held != d.claims {
+	if d.held != d.claims {
 		os.Exit(1)
 	}
 }
