@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/span"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -74,7 +75,7 @@ func (c *Client) factsOf(s *trustv1.Statement, title func(*trustv1.Ref) string) 
 		}
 		scripts(a.Scripts)
 		if m := a.Mandate; m.GetEnabled() {
-			add("scheduled runs", "at most every %s, until %s", time.Duration(m.MinIntervalS)*time.Second, when(m.ValidUntil).Format(time.DateOnly))
+			add("scheduled runs", "at most every %s, until %s", span.Text(time.Duration(m.MinIntervalS)*time.Second), when(m.ValidUntil).Format(time.DateOnly))
 		}
 	case s.GetScript() != nil:
 		f := s.GetScript()

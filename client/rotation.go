@@ -10,6 +10,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/internal/schedule"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/span"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -25,8 +26,8 @@ func (s Schedule) proto(now time.Time) (*clientv1.Schedule, *schedule.Schedule, 
 	}
 	if s.Every != 0 {
 		kinds++
-		if s.Every < schedule.MinEvery || s.Every > schedule.MaxEvery || s.Every%time.Second != 0 {
-			return nil, nil, invalid("", "an interval is whole seconds, from %v to %v", schedule.MinEvery, schedule.MaxEvery)
+		if s.Every < schedule.MinGap || s.Every > schedule.MaxEvery || s.Every%time.Second != 0 {
+			return nil, nil, invalid("", "an interval is whole seconds, from %s to %s: not %s", span.Text(schedule.MinGap), span.Text(schedule.MaxEvery), span.Text(s.Every))
 		}
 		p.Kind = &clientv1.Schedule_EveryS{EveryS: uint32(s.Every / time.Second)}
 		if p.Anchor == 0 {
@@ -41,6 +42,9 @@ func (s Schedule) proto(now time.Time) (*clientv1.Schedule, *schedule.Schedule, 
 		return nil, nil, invalid("", "a schedule is either cron, or an interval, or a single time")
 	}
 	parsed, err := schedule.Parse(p)
+	if err == nil {
+		err = parsed.Spaced()
+	}
 	if err != nil {
 		return nil, nil, &Error{
 			Class: Invalid, Reason: schedule.Reason, Err: err,
@@ -96,12 +100,12 @@ func (c *Client) SetRotation(ctx context.Context, s RotationSpec) error {
 		life = trust.MaxMandate
 	}
 	switch {
-	case interval < trust.MinInterval || interval > schedule.MaxEvery:
-		return invalid(op, "the least interval is between %v and %v", trust.MinInterval, schedule.MaxEvery)
+	case interval < trust.MinInterval || interval > schedule.MaxEvery || interval%time.Second != 0:
+		return invalid(op, "the least interval is whole seconds, from %s to %s: not %s", span.Text(trust.MinInterval), span.Text(schedule.MaxEvery), span.Text(interval))
 	case life < 0 || life > trust.MaxMandate:
-		return invalid(op, "the permission lasts at most %v", trust.MaxMandate)
+		return invalid(op, "the permission lasts at most %s", span.Text(trust.MaxMandate))
 	case s.Jitter < 0 || s.Jitter > schedule.MaxJitter:
-		return invalid(op, "jitter is at most %v", schedule.MaxJitter)
+		return invalid(op, "jitter is at most %s", span.Text(schedule.MaxJitter))
 	case s.Missed != "" && s.Missed != "skip" && s.Missed != "once":
 		return invalid(op, "what to do about missed firings is skip or once, not %q", s.Missed)
 	}
@@ -241,17 +245,25 @@ func (c *Client) RotationOf(ctx context.Context, account Ref) (Rotation, error) 
 	return r, err
 }
 
-// Preview lists the next n firings (at most 100) of the rotation, computed here, and
-// which of them agents would refuse by its mandate. What a person rotates meanwhile is
-// not foreseen.
+// Preview lists the next n firings (at most 100) of the rotation with their jitter, the
+// first as the server has it stored, the others computed here as there, and which of them
+// agents would refuse by its mandate. What a person rotates meanwhile is not foreseen.
 func (r Rotation) Preview(after time.Time, n int) ([]Firing, error) {
-	times, err := Preview(r.Schedule, after, n)
+	_, parsed, err := r.Schedule.proto(after)
 	if err != nil {
-		return nil, err
+		return nil, fail("preview the schedule", err)
 	}
-	firings := make([]Firing, 0, len(times))
-	changed := r.Changed
-	for _, t := range times {
+	var firings []Firing
+	changed, stored := r.Changed, r.Next.After(after)
+	for range min(n, schedule.MaxPreview) {
+		t, nominal := parsed.Due(r.Account.Record[:], r.Jitter, after)
+		if stored { // no jitter reaches the firing after: that one is next from here, too
+			t, nominal, stored = r.Next, r.Next, false
+		}
+		if t.IsZero() {
+			break
+		}
+		after = nominal
 		f := Firing{At: t}
 		switch m := r.Mandate; {
 		case !m.GetEnabled():

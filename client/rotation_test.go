@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
@@ -44,5 +45,51 @@ func TestPreviewOfAMandate(t *testing.T) {
 		if !slices.Equal(refused, c.refused) {
 			t.Errorf("%s: refused %q, want %q", name, refused, c.refused)
 		}
+	}
+}
+
+// A preview has the jitter in it, as the server has: what is stored comes first.
+func TestPreviewWithJitter(t *testing.T) {
+	const h = time.Hour
+	now := time.UnixMilli(0).Add(1000 * 24 * h)
+	r := Rotation{
+		Account: Ref{Folder: seal.NewID(), Record: seal.NewID()}, Schedule: Schedule{Every: 24 * h, Anchor: now}, Jitter: 6 * h,
+		Mandate: &trustv1.Mandate{Enabled: true, MinIntervalS: 60, ValidUntil: now.Add(400 * 24 * h).UnixMilli()},
+	}
+	_, parsed, err := r.Schedule.proto(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []time.Time
+	for at := now; len(want) < 4; {
+		due, nominal := parsed.Due(r.Account.Record[:], r.Jitter, at)
+		want, at = append(want, due), nominal
+	}
+	retry := now.Add(time.Minute)
+	for name, c := range map[string]struct {
+		next  time.Time
+		after time.Time
+		want  []time.Time
+	}{
+		"of a schedule that waits":             {want[0], now, want[:3]},
+		"where the jitter is all that is left": {want[0], want[0].Add(-time.Second), want[:3]},
+		"of a run that is tried again":         {retry, now, append([]time.Time{retry}, want[:2]...)},
+		"of a run that is due":                 {now, now, want[:3]},
+	} {
+		r.Next = c.next
+		firings, err := r.Preview(c.after, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []time.Time
+		for _, f := range firings {
+			got = append(got, f.At)
+		}
+		if !slices.EqualFunc(got, c.want, time.Time.Equal) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+	if slices.EqualFunc(want[:3], []time.Time{now.Add(24 * h), now.Add(48 * h), now.Add(72 * h)}, time.Time.Equal) {
+		t.Error("no jitter came about: nothing was tested")
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/span"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 )
 
@@ -184,11 +185,11 @@ func (c *cli) examineServer(ctx context.Context, x *examination, info client.Pro
 	skew := at.Add(500 * time.Millisecond).Sub(sent.Add(got.Sub(sent) / 2))
 	switch {
 	case skew.Abs() > maxSkew:
-		x.fail("clock", "set the clocks by NTP: what is signed here is refused elsewhere", "this machine and the server differ by %s", span(skew.Abs()))
+		x.fail("clock", "set the clocks by NTP: what is signed here is refused elsewhere", "this machine and the server differ by %s", span.Text(skew.Abs()))
 	case skew.Abs() > maxSkew/4:
-		x.warn("clock", "set the clocks by NTP: beyond two minutes signatures are refused", "this machine and the server differ by %s", span(skew.Abs()))
+		x.warn("clock", "set the clocks by NTP: beyond two minutes signatures are refused", "this machine and the server differ by %s", span.Text(skew.Abs()))
 	default:
-		x.ok("clock", "differs from the server's by less than %s", span(maxSkew/4))
+		x.ok("clock", "differs from the server's by less than %s", span.Text(maxSkew/4))
 	}
 	return true
 }

@@ -104,13 +104,14 @@ func (c *cli) ago(t time.Time) string {
 	}
 	d := c.p.now().Sub(t)
 	if d < 0 {
-		return "in " + span(-d)
+		return "in " + roughly(-d)
 	}
-	return span(d) + " ago"
+	return roughly(d) + " ago"
 }
 
-// span prints a duration in its largest unit.
-func span(d time.Duration) string {
+// roughly prints a duration in its largest unit: how long ago something was. What is
+// set or signed is printed in full (package span).
+func roughly(d time.Duration) string {
 	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%d s", int(d.Seconds()))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/span"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -106,7 +107,7 @@ func (m *mandateView) text() string {
 	if m == nil || !m.Enabled {
 		return "off: rotates by hand only"
 	}
-	return "at most every " + span(time.Duration(m.MinIntervalS)*time.Second) + ", until " + local(m.ValidUntil)
+	return "at most every " + span.Text(time.Duration(m.MinIntervalS)*time.Second) + ", until " + local(m.ValidUntil)
 }
 
 type attestedView struct {

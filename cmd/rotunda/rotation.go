@@ -10,7 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/schedule"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/span"
 )
 
 func (c *cli) rotationCmd() *cobra.Command {
@@ -30,7 +32,7 @@ type scheduleFlags struct {
 func (s *scheduleFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&s.cron, "cron", "", "five fields: minute, hour, day, month, weekday")
-	f.StringVar(&s.every, "every", "", "an interval, e.g. 30d, 12h")
+	f.StringVar(&s.every, "every", "", "an interval, e.g. 30d, 12h, at least 2m")
 	f.StringVar(&s.at, "at", "", "once, at a time")
 	f.StringVar(&s.zone, "time-zone", "", "IANA `NAME` that --cron is read in (default UTC)")
 	f.StringVar(&s.anchor, "from", "", "time that --every counts from (default now)")
@@ -57,9 +59,6 @@ func (s *scheduleFlags) schedule(c *cli) (client.Schedule, error) {
 		if out.Every, err = inputSpan(s.every); err != nil {
 			return out, err
 		}
-		if out.Every < time.Minute {
-			return out, usagef("--every %s: it is at least a minute", s.every)
-		}
 		out.Anchor = c.p.now()
 	}
 	if s.anchor != "" {
@@ -85,7 +84,7 @@ func scheduleText(s client.Schedule) string {
 	case s.Cron != "":
 		return s.Cron + " in UTC"
 	case s.Every > 0:
-		return "every " + span(s.Every)
+		return "every " + span.Text(s.Every)
 	case !s.Once.IsZero():
 		return "once at " + stamp(s.Once)
 	default:
@@ -142,7 +141,7 @@ func (c *cli) rotationSetCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&manual, "manual", false, "by hand only: the schedule and the mandate end")
 	choiceVar(cmd, &spec.Missed, "missed", "once", missedTimes, "what happens to times that were missed: skip, or once")
-	f.StringVar(&jitter, "jitter", "", "spread the start over this span: at most a quarter of the schedule's shortest gap")
+	f.StringVar(&jitter, "jitter", "", "spread the start over this span: at most a quarter of the schedule's shortest gap, and at most 24h")
 	f.StringVar(&least, "min-interval", "", "least time between two rotations that agents accept (default: half the schedule's shortest gap; at most three quarters of it, less the jitter)")
 	f.StringVar(&mandate, "mandate-for", "", "how long agents act on the schedule without a new signature (default and at most 400d)")
 	f.BoolVar(&spec.Paused, "paused", false, "start paused")
@@ -201,7 +200,7 @@ func viewRotation(r client.Rotation, title string) rotationView {
 		v.State = "paused"
 	}
 	if r.Jitter > 0 {
-		v.Jitter = r.Jitter.String()
+		v.Jitter = span.Text(r.Jitter)
 	}
 	if m := r.Mandate; m != nil {
 		v.Mandate = &mandateView{m.Enabled, m.MinIntervalS, stamp(time.UnixMilli(m.ValidUntil))}
@@ -316,6 +315,7 @@ func titles(ctx context.Context, cl *client.Client, refs []client.Ref) (map[clie
 // previewView is what a schedule does next.
 type previewView struct {
 	Schedule string          `json:"schedule"`
+	Jitter   string          `json:"jitter,omitempty"` // that the times have in them
 	Times    []string        `json:"times"`
 	Refused  []refusedFiring `json:"refused,omitempty"` // of an account's: by its mandate
 }
@@ -335,8 +335,15 @@ func (c *cli) rotationPreviewCmd() *cobra.Command {
 		if count < 1 || count > 100 {
 			return usagef("--count is %d: it is 1 to 100", count)
 		}
-		show := func(sched client.Schedule, firings []client.Firing) error {
+		show := func(sched client.Schedule, jitter time.Duration, firings []client.Firing) error {
 			v := previewView{Schedule: scheduleText(sched), Times: []string{}}
+			if jitter > 0 {
+				v.Jitter = span.Text(jitter)
+				c.note("each with the account's own part of up to %s jitter:", v.Jitter)
+			}
+			if len(firings) == 0 {
+				c.note("the schedule never fires again")
+			}
 			for _, f := range firings {
 				v.Times = append(v.Times, stamp(f.At))
 				if f.Refused != "" {
@@ -366,11 +373,14 @@ func (c *cli) rotationPreviewCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(times) == 0 {
+				return failf(exitUsage, schedule.Reason, "%s: that is past, so that it never fires", scheduleText(sched))
+			}
 			firings := make([]client.Firing, len(times))
 			for i, t := range times {
 				firings[i].At = t
 			}
-			return show(sched, firings)
+			return show(sched, 0, firings)
 		}
 		return c.with(ctx, func(cl *client.Client) error {
 			r, err := findAccount(ctx, cl, args[0])
@@ -385,7 +395,7 @@ func (c *cli) rotationPreviewCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(rot.Schedule, firings)
+			return show(rot.Schedule, rot.Jitter, firings)
 		})
 	})
 	s.flags(cmd)

@@ -150,7 +150,7 @@ func (s *Schedule) ShortestGap() time.Duration {
 
 func (s *Schedule) walk(from, until time.Time, gap time.Duration) time.Duration {
 	last := s.Next(from)
-	for n := 0; n < walked && gap > MinEvery; n++ {
+	for n := 0; n < walked && gap > time.Minute; n++ {
 		next := s.Next(last)
 		if next.IsZero() || next.After(until) {
 			break

@@ -30,12 +30,13 @@ import (
 
 	cron "github.com/netresearch/go-cron"
 
+	"github.com/rotunda-pam/rotunda/internal/span"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 )
 
 // Bounds of a schedule.
 const (
-	MinEvery   = time.Minute
+	MinGap     = 2 * time.Minute      // between two firings: half of it is the least that a mandate's interval may be
 	MaxEvery   = 400 * 24 * time.Hour // a mandate lives no longer
 	MaxJitter  = 24 * time.Hour
 	MaxPreview = 100
@@ -75,8 +76,8 @@ func Parse(s *clientv1.Schedule) (*Schedule, error) {
 		return parseCron(kind.Cron, zone)
 	case *clientv1.Schedule_EveryS:
 		every := time.Duration(kind.EveryS) * time.Second
-		if every < MinEvery || every > MaxEvery {
-			return nil, fmt.Errorf("%w: interval of %d seconds: give 60 to %d", ErrBad, kind.EveryS, int64(MaxEvery/time.Second))
+		if every < MinGap || every > MaxEvery {
+			return nil, fmt.Errorf("%w: an interval of %s: give %s to %s", ErrBad, span.Text(every), span.Text(MinGap), span.Text(MaxEvery))
 		}
 		if s.GetAnchor() < 0 || s.GetAnchor() > maxMilli {
 			return nil, fmt.Errorf("%w: anchor %d is no time between 1970 and 9999", ErrBad, s.GetAnchor())
@@ -156,6 +157,15 @@ func (s *Schedule) delay(account []byte, jitter time.Duration, nominal time.Time
 	return time.Duration(n%uint64(jitter.Milliseconds()+1)) * time.Millisecond
 }
 
+// Spaced refuses a schedule that fires more often than agents act: twice within MinGap.
+// It is apart from Parse, since it walks over a cron schedule's firings.
+func (s *Schedule) Spaced() error {
+	if gap := s.ShortestGap(); gap > 0 && gap < MinGap {
+		return fmt.Errorf("%w: two of its firings are %s apart: at least %s", ErrBad, span.Text(gap), span.Text(MinGap))
+	}
+	return nil
+}
+
 // MinInterval is what a mandate's least interval is to be for this schedule: half
 // the shortest gap, at least a minute.
 func (s *Schedule) MinInterval() time.Duration {
@@ -171,10 +181,10 @@ func (s *Schedule) Fits(jitter, interval time.Duration) error {
 		return nil // it fires once
 	}
 	if most := gap / 4; jitter > most {
-		return fmt.Errorf("a jitter of %v: at most %v, a quarter of the shortest gap between two firings (%v)", jitter, most, gap)
+		return fmt.Errorf("a jitter of %s: at most %s, a quarter of the shortest gap between two firings (%s)", span.Text(jitter), span.Text(most), span.Text(gap))
 	}
 	if most := gap*3/4 - jitter; interval > most {
-		return fmt.Errorf("agents would refuse firings of this schedule: the shortest gap between two is %v, so that the least interval is at most %v (three quarters of the gap, less the jitter), not %v", gap, most, interval)
+		return fmt.Errorf("agents would refuse firings of this schedule: the shortest gap between two is %s, so that the least interval is at most %s (three quarters of the gap, less the jitter), not %s", span.Text(gap), span.Text(most), span.Text(interval))
 	}
 	return nil
 }
@@ -204,7 +214,7 @@ func (s *Schedule) String() string {
 	case s.spec != nil:
 		return s.text + " " + s.zone.String()
 	case s.every > 0:
-		return "every " + s.every.String()
+		return "every " + span.Text(s.every)
 	}
 	return "once at " + s.once.In(s.zone).Format(time.RFC3339)
 }

@@ -162,11 +162,11 @@ func TestParseRefuses(t *testing.T) {
 		{"no such zone", "IANA name", cronIn("0 0 * * *", "Europe/Atlantis")},
 		{"a path as zone", "IANA name", cronIn("0 0 * * *", "../../etc/passwd")},
 		{"a long zone", "IANA name", cronIn("0 0 * * *", strings.Repeat("x", 1<<20))},
-		{"an interval below a minute", "interval of 59 seconds", every(59, time.UnixMilli(0))},
-		{"an interval of no time", "interval of 0 seconds", every(0, time.UnixMilli(0))},
+		{"an interval below two minutes", "an interval of 1 min 59 s", every(119, time.UnixMilli(0))},
+		{"an interval of no time", "an interval of 0 s", every(0, time.UnixMilli(0))},
 		{"an interval of two years", "interval of", every(2*366*86400, time.UnixMilli(0))},
-		{"an anchor before 1970", "anchor", every(60, time.UnixMilli(-1))},
-		{"an anchor far away", "anchor", every(60, time.UnixMilli(1<<62))},
+		{"an anchor before 1970", "anchor", every(120, time.UnixMilli(-1))},
+		{"an anchor far away", "anchor", every(120, time.UnixMilli(1<<62))},
 		{"once at zero", "once at 0", once(time.UnixMilli(0))},
 		{"once far away", "once at", once(time.UnixMilli(1 << 62))},
 	} {
@@ -194,7 +194,8 @@ func TestShortestGapAndMinInterval(t *testing.T) {
 		gap time.Duration
 		min int // seconds
 	}{
-		{every(60, time.UnixMilli(0)), time.Minute, 60},
+		{every(120, time.UnixMilli(0)), 2 * time.Minute, 60},
+		{cronIn("0,2,3 * * * *", ""), time.Minute, 60},
 		{every(3600, time.UnixMilli(0)), time.Hour, 1800},
 		{once(time.UnixMilli(1)), 0, 60},
 		{cronIn("* * * * *", ""), time.Minute, 60},
@@ -228,13 +229,13 @@ func TestWhatContradictsASchedule(t *testing.T) {
 	}{
 		{"half the gap, and all the jitter", every(86400, time.UnixMilli(0)), 6 * h, 12 * h, ""},
 		{"three quarters of the gap", every(86400, time.UnixMilli(0)), 0, 18 * h, ""},
-		{"an interval that most firings meet", every(86400, time.UnixMilli(0)), 0, 2 * day, "at most 18h0m0s"},
-		{"an interval as long as the gap", every(86400, time.UnixMilli(0)), 0, day, "not 24h0m0s"},
-		{"an interval and a jitter that do not fit together", every(86400, time.UnixMilli(0)), 6 * h, 13 * h, "at most 12h0m0s"},
-		{"a jitter that is longer than the gap", every(3600, time.UnixMilli(0)), 2 * h, h / 2, "a jitter of 2h0m0s: at most 15m0s"},
-		{"a cron whose smallest gap is under the interval", cronIn("0 2,3 * * *", ""), 0, 2 * h, "between two is 1h0m0s"},
-		{"every minute, which no mandate allows", every(60, time.UnixMilli(0)), 0, time.Minute, "not 1m0s"},
-		{"every 80 seconds", every(80, time.UnixMilli(0)), 0, time.Minute, ""},
+		{"an interval that most firings meet", every(86400, time.UnixMilli(0)), 0, 2 * day, "at most 18 h "},
+		{"an interval as long as the gap", every(86400, time.UnixMilli(0)), 0, day, "not 1 day"},
+		{"an interval and a jitter that do not fit together", every(86400, time.UnixMilli(0)), 6 * h, 13 * h, "at most 12 h "},
+		{"a jitter that is longer than the gap", every(3600, time.UnixMilli(0)), 2 * h, h / 2, "a jitter of 2 h: at most 15 min,"},
+		{"a cron whose smallest gap is under the interval", cronIn("0 2,3 * * *", ""), 0, 2 * h, "between two is 1 h,"},
+		{"every two minutes", every(120, time.UnixMilli(0)), 0, 91 * time.Second, "at most 1 min 30 s (three quarters of the gap, less the jitter), not 1 min 31 s"},
+		{"every two minutes, with all the jitter", every(120, time.UnixMilli(0)), 30 * time.Second, time.Minute, ""},
 		{"a single time", once(time.UnixMilli(1)), day, 30 * day, ""},
 	} {
 		err := parse(t, c.s).Fits(c.jitter, c.interval)
@@ -246,6 +247,30 @@ func TestWhatContradictsASchedule(t *testing.T) {
 		parsed := parse(t, s)
 		if err := parsed.Fits(parsed.ShortestGap()/4, parsed.MinInterval()); err != nil {
 			t.Errorf("%s: what is signed unasked: %v", parsed, err)
+		}
+	}
+}
+
+// What agents would not act on cannot be set, and what can be set has a mandate.
+func TestSpaced(t *testing.T) {
+	for _, c := range []struct {
+		s    *clientv1.Schedule
+		says string // "": agents can follow it
+	}{
+		{every(120, time.UnixMilli(0)), ""},
+		{once(time.UnixMilli(1)), ""},
+		{cronIn("*/2 * * * *", ""), ""},
+		{cronIn("* * * * *", ""), "two of its firings are 1 min apart: at least 2 min"},
+		{cronIn("0,2,3 * * * *", ""), "1 min apart"},
+		{cronIn("59 1,2 * * *", "Europe/Berlin"), "1 min apart"},
+	} {
+		s := parse(t, c.s)
+		err := s.Spaced()
+		if c.says == "" && err != nil || c.says != "" && (!errors.Is(err, schedule.ErrBad) || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %v, want %q", s, err, c.says)
+		}
+		if fits := s.Fits(0, s.MinInterval()); err == nil && fits != nil {
+			t.Errorf("%s: what is signed unasked: %v", s, fits)
 		}
 	}
 }

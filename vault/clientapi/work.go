@@ -12,6 +12,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/schedule"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/span"
 	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -74,6 +75,9 @@ func (w *writer) putRotation(r *clientv1.PutRotation) error {
 	if err != nil {
 		return err
 	}
+	if err := parsed.Spaced(); err != nil {
+		return refuse(connect.CodeInvalidArgument, ReasonSchedule, "", "%v", err)
+	}
 	missed, jitter := r.GetMissed(), time.Duration(r.GetJitterS())*time.Second
 	if missed == "" {
 		missed = "once"
@@ -82,7 +86,7 @@ func (w *writer) putRotation(r *clientv1.PutRotation) error {
 	case missed != "skip" && missed != "once":
 		return malformed("what to do about missed firings is skip or once, not %q", missed)
 	case jitter > schedule.MaxJitter:
-		return malformed("a jitter of %v, at most %v", jitter, schedule.MaxJitter)
+		return malformed("a jitter of %s, at most %s", span.Text(jitter), span.Text(schedule.MaxJitter))
 	}
 	due, nominal := parsed.Due(account.Record[:], jitter, w.now)
 	if due.IsZero() {

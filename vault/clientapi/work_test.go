@@ -148,7 +148,10 @@ func TestRotations(t *testing.T) {
 			r.Schedule = &clientv1.Schedule{Kind: &clientv1.Schedule_Cron{Cron: "1 * * * *"}, TimeZone: "Mars/Olympus"}
 		}, "schedule_bad"},
 		{"an interval too short", func(r *clientv1.PutRotation) {
-			r.Schedule = &clientv1.Schedule{Kind: &clientv1.Schedule_EveryS{EveryS: 59}}
+			r.Schedule = &clientv1.Schedule{Kind: &clientv1.Schedule_EveryS{EveryS: 119}}
+		}, "schedule_bad"},
+		{"a cron that fires each minute", func(r *clientv1.PutRotation) {
+			r.Schedule = &clientv1.Schedule{Kind: &clientv1.Schedule_Cron{Cron: "* * * * *"}}
 		}, "schedule_bad"},
 		{"a time that has passed", func(r *clientv1.PutRotation) {
 			r.Schedule = &clientv1.Schedule{Kind: &clientv1.Schedule_Once{Once: time.Now().Add(-time.Hour).UnixMilli()}}
@@ -217,7 +220,7 @@ func TestRotations(t *testing.T) {
 		}
 	}
 	p, err := sc.admin.PreviewSchedule(t.Context(), connect.NewRequest(&clientv1.PreviewScheduleRequest{
-		Schedule: &clientv1.Schedule{Kind: &clientv1.Schedule_EveryS{EveryS: 60}}, Count: 3, After: 1_000_000,
+		Schedule: &clientv1.Schedule{Kind: &clientv1.Schedule_EveryS{EveryS: 120}}, Count: 3, After: 1_000_000,
 	}))
 	if err != nil || len(p.Msg.Times) != 3 || !slices.IsSorted(p.Msg.Times) || p.Msg.Times[0] <= 1_000_000 {
 		t.Errorf("preview: %v, %v", p, err)
