@@ -348,8 +348,8 @@ func (c *Client) Adopt(ctx context.Context, ref Ref, revision int64, sameLogin b
 		}
 	case o.Statement.GetAccount() == nil:
 		return &Error{
-			Class: Invalid, Reason: string(trust.RecordUnsigned), Op: op, Err: errors.New("the record has no statement of an account"),
-			Hint: "sign one first: name the resource where the account logs in",
+			Class: Invalid, Reason: string(trust.RecordUnsigned), Op: op, Err: fmt.Errorf("%s has no statement of an account that holds", o.Title),
+			Hint: "sign one first, by naming the resource where it logs in: `rotunda record edit " + o.Title + " --resource RESOURCE`",
 		}
 	case o.State == InUse:
 		return nil

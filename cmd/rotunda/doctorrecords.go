@@ -45,6 +45,7 @@ func (c *cli) examineRecords(ctx context.Context, x *examination, cl *client.Cli
 		x.failed("records", err)
 		return
 	}
+	v.refused(x)
 	v.gone(x)
 	v.administrators(x)
 	if err := v.helpless(ctx, x, cl); err != nil {
@@ -52,6 +53,51 @@ func (c *cli) examineRecords(ctx context.Context, x *examination, cl *client.Cli
 		return
 	}
 	x.ok("records", "%d, and what they name is there", len(v.order))
+}
+
+// refused finds records whose statement or value does not count, such as those that
+// somebody signed who was removed. Many of them have one cause: they are told together.
+func (v *vaultLook) refused(x *examination) {
+	type why struct {
+		account bool
+		state   client.ValueState
+		reason  string
+	}
+	by := map[why][]string{}
+	var found []why
+	for _, r := range v.order {
+		account := r.Type == client.TypeAccount
+		if r.State == client.Kept || r.Statement != nil && r.State != client.Unattested || !account && !slices.Contains(resourceTypes[:], r.Type) {
+			continue
+		}
+		w := why{account, r.State, r.Reason}
+		if by[w] == nil {
+			found = append(found, w)
+		}
+		by[w] = append(by[w], r.Title)
+	}
+	for _, w := range found {
+		titles := by[w]
+		slices.Sort(titles)
+		is := "are"
+		if len(titles) == 1 {
+			is = "is"
+		}
+		x.fail("records", countAgain(w.account, w.state, titles[0], w.reason), "%s %s %s: agents do not use it", few(titles), is, stateText(string(w.state), w.reason))
+	}
+}
+
+// countAgain says how a record that agents refuse comes to count.
+func countAgain(account bool, state client.ValueState, title, reason string) string {
+	switch {
+	case state == client.Unattested:
+		return "`rotunda record adopt " + title + "` makes the value count, once you have looked at it"
+	case state != client.Unsigned:
+		return trust.Reason(reason).Hint()
+	case account:
+		return "`rotunda record edit " + title + " --resource RESOURCE` signs it anew, with --scope, a policy and a schedule to be given again; then `rotunda record adopt " + title + "`"
+	}
+	return "`rotunda resource edit " + title + " --pool POOL --plugin PLUGIN --host HOST --port PORT` signs it anew, with --tls or --host-key, --admin and what else it had"
 }
 
 // gone finds references to records that are not there, in folders that are read here.
@@ -113,11 +159,11 @@ func few(titles []string) string {
 func (v *vaultLook) administrators(x *examination) {
 	for _, r := range v.order {
 		admin := v.all[refOf(r.Statement.GetResource().GetAdminAccount())]
-		if admin == nil {
+		if admin == nil || admin.State == client.Unattested || admin.Statement == nil { // told of already
 			continue
 		}
 		switch s, _ := admin.Secret(); {
-		case admin.State == client.EditedOutside, admin.State == client.Unconfirmed, admin.State == client.Unattested:
+		case admin.State == client.EditedOutside, admin.State == client.Unconfirmed:
 			x.fail("records", "`rotunda record adopt "+admin.Title+"` makes the value count, once you have looked at it",
 				"%s, the administrator of %s, is %s: agents do not use it", admin.Title, r.Title, stateText(string(admin.State), admin.Reason))
 		case admin.State != client.InUse:

@@ -98,7 +98,7 @@ var reasons = []ReasonInfo{
 	{CAMismatch, "the server's certificate authority is not the one that the token names", "check the address; somebody may stand between you and the server"},
 
 	{SignatureBad, "a signature does not fit the message", "treat what was served as altered"},
-	{SignerUnknown, "the signer is not live in the log, or past its time", "if the signer was removed on purpose, an entitled person signs the record anew"},
+	{SignerUnknown, "the signer is not live in the log, or past its time", "if the signer was removed on purpose, an entitled person signs the record anew, `rotunda record edit ACCOUNT --resource RESOURCE`; `rotunda doctor` lists such records, each with its command"},
 	{NotAllowed, "the signer lacks the role that this needs", "an administrator grants the role, or somebody who has it signs"},
 
 	{FolderKeySwapped, "the folder key that the server gave is not the one of the log", "fetch again; if it stays so, treat the server as hostile"},
@@ -106,7 +106,7 @@ var reasons = []ReasonInfo{
 	{RecipientUnverified, "a recipient's public keys are not those of the log, or its entry is gone or past its time", "nothing was sealed: fetch the log and the keys again; if it stays so, treat the server as hostile"},
 
 	{RecordCorrupt, "the record does not open under its folder's key", "restore it from history, or treat the server as hostile"},
-	{RecordUnsigned, "the record has no statement, so agents do not use it", "adopt it with record adopt"},
+	{RecordUnsigned, "the record has no statement, so agents do not use it", "sign one, `rotunda record edit ACCOUNT --resource RESOURCE`; then `rotunda record adopt` makes the value count"},
 	{RecordSwapped, "the record's statement belongs to another record", "treat the server as hostile"},
 	{RecordEdited, "the record's own fields differ from its signed statement; the statement is used", "find out which client edited the record, and set it right"},
 	{FolderMismatch, "the record's statement belongs to another folder", "treat the server as hostile, or move the record with your client"},
