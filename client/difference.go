@@ -47,7 +47,7 @@ func (c *Client) factsOf(s *trustv1.Statement, title func(*trustv1.Ref) string) 
 			add("tls server name", "%s", t.ServerName)
 			add("tls pins", "%s", joined(t.SpkiSha256, hex.EncodeToString))
 		}
-		add("ssh host keys", "%s", joined(r.SshHostKeySha256, hex.EncodeToString))
+		add("ssh host keys", "%s", joined(r.SshHostKeySha256, func(b []byte) string { return SSHFingerprint(seal.Digest(b)) }))
 		if r.Tofu {
 			add("ssh host key", "the first that an agent sees")
 		}

@@ -13,7 +13,7 @@ func Hint(reason string) string {
 
 const (
 	lookAtTarget  = "see that the target runs and that the agent's host reaches its address"
-	lookAtAdmin   = "set the administrator's present secret with `rotunda record edit`; `rotunda resource test` tries it"
+	lookAtAdmin   = "set the administrator's present secret with `rotunda record edit`, or name the account that is meant with `rotunda resource edit RESOURCE --admin ACCOUNT`; `rotunda resource test` tries it"
 	lookAtAccount = "compare the login in the record with the account at the target"
 	otherPolicy   = "set a password policy that the target takes: `rotunda record edit --policy-length … --policy-symbols …`"
 	laterAgain    = "the target was busy: try again"

@@ -63,7 +63,7 @@ type deviceView struct {
 	ID       string `json:"id"`
 	Name     string `json:"name"`
 	Member   string `json:"member"`
-	Roles    string `json:"roles,omitempty"`
+	Roles    string `json:"roles,omitempty"` // the most that it may do: what its member may counts, too
 	NotAfter string `json:"not_after,omitempty"`
 	State    string `json:"state"` // current, live, expired, waiting
 }
@@ -80,7 +80,7 @@ func (c *cli) deviceListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return list(c, &pg, "devices", shown, next, []string{"member", "device", "state", "roles", "not after", "id"}, func(d deviceView) []string {
+			return list(c, &pg, "devices", shown, next, []string{"member", "device", "state", "roles at most", "not after", "id"}, func(d deviceView) []string {
 				return []string{d.Member, d.Name, d.State, d.Roles, local(d.NotAfter), d.ID}
 			})
 		})

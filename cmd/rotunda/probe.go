@@ -104,14 +104,14 @@ func viewProbe(r client.ProbeReply) probeView {
 		v.TLSKeys = append(v.TLSKeys, k.String())
 	}
 	for i, k := range r.SSHKeys {
-		key := sshKey{SHA256: k.String()}
+		key := sshKey{SHA256: client.SSHFingerprint(k)}
 		if i < len(r.SSHKeyTypes) {
 			key.Type = r.SSHKeyTypes[i]
 		}
 		v.SSHKeys = append(v.SSHKeys, key)
 	}
 	if !r.FirstSSHKey.IsZero() {
-		v.First = r.FirstSSHKey.String()
+		v.First = client.SSHFingerprint(r.FirstSSHKey)
 	}
 	return v
 }

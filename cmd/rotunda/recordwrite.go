@@ -75,7 +75,22 @@ func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string
 		}
 		out = append(out, &trustv1.Dependent{Resource: refProto(ref), Plugin: d.Plugin, Config: d.Config})
 	}
+	if len(out) > 0 {
+		c.warn("dependents cannot be used yet: each rotation of the account fails until `rotunda record edit` with an empty list takes them out")
+	}
 	return out, nil
+}
+
+// warnKind tells of a secret that no rotation will change. Which kinds other plugins
+// rotate is known on the agents' hosts alone.
+func (c *cli) warnKind(kind string, resource *client.Record) {
+	plugin := resource.Statement.GetResource().GetPlugin()
+	switch {
+	case kind == client.SecretAPIKey, kind == client.SecretToken:
+		c.warn("agents rotate no secret of kind %s yet: it is kept, and each rotation of it fails", kind)
+	case kind == client.SecretSSHKey && plugin == "postgres":
+		c.warn("the plugin %s of %s rotates passwords and no %s: it is kept, and each rotation of it fails", plugin, printable(resource.Title), kind)
+	}
 }
 
 func refProto(r client.Ref) *trustv1.Ref {
@@ -142,9 +157,12 @@ func (c *cli) recordAddCmd() *cobra.Command {
 			}
 			var resource client.Ref
 			if a.resource != "" {
-				if resource, err = findResource(ctx, cl, a.resource); err != nil {
+				r, err := cl.FindRecord(ctx, a.resource, resourceTypes[:]...)
+				if err != nil {
 					return err
 				}
+				resource = r.Ref
+				c.warnKind(kind, r)
 			}
 			dependents, err := c.dependentsFrom(ctx, cl, a.dependents)
 			if err != nil {

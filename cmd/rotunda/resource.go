@@ -53,8 +53,8 @@ type resourceView struct {
 func viewResource(st *trustv1.Statement, r *trustv1.Resource) *resourceView {
 	v := &resourceView{
 		Plugin: r.Plugin, Address: net.JoinHostPort(r.Host, strconv.Itoa(int(r.Port))), Via: refText(r.Via),
-		TLS: tlsWord(r.Tls.GetMode()), ServerName: r.Tls.GetServerName(), TLSKeys: digests(r.Tls.GetSpkiSha256()),
-		SSHHostKeys: digests(r.SshHostKeySha256), FirstKey: r.Tofu, Admin: refText(r.AdminAccount), Config: string(r.Config), Concurrency: r.Concurrency, Seq: st.Seq,
+		TLS: tlsWord(r.Tls.GetMode()), ServerName: r.Tls.GetServerName(), TLSKeys: digests(r.Tls.GetSpkiSha256(), seal.Digest.String),
+		SSHHostKeys: digests(r.SshHostKeySha256, client.SSHFingerprint), FirstKey: r.Tofu, Admin: refText(r.AdminAccount), Config: string(r.Config), Concurrency: r.Concurrency, Seq: st.Seq,
 	}
 	if id, err := seal.IDFrom(r.PoolId); err == nil {
 		v.Pool = id.String()
@@ -69,11 +69,11 @@ func tlsWord(m trustv1.TlsMode) string {
 	return strings.ToLower(strings.TrimPrefix(m.String(), "TLS_MODE_"))
 }
 
-func digests(list [][]byte) []string {
+func digests(list [][]byte, text func(seal.Digest) string) []string {
 	var out []string
 	for _, b := range list {
 		if d, err := seal.DigestFrom(b); err == nil {
-			out = append(out, d.String())
+			out = append(out, text(d))
 		}
 	}
 	return out
@@ -105,7 +105,7 @@ func (c *cli) resourceAddCmd() *cobra.Command {
 		if spec.TLS, err = r.tlsOf(); err != nil {
 			return err
 		}
-		if spec.SSHHostKeys, err = parseDigests("--host-key", r.sshKeys); err != nil {
+		if spec.SSHHostKeys, err = parseDigests("--host-key", r.sshKeys, client.ParseSSHFingerprint); err != nil {
 			return err
 		}
 		if spec.Config, err = r.config(c); err != nil {
@@ -138,7 +138,9 @@ func (c *cli) resourceAddCmd() *cobra.Command {
 					return err
 				}
 				spec.AdminAccount = admin.Ref
+				c.warnAdmin(admin, client.Ref{}, args[0])
 			}
+			c.warnVia(r.via)
 			if spec.Extras, err = r.extrasOf(ctx, cl); err != nil {
 				return err
 			}
@@ -216,7 +218,7 @@ func (c *cli) resourceEditCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			change, err := c.resourceEdit(ctx, cl, cmd.Flags().Changed, &r)
+			change, err := c.resourceEdit(ctx, cl, found, cmd.Flags().Changed, &r)
 			if err != nil {
 				return err
 			}

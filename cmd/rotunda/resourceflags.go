@@ -35,7 +35,7 @@ func (r *resourceFlags) flags(cmd *cobra.Command) {
 	choiceVar(cmd, &r.tls, "tls", "", tlsModes, "off, system (the agents' authorities), pin (the keys given alone decide)")
 	f.StringVar(&r.serverName, "tls-name", "", "name in the target's certificate (default: the host)")
 	f.StringSliceVar(&r.tlsKeys, "tls-key", nil, "SHA-256 of the target's public key, in `HEX`; may be repeated")
-	f.StringSliceVar(&r.sshKeys, "host-key", nil, "SHA-256 of the target's ssh host key, in `HEX`; may be repeated")
+	f.StringSliceVar(&r.sshKeys, "host-key", nil, "`FINGERPRINT` of the target's ssh host key, SHA256:… as ssh-keygen -lf prints it, or in hexadecimal; may be repeated")
 	f.BoolVar(&r.firstKey, "trust-first-key", false, "keep the first ssh host key seen: the network can lie once")
 	f.StringVar(&r.admin, "admin", "", "account that changes other accounts' secrets there")
 	f.StringArrayVar(&r.extras, "extra", nil, "further account that the plugin asks for, as `NAME=RECORD`; may be repeated (none: ends them)")
@@ -43,16 +43,20 @@ func (r *resourceFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&r.configFile, "config-file", "", "`FILE` with the plugin's settings, a JSON object")
 }
 
-func parseDigests(flag string, list []string) ([]seal.Digest, error) {
+func parseDigests(flag string, list []string, parse func(string) (seal.Digest, error)) ([]seal.Digest, error) {
 	var out []seal.Digest
 	for _, s := range list {
-		d, err := seal.ParseDigest(strings.ToLower(strings.ReplaceAll(s, ":", "")))
+		d, err := parse(s)
 		if err != nil {
 			return nil, usagef("%s %q: %w", flag, s, err)
 		}
 		out = append(out, d)
 	}
 	return out, nil
+}
+
+func parseHex(s string) (seal.Digest, error) {
+	return seal.ParseDigest(strings.ToLower(strings.ReplaceAll(s, ":", "")))
 }
 
 // tlsMode is the mode of one of tlsModes.
@@ -71,7 +75,7 @@ func (r *resourceFlags) tlsMode() trustv1.TlsMode {
 // tlsOf gives the TLS part of a statement, nil for none.
 func (r *resourceFlags) tlsOf() (*trustv1.Tls, error) {
 	mode := r.tlsMode()
-	keys, err := parseDigests("--tls-key", r.tlsKeys)
+	keys, err := parseDigests("--tls-key", r.tlsKeys, parseHex)
 	if err != nil {
 		return nil, err
 	}
@@ -142,9 +146,24 @@ func findPool(ctx context.Context, cl *client.Client, name string) (seal.ID, err
 	return seal.IDFrom(e.EntryId)
 }
 
+// warnAdmin tells of an administrator whose record says that he logs in elsewhere. It may
+// be meant: one account can be good on many targets.
+func (c *cli) warnAdmin(admin *client.Record, at client.Ref, title string) {
+	if a := admin.Statement.GetAccount(); a != nil && refOf(a.Resource) != at {
+		c.warn("%s is not an account of %s but of another resource: agents will log in to %s as %q with its secret, and no run works there unless it is taken",
+			printable(admin.Title), printable(title), printable(title), printable(a.Login))
+	}
+}
+
+func (c *cli) warnVia(via string) {
+	if via != "" {
+		c.warn("jump hosts cannot be used yet: each run on the resource fails until --via none takes it out")
+	}
+}
+
 // resourceEdit gives the change of a resource's statement that the flags ask
 // for, nil for none. Names are looked up before anything is signed.
-func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, set func(string) bool, r *resourceFlags) (func(*trustv1.Resource) error, error) {
+func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, at *client.Record, set func(string) bool, r *resourceFlags) (func(*trustv1.Resource) error, error) {
 	var changes []func(*trustv1.Resource)
 	add := func(change func(*trustv1.Resource)) { changes = append(changes, change) }
 	if set("pool") {
@@ -162,6 +181,7 @@ func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, set func(stri
 				return nil, err
 			}
 			via = refProto(ref)
+			c.warnVia(r.via)
 		}
 		add(func(t *trustv1.Resource) { t.Via = via })
 	}
@@ -173,6 +193,7 @@ func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, set func(stri
 				return nil, err
 			}
 			admin = refProto(found.Ref)
+			c.warnAdmin(found, at.Ref, at.Title)
 		}
 		add(func(t *trustv1.Resource) { t.AdminAccount = admin })
 	}
@@ -191,7 +212,7 @@ func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, set func(stri
 		add(func(t *trustv1.Resource) { t.Tls = tls })
 	}
 	if set("host-key") {
-		keys, err := parseDigests("--host-key", r.sshKeys)
+		keys, err := parseDigests("--host-key", r.sshKeys, client.ParseSSHFingerprint)
 		if err != nil {
 			return nil, err
 		}
