@@ -222,7 +222,7 @@ func (c *cli) examineLog(ctx context.Context, x *examination, cl *client.Client)
 		x.ok("log", "%d changes, good until %s", s.Changes, c.when(s.ValidUntil))
 	}
 	for _, a := range s.Behind {
-		x.warn("log", "until it has, treat what it does as if it had not heard of removals since", "agent %s / %s has not confirmed the newest change (has %d of %d)", a.PoolName, a.Name, a.LogEpoch, s.Epoch)
+		x.warn("log", "an idle agent fetches it within the hour, or at once when a run or `rotunda resource test` asks it; until then, treat what it does as if it had not heard of removals since", "agent %s / %s has not confirmed the newest change (has %d of %d)", a.PoolName, a.Name, a.LogEpoch, s.Epoch)
 	}
 	return true
 }

@@ -111,9 +111,27 @@ func (m *mandateView) text() string {
 }
 
 type attestedView struct {
-	Phase    string `json:"phase"`
-	ValueSeq uint64 `json:"value_seq"`
-	Time     string `json:"time"`
+	Phase      string `json:"phase"`
+	ValueSeq   uint64 `json:"value_seq"`
+	Time       string `json:"time"`
+	Credential string `json:"credential,omitempty"` // of an agent's word: done, or unverifiable
+}
+
+// notVerifiable says that a run changed the secret and nobody can log in to prove it.
+const notVerifiable = "changed, not verifiable"
+
+// unproven says whether the value in use is one that no login has proven.
+func (v recordView) unproven() bool {
+	return v.Attested != nil && v.Attested.Credential == "unverifiable"
+}
+
+// stateText is the state with what is to be known beside it.
+func (v recordView) stateText() string {
+	text := stateText(v.State, v.Reason)
+	if v.unproven() {
+		text += "; " + notVerifiable
+	}
+	return text
 }
 
 type candidateView struct {
@@ -147,7 +165,10 @@ func viewRecord(r *client.Record) recordView {
 		v.Resource = viewResource(r.Statement, res)
 	}
 	if a := r.Attested; a != nil {
-		v.Attested = &attestedView{phaseWord(a.Phase), a.ValueSeq, stamp(time.UnixMilli(a.Time))}
+		v.Attested = &attestedView{Phase: phaseWord(a.Phase), ValueSeq: a.ValueSeq, Time: stamp(time.UnixMilli(a.Time))}
+		if a.Credential != trustv1.Outcome_OUTCOME_UNSPECIFIED {
+			v.Attested.Credential = outcomeWord(a.Credential)
+		}
 	}
 	if k := r.Candidate; k != nil {
 		v.Candidate = &candidateView{RunID: k.RunID.String(), Owner: k.Owner, Staged: stamp(k.Staged), Reason: k.Reason}
@@ -193,13 +214,17 @@ func outcomeWord(o trustv1.Outcome) string {
 func showRecord(w io.Writer, v recordView) {
 	lines := []string{
 		"title", v.Title, "type", v.Type, "uid", v.UID, "folder", v.named(v.Folder),
-		"state", stateText(v.State, v.Reason), "login", v.Login, "url", v.URL,
+		"state", v.stateText(), "login", v.Login, "url", v.URL,
 		"secret", v.Secret, "public key", v.PublicKey, "notes", v.Notes,
 		"revision", fmt.Sprint(v.Revision), "updated", local(v.Updated), "signed by", v.SignedBy,
 	}
 	if a := v.Account; a != nil {
+		verified := a.VerifyMode
+		if v.unproven() {
+			verified += ", which was not possible: the account may not log in"
+		}
 		lines = append(lines, "resource", v.named(a.Resource), "scope", a.Scope, "kind", a.SecretKind, "policy", a.Policy,
-			"verified by", a.VerifyMode, "dependents", nonZero(a.Dependents), "mandate", a.Mandate.text())
+			"verified by", verified, "dependents", nonZero(a.Dependents), "mandate", a.Mandate.text())
 	}
 	if v.Resource != nil {
 		lines = append(lines, v.Resource.lines(v.named)...)
@@ -429,7 +454,7 @@ func (c *cli) recordListCmd() *cobra.Command {
 				views = append(views, viewRecord(r))
 			}
 			return list(c, &pg, "records", views, next, []string{"title", "type", "login", "state", "updated", "folder/uid"}, func(r recordView) []string {
-				return []string{r.Title, r.Type, r.Login, stateText(r.State, r.Reason), local(r.Updated), r.Folder + "/" + r.UID}
+				return []string{r.Title, r.Type, r.Login, r.stateText(), local(r.Updated), r.Folder + "/" + r.UID}
 			})
 		})
 	})
