@@ -69,6 +69,7 @@ type Client struct {
 		sync.Mutex
 		refusals map[string]bool
 	}
+	names   names
 	folders folderCache
 	public  keyCache
 }

@@ -206,6 +206,7 @@ func (c *Client) folder(v *clientv1.FolderView) (Folder, error) {
 		return Folder{}, err
 	}
 	f.Name = folderName(key, v.Data, uid)
+	c.names.note(uid.String(), f.Name)
 	return f, nil
 }
 

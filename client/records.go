@@ -199,6 +199,7 @@ func (c *Client) openOne(m *memoryTx, o *opened, folderKey seal.Key) error {
 	}
 	o.content, o.data = content, data
 	o.Title = data.Title()
+	c.names.note(o.Ref.String(), o.Title)
 	// The type is the writer's, inside the encryption; the server's is a hint.
 	if t := data.Type(); t != "" {
 		o.Type = t

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"connectrpc.com/connect"
@@ -41,6 +42,9 @@ func fail(op string, err error) error {
 	return &Error{Class: Internal, Reason: "internal", Op: op, Err: err}
 }
 
+// opNumber is which op of a call failed: people make no calls.
+var opNumber = regexp.MustCompile(`^op \d+: `)
+
 // callError is an error that the server answered, or the lack of an answer.
 func callError(op string, call *connect.Error) error {
 	reason, hint := enrol.ErrorReason(call)
@@ -60,7 +64,7 @@ func callError(op string, call *connect.Error) error {
 	if reason == "" {
 		reason = call.Code().String()
 	}
-	return &Error{Class: class, Reason: reason, Op: op, Hint: hint, Err: errors.New(call.Message())}
+	return &Error{Class: class, Reason: reason, Op: op, Hint: hint, Err: errors.New(opNumber.ReplaceAllString(call.Message(), ""))}
 }
 
 // ---- conversions ----

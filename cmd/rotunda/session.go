@@ -53,6 +53,9 @@ func (c *cli) with(ctx context.Context, do func(*client.Client) error) error {
 		return err
 	}
 	err = do(cl)
+	if _, told := asFailure(err); !told {
+		err = cl.InNames(ctx, err)
+	}
 	if closeErr := cl.Close(); err == nil {
 		err = closeErr
 	}
