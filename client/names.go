@@ -37,19 +37,25 @@ func (n *names) of(uid string) string {
 // uidText is what may be a uid, or a folder's and a record's.
 var uidText = regexp.MustCompile(`[A-Za-z0-9_-]{22,}(/[A-Za-z0-9_-]{22,})?`)
 
+// served is the server's text of an error.
+type served struct{ text string }
+
+func (s *served) Error() string { return s.text }
+
 // InNames is an error with the names that people know in place of the uids of records and
-// folders. What is not known here keeps its uid.
+// folders, in what was to be done and in what the server answered. This package's own
+// errors have a uid where they mean it, such as to tell two of one name apart.
 func (c *Client) InNames(ctx context.Context, err error) error {
 	var own *Error
 	if !errors.As(err, &own) {
 		return err
 	}
-	c.nameFolders(ctx, own)
 	named := *own
-	named.Op = c.named(own.Op)
-	if own.Err != nil {
-		named.Err = &renamed{c.named(own.Err.Error()), own.Err}
+	if answer, ok := own.Err.(*served); ok { //nolint:errorlint // what wraps it has words of its own
+		c.nameFolders(ctx, answer.text)
+		named.Err = &served{c.named(answer.text)}
 	}
+	named.Op = c.named(own.Op)
 	return &named
 }
 
@@ -64,11 +70,8 @@ func (c *Client) named(text string) string {
 
 // nameFolders fetches the folders' names where an answer of the server tells of one that
 // was not opened yet.
-func (c *Client) nameFolders(ctx context.Context, e *Error) {
-	if e.Err == nil || e.Class == Unreachable || e.Class == Locked || e.Class == Refused {
-		return
-	}
-	for _, text := range uidText.FindAllString(e.Err.Error(), -1) {
+func (c *Client) nameFolders(ctx context.Context, answer string) {
+	for _, text := range uidText.FindAllString(answer, -1) {
 		uid, err := seal.ParseID(text)
 		if err != nil || c.names.of(text) != "" {
 			continue
@@ -82,12 +85,3 @@ func (c *Client) nameFolders(ctx context.Context, e *Error) {
 		return
 	}
 }
-
-// renamed is an error told in other words.
-type renamed struct {
-	text string
-	err  error
-}
-
-func (r *renamed) Error() string { return r.text }
-func (r *renamed) Unwrap() error { return r.err }

@@ -64,7 +64,7 @@ func callError(op string, call *connect.Error) error {
 	if reason == "" {
 		reason = call.Code().String()
 	}
-	return &Error{Class: class, Reason: reason, Op: op, Hint: hint, Err: errors.New(opNumber.ReplaceAllString(call.Message(), ""))}
+	return &Error{Class: class, Reason: reason, Op: op, Hint: hint, Err: &served{text: opNumber.ReplaceAllString(call.Message(), "")}}
 }
 
 // ---- conversions ----
