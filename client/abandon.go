@@ -131,8 +131,10 @@ func (c *Client) abandonByAgent(ctx context.Context, op string, j *job, view *cl
 	}
 	// The agent that has the run knows it best; any of the pool can settle it.
 	agent, err := c.liveAgent(ctx, op, j.pool, o.Agent, nil)
-	if e, ok := c.log.Entry(idOr(view.Run.AgentId)); ok && o.Agent.IsZero() && e.Owner == j.pool && c.connected(ctx, e) {
-		agent, err = e, nil
+	if e, ok := c.log.Entry(idOr(view.Run.AgentId)); ok && o.Agent.IsZero() && e.Owner == j.pool {
+		if live, e2 := c.connected(ctx, e); e2 == nil && live {
+			agent, err = e, nil
+		}
 	}
 	if err != nil {
 		return Outcome{}, err

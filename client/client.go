@@ -119,12 +119,12 @@ func (c *Client) readLog() error {
 			return err
 		})
 	})
-	if err == nil || trust.ReasonOf(err) == trust.ClockFuture {
+	if err == nil || trust.ReasonOf(err) == trust.ClockFuture || ReasonOf(err) != "" {
 		return fail("read the stored log", err)
 	}
 	return &Error{
 		Class: Internal, Reason: "profile_damaged", Op: "read the stored log", Err: err,
-		Hint: "move " + c.memory.path + " away: the log is fetched anew, and what this device remembers is lost",
+		Hint: "move " + c.memory.path + " away: the log is fetched anew, and what this device remembers is lost: a server could then show older records and not be found out",
 	}
 }
 

@@ -74,11 +74,15 @@ func (c *Client) pinsOf(ctx context.Context, op string, account, resource *opene
 // connected and was not tried.
 func (c *Client) liveAgent(ctx context.Context, op string, pool, named seal.ID, tried map[seal.ID]bool) (trust.Entry, error) {
 	if !named.IsZero() {
-		e, ok := c.log.Entry(named)
-		if !ok || e.Kind != trustv1.EntryKind_ENTRY_KIND_AGENT || !pool.IsZero() && e.Owner != pool {
-			return trust.Entry{}, notFound(op, "there is no such agent in the pool %s", c.nameOf(pool))
+		e, err := c.agentOf(op, pool, named)
+		if err != nil {
+			return trust.Entry{}, err
 		}
-		return e, nil
+		live, err := c.connected(ctx, e)
+		if err == nil && !live {
+			err = noAgent(op, "the agent %s is not connected", e.Name)
+		}
+		return e, err
 	}
 	list, err := call(ctx, c, op, c.conn.ListAgents, &clientv1.ListAgentsRequest{PoolId: pool.Bytes()})
 	if err != nil {
@@ -93,12 +97,34 @@ func (c *Client) liveAgent(ctx context.Context, op string, pool, named seal.ID, 
 		}
 	}
 	if len(live) == 0 {
-		return trust.Entry{}, &Error{
-			Class: Unreachable, Reason: "no_agent", Op: op, Err: fmt.Errorf("no agent of the pool %s is connected", c.nameOf(pool)),
-			Hint: "`rotunda agent list` shows them; on an agent's host `rotunda-agent status` and `rotunda-agent doctor` tell more",
-		}
+		return trust.Entry{}, noAgent(op, "no agent of the pool %s is connected", c.nameOf(pool))
 	}
 	return live[rand.IntN(len(live))], nil
+}
+
+// agentOf is the agent of a pool that a person named, connected or not; pool zero is any.
+func (c *Client) agentOf(op string, pool, named seal.ID) (trust.Entry, error) {
+	e, ok := c.log.Entry(named)
+	if !ok || e.Kind != trustv1.EntryKind_ENTRY_KIND_AGENT || !pool.IsZero() && e.Owner != pool {
+		return trust.Entry{}, notFound(op, "there is no such agent in the pool %s", c.nameOf(pool))
+	}
+	return e, nil
+}
+
+func noAgent(op, format string, args ...any) error {
+	return &Error{
+		Class: Unreachable, Reason: "no_agent", Op: op, Err: fmt.Errorf(format, args...),
+		Hint: "`rotunda agent list` shows them; on an agent's host `rotunda-agent status` and `rotunda-agent doctor` tell more",
+	}
+}
+
+// chosenAgent is the agent for a command. Who names one and says how long to wait, waits
+// for it also while it is away.
+func (c *Client) chosenAgent(ctx context.Context, op string, pool seal.ID, o RunOptions, tried map[seal.ID]bool) (trust.Entry, error) {
+	if !o.Agent.IsZero() && o.Wait > 0 {
+		return c.agentOf(op, pool, o.Agent)
+	}
+	return c.liveAgent(ctx, op, pool, o.Agent, tried)
 }
 
 // sent is a command that this device has signed.
@@ -148,7 +174,7 @@ func (c *Client) ask(ctx context.Context, op string, pool seal.ID, cmd *trustv1.
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	agent, err := c.liveAgent(ctx, op, pool, o.Agent, nil)
+	agent, err := c.chosenAgent(ctx, op, pool, o, nil)
 	if err != nil {
 		return reply{}, err
 	}

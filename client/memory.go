@@ -3,7 +3,8 @@ package client
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
+	"io/fs"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -33,15 +34,13 @@ var (
 func (m memory) work(f func(*memoryTx) error) (err error) {
 	db, err := bolt.Open(m.path, 0o600, &bolt.Options{Timeout: memoryWait})
 	if err != nil {
-		if errors.Is(err, bolterrors.ErrTimeout) {
-			return &Error{Class: Conflict, Reason: "profile_busy", Op: "open " + m.path, Err: errors.New("another process is using this profile")}
-		}
-		return fmt.Errorf("open %s: %w", m.path, err)
+		return m.refused(err)
 	}
 	defer func() {
 		if e := db.Close(); err == nil {
 			err = e
 		}
+		err = m.refused(err)
 	}()
 	tx, err := db.Begin(true)
 	if err != nil {
@@ -64,6 +63,34 @@ func (m memory) work(f func(*memoryTx) error) (err error) {
 		return nil
 	}
 	return tx.Commit()
+}
+
+// refused tells what the system refused from a memory that is damaged: whoever throws
+// away a sound one is no longer protected from a server that shows older records.
+func (m memory) refused(err error) error {
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return &Error{
+			Class: Conflict, Reason: "profile_busy", Op: "open " + m.path, Err: errors.New("another process is using this profile"),
+			Hint: "wait until it has ended, then try again",
+		}
+	}
+	cause, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return err
+	}
+	hint := "look at the disk and the folder"
+	switch {
+	case errors.Is(cause, fs.ErrPermission):
+		hint = "run this as the person whose profile it is, who must be able to write the file and its folder"
+	case cause == syscall.EROFS:
+		hint = "the file system is read-only: mount it so that it can be written"
+	case cause == syscall.ENOSPC || cause == syscall.EDQUOT:
+		hint = "make room on the disk"
+	}
+	return &Error{
+		Class: Internal, Reason: "profile_unusable", Op: "use " + m.path, Err: err,
+		Hint: hint + "; keep the file: it is what finds out a server that shows older records",
+	}
 }
 
 // memoryTx is one piece of work. It is a trust.RecordMemory.

@@ -175,15 +175,16 @@ func (c *Client) Retry(ctx context.Context, run seal.ID, o RunOptions) (Outcome,
 	return out[0], out[0].Err
 }
 
-func (c *Client) connected(ctx context.Context, e trust.Entry) bool {
+// connected is the server's word on an agent's presence.
+func (c *Client) connected(ctx context.Context, e trust.Entry) (bool, error) {
 	list, err := call(ctx, c, "list agents", c.conn.ListAgents, &clientv1.ListAgentsRequest{PoolId: e.Owner.Bytes()})
 	if err != nil {
-		return false
+		return false, err
 	}
 	for _, a := range list.Agents {
 		if idOr(a.AgentId) == e.ID {
-			return a.Connected
+			return a.Connected, nil
 		}
 	}
-	return false
+	return false, nil
 }

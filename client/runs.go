@@ -153,7 +153,7 @@ func (c *Client) runOne(ctx context.Context, w *watcher, j *job, o RunOptions) {
 	op := out.Action + " " + j.account.Title
 	woken := w.waker(out.RunID)
 	defer w.forget(out.RunID)
-	if err := c.start(ctx, op, j, o.Agent); err != nil {
+	if err := c.start(ctx, op, j, o); err != nil {
 		out.Err = err
 		return
 	}
@@ -168,12 +168,12 @@ var actions = map[string]trustv1.Action{actionRotate: trustv1.Action_ACTION_ROTA
 
 // start signs the run's command and sends it; after a command that nobody took,
 // the next one goes to another agent and counts only when the former cannot.
-func (c *Client) start(ctx context.Context, op string, j *job, named seal.ID) error {
+func (c *Client) start(ctx context.Context, op string, j *job, o RunOptions) error {
 	tried := map[seal.ID]bool{}
 	for _, s := range j.commands {
 		tried[s.agent.ID] = true
 	}
-	agent, err := c.liveAgent(ctx, op, j.pool, named, tried)
+	agent, err := c.chosenAgent(ctx, op, j.pool, o, tried)
 	if err != nil {
 		return err
 	}
@@ -248,7 +248,7 @@ func (c *Client) follow(ctx context.Context, op string, woken <-chan struct{}, j
 				continue
 			}
 			// Nobody took it. Where another agent lives, it gets a command of its own.
-			if c.start(ctx, op, j, o.Agent) == nil {
+			if c.start(ctx, op, j, o) == nil {
 				if o.Progress != nil {
 					o.Progress(Progress{Account: out.Account, RunID: out.RunID, State: "queued", Phase: "next agent"})
 				}

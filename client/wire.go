@@ -64,7 +64,11 @@ func callError(op string, call *connect.Error) error {
 	if reason == "" {
 		reason = call.Code().String()
 	}
-	return &Error{Class: class, Reason: reason, Op: op, Hint: hint, Err: &served{text: opNumber.ReplaceAllString(call.Message(), "")}}
+	var err error = &served{text: opNumber.ReplaceAllString(call.Message(), "")}
+	if errors.Is(call, context.Canceled) {
+		err = context.Canceled // the caller's own word, by which he knows that he stopped it
+	}
+	return &Error{Class: class, Reason: reason, Op: op, Hint: hint, Err: err}
 }
 
 // ---- conversions ----
