@@ -39,7 +39,7 @@ func (c *cli) agentTokenCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.handOut(ctx, cl, t, out, tok, args[0])
+			return c.handOut(ctx, cl, t, out, tok, args[0], "rotunda agent remove")
 		})
 	})
 	cmd.Flags().StringVar(&pool, "pool", "", "pool that it belongs to; made when there is none of that name")

@@ -173,7 +173,7 @@ func (c *cli) appConfigCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.secretOut("config", config, out)
+			return c.appSecretOut("config", config, out, args)
 		})
 	})
 	f.flags(cmd)
@@ -210,7 +210,7 @@ func (c *cli) appTokenCmd() *cobra.Command {
 				return err
 			}
 			c.warn("a client that binds by a token takes the owner's key from the server on trust, and seals what it creates to it: prefer `rotunda app config`")
-			return c.secretOut("token", token, out)
+			return c.appSecretOut("token", token, out, args)
 		})
 	})
 	f.flags(cmd)
@@ -218,17 +218,25 @@ func (c *cli) appTokenCmd() *cobra.Command {
 	return cmd
 }
 
-// secretOut prints a secret that a command exists to make, or writes it to a file.
-func (c *cli) secretOut(name string, s sdk.Secret, out *newFile) error {
+// appSecretOut prints what a client of an application, both of which args name, was made
+// with, or writes it to a file.
+func (c *cli) appSecretOut(name string, s sdk.Secret, out *newFile, args []string) error {
 	b := s.Expose()
 	defer clear(b)
+	var err error
 	if out != nil {
-		if err := out.keep(append(b, '\n')); err != nil {
-			return err
+		if err = out.keep(append(b, '\n')); err == nil {
+			return c.emit(map[string]string{"file": out.name}, func(io.Writer) { c.note("written to %s", out.name) })
 		}
-		return c.emit(map[string]string{"file": out.name}, func(io.Writer) { c.note("written to %s", out.name) })
+	} else {
+		c.p.keepPipe()
+		err = c.emit(map[string]string{name: string(b)}, func(w io.Writer) { fmt.Fprintf(w, "%s\n", b) })
 	}
-	return c.emit(map[string]string{name: string(b)}, func(w io.Writer) { fmt.Fprintf(w, "%s\n", b) })
+	if err != nil {
+		return secretLost(err, fmt.Sprintf("the %s of the client %s of %s", name, args[1], args[0]),
+			fmt.Sprintf("rotunda app remove %s --client %s", args[0], args[1]))
+	}
+	return nil
 }
 
 func (c *cli) appRemoveCmd() *cobra.Command {

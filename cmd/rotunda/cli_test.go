@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/exitcode"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 )
 
 func TestExitCodesAreDistinct(t *testing.T) {
@@ -172,20 +175,115 @@ func TestSpans(t *testing.T) {
 	}
 }
 
-// TestInterrupt: a signal ends the command with its own code, also when JSON is asked for.
+// TestInterrupt: a signal ends the command with its own code at once, also when JSON is
+// asked for and what is read goes on blocking; the terminal is put back as it was.
 func TestInterrupt(t *testing.T) {
-	p, _, stderr := fakeProcess(t, "unlock", "--json")
-	p.stdinTerminal = true
-	signals := make(chan chan<- os.Signal, 1)
-	p.notify = func(c chan<- os.Signal) func() { signals <- c; return func() {} }
-	p.readPassword = func() ([]byte, error) {
-		(<-signals) <- os.Interrupt
-		return nil, context.Canceled
+	for _, args := range [][]string{
+		{"org", "init", "--server", "localhost:1", "--name", "Ada", "--kit", "kit"},
+		{"join"},
+		{"join", "-"},
+	} {
+		p, _, stderr := fakeProcess(t, append(args, "--json")...)
+		p.stdinTerminal = true
+		notified := make(chan chan<- os.Signal, 1)
+		p.notify = func(c chan<- os.Signal) func() { notified <- c; return func() {} }
+		blocked, end := io.Pipe()
+		t.Cleanup(func() { end.Close() })
+		p.stdin = readerFunc(func(b []byte) (int, error) {
+			(<-notified) <- os.Interrupt
+			return blocked.Read(b)
+		})
+		hidden := 0
+		p.hideInput = func() (func(), error) { hidden++; return func() { hidden-- }, nil }
+		if code := run(p); code != exitInterrupted || !strings.Contains(stderr.String(), `"exit":130`) {
+			t.Errorf("%v: exit %d: %s", args, code, stderr)
+		}
+		if hidden != 0 {
+			t.Errorf("%v: the echo is off", args)
+		}
 	}
-	if code := run(p); code != exitInterrupted {
-		t.Errorf("exit %d: %s", code, stderr)
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+// TestInterruptedOutcomes: a signal while runs are followed has the code of a signal,
+// says so once, and what is known of the runs is printed.
+func TestInterruptedOutcomes(t *testing.T) {
+	id := seal.NewID()
+	stopped := client.Outcome{RunID: id, State: client.OutcomeLost, Err: &client.Error{Class: client.Unknown, Reason: "no_result_yet", Op: "rotate app", Err: errInterrupted}}
+	before := client.Outcome{State: client.NotStarted, Err: &client.Error{Class: client.Unreachable, Reason: "canceled", Err: context.Canceled}}
+	for _, row := range []struct {
+		outcomes   []client.Outcome
+		text, hint string
+	}{
+		{[]client.Outcome{stopped}, "interrupted", "rotunda run watch " + id.String()},
+		{[]client.Outcome{before}, "interrupted", "rotunda run list --unfinished"},
+		{[]client.Outcome{{State: client.Done}, stopped, {State: client.NotDone}, before}, "interrupted: 2 of 4 accounts", "rotunda run list --unfinished"},
+	} {
+		p, stdout, stderr := fakeProcess(t)
+		code := report(stderr, (&cli{p: p}).follow(nil).end(row.outcomes, false), false)
+		if code != exitInterrupted || strings.Count(stderr.String(), "interrupted") != 2 || strings.Contains(stderr.String(), "no_result_yet") ||
+			!strings.Contains(stderr.String(), row.text) || !strings.Contains(stderr.String(), row.hint) {
+			t.Errorf("exit %d: %s", code, stderr)
+		}
+		if stdout.Len() == 0 {
+			t.Error("nothing was printed")
+		}
 	}
-	if !strings.Contains(stderr.String(), `"exit":130`) {
-		t.Errorf("%s", stderr)
+}
+
+// TestDeclined: who answers no, or nothing, sent no signal.
+func TestDeclined(t *testing.T) {
+	for in, reason := range map[string]string{"n\n": "not_confirmed", "\n": "not_confirmed", "no": "not_confirmed", "": "not_entered"} {
+		p, _, _ := fakeProcess(t)
+		p.stdinTerminal, p.stdin = true, strings.NewReader(in)
+		if f := classify((&cli{p: p}).confirm("do it")); f.exit != exitDeclined || f.reason != reason {
+			t.Errorf("%q: exit %d, %q", in, f.exit, f.reason)
+		}
+	}
+	for _, in := range []string{"y\n", "Yes\r\n", "y"} {
+		p, _, _ := fakeProcess(t)
+		p.stdinTerminal, p.stdin = true, strings.NewReader(in)
+		if err := (&cli{p: p}).confirm("do it"); err != nil {
+			t.Errorf("%q: %v", in, err)
+		}
+	}
+}
+
+// TestOutputLost: no command is done whose result could not be written.
+func TestOutputLost(t *testing.T) {
+	for _, line := range []string{
+		"version", "version --json", "docs", "--help", "record --help", "help record", "record",
+		"completion bash", "completion zsh", "completion fish", "completion powershell",
+		"rotation preview --every 1d", "rotation preview --every 1d --json",
+	} {
+		p, _, stderr := fakeProcess(t)
+		p.args, p.stdout = strings.Fields(line), fullDisk{}
+		if code := run(p); code != exitInternal || !strings.Contains(stderr.String(), "no space left on device") {
+			t.Errorf("%s: exit %d: %s", line, code, stderr)
+		}
+	}
+}
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// TestPairsArePrintable: what others named and what targets say reaches no terminal raw.
+func TestPairsArePrintable(t *testing.T) {
+	const evil = "\x1b]0;owned\a\u202Ename\nforged: line"
+	p, out, _ := fakeProcess(t)
+	c := &cli{p: p}
+	showRun(out, c.viewRun(client.Run{State: "failed", AgentName: evil, Class: evil, Reason: evil, Action: evil}, evil))
+	showRun(out, runView{Results: []resultView{{Phase: evil, By: evil, Class: evil, Reason: evil, Detail: evil, Refused: evil}}})
+	showRecord(out, recordView{Title: evil, Login: evil, Notes: evil, Folder: evil, State: evil, Reason: evil})
+	showOutcomes(out, []outcomeView{{Title: evil, State: evil, Detail: evil, Reason: evil}})
+	if n := strings.Count(out.String(), "\uFFFD]0;owned\uFFFD\uFFFDname forged: line"); n < 12 {
+		t.Errorf("%d names in:\n%s", n, out)
+	}
+	if strings.ContainsAny(out.String(), "\x1b\a\u202E") || strings.Contains(out.String(), "\nforged") {
+		t.Errorf("%q", out)
 	}
 }

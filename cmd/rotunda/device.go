@@ -48,7 +48,7 @@ func (c *cli) deviceAddCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.handOut(ctx, cl, t, out, tok, args[0])
+			return c.handOut(ctx, cl, t, out, tok, args[0], "rotunda device remove")
 		})
 	})
 	cmd.Flags().StringVar(&member, "member", "", "whose device, by name or id (default: yours)")

@@ -26,6 +26,7 @@ const (
 	exitLocked      = exitcode.Locked
 	exitFindings    = exitcode.Findings
 	exitPartly      = exitcode.Partly
+	exitDeclined    = exitcode.Declined
 	exitInterrupted = exitcode.Interrupted
 )
 

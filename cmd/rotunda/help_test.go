@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,9 +19,9 @@ func fakeProcess(t *testing.T, args ...string) (p *process, stdout, stderr *byte
 	return &process{
 		args: args, getenv: func(string) string { return "" },
 		stdin: strings.NewReader(""), stdout: stdout, stderr: stderr,
-		readPassword: func() ([]byte, error) { return nil, errors.New("nobody is at this terminal") },
-		now:          func() time.Time { return time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC) },
-		dir:          dir, home: dir,
+		hideInput: func() (func(), error) { return func() {}, nil },
+		now:       func() time.Time { return time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC) },
+		dir:       dir, home: dir,
 		notify: func(chan<- os.Signal) func() { return func() {} },
 		goos:   "linux", goarch: "amd64",
 	}, stdout, stderr

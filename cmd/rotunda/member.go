@@ -38,7 +38,7 @@ func (c *cli) memberAddCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.handOut(ctx, cl, t, out, tok, args[0])
+			return c.handOut(ctx, cl, t, out, tok, args[0], "rotunda member remove")
 		})
 	})
 	cmd.Flags().StringVar(&device, "device", "first device", "name of the first device; the person's name stands before it wherever it is shown")

@@ -125,7 +125,8 @@ func (c *cli) orgInitCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return c.emit(orgView{info.OrgID.String(), info.OrgID.Fingerprint(), info.Server, info.Name, kit}, func(w io.Writer) {
+		c.p.keepPipe()
+		err = c.emit(orgView{info.OrgID.String(), info.OrgID.Fingerprint(), info.Server, info.Name, kit}, func(w io.Writer) {
 			if !c.quiet {
 				paper := made.Paper.Expose()
 				fmt.Fprintln(w, "Print what stands between the lines and lock it away: it is the organisation's")
@@ -137,6 +138,11 @@ func (c *cli) orgInitCmd() *cobra.Command {
 			}
 			pairs(w, "organisation", info.OrgID.Fingerprint(), "server", info.Server, "profile", info.Name, "recovery kit", kit)
 		})
+		if err != nil && !c.json && !c.quiet {
+			return failf(exitInternal, "output_lost", "the organisation is made and its recovery kit is in %s, but the paper form could not be written: %w", kit, err).
+				withHint("it is not printed again: the file and its passphrase are the only way back after a lost device; keep copies of both")
+		}
+		return err
 	})
 	f := cmd.Flags()
 	f.StringVar(&o.Server, "server", "", "`HOST:PORT` of the server")

@@ -10,18 +10,50 @@ import (
 	"unicode"
 )
 
+// output keeps the first error of what is written to it, and writes nothing after it.
+type output struct {
+	w   io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	if o.err != nil {
+		return 0, o.err
+	}
+	n, err := o.w.Write(b)
+	o.err = err
+	return n, err
+}
+
 // emit prints a command's result: v as one line of JSON, or the text.
 func (c *cli) emit(v any, text func(w io.Writer)) error {
-	if !c.json {
-		text(c.p.stdout)
-		return nil
+	out := &output{w: c.p.stdout}
+	if c.json {
+		enc := json.NewEncoder(out)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(v); err != nil && out.err == nil {
+			return fmt.Errorf("write the result: %w", err)
+		}
+	} else {
+		text(out)
 	}
-	enc := json.NewEncoder(c.p.stdout)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return fmt.Errorf("write the result: %w", err)
+	if out.err != nil {
+		return outputLost(out.err)
 	}
 	return nil
+}
+
+// outputLost is a result that could not be written.
+func outputLost(err error) *failure {
+	return failf(exitInternal, "output_lost", "the result could not be written: %w", err).
+		withHint("what the command changed stands: look at that before you give it again")
+}
+
+// secretLost is the only copy of a secret that could not be written: what it opens
+// was made all the same, and undo is the command that ends it.
+func secretLost(err error, what, undo string) *failure {
+	return failf(exitInternal, "output_lost", "%s was made, and could not be written, and there is no other copy: %w", what, err).
+		withHint("nobody can use it: `%s`, then make it anew", undo)
 }
 
 // note tells what goes on. It is not part of the result.

@@ -166,7 +166,9 @@ func (c *cli) resourceProbeCmd() *cobra.Command {
 			if pin {
 				// What is pinned is shown before it is asked about.
 				if !c.json {
-					showProbe(c.p.stdout, v)
+					if err := c.emit(v, func(w io.Writer) { showProbe(w, v) }); err != nil {
+						return err
+					}
 				}
 				if err := c.confirm("compare the keys with what the target's administrator says; pin them"); err != nil {
 					return err

@@ -32,8 +32,8 @@ type process struct {
 	stdinTerminal  bool
 	stdoutTerminal bool
 	stderrTerminal bool
-	readPassword   func() ([]byte, error) // from the terminal, without echo
-	width          func() int             // columns of the terminal; 0: unknown
+	hideInput      func() (restore func(), err error) // the terminal's echo is off until restore
+	width          func() int                         // columns of the terminal; 0: unknown
 
 	now func() time.Time
 
@@ -64,7 +64,7 @@ func osProcess() *process {
 		stdinTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
 		stdoutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		stderrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
-		readPassword:   func() ([]byte, error) { return term.ReadPassword(int(os.Stdin.Fd())) },
+		hideInput:      hideInput,
 		width: func() int {
 			w, _, err := term.GetSize(int(os.Stdout.Fd()))
 			if err != nil {
@@ -83,6 +83,10 @@ func osProcess() *process {
 		goarch: runtime.GOARCH,
 	}
 }
+
+// keepPipe has a write to a pipe that nobody reads fail, where it would end the program
+// without a word: what was to be written is told of.
+func (p *process) keepPipe() { signal.Ignore(syscall.SIGPIPE) }
 
 // path makes a path that a person gave absolute.
 func (p *process) path(name string) string {
@@ -106,7 +110,9 @@ func (p *process) readFile(name string) ([]byte, error) {
 }
 
 // readStdin reads standard input to its end.
-func (p *process) readStdin() ([]byte, error) { return readBounded(p.stdin, "standard input") }
+func (c *cli) readStdin() ([]byte, error) {
+	return unlessStopped(c, func() ([]byte, error) { return readBounded(c.p.stdin, "standard input") })
+}
 
 func readBounded(r io.Reader, name string) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxInputFile+1))

@@ -97,39 +97,78 @@ func trimLineEnd(b []byte) []byte {
 	return bytes.TrimSuffix(b, []byte("\r"))
 }
 
+// maxLine bounds what a person types at a prompt, as terminals do.
+const maxLine = 4096
+
 // promptSecret asks on the terminal, without echo.
 func (c *cli) promptSecret(prompt string) ([]byte, error) {
-	fmt.Fprint(c.p.stderr, prompt)
-	b, err := c.p.readPassword()
-	fmt.Fprintln(c.p.stderr)
+	// Before the prompt: what is typed as soon as it shows is not echoed either.
+	restore, err := c.p.hideInput()
 	if err != nil {
-		return nil, failf(exitInterrupted, "interrupted", "nothing was entered: %w", err)
+		return nil, failf(exitInternal, "terminal", "cannot turn off the terminal's echo: %w", err)
 	}
-	return b, nil
+	defer restore()
+	line, err := c.readLine(prompt)
+	if err == nil {
+		fmt.Fprintln(c.p.stderr) // the person's own was not echoed
+	}
+	return line, err
 }
 
-// promptLine asks on the terminal for something that is no secret. It reads a
-// byte at a time, so that what follows the line is left for the next reader.
+// promptLine asks on the terminal for something that is no secret.
 func (c *cli) promptLine(prompt string) (string, error) {
+	line, err := c.readLine(prompt)
+	return strings.TrimSpace(string(line)), err
+}
+
+// readLine reads a byte at a time, so that what follows the line is left for the next
+// reader.
+func (c *cli) readLine(prompt string) ([]byte, error) {
 	fmt.Fprint(c.p.stderr, prompt)
-	var line []byte
-	one := make([]byte, 1)
-	for len(line) < 4096 {
-		n, err := c.p.stdin.Read(one)
-		if n == 1 {
-			if one[0] == '\n' {
-				break
+	line, err := unlessStopped(c, func() ([]byte, error) {
+		line, one := make([]byte, 0, maxLine), make([]byte, 1) // a secret that outgrew it would leave copies
+		for {
+			n, err := c.p.stdin.Read(one)
+			if n == 1 && one[0] != '\n' {
+				if len(line) == maxLine {
+					return nil, usagef("what was entered is longer than %d bytes", maxLine)
+				}
+				line = append(line, one[0])
 			}
-			line = append(line, one[0])
-		}
-		if err != nil {
-			if len(line) == 0 {
-				return "", failf(exitInterrupted, "interrupted", "nothing was entered: %w", err)
+			switch {
+			case n == 1 && one[0] == '\n', err != nil && len(line) > 0:
+				return bytes.TrimSuffix(line, []byte("\r")), nil
+			case err != nil:
+				return nil, failf(exitDeclined, "not_entered", "nothing was entered: %w", err)
 			}
-			break
 		}
+	})
+	if err != nil {
+		fmt.Fprintln(c.p.stderr)
 	}
-	return strings.TrimSpace(string(line)), nil
+	return line, err
+}
+
+// unlessStopped reads what a person or another program has yet to write. No read of a
+// terminal or a pipe can be ended from here: at a signal its reader is left behind, and
+// ends with the program, which a signal ends.
+func unlessStopped[T any](c *cli, read func() (T, error)) (T, error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		v, err := read()
+		answered <- answer{v, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.v, a.err
+	case <-c.stopped:
+		var none T
+		return none, errInterrupted
+	}
 }
 
 // confirm asks before something that cannot be taken back. --yes answers it.
@@ -143,7 +182,7 @@ func (c *cli) confirm(question string) error {
 	}
 	yes, err := c.ask(question)
 	if err == nil && !yes {
-		err = failf(exitInterrupted, "not_confirmed", "nothing was changed")
+		err = failf(exitDeclined, "not_confirmed", "nothing was changed")
 	}
 	return err
 }
@@ -175,7 +214,7 @@ func (c *cli) secretInput(s secretSource, prompt string) (sdk.Secret, error) {
 	case s.stdin && s.file != "":
 		return sdk.Secret{}, usagef("a secret comes from standard input or from a file, not from both")
 	case s.stdin:
-		if b, err = c.p.readStdin(); err == nil {
+		if b, err = c.readStdin(); err == nil {
 			b = trimLineEnd(b)
 		}
 	case s.file != "":

@@ -382,7 +382,7 @@ func (c *cli) recordImportCmd() *cobra.Command {
 		var data []byte
 		var err error
 		if args[0] == "-" {
-			data, err = c.p.readStdin()
+			data, err = c.readStdin()
 		} else {
 			data, err = c.p.readFile(args[0])
 		}

@@ -264,7 +264,7 @@ func (c *cli) leaveCandidates(plan *client.Removal, flags removalFlags) error {
 	}
 	yes, err := c.ask(fmt.Sprintf("remove it with %d new secret%s outstanding, and settle %s afterwards", n, plural(n), themIt(n)))
 	if err == nil && !yes {
-		err = failf(exitInterrupted, "not_confirmed", "nothing was changed")
+		err = failf(exitDeclined, "not_confirmed", "nothing was changed")
 	}
 	return err
 }

@@ -58,8 +58,11 @@ func (t *tokenFlags) span() (time.Duration, error) {
 }
 
 // handOut prints a token (or writes it) and waits until it is used: the new
-// party gets its folder keys from this client.
-func (c *cli) handOut(ctx context.Context, cl *client.Client, t tokenFlags, out *newFile, tok client.NewToken, name string) error {
+// party gets its folder keys from this client. undo is the command that withdraws it.
+func (c *cli) handOut(ctx context.Context, cl *client.Client, t tokenFlags, out *newFile, tok client.NewToken, name, undo string) error {
+	lost := func(err error) error {
+		return secretLost(err, "the token of "+name, undo+" "+name)
+	}
 	v := struct {
 		ID       string `json:"id"`
 		Name     string `json:"name"`
@@ -71,9 +74,10 @@ func (c *cli) handOut(ctx context.Context, cl *client.Client, t tokenFlags, out 
 		b := append(tok.Text.Expose(), '\n')
 		defer clear(b)
 		if err := out.keep(b); err != nil {
-			return err
+			return lost(err)
 		}
 	} else {
+		c.p.keepPipe()
 		v.Token = tok.Text.ExposeString() // printing it is what the command is for
 	}
 	err := c.emit(v, func(w io.Writer) {
@@ -81,6 +85,9 @@ func (c *cli) handOut(ctx context.Context, cl *client.Client, t tokenFlags, out 
 			fmt.Fprintln(w, v.Token)
 		}
 	})
+	if err != nil && v.Token != "" {
+		return lost(err)
+	}
 	if err != nil {
 		return err
 	}

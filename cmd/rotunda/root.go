@@ -26,21 +26,28 @@ type cli struct {
 	passphraseFile string
 	timeout        time.Duration
 
+	// stopped is closed by the signal that ends the program; nil: none does.
+	stopped <-chan struct{}
+
 	// stderr: the library tells notices and progress from goroutines of its own.
 	mu sync.Mutex
 }
 
 // run runs the program and gives its exit code.
 func run(p *process) exit {
-	c := &cli{p: p}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	c := &cli{p: p, stopped: ctx.Done()}
 	root := c.tree()
 	root.SetArgs(p.args)
 	root.SetIn(p.stdin)
+	out := &output{w: p.stdout}
+	if !c.colourful() { // styles are for the terminal itself
+		p.stdout = out
+	}
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
 	signals := make(chan os.Signal, 1)
 	stop := p.notify(signals)
 	done := make(chan struct{})
@@ -60,6 +67,9 @@ func run(p *process) exit {
 	<-watched
 	stop()
 
+	if err == nil && out.err != nil {
+		err = outputLost(out.err) // of what is not printed by emit: help texts
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -71,6 +81,11 @@ func run(p *process) exit {
 
 var errInterrupted = failf(exitInterrupted, "interrupted", "interrupted").
 	withHint("a run that was started goes on: `rotunda run list --unfinished` shows it")
+
+// interrupted reports whether it was the signal that ended this.
+func interrupted(err error) bool {
+	return errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled)
+}
 
 // execute runs the tree. Help for a person at a terminal is styled by fang, which
 // asks the terminal for its colours: nothing else goes through it.

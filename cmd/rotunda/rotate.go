@@ -313,7 +313,11 @@ func (f *follower) end(outcomes []client.Outcome, noWait bool) error {
 	views := make([]outcomeView, 0, len(outcomes))
 	worst, bad := exitOK, 0
 	var first client.Outcome
+	var stopped []client.Outcome
 	for _, o := range outcomes {
+		if interrupted(o.Err) {
+			stopped = append(stopped, o)
+		}
 		views = append(views, viewOutcome(o, f.names[o.Account]))
 		e := outcomeExit(o)
 		if noWait && e == exitPending && o.Err == nil {
@@ -330,6 +334,16 @@ func (f *follower) end(outcomes []client.Outcome, noWait bool) error {
 	}
 	err := f.c.emit(map[string]any{"outcomes": views}, func(w io.Writer) { showOutcomes(w, views) })
 	if err != nil || worst == exitOK {
+		return err
+	}
+	if n := len(stopped); n > 0 {
+		err := failf(exitInterrupted, "interrupted", "interrupted: %d of %d accounts were not followed to the end", n, len(outcomes)).withHint("%s", errInterrupted.hint)
+		if len(outcomes) == 1 {
+			err = failf(exitInterrupted, "interrupted", "%s: interrupted", f.name(stopped[0].Account)).withHint("%s", errInterrupted.hint)
+			if stopped[0].State != client.NotStarted {
+				err.hint = "the run goes on without you: `rotunda run watch " + stopped[0].RunID.String() + "` follows it"
+			}
+		}
 		return err
 	}
 	return f.failure(worst, bad, len(outcomes), first)

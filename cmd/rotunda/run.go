@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -219,7 +218,10 @@ func (c *cli) oneRun(use, short string, do func(context.Context, *client.Client,
 			if err != nil && o.State == "" {
 				return err
 			}
-			return errors.Join(f.end([]client.Outcome{o}, false), err)
+			if ended := f.end([]client.Outcome{o}, false); ended != nil {
+				return ended // it says what err says
+			}
+			return err
 		})
 	})
 	cmd.Flags().DurationVar(&wait, "wait", 0, "follow for at most this long (0: to the end)")
@@ -250,7 +252,10 @@ func (c *cli) runAbandonCmd() *cobra.Command {
 		c.warn("%s", printable(classify(err).Error()))
 		c.warn("%s", client.AbandonMeans)
 		yes, asked := c.ask("clear it all the same")
-		if asked != nil || !yes {
+		if asked != nil {
+			return out, asked
+		}
+		if !yes {
 			return out, err
 		}
 		o.Unproven = true

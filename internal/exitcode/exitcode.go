@@ -22,6 +22,7 @@ const (
 	Locked      Code = 9
 	Findings    Code = 10
 	Partly      Code = 11
+	Declined    Code = 12
 	Interrupted Code = 130
 )
 
@@ -48,6 +49,7 @@ func Table() []Row {
 		{Locked, "locked", "the device store is locked and no passphrase was to be had", "the key file is locked and no passphrase was to be had"},
 		{Findings, "findings", "doctor found something that needs a person", "doctor found something, or status says that the agent is not well"},
 		{Partly, "partly", "the credential is changed and in use, but dependents or scripts failed", ""},
+		{Declined, "declined", "asked, and the answer was no, or none was given: what was asked about is not done", ""},
 		{Interrupted, "interrupted", "stopped by a signal; work that was started goes on at the agent", ""},
 	}
 }

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rotunda-pam/rotunda/internal/installation"
+)
+
+// TestInterruptAtPrompt: the first ^C on a terminal ends every prompt with its own code,
+// and the terminal is as it was. The program is a process of its own here, whose reads
+// nothing but the terminal ends.
+func TestInterruptAtPrompt(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "code"), []byte("a setup code\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := append(os.Environ(), "ROTUNDA_HOME="+filepath.Join(dir, "home"), "XDG_RUNTIME_DIR="+dir)
+	init := []string{"org", "init", "--server", "localhost:1", "--name", "Ada", "--kit", filepath.Join(dir, "kit")}
+	for _, row := range []struct {
+		name, prompt string
+		args         []string
+	}{
+		{"a secret", "setup code: ", init},
+		{"a new passphrase", "new passphrase for the device: ", append(init, "--setup-code-file", filepath.Join(dir, "code"))},
+		{"standard input", "", []string{"join", "-"}},
+	} {
+		t.Run(row.name, func(t *testing.T) { interruptAt(t, env, row.prompt, row.args...) })
+	}
+	if _, err := os.Stat(filepath.Join(dir, "kit")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the kit's file is left behind: %v", err)
+	}
+}
+
+// TestInterruptAtQuestion: the same where the program has a server.
+func TestInterruptAtQuestion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and starts the server")
+	}
+	i, err := installation.Start(t.Context(), installation.Options{Bin: programsDir(t), Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(i.Close)
+	home := filepath.Join(i.Dir, "home")
+	open := append(os.Environ(), "ROTUNDA_HOME="+home, "XDG_RUNTIME_DIR="+home)
+	locked := append(os.Environ(), "ROTUNDA_HOME="+home, "XDG_RUNTIME_DIR="+t.TempDir())
+	if _, err := i.CLI(t.Context(), nil, "folder", "add", "Web"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.CLI(t.Context(), nil, "app", "add", "terraform"); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		name, prompt string
+		env          []string
+		args         []string
+	}{
+		{"the passphrase", "passphrase of this device: ", locked, []string{"record", "list"}},
+		{"a question", "? [y/N] ", open, []string{"app", "remove", "terraform"}},
+		{"a secret", "secret", open, []string{"record", "add", "shop", "--folder", "Web", "--login", "shop"}},
+		{"--password-stdin", "", open, []string{"record", "add", "shop", "--folder", "Web", "--login", "shop", "--password-stdin"}},
+	} {
+		t.Run(row.name, func(t *testing.T) { interruptAt(t, row.env, row.prompt, row.args...) })
+	}
+}
+
+// interruptAt runs the program on a terminal of its own and presses ^C at its prompt;
+// without one, when it reads.
+func interruptAt(t *testing.T, env []string, prompt string, args ...string) {
+	t.Helper()
+	master, slave := terminal(t)
+	before := termios(t, slave)
+	var shown bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "rotunda", args...)
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, slave, slave, slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+
+	if prompt == "" {
+		// Its reader holds the terminal as its only descriptor of a read that has begun.
+		waitReading(t, cmd.Process.Pid)
+	}
+	b := make([]byte, 1024)
+	for end := time.Now().Add(time.Minute); !strings.Contains(shown.String(), prompt); {
+		if err := master.SetReadDeadline(end); err != nil {
+			t.Fatal(err)
+		}
+		n, err := master.Read(b)
+		shown.Write(b[:n])
+		if err != nil {
+			t.Fatalf("no prompt: %v: %s", err, &shown)
+		}
+	}
+	if _, err := master.Write([]byte{3}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("one ^C has not ended it: %s", &shown)
+	}
+	if code := cmd.ProcessState.ExitCode(); code != int(exitInterrupted) {
+		t.Errorf("%s, want exit %d: %s", cmd.ProcessState, exitInterrupted, &shown)
+	}
+	if after := termios(t, slave); *after != *before {
+		t.Errorf("the terminal is not as it was: %+v, was %+v", after, before)
+	}
+}
+
+// waitReading waits until a thread of a process reads its standard input.
+func waitReading(t *testing.T, pid int) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		calls, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range calls {
+			call, _ := os.ReadFile(name) // a thread that is gone reads nothing
+			if strings.HasPrefix(string(call), fmt.Sprintf("%d 0x0 ", unix.SYS_READ)) {
+				return
+			}
+		}
+	}
+	t.Fatal("it does not read its standard input")
+}
+
+// terminal makes a pseudo-terminal.
+func terminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Skipf("no pseudo-terminal: %v", err)
+	}
+	t.Cleanup(func() { master.Close() })
+	conn, err := master.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	var failed error
+	err = conn.Control(func(fd uintptr) {
+		if failed = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); failed == nil {
+			n, failed = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		}
+	})
+	if err = errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
+	if slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { slave.Close() })
+	return master, slave
+}
+
+func termios(t *testing.T, f *os.File) *unix.Termios {
+	t.Helper()
+	state, err := unix.IoctlGetTermios(int(f.Fd()), getTermios)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
