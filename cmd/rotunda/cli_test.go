@@ -14,6 +14,7 @@ import (
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 func TestExitCodesAreDistinct(t *testing.T) {
@@ -285,5 +286,29 @@ func TestPairsArePrintable(t *testing.T) {
 	}
 	if strings.ContainsAny(out.String(), "\x1b\a\u202E") || strings.Contains(out.String(), "\nforged") {
 		t.Errorf("%q", out)
+	}
+}
+
+// TestSecretLost: where the only copy of a secret could not be written, the error says
+// what was made and the command that ends it.
+func TestSecretLost(t *testing.T) {
+	secret := sdk.NewSecret([]byte("only copy"))
+	for name, row := range map[string]struct {
+		print func(*cli) error
+		hint  string
+	}{
+		"a configuration": {func(c *cli) error { return c.appSecretOut("config", secret, nil, []string{"terraform", "ci"}) }, "`rotunda app remove terraform --client ci`"},
+		"a token": {func(c *cli) error {
+			return c.handOut(t.Context(), nil, tokenFlags{noWait: true}, nil, client.NewToken{Text: secret}, "gw1", "rotunda agent remove")
+		}, "`rotunda agent remove gw1`"},
+	} {
+		for _, asJSON := range []bool{false, true} {
+			p, _, _ := fakeProcess(t)
+			p.stdout = fullDisk{}
+			f := classify(row.print(&cli{p: p, json: asJSON}))
+			if f.exit != exitInternal || f.reason != "output_lost" || !errors.Is(f, syscall.ENOSPC) || !strings.Contains(f.Error(), "was made") || !strings.Contains(f.hint, row.hint) {
+				t.Errorf("%s, json %t: exit %d, %s (%s): %s", name, asJSON, f.exit, f, f.reason, f.hint)
+			}
+		}
 	}
 }
