@@ -75,6 +75,72 @@ func TestInterruptAtQuestion(t *testing.T) {
 	}
 }
 
+// TestInterruptedRuns: a signal to a command that follows a run, which its agent, away,
+// does not take up.
+func TestInterruptedRuns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and starts the server and an agent")
+	}
+	i, err := installation.Start(t.Context(), installation.Options{Bin: programsDir(t), Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(i.Close)
+	a, err := i.AddAgent(t.Context(), "gw1", installation.Pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Stop()
+	if err := i.AddFolder(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pass := filepath.Join(i.Dir, "passphrase")
+	for _, line := range []string{
+		"resource add db --folder Accounts --type database --pool " + installation.Pool + " --plugin postgres --host db.internal --port 5432 --tls system",
+		"record add app --folder Accounts --resource db --login app --password-file " + pass,
+	} {
+		if _, err := i.CLI(t.Context(), nil, strings.Fields(line)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var list struct {
+		Runs []struct {
+			ID string `json:"run_id"`
+		} `json:"runs"`
+	}
+	// interrupt gives the signal once the server has the run.
+	interrupt := func(args ...string) (stderr *bytes.Buffer) {
+		t.Helper()
+		p, _, stderr := fakeProcess(t, args...)
+		home := filepath.Join(i.Dir, "home")
+		p.getenv = func(name string) string {
+			return map[string]string{"ROTUNDA_HOME": home, "ROTUNDA_PASSPHRASE_FILE": pass}[name]
+		}
+		p.now = time.Now
+		signals := make(chan chan<- os.Signal, 1)
+		p.notify = func(c chan<- os.Signal) func() { signals <- c; return func() {} }
+		ended := make(chan exit, 1)
+		go func() { ended <- run(p) }()
+		for end := time.Now().Add(time.Minute); len(list.Runs) == 0; {
+			if err := i.JSON(t.Context(), &list, nil, "run", "list"); err != nil || time.Now().After(end) {
+				t.Fatalf("no run: %v", err)
+			}
+		}
+		(<-signals) <- os.Interrupt
+		select {
+		case code := <-ended:
+			if text := stderr.String(); code != exitInterrupted || !strings.Contains(text, "(interrupted)") || strings.Count(text, "interrupted") > 2 || strings.Contains(text, "no_result_yet") {
+				t.Errorf("%v: exit %d: %s", args, code, stderr)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%v goes on", args)
+		}
+		return stderr
+	}
+	interrupt("verify", "app", "--agent", "gw1", "--wait", "10m")
+	interrupt("run", "watch", list.Runs[0].ID)
+}
+
 // interruptAt runs the program on a terminal of its own and presses ^C at its prompt;
 // without one, when it reads.
 func interruptAt(t *testing.T, env []string, prompt string, args ...string) {
