@@ -118,26 +118,35 @@ func (c *cli) orgInitCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := kitFile.keep(made.File); err != nil {
-			return err
-		}
+		lost := kitFile.keep(made.File)
 		info, err := p.Info()
 		if err != nil {
 			return err
 		}
 		c.p.keepPipe()
+		form := func(w io.Writer) {
+			fmt.Fprintln(w, "Print what stands between the lines and lock it away: it is the organisation's")
+			fmt.Fprintln(w, "recovery kit in clear. Nothing on this machine keeps it.")
+			fmt.Fprintln(w, "----------------------------------------------------------------------------")
+			paper := made.Paper.Expose()
+			defer clear(paper)
+			_, _ = w.Write(paper)
+			fmt.Fprintln(w, "\n----------------------------------------------------------------------------")
+		}
+		defer made.Paper.Wipe()
 		err = c.emit(orgView{info.OrgID.String(), info.OrgID.Fingerprint(), info.Server, info.Name, kit}, func(w io.Writer) {
 			if !c.quiet {
-				paper := made.Paper.Expose()
-				fmt.Fprintln(w, "Print what stands between the lines and lock it away: it is the organisation's")
-				fmt.Fprintln(w, "recovery kit in clear. Nothing on this machine keeps it.")
-				fmt.Fprintln(w, "----------------------------------------------------------------------------")
-				_, _ = w.Write(paper)
-				clear(paper)
-				fmt.Fprintln(w, "\n----------------------------------------------------------------------------")
+				form(w)
 			}
 			pairs(w, "organisation", info.OrgID.Fingerprint(), "server", info.Server, "profile", info.Name, "recovery kit", kit)
 		})
+		if lost != nil {
+			if c.json || c.quiet || err != nil { // else it is printed already
+				form(c.p.stderr)
+			}
+			return failf(exitInternal, "kit_lost", "the organisation is made, but its recovery kit could not be written to %s: %w", kit, lost).
+				withHint("the paper form above is now the only way back after a lost device: keep it")
+		}
 		if err != nil && !c.json && !c.quiet {
 			return failf(exitInternal, "output_lost", "the organisation is made and its recovery kit is in %s, but the paper form could not be written: %w", kit, err).
 				withHint("it is not printed again: the file and its passphrase are the only way back after a lost device; keep copies of both")
