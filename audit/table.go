@@ -219,6 +219,12 @@ var Catalogue = []Kind{
 		Fields:  []Field{{"what", "names of the fields that differ, comma separated"}},
 	},
 	{
+		Name:    ValueFork,
+		Meaning: "Two agents gave an account a value of the same number: the server let both work on it. What the target has is in the record in the end.",
+		Reason:  "value_fork",
+		by:      byAgent,
+	},
+	{
 		Name:    StatementSet,
 		Meaning: "A record's signed statement was set or replaced.",
 		Fields:  []Field{{"seq", "number of the statement"}},
@@ -399,6 +405,12 @@ var Catalogue = []Kind{
 		Meaning: "An agent or client did not believe an outstanding candidate.",
 		Reason:  "candidate_unattested, candidate_unauthorised, candidate_rollback, candidate_expired",
 		by:      byAgent | byClient,
+	},
+	{
+		Name:    CandidateLostByVault,
+		Meaning: "The server lost a candidate that it had acknowledged. The agent stored its own copy again.",
+		Reason:  "candidate_lost_by_vault",
+		by:      byAgent,
 	},
 	{
 		Name:    TargetRefused,

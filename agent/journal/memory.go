@@ -40,6 +40,7 @@ type Settled struct {
 	Account trust.Ref
 	Digest  seal.Digest
 	Value   *trust.ValueSeen
+	Result  []byte // Signed{Result} committed, with Value
 }
 
 func key(r trust.Ref) []byte { return append(r.Folder.Bytes(), r.Record[:]...) }
@@ -106,7 +107,10 @@ func rememberSettled(tx *bbolt.Tx, s Settled) error {
 	if !slices.Contains(seen.Settled, s.Digest) {
 		seen.Settled = last(append(seen.Settled, s.Digest))
 	}
-	if err := putJSON(tx, bucketRecords, key(s.Account), seen); err != nil || s.Value == nil {
+	if err := putJSON(tx, bucketRecords, key(s.Account), seen); err != nil {
+		return err
+	}
+	if err := settleKept(tx, s); err != nil || s.Value == nil {
 		return err
 	}
 	return rememberValue(tx, s.Account, *s.Value)

@@ -24,8 +24,10 @@ type candidate struct {
 	data       []byte // ciphertext under the record key
 	digest     seal.Digest
 	seq        uint64
-	fresh      bool  // made by this run: nobody else can have applied it
-	noApply    error // why it may be probed and committed, but not applied
+	fresh      bool   // made by this run: nobody else can have applied it
+	noApply    error  // why it may be probed and committed, but not applied
+	heals      uint64 // number of the value that it brings back; 0: none
+	committed  []byte // this agent's Signed{Result} of that value, where it is staged anew
 }
 
 // prepare reaches the target first, so that a target that is down, or an
@@ -106,20 +108,30 @@ func (r *Run) stage(ctx context.Context) (State, error) {
 		}
 	}
 	authority := trust.Authority{Mandate: r.account.Statement.Digest}
-	if r.job.Command != nil {
+	switch {
+	case len(r.candidate.committed) > 0:
+		authority = trust.Authority{Committed: r.candidate.committed}
+	case r.job.Command != nil:
 		authority = trust.Authority{Command: r.job.Command.Signed}
 	}
 	signed, err := r.sign(&trustv1.Result{Phase: trustv1.Phase_PHASE_STAGED}, nil)
 	if err != nil {
 		return "", err
 	}
+	r.keep(signed)
 	err = r.persist(ctx, func(ctx context.Context) error {
 		return r.e.Vault.Stage(ctx, ksm.StageRequest{
+			Former:  r.candidate.committed,
 			Account: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Epoch: r.epoch, Revision: r.revision,
 			Data: r.candidate.data, DataDigest: r.candidate.digest.Bytes(), ValueSeq: r.candidate.seq, Result: signed,
 			Authority: trust.SealAuthority(r.log.Org(), r.account.Key, r.job.Account.Record, authority),
 		})
 	})
+	if refused := (*ksm.Error)(nil); errors.As(err, &refused) { // it is proven that the vault does not have it
+		if err := errors.Join(r.journalled(), r.e.Journal.DropKept(r.job.Account, r.candidate.digest)); err != nil {
+			return "", err
+		}
+	}
 	if errors.Is(err, &ksm.Error{Code: ksm.CodeOutOfSync}) {
 		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: "record.changed", Err: errors.New("the record was edited while the run went on; nothing was changed on the target")}
 	}
@@ -128,6 +140,9 @@ func (r *Run) stage(ctx context.Context) (State, error) {
 	}
 	if err != nil {
 		return "", vaultError("stage", err)
+	}
+	if !r.candidate.fresh { // it may have been applied before the vault lost it
+		return Applied, nil
 	}
 	return "", nil
 }
@@ -187,20 +202,26 @@ func (r *Run) commit(ctx context.Context) (State, error) {
 	if r.unseen {
 		r.outcome.Credential = trustv1.Outcome_OUTCOME_UNVERIFIABLE
 	}
+	if r.candidate.heals > 0 {
+		r.outcome.Reason = "healed"
+	}
 	last := !r.needsRetire()
 	signed, err := r.sign(&trustv1.Result{
 		Phase: trustv1.Phase_PHASE_COMMITTED, Credential: r.outcome.Credential,
-		Dependents: r.outcome.Dependents, Scripts: r.outcome.Scripts,
+		Dependents: r.outcome.Dependents, Scripts: r.outcome.Scripts, Reason: r.outcome.Reason,
 	}, nil)
 	if err != nil {
 		return "", err
 	}
 	err = r.persist(ctx, func(ctx context.Context) error { return r.e.Vault.Commit(ctx, r.settle(signed, last)) })
+	if lostByVault(err) {
+		return r.lostAtCommit(err)
+	}
 	if err != nil {
 		return "", vaultError("commit", err)
 	}
 	seen := trust.ValueSeen{Seq: r.candidate.seq, Digest: r.candidate.digest, Former: r.account.DataDigest}
-	r.settled = &journal.Settled{Account: r.job.Account, Digest: r.candidate.digest, Value: &seen}
+	r.settled = &journal.Settled{Account: r.job.Account, Digest: r.candidate.digest, Value: &seen, Result: signed}
 	if r.drives == bySelf {
 		r.e.Plugins.Forget(r.at.Key) // sessions that were opened with the former secret
 	}
@@ -221,6 +242,9 @@ func (r *Run) settle(signed []byte, finish bool) ksm.SettleRequest {
 func (r *Run) openSession(ctx context.Context) error {
 	if r.session != nil {
 		return nil
+	}
+	if r.noAdmin != nil {
+		return r.noAdmin
 	}
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Open)
 	defer cancel()

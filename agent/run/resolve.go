@@ -40,6 +40,8 @@ type target struct {
 	// formerErr is why it is not known, though there was one.
 	formerErr error
 	leftover  bool // the run that made current is not known to have ended former
+	wrapped   wrapped
+	noAdmin   error // why the administrator is not at hand, for a run that can do without
 	admin     sdk.Credential
 	adminAs   sdk.Account
 	extras    map[string]sdk.Credential // further secrets that the resource's statement names
@@ -205,6 +207,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		return "", refusal(err)
 	}
 	r.account, r.revision = account.Record, account.wire.Revision
+	r.wrapped = wrapped{account.wire.RecordKey, account.wire.KeyVersion, served.sealed[r.job.Account.Folder]}
 	at := mustRef(account.Statement.GetAccount().GetResource())
 	if err := served.need(ctx, at); err != nil {
 		return "", refusal(err)
@@ -218,7 +221,8 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		return "", refusal(err)
 	}
 	r.value, err = trust.CheckValue(log, r.e.Journal, &account.Content, account.served, r.pool(), r.e.Now())
-	if err != nil {
+	rollback := err
+	if err != nil && trust.ReasonOf(err) != trust.ValueRollback {
 		return "", refusal(err)
 	}
 	if err := r.checkRights(account, resource); err != nil {
@@ -232,8 +236,10 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	}
 	r.former, r.formerErr = served.former(account, r.kind(), r.value)
 	r.leftover = r.mayBeLeft(account)
-	if err := r.openAdministrator(ctx, served); err != nil {
+	if err := r.openAdministrator(ctx, served); err != nil && rollback == nil {
 		return "", refusal(err)
+	} else if err != nil { // his own value may have been lost with this one
+		r.noAdmin = err
 	}
 	r.e.tellEdited(account, resource)
 	if err := r.journalStart(); err != nil {
@@ -245,6 +251,8 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	}
 
 	switch {
+	case rollback != nil:
+		return r.heal(ctx, account, rollback)
 	case account.wire.Staged != nil:
 		return r.takeUp(account)
 	case r.as == "verify":
@@ -261,7 +269,11 @@ func (r *Run) look(ctx context.Context) (State, error) {
 			return "", refusal(err)
 		}
 	}
-	return "", nil
+	k, fork, err := r.missing(account)
+	if err != nil || k == nil {
+		return "", err
+	}
+	return r.recall(account, k, fork)
 }
 
 // fetch is what came with the lease, once; else it is asked for.
@@ -360,23 +372,13 @@ func (r *Run) journalStart() error {
 	if r.job.Command == nil {
 		return r.e.Journal.BeginRun(run, r.begins())
 	}
-	if r.begun == nil {
+	if !r.begun {
 		// The command is in the journal: that its run has begun has to be there only before
 		// anything is applied, and is written while the vault stores the candidate.
-		r.begun = make(chan error, 1)
-		go func() { r.begun <- r.e.Journal.BeginRun(run, false) }()
+		r.begun = true
+		r.inJournal(func() error { return r.e.Journal.BeginRun(run, false) })
 	}
 	return nil
-}
-
-// journalled waits until the journal has the run's start.
-func (r *Run) journalled() error {
-	if r.begun == nil {
-		return nil
-	}
-	err := <-r.begun
-	r.begun <- err
-	return err
 }
 
 // chooseTarget finds plugin, address and pins: all of them signed.
@@ -550,6 +552,7 @@ func (r *Run) takeUp(account *servedRecord) (State, error) {
 	if err := r.e.Policy.Permit("rotate"); err != nil && c.NoApply == nil {
 		r.candidate.noApply = &trust.Error{Reason: trust.LocalPolicy, Err: err}
 	}
+	r.keep(account.served.Staged.Result)
 	return Applied, nil
 }
 
@@ -570,6 +573,10 @@ func (r *Run) restoreCommitted() {
 	r.outcome.Credential = r.value.Result.Credential
 	r.candidate = &candidate{credential: r.current, digest: r.account.DataDigest, seq: r.value.Seq}
 	r.current, r.endsUnknown = r.former, r.formerErr
+	r.settled = &journal.Settled{
+		Account: r.job.Account, Digest: r.account.DataDigest, Result: r.value.Result.Signed,
+		Value: &trust.ValueSeen{Seq: r.value.Seq, Digest: r.account.DataDigest},
+	}
 }
 
 func (r *Run) pool() seal.ID {

@@ -126,7 +126,9 @@ type Run struct {
 	hold  *Hold
 	state State
 	epoch uint64
-	begun chan error // the journal's answer to the start of a command's run
+
+	begun  bool         // the start of a command's run was given to the journal
+	writes []chan error // of the journal, under way or done
 
 	fetched *ksm.FetchAnswer // that came with the lease
 	as      string           // rotate, verify or abandon: by the command, else by the vault's table
@@ -145,6 +147,7 @@ type Run struct {
 	refused sdk.ApplyResponse // the newest apply answered "unchanged"
 	unclear bool              // an apply of this run got no clear answer: it may still arrive
 	unseen  bool              // changed, and nobody can check it
+	lost    int               // candidates that the vault lost between stage and commit
 	took    bool              // some apply of this run answered "changed"
 
 	endsUnknown error // why the secret that this run is to end is not known

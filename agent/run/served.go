@@ -27,6 +27,8 @@ type servedRecords struct {
 	log  *trust.Log
 	keys map[seal.ID]seal.Key
 	list []ksm.ExtRecord
+
+	sealed map[seal.ID][]byte // the folder keys as they were served
 }
 
 // servedRecord is a record whose statement holds.
@@ -38,7 +40,7 @@ type servedRecord struct {
 
 // open opens the folder keys of an answer and holds them against the log.
 func (e *Engine) open(log *trust.Log, got ksm.FetchAnswer) (*servedRecords, error) {
-	s := &servedRecords{e: e, log: log, keys: map[seal.ID]seal.Key{}, list: got.Records}
+	s := &servedRecords{e: e, log: log, keys: map[seal.ID]seal.Key{}, sealed: map[seal.ID][]byte{}, list: got.Records}
 	for _, f := range got.Folders {
 		uid, err := seal.IDFrom(f.FolderUID)
 		if err != nil {
@@ -48,7 +50,7 @@ func (e *Engine) open(log *trust.Log, got ksm.FetchAnswer) (*servedRecords, erro
 		if err != nil {
 			return nil, err
 		}
-		s.keys[uid] = key
+		s.keys[uid], s.sealed[uid] = key, f.Sealed
 	}
 	return s, nil
 }
@@ -68,6 +70,7 @@ func (s *servedRecords) need(ctx context.Context, ref trust.Ref) error {
 		return err
 	}
 	maps.Copy(s.keys, more.keys)
+	maps.Copy(s.sealed, more.sealed)
 	s.list = append(s.list, more.list...)
 	return nil
 }

@@ -104,13 +104,24 @@ func (r *Run) verifyUnseen() (State, error) {
 }
 
 // abandonUnappliable ends a candidate that was proven rejected and may not be
-// applied. One that only came too late is replaced by a new one; one without
-// authority stays for a person to see.
+// applied. One that only came too late is replaced by a new one, one that was brought back
+// is over; one without authority stays for a person to see.
 func (r *Run) abandonUnappliable(ctx context.Context) (State, error) {
-	if trust.ReasonOf(r.candidate.noApply) != trust.CandidateExpired {
+	stop := &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: string(trust.ReasonOf(r.candidate.noApply)), Err: r.candidate.noApply}
+	switch trust.ReasonOf(r.candidate.noApply) {
+	case trust.CandidateExpired:
+		stop.Outcome, stop.Later = trustv1.Outcome_OUTCOME_PENDING, true
+	case trust.ValueFork: // the other's value is the one
+	case trust.ValueRollback:
+		// A value that was to be brought back, and that the target does not have any more:
+		// each further try would be a failed login.
+		if err := r.e.Journal.RefuseKept(r.job.Account, r.candidate.heals); err != nil {
+			return "", err
+		}
+	default:
 		return "", refusal(r.candidate.noApply)
 	}
-	return "", r.abandon(ctx, &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.CandidateExpired), Later: true, Err: r.candidate.noApply})
+	return "", r.abandon(ctx, stop)
 }
 
 // tryLogin tries a secret; a guess only within the budget of failed logins. Whatever

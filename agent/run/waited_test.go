@@ -116,8 +116,9 @@ func TestOneRunIsBoundedLikeMany(t *testing.T) {
 		_, _ = w.run(id)
 		w.vault.records[w.account.Record].Staged = nil
 	}
-	if len(w.target.applied) != trust.MaxNewCandidates {
-		t.Errorf("%d candidates were applied, at most %d may be", len(w.target.applied), trust.MaxNewCandidates)
+	slices.Sort(w.target.applied)
+	if n := len(slices.Compact(w.target.applied)); n == 0 || n > trust.MaxNewCandidates {
+		t.Errorf("%d candidates were applied, at most %d may be", n, trust.MaxNewCandidates)
 	}
 }
 

@@ -364,6 +364,7 @@ func (v *memoryVault) Stage(_ context.Context, r ksm.StageRequest) error {
 		return ksm.Refuse(ksm.CodeOutOfSync, "the record has moved")
 	}
 	x.Staged = &ksm.ExtStaged{Owner: "agent", RunID: r.RunID, Time: v.w.now.UnixMilli(), Data: r.Data, Result: r.Result, Authority: r.Authority}
+	x.Recent = append([][]byte{r.Result}, x.Recent...)
 	v.writes++
 	return v.after("stage")
 }

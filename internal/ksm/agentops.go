@@ -118,6 +118,9 @@ type StageRequest struct {
 	Result     []byte `json:"result"` // Signed{Result} staged
 	Authority  []byte `json:"authority"`
 	ValueSeq   uint64 `json:"valueSeq"`
+	// Former is the agent's Signed{Result} committed, where the candidate is a value that
+	// it committed before and that the vault has lost since; ValueSeq is one more.
+	Former []byte `json:"former,omitempty"`
 }
 
 // SettleRequest is commit, abandon or release: it names the candidate by its

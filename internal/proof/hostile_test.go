@@ -47,9 +47,9 @@ func TestHostileOperator(t *testing.T) {
 // Rows whose parts are not there yet.
 var laterRows = []manipulation{
 	{row: 7, what: "former folder key served after re-keying", notYet: "folders cannot be re-keyed yet"},
-	{row: 50, what: "staged update deleted after apply", notYet: "agents keep no copy of a candidate yet"},
-	{row: 51, what: "commit acknowledged, row not changed", notYet: "agents keep no copy of a candidate yet"},
-	{row: 53, what: "lease given to two agents at once, candidate hidden from the second", notYet: "agents keep no copy of a candidate yet"},
+	{row: 50, what: "staged update deleted after apply", run: stagedDeleted},
+	{row: 51, what: "commit acknowledged, row not changed", run: commitForgotten},
+	{row: 53, what: "lease given to two agents at once, candidate hidden from the second", run: leaseGivenTwice},
 	{row: 54, what: "whole database restored to yesterday", notYet: "agents keep no copy of a candidate yet"},
 	{row: 58, what: "script file replaced by another approved script", notYet: "there are no scripts yet"},
 	{row: 59, what: "router in the middle of a session", notYet: "there are no sessions yet"},

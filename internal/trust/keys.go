@@ -105,6 +105,17 @@ func OpenFolderKey(l *Log, me seal.ID, k *seal.SealKey, folder seal.ID, version 
 	return key, nil
 }
 
+// OpenFormerFolderKey opens a folder key that this party has kept since it was the
+// log's: FolderKeySwapped. Nothing is encrypted under it.
+func OpenFormerFolderKey(l *Log, me seal.ID, k *seal.SealKey, folder seal.ID, sealed []byte) (seal.Key, error) {
+	b, err := seal.OpenFrom(k, folderRoute(l.Org(), folder, me), sealed)
+	if err != nil {
+		return seal.Key{}, &Error{Reason: FolderKeySwapped, What: "former key of folder " + folder.String(), Err: err}
+	}
+	defer clear(b)
+	return seal.KeyFrom(b)
+}
+
 // CheckFolderKey holds a folder key against the log's version: FolderUnknown,
 // FolderKeySwapped.
 func CheckFolderKey(l *Log, folder seal.ID, key seal.Key) error {

@@ -66,6 +66,7 @@ const (
 	CandidateUnauthorised Reason = "candidate_unauthorised"
 	CandidateRollback     Reason = "candidate_rollback"
 	CandidateExpired      Reason = "candidate_expired"
+	CandidateLostByVault  Reason = "candidate_lost_by_vault"
 
 	ResultForged   Reason = "result_forged"
 	RunOutstanding Reason = "run_outstanding"
@@ -139,6 +140,7 @@ var reasons = []ReasonInfo{
 	{CandidateUnauthorised, "the value was staged without a command or a mandate that holds", "it is probed but not applied; settle it with `rotunda run abandon RUN`"},
 	{CandidateRollback, "the value that is staged is an old one", "it is not used, and `rotunda run abandon RUN` clears it; treat the server as hostile"},
 	{CandidateExpired, "the value was staged too long ago by another agent", "it is probed but not applied; a new run makes a new one"},
+	{CandidateLostByVault, "the server lost a value that was staged; the agent's kept copy was stored again", "nothing; ask whether a backup was restored"},
 
 	{ResultForged, "a result or reply does not come from an agent that may give it, or answers something else", "do not believe it; look at the record"},
 	{RunOutstanding, "a run's new value is staged for this account", "wait for the run (`rotunda run watch RUN`), or settle it with `rotunda run abandon RUN`"},

@@ -93,6 +93,28 @@ func Finished(l *Log, results [][]byte, run []byte, pool seal.ID) bool {
 	})
 }
 
+// Ended says whether one of the results, whose word counts, is that a candidate of the
+// account was committed or abandoned.
+func Ended(l *Log, results [][]byte, account Ref, pool seal.ID, candidate seal.Digest) bool {
+	return said(l, results, account, pool, candidate, trustv1.Phase_PHASE_COMMITTED, trustv1.Phase_PHASE_ABANDONED)
+}
+
+// Staged says whether one of the results, whose word counts, is that a candidate of the
+// account was staged.
+func Staged(l *Log, results [][]byte, account Ref, pool seal.ID, candidate seal.Digest) bool {
+	return said(l, results, account, pool, candidate, trustv1.Phase_PHASE_STAGED)
+}
+
+func said(l *Log, results [][]byte, account Ref, pool seal.ID, candidate seal.Digest, phases ...trustv1.Phase) bool {
+	return slices.ContainsFunc(results, func(signed []byte) bool {
+		if c := claimed(signed); !slices.Contains(phases, c.GetPhase()) || !bytes.Equal(c.GetDataDigest(), candidate[:]) {
+			return false
+		}
+		r, err := OpenResult(l, signed)
+		return err == nil && CheckWord(l, r, account, pool) == nil
+	})
+}
+
 // ResultDigest is the digest of a Signed{Result} of which nothing was checked.
 func ResultDigest(org seal.Digest, signed []byte) (seal.Digest, error) {
 	env, err := openEnvelope(seal.KindResult, signed, MaxSigned, 1)

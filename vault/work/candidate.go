@@ -73,9 +73,8 @@ func (w *Work) Stage(ctx context.Context, q *db.Queries, a Agent, r ksm.StageReq
 	if record.Revision != r.Revision {
 		return ksm.Refuse(ksm.CodeOutOfSync, "the record is at revision %d", record.Revision)
 	}
-	if int64(r.ValueSeq) != record.ValueSeq+1 {
-		// A greater one would be out of everybody's reach for good.
-		return ksm.Refuse(ksm.CodeOutOfSync, "value %d does not follow the record's value, number %d", r.ValueSeq, record.ValueSeq)
+	if err := w.follows(ctx, q, a, account, record.ValueSeq, r); err != nil {
+		return err
 	}
 	now := w.now().UnixMilli()
 	err = q.AddStaged(ctx, db.AddStagedParams{
@@ -102,6 +101,28 @@ func (w *Work) Stage(ctx context.Context, q *db.Queries, a Agent, r ksm.StageReq
 		Org: a.Org, Name: audit.RunStaged, Actor: a.ID[:], Folder: run.FolderUid, Record: run.AccountUid, RunID: run.RunID,
 		Fields: map[string]string{"epoch": strconv.FormatUint(r.Epoch, 10), "value_seq": strconv.FormatUint(r.ValueSeq, 10)},
 	})
+}
+
+// follows holds a candidate's number against the record's: the next one, or the one
+// after a value that the agent committed and that this database has lost. Any other
+// would be out of everybody's reach for good.
+func (w *Work) follows(ctx context.Context, q *db.Queries, a Agent, account trust.Ref, last int64, r ksm.StageRequest) error {
+	out := ksm.Refuse(ksm.CodeOutOfSync, "value %d does not follow the record's value, number %d", r.ValueSeq, last)
+	if int64(r.ValueSeq) == last+1 {
+		return nil
+	}
+	if len(r.Former) == 0 || int64(r.ValueSeq) <= last || int64(r.ValueSeq) > last+trust.MaxFloorRaise {
+		return out
+	}
+	log, err := w.Directory.View(ctx, q, a.Org)
+	if err != nil {
+		return err
+	}
+	former, err := trust.OpenResult(log, r.Former)
+	if err != nil || former.Phase != trustv1.Phase_PHASE_COMMITTED || former.Account != account || former.Signer.ID != a.ID || former.ValueSeq+1 != r.ValueSeq {
+		return out
+	}
+	return nil
 }
 
 // Commit makes the outstanding candidate the account's secret; the former value

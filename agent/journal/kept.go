@@ -1,0 +1,151 @@
+package journal
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+)
+
+// Kept is a value as the vault stored it (keys.md 5.5), so that a vault that lost it
+// can be given it again: ciphertext, under keys that the agent's own seal key opens.
+type Kept struct {
+	Seq        uint64      `json:"seq"`
+	Digest     seal.Digest `json:"digest"` // H(Data)
+	Data       []byte      `json:"data"`
+	RecordKey  []byte      `json:"recordKey"`  // wrapped under the folder key, as served
+	KeyVersion uint32      `json:"keyVersion"` // of the folder key: see FolderKey
+	Result     []byte      `json:"result"`     // Signed{Result}: staged, then committed
+	// Refused says that the target refused a committed value when it was to be brought
+	// back. It is not tried again by itself: each try is a failed login.
+	Refused bool `json:"refused,omitempty"`
+}
+
+// keptRecord is what is kept of one account: the last value that this agent
+// committed, and the candidates that it staged or took up and knows no end of, newest
+// last. As a rule there is one; more, where a vault gave the account to two agents.
+type keptRecord struct {
+	Committed   *Kept  `json:"committed,omitempty"`
+	Outstanding []Kept `json:"outstanding,omitempty"`
+}
+
+// keepCandidates bounds the candidates that are kept of one account.
+const keepCandidates = 4
+
+// Keep stores a candidate before it is applied, and the folder key that opens it, as
+// it was served.
+func (j *Journal) Keep(r trust.Ref, k Kept, folderKey []byte) error {
+	return j.update(func(tx *bbolt.Tx) error {
+		folder := folderVersion(r.Folder, k.KeyVersion)
+		if b := tx.Bucket(bucketFolderKeys); b.Get(folder) == nil {
+			if err := b.Put(folder, folderKey); err != nil {
+				return err
+			}
+		}
+		var kept keptRecord
+		if _, err := getJSON(tx, bucketKept, key(r), &kept); err != nil {
+			return err
+		}
+		kept.Outstanding = slices.DeleteFunc(kept.Outstanding, func(o Kept) bool { return o.Digest == k.Digest })
+		kept.Outstanding = append(kept.Outstanding, k)
+		kept.Outstanding = kept.Outstanding[max(0, len(kept.Outstanding)-keepCandidates):]
+		return putJSON(tx, bucketKept, key(r), kept)
+	})
+}
+
+// Kept gives what is kept of an account: the newest candidate without an end, and the
+// last value committed; nil for none.
+func (j *Journal) Kept(r trust.Ref) (outstanding, committed *Kept, err error) {
+	var kept keptRecord
+	err = j.view(func(tx *bbolt.Tx) error {
+		_, err := getJSON(tx, bucketKept, key(r), &kept)
+		return err
+	})
+	if n := len(kept.Outstanding); n > 0 {
+		outstanding = &kept.Outstanding[n-1]
+	}
+	return outstanding, kept.Committed, err
+}
+
+// FolderKey is a folder key of which something kept is under, sealed to this agent.
+func (j *Journal) FolderKey(folder seal.ID, version uint32) (sealed []byte, err error) {
+	err = j.view(func(tx *bbolt.Tx) error {
+		sealed = slices.Clone(tx.Bucket(bucketFolderKeys).Get(folderVersion(folder, version)))
+		return nil
+	})
+	return sealed, err
+}
+
+// DropKept forgets a candidate: it never was outstanding, or others have settled it.
+func (j *Journal) DropKept(r trust.Ref, candidate seal.Digest) error {
+	return j.update(func(tx *bbolt.Tx) error {
+		return settleKept(tx, Settled{Account: r, Digest: candidate})
+	})
+}
+
+// RefuseKept notes that the target refused the kept value that was to be brought back.
+func (j *Journal) RefuseKept(r trust.Ref, seq uint64) error {
+	return j.update(func(tx *bbolt.Tx) error {
+		var kept keptRecord
+		if _, err := getJSON(tx, bucketKept, key(r), &kept); err != nil || kept.Committed == nil || kept.Committed.Seq != seq {
+			return err
+		}
+		kept.Committed.Refused = true
+		return putJSON(tx, bucketKept, key(r), kept)
+	})
+}
+
+// settleKept moves a candidate that was committed to its place, with the result that
+// says so, and drops one that was given up. A commit ends the others, too: the target
+// has one secret, and this was it.
+func settleKept(tx *bbolt.Tx, s Settled) error {
+	var kept keptRecord
+	if known, err := getJSON(tx, bucketKept, key(s.Account), &kept); err != nil || !known {
+		return err
+	}
+	i := slices.IndexFunc(kept.Outstanding, func(k Kept) bool { return k.Digest == s.Digest })
+	switch {
+	case s.Value != nil && i >= 0:
+		k := kept.Outstanding[i]
+		k.Seq, k.Result = s.Value.Seq, s.Result
+		kept = keptRecord{Committed: &k}
+	case s.Value != nil:
+		kept.Outstanding = nil
+	case i >= 0:
+		kept.Outstanding = slices.Delete(kept.Outstanding, i, i+1)
+	default:
+		return nil
+	}
+	return putJSON(tx, bucketKept, key(s.Account), kept)
+}
+
+// KeptAccounts lists the accounts of which a committed value is kept that nobody has
+// refused, from after a given one on (zero: the first).
+func (j *Journal) KeptAccounts(after trust.Ref, limit int) (out []trust.Ref, err error) {
+	err = j.view(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucketKept).Cursor()
+		k, _ := c.Seek(key(after))
+		if k != nil && string(k) == string(key(after)) {
+			k, _ = c.Next()
+		}
+		for ; k != nil && len(out) < limit; k, _ = c.Next() {
+			var kept keptRecord
+			if _, err := getJSON(tx, bucketKept, k, &kept); err != nil {
+				return err
+			}
+			if kept.Committed == nil || kept.Committed.Refused || len(k) != 32 {
+				continue
+			}
+			out = append(out, trust.Ref{Folder: seal.ID(k[:16]), Record: seal.ID(k[16:])})
+		}
+		return nil
+	})
+	return out, err
+}
+
+func folderVersion(folder seal.ID, version uint32) []byte {
+	return binary.BigEndian.AppendUint32(folder.Bytes(), version)
+}

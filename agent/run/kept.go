@@ -1,0 +1,216 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// The vault's copy of a candidate is the truth, as long as the vault has it. One that
+// was restored to yesterday, or that lies, has not: then the agent's own copies bring
+// the secret back (keys.md 5.5). A copy is probed first, like every candidate that may
+// have been applied; one that was committed once is never applied again.
+
+// wrapped is what opens the account's ciphertexts, as it was served.
+type wrapped struct {
+	recordKey  []byte // under the folder key
+	keyVersion uint32
+	folderKey  []byte // sealed to this agent
+}
+
+// keep has the journal store the candidate while the run goes on. It is there before
+// anything is applied.
+func (r *Run) keep(staged []byte) {
+	k := journal.Kept{
+		Seq: r.candidate.seq, Digest: r.candidate.digest, Data: r.candidate.data,
+		RecordKey: r.wrapped.recordKey, KeyVersion: r.wrapped.keyVersion, Result: staged,
+	}
+	folderKey := r.wrapped.folderKey
+	r.inJournal(func() error { return r.e.Journal.Keep(r.job.Account, k, folderKey) })
+}
+
+// missing is the candidate of this agent that the vault should have and does not serve;
+// nil for none. fork: another agent has committed a value of the same number meanwhile.
+func (r *Run) missing(account *servedRecord) (k *journal.Kept, fork bool, err error) {
+	k, _, err = r.e.Journal.Kept(r.job.Account)
+	if err != nil || k == nil {
+		return nil, false, err
+	}
+	last := uint64(0)
+	if r.value != nil {
+		last = r.value.Seq
+	}
+	committed := r.value != nil && r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED
+	switch {
+	case k.Digest == r.account.DataDigest || k.Seq < last || trust.Ended(r.log, account.wire.Recent, r.job.Account, r.pool(), k.Digest):
+		// Settled by others, while this agent was away.
+		return nil, false, r.e.Journal.DropKept(r.job.Account, k.Digest)
+	case k.Seq == last && !committed: // a person has set the value since
+		return nil, false, r.e.Journal.DropKept(r.job.Account, k.Digest)
+	}
+	return k, k.Seq == last, nil
+}
+
+// recall takes up a candidate of this agent that the vault does not have any more: it is
+// staged again, and then asked of the target.
+func (r *Run) recall(account *servedRecord, k *journal.Kept, fork bool) (State, error) {
+	cred, current, err := r.openKept(k)
+	if err != nil {
+		return "", refusal(err)
+	}
+	data := k.Data
+	if !current {
+		if data, err = r.recordWith(cred); err != nil {
+			return "", refusal(err)
+		}
+	}
+	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1}
+	if r.value != nil {
+		r.candidate.seq = r.value.Seq + 1
+	}
+	switch {
+	case fork:
+		r.tellLost("value_fork", trust.ValueFork)
+		r.candidate.noApply = &trust.Error{Reason: trust.ValueFork, What: fmt.Sprintf("another agent committed value %d of %s", k.Seq, r.job.Account)}
+	case r.lost > 0 || trust.Staged(r.log, account.wire.Recent, r.job.Account, r.pool(), k.Digest):
+		// Else the vault may never have had it: its answer did not arrive.
+		r.tellLost("candidate_lost_by_vault", trust.CandidateLostByVault)
+	}
+	return Prepared, nil
+}
+
+// heal brings back a value that this agent committed and that the vault has lost:
+// rollback is what the check of the served one said.
+func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (State, error) {
+	_, k, err := r.e.Journal.Kept(r.job.Account)
+	if err != nil {
+		return "", err
+	}
+	seen, err := r.e.Journal.Value(r.job.Account)
+	if err != nil {
+		return "", err
+	}
+	if k == nil || k.Refused || k.Seq != seen.Seq || r.as == "abandon" {
+		return "", refusal(rollback)
+	}
+	cred, _, err := r.openKept(k)
+	if err != nil {
+		return "", refusal(err)
+	}
+	r.tellLost("record.refused", trust.ValueRollback)
+	r.candidate = &candidate{
+		credential: cred, seq: k.Seq + 1, heals: k.Seq, committed: k.Result,
+		noApply: &trust.Error{Reason: trust.ValueRollback, What: fmt.Sprintf("value %d of %s is brought back where the target takes it, and not applied", k.Seq, r.job.Account)},
+	}
+	if staged := account.wire.Staged; staged != nil && staged.Owner == "agent" {
+		if seal.Hash(staged.Data) == k.Digest { // its commit alone was lost
+			r.candidate.data, r.candidate.digest, r.candidate.seq, r.candidate.committed = staged.Data, k.Digest, k.Seq, nil
+			return Applied, nil
+		}
+		if err := r.makeRoom(ctx, staged, rollback); err != nil {
+			return "", err
+		}
+	}
+	if r.candidate.data, err = r.recordWith(cred); err != nil {
+		return "", refusal(err)
+	}
+	r.candidate.digest = seal.Hash(r.candidate.data)
+	return Prepared, nil
+}
+
+// makeRoom gives up an old candidate that came back with the vault's old state. That
+// the target takes the value committed after it proves that it is over.
+func (r *Run) makeRoom(ctx context.Context, staged *ksm.ExtStaged, rollback error) error {
+	if seen := r.tryLogin(ctx, r.candidate.credential, true); seen.Verdict != sdk.Accepted {
+		return refusal(rollback)
+	}
+	mine := r.candidate
+	defer func() { r.candidate = mine }()
+	r.candidate = &candidate{digest: seal.Hash(staged.Data), seq: mine.seq}
+	why := &Stop{Class: sdk.ClassConflict, Reason: string(trust.CandidateRollback)}
+	if err := r.abandon(ctx, why); err != error(why) {
+		return err
+	}
+	r.settled = nil
+	return nil
+}
+
+// openKept opens a kept value. current: its ciphertext is under the record's key as it
+// is now.
+func (r *Run) openKept(k *journal.Kept) (cred sdk.Credential, current bool, err error) {
+	plain, err := seal.OpenGCM(r.account.Key, k.Data, nil)
+	if err == nil {
+		defer clear(plain)
+		cred, err = credential(plain, r.kind())
+		return cred, true, err
+	}
+	sealed, err := r.e.Journal.FolderKey(r.job.Account.Folder, k.KeyVersion)
+	if err != nil {
+		return sdk.Credential{}, false, err
+	}
+	folder, err := trust.OpenFormerFolderKey(r.log, r.e.Me.ID, r.e.Me.Seal, r.job.Account.Folder, sealed)
+	if err != nil {
+		return sdk.Credential{}, false, fmt.Errorf("kept value: %w", err)
+	}
+	defer folder.Wipe()
+	key, err := seal.UnwrapKey(folder, k.RecordKey)
+	if err != nil {
+		return sdk.Credential{}, false, &trust.Error{Reason: trust.RecordCorrupt, What: "kept value's key", Err: err}
+	}
+	defer key.Wipe()
+	if plain, err = seal.OpenGCM(key, k.Data, nil); err != nil {
+		return sdk.Credential{}, false, &trust.Error{Reason: trust.RecordCorrupt, What: "kept value", Err: err}
+	}
+	defer clear(plain)
+	cred, err = credential(plain, r.kind())
+	return cred, false, err
+}
+
+// lostAtCommit is for a candidate that was staged and that the vault, asked to commit
+// it, does not have: the run looks again, and finds what it kept.
+func (r *Run) lostAtCommit(refused error) (State, error) {
+	if r.lost++; r.lost > 1 {
+		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.CandidateLostByVault), Later: true, Err: fmt.Errorf("the vault loses what it acknowledged; this agent keeps the secret: %w", refused)}
+	}
+	r.candidate.credential.Secret.Wipe()
+	r.candidate = nil
+	r.wipe()
+	r.target = target{}
+	return Leased, nil
+}
+
+func lostByVault(err error) bool {
+	return errors.Is(err, &ksm.Error{Code: ksm.CodeNotStaged}) || errors.Is(err, &ksm.Error{Code: ksm.CodeDigest})
+}
+
+// tellLost makes an event of what the vault lost.
+func (r *Run) tellLost(event string, reason trust.Reason) {
+	r.e.Log.Warn("the vault has lost what it had acknowledged; this agent's copy is used", "reason", reason, "run", r.job.ID, "account", r.job.Account)
+	r.e.Tell(ksm.Refusal{Name: event, Reason: string(reason), Record: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Time: r.e.Now().UnixMilli()})
+}
+
+// inJournal writes to the journal while the run goes on; journalled waits for it.
+func (r *Run) inJournal(write func() error) {
+	done := make(chan error, 1)
+	r.writes = append(r.writes, done)
+	go func() { done <- write() }()
+}
+
+// journalled waits until the journal has what was given to it. It may be asked again.
+func (r *Run) journalled() error {
+	var failed []error
+	for _, done := range r.writes {
+		err := <-done
+		done <- err
+		failed = append(failed, err)
+	}
+	return errors.Join(slices.Compact(failed)...)
+}

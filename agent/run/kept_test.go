@@ -1,0 +1,227 @@
+package run
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// row is the account's record, as the vault has it.
+func (w *world) row() *ksm.ExtRecord { return w.vault.records[w.account.Record] }
+
+// rotate is a person's command, a while after whatever was before.
+func (w *world) rotate() (Outcome, error) {
+	w.t.Helper()
+	w.later(2 * time.Minute)
+	c := w.command(trustv1.Action_ACTION_ROTATE, seal.NewID())
+	return w.engine.Do(w.t.Context(), Job{ID: seal.ID(c.RunId), Account: w.account, Command: c})
+}
+
+func (w *world) events() (out []string) {
+	for _, f := range w.told {
+		out = append(out, f.Name+" "+f.Reason)
+	}
+	w.told = nil
+	return out
+}
+
+// The vault loses the candidate between its answer and the commit.
+func TestCandidateLostWithinItsRun(t *testing.T) {
+	w := newWorld(t, false)
+	w.target.apply = func(r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+		w.target.secrets[r.Account.Name] = r.Candidate.Secret.ExposeString()
+		if len(w.target.applied) == 1 {
+			w.row().Staged = nil
+		}
+		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+	}
+	out, err := w.rotate()
+	if err != nil || out.Credential != done || !w.opens() || len(w.target.applied) != 1 {
+		t.Errorf("%+v, %v: the record opens the target: %v, applied %d times", out, err, w.opens(), len(w.target.applied))
+	}
+	if got := w.events(); !slices.Equal(got, []string{"candidate_lost_by_vault candidate_lost_by_vault"}) {
+		t.Errorf("events: %q", got)
+	}
+	if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() || len(w.events()) > 0 {
+		t.Errorf("the next: %+v, %v", out, err)
+	}
+}
+
+// The agent dies after the change, and the vault loses the candidate before it is back.
+func TestCandidateLostBetweenRuns(t *testing.T) {
+	for _, staged := range []bool{true, false} { // the word that it was staged is lost, too
+		w := newWorld(t, false)
+		w.target.verify = func(int, string) (sdk.VerifyResponse, error) { return sdk.VerifyResponse{}, errCrash }
+		if out, err := w.rotate(); err != nil || out.Credential != pending || w.opens() {
+			t.Fatalf("%+v, %v: the run should end between change and commit", out, err)
+		}
+		w.target.verify = nil
+		if !staged {
+			w.row().Recent = slices.DeleteFunc(w.row().Recent, func(r []byte) bool { return bytes.Equal(r, w.row().Staged.Result) })
+		}
+		w.row().Staged = nil
+		out, err := w.rotate()
+		if err != nil || out.Credential != done || !w.opens() || len(w.target.applied) != 1 {
+			t.Errorf("%+v, %v: the record opens the target: %v, applied %d times", out, err, w.opens(), len(w.target.applied))
+		}
+		if got := w.events(); (len(got) == 1) != staged {
+			t.Errorf("its word is there: %v, events: %q", staged, got)
+		}
+	}
+}
+
+// A candidate that others have settled is not brought back, nor told of.
+func TestCandidateSettledByOthers(t *testing.T) {
+	for name, settle := range map[string]func(w *world, digest seal.Digest){
+		"given up by a person": func(w *world, d seal.Digest) {
+			signed, _, err := trust.SignResult(w.log, w.device.sign, &trustv1.Result{
+				Phase: trustv1.Phase_PHASE_ABANDONED, By: w.device.id.Bytes(), Account: w.account.Proto(), ValueSeq: 2, DataDigest: d.Bytes(), Time: w.now.UnixMilli(), Event: 1,
+			})
+			must(w.t, err)
+			w.row().Recent = append([][]byte{signed}, w.row().Recent...)
+		},
+		"set by a person": func(w *world, d seal.Digest) {
+			digest := seal.Hash(w.row().Data)
+			signed, _, err := trust.SignResult(w.log, w.device.sign, &trustv1.Result{
+				Phase: trustv1.Phase_PHASE_EDITED, By: w.device.id.Bytes(), Account: w.account.Proto(), ValueSeq: 2, DataDigest: digest.Bytes(), Time: w.now.UnixMilli(), Event: 1,
+			})
+			must(w.t, err)
+			w.row().Recent = append([][]byte{signed}, w.row().Recent...)
+			w.row().Attestation = signed
+		},
+	} {
+		w := newWorld(t, false)
+		ctx, cancel := context.WithCancel(t.Context())
+		w.vault.crash, w.vault.stop = "stage", cancel
+		if _, err := w.engine.Do(ctx, Job{ID: seal.NewID(), Account: w.account}); err == nil {
+			t.Fatal("the run was not interrupted")
+		}
+		_, lost := w.secret(w.account)
+		settle(w, seal.Hash(w.row().Staged.Data))
+		w.row().Staged = nil
+		out, err := w.rotate()
+		if err != nil || out.Credential != done || !w.opens() || len(w.events()) > 0 || slices.Contains(w.target.applied, lost) {
+			t.Errorf("%s: %+v, %v", name, out, err)
+		}
+	}
+}
+
+// The vault goes back to a state before a commit: the agent that made it brings the value
+// back.
+func TestCommitLost(t *testing.T) {
+	for name, tc := range map[string]struct {
+		lose   func(w *world, before, staged ksm.ExtRecord)
+		target string // what it has; empty: what was committed
+		want   trustv1.Outcome
+		reason string
+	}{
+		"all of it":        {func(w *world, before, _ ksm.ExtRecord) { *w.row() = before }, "", done, "healed"},
+		"the commit alone": {func(w *world, _, staged ksm.ExtRecord) { *w.row() = staged }, "", done, "healed"},
+		"an older candidate came back": {func(w *world, before, staged ksm.ExtRecord) {
+			other := *staged.Staged
+			other.Data = slices.Clone(before.Data)
+			before.Staged = &other
+			*w.row() = before
+		}, "", done, "healed"},
+		"and the target was set by hand": {func(w *world, before, _ ksm.ExtRecord) { *w.row() = before }, "by hand", failed, "value_rollback"},
+	} {
+		w := newWorld(t, false)
+		before := *w.row()
+		var staged ksm.ExtRecord
+		w.target.apply = func(r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+			staged = *w.row()
+			w.target.secrets[r.Account.Name] = r.Candidate.Secret.ExposeString()
+			return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+		}
+		if out, err := w.rotate(); err != nil || out.Credential != done {
+			t.Fatalf("%s: %+v, %v", name, out, err)
+		}
+		tc.lose(w, before, staged)
+		if tc.target != "" {
+			w.target.secrets["app"] = tc.target
+		}
+		out, err := w.rotate()
+		if err != nil || out.Credential != tc.want || out.Reason != tc.reason || len(w.target.applied) != 1 || w.row().Staged != nil {
+			t.Errorf("%s: %+v, %v: applied %d times, staged %v", name, out, err, len(w.target.applied), w.row().Staged != nil)
+		}
+		if got := w.events(); !slices.Equal(got, []string{"record.refused value_rollback"}) {
+			t.Errorf("%s: events: %q", name, got)
+		}
+		logins := w.target.logins
+		out, err = w.rotate()
+		switch {
+		case err != nil:
+			t.Errorf("%s, the next: %v", name, err)
+		case tc.want == done && (out.Credential != done || out.Reason != "" || !w.opens() || len(w.target.applied) != 2):
+			t.Errorf("%s, the next: %+v: applied %d times", name, out, len(w.target.applied))
+		case tc.want == failed && (out.Credential != failed || w.target.logins != logins):
+			t.Errorf("%s, the next: %+v: %d more logins", name, out, w.target.logins-logins)
+		}
+	}
+}
+
+// The vault gave the account to another agent, without the candidate, and that one has
+// committed: whatever the target has now is in the vault in the end.
+func TestFork(t *testing.T) {
+	for _, mine := range []bool{true, false} {
+		w := newWorld(t, false)
+		other := newParty(t, true)
+		w.change(trust.PutOp(other.entry(trustv1.EntryKind_ENTRY_KIND_AGENT, w.pool, "gw2")))
+		w.target.apply = func(r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+			// Meanwhile the other agent's run, from lease to commit.
+			w.commitBy(other, "other's")
+			if mine {
+				w.target.secrets["app"] = r.Candidate.Secret.ExposeString()
+			}
+			w.target.apply = nil
+			return sdk.ApplyResponse{}, errors.New("no answer")
+		}
+		out, err := w.rotate()
+		if err != nil || !w.opens() || mine != (out.Credential == done) {
+			t.Errorf("the target has mine %v: %+v, %v: the record opens the target: %v", mine, out, err, w.opens())
+		}
+		if !mine { // its candidate is still kept, and proven to be over now
+			if out, err := w.rotate(); err != nil || out.Credential != failed || out.Reason != "value_fork" || !w.opens() {
+				t.Errorf("the loser: %+v, %v", out, err)
+			}
+		}
+		if got := w.events(); !slices.Equal(got, []string{"value_fork value_fork"}) {
+			t.Errorf("the target has mine %v: events: %q", mine, got)
+		}
+		if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() {
+			t.Errorf("the next: %+v, %v", out, err)
+		}
+	}
+}
+
+// commitBy has another agent of the pool change the secret, at target and vault.
+func (w *world) commitBy(agent party, secret string) {
+	w.t.Helper()
+	x := w.row()
+	key, err := seal.UnwrapKey(w.folderKey, x.RecordKey)
+	must(w.t, err)
+	x.HistoryKey, x.HistoryData = x.RecordKey, x.Data
+	x.Data = trust.SealData(key, []byte(`{"title":"title","type":"pamUser","fields":[{"type":"password","value":["`+secret+`"]}]}`))
+	digest := seal.Hash(x.Data)
+	former := seal.Digest{}
+	if r, err := trust.OpenResult(w.log, x.Attestation); err == nil {
+		former = r.Digest
+	}
+	signed, _, err := trust.SignResult(w.log, agent.sign, &trustv1.Result{
+		Phase: trustv1.Phase_PHASE_COMMITTED, By: agent.id.Bytes(), Account: w.account.Proto(), ValueSeq: 2, DataDigest: digest.Bytes(),
+		Prev: former.Bytes(), RunId: seal.NewID().Bytes(), Time: w.now.UnixMilli(), Event: 1,
+	})
+	must(w.t, err)
+	x.Attestation, x.Recent, x.Staged = signed, append([][]byte{signed}, x.Recent...), nil
+	x.Revision++
+	w.target.secrets["app"] = secret
+}
