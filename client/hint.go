@@ -77,6 +77,8 @@ var hints = map[string]string{
 	"bad_secret":       "the target has another secret than the vault: set the right one with `rotunda record edit`, or `rotunda rotate` sets a new one",
 	"both_rejected":    "find out who changed the secret at the target, then set the right one with `rotunda record edit`",
 
+	"healed": "the server had lost this account's newest secret, and an agent brought it back from its own copy: ask whether a backup was restored; rotate again for a new secret",
+
 	"candidate.rejected": "look at the account's expiry, locks and open transactions at the target; Rotunda tries again",
 	"retire.pending":     "the new secret is in use; Rotunda tries again to end the former one",
 	"keys.keep_missing":  "the new key is gone from the target's authorized_keys: nothing was removed; rotate again",
