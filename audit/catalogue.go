@@ -17,6 +17,9 @@ const (
 	RootReplaced  = "root.replaced"
 	RecoveryUsed  = "recovery.used"
 
+	ServerRestored  = "server.restored"
+	ServerRecovered = "server.recovered"
+
 	// People.
 	MemberAdded      = "member.added"
 	MemberRemoved    = "member.removed"
@@ -55,6 +58,7 @@ const (
 	RecordEditedOutside = "record_edited"
 	ValueFork           = "value_fork"
 	StatementSet        = "statement.set"
+	StatementRestated   = "statement.restated"
 	FileAdded           = "file.added"
 	FileDeleted         = "file.deleted"
 

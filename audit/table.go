@@ -48,6 +48,16 @@ var Catalogue = []Kind{
 		Meaning: "The root key of the recovery kit signed a change.",
 		Fields:  []Field{{"epoch", "number of the change"}},
 	},
+	{
+		Name:    ServerRestored,
+		Meaning: "The server's database was put back from a backup. Until an administrator ends the recovery, the log takes only what was signed before.",
+		Fields:  []Field{{"epoch", "head of the log that came back"}},
+	},
+	{
+		Name:    ServerRecovered,
+		Meaning: "An administrator ended the recovery from a restored backup: the log grows again.",
+		Fields:  []Field{{"restored", "when the backup was put back, Unix milliseconds"}},
+	},
 
 	// People.
 	{
@@ -227,6 +237,11 @@ var Catalogue = []Kind{
 	{
 		Name:    StatementSet,
 		Meaning: "A record's signed statement was set or replaced.",
+		Fields:  []Field{{"seq", "number of the statement"}},
+	},
+	{
+		Name:    StatementRestated,
+		Meaning: "An agent gave a restored server back a statement that it had lost.",
 		Fields:  []Field{{"seq", "number of the statement"}},
 	},
 	{

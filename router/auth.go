@@ -63,7 +63,7 @@ func (r *Router) authenticate(sock *socket.Conn, exporter [32]byte, address stri
 	who := agent{
 		org: client.Org, id: id, address: host(address),
 		version: short(auth.GetVersion()), os: short(auth.GetOs()), arch: short(auth.GetArch()),
-		head: &channelv1.LogHead{Epoch: uint64(client.Epoch), Digest: client.Head},
+		head: &channelv1.LogHead{Epoch: uint64(client.Epoch), Digest: client.Head, Restored: client.Restored},
 	}
 	reason, message2 := r.judge(client, org, clientID, challenge, exporter, auth.GetSignature())
 	if reason != "" {

@@ -43,7 +43,7 @@ func command() *cobra.Command {
 		Use: "rotunda-server", Short: "vault, router and scheduler of Rotunda: sees ciphertext only",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), setupCodeCommand(), machineKeyCommand(), &cobra.Command{
+	root.AddCommand(serveCommand(), setupCodeCommand(), machineKeyCommand(), backupCommand(), restoreCommand(), restoredCommand(), &cobra.Command{
 		Use: "version", Short: "print the version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), version.Version) },
 	})
@@ -56,7 +56,7 @@ func serveCommand() *cobra.Command {
 		Use: "serve", Short: "run the server until it is told to stop", Args: cobra.NoArgs,
 		Long: `Keeps everything in one folder (--data): the database, the certificate authority,
 the keys of the secrets-manager API, file contents, and the setup code that lets
-somebody make an organisation. Back that folder up as a whole.
+somebody make an organisation. ` + "`rotunda-server backup`" + ` copies all of it while the server runs.
 
 Clients and agents pin the certificate authority's key, so it must survive.`,
 		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), s, c.ErrOrStderr()) },

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"strconv"
 	"syscall"
@@ -49,13 +53,13 @@ var words = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			ts.Fatalf("exit %d, want %s", got, args[0])
 		}
 	},
-	// answers ADDRESS: waits until somebody listens there.
+	// answers ADDRESS: waits until a server serves there: it listens before that.
 	"answers": func(ts *testscript.TestScript, _ bool, args []string) {
 		if len(args) != 1 {
 			ts.Fatalf("usage: answers ADDRESS")
 		}
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			c, err := net.Dial("tcp", args[0])
+			c, err := tls.Dial("tcp", args[0], &tls.Config{InsecureSkipVerify: true}) // whose it is does not matter here
 			if err == nil {
 				ts.Check(c.Close())
 				return
@@ -64,6 +68,33 @@ var words = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 				ts.Fatalf("%v", err)
 			}
 		}
+	},
+	// mode FILE OCTAL: the file has these rights.
+	"mode": func(ts *testscript.TestScript, _ bool, args []string) {
+		info, err := os.Stat(ts.MkAbs(args[0]))
+		ts.Check(err)
+		if got := fmt.Sprintf("%o", info.Mode().Perm()); got != args[1] {
+			ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
+		}
+	},
+	// cut FILE N OUT: the first N bytes.
+	"cut": func(ts *testscript.TestScript, _ bool, args []string) {
+		n, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		data, err := os.ReadFile(ts.MkAbs(args[0]))
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(args[2]), data[:n], 0o600))
+	},
+	// flip FILE OUT: the setup code in a backup is another one.
+	"flip": func(ts *testscript.TestScript, _ bool, args []string) {
+		data, err := os.ReadFile(ts.MkAbs(args[0]))
+		ts.Check(err)
+		at := bytes.LastIndex(data, []byte("setup-code\x00"))
+		if at < 0 {
+			ts.Fatalf("%s holds no setup code", args[0])
+		}
+		data[at+512] ^= 1 // its first byte, behind the header
+		ts.Check(os.WriteFile(ts.MkAbs(args[1]), data, 0o600))
 	},
 	// terminate: sends SIGTERM, as a service manager does, to what runs in the background.
 	"terminate": func(ts *testscript.TestScript, _ bool, _ []string) {

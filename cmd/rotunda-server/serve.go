@@ -89,12 +89,15 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 		return exitcode.With(exitcode.Usage, fmt.Errorf("%w: give --listen an address of this host, such as :8443", err))
 	}
 	defer listener.Close()
-	st, err := store.Open(ctx, filepath.Join(s.data, "rotunda.db"))
+	st, err := store.Open(ctx, filepath.Join(s.data, databaseFile))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 
+	if err := tellRecovering(ctx, st, log); err != nil {
+		return err
+	}
 	parts, err := assemble(ctx, st, s, ca, keys, names, listener.Addr(), log)
 	if err != nil {
 		return err
@@ -124,6 +127,17 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	err = errors.Join(err, parts.router.Shutdown(stop), srv.Shutdown(stop))
 	running.Wait()
 	return err
+}
+
+// tellRecovering says that nobody has ended the recovery from a restored backup yet.
+func tellRecovering(ctx context.Context, st store.Store, log *slog.Logger) error {
+	return st.Read(ctx, func(q *db.Queries) error {
+		r, err := q.RecoveringSince(ctx)
+		if err == nil && r.N > 0 {
+			log.Warn("recovering from a restored backup: the log takes no new change until `rotunda org end-recovery`", "organisations", r.N, "since", time.UnixMilli(r.Since).UTC())
+		}
+		return err
+	})
 }
 
 // lockName is the file whose lock a running server holds.
@@ -164,7 +178,7 @@ func assemble(ctx context.Context, st store.Store, s *settings, ca *authority, k
 	w := &work.Work{Directory: dir, Bus: b, Finisher: sched}
 	machines, err := machineapi.New(machineapi.Config{
 		Store: st, Directory: dir, Work: w, Bus: b, Keys: keys, Host: names[0], BaseURL: s.base(names, at),
-		Files: filepath.Join(s.data, "files"), Version: version.Version, Log: log,
+		Files: filepath.Join(s.data, filesFolder), Version: version.Version, Log: log,
 	})
 	if err != nil {
 		return nil, err
@@ -196,7 +210,14 @@ func assemble(ctx context.Context, st store.Store, s *settings, ca *authority, k
 func health(w http.ResponseWriter, r *http.Request, st store.Store, hub *router.Router) {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
-	err := st.Write(ctx, func(*db.Queries) error { return nil })
+	var recovering db.RecoveringSinceRow
+	err := st.Read(ctx, func(q *db.Queries) (err error) {
+		recovering, err = q.RecoveringSince(ctx)
+		return err
+	})
+	if err == nil {
+		err = st.Write(ctx, func(*db.Queries) error { return nil })
+	}
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -204,6 +225,8 @@ func health(w http.ResponseWriter, r *http.Request, st store.Store, hub *router.
 	stats := st.Stats()
 	_ = json.NewEncoder(w).Encode(map[string]any{ // the caller is gone, or it is not
 		"ok": err == nil, "agents": hub.Stats().Connected, "commits": stats.Commits, "writes": stats.Writes,
+		// Organisations that recover from a restored backup, and since when: Unix seconds, 0 for none.
+		"recovering": recovering.N, "recoveringSince": recovering.Since / 1000,
 	})
 }
 

@@ -19,6 +19,7 @@ const (
 	OpAbandon = "abandon"
 	OpRelease = "release"
 	OpReport  = "report"
+	OpRestate = "restate"
 )
 
 // Ref names a record in JSON: raw 16-byte uids (base64 on the wire).
@@ -163,6 +164,20 @@ type Refusal struct {
 	Fields map[string]string `json:"fields,omitempty"` // as the catalogue of events has them
 }
 
+// RestateRequest gives a restored vault back a statement that it has lost: the newest
+// that the agent has seen of a record. It is taken only while the vault recovers.
+type RestateRequest struct {
+	AgentHead
+	Record Ref    `json:"record"`
+	Seq    uint64 `json:"seq"`
+	Digest []byte `json:"digest"` // of the Signed{Statement}
+	Blob   []byte `json:"blob"`   // that, under the record's extension key
+	// The clear links that come with a statement; empty where it names none.
+	Resource Ref    `json:"resource"`
+	Admin    Ref    `json:"admin"`
+	PoolID   []byte `json:"poolId"`
+}
+
 type LogRequest struct {
 	AgentHead
 	From  uint64 `json:"from"`
@@ -198,6 +213,8 @@ const (
 	CodeNotStaged    = "not_staged"
 	CodeOutOfSync    = "out_of_sync"     // the record's revision has moved
 	CodeOutstanding  = "run_outstanding" // a candidate is outstanding already
+	CodeRunUnknown   = "run_unknown"     // no such run: the vault may have forgotten it
+	CodeNotLost      = "not_lost"        // the vault does not recover, or has this or a newer one
 	CodeAccessDenied = "access_denied"
 	CodeBadRequest   = "bad_request"
 	CodeThrottled    = "throttled"

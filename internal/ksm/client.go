@@ -143,6 +143,12 @@ func (c *Client) Report(ctx context.Context, r ReportRequest) error {
 	return err
 }
 
+// Restate gives a restored vault a statement back that it has lost.
+func (c *Client) Restate(ctx context.Context, r RestateRequest) error {
+	_, err := call[struct{}](ctx, c, PathAgent, OpRestate, &r, &r.AgentHead)
+	return err
+}
+
 // Server is what the server says of itself, fetched now.
 func (c *Client) Server(ctx context.Context) (ServerInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)

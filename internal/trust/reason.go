@@ -24,6 +24,8 @@ const (
 	EnrolUsed   Reason = "enrol_used"
 	CAMismatch  Reason = "ca_mismatch"
 
+	LogRecovering Reason = "log_recovering"
+
 	SignatureBad  Reason = "signature_bad"
 	SignerUnknown Reason = "signer_unknown"
 	NotAllowed    Reason = "not_allowed"
@@ -91,7 +93,8 @@ var reasons = []ReasonInfo{
 	{LogFork, "two different changes claim the same place in the log, or a message's signer saw another log than this party", "stop: compare fingerprints and log heads with an administrator over another way, then look for a removed administrator who still signs"},
 	{LogGap, "a change is missing, or a message refers to a change that the server has not shown", "fetch the log again; if the server keeps withholding it, treat the server as hostile"},
 	{LogSigner, "a change is signed by somebody who may not make it", "the honest server refuses such a change: find out how it came into the log"},
-	{LogRollback, "the server shows an older log than this party has seen", "the missing changes are sent back; ask whether a backup was restored, and if none was, treat the server as hostile"},
+	{LogRollback, "the server shows an older log than this party has seen", "the missing changes are sent back; ask whether a backup was restored (it is marked by `rotunda-server restore` or `rotunda-server restored`), and if none was, treat the server as hostile"},
+	{LogRecovering, "the server was put back from a backup, and takes only changes that were signed before", "let agents and devices connect, so that they send back what the server has lost; then an administrator runs `rotunda org end-recovery`"},
 	{LogStale, "no administrator has renewed the log in time, or the server hides the renewal", "let an administrator's client connect once: it appends the renewal"},
 	{ClockFuture, "a change is dated in the future", "check this host's clock, then the signer's"},
 	{HeadMissing, "the log that the server shows does not contain the change that the token names", "stop: the server shows another organisation or an older log; check the address, then treat the server as hostile"},

@@ -10,6 +10,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/vault/directory"
@@ -28,7 +29,9 @@ func (s *service) GetLog(ctx context.Context, r *connect.Request[clientv1.GetLog
 		return nil, malformed("epoch %d", r.Msg.FromEpoch)
 	}
 	answer := &clientv1.GetLogResponse{}
+	recovering := false
 	err := s.Store.Read(ctx, func(q *db.Queries) error {
+		recovering = trust.ReasonOf(s.Directory.MayGrow(ctx, q, callerOf(ctx).org)) == trust.LogRecovering
 		p, err := s.party(ctx, q)
 		if err != nil {
 			return err
@@ -48,6 +51,10 @@ func (s *service) GetLog(ctx context.Context, r *connect.Request[clientv1.GetLog
 		}
 		return nil
 	})
+	if c := callerOf(ctx); err == nil && recovering && !c.enrolment {
+		// By asking for what comes after it, the device says what it holds.
+		err = s.Store.Write(ctx, func(q *db.Queries) error { return s.Directory.Report(ctx, q, c.org, c.entry, r.Msg.FromEpoch) })
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +92,13 @@ func (s *service) GetKeys(ctx context.Context, r *connect.Request[clientv1.GetKe
 // TakeTurn: see the service's definition.
 func (s *service) TakeTurn(ctx context.Context, r *connect.Request[clientv1.TakeTurnRequest]) (*connect.Response[clientv1.TakeTurnResponse], error) {
 	c := callerOf(ctx)
+	if !r.Msg.SendBack {
+		// Nobody signs in vain, nor by a clock that is behind.
+		err := s.Store.Read(ctx, func(q *db.Queries) error { return s.Directory.MayGrow(ctx, q, c.org) })
+		if err != nil {
+			return nil, untrusted(err)
+		}
+	}
 	wait, cancel := context.WithTimeout(ctx, turnWait)
 	defer cancel()
 	turn, err := s.Directory.TakeTurn(wait, c.org, s.quota(ctx), r.Msg.Removal && !c.enrolment)

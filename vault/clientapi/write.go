@@ -172,6 +172,8 @@ func (w *writer) do(op *clientv1.WriteOp) error {
 		return w.removeAppClient(op.RemoveAppClient)
 	case *clientv1.WriteOp_NoteEvent:
 		return w.noteEvent(op.NoteEvent)
+	case *clientv1.WriteOp_EndRecovery:
+		return w.endRecovery(op.EndRecovery)
 	}
 	return malformed("an op that this server does not know")
 }

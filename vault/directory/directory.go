@@ -166,6 +166,10 @@ func (d *Directory) Append(ctx context.Context, q *db.Queries, org int64, change
 
 // append adds to log, which is this transaction's own.
 func (d *Directory) append(ctx context.Context, q *db.Queries, org int64, log *trust.Log, changes [][]byte) (*trust.Log, error) {
+	recovering, restored, err := recovery(ctx, q, org)
+	if err != nil {
+		return nil, err
+	}
 	for _, signed := range changes {
 		added, err := log.Append(signed, d.now())
 		if err != nil {
@@ -173,6 +177,9 @@ func (d *Directory) append(ctx context.Context, q *db.Queries, org int64, log *t
 		}
 		if !added.New {
 			continue
+		}
+		if recovering && !time.UnixMilli(added.Change.Issued).Before(restored) {
+			return nil, errRecovering(restored)
 		}
 		if err := d.store(ctx, q, org, added, signed); err != nil {
 			return nil, err

@@ -46,12 +46,14 @@ func (a *API) agentLog(ctx context.Context, r *request) (answer, error) {
 		limit = maxChanges
 	}
 	var out ksm.LogAnswer
-	confirmed := false // by asking for what comes after it, the agent says what it has
+	// By asking for what comes after it, the agent says what it has.
+	confirmed, recovering := false, false
 	err = a.Store.Read(ctx, func(q *db.Queries) error {
 		head, err := q.OrgByNumber(ctx, agent.Org)
 		if err != nil {
 			return fmt.Errorf("read the log's head: %w", err)
 		}
+		recovering = head.Recovering != 0
 		seen, err := q.PresenceOf(ctx, db.PresenceOfParams{Org: agent.Org, Ids: [][]byte{agent.ID[:]}})
 		if err != nil {
 			return fmt.Errorf("read presence: %w", err)
@@ -79,7 +81,19 @@ func (a *API) agentLog(ctx context.Context, r *request) (answer, error) {
 			return q.AgentConfirmed(ctx, db.AgentConfirmedParams{LogEpoch: int64(in.From - 1), Org: agent.Org, AgentID: agent.ID[:]})
 		})
 	}
+	if err == nil && recovering {
+		err = a.Store.Write(ctx, func(q *db.Queries) error { return a.Directory.Report(ctx, q, agent.Org, agent.ID, in.From) })
+	}
 	return out, err
+}
+
+// agentRestate takes back statements that a restored database has lost.
+func (a *API) agentRestate(ctx context.Context, r *request) (answer, error) {
+	in, agent, err := agentOp(r, func(r *ksm.RestateRequest) *ksm.AgentHead { return &r.AgentHead })
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.Store.Write(ctx, func(q *db.Queries) error { return a.Work.Restate(ctx, q, agent, *in) })
 }
 
 func (a *API) agentAppend(ctx context.Context, r *request) (answer, error) {

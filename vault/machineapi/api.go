@@ -183,6 +183,7 @@ var agentOps = map[string]handler{
 	ksm.OpAbandon: settle((*work.Work).Abandon),
 	ksm.OpRelease: settle((*work.Work).Release),
 	ksm.OpReport:  (*API).agentReport,
+	ksm.OpRestate: (*API).agentRestate,
 }
 
 // serveOp is the server's side of the envelope: open, authenticate, do, seal.

@@ -166,7 +166,7 @@ func (w *Work) runToLease(ctx context.Context, q *db.Queries, a Agent, r ksm.Lea
 		return run, nil
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		return db.Run{}, ksm.Refuse(ksm.CodeBadRequest, "there is no run %s", id)
+		return db.Run{}, ksm.Refuse(ksm.CodeRunUnknown, "there is no run %s", id)
 	}
 	if err != nil {
 		return db.Run{}, fmt.Errorf("read run: %w", err)

@@ -255,7 +255,7 @@ func (q *Queries) EntryKeysOf(ctx context.Context, arg EntryKeysOfParams) ([]Ent
 }
 
 const listOrgs = `-- name: ListOrgs :many
-SELECT id, org_id, epoch, head, created FROM org ORDER BY id
+SELECT id, org_id, epoch, head, created, restored, recovering FROM org ORDER BY id
 `
 
 func (q *Queries) ListOrgs(ctx context.Context) ([]Org, error) {
@@ -273,6 +273,8 @@ func (q *Queries) ListOrgs(ctx context.Context) ([]Org, error) {
 			&i.Epoch,
 			&i.Head,
 			&i.Created,
+			&i.Restored,
+			&i.Recovering,
 		); err != nil {
 			return nil, err
 		}
@@ -288,7 +290,7 @@ func (q *Queries) ListOrgs(ctx context.Context) ([]Org, error) {
 }
 
 const orgByNumber = `-- name: OrgByNumber :one
-SELECT id, org_id, epoch, head, created FROM org WHERE id = ?
+SELECT id, org_id, epoch, head, created, restored, recovering FROM org WHERE id = ?
 `
 
 func (q *Queries) OrgByNumber(ctx context.Context, id int64) (Org, error) {
@@ -300,6 +302,8 @@ func (q *Queries) OrgByNumber(ctx context.Context, id int64) (Org, error) {
 		&i.Epoch,
 		&i.Head,
 		&i.Created,
+		&i.Restored,
+		&i.Recovering,
 	)
 	return i, err
 }

@@ -144,11 +144,13 @@ type MachineClient struct {
 }
 
 type Org struct {
-	ID      int64
-	OrgID   []byte
-	Epoch   int64
-	Head    []byte
-	Created int64
+	ID         int64
+	OrgID      []byte
+	Epoch      int64
+	Head       []byte
+	Created    int64
+	Restored   int64
+	Recovering int64
 }
 
 type Record struct {
@@ -186,6 +188,13 @@ type RecordHistory struct {
 	RunID      []byte
 	Result     []byte
 	Time       int64
+}
+
+type Reported struct {
+	Org     int64
+	EntryID []byte
+	Changes int64
+	Time    int64
 }
 
 type Result struct {

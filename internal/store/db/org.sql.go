@@ -32,7 +32,7 @@ func (q *Queries) CreateOrg(ctx context.Context, arg CreateOrgParams) error {
 }
 
 const orgByID = `-- name: OrgByID :one
-SELECT id, org_id, epoch, head, created FROM org WHERE org_id = ?
+SELECT id, org_id, epoch, head, created, restored, recovering FROM org WHERE org_id = ?
 `
 
 func (q *Queries) OrgByID(ctx context.Context, orgID []byte) (Org, error) {
@@ -44,6 +44,8 @@ func (q *Queries) OrgByID(ctx context.Context, orgID []byte) (Org, error) {
 		&i.Epoch,
 		&i.Head,
 		&i.Created,
+		&i.Restored,
+		&i.Recovering,
 	)
 	return i, err
 }

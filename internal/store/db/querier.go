@@ -66,6 +66,7 @@ type Querier interface {
 	DueRuns(ctx context.Context, arg DueRunsParams) ([]Run, error)
 	EndExpiredSessions(ctx context.Context, now int64) error
 	EndOtherSessionsOf(ctx context.Context, arg EndOtherSessionsOfParams) error
+	EndRecovering(ctx context.Context, arg EndRecoveringParams) (int64, error)
 	EndSessionsOf(ctx context.Context, arg EndSessionsOfParams) error
 	EndUntakenRun(ctx context.Context, arg EndUntakenRunParams) (int64, error)
 	EnrolBlob(ctx context.Context, arg EnrolBlobParams) ([]byte, error)
@@ -82,6 +83,7 @@ type Querier interface {
 	FireRotation(ctx context.Context, arg FireRotationParams) (int64, error)
 	FolderByUID(ctx context.Context, arg FolderByUIDParams) (Folder, error)
 	FolderKeyRecipients(ctx context.Context, arg FolderKeyRecipientsParams) ([][]byte, error)
+	ForgetReported(ctx context.Context, org int64) error
 	FormerStatements(ctx context.Context, arg FormerStatementsParams) ([]Statement, error)
 	FreshTerms(ctx context.Context, now int64) error
 	HasResult(ctx context.Context, arg HasResultParams) (int64, error)
@@ -95,6 +97,7 @@ type Querier interface {
 	ListOrgs(ctx context.Context) ([]Org, error)
 	MachineClientByID(ctx context.Context, clientID []byte) (MachineClient, error)
 	MarkOverdue(ctx context.Context, arg MarkOverdueParams) (int64, error)
+	MarkRestored(ctx context.Context, arg MarkRestoredParams) error
 	MoveRun(ctx context.Context, arg MoveRunParams) error
 	NewestReplaced(ctx context.Context, arg NewestReplacedParams) ([]RecordHistory, error)
 	NextRotationDue(ctx context.Context) (int64, error)
@@ -116,6 +119,7 @@ type Querier interface {
 	PutFolder(ctx context.Context, arg PutFolderParams) error
 	PutFolderKey(ctx context.Context, arg PutFolderKeyParams) error
 	PutLease(ctx context.Context, arg PutLeaseParams) error
+	PutReported(ctx context.Context, arg PutReportedParams) error
 	PutRotation(ctx context.Context, arg PutRotationParams) error
 	QueuedRunsOf(ctx context.Context, arg QueuedRunsOfParams) ([][]byte, error)
 	RecentResults(ctx context.Context, arg RecentResultsParams) ([][]byte, error)
@@ -125,8 +129,10 @@ type Querier interface {
 	// A list of parameters has to be the last of a query's: those after it would be miscounted.
 	RecordsInFolderOfKinds(ctx context.Context, arg RecordsInFolderOfKindsParams) ([]Record, error)
 	RecordsInSubfolders(ctx context.Context, arg RecordsInSubfoldersParams) ([]Record, error)
+	RecoveringSince(ctx context.Context) (RecoveringSinceRow, error)
 	RenameSubfolder(ctx context.Context, arg RenameSubfolderParams) error
 	ReplaceRecord(ctx context.Context, arg ReplaceRecordParams) (int64, error)
+	ReportedOf(ctx context.Context, org int64) ([]Reported, error)
 	ResultsByDigest(ctx context.Context, arg ResultsByDigestParams) ([]Result, error)
 	ResultsOfRun(ctx context.Context, arg ResultsOfRunParams) ([]Result, error)
 	ReturnLease(ctx context.Context, arg ReturnLeaseParams) error

@@ -35,7 +35,7 @@ func (q *Queries) AckCommand(ctx context.Context, arg AckCommandParams) (int64, 
 }
 
 const agentClient = `-- name: AgentClient :one
-SELECT m.org, m.owner_id, m.public_key, m.revoked, o.org_id, o.epoch, o.head
+SELECT m.org, m.owner_id, m.public_key, m.revoked, o.org_id, o.epoch, o.head, o.restored
 FROM machine_client m JOIN org o ON o.id = m.org
 WHERE m.client_id = ?1 AND m.kind = 'agent'
 `
@@ -48,6 +48,7 @@ type AgentClientRow struct {
 	OrgID     []byte
 	Epoch     int64
 	Head      []byte
+	Restored  int64
 }
 
 func (q *Queries) AgentClient(ctx context.Context, clientID []byte) (AgentClientRow, error) {
@@ -61,6 +62,7 @@ func (q *Queries) AgentClient(ctx context.Context, clientID []byte) (AgentClient
 		&i.OrgID,
 		&i.Epoch,
 		&i.Head,
+		&i.Restored,
 	)
 	return i, err
 }

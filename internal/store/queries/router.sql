@@ -1,5 +1,5 @@
 -- name: AgentClient :one
-SELECT m.org, m.owner_id, m.public_key, m.revoked, o.org_id, o.epoch, o.head
+SELECT m.org, m.owner_id, m.public_key, m.revoked, o.org_id, o.epoch, o.head, o.restored
 FROM machine_client m JOIN org o ON o.id = m.org
 WHERE m.client_id = sqlc.arg(client_id) AND m.kind = 'agent';
 

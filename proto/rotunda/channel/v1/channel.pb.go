@@ -592,6 +592,7 @@ type LogHead struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Restored      int64                  `protobuf:"varint,3,opt,name=restored,proto3" json:"restored,omitempty"` // in a Welcome: when the server was put back from a backup; 0: never
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -638,6 +639,13 @@ func (x *LogHead) GetDigest() []byte {
 		return x.Digest
 	}
 	return nil
+}
+
+func (x *LogHead) GetRestored() int64 {
+	if x != nil {
+		return x.Restored
+	}
+	return 0
 }
 
 type Deliver struct {
@@ -1053,10 +1061,11 @@ const file_rotunda_channel_v1_channel_proto_rawDesc = "" +
 	"\blog_head\x18\x05 \x01(\v2\x1b.rotunda.channel.v1.LogHeadR\alogHead\";\n" +
 	"\aRefused\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"7\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"S\n" +
 	"\aLogHead\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\fR\x06digest\"C\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1a\n" +
+	"\brestored\x18\x03 \x01(\x03R\brestored\"C\n" +
 	"\aDeliver\x128\n" +
 	"\acommand\x18\x01 \x01(\v2\x1e.rotunda.trust.v1.CommandFrameR\acommand\"<\n" +
 	"\x03Ack\x12\x1d\n" +

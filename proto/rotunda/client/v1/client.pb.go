@@ -745,6 +745,7 @@ func (x *EntryKeys) GetKeys() []byte {
 type TakeTurnRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Removal       bool                   `protobuf:"varint,1,opt,name=removal,proto3" json:"removal,omitempty"`
+	SendBack      bool                   `protobuf:"varint,2,opt,name=send_back,json=sendBack,proto3" json:"send_back,omitempty"` // of changes that the server has lost: also while it recovers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -782,6 +783,13 @@ func (*TakeTurnRequest) Descriptor() ([]byte, []int) {
 func (x *TakeTurnRequest) GetRemoval() bool {
 	if x != nil {
 		return x.Removal
+	}
+	return false
+}
+
+func (x *TakeTurnRequest) GetSendBack() bool {
+	if x != nil {
+		return x.SendBack
 	}
 	return false
 }
@@ -1035,6 +1043,7 @@ type WriteOp struct {
 	//	*WriteOp_PauseRotation
 	//	*WriteOp_NoteEvent
 	//	*WriteOp_DropRun
+	//	*WriteOp_EndRecovery
 	Op            isWriteOp_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1266,6 +1275,15 @@ func (x *WriteOp) GetDropRun() *DropRun {
 	return nil
 }
 
+func (x *WriteOp) GetEndRecovery() *EndRecovery {
+	if x != nil {
+		if x, ok := x.Op.(*WriteOp_EndRecovery); ok {
+			return x.EndRecovery
+		}
+	}
+	return nil
+}
+
 type isWriteOp_Op interface {
 	isWriteOp_Op()
 }
@@ -1354,6 +1372,10 @@ type WriteOp_DropRun struct {
 	DropRun *DropRun `protobuf:"bytes,21,opt,name=drop_run,json=dropRun,proto3,oneof"`
 }
 
+type WriteOp_EndRecovery struct {
+	EndRecovery *EndRecovery `protobuf:"bytes,22,opt,name=end_recovery,json=endRecovery,proto3,oneof"`
+}
+
 func (*WriteOp_Append) isWriteOp_Op() {}
 
 func (*WriteOp_PutKeys) isWriteOp_Op() {}
@@ -1395,6 +1417,8 @@ func (*WriteOp_PauseRotation) isWriteOp_Op() {}
 func (*WriteOp_NoteEvent) isWriteOp_Op() {}
 
 func (*WriteOp_DropRun) isWriteOp_Op() {}
+
+func (*WriteOp_EndRecovery) isWriteOp_Op() {}
 
 type PutKeys struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2452,6 +2476,51 @@ func (x *DropRun) GetRunId() []byte {
 	return nil
 }
 
+// EndRecovery lets the log grow again after a restore: an administrator's.
+type EndRecovery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Restored      int64                  `protobuf:"varint,1,opt,name=restored,proto3" json:"restored,omitempty"` // as GetRecovery told it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndRecovery) Reset() {
+	*x = EndRecovery{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndRecovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndRecovery) ProtoMessage() {}
+
+func (x *EndRecovery) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndRecovery.ProtoReflect.Descriptor instead.
+func (*EndRecovery) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *EndRecovery) GetRestored() int64 {
+	if x != nil {
+		return x.Restored
+	}
+	return 0
+}
+
 type PutApp struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	AppId         []byte                 `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"` // entry of kind app in the log
@@ -2463,7 +2532,7 @@ type PutApp struct {
 
 func (x *PutApp) Reset() {
 	*x = PutApp{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[35]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +2544,7 @@ func (x *PutApp) String() string {
 func (*PutApp) ProtoMessage() {}
 
 func (x *PutApp) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[35]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +2557,7 @@ func (x *PutApp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutApp.ProtoReflect.Descriptor instead.
 func (*PutApp) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{35}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PutApp) GetAppId() []byte {
@@ -2523,7 +2592,7 @@ type PutAppKey struct {
 
 func (x *PutAppKey) Reset() {
 	*x = PutAppKey{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[36]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2535,7 +2604,7 @@ func (x *PutAppKey) String() string {
 func (*PutAppKey) ProtoMessage() {}
 
 func (x *PutAppKey) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[36]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2548,7 +2617,7 @@ func (x *PutAppKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAppKey.ProtoReflect.Descriptor instead.
 func (*PutAppKey) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{36}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PutAppKey) GetAppId() []byte {
@@ -2584,7 +2653,7 @@ type PutAppFolder struct {
 
 func (x *PutAppFolder) Reset() {
 	*x = PutAppFolder{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[37]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2596,7 +2665,7 @@ func (x *PutAppFolder) String() string {
 func (*PutAppFolder) ProtoMessage() {}
 
 func (x *PutAppFolder) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[37]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2609,7 +2678,7 @@ func (x *PutAppFolder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAppFolder.ProtoReflect.Descriptor instead.
 func (*PutAppFolder) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{37}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PutAppFolder) GetAppId() []byte {
@@ -2656,7 +2725,7 @@ type PutAppClient struct {
 
 func (x *PutAppClient) Reset() {
 	*x = PutAppClient{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[38]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2668,7 +2737,7 @@ func (x *PutAppClient) String() string {
 func (*PutAppClient) ProtoMessage() {}
 
 func (x *PutAppClient) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[38]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2681,7 +2750,7 @@ func (x *PutAppClient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAppClient.ProtoReflect.Descriptor instead.
 func (*PutAppClient) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{38}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PutAppClient) GetAppId() []byte {
@@ -2750,7 +2819,7 @@ type RemoveAppClient struct {
 
 func (x *RemoveAppClient) Reset() {
 	*x = RemoveAppClient{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[39]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2831,7 @@ func (x *RemoveAppClient) String() string {
 func (*RemoveAppClient) ProtoMessage() {}
 
 func (x *RemoveAppClient) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[39]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +2844,7 @@ func (x *RemoveAppClient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAppClient.ProtoReflect.Descriptor instead.
 func (*RemoveAppClient) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{39}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RemoveAppClient) GetAppId() []byte {
@@ -2804,7 +2873,7 @@ type NoteEvent struct {
 
 func (x *NoteEvent) Reset() {
 	*x = NoteEvent{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[40]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2816,7 +2885,7 @@ func (x *NoteEvent) String() string {
 func (*NoteEvent) ProtoMessage() {}
 
 func (x *NoteEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[40]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2829,7 +2898,7 @@ func (x *NoteEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoteEvent.ProtoReflect.Descriptor instead.
 func (*NoteEvent) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{40}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *NoteEvent) GetName() string {
@@ -2862,7 +2931,7 @@ type ListFoldersRequest struct {
 
 func (x *ListFoldersRequest) Reset() {
 	*x = ListFoldersRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[41]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +2943,7 @@ func (x *ListFoldersRequest) String() string {
 func (*ListFoldersRequest) ProtoMessage() {}
 
 func (x *ListFoldersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[41]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +2956,7 @@ func (x *ListFoldersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFoldersRequest.ProtoReflect.Descriptor instead.
 func (*ListFoldersRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{41}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListFoldersRequest) GetPage() *Page {
@@ -2907,7 +2976,7 @@ type ListFoldersResponse struct {
 
 func (x *ListFoldersResponse) Reset() {
 	*x = ListFoldersResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[42]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +2988,7 @@ func (x *ListFoldersResponse) String() string {
 func (*ListFoldersResponse) ProtoMessage() {}
 
 func (x *ListFoldersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[42]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3001,7 @@ func (x *ListFoldersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFoldersResponse.ProtoReflect.Descriptor instead.
 func (*ListFoldersResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{42}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListFoldersResponse) GetFolders() []*FolderView {
@@ -2962,7 +3031,7 @@ type FolderView struct {
 
 func (x *FolderView) Reset() {
 	*x = FolderView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[43]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2974,7 +3043,7 @@ func (x *FolderView) String() string {
 func (*FolderView) ProtoMessage() {}
 
 func (x *FolderView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[43]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2987,7 +3056,7 @@ func (x *FolderView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FolderView.ProtoReflect.Descriptor instead.
 func (*FolderView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{43}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *FolderView) GetFolderUid() []byte {
@@ -3034,7 +3103,7 @@ type ListMissingKeysRequest struct {
 
 func (x *ListMissingKeysRequest) Reset() {
 	*x = ListMissingKeysRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[44]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3046,7 +3115,7 @@ func (x *ListMissingKeysRequest) String() string {
 func (*ListMissingKeysRequest) ProtoMessage() {}
 
 func (x *ListMissingKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[44]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3059,7 +3128,7 @@ func (x *ListMissingKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMissingKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListMissingKeysRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{44}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListMissingKeysRequest) GetPage() *Page {
@@ -3079,7 +3148,7 @@ type ListMissingKeysResponse struct {
 
 func (x *ListMissingKeysResponse) Reset() {
 	*x = ListMissingKeysResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[45]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +3160,7 @@ func (x *ListMissingKeysResponse) String() string {
 func (*ListMissingKeysResponse) ProtoMessage() {}
 
 func (x *ListMissingKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[45]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3104,7 +3173,7 @@ func (x *ListMissingKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMissingKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListMissingKeysResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{45}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListMissingKeysResponse) GetMissing() []*MissingKey {
@@ -3133,7 +3202,7 @@ type MissingKey struct {
 
 func (x *MissingKey) Reset() {
 	*x = MissingKey{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[46]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3145,7 +3214,7 @@ func (x *MissingKey) String() string {
 func (*MissingKey) ProtoMessage() {}
 
 func (x *MissingKey) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[46]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3158,7 +3227,7 @@ func (x *MissingKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingKey.ProtoReflect.Descriptor instead.
 func (*MissingKey) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{46}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *MissingKey) GetFolderUid() []byte {
@@ -3200,7 +3269,7 @@ type ListRecordsRequest struct {
 
 func (x *ListRecordsRequest) Reset() {
 	*x = ListRecordsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[47]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3212,7 +3281,7 @@ func (x *ListRecordsRequest) String() string {
 func (*ListRecordsRequest) ProtoMessage() {}
 
 func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[47]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3225,7 +3294,7 @@ func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ListRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{47}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListRecordsRequest) GetFolderUid() []byte {
@@ -3259,7 +3328,7 @@ type ListRecordsResponse struct {
 
 func (x *ListRecordsResponse) Reset() {
 	*x = ListRecordsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[48]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3271,7 +3340,7 @@ func (x *ListRecordsResponse) String() string {
 func (*ListRecordsResponse) ProtoMessage() {}
 
 func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[48]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3284,7 +3353,7 @@ func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsResponse.ProtoReflect.Descriptor instead.
 func (*ListRecordsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{48}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListRecordsResponse) GetRecords() []*RecordView {
@@ -3310,7 +3379,7 @@ type GetRecordsRequest struct {
 
 func (x *GetRecordsRequest) Reset() {
 	*x = GetRecordsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[49]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3391,7 @@ func (x *GetRecordsRequest) String() string {
 func (*GetRecordsRequest) ProtoMessage() {}
 
 func (x *GetRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[49]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3404,7 @@ func (x *GetRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRecordsRequest.ProtoReflect.Descriptor instead.
 func (*GetRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{49}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GetRecordsRequest) GetRefs() []*v1.Ref {
@@ -3354,7 +3423,7 @@ type GetRecordsResponse struct {
 
 func (x *GetRecordsResponse) Reset() {
 	*x = GetRecordsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[50]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3366,7 +3435,7 @@ func (x *GetRecordsResponse) String() string {
 func (*GetRecordsResponse) ProtoMessage() {}
 
 func (x *GetRecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[50]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3379,7 +3448,7 @@ func (x *GetRecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRecordsResponse.ProtoReflect.Descriptor instead.
 func (*GetRecordsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{50}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetRecordsResponse) GetRecords() []*RecordView {
@@ -3409,7 +3478,7 @@ type RecordView struct {
 
 func (x *RecordView) Reset() {
 	*x = RecordView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[51]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3421,7 +3490,7 @@ func (x *RecordView) String() string {
 func (*RecordView) ProtoMessage() {}
 
 func (x *RecordView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[51]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3434,7 +3503,7 @@ func (x *RecordView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordView.ProtoReflect.Descriptor instead.
 func (*RecordView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{51}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RecordView) GetRef() *v1.Ref {
@@ -3532,7 +3601,7 @@ type StatementView struct {
 
 func (x *StatementView) Reset() {
 	*x = StatementView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[52]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3544,7 +3613,7 @@ func (x *StatementView) String() string {
 func (*StatementView) ProtoMessage() {}
 
 func (x *StatementView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[52]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3557,7 +3626,7 @@ func (x *StatementView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatementView.ProtoReflect.Descriptor instead.
 func (*StatementView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{52}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *StatementView) GetSeq() uint64 {
@@ -3591,7 +3660,7 @@ type ResultView struct {
 
 func (x *ResultView) Reset() {
 	*x = ResultView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[53]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3603,7 +3672,7 @@ func (x *ResultView) String() string {
 func (*ResultView) ProtoMessage() {}
 
 func (x *ResultView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[53]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3616,7 +3685,7 @@ func (x *ResultView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultView.ProtoReflect.Descriptor instead.
 func (*ResultView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{53}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ResultView) GetSigned() []byte {
@@ -3647,7 +3716,7 @@ type StagedView struct {
 
 func (x *StagedView) Reset() {
 	*x = StagedView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[54]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3659,7 +3728,7 @@ func (x *StagedView) String() string {
 func (*StagedView) ProtoMessage() {}
 
 func (x *StagedView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[54]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3672,7 +3741,7 @@ func (x *StagedView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StagedView.ProtoReflect.Descriptor instead.
 func (*StagedView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{54}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *StagedView) GetOwner() string {
@@ -3727,7 +3796,7 @@ type ListHistoryRequest struct {
 
 func (x *ListHistoryRequest) Reset() {
 	*x = ListHistoryRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[55]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3739,7 +3808,7 @@ func (x *ListHistoryRequest) String() string {
 func (*ListHistoryRequest) ProtoMessage() {}
 
 func (x *ListHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[55]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3752,7 +3821,7 @@ func (x *ListHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHistoryRequest.ProtoReflect.Descriptor instead.
 func (*ListHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{55}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListHistoryRequest) GetRef() *v1.Ref {
@@ -3779,7 +3848,7 @@ type ListHistoryResponse struct {
 
 func (x *ListHistoryResponse) Reset() {
 	*x = ListHistoryResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[56]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3791,7 +3860,7 @@ func (x *ListHistoryResponse) String() string {
 func (*ListHistoryResponse) ProtoMessage() {}
 
 func (x *ListHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[56]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3804,7 +3873,7 @@ func (x *ListHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHistoryResponse.ProtoReflect.Descriptor instead.
 func (*ListHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{56}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListHistoryResponse) GetHistory() []*HistoryView {
@@ -3837,7 +3906,7 @@ type HistoryView struct {
 
 func (x *HistoryView) Reset() {
 	*x = HistoryView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[57]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3849,7 +3918,7 @@ func (x *HistoryView) String() string {
 func (*HistoryView) ProtoMessage() {}
 
 func (x *HistoryView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[57]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3862,7 +3931,7 @@ func (x *HistoryView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryView.ProtoReflect.Descriptor instead.
 func (*HistoryView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{57}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *HistoryView) GetRevision() int64 {
@@ -3931,7 +4000,7 @@ type ListStatementsRequest struct {
 
 func (x *ListStatementsRequest) Reset() {
 	*x = ListStatementsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[58]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3943,7 +4012,7 @@ func (x *ListStatementsRequest) String() string {
 func (*ListStatementsRequest) ProtoMessage() {}
 
 func (x *ListStatementsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[58]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3956,7 +4025,7 @@ func (x *ListStatementsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStatementsRequest.ProtoReflect.Descriptor instead.
 func (*ListStatementsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{58}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListStatementsRequest) GetRef() *v1.Ref {
@@ -3983,7 +4052,7 @@ type ListStatementsResponse struct {
 
 func (x *ListStatementsResponse) Reset() {
 	*x = ListStatementsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[59]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3995,7 +4064,7 @@ func (x *ListStatementsResponse) String() string {
 func (*ListStatementsResponse) ProtoMessage() {}
 
 func (x *ListStatementsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[59]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4008,7 +4077,7 @@ func (x *ListStatementsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStatementsResponse.ProtoReflect.Descriptor instead.
 func (*ListStatementsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{59}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListStatementsResponse) GetStatements() []*StatementView {
@@ -4034,7 +4103,7 @@ type GetFormerStatementsRequest struct {
 
 func (x *GetFormerStatementsRequest) Reset() {
 	*x = GetFormerStatementsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4046,7 +4115,7 @@ func (x *GetFormerStatementsRequest) String() string {
 func (*GetFormerStatementsRequest) ProtoMessage() {}
 
 func (x *GetFormerStatementsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4059,7 +4128,7 @@ func (x *GetFormerStatementsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFormerStatementsRequest.ProtoReflect.Descriptor instead.
 func (*GetFormerStatementsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{60}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetFormerStatementsRequest) GetRefs() []*v1.Ref {
@@ -4079,7 +4148,7 @@ type GetFormerStatementsResponse struct {
 
 func (x *GetFormerStatementsResponse) Reset() {
 	*x = GetFormerStatementsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4091,7 +4160,7 @@ func (x *GetFormerStatementsResponse) String() string {
 func (*GetFormerStatementsResponse) ProtoMessage() {}
 
 func (x *GetFormerStatementsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4104,7 +4173,7 @@ func (x *GetFormerStatementsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFormerStatementsResponse.ProtoReflect.Descriptor instead.
 func (*GetFormerStatementsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{61}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *GetFormerStatementsResponse) GetStatements() []*FormerStatement {
@@ -4124,7 +4193,7 @@ type FormerStatement struct {
 
 func (x *FormerStatement) Reset() {
 	*x = FormerStatement{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4136,7 +4205,7 @@ func (x *FormerStatement) String() string {
 func (*FormerStatement) ProtoMessage() {}
 
 func (x *FormerStatement) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4149,7 +4218,7 @@ func (x *FormerStatement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormerStatement.ProtoReflect.Descriptor instead.
 func (*FormerStatement) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{62}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *FormerStatement) GetRef() *v1.Ref {
@@ -4177,7 +4246,7 @@ type ListRotationsRequest struct {
 
 func (x *ListRotationsRequest) Reset() {
 	*x = ListRotationsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4189,7 +4258,7 @@ func (x *ListRotationsRequest) String() string {
 func (*ListRotationsRequest) ProtoMessage() {}
 
 func (x *ListRotationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4202,7 +4271,7 @@ func (x *ListRotationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRotationsRequest.ProtoReflect.Descriptor instead.
 func (*ListRotationsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{63}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListRotationsRequest) GetFolderUid() []byte {
@@ -4236,7 +4305,7 @@ type ListRotationsResponse struct {
 
 func (x *ListRotationsResponse) Reset() {
 	*x = ListRotationsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4248,7 +4317,7 @@ func (x *ListRotationsResponse) String() string {
 func (*ListRotationsResponse) ProtoMessage() {}
 
 func (x *ListRotationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4261,7 +4330,7 @@ func (x *ListRotationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRotationsResponse.ProtoReflect.Descriptor instead.
 func (*ListRotationsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{64}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListRotationsResponse) GetRotations() []*RotationView {
@@ -4292,7 +4361,7 @@ type RotationView struct {
 
 func (x *RotationView) Reset() {
 	*x = RotationView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4304,7 +4373,7 @@ func (x *RotationView) String() string {
 func (*RotationView) ProtoMessage() {}
 
 func (x *RotationView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4317,7 +4386,7 @@ func (x *RotationView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotationView.ProtoReflect.Descriptor instead.
 func (*RotationView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{65}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RotationView) GetRotation() *PutRotation {
@@ -4373,7 +4442,7 @@ type PreviewScheduleRequest struct {
 
 func (x *PreviewScheduleRequest) Reset() {
 	*x = PreviewScheduleRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4385,7 +4454,7 @@ func (x *PreviewScheduleRequest) String() string {
 func (*PreviewScheduleRequest) ProtoMessage() {}
 
 func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4398,7 +4467,7 @@ func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleRequest.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{66}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PreviewScheduleRequest) GetSchedule() *Schedule {
@@ -4431,7 +4500,7 @@ type PreviewScheduleResponse struct {
 
 func (x *PreviewScheduleResponse) Reset() {
 	*x = PreviewScheduleResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4443,7 +4512,7 @@ func (x *PreviewScheduleResponse) String() string {
 func (*PreviewScheduleResponse) ProtoMessage() {}
 
 func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4456,7 +4525,7 @@ func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleResponse.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{67}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *PreviewScheduleResponse) GetTimes() []int64 {
@@ -4477,7 +4546,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4489,7 +4558,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4502,7 +4571,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{68}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListRunsRequest) GetAccountUid() []byte {
@@ -4536,7 +4605,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4548,7 +4617,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4561,7 +4630,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{69}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListRunsResponse) GetRuns() []*RunView {
@@ -4607,7 +4676,7 @@ type RunView struct {
 
 func (x *RunView) Reset() {
 	*x = RunView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4619,7 +4688,7 @@ func (x *RunView) String() string {
 func (*RunView) ProtoMessage() {}
 
 func (x *RunView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4632,7 +4701,7 @@ func (x *RunView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunView.ProtoReflect.Descriptor instead.
 func (*RunView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{70}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RunView) GetRunId() []byte {
@@ -4791,7 +4860,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4803,7 +4872,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4816,7 +4885,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{71}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *GetRunRequest) GetRunId() []byte {
@@ -4836,7 +4905,7 @@ type GetRunResponse struct {
 
 func (x *GetRunResponse) Reset() {
 	*x = GetRunResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4848,7 +4917,7 @@ func (x *GetRunResponse) String() string {
 func (*GetRunResponse) ProtoMessage() {}
 
 func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4861,7 +4930,7 @@ func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunResponse.ProtoReflect.Descriptor instead.
 func (*GetRunResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{72}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *GetRunResponse) GetRun() *RunView {
@@ -4887,7 +4956,7 @@ type GetReplyRequest struct {
 
 func (x *GetReplyRequest) Reset() {
 	*x = GetReplyRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4899,7 +4968,7 @@ func (x *GetReplyRequest) String() string {
 func (*GetReplyRequest) ProtoMessage() {}
 
 func (x *GetReplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4912,7 +4981,7 @@ func (x *GetReplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplyRequest.ProtoReflect.Descriptor instead.
 func (*GetReplyRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{73}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *GetReplyRequest) GetCommandId() []byte {
@@ -4934,7 +5003,7 @@ type GetReplyResponse struct {
 
 func (x *GetReplyResponse) Reset() {
 	*x = GetReplyResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4946,7 +5015,7 @@ func (x *GetReplyResponse) String() string {
 func (*GetReplyResponse) ProtoMessage() {}
 
 func (x *GetReplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4959,7 +5028,7 @@ func (x *GetReplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplyResponse.ProtoReflect.Descriptor instead.
 func (*GetReplyResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{74}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *GetReplyResponse) GetDelivered() bool {
@@ -4999,7 +5068,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5011,7 +5080,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5024,7 +5093,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{75}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListAgentsRequest) GetPoolId() []byte {
@@ -5043,7 +5112,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5055,7 +5124,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5068,7 +5137,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{76}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*AgentView {
@@ -5094,7 +5163,7 @@ type AgentView struct {
 
 func (x *AgentView) Reset() {
 	*x = AgentView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5106,7 +5175,7 @@ func (x *AgentView) String() string {
 func (*AgentView) ProtoMessage() {}
 
 func (x *AgentView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5119,7 +5188,7 @@ func (x *AgentView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentView.ProtoReflect.Descriptor instead.
 func (*AgentView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{77}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *AgentView) GetAgentId() []byte {
@@ -5187,7 +5256,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5199,7 +5268,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5212,7 +5281,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{78}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListAppsRequest) GetPage() *Page {
@@ -5232,7 +5301,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5244,7 +5313,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5257,7 +5326,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{79}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListAppsResponse) GetApps() []*AppView {
@@ -5288,7 +5357,7 @@ type AppView struct {
 
 func (x *AppView) Reset() {
 	*x = AppView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5300,7 +5369,7 @@ func (x *AppView) String() string {
 func (*AppView) ProtoMessage() {}
 
 func (x *AppView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5313,7 +5382,7 @@ func (x *AppView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppView.ProtoReflect.Descriptor instead.
 func (*AppView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{80}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *AppView) GetAppId() []byte {
@@ -5371,7 +5440,7 @@ type AppClientView struct {
 
 func (x *AppClientView) Reset() {
 	*x = AppClientView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5383,7 +5452,7 @@ func (x *AppClientView) String() string {
 func (*AppClientView) ProtoMessage() {}
 
 func (x *AppClientView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5396,7 +5465,7 @@ func (x *AppClientView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppClientView.ProtoReflect.Descriptor instead.
 func (*AppClientView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{81}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *AppClientView) GetClientId() []byte {
@@ -5442,7 +5511,7 @@ type GetEnrolBlobRequest struct {
 
 func (x *GetEnrolBlobRequest) Reset() {
 	*x = GetEnrolBlobRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5454,7 +5523,7 @@ func (x *GetEnrolBlobRequest) String() string {
 func (*GetEnrolBlobRequest) ProtoMessage() {}
 
 func (x *GetEnrolBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5467,7 +5536,7 @@ func (x *GetEnrolBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEnrolBlobRequest.ProtoReflect.Descriptor instead.
 func (*GetEnrolBlobRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{82}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{83}
 }
 
 type GetEnrolBlobResponse struct {
@@ -5479,7 +5548,7 @@ type GetEnrolBlobResponse struct {
 
 func (x *GetEnrolBlobResponse) Reset() {
 	*x = GetEnrolBlobResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5491,7 +5560,7 @@ func (x *GetEnrolBlobResponse) String() string {
 func (*GetEnrolBlobResponse) ProtoMessage() {}
 
 func (x *GetEnrolBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5504,7 +5573,7 @@ func (x *GetEnrolBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEnrolBlobResponse.ProtoReflect.Descriptor instead.
 func (*GetEnrolBlobResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{83}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetEnrolBlobResponse) GetBlob() []byte {
@@ -5526,7 +5595,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5538,7 +5607,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5551,7 +5620,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{84}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListEventsRequest) GetAfterSeq() int64 {
@@ -5592,7 +5661,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5604,7 +5673,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5617,7 +5686,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{85}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ListEventsResponse) GetEvents() []*EventView {
@@ -5650,7 +5719,7 @@ type EventView struct {
 
 func (x *EventView) Reset() {
 	*x = EventView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5662,7 +5731,7 @@ func (x *EventView) String() string {
 func (*EventView) ProtoMessage() {}
 
 func (x *EventView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5675,7 +5744,7 @@ func (x *EventView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventView.ProtoReflect.Descriptor instead.
 func (*EventView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{86}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *EventView) GetSeq() int64 {
@@ -5734,6 +5803,162 @@ func (x *EventView) GetFields() string {
 	return ""
 }
 
+type GetRecoveryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRecoveryRequest) Reset() {
+	*x = GetRecoveryRequest{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRecoveryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRecoveryRequest) ProtoMessage() {}
+
+func (x *GetRecoveryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRecoveryRequest.ProtoReflect.Descriptor instead.
+func (*GetRecoveryRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{88}
+}
+
+type GetRecoveryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Restored      int64                  `protobuf:"varint,1,opt,name=restored,proto3" json:"restored,omitempty"` // 0: never
+	Recovering    bool                   `protobuf:"varint,2,opt,name=recovering,proto3" json:"recovering,omitempty"`
+	Reported      []*Reported            `protobuf:"bytes,3,rep,name=reported,proto3" json:"reported,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRecoveryResponse) Reset() {
+	*x = GetRecoveryResponse{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRecoveryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRecoveryResponse) ProtoMessage() {}
+
+func (x *GetRecoveryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRecoveryResponse.ProtoReflect.Descriptor instead.
+func (*GetRecoveryResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *GetRecoveryResponse) GetRestored() int64 {
+	if x != nil {
+		return x.Restored
+	}
+	return 0
+}
+
+func (x *GetRecoveryResponse) GetRecovering() bool {
+	if x != nil {
+		return x.Recovering
+	}
+	return false
+}
+
+func (x *GetRecoveryResponse) GetReported() []*Reported {
+	if x != nil {
+		return x.Reported
+	}
+	return nil
+}
+
+type Reported struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	EntryId       []byte                 `protobuf:"bytes,1,opt,name=entry_id,json=entryId,proto3" json:"entry_id,omitempty"`
+	Changes       uint64                 `protobuf:"varint,2,opt,name=changes,proto3" json:"changes,omitempty"` // of the log that the party holds
+	Time          int64                  `protobuf:"varint,3,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reported) Reset() {
+	*x = Reported{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reported) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reported) ProtoMessage() {}
+
+func (x *Reported) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reported.ProtoReflect.Descriptor instead.
+func (*Reported) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *Reported) GetEntryId() []byte {
+	if x != nil {
+		return x.EntryId
+	}
+	return nil
+}
+
+func (x *Reported) GetChanges() uint64 {
+	if x != nil {
+		return x.Changes
+	}
+	return 0
+}
+
+func (x *Reported) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Topics        []string               `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"` // records, runs, events, log, replies
@@ -5743,7 +5968,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5755,7 +5980,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5768,7 +5993,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{87}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *WatchRequest) GetTopics() []string {
@@ -5795,7 +6020,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5807,7 +6032,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5820,7 +6045,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{88}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *WatchResponse) GetWhat() isWatchResponse_What {
@@ -5932,7 +6157,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[89]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5944,7 +6169,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[89]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5957,7 +6182,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{89}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{93}
 }
 
 type RecordChanged struct {
@@ -5970,7 +6195,7 @@ type RecordChanged struct {
 
 func (x *RecordChanged) Reset() {
 	*x = RecordChanged{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[90]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5982,7 +6207,7 @@ func (x *RecordChanged) String() string {
 func (*RecordChanged) ProtoMessage() {}
 
 func (x *RecordChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[90]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5995,7 +6220,7 @@ func (x *RecordChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChanged.ProtoReflect.Descriptor instead.
 func (*RecordChanged) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{90}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *RecordChanged) GetRef() *v1.Ref {
@@ -6024,7 +6249,7 @@ type RunProgress struct {
 
 func (x *RunProgress) Reset() {
 	*x = RunProgress{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[91]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6036,7 +6261,7 @@ func (x *RunProgress) String() string {
 func (*RunProgress) ProtoMessage() {}
 
 func (x *RunProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[91]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6049,7 +6274,7 @@ func (x *RunProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunProgress.ProtoReflect.Descriptor instead.
 func (*RunProgress) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{91}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *RunProgress) GetRunId() []byte {
@@ -6131,9 +6356,10 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x04keys\x18\x01 \x03(\v2\x1c.rotunda.client.v1.EntryKeysR\x04keys\":\n" +
 	"\tEntryKeys\x12\x19\n" +
 	"\bentry_id\x18\x01 \x01(\fR\aentryId\x12\x12\n" +
-	"\x04keys\x18\x02 \x01(\fR\x04keys\"+\n" +
+	"\x04keys\x18\x02 \x01(\fR\x04keys\"H\n" +
 	"\x0fTakeTurnRequest\x12\x18\n" +
-	"\aremoval\x18\x01 \x01(\bR\aremoval\"f\n" +
+	"\aremoval\x18\x01 \x01(\bR\aremoval\x12\x1b\n" +
+	"\tsend_back\x18\x02 \x01(\bR\bsendBack\"f\n" +
 	"\x10TakeTurnResponse\x12\x12\n" +
 	"\x04turn\x18\x01 \x01(\fR\x04turn\x12\x1d\n" +
 	"\n" +
@@ -6152,8 +6378,7 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x0eRecordRevision\x12\x1d\n" +
 	"\n" +
 	"record_uid\x18\x01 \x01(\fR\trecordUid\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\xf2\n" +
-	"\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xb7\v\n" +
 	"\aWriteOp\x12\x18\n" +
 	"\x06append\x18\x01 \x01(\fH\x00R\x06append\x127\n" +
 	"\bput_keys\x18\x02 \x01(\v2\x1a.rotunda.client.v1.PutKeysH\x00R\aputKeys\x12=\n" +
@@ -6180,7 +6405,8 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x0epause_rotation\x18\x13 \x01(\v2 .rotunda.client.v1.PauseRotationH\x00R\rpauseRotation\x12=\n" +
 	"\n" +
 	"note_event\x18\x14 \x01(\v2\x1c.rotunda.client.v1.NoteEventH\x00R\tnoteEvent\x127\n" +
-	"\bdrop_run\x18\x15 \x01(\v2\x1a.rotunda.client.v1.DropRunH\x00R\adropRunB\x04\n" +
+	"\bdrop_run\x18\x15 \x01(\v2\x1a.rotunda.client.v1.DropRunH\x00R\adropRun\x12C\n" +
+	"\fend_recovery\x18\x16 \x01(\v2\x1e.rotunda.client.v1.EndRecoveryH\x00R\vendRecoveryB\x04\n" +
 	"\x02op\"8\n" +
 	"\aPutKeys\x12\x19\n" +
 	"\bentry_id\x18\x01 \x01(\fR\aentryId\x12\x12\n" +
@@ -6258,7 +6484,9 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\vSendCommand\x128\n" +
 	"\acommand\x18\x01 \x01(\v2\x1e.rotunda.trust.v1.CommandFrameR\acommand\" \n" +
 	"\aDropRun\x12\x15\n" +
-	"\x06run_id\x18\x01 \x01(\fR\x05runId\"W\n" +
+	"\x06run_id\x18\x01 \x01(\fR\x05runId\")\n" +
+	"\vEndRecovery\x12\x1a\n" +
+	"\brestored\x18\x01 \x01(\x03R\brestored\"W\n" +
 	"\x06PutApp\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\fR\x05appId\x12\x19\n" +
 	"\bapp_data\x18\x02 \x01(\fR\aappData\x12\x1b\n" +
@@ -6521,7 +6749,18 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x06record\x18\x05 \x01(\v2\x15.rotunda.trust.v1.RefR\x06record\x12\x15\n" +
 	"\x06run_id\x18\x06 \x01(\fR\x05runId\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12\x16\n" +
-	"\x06fields\x18\b \x01(\tR\x06fields\"&\n" +
+	"\x06fields\x18\b \x01(\tR\x06fields\"\x14\n" +
+	"\x12GetRecoveryRequest\"\x8a\x01\n" +
+	"\x13GetRecoveryResponse\x12\x1a\n" +
+	"\brestored\x18\x01 \x01(\x03R\brestored\x12\x1e\n" +
+	"\n" +
+	"recovering\x18\x02 \x01(\bR\n" +
+	"recovering\x127\n" +
+	"\breported\x18\x03 \x03(\v2\x1b.rotunda.client.v1.ReportedR\breported\"S\n" +
+	"\bReported\x12\x19\n" +
+	"\bentry_id\x18\x01 \x01(\fR\aentryId\x12\x18\n" +
+	"\achanges\x18\x02 \x01(\x04R\achanges\x12\x12\n" +
+	"\x04time\x18\x03 \x01(\x03R\x04time\"&\n" +
 	"\fWatchRequest\x12\x16\n" +
 	"\x06topics\x18\x01 \x03(\tR\x06topics\"\xff\x01\n" +
 	"\rWatchResponse\x120\n" +
@@ -6540,7 +6779,7 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x06run_id\x18\x01 \x01(\fR\x05runId\x12/\n" +
 	"\aaccount\x18\x02 \x01(\v2\x15.rotunda.trust.v1.RefR\aaccount\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x14\n" +
-	"\x05phase\x18\x04 \x01(\tR\x05phase2\xa7\x11\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase2\x85\x12\n" +
 	"\fVaultService\x12V\n" +
 	"\tChallenge\x12#.rotunda.client.v1.ChallengeRequest\x1a$.rotunda.client.v1.ChallengeResponse\x12M\n" +
 	"\x06SignIn\x12 .rotunda.client.v1.SignInRequest\x1a!.rotunda.client.v1.SignInResponse\x12q\n" +
@@ -6567,7 +6806,8 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\bListApps\x12\".rotunda.client.v1.ListAppsRequest\x1a#.rotunda.client.v1.ListAppsResponse\x12_\n" +
 	"\fGetEnrolBlob\x12&.rotunda.client.v1.GetEnrolBlobRequest\x1a'.rotunda.client.v1.GetEnrolBlobResponse\x12Y\n" +
 	"\n" +
-	"ListEvents\x12$.rotunda.client.v1.ListEventsRequest\x1a%.rotunda.client.v1.ListEventsResponse\x12L\n" +
+	"ListEvents\x12$.rotunda.client.v1.ListEventsRequest\x1a%.rotunda.client.v1.ListEventsResponse\x12\\\n" +
+	"\vGetRecovery\x12%.rotunda.client.v1.GetRecoveryRequest\x1a&.rotunda.client.v1.GetRecoveryResponse\x12L\n" +
 	"\x05Watch\x12\x1f.rotunda.client.v1.WatchRequest\x1a .rotunda.client.v1.WatchResponse0\x01BAZ?github.com/rotunda-pam/rotunda/proto/rotunda/client/v1;clientv1b\x06proto3"
 
 var (
@@ -6582,7 +6822,7 @@ func file_rotunda_client_v1_client_proto_rawDescGZIP() []byte {
 	return file_rotunda_client_v1_client_proto_rawDescData
 }
 
-var file_rotunda_client_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 92)
+var file_rotunda_client_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_rotunda_client_v1_client_proto_goTypes = []any{
 	(*ErrorDetail)(nil),                 // 0: rotunda.client.v1.ErrorDetail
 	(*Page)(nil),                        // 1: rotunda.client.v1.Page
@@ -6619,66 +6859,70 @@ var file_rotunda_client_v1_client_proto_goTypes = []any{
 	(*StartRun)(nil),                    // 32: rotunda.client.v1.StartRun
 	(*SendCommand)(nil),                 // 33: rotunda.client.v1.SendCommand
 	(*DropRun)(nil),                     // 34: rotunda.client.v1.DropRun
-	(*PutApp)(nil),                      // 35: rotunda.client.v1.PutApp
-	(*PutAppKey)(nil),                   // 36: rotunda.client.v1.PutAppKey
-	(*PutAppFolder)(nil),                // 37: rotunda.client.v1.PutAppFolder
-	(*PutAppClient)(nil),                // 38: rotunda.client.v1.PutAppClient
-	(*RemoveAppClient)(nil),             // 39: rotunda.client.v1.RemoveAppClient
-	(*NoteEvent)(nil),                   // 40: rotunda.client.v1.NoteEvent
-	(*ListFoldersRequest)(nil),          // 41: rotunda.client.v1.ListFoldersRequest
-	(*ListFoldersResponse)(nil),         // 42: rotunda.client.v1.ListFoldersResponse
-	(*FolderView)(nil),                  // 43: rotunda.client.v1.FolderView
-	(*ListMissingKeysRequest)(nil),      // 44: rotunda.client.v1.ListMissingKeysRequest
-	(*ListMissingKeysResponse)(nil),     // 45: rotunda.client.v1.ListMissingKeysResponse
-	(*MissingKey)(nil),                  // 46: rotunda.client.v1.MissingKey
-	(*ListRecordsRequest)(nil),          // 47: rotunda.client.v1.ListRecordsRequest
-	(*ListRecordsResponse)(nil),         // 48: rotunda.client.v1.ListRecordsResponse
-	(*GetRecordsRequest)(nil),           // 49: rotunda.client.v1.GetRecordsRequest
-	(*GetRecordsResponse)(nil),          // 50: rotunda.client.v1.GetRecordsResponse
-	(*RecordView)(nil),                  // 51: rotunda.client.v1.RecordView
-	(*StatementView)(nil),               // 52: rotunda.client.v1.StatementView
-	(*ResultView)(nil),                  // 53: rotunda.client.v1.ResultView
-	(*StagedView)(nil),                  // 54: rotunda.client.v1.StagedView
-	(*ListHistoryRequest)(nil),          // 55: rotunda.client.v1.ListHistoryRequest
-	(*ListHistoryResponse)(nil),         // 56: rotunda.client.v1.ListHistoryResponse
-	(*HistoryView)(nil),                 // 57: rotunda.client.v1.HistoryView
-	(*ListStatementsRequest)(nil),       // 58: rotunda.client.v1.ListStatementsRequest
-	(*ListStatementsResponse)(nil),      // 59: rotunda.client.v1.ListStatementsResponse
-	(*GetFormerStatementsRequest)(nil),  // 60: rotunda.client.v1.GetFormerStatementsRequest
-	(*GetFormerStatementsResponse)(nil), // 61: rotunda.client.v1.GetFormerStatementsResponse
-	(*FormerStatement)(nil),             // 62: rotunda.client.v1.FormerStatement
-	(*ListRotationsRequest)(nil),        // 63: rotunda.client.v1.ListRotationsRequest
-	(*ListRotationsResponse)(nil),       // 64: rotunda.client.v1.ListRotationsResponse
-	(*RotationView)(nil),                // 65: rotunda.client.v1.RotationView
-	(*PreviewScheduleRequest)(nil),      // 66: rotunda.client.v1.PreviewScheduleRequest
-	(*PreviewScheduleResponse)(nil),     // 67: rotunda.client.v1.PreviewScheduleResponse
-	(*ListRunsRequest)(nil),             // 68: rotunda.client.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),            // 69: rotunda.client.v1.ListRunsResponse
-	(*RunView)(nil),                     // 70: rotunda.client.v1.RunView
-	(*GetRunRequest)(nil),               // 71: rotunda.client.v1.GetRunRequest
-	(*GetRunResponse)(nil),              // 72: rotunda.client.v1.GetRunResponse
-	(*GetReplyRequest)(nil),             // 73: rotunda.client.v1.GetReplyRequest
-	(*GetReplyResponse)(nil),            // 74: rotunda.client.v1.GetReplyResponse
-	(*ListAgentsRequest)(nil),           // 75: rotunda.client.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),          // 76: rotunda.client.v1.ListAgentsResponse
-	(*AgentView)(nil),                   // 77: rotunda.client.v1.AgentView
-	(*ListAppsRequest)(nil),             // 78: rotunda.client.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),            // 79: rotunda.client.v1.ListAppsResponse
-	(*AppView)(nil),                     // 80: rotunda.client.v1.AppView
-	(*AppClientView)(nil),               // 81: rotunda.client.v1.AppClientView
-	(*GetEnrolBlobRequest)(nil),         // 82: rotunda.client.v1.GetEnrolBlobRequest
-	(*GetEnrolBlobResponse)(nil),        // 83: rotunda.client.v1.GetEnrolBlobResponse
-	(*ListEventsRequest)(nil),           // 84: rotunda.client.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),          // 85: rotunda.client.v1.ListEventsResponse
-	(*EventView)(nil),                   // 86: rotunda.client.v1.EventView
-	(*WatchRequest)(nil),                // 87: rotunda.client.v1.WatchRequest
-	(*WatchResponse)(nil),               // 88: rotunda.client.v1.WatchResponse
-	(*Ready)(nil),                       // 89: rotunda.client.v1.Ready
-	(*RecordChanged)(nil),               // 90: rotunda.client.v1.RecordChanged
-	(*RunProgress)(nil),                 // 91: rotunda.client.v1.RunProgress
-	(*v1.Ref)(nil),                      // 92: rotunda.trust.v1.Ref
-	(*v1.CommandFrame)(nil),             // 93: rotunda.trust.v1.CommandFrame
-	(v1.Outcome)(0),                     // 94: rotunda.trust.v1.Outcome
+	(*EndRecovery)(nil),                 // 35: rotunda.client.v1.EndRecovery
+	(*PutApp)(nil),                      // 36: rotunda.client.v1.PutApp
+	(*PutAppKey)(nil),                   // 37: rotunda.client.v1.PutAppKey
+	(*PutAppFolder)(nil),                // 38: rotunda.client.v1.PutAppFolder
+	(*PutAppClient)(nil),                // 39: rotunda.client.v1.PutAppClient
+	(*RemoveAppClient)(nil),             // 40: rotunda.client.v1.RemoveAppClient
+	(*NoteEvent)(nil),                   // 41: rotunda.client.v1.NoteEvent
+	(*ListFoldersRequest)(nil),          // 42: rotunda.client.v1.ListFoldersRequest
+	(*ListFoldersResponse)(nil),         // 43: rotunda.client.v1.ListFoldersResponse
+	(*FolderView)(nil),                  // 44: rotunda.client.v1.FolderView
+	(*ListMissingKeysRequest)(nil),      // 45: rotunda.client.v1.ListMissingKeysRequest
+	(*ListMissingKeysResponse)(nil),     // 46: rotunda.client.v1.ListMissingKeysResponse
+	(*MissingKey)(nil),                  // 47: rotunda.client.v1.MissingKey
+	(*ListRecordsRequest)(nil),          // 48: rotunda.client.v1.ListRecordsRequest
+	(*ListRecordsResponse)(nil),         // 49: rotunda.client.v1.ListRecordsResponse
+	(*GetRecordsRequest)(nil),           // 50: rotunda.client.v1.GetRecordsRequest
+	(*GetRecordsResponse)(nil),          // 51: rotunda.client.v1.GetRecordsResponse
+	(*RecordView)(nil),                  // 52: rotunda.client.v1.RecordView
+	(*StatementView)(nil),               // 53: rotunda.client.v1.StatementView
+	(*ResultView)(nil),                  // 54: rotunda.client.v1.ResultView
+	(*StagedView)(nil),                  // 55: rotunda.client.v1.StagedView
+	(*ListHistoryRequest)(nil),          // 56: rotunda.client.v1.ListHistoryRequest
+	(*ListHistoryResponse)(nil),         // 57: rotunda.client.v1.ListHistoryResponse
+	(*HistoryView)(nil),                 // 58: rotunda.client.v1.HistoryView
+	(*ListStatementsRequest)(nil),       // 59: rotunda.client.v1.ListStatementsRequest
+	(*ListStatementsResponse)(nil),      // 60: rotunda.client.v1.ListStatementsResponse
+	(*GetFormerStatementsRequest)(nil),  // 61: rotunda.client.v1.GetFormerStatementsRequest
+	(*GetFormerStatementsResponse)(nil), // 62: rotunda.client.v1.GetFormerStatementsResponse
+	(*FormerStatement)(nil),             // 63: rotunda.client.v1.FormerStatement
+	(*ListRotationsRequest)(nil),        // 64: rotunda.client.v1.ListRotationsRequest
+	(*ListRotationsResponse)(nil),       // 65: rotunda.client.v1.ListRotationsResponse
+	(*RotationView)(nil),                // 66: rotunda.client.v1.RotationView
+	(*PreviewScheduleRequest)(nil),      // 67: rotunda.client.v1.PreviewScheduleRequest
+	(*PreviewScheduleResponse)(nil),     // 68: rotunda.client.v1.PreviewScheduleResponse
+	(*ListRunsRequest)(nil),             // 69: rotunda.client.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),            // 70: rotunda.client.v1.ListRunsResponse
+	(*RunView)(nil),                     // 71: rotunda.client.v1.RunView
+	(*GetRunRequest)(nil),               // 72: rotunda.client.v1.GetRunRequest
+	(*GetRunResponse)(nil),              // 73: rotunda.client.v1.GetRunResponse
+	(*GetReplyRequest)(nil),             // 74: rotunda.client.v1.GetReplyRequest
+	(*GetReplyResponse)(nil),            // 75: rotunda.client.v1.GetReplyResponse
+	(*ListAgentsRequest)(nil),           // 76: rotunda.client.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),          // 77: rotunda.client.v1.ListAgentsResponse
+	(*AgentView)(nil),                   // 78: rotunda.client.v1.AgentView
+	(*ListAppsRequest)(nil),             // 79: rotunda.client.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),            // 80: rotunda.client.v1.ListAppsResponse
+	(*AppView)(nil),                     // 81: rotunda.client.v1.AppView
+	(*AppClientView)(nil),               // 82: rotunda.client.v1.AppClientView
+	(*GetEnrolBlobRequest)(nil),         // 83: rotunda.client.v1.GetEnrolBlobRequest
+	(*GetEnrolBlobResponse)(nil),        // 84: rotunda.client.v1.GetEnrolBlobResponse
+	(*ListEventsRequest)(nil),           // 85: rotunda.client.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),          // 86: rotunda.client.v1.ListEventsResponse
+	(*EventView)(nil),                   // 87: rotunda.client.v1.EventView
+	(*GetRecoveryRequest)(nil),          // 88: rotunda.client.v1.GetRecoveryRequest
+	(*GetRecoveryResponse)(nil),         // 89: rotunda.client.v1.GetRecoveryResponse
+	(*Reported)(nil),                    // 90: rotunda.client.v1.Reported
+	(*WatchRequest)(nil),                // 91: rotunda.client.v1.WatchRequest
+	(*WatchResponse)(nil),               // 92: rotunda.client.v1.WatchResponse
+	(*Ready)(nil),                       // 93: rotunda.client.v1.Ready
+	(*RecordChanged)(nil),               // 94: rotunda.client.v1.RecordChanged
+	(*RunProgress)(nil),                 // 95: rotunda.client.v1.RunProgress
+	(*v1.Ref)(nil),                      // 96: rotunda.trust.v1.Ref
+	(*v1.CommandFrame)(nil),             // 97: rotunda.trust.v1.CommandFrame
+	(v1.Outcome)(0),                     // 98: rotunda.trust.v1.Outcome
 }
 var file_rotunda_client_v1_client_proto_depIdxs = []int32{
 	19,  // 0: rotunda.client.v1.CreateOrganisationRequest.keys:type_name -> rotunda.client.v1.PutKeys
@@ -6697,134 +6941,138 @@ var file_rotunda_client_v1_client_proto_depIdxs = []int32{
 	30,  // 13: rotunda.client.v1.WriteOp.delete_rotation:type_name -> rotunda.client.v1.DeleteRotation
 	32,  // 14: rotunda.client.v1.WriteOp.start_run:type_name -> rotunda.client.v1.StartRun
 	33,  // 15: rotunda.client.v1.WriteOp.send_command:type_name -> rotunda.client.v1.SendCommand
-	35,  // 16: rotunda.client.v1.WriteOp.put_app:type_name -> rotunda.client.v1.PutApp
-	36,  // 17: rotunda.client.v1.WriteOp.put_app_key:type_name -> rotunda.client.v1.PutAppKey
-	37,  // 18: rotunda.client.v1.WriteOp.put_app_folder:type_name -> rotunda.client.v1.PutAppFolder
-	38,  // 19: rotunda.client.v1.WriteOp.put_app_client:type_name -> rotunda.client.v1.PutAppClient
-	39,  // 20: rotunda.client.v1.WriteOp.remove_app_client:type_name -> rotunda.client.v1.RemoveAppClient
+	36,  // 16: rotunda.client.v1.WriteOp.put_app:type_name -> rotunda.client.v1.PutApp
+	37,  // 17: rotunda.client.v1.WriteOp.put_app_key:type_name -> rotunda.client.v1.PutAppKey
+	38,  // 18: rotunda.client.v1.WriteOp.put_app_folder:type_name -> rotunda.client.v1.PutAppFolder
+	39,  // 19: rotunda.client.v1.WriteOp.put_app_client:type_name -> rotunda.client.v1.PutAppClient
+	40,  // 20: rotunda.client.v1.WriteOp.remove_app_client:type_name -> rotunda.client.v1.RemoveAppClient
 	31,  // 21: rotunda.client.v1.WriteOp.pause_rotation:type_name -> rotunda.client.v1.PauseRotation
-	40,  // 22: rotunda.client.v1.WriteOp.note_event:type_name -> rotunda.client.v1.NoteEvent
+	41,  // 22: rotunda.client.v1.WriteOp.note_event:type_name -> rotunda.client.v1.NoteEvent
 	34,  // 23: rotunda.client.v1.WriteOp.drop_run:type_name -> rotunda.client.v1.DropRun
-	92,  // 24: rotunda.client.v1.PutRecord.ref:type_name -> rotunda.trust.v1.Ref
-	24,  // 25: rotunda.client.v1.PutRecord.links:type_name -> rotunda.client.v1.Links
-	92,  // 26: rotunda.client.v1.Links.resource:type_name -> rotunda.trust.v1.Ref
-	92,  // 27: rotunda.client.v1.Links.admin_account:type_name -> rotunda.trust.v1.Ref
-	92,  // 28: rotunda.client.v1.DeleteRecord.ref:type_name -> rotunda.trust.v1.Ref
-	92,  // 29: rotunda.client.v1.PutStatement.ref:type_name -> rotunda.trust.v1.Ref
-	24,  // 30: rotunda.client.v1.PutStatement.links:type_name -> rotunda.client.v1.Links
-	92,  // 31: rotunda.client.v1.PutResult.account:type_name -> rotunda.trust.v1.Ref
-	92,  // 32: rotunda.client.v1.PutRotation.account:type_name -> rotunda.trust.v1.Ref
-	92,  // 33: rotunda.client.v1.PutRotation.resource:type_name -> rotunda.trust.v1.Ref
-	29,  // 34: rotunda.client.v1.PutRotation.schedule:type_name -> rotunda.client.v1.Schedule
-	92,  // 35: rotunda.client.v1.DeleteRotation.account:type_name -> rotunda.trust.v1.Ref
-	92,  // 36: rotunda.client.v1.PauseRotation.account:type_name -> rotunda.trust.v1.Ref
-	92,  // 37: rotunda.client.v1.StartRun.account:type_name -> rotunda.trust.v1.Ref
-	92,  // 38: rotunda.client.v1.StartRun.resource:type_name -> rotunda.trust.v1.Ref
-	93,  // 39: rotunda.client.v1.StartRun.command:type_name -> rotunda.trust.v1.CommandFrame
-	93,  // 40: rotunda.client.v1.SendCommand.command:type_name -> rotunda.trust.v1.CommandFrame
-	92,  // 41: rotunda.client.v1.NoteEvent.record:type_name -> rotunda.trust.v1.Ref
-	1,   // 42: rotunda.client.v1.ListFoldersRequest.page:type_name -> rotunda.client.v1.Page
-	43,  // 43: rotunda.client.v1.ListFoldersResponse.folders:type_name -> rotunda.client.v1.FolderView
-	1,   // 44: rotunda.client.v1.ListMissingKeysRequest.page:type_name -> rotunda.client.v1.Page
-	46,  // 45: rotunda.client.v1.ListMissingKeysResponse.missing:type_name -> rotunda.client.v1.MissingKey
-	1,   // 46: rotunda.client.v1.ListRecordsRequest.page:type_name -> rotunda.client.v1.Page
-	51,  // 47: rotunda.client.v1.ListRecordsResponse.records:type_name -> rotunda.client.v1.RecordView
-	92,  // 48: rotunda.client.v1.GetRecordsRequest.refs:type_name -> rotunda.trust.v1.Ref
-	51,  // 49: rotunda.client.v1.GetRecordsResponse.records:type_name -> rotunda.client.v1.RecordView
-	92,  // 50: rotunda.client.v1.RecordView.ref:type_name -> rotunda.trust.v1.Ref
-	24,  // 51: rotunda.client.v1.RecordView.links:type_name -> rotunda.client.v1.Links
-	52,  // 52: rotunda.client.v1.RecordView.statement:type_name -> rotunda.client.v1.StatementView
-	53,  // 53: rotunda.client.v1.RecordView.attestation:type_name -> rotunda.client.v1.ResultView
-	54,  // 54: rotunda.client.v1.RecordView.staged:type_name -> rotunda.client.v1.StagedView
-	53,  // 55: rotunda.client.v1.RecordView.last:type_name -> rotunda.client.v1.ResultView
-	92,  // 56: rotunda.client.v1.ListHistoryRequest.ref:type_name -> rotunda.trust.v1.Ref
-	1,   // 57: rotunda.client.v1.ListHistoryRequest.page:type_name -> rotunda.client.v1.Page
-	57,  // 58: rotunda.client.v1.ListHistoryResponse.history:type_name -> rotunda.client.v1.HistoryView
-	92,  // 59: rotunda.client.v1.ListStatementsRequest.ref:type_name -> rotunda.trust.v1.Ref
-	1,   // 60: rotunda.client.v1.ListStatementsRequest.page:type_name -> rotunda.client.v1.Page
-	52,  // 61: rotunda.client.v1.ListStatementsResponse.statements:type_name -> rotunda.client.v1.StatementView
-	92,  // 62: rotunda.client.v1.GetFormerStatementsRequest.refs:type_name -> rotunda.trust.v1.Ref
-	62,  // 63: rotunda.client.v1.GetFormerStatementsResponse.statements:type_name -> rotunda.client.v1.FormerStatement
-	92,  // 64: rotunda.client.v1.FormerStatement.ref:type_name -> rotunda.trust.v1.Ref
-	52,  // 65: rotunda.client.v1.FormerStatement.statement:type_name -> rotunda.client.v1.StatementView
-	1,   // 66: rotunda.client.v1.ListRotationsRequest.page:type_name -> rotunda.client.v1.Page
-	65,  // 67: rotunda.client.v1.ListRotationsResponse.rotations:type_name -> rotunda.client.v1.RotationView
-	28,  // 68: rotunda.client.v1.RotationView.rotation:type_name -> rotunda.client.v1.PutRotation
-	29,  // 69: rotunda.client.v1.PreviewScheduleRequest.schedule:type_name -> rotunda.client.v1.Schedule
-	1,   // 70: rotunda.client.v1.ListRunsRequest.page:type_name -> rotunda.client.v1.Page
-	70,  // 71: rotunda.client.v1.ListRunsResponse.runs:type_name -> rotunda.client.v1.RunView
-	92,  // 72: rotunda.client.v1.RunView.account:type_name -> rotunda.trust.v1.Ref
-	92,  // 73: rotunda.client.v1.RunView.resource:type_name -> rotunda.trust.v1.Ref
-	94,  // 74: rotunda.client.v1.RunView.credential:type_name -> rotunda.trust.v1.Outcome
-	94,  // 75: rotunda.client.v1.RunView.dependents:type_name -> rotunda.trust.v1.Outcome
-	94,  // 76: rotunda.client.v1.RunView.scripts:type_name -> rotunda.trust.v1.Outcome
-	70,  // 77: rotunda.client.v1.GetRunResponse.run:type_name -> rotunda.client.v1.RunView
-	53,  // 78: rotunda.client.v1.GetRunResponse.results:type_name -> rotunda.client.v1.ResultView
-	77,  // 79: rotunda.client.v1.ListAgentsResponse.agents:type_name -> rotunda.client.v1.AgentView
-	1,   // 80: rotunda.client.v1.ListAppsRequest.page:type_name -> rotunda.client.v1.Page
-	80,  // 81: rotunda.client.v1.ListAppsResponse.apps:type_name -> rotunda.client.v1.AppView
-	81,  // 82: rotunda.client.v1.AppView.clients:type_name -> rotunda.client.v1.AppClientView
-	1,   // 83: rotunda.client.v1.ListEventsRequest.page:type_name -> rotunda.client.v1.Page
-	86,  // 84: rotunda.client.v1.ListEventsResponse.events:type_name -> rotunda.client.v1.EventView
-	92,  // 85: rotunda.client.v1.EventView.record:type_name -> rotunda.trust.v1.Ref
-	89,  // 86: rotunda.client.v1.WatchResponse.ready:type_name -> rotunda.client.v1.Ready
-	90,  // 87: rotunda.client.v1.WatchResponse.record:type_name -> rotunda.client.v1.RecordChanged
-	91,  // 88: rotunda.client.v1.WatchResponse.run:type_name -> rotunda.client.v1.RunProgress
-	92,  // 89: rotunda.client.v1.RecordChanged.ref:type_name -> rotunda.trust.v1.Ref
-	92,  // 90: rotunda.client.v1.RunProgress.account:type_name -> rotunda.trust.v1.Ref
-	2,   // 91: rotunda.client.v1.VaultService.Challenge:input_type -> rotunda.client.v1.ChallengeRequest
-	4,   // 92: rotunda.client.v1.VaultService.SignIn:input_type -> rotunda.client.v1.SignInRequest
-	6,   // 93: rotunda.client.v1.VaultService.CreateOrganisation:input_type -> rotunda.client.v1.CreateOrganisationRequest
-	8,   // 94: rotunda.client.v1.VaultService.GetLog:input_type -> rotunda.client.v1.GetLogRequest
-	10,  // 95: rotunda.client.v1.VaultService.GetKeys:input_type -> rotunda.client.v1.GetKeysRequest
-	13,  // 96: rotunda.client.v1.VaultService.TakeTurn:input_type -> rotunda.client.v1.TakeTurnRequest
-	15,  // 97: rotunda.client.v1.VaultService.Write:input_type -> rotunda.client.v1.WriteRequest
-	41,  // 98: rotunda.client.v1.VaultService.ListFolders:input_type -> rotunda.client.v1.ListFoldersRequest
-	44,  // 99: rotunda.client.v1.VaultService.ListMissingKeys:input_type -> rotunda.client.v1.ListMissingKeysRequest
-	47,  // 100: rotunda.client.v1.VaultService.ListRecords:input_type -> rotunda.client.v1.ListRecordsRequest
-	49,  // 101: rotunda.client.v1.VaultService.GetRecords:input_type -> rotunda.client.v1.GetRecordsRequest
-	55,  // 102: rotunda.client.v1.VaultService.ListHistory:input_type -> rotunda.client.v1.ListHistoryRequest
-	58,  // 103: rotunda.client.v1.VaultService.ListStatements:input_type -> rotunda.client.v1.ListStatementsRequest
-	60,  // 104: rotunda.client.v1.VaultService.GetFormerStatements:input_type -> rotunda.client.v1.GetFormerStatementsRequest
-	63,  // 105: rotunda.client.v1.VaultService.ListRotations:input_type -> rotunda.client.v1.ListRotationsRequest
-	66,  // 106: rotunda.client.v1.VaultService.PreviewSchedule:input_type -> rotunda.client.v1.PreviewScheduleRequest
-	68,  // 107: rotunda.client.v1.VaultService.ListRuns:input_type -> rotunda.client.v1.ListRunsRequest
-	71,  // 108: rotunda.client.v1.VaultService.GetRun:input_type -> rotunda.client.v1.GetRunRequest
-	73,  // 109: rotunda.client.v1.VaultService.GetReply:input_type -> rotunda.client.v1.GetReplyRequest
-	75,  // 110: rotunda.client.v1.VaultService.ListAgents:input_type -> rotunda.client.v1.ListAgentsRequest
-	78,  // 111: rotunda.client.v1.VaultService.ListApps:input_type -> rotunda.client.v1.ListAppsRequest
-	82,  // 112: rotunda.client.v1.VaultService.GetEnrolBlob:input_type -> rotunda.client.v1.GetEnrolBlobRequest
-	84,  // 113: rotunda.client.v1.VaultService.ListEvents:input_type -> rotunda.client.v1.ListEventsRequest
-	87,  // 114: rotunda.client.v1.VaultService.Watch:input_type -> rotunda.client.v1.WatchRequest
-	3,   // 115: rotunda.client.v1.VaultService.Challenge:output_type -> rotunda.client.v1.ChallengeResponse
-	5,   // 116: rotunda.client.v1.VaultService.SignIn:output_type -> rotunda.client.v1.SignInResponse
-	7,   // 117: rotunda.client.v1.VaultService.CreateOrganisation:output_type -> rotunda.client.v1.CreateOrganisationResponse
-	9,   // 118: rotunda.client.v1.VaultService.GetLog:output_type -> rotunda.client.v1.GetLogResponse
-	11,  // 119: rotunda.client.v1.VaultService.GetKeys:output_type -> rotunda.client.v1.GetKeysResponse
-	14,  // 120: rotunda.client.v1.VaultService.TakeTurn:output_type -> rotunda.client.v1.TakeTurnResponse
-	16,  // 121: rotunda.client.v1.VaultService.Write:output_type -> rotunda.client.v1.WriteResponse
-	42,  // 122: rotunda.client.v1.VaultService.ListFolders:output_type -> rotunda.client.v1.ListFoldersResponse
-	45,  // 123: rotunda.client.v1.VaultService.ListMissingKeys:output_type -> rotunda.client.v1.ListMissingKeysResponse
-	48,  // 124: rotunda.client.v1.VaultService.ListRecords:output_type -> rotunda.client.v1.ListRecordsResponse
-	50,  // 125: rotunda.client.v1.VaultService.GetRecords:output_type -> rotunda.client.v1.GetRecordsResponse
-	56,  // 126: rotunda.client.v1.VaultService.ListHistory:output_type -> rotunda.client.v1.ListHistoryResponse
-	59,  // 127: rotunda.client.v1.VaultService.ListStatements:output_type -> rotunda.client.v1.ListStatementsResponse
-	61,  // 128: rotunda.client.v1.VaultService.GetFormerStatements:output_type -> rotunda.client.v1.GetFormerStatementsResponse
-	64,  // 129: rotunda.client.v1.VaultService.ListRotations:output_type -> rotunda.client.v1.ListRotationsResponse
-	67,  // 130: rotunda.client.v1.VaultService.PreviewSchedule:output_type -> rotunda.client.v1.PreviewScheduleResponse
-	69,  // 131: rotunda.client.v1.VaultService.ListRuns:output_type -> rotunda.client.v1.ListRunsResponse
-	72,  // 132: rotunda.client.v1.VaultService.GetRun:output_type -> rotunda.client.v1.GetRunResponse
-	74,  // 133: rotunda.client.v1.VaultService.GetReply:output_type -> rotunda.client.v1.GetReplyResponse
-	76,  // 134: rotunda.client.v1.VaultService.ListAgents:output_type -> rotunda.client.v1.ListAgentsResponse
-	79,  // 135: rotunda.client.v1.VaultService.ListApps:output_type -> rotunda.client.v1.ListAppsResponse
-	83,  // 136: rotunda.client.v1.VaultService.GetEnrolBlob:output_type -> rotunda.client.v1.GetEnrolBlobResponse
-	85,  // 137: rotunda.client.v1.VaultService.ListEvents:output_type -> rotunda.client.v1.ListEventsResponse
-	88,  // 138: rotunda.client.v1.VaultService.Watch:output_type -> rotunda.client.v1.WatchResponse
-	115, // [115:139] is the sub-list for method output_type
-	91,  // [91:115] is the sub-list for method input_type
-	91,  // [91:91] is the sub-list for extension type_name
-	91,  // [91:91] is the sub-list for extension extendee
-	0,   // [0:91] is the sub-list for field type_name
+	35,  // 24: rotunda.client.v1.WriteOp.end_recovery:type_name -> rotunda.client.v1.EndRecovery
+	96,  // 25: rotunda.client.v1.PutRecord.ref:type_name -> rotunda.trust.v1.Ref
+	24,  // 26: rotunda.client.v1.PutRecord.links:type_name -> rotunda.client.v1.Links
+	96,  // 27: rotunda.client.v1.Links.resource:type_name -> rotunda.trust.v1.Ref
+	96,  // 28: rotunda.client.v1.Links.admin_account:type_name -> rotunda.trust.v1.Ref
+	96,  // 29: rotunda.client.v1.DeleteRecord.ref:type_name -> rotunda.trust.v1.Ref
+	96,  // 30: rotunda.client.v1.PutStatement.ref:type_name -> rotunda.trust.v1.Ref
+	24,  // 31: rotunda.client.v1.PutStatement.links:type_name -> rotunda.client.v1.Links
+	96,  // 32: rotunda.client.v1.PutResult.account:type_name -> rotunda.trust.v1.Ref
+	96,  // 33: rotunda.client.v1.PutRotation.account:type_name -> rotunda.trust.v1.Ref
+	96,  // 34: rotunda.client.v1.PutRotation.resource:type_name -> rotunda.trust.v1.Ref
+	29,  // 35: rotunda.client.v1.PutRotation.schedule:type_name -> rotunda.client.v1.Schedule
+	96,  // 36: rotunda.client.v1.DeleteRotation.account:type_name -> rotunda.trust.v1.Ref
+	96,  // 37: rotunda.client.v1.PauseRotation.account:type_name -> rotunda.trust.v1.Ref
+	96,  // 38: rotunda.client.v1.StartRun.account:type_name -> rotunda.trust.v1.Ref
+	96,  // 39: rotunda.client.v1.StartRun.resource:type_name -> rotunda.trust.v1.Ref
+	97,  // 40: rotunda.client.v1.StartRun.command:type_name -> rotunda.trust.v1.CommandFrame
+	97,  // 41: rotunda.client.v1.SendCommand.command:type_name -> rotunda.trust.v1.CommandFrame
+	96,  // 42: rotunda.client.v1.NoteEvent.record:type_name -> rotunda.trust.v1.Ref
+	1,   // 43: rotunda.client.v1.ListFoldersRequest.page:type_name -> rotunda.client.v1.Page
+	44,  // 44: rotunda.client.v1.ListFoldersResponse.folders:type_name -> rotunda.client.v1.FolderView
+	1,   // 45: rotunda.client.v1.ListMissingKeysRequest.page:type_name -> rotunda.client.v1.Page
+	47,  // 46: rotunda.client.v1.ListMissingKeysResponse.missing:type_name -> rotunda.client.v1.MissingKey
+	1,   // 47: rotunda.client.v1.ListRecordsRequest.page:type_name -> rotunda.client.v1.Page
+	52,  // 48: rotunda.client.v1.ListRecordsResponse.records:type_name -> rotunda.client.v1.RecordView
+	96,  // 49: rotunda.client.v1.GetRecordsRequest.refs:type_name -> rotunda.trust.v1.Ref
+	52,  // 50: rotunda.client.v1.GetRecordsResponse.records:type_name -> rotunda.client.v1.RecordView
+	96,  // 51: rotunda.client.v1.RecordView.ref:type_name -> rotunda.trust.v1.Ref
+	24,  // 52: rotunda.client.v1.RecordView.links:type_name -> rotunda.client.v1.Links
+	53,  // 53: rotunda.client.v1.RecordView.statement:type_name -> rotunda.client.v1.StatementView
+	54,  // 54: rotunda.client.v1.RecordView.attestation:type_name -> rotunda.client.v1.ResultView
+	55,  // 55: rotunda.client.v1.RecordView.staged:type_name -> rotunda.client.v1.StagedView
+	54,  // 56: rotunda.client.v1.RecordView.last:type_name -> rotunda.client.v1.ResultView
+	96,  // 57: rotunda.client.v1.ListHistoryRequest.ref:type_name -> rotunda.trust.v1.Ref
+	1,   // 58: rotunda.client.v1.ListHistoryRequest.page:type_name -> rotunda.client.v1.Page
+	58,  // 59: rotunda.client.v1.ListHistoryResponse.history:type_name -> rotunda.client.v1.HistoryView
+	96,  // 60: rotunda.client.v1.ListStatementsRequest.ref:type_name -> rotunda.trust.v1.Ref
+	1,   // 61: rotunda.client.v1.ListStatementsRequest.page:type_name -> rotunda.client.v1.Page
+	53,  // 62: rotunda.client.v1.ListStatementsResponse.statements:type_name -> rotunda.client.v1.StatementView
+	96,  // 63: rotunda.client.v1.GetFormerStatementsRequest.refs:type_name -> rotunda.trust.v1.Ref
+	63,  // 64: rotunda.client.v1.GetFormerStatementsResponse.statements:type_name -> rotunda.client.v1.FormerStatement
+	96,  // 65: rotunda.client.v1.FormerStatement.ref:type_name -> rotunda.trust.v1.Ref
+	53,  // 66: rotunda.client.v1.FormerStatement.statement:type_name -> rotunda.client.v1.StatementView
+	1,   // 67: rotunda.client.v1.ListRotationsRequest.page:type_name -> rotunda.client.v1.Page
+	66,  // 68: rotunda.client.v1.ListRotationsResponse.rotations:type_name -> rotunda.client.v1.RotationView
+	28,  // 69: rotunda.client.v1.RotationView.rotation:type_name -> rotunda.client.v1.PutRotation
+	29,  // 70: rotunda.client.v1.PreviewScheduleRequest.schedule:type_name -> rotunda.client.v1.Schedule
+	1,   // 71: rotunda.client.v1.ListRunsRequest.page:type_name -> rotunda.client.v1.Page
+	71,  // 72: rotunda.client.v1.ListRunsResponse.runs:type_name -> rotunda.client.v1.RunView
+	96,  // 73: rotunda.client.v1.RunView.account:type_name -> rotunda.trust.v1.Ref
+	96,  // 74: rotunda.client.v1.RunView.resource:type_name -> rotunda.trust.v1.Ref
+	98,  // 75: rotunda.client.v1.RunView.credential:type_name -> rotunda.trust.v1.Outcome
+	98,  // 76: rotunda.client.v1.RunView.dependents:type_name -> rotunda.trust.v1.Outcome
+	98,  // 77: rotunda.client.v1.RunView.scripts:type_name -> rotunda.trust.v1.Outcome
+	71,  // 78: rotunda.client.v1.GetRunResponse.run:type_name -> rotunda.client.v1.RunView
+	54,  // 79: rotunda.client.v1.GetRunResponse.results:type_name -> rotunda.client.v1.ResultView
+	78,  // 80: rotunda.client.v1.ListAgentsResponse.agents:type_name -> rotunda.client.v1.AgentView
+	1,   // 81: rotunda.client.v1.ListAppsRequest.page:type_name -> rotunda.client.v1.Page
+	81,  // 82: rotunda.client.v1.ListAppsResponse.apps:type_name -> rotunda.client.v1.AppView
+	82,  // 83: rotunda.client.v1.AppView.clients:type_name -> rotunda.client.v1.AppClientView
+	1,   // 84: rotunda.client.v1.ListEventsRequest.page:type_name -> rotunda.client.v1.Page
+	87,  // 85: rotunda.client.v1.ListEventsResponse.events:type_name -> rotunda.client.v1.EventView
+	96,  // 86: rotunda.client.v1.EventView.record:type_name -> rotunda.trust.v1.Ref
+	90,  // 87: rotunda.client.v1.GetRecoveryResponse.reported:type_name -> rotunda.client.v1.Reported
+	93,  // 88: rotunda.client.v1.WatchResponse.ready:type_name -> rotunda.client.v1.Ready
+	94,  // 89: rotunda.client.v1.WatchResponse.record:type_name -> rotunda.client.v1.RecordChanged
+	95,  // 90: rotunda.client.v1.WatchResponse.run:type_name -> rotunda.client.v1.RunProgress
+	96,  // 91: rotunda.client.v1.RecordChanged.ref:type_name -> rotunda.trust.v1.Ref
+	96,  // 92: rotunda.client.v1.RunProgress.account:type_name -> rotunda.trust.v1.Ref
+	2,   // 93: rotunda.client.v1.VaultService.Challenge:input_type -> rotunda.client.v1.ChallengeRequest
+	4,   // 94: rotunda.client.v1.VaultService.SignIn:input_type -> rotunda.client.v1.SignInRequest
+	6,   // 95: rotunda.client.v1.VaultService.CreateOrganisation:input_type -> rotunda.client.v1.CreateOrganisationRequest
+	8,   // 96: rotunda.client.v1.VaultService.GetLog:input_type -> rotunda.client.v1.GetLogRequest
+	10,  // 97: rotunda.client.v1.VaultService.GetKeys:input_type -> rotunda.client.v1.GetKeysRequest
+	13,  // 98: rotunda.client.v1.VaultService.TakeTurn:input_type -> rotunda.client.v1.TakeTurnRequest
+	15,  // 99: rotunda.client.v1.VaultService.Write:input_type -> rotunda.client.v1.WriteRequest
+	42,  // 100: rotunda.client.v1.VaultService.ListFolders:input_type -> rotunda.client.v1.ListFoldersRequest
+	45,  // 101: rotunda.client.v1.VaultService.ListMissingKeys:input_type -> rotunda.client.v1.ListMissingKeysRequest
+	48,  // 102: rotunda.client.v1.VaultService.ListRecords:input_type -> rotunda.client.v1.ListRecordsRequest
+	50,  // 103: rotunda.client.v1.VaultService.GetRecords:input_type -> rotunda.client.v1.GetRecordsRequest
+	56,  // 104: rotunda.client.v1.VaultService.ListHistory:input_type -> rotunda.client.v1.ListHistoryRequest
+	59,  // 105: rotunda.client.v1.VaultService.ListStatements:input_type -> rotunda.client.v1.ListStatementsRequest
+	61,  // 106: rotunda.client.v1.VaultService.GetFormerStatements:input_type -> rotunda.client.v1.GetFormerStatementsRequest
+	64,  // 107: rotunda.client.v1.VaultService.ListRotations:input_type -> rotunda.client.v1.ListRotationsRequest
+	67,  // 108: rotunda.client.v1.VaultService.PreviewSchedule:input_type -> rotunda.client.v1.PreviewScheduleRequest
+	69,  // 109: rotunda.client.v1.VaultService.ListRuns:input_type -> rotunda.client.v1.ListRunsRequest
+	72,  // 110: rotunda.client.v1.VaultService.GetRun:input_type -> rotunda.client.v1.GetRunRequest
+	74,  // 111: rotunda.client.v1.VaultService.GetReply:input_type -> rotunda.client.v1.GetReplyRequest
+	76,  // 112: rotunda.client.v1.VaultService.ListAgents:input_type -> rotunda.client.v1.ListAgentsRequest
+	79,  // 113: rotunda.client.v1.VaultService.ListApps:input_type -> rotunda.client.v1.ListAppsRequest
+	83,  // 114: rotunda.client.v1.VaultService.GetEnrolBlob:input_type -> rotunda.client.v1.GetEnrolBlobRequest
+	85,  // 115: rotunda.client.v1.VaultService.ListEvents:input_type -> rotunda.client.v1.ListEventsRequest
+	88,  // 116: rotunda.client.v1.VaultService.GetRecovery:input_type -> rotunda.client.v1.GetRecoveryRequest
+	91,  // 117: rotunda.client.v1.VaultService.Watch:input_type -> rotunda.client.v1.WatchRequest
+	3,   // 118: rotunda.client.v1.VaultService.Challenge:output_type -> rotunda.client.v1.ChallengeResponse
+	5,   // 119: rotunda.client.v1.VaultService.SignIn:output_type -> rotunda.client.v1.SignInResponse
+	7,   // 120: rotunda.client.v1.VaultService.CreateOrganisation:output_type -> rotunda.client.v1.CreateOrganisationResponse
+	9,   // 121: rotunda.client.v1.VaultService.GetLog:output_type -> rotunda.client.v1.GetLogResponse
+	11,  // 122: rotunda.client.v1.VaultService.GetKeys:output_type -> rotunda.client.v1.GetKeysResponse
+	14,  // 123: rotunda.client.v1.VaultService.TakeTurn:output_type -> rotunda.client.v1.TakeTurnResponse
+	16,  // 124: rotunda.client.v1.VaultService.Write:output_type -> rotunda.client.v1.WriteResponse
+	43,  // 125: rotunda.client.v1.VaultService.ListFolders:output_type -> rotunda.client.v1.ListFoldersResponse
+	46,  // 126: rotunda.client.v1.VaultService.ListMissingKeys:output_type -> rotunda.client.v1.ListMissingKeysResponse
+	49,  // 127: rotunda.client.v1.VaultService.ListRecords:output_type -> rotunda.client.v1.ListRecordsResponse
+	51,  // 128: rotunda.client.v1.VaultService.GetRecords:output_type -> rotunda.client.v1.GetRecordsResponse
+	57,  // 129: rotunda.client.v1.VaultService.ListHistory:output_type -> rotunda.client.v1.ListHistoryResponse
+	60,  // 130: rotunda.client.v1.VaultService.ListStatements:output_type -> rotunda.client.v1.ListStatementsResponse
+	62,  // 131: rotunda.client.v1.VaultService.GetFormerStatements:output_type -> rotunda.client.v1.GetFormerStatementsResponse
+	65,  // 132: rotunda.client.v1.VaultService.ListRotations:output_type -> rotunda.client.v1.ListRotationsResponse
+	68,  // 133: rotunda.client.v1.VaultService.PreviewSchedule:output_type -> rotunda.client.v1.PreviewScheduleResponse
+	70,  // 134: rotunda.client.v1.VaultService.ListRuns:output_type -> rotunda.client.v1.ListRunsResponse
+	73,  // 135: rotunda.client.v1.VaultService.GetRun:output_type -> rotunda.client.v1.GetRunResponse
+	75,  // 136: rotunda.client.v1.VaultService.GetReply:output_type -> rotunda.client.v1.GetReplyResponse
+	77,  // 137: rotunda.client.v1.VaultService.ListAgents:output_type -> rotunda.client.v1.ListAgentsResponse
+	80,  // 138: rotunda.client.v1.VaultService.ListApps:output_type -> rotunda.client.v1.ListAppsResponse
+	84,  // 139: rotunda.client.v1.VaultService.GetEnrolBlob:output_type -> rotunda.client.v1.GetEnrolBlobResponse
+	86,  // 140: rotunda.client.v1.VaultService.ListEvents:output_type -> rotunda.client.v1.ListEventsResponse
+	89,  // 141: rotunda.client.v1.VaultService.GetRecovery:output_type -> rotunda.client.v1.GetRecoveryResponse
+	92,  // 142: rotunda.client.v1.VaultService.Watch:output_type -> rotunda.client.v1.WatchResponse
+	118, // [118:143] is the sub-list for method output_type
+	93,  // [93:118] is the sub-list for method input_type
+	93,  // [93:93] is the sub-list for extension type_name
+	93,  // [93:93] is the sub-list for extension extendee
+	0,   // [0:93] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_client_v1_client_proto_init() }
@@ -6854,13 +7102,14 @@ func file_rotunda_client_v1_client_proto_init() {
 		(*WriteOp_PauseRotation)(nil),
 		(*WriteOp_NoteEvent)(nil),
 		(*WriteOp_DropRun)(nil),
+		(*WriteOp_EndRecovery)(nil),
 	}
 	file_rotunda_client_v1_client_proto_msgTypes[29].OneofWrappers = []any{
 		(*Schedule_Cron)(nil),
 		(*Schedule_EveryS)(nil),
 		(*Schedule_Once)(nil),
 	}
-	file_rotunda_client_v1_client_proto_msgTypes[88].OneofWrappers = []any{
+	file_rotunda_client_v1_client_proto_msgTypes[92].OneofWrappers = []any{
 		(*WatchResponse_Ready)(nil),
 		(*WatchResponse_Record)(nil),
 		(*WatchResponse_Run)(nil),
@@ -6874,7 +7123,7 @@ func file_rotunda_client_v1_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rotunda_client_v1_client_proto_rawDesc), len(file_rotunda_client_v1_client_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   92,
+			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

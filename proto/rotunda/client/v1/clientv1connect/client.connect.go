@@ -96,6 +96,9 @@ const (
 	VaultServiceGetEnrolBlobProcedure = "/rotunda.client.v1.VaultService/GetEnrolBlob"
 	// VaultServiceListEventsProcedure is the fully-qualified name of the VaultService's ListEvents RPC.
 	VaultServiceListEventsProcedure = "/rotunda.client.v1.VaultService/ListEvents"
+	// VaultServiceGetRecoveryProcedure is the fully-qualified name of the VaultService's GetRecovery
+	// RPC.
+	VaultServiceGetRecoveryProcedure = "/rotunda.client.v1.VaultService/GetRecovery"
 	// VaultServiceWatchProcedure is the fully-qualified name of the VaultService's Watch RPC.
 	VaultServiceWatchProcedure = "/rotunda.client.v1.VaultService/Watch"
 )
@@ -137,6 +140,9 @@ type VaultServiceClient interface {
 	ListApps(context.Context, *connect.Request[v1.ListAppsRequest]) (*connect.Response[v1.ListAppsResponse], error)
 	GetEnrolBlob(context.Context, *connect.Request[v1.GetEnrolBlobRequest]) (*connect.Response[v1.GetEnrolBlobResponse], error)
 	ListEvents(context.Context, *connect.Request[v1.ListEventsRequest]) (*connect.Response[v1.ListEventsResponse], error)
+	// GetRecovery tells whether this server was put back from a backup, and who has said
+	// since then how much of the log he holds.
+	GetRecovery(context.Context, *connect.Request[v1.GetRecoveryRequest]) (*connect.Response[v1.GetRecoveryResponse], error)
 	// Watch pushes hints: what changed, never what it changed to.
 	Watch(context.Context, *connect.Request[v1.WatchRequest]) (*connect.ServerStreamForClient[v1.WatchResponse], error)
 }
@@ -290,6 +296,12 @@ func NewVaultServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(vaultServiceMethods.ByName("ListEvents")),
 			connect.WithClientOptions(opts...),
 		),
+		getRecovery: connect.NewClient[v1.GetRecoveryRequest, v1.GetRecoveryResponse](
+			httpClient,
+			baseURL+VaultServiceGetRecoveryProcedure,
+			connect.WithSchema(vaultServiceMethods.ByName("GetRecovery")),
+			connect.WithClientOptions(opts...),
+		),
 		watch: connect.NewClient[v1.WatchRequest, v1.WatchResponse](
 			httpClient,
 			baseURL+VaultServiceWatchProcedure,
@@ -324,6 +336,7 @@ type vaultServiceClient struct {
 	listApps            *connect.Client[v1.ListAppsRequest, v1.ListAppsResponse]
 	getEnrolBlob        *connect.Client[v1.GetEnrolBlobRequest, v1.GetEnrolBlobResponse]
 	listEvents          *connect.Client[v1.ListEventsRequest, v1.ListEventsResponse]
+	getRecovery         *connect.Client[v1.GetRecoveryRequest, v1.GetRecoveryResponse]
 	watch               *connect.Client[v1.WatchRequest, v1.WatchResponse]
 }
 
@@ -442,6 +455,11 @@ func (c *vaultServiceClient) ListEvents(ctx context.Context, req *connect.Reques
 	return c.listEvents.CallUnary(ctx, req)
 }
 
+// GetRecovery calls rotunda.client.v1.VaultService.GetRecovery.
+func (c *vaultServiceClient) GetRecovery(ctx context.Context, req *connect.Request[v1.GetRecoveryRequest]) (*connect.Response[v1.GetRecoveryResponse], error) {
+	return c.getRecovery.CallUnary(ctx, req)
+}
+
 // Watch calls rotunda.client.v1.VaultService.Watch.
 func (c *vaultServiceClient) Watch(ctx context.Context, req *connect.Request[v1.WatchRequest]) (*connect.ServerStreamForClient[v1.WatchResponse], error) {
 	return c.watch.CallServerStream(ctx, req)
@@ -484,6 +502,9 @@ type VaultServiceHandler interface {
 	ListApps(context.Context, *connect.Request[v1.ListAppsRequest]) (*connect.Response[v1.ListAppsResponse], error)
 	GetEnrolBlob(context.Context, *connect.Request[v1.GetEnrolBlobRequest]) (*connect.Response[v1.GetEnrolBlobResponse], error)
 	ListEvents(context.Context, *connect.Request[v1.ListEventsRequest]) (*connect.Response[v1.ListEventsResponse], error)
+	// GetRecovery tells whether this server was put back from a backup, and who has said
+	// since then how much of the log he holds.
+	GetRecovery(context.Context, *connect.Request[v1.GetRecoveryRequest]) (*connect.Response[v1.GetRecoveryResponse], error)
 	// Watch pushes hints: what changed, never what it changed to.
 	Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error
 }
@@ -633,6 +654,12 @@ func NewVaultServiceHandler(svc VaultServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(vaultServiceMethods.ByName("ListEvents")),
 		connect.WithHandlerOptions(opts...),
 	)
+	vaultServiceGetRecoveryHandler := connect.NewUnaryHandler(
+		VaultServiceGetRecoveryProcedure,
+		svc.GetRecovery,
+		connect.WithSchema(vaultServiceMethods.ByName("GetRecovery")),
+		connect.WithHandlerOptions(opts...),
+	)
 	vaultServiceWatchHandler := connect.NewServerStreamHandler(
 		VaultServiceWatchProcedure,
 		svc.Watch,
@@ -687,6 +714,8 @@ func NewVaultServiceHandler(svc VaultServiceHandler, opts ...connect.HandlerOpti
 			vaultServiceGetEnrolBlobHandler.ServeHTTP(w, r)
 		case VaultServiceListEventsProcedure:
 			vaultServiceListEventsHandler.ServeHTTP(w, r)
+		case VaultServiceGetRecoveryProcedure:
+			vaultServiceGetRecoveryHandler.ServeHTTP(w, r)
 		case VaultServiceWatchProcedure:
 			vaultServiceWatchHandler.ServeHTTP(w, r)
 		default:
@@ -788,6 +817,10 @@ func (UnimplementedVaultServiceHandler) GetEnrolBlob(context.Context, *connect.R
 
 func (UnimplementedVaultServiceHandler) ListEvents(context.Context, *connect.Request[v1.ListEventsRequest]) (*connect.Response[v1.ListEventsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("rotunda.client.v1.VaultService.ListEvents is not implemented"))
+}
+
+func (UnimplementedVaultServiceHandler) GetRecovery(context.Context, *connect.Request[v1.GetRecoveryRequest]) (*connect.Response[v1.GetRecoveryResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("rotunda.client.v1.VaultService.GetRecovery is not implemented"))
 }
 
 func (UnimplementedVaultServiceHandler) Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error {
