@@ -73,6 +73,8 @@ type Agent struct {
 	refusals chan ksm.Refusal
 	steps    *prometheus.HistogramVec // how long the steps of runs take
 
+	sweep sweep
+
 	work     sync.WaitGroup // runs and replies under way
 	ctx      context.Context
 	stopWork context.CancelCauseFunc
@@ -108,7 +110,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, id: cfg.Identity, log: cfg.Log, now: fault.Now, started: fault.Now(),
 		active: map[trust.Ref][]run.Job{}, counts: map[string]uint64{},
-		refusals: make(chan ksm.Refusal, 256), steps: newSteps(),
+		refusals: make(chan ksm.Refusal, 256), steps: newSteps(), sweep: sweep{wanted: make(chan time.Time, 1)},
 	}
 	a.ctx, a.stopWork = context.WithCancelCause(context.Background())
 	a.patience, a.endWaits = context.WithCancel(a.ctx)
@@ -165,7 +167,8 @@ func (a *Agent) connect() error {
 		Sign:    func(input []byte) ([]byte, error) { return seal.SignP256(a.id.Device(), input) },
 		Version: version.Version, OS: runtime.GOOS, Arch: runtime.GOARCH,
 		Deliver: a.deliver, RunDue: a.runDue,
-		LogHead: func(_ context.Context, epoch uint64, _ []byte) { a.dir.Hint(epoch) },
+		LogHead:  func(_ context.Context, epoch uint64, _ []byte) { a.dir.Hint(epoch) },
+		Restored: a.restored,
 		Misled: func(reason string) {
 			a.refuse(ksm.Refusal{Name: "channel.refused", Reason: reason, Time: a.now().UnixMilli()})
 		},
@@ -241,6 +244,7 @@ func (a *Agent) Run(ctx context.Context, grace time.Duration) error {
 	services.Go(func() { a.leases.Watch(background) })
 	services.Go(func() { a.tellRefusals(background) })
 	services.Go(func() { a.keepFresh(background) })
+	services.Go(func() { a.sweeps(a.patience) })
 	if err := a.resume(); err != nil {
 		a.log.Error("some work of before could not be taken up again", "error", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/journal"
@@ -37,6 +38,8 @@ type directory struct {
 	fetched time.Time
 	hinted  uint64
 	forked  error
+
+	sent atomic.Uint64 // changes that servers had lost
 }
 
 // newDirectory replays the journalled log. Its dates were held against the clock
@@ -146,14 +149,34 @@ func (d *directory) compare(ctx context.Context, got ksm.LogAnswer) error {
 		return nil
 	}
 	d.tell(err)
-	missing, err := d.journal.LogFrom(got.Epoch+1, logPage)
-	if err != nil {
-		return err
-	}
-	if _, err := d.vault.Append(ctx, ksm.AppendRequest{Changes: missing}); err != nil {
+	if err := d.sendBack(ctx, got.Epoch+1); err != nil {
 		d.logger.Warn("the server did not take back the changes that it lacks", "error", err)
 	}
 	return nil
+}
+
+// backBytes bounds the changes that are sent back in one request: base64 makes them a
+// third larger, and a request's body has ksm.MaxBody.
+const backBytes = 1 << 20
+
+// sendBack gives the server the changes that it lacks, in parts.
+func (d *directory) sendBack(ctx context.Context, from uint64) error {
+	for {
+		missing, err := d.journal.LogFrom(from, logPage)
+		if err != nil || len(missing) == 0 {
+			return err
+		}
+		n, size := 0, 0
+		for n < len(missing) && (n == 0 || size+len(missing[n]) <= backBytes) {
+			size += len(missing[n])
+			n++
+		}
+		if _, err := d.vault.Append(ctx, ksm.AppendRequest{Changes: missing[:n]}); err != nil {
+			return err
+		}
+		d.sent.Add(uint64(n))
+		from += uint64(n)
+	}
 }
 
 // refused tells of a log that fails a check. After a fork this server's log is

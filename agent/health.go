@@ -29,6 +29,7 @@ type Health struct {
 	ActiveRuns    int       `json:"activeRuns"`
 	LastRun       time.Time `json:"lastRun,omitzero"`
 	LastOutcome   string    `json:"lastOutcome,omitempty"`
+	Recovering    bool      `json:"recovering"`          // sends back what a restored server has lost
 	Isolation     string    `json:"isolation,omitempty"` // what is missing, and what to do
 }
 
@@ -43,7 +44,7 @@ func (a *Agent) Health() Health {
 		Version: version.Version, Connected: s.Connected, Authenticated: s.Authenticated, Since: s.Since,
 		Reason: s.Reason, ClockSkewMS: s.Skew.Milliseconds(), LogEpoch: head.Epoch, LogValidUntil: head.ValidUntil,
 		LogStale: a.dir.Known().CheckFresh(a.now()) != nil, Draining: a.draining.Load(), ActiveRuns: a.activeRuns(),
-		Isolation: a.plugins.Isolation().Note,
+		Isolation: a.plugins.Isolation().Note, Recovering: a.sweep.active.Load(),
 	}
 	if s.LastError != nil {
 		h.LastError = s.LastError.Error()
@@ -93,12 +94,14 @@ var (
 	descLogEpoch = prometheus.NewDesc("rotunda_agent_log_epoch", "Newest change of the organisation's log that this agent knows.", nil, nil)
 	descCommits  = prometheus.NewDesc("rotunda_agent_journal_commits_total", "Durable writes of the journal since the start.", nil, nil)
 	descWrites   = prometheus.NewDesc("rotunda_agent_journal_writes_total", "Changes of the journal since the start; those that come together share a durable write.", nil, nil)
+	descSweep    = prometheus.NewDesc("rotunda_agent_recovering", "1 while this agent sends back what a restored server has lost.", nil, nil)
+	descBack     = prometheus.NewDesc("rotunda_agent_sent_back_total", "What restored servers had lost, since the start: changes of the log and statements that they took, runs for lost values.", []string{"what"}, nil)
 	descLogValid = prometheus.NewDesc("rotunda_agent_log_valid_until_seconds", "When the log grows stale and the agent stops, Unix time.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descUp, descActive, descRuns, descSkew, descLogEpoch, descLogValid, descCommits, descWrites} {
+	for _, d := range []*prometheus.Desc{descUp, descActive, descRuns, descSkew, descLogEpoch, descLogValid, descCommits, descWrites, descSweep, descBack} {
 		ch <- d
 	}
 }
@@ -117,6 +120,14 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descLogEpoch, float64(h.LogEpoch))
 	if !h.LogValidUntil.IsZero() { // there is no log before the first fetch
 		gauge(descLogValid, float64(h.LogValidUntil.Unix()))
+	}
+	sweeping := 0.0
+	if h.Recovering {
+		sweeping = 1
+	}
+	gauge(descSweep, sweeping)
+	for what, n := range map[string]uint64{"changes": c.a.dir.sent.Load(), "statements": c.a.sweep.statements.Load(), "runs": c.a.sweep.runs.Load()} {
+		ch <- prometheus.MustNewConstMetric(descBack, prometheus.CounterValue, float64(n), what)
 	}
 	commits, writes := c.a.journal.Stats()
 	ch <- prometheus.MustNewConstMetric(descCommits, prometheus.CounterValue, float64(commits))

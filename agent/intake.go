@@ -160,20 +160,28 @@ func (a *Agent) runDue(_ context.Context, due *channelv1.RunDue) {
 
 // start begins a run. One account has one run here at a time: a command waits for
 // the one under way, while a due run is not begun, since the vault tells of it again.
-func (a *Agent) start(job run.Job) {
+func (a *Agent) start(job run.Job) { a.startThen(job, func() {}) }
+
+// startThen is start, for who wants to know when the account's runs are done: where it
+// is true, and the job is the first of them, then is called.
+func (a *Agent) startThen(job run.Job, then func()) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.draining.Load() {
-		return // the journal has it, for the next start; of a due run the vault tells again
+		return false // the journal has it, for the next start; of a due run the vault tells again
 	}
 	jobs := a.active[job.Account]
 	if job.Command == nil && !job.Again && (len(jobs) > 0 || len(a.active) >= maxActive) {
-		return
+		return false
 	}
 	a.active[job.Account] = append(jobs, job)
 	if len(jobs) == 0 {
-		a.work.Go(func() { a.account(job.Account) })
+		a.work.Go(func() {
+			defer then()
+			a.account(job.Account)
+		})
 	}
+	return true
 }
 
 // account does the runs of one account, one after the other, until none waits.

@@ -67,6 +67,10 @@ type Config struct {
 	// connection and when it moves while leases are held.
 	LogHead func(ctx context.Context, epoch uint64, digest []byte)
 
+	// Restored tells, at the beginning of each connection, when the server was put back
+	// from a backup; of one that never was it is not called. It has to return at once.
+	Restored func(at time.Time)
+
 	// Misled is told when the other end did what no router does, and the channel
 	// was ended for it. reason is a code of the log's checks.
 	Misled func(reason string)
@@ -126,6 +130,9 @@ func New(cfg Config) (*Channel, error) {
 	}
 	if cfg.TLS == nil || cfg.Sign == nil || cfg.Deliver == nil || cfg.RunDue == nil {
 		return nil, errors.New("channel: TLS, Sign, Deliver and RunDue have to be given")
+	}
+	if cfg.Restored == nil {
+		cfg.Restored = func(time.Time) {}
 	}
 	if cfg.LogHead == nil {
 		cfg.LogHead = func(context.Context, uint64, []byte) {}

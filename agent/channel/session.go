@@ -82,6 +82,9 @@ func (c *Channel) session(ctx context.Context) (welcomed bool, err error) {
 	c.set(func(st *Status) {
 		*st = Status{Connected: true, Authenticated: true, Since: c.cfg.Now(), Skew: st.Skew}
 	})
+	if at := welcome.GetLogHead().GetRestored(); at > 0 {
+		c.cfg.Restored(time.UnixMilli(at))
+	}
 	if head := welcome.GetLogHead(); head != nil {
 		s.work <- head
 	}

@@ -122,24 +122,41 @@ func settleKept(tx *bbolt.Tx, s Settled) error {
 	return putJSON(tx, bucketKept, key(s.Account), kept)
 }
 
-// KeptAccounts lists the accounts of which a committed value is kept that nobody has
+// KeptAccounts lists the accounts of which something is kept that the target has not
 // refused, from after a given one on (zero: the first).
-func (j *Journal) KeptAccounts(after trust.Ref, limit int) (out []trust.Ref, err error) {
+func (j *Journal) KeptAccounts(after trust.Ref, limit int) ([]trust.Ref, error) {
+	return j.refs(bucketKept, after, limit, func(tx *bbolt.Tx, k []byte) (bool, error) {
+		var kept keptRecord
+		_, err := getJSON(tx, bucketKept, k, &kept)
+		return len(kept.Outstanding) > 0 || kept.Committed != nil && !kept.Committed.Refused, err
+	})
+}
+
+// StatedRecords lists the records of which a statement is remembered, likewise.
+func (j *Journal) StatedRecords(after trust.Ref, limit int) ([]trust.Ref, error) {
+	return j.refs(bucketRecords, after, limit, func(tx *bbolt.Tx, k []byte) (bool, error) {
+		var seen seenRecord
+		_, err := getJSON(tx, bucketRecords, k, &seen)
+		return len(seen.Statement) > 0, err
+	})
+}
+
+// refs lists the keys of a bucket, in order, that are wanted.
+func (j *Journal) refs(bucket []byte, after trust.Ref, limit int, want func(tx *bbolt.Tx, k []byte) (bool, error)) (out []trust.Ref, err error) {
 	err = j.view(func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucketKept).Cursor()
+		c := tx.Bucket(bucket).Cursor()
 		k, _ := c.Seek(key(after))
 		if k != nil && string(k) == string(key(after)) {
 			k, _ = c.Next()
 		}
 		for ; k != nil && len(out) < limit; k, _ = c.Next() {
-			var kept keptRecord
-			if _, err := getJSON(tx, bucketKept, k, &kept); err != nil {
+			wanted, err := want(tx, k)
+			if err != nil {
 				return err
 			}
-			if kept.Committed == nil || kept.Committed.Refused || len(k) != 32 {
-				continue
+			if wanted && len(k) == 32 {
+				out = append(out, trust.Ref{Folder: seal.ID(k[:16]), Record: seal.ID(k[16:])})
 			}
-			out = append(out, trust.Ref{Folder: seal.ID(k[:16]), Record: seal.ID(k[16:])})
 		}
 		return nil
 	})

@@ -27,7 +27,9 @@ type candidate struct {
 	fresh      bool   // made by this run: nobody else can have applied it
 	noApply    error  // why it may be probed and committed, but not applied
 	heals      uint64 // number of the value that it brings back; 0: none
-	committed  []byte // this agent's Signed{Result} of that value, where it is staged anew
+	// outstanding is the kept candidate that is tried in place of that value; zero: none.
+	outstanding seal.Digest
+	committed   []byte // this agent's Signed{Result} of that value, where it is staged anew
 }
 
 // prepare reaches the target first, so that a target that is down, or an

@@ -234,6 +234,12 @@ func (r *Run) sign(result *trustv1.Result, detail []byte) ([]byte, error) {
 	default:
 		result.Cause = seal.Digest{}.Bytes()
 	}
+	if result.Reason == string(trust.ValueRollback) {
+		// Whoever sets the value by hand must go above what this agent knows.
+		if seen, err := r.e.Journal.Value(r.job.Account); err == nil {
+			result.ValueSeq = seen.Seq
+		}
+	}
 	if r.candidate != nil {
 		result.ValueSeq, result.DataDigest = r.candidate.seq, r.candidate.digest.Bytes()
 	}

@@ -84,13 +84,16 @@ func (r *Run) recall(account *servedRecord, k *journal.Kept, fork bool) (State, 
 		// Else the vault may never have had it: its answer did not arrive.
 		r.tellLost("candidate_lost_by_vault", trust.CandidateLostByVault)
 	}
+	if r.recovering && r.candidate.noApply == nil { // nobody has asked for a new secret
+		r.candidate.noApply = &trust.Error{Reason: trust.CandidateLostByVault, What: fmt.Sprintf("value %d of %s is brought back where the target has it, and not applied", k.Seq, r.job.Account)}
+	}
 	return Prepared, nil
 }
 
 // heal brings back a value that this agent committed and that the vault has lost:
 // rollback is what the check of the served one said.
 func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (State, error) {
-	_, k, err := r.e.Journal.Kept(r.job.Account)
+	outstanding, k, err := r.e.Journal.Kept(r.job.Account)
 	if err != nil {
 		return "", err
 	}
@@ -98,17 +101,25 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 	if err != nil {
 		return "", err
 	}
-	if k == nil || k.Refused || k.Seq != seen.Seq || r.as == "abandon" {
+	newer := k != nil && outstanding != nil && outstanding.Seq > k.Seq // lost, too, and perhaps applied
+	if k == nil || k.Refused && !newer || k.Seq != seen.Seq || r.as == "abandon" {
 		return "", refusal(rollback)
 	}
-	cred, _, err := r.openKept(k)
+	use := k
+	if newer {
+		use = outstanding
+	}
+	cred, _, err := r.openKept(use)
 	if err != nil {
 		return "", refusal(err)
 	}
 	r.tellLost("record.refused", trust.ValueRollback)
 	r.candidate = &candidate{
 		credential: cred, seq: k.Seq + 1, heals: k.Seq, committed: k.Result,
-		noApply: &trust.Error{Reason: trust.ValueRollback, What: fmt.Sprintf("value %d of %s is brought back where the target takes it, and not applied", k.Seq, r.job.Account)},
+		noApply: &trust.Error{Reason: trust.ValueRollback, What: fmt.Sprintf("value %d of %s is brought back where the target takes it, and not applied", use.Seq, r.job.Account)},
+	}
+	if newer {
+		r.candidate.outstanding = outstanding.Digest
 	}
 	if staged := account.wire.Staged; staged != nil && staged.Owner == "agent" {
 		if seal.Hash(staged.Data) == k.Digest { // its commit alone was lost

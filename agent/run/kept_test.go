@@ -225,3 +225,131 @@ func (w *world) commitBy(agent party, secret string) {
 	x.Revision++
 	w.target.secrets["app"] = secret
 }
+
+// A vault that was put back from a backup lost a commit and the candidate after it: what
+// the target has of the two is brought back.
+func TestCommitAndCandidateLost(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		w := newWorld(t, false)
+		before := *w.row()
+		if out, err := w.rotate(); err != nil || out.Credential != done {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		w.target.apply = func(r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+			if applied {
+				w.target.secrets[r.Account.Name] = r.Candidate.Secret.ExposeString()
+			}
+			return sdk.ApplyResponse{}, errCrash
+		}
+		w.target.verify = func(int, string) (sdk.VerifyResponse, error) { return sdk.VerifyResponse{}, errCrash }
+		if out, err := w.rotate(); err != nil || out.Credential != pending {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		w.target.apply, w.target.verify = nil, nil
+		*w.row() = before
+		for range 3 { // as the sweep's passes
+			jobs, err := w.engine.Lost(t.Context(), []trust.Ref{w.account, w.admin})
+			must(t, err)
+			for _, j := range jobs {
+				if _, err := w.engine.Do(t.Context(), j); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if !w.opens() || len(w.target.applied) != 2 || w.row().Staged != nil {
+			t.Errorf("applied %v: the record opens the target: %v; applied %d times; staged: %v", applied, w.opens(), len(w.target.applied), w.row().Staged != nil)
+		}
+		if jobs, err := w.engine.Lost(t.Context(), []trust.Ref{w.account}); err != nil || len(jobs) > 0 {
+			t.Errorf("it is still looked for: %v, %v", jobs, err)
+		}
+	}
+}
+
+// A candidate that the vault has lost, with the run that made it, is brought back where
+// the target has it, and never applied: nobody asks for a new secret any more.
+func TestRunForgotten(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		w := newWorld(t, false)
+		id := seal.NewID()
+		ctx, cancel := context.WithCancel(t.Context())
+		w.vault.crash, w.vault.stop = "stage", cancel
+		if _, err := w.engine.Do(ctx, Job{ID: id, Account: w.account}); err == nil {
+			t.Fatal("the run was not interrupted")
+		}
+		if _, staged := w.secret(w.account); applied {
+			w.target.secrets["app"] = staged
+		}
+		w.row().Staged = nil
+		w.vault.forgets = true
+		out, err := w.engine.Do(t.Context(), Job{ID: id, Account: w.account})
+		if err != nil || !w.opens() || len(w.target.applied) != 0 || w.row().Staged != nil || (out.Credential == done) != applied {
+			t.Errorf("applied %v: %+v, %v: the record opens the target: %v", applied, out, err, w.opens())
+		}
+		if open, err := w.engine.Journal.OpenRuns(); err != nil || len(open) > 0 {
+			t.Errorf("open runs: %v, %v", open, err)
+		}
+		// Of a run that was not begun here, and that the vault does not know, nothing is done.
+		if out, err := w.engine.Do(t.Context(), Job{ID: seal.NewID(), Account: w.account}); err != nil || out.Credential != trustv1.Outcome_OUTCOME_NONE {
+			t.Errorf("an unknown run: %+v, %v", out, err)
+		}
+	}
+}
+
+// Statements that a restored vault has lost are sent back, where the log still vouches
+// for them.
+func TestRestate(t *testing.T) {
+	w := newWorld(t, false)
+	first := *w.row()
+	w.put2(w.accountStatement("app", nil))
+	if out, err := w.rotate(); err != nil || out.Credential != done { // it sees the second
+		t.Fatalf("%+v, %v", out, err)
+	}
+	second := w.row().Statement
+	refs := []trust.Ref{w.account, w.admin, w.res, w.ref()}
+	restate := func(want int) {
+		t.Helper()
+		w.vault.restated = nil
+		if n, err := w.engine.Restate(t.Context(), refs); err != nil || n != want {
+			t.Fatalf("%d statements, %v; want %d", n, err, want)
+		}
+	}
+	restate(0)
+	for name, lose := range map[string]func(){
+		"an older one": func() { w.row().Statement = first.Statement },
+		"none":         func() { w.row().Statement = nil },
+	} {
+		lose()
+		restate(1)
+		r := w.vault.restated[0]
+		if r.Seq != 2 || seal.ID(r.Record.Record) != w.account.Record || seal.ID(r.Resource.Record) != w.res.Record || len(r.Admin.Record) != 0 || len(r.PoolID) != 0 {
+			t.Errorf("%s: sent back %+v", name, r)
+		}
+		if out, err := w.rotate(); err != nil || out.Credential != done {
+			t.Errorf("%s: %+v, %v", name, out, err)
+		}
+		restate(0)
+	}
+	// The vault does not want it, which ends nothing.
+	w.row().Statement = first.Statement
+	w.vault.fail = map[string]error{"restate": ksm.Refuse(ksm.CodeNotLost, "it is not lost")}
+	restate(0)
+	// A newer one is known to the log: this agent's is not the one.
+	w.change(trust.FloorOp(w.account, 3))
+	restate(0)
+	w.row().Statement = second
+	restate(0)
+}
+
+// put2 signs the account's second statement.
+func (w *world) put2(s *trustv1.Statement) {
+	w.t.Helper()
+	key, err := seal.UnwrapKey(w.folderKey, w.row().RecordKey)
+	must(w.t, err)
+	former := w.statements[w.account]
+	s.RecordUid, s.FolderUid, s.KeyCheck = w.account.Record.Bytes(), w.account.Folder.Bytes(), seal.RecordKeyCheck(w.log.Org(), key, w.account.Record).Bytes()
+	s.Seq, s.Prev, s.Issued = 2, former.Bytes(), w.now.UnixMilli()
+	signed, digest, err := trust.SignStatement(w.log, w.device.sign, s)
+	must(w.t, err)
+	w.statements[w.account] = digest
+	w.row().Statement = trust.SealStatement(w.log.Org(), key, w.account.Record, signed)
+}

@@ -79,7 +79,13 @@ func (r *Run) lease(ctx context.Context) (State, error) {
 	var answer ksm.LeaseAnswer
 	for wait := time.Second; ; wait = min(2*wait, 10*time.Second) {
 		var sent time.Time
-		if answer, sent, err = r.askLease(ctx); err != nil {
+		answer, sent, err = r.askLease(ctx)
+		switch forgotten := errors.Is(err, &ksm.Error{Code: ksm.CodeRunUnknown}); {
+		case forgotten && interrupted:
+			answer = ksm.LeaseAnswer{Closed: true} // its database went back in time
+		case forgotten:
+			return "", fmt.Errorf("%w: the vault knows no such run", errNotMine)
+		case err != nil:
 			return "", vaultError("lease", err)
 		}
 		if !answer.Busy && !answer.Closed {
@@ -255,7 +261,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		return r.heal(ctx, account, rollback)
 	case account.wire.Staged != nil:
 		return r.takeUp(account)
-	case r.as == "verify":
+	case r.as == "verify" && !r.recovering:
 		return Applied, nil
 	case r.as == "abandon":
 		r.outcome.Reason = "nothing_outstanding"
@@ -270,10 +276,15 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		}
 	}
 	k, fork, err := r.missing(account)
-	if err != nil || k == nil {
+	switch {
+	case err != nil:
 		return "", err
+	case k != nil:
+		return r.recall(account, k, fork)
+	case r.as == "verify":
+		return Applied, nil
 	}
-	return r.recall(account, k, fork)
+	return "", nil
 }
 
 // fetch is what came with the lease, once; else it is asked for.

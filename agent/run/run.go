@@ -33,6 +33,7 @@ type Vault interface {
 	Commit(ctx context.Context, r ksm.SettleRequest) error
 	Abandon(ctx context.Context, r ksm.SettleRequest) error
 	Report(ctx context.Context, r ksm.ReportRequest) error
+	Restate(ctx context.Context, r ksm.RestateRequest) error
 }
 
 // Plugins is what a run needs of the plugin host.
@@ -107,6 +108,7 @@ type Job struct {
 	Account trust.Ref
 	Command *trust.Command // nil: the vault announced it (by schedule, or to be taken over)
 	Again   bool           // it broke off here: nobody announces it here again
+	Recover bool           // this agent's own: a restored vault has lost something of the account
 	// Resource is whose queue the run waits in before it begins; zero for not known. It
 	// is a guess, and nothing else comes from it: the statements decide.
 	Resource trust.Ref
@@ -133,7 +135,7 @@ type Run struct {
 	fetched *ksm.FetchAnswer // that came with the lease
 	as      string           // rotate, verify or abandon: by the command, else by the vault's table
 
-	recovering bool // job is a verify that this agent asked for, in place of an interrupted run
+	recovering bool // job is a verify that this agent asked for: in place of an interrupted run, or after a restore
 
 	target
 	candidate *candidate
@@ -194,7 +196,7 @@ var errNotMine = errors.New("the run is not this agent's to do")
 // was told, or an error when the vault could not be told: the journal then still
 // has the run.
 func (e *Engine) Do(ctx context.Context, job Job) (Outcome, error) {
-	r := &Run{e: e, job: job, state: Queued, as: "rotate"}
+	r := &Run{e: e, job: job, state: Queued, as: "rotate", recovering: job.Recover}
 	r.outcome = Outcome{Credential: trustv1.Outcome_OUTCOME_NONE, Dependents: trustv1.Outcome_OUTCOME_NONE, Scripts: trustv1.Outcome_OUTCOME_NONE}
 	defer r.leave()
 	began := time.Now()

@@ -42,17 +42,25 @@ type servedRecord struct {
 func (e *Engine) open(log *trust.Log, got ksm.FetchAnswer) (*servedRecords, error) {
 	s := &servedRecords{e: e, log: log, keys: map[seal.ID]seal.Key{}, sealed: map[seal.ID][]byte{}, list: got.Records}
 	for _, f := range got.Folders {
-		uid, err := seal.IDFrom(f.FolderUID)
-		if err != nil {
-			return nil, &trust.Error{Reason: trust.Malformed, What: "folder uid", Err: err}
-		}
-		key, err := trust.OpenFolderKey(log, e.Me.ID, e.Me.Seal, uid, f.KeyVersion, f.Sealed)
-		if err != nil {
+		if err := s.folder(f); err != nil {
 			return nil, err
 		}
-		s.keys[uid], s.sealed[uid] = key, f.Sealed
 	}
 	return s, nil
+}
+
+// folder opens one folder key.
+func (s *servedRecords) folder(f ksm.ExtFolder) error {
+	uid, err := seal.IDFrom(f.FolderUID)
+	if err != nil {
+		return &trust.Error{Reason: trust.Malformed, What: "folder uid", Err: err}
+	}
+	key, err := trust.OpenFolderKey(s.log, s.e.Me.ID, s.e.Me.Seal, uid, f.KeyVersion, f.Sealed)
+	if err != nil {
+		return err
+	}
+	s.keys[uid], s.sealed[uid] = key, f.Sealed
+	return nil
 }
 
 // need makes sure that a record is in the answer: the server's links, by which it

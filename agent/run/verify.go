@@ -111,11 +111,16 @@ func (r *Run) abandonUnappliable(ctx context.Context) (State, error) {
 	switch trust.ReasonOf(r.candidate.noApply) {
 	case trust.CandidateExpired:
 		stop.Outcome, stop.Later = trustv1.Outcome_OUTCOME_PENDING, true
-	case trust.ValueFork: // the other's value is the one
+	case trust.ValueFork, trust.CandidateLostByVault: // the target has another value
 	case trust.ValueRollback:
-		// A value that was to be brought back, and that the target does not have any more:
-		// each further try would be a failed login.
-		if err := r.e.Journal.RefuseKept(r.job.Account, r.candidate.heals); err != nil {
+		// What was to be brought back, and the target does not have: each further try would
+		// be a failed login.
+		if stop.Later = !r.candidate.outstanding.IsZero(); stop.Later { // the value before it may be the one
+			stop.Outcome = trustv1.Outcome_OUTCOME_PENDING
+			if err := r.e.Journal.DropKept(r.job.Account, r.candidate.outstanding); err != nil {
+				return "", err
+			}
+		} else if err := r.e.Journal.RefuseKept(r.job.Account, r.candidate.heals); err != nil {
 			return "", err
 		}
 	default:

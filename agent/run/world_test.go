@@ -284,11 +284,14 @@ type memoryVault struct {
 	last    ksm.ReportRequest
 	leases  []string // causes
 	busy    bool     // another run holds the lease
-	holder  seal.ID
-	action  string           // asked for with a lease; empty: rotate
-	fail    map[string]error // by operation, once
-	crash   string           // the operation at whose answer the agent is stopped, once
-	stop    func()           // stops it
+	forgets bool     // every run but those that it is asked for to recover
+
+	restated []ksm.RestateRequest
+	holder   seal.ID
+	action   string           // asked for with a lease; empty: rotate
+	fail     map[string]error // by operation, once
+	crash    string           // the operation at whose answer the agent is stopped, once
+	stop     func()           // stops it
 }
 
 var errCrash = errors.New("killed here")
@@ -329,6 +332,8 @@ func (v *memoryVault) Lease(_ context.Context, r ksm.LeaseRequest) (ksm.LeaseAns
 	defer v.mu.Unlock()
 	v.leases = append(v.leases, r.Cause)
 	switch {
+	case v.forgets && r.Cause != "recover":
+		return ksm.LeaseAnswer{}, ksm.Refuse(ksm.CodeRunUnknown, "there is no such run")
 	case v.state[seal.ID(r.RunID)] == "finished":
 		return ksm.LeaseAnswer{Closed: true}, nil
 	case v.busy:
@@ -395,6 +400,17 @@ func (v *memoryVault) Abandon(_ context.Context, r ksm.SettleRequest) error {
 	defer v.mu.Unlock()
 	v.records[seal.ID(r.Account.Record)].Staged = nil
 	v.writes++
+	return nil
+}
+
+func (v *memoryVault) Restate(_ context.Context, r ksm.RestateRequest) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.before("restate"); err != nil {
+		return err
+	}
+	v.records[seal.ID(r.Record.Record)].Statement = r.Blob
+	v.restated = append(v.restated, r)
 	return nil
 }
 
