@@ -235,6 +235,9 @@ func (c *Client) EditRecord(ctx context.Context, ref Ref, e RecordEdit) error {
 	}
 	if e.Secret != nil && o.Statement.GetAccount() != nil {
 		o.State = InUse // the person says so, and signs
+		if o.known, err = c.knownValue(ctx, op, o); err != nil {
+			return err
+		}
 	}
 	ops, err := c.replaceData(c.log, o, data)
 	if err != nil {

@@ -110,7 +110,10 @@ func (c *Client) fetchLog(ctx context.Context) error {
 	case "":
 	case trust.LogRollback:
 		c.tellRefusal(ctx, eventLogRollback, reason)
-		err = c.sendBack(ctx)
+		if err = c.sendBack(ctx); recovering(err) {
+			c.alarm("log_kept", "the server does not take back what was signed after it was restored; this client keeps it: stop the former server, end the recovery (`rotunda org end-recovery`), and it is sent back")
+			err = nil
+		}
 	default:
 		c.tellRefusal(ctx, eventLogRefused, reason)
 	}
@@ -143,7 +146,7 @@ func (c *Client) sendBack(ctx context.Context) error {
 		if len(ops) == 0 {
 			return nil
 		}
-		turn, err := call(ctx, c, op, c.conn.TakeTurn, &clientv1.TakeTurnRequest{Removal: true})
+		turn, err := call(ctx, c, op, c.conn.TakeTurn, &clientv1.TakeTurnRequest{Removal: true, SendBack: true})
 		if err != nil {
 			return err
 		}
@@ -313,8 +316,17 @@ func (c *Client) chores(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	admin := c.log.Roles(me.ID, seal.ID{}).Has(Admin)
-	if admin {
+	if err := c.changeDue(ctx, me); recovering(err) {
+		c.notice("recovering", "the server was restored from a backup, and the log takes no new change until an administrator runs `rotunda org end-recovery`")
+	} else if err != nil {
+		return err
+	}
+	return c.fillMissing(ctx)
+}
+
+// changeDue appends the changes that are due.
+func (c *Client) changeDue(ctx context.Context, me trust.Entry) error {
+	if c.log.Roles(me.ID, seal.ID{}).Has(Admin) {
 		if err := c.renew(ctx); err != nil {
 			return err
 		}
@@ -324,10 +336,7 @@ func (c *Client) chores(ctx context.Context) error {
 	} else if c.log.Warn(c.now()) {
 		c.notice("log_half", "the log is good until %s, and no administrator has signed in for long: then agents stop", c.log.ValidUntil().Format(time.DateOnly))
 	}
-	if err := c.renewMyself(ctx, me); err != nil {
-		return err
-	}
-	return c.fillMissing(ctx)
+	return c.renewMyself(ctx, me)
 }
 
 // renew extends the log's freshness when a third of it is gone.

@@ -24,6 +24,7 @@ type opened struct {
 	content *trust.Content   // nil: it does not open
 	checked *trust.Statement // nil: none that holds
 	value   *trust.Value     // newest attestation whose word counts, nil: none
+	known   uint64           // number that the next value has to be above, beside the served one's
 }
 
 // get fetches and opens records, in the order asked; those that are not there are left out.

@@ -358,7 +358,7 @@ func (c *Client) replaceData(l *trust.Log, o *opened, data *record.Record) ([]*c
 // attest signs that a value is what the caller wants agents to use.
 func (c *Client) attest(l *trust.Log, o *opened, dataDigest seal.Digest, adoption bool) (*clientv1.WriteOp, error) {
 	seq, prev := lastValue(o)
-	return c.signEdit(l, o.Ref, seq+1, prev, dataDigest, adoption)
+	return c.signEdit(l, o.Ref, max(seq, o.known)+1, prev, dataDigest, adoption)
 }
 
 func (c *Client) signEdit(l *trust.Log, ref Ref, seq uint64, prev []byte, dataDigest seal.Digest, adoption bool) (*clientv1.WriteOp, error) {

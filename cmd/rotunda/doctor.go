@@ -87,9 +87,10 @@ func (c *cli) doctorCmd() *cobra.Command {
 		return err
 	})
 	return help(cmd, `Looks at this profile and its store, the way to the server and its authority, the
-clocks, the age of the log, folder keys that have not come, agents (connected, of what
-version, with what log), devices that end, accounts that are late, and records that name
-what is not there: above all the administrator of a resource whose accounts need one.
+clocks, the age of the log, whether the server recovers from a backup, folder keys that have not come, agents (connected, of what
+version, with what log), devices that end, accounts that are late or whose value was lost, and
+records that name what is not there: above all the administrator of a resource whose
+accounts need one.
 The exit code is 10 when there is something to do.`, "")
 }
 
@@ -127,6 +128,7 @@ func (c *cli) examine(ctx context.Context, x *examination) {
 		if !c.examineLog(ctx, x, cl) {
 			return nil
 		}
+		c.examineRecovery(ctx, x, cl)
 		c.examineFolders(ctx, x, cl)
 		c.examineAgents(ctx, x, cl)
 		c.examineDevices(ctx, x, cl)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -48,6 +49,10 @@ func (c *cli) examineRecords(ctx context.Context, x *examination, cl *client.Cli
 	v.refused(x)
 	v.gone(x)
 	v.administrators(x)
+	if err := v.rolledBack(ctx, x, cl); err != nil {
+		x.failed("records", err)
+		return
+	}
 	if err := v.helpless(ctx, x, cl); err != nil {
 		x.failed("records", err)
 		return
@@ -174,6 +179,35 @@ func (v *vaultLook) administrators(x *examination) {
 				"%s, the administrator of %s, has no secret to log in with", admin.Title, r.Title)
 		}
 	}
+}
+
+// rolledBack finds accounts whose value the server has lost, and nobody has healed: this
+// device knows a newer one, or an agent's newest word on it is that it does.
+func (v *vaultLook) rolledBack(ctx context.Context, x *examination, cl *client.Client) error {
+	runs, _, err := cl.Runs(ctx, client.RunFilter{State: "failed", Limit: maxPage})
+	if err != nil {
+		return err
+	}
+	told := map[client.Ref]time.Time{}
+	for _, r := range runs { // newest first
+		if _, known := told[r.Account]; !known && r.Reason == string(trust.ValueRollback) {
+			told[r.Account] = r.Finished
+		}
+	}
+	var titles []string
+	for _, r := range v.order {
+		at, lost := told[r.Ref]
+		since := time.UnixMilli(r.Attested.GetTime())
+		if lost && at.After(since) || r.State == client.RolledBack && r.Reason == string(trust.ValueRollback) {
+			titles = append(titles, r.Title)
+		}
+	}
+	if len(titles) > 0 {
+		slices.Sort(titles)
+		x.fail("records", "`rotunda rotate "+titles[0]+"` by the agent that committed the newer value brings it back; where none has it, set the secret at the target and here: `rotunda record edit "+titles[0]+" --new-secret`",
+			"the value served of %s is older than one that is known: agents do not use it", few(titles))
+	}
+	return nil
 }
 
 // helpless finds accounts that nobody can change: without a secret of their own, or

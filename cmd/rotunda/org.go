@@ -20,7 +20,7 @@ import (
 
 func (c *cli) orgCmd() *cobra.Command {
 	cmd := c.group("org", "make an organisation, or come back into one with the recovery kit", "")
-	cmd.AddCommand(c.orgInitCmd(), c.orgRecoverCmd(), c.orgShowCmd())
+	cmd.AddCommand(c.orgInitCmd(), c.orgRecoverCmd(), c.orgShowCmd(), c.orgEndRecoveryCmd())
 	return cmd
 }
 
@@ -184,7 +184,7 @@ type orgView struct {
 }
 
 func (c *cli) orgShowCmd() *cobra.Command {
-	return c.leaf("show", "show which organisation and server this profile belongs to", func(context.Context, []string) error {
+	return c.leaf("show", "show which organisation and server this profile belongs to", func(ctx context.Context, _ []string) error {
 		p, err := c.openProfile()
 		if err != nil {
 			return err
@@ -203,13 +203,17 @@ func (c *cli) orgShowCmd() *cobra.Command {
 			Unlocked bool   `json:"unlocked"`
 			Until    string `json:"unlocked_until,omitempty"`
 			Dir      string `json:"dir"`
-		}{orgView{info.OrgID.String(), info.OrgID.Fingerprint(), info.Server, info.Name, ""}, info.Entry.String(), info.Unlocked, stamp(info.UnlockedUntil), info.Dir}
+			Since    string `json:"recovering_since,omitempty"`
+		}{orgView{info.OrgID.String(), info.OrgID.Fingerprint(), info.Server, info.Name, ""}, info.Entry.String(), info.Unlocked, stamp(info.UnlockedUntil), info.Dir, ""}
+		if info.Unlocked {
+			v.Since = c.recoveringSince(ctx)
+		}
 		return c.emit(v, func(w io.Writer) {
 			state := "locked"
 			if info.Unlocked {
 				state = "open until " + c.when(info.UnlockedUntil)
 			}
-			pairs(w, "organisation", v.Fingerprint, "server", v.Server, "profile", v.Profile, "folder", v.Dir, "device", v.Entry, "store", state)
+			pairs(w, "organisation", v.Fingerprint, "server", v.Server, "profile", v.Profile, "folder", v.Dir, "device", v.Entry, "store", state, "recovering since", local(v.Since))
 		})
 	})
 }

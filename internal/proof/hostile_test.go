@@ -50,7 +50,7 @@ var laterRows = []manipulation{
 	{row: 50, what: "staged update deleted after apply", run: stagedDeleted},
 	{row: 51, what: "commit acknowledged, row not changed", run: commitForgotten},
 	{row: 53, what: "lease given to two agents at once, candidate hidden from the second", run: leaseGivenTwice},
-	{row: 54, what: "whole database restored to yesterday", notYet: "agents keep no copy of a candidate yet"},
+	{row: 54, what: "whole database restored to yesterday", run: restoredToYesterday},
 	{row: 58, what: "script file replaced by another approved script", notYet: "there are no scripts yet"},
 	{row: 59, what: "router in the middle of a session", notYet: "there are no sessions yet"},
 }

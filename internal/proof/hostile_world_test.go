@@ -43,14 +43,19 @@ func newHostileWorld(t *testing.T) *hostileWorld {
 	if err := w.AddPostgres(t.Context(), "db", w.behind(w.gate)); err != nil {
 		t.Fatal(err)
 	}
-	// The operator writes into the database while the server runs.
+	w.openDatabase(t)
+	return w
+}
+
+// openDatabase lets the operator write into the database while the server runs.
+func (w *hostileWorld) openDatabase(t *testing.T) {
+	t.Helper()
 	var err error
 	if w.file, err = sql.Open("sqlite", "file:"+w.Database()+"?_pragma=busy_timeout(10000)&_txlock=immediate"); err != nil {
 		t.Fatal(err)
 	}
 	w.file.SetMaxOpenConns(1)
 	t.Cleanup(func() { w.file.Close() })
-	return w
 }
 
 // behind is the PostgreSQL as it is reached through a gate.
@@ -376,6 +381,12 @@ func (w *hostileWorld) toldBy(t *testing.T, since moment, name string, reason tr
 
 // logged asserts that an agent logs a line with all of the words after the moment.
 func (w *hostileWorld) logged(t *testing.T, since moment, a *installation.Agent, words ...string) string {
+	t.Helper()
+	return w.loggedWithin(t, patience, since, a, words...)
+}
+
+// loggedWithin is logged of what takes longer.
+func (w *hostileWorld) loggedWithin(t *testing.T, patience time.Duration, since moment, a *installation.Agent, words ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

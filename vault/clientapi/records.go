@@ -361,7 +361,8 @@ func (w *writer) putEdit(name trust.Ref, rec db.Record, res *trust.Result, r *cl
 	switch {
 	case string(res.DataDigest) != string(rec.DataDigest):
 		return refuse(connect.CodeAborted, ReasonValue, "fetch the record, then sign again", "the result is not about the present data of record %s", name)
-	case res.ValueSeq != uint64(rec.ValueSeq)+1 && known, res.ValueSeq == 0 || res.ValueSeq > 1<<62:
+	// Above what agents remember and this database has lost there may be a gap.
+	case known && (res.ValueSeq <= uint64(rec.ValueSeq) || res.ValueSeq > uint64(rec.ValueSeq)+trust.MaxFloorRaise), res.ValueSeq == 0 || res.ValueSeq > 1<<62:
 		return refuse(connect.CodeAborted, ReasonValue, "fetch the record, then sign again", "value %d of record %s does not follow value %d", res.ValueSeq, name, rec.ValueSeq)
 	case known && len(res.Prev) > 0 && string(res.Prev) != string(rec.Attestation):
 		return refuse(connect.CodeAborted, ReasonValue, "fetch the record, then sign again", "the result does not follow the one that attests record %s", name)
