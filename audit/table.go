@@ -50,7 +50,7 @@ var Catalogue = []Kind{
 	},
 	{
 		Name:    ServerRestored,
-		Meaning: "The server's database was put back from a backup. Until an administrator ends the recovery, the log takes only what was signed before.",
+		Meaning: "The server's database was put back from a backup. Until an administrator ends the recovery, the log takes only what was signed before, and schedules are held.",
 		Fields:  []Field{{"epoch", "head of the log that came back"}},
 	},
 	{

@@ -134,6 +134,9 @@ func (r *Run) stage(ctx context.Context) (State, error) {
 			return "", err
 		}
 	}
+	if errors.Is(err, &ksm.Error{Code: ksm.CodeOutOfSync}) && r.candidate.heals > 0 {
+		return "", refusal(&trust.Error{Reason: trust.ValueRollback, What: "the vault does not take the newer value back", Err: err})
+	}
 	if errors.Is(err, &ksm.Error{Code: ksm.CodeOutOfSync}) {
 		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: "record.changed", Err: errors.New("the record was edited while the run went on; nothing was changed on the target")}
 	}

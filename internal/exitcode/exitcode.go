@@ -39,10 +39,10 @@ func Table() []Row {
 	return []Row{
 		{OK, "ok", "done", "done, or stopped by a signal as asked"},
 		{Internal, "internal", "a fault of the program or of this machine; nothing else fits", "the same"},
-		{Usage, "usage", "the command line, a file or an input is not understood", "the command line, the settings or a file of the program's own folder cannot be used as it is"},
-		{NotFound, "not_found", "no such record, folder, run, member, file, …, or a name that fits several", "this host is not enrolled; the token's file is not there; the server has made no key or setup code yet"},
+		{Usage, "usage", "the command line, a file or an input is not understood", "the command line, the settings, a backup or a file of the program's own folder cannot be used as it is"},
+		{NotFound, "not_found", "no such record, folder, run, member, file, …, or a name that fits several", "this host is not enrolled; the token's file or the backup is not there; the server has made no database, key or setup code yet"},
 		{Denied, "denied", "the rights do not reach, or a check refused what the server served (see the reason)", "the token is refused, a check refused what the server served, or the passphrase of the key file is wrong"},
-		{Conflict, "conflict", "somebody else changed it first, it exists already, or a run is outstanding", "the port, the folder or the database is in use; this host is enrolled already"},
+		{Conflict, "conflict", "somebody else changed it first, it exists already, or a run is outstanding", "the port, the folder or the database is in use; the backup's file is there already, or the folder to restore into is not empty; this host is enrolled already"},
 		{Unreachable, "unreachable", "the server, or an agent that could do it, cannot be reached now", "the server cannot be reached (enrol), or no agent answers (status)"},
 		{Pending, "pending", "not decided yet: still running, or the outcome is unknown and Rotunda finds out later", "whether the token is used up is not known (enrol)"},
 		{Failed, "failed", "the run ended and the credential was not changed, or verifying said no", ""},

@@ -222,21 +222,36 @@ func formerValue(t *testing.T, w *hostileWorld) {
 			w.serveResult(t, r, signed, d, true)
 		}
 	}
-	for name, worst := range map[string]func(){
-		"committed by an agent of another pool": attested(outsider, trustv1.Phase_PHASE_COMMITTED),
-		"edited by a device without edit":       attested(reader.stolen(), trustv1.Phase_PHASE_EDITED),
-		"newest result with older data":         serveFormer,
+	for _, row := range []struct {
+		name  string
+		worst func()
+		heals bool // else the database, which was lied into, takes nothing back
+	}{
+		{"committed by an agent of another pool", attested(outsider, trustv1.Phase_PHASE_COMMITTED), false},
+		{"edited by a device without edit", attested(reader.stolen(), trustv1.Phase_PHASE_EDITED), false},
+		{"newest result with older data", serveFormer, true},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			restore := w.keepRecord(t, r)
-			w.refusedBy(t, gw2, w.gate, title, trust.ValueUnattested, worst)
+			w.refusedBy(t, gw2, w.gate, title, trust.ValueUnattested, row.worst)
 			restore()
 			restore = w.keepRecord(t, r)
-			w.refused(t, title, trust.ValueRollback, worst)
-			if state, reason := w.state(t, r); state != "rolled_back" || reason != string(trust.ValueRollback) {
-				t.Errorf("the client shows the value as %s, %s", state, reason)
+			shown := func() {
+				row.worst()
+				if state, reason := w.state(t, r); state != "rolled_back" || reason != string(trust.ValueRollback) {
+					t.Errorf("the client shows the value as %s, %s", state, reason)
+				}
 			}
-			restore()
+			if !row.heals {
+				w.refused(t, title, trust.ValueRollback, shown)
+				restore()
+				return
+			}
+			since := w.now(t)
+			_, line := w.midway(t, w.agent, title, "before-lease", shown)
+			ended(t, line, "done", "healed")
+			w.toldBy(t, since, "record.refused", trust.ValueRollback, w.agent.Name)
+			w.opensTarget(t, title)
 		})
 	}
 	w.works(t, title)

@@ -99,7 +99,7 @@ func rotationView(r db.Rotation) *clientv1.RotationView {
 		Rotation: &clientv1.PutRotation{
 			Account:  &trustv1.Ref{FolderUid: r.FolderUid, RecordUid: r.AccountUid},
 			Resource: &trustv1.Ref{FolderUid: r.ResourceFolder, RecordUid: r.ResourceUid},
-			PoolId:   r.PoolID, Schedule: &s, Missed: r.Missed, JitterS: uint32(r.JitterS), Paused: r.Paused != 0,
+			PoolId:   r.PoolID, Schedule: &s, Missed: r.Missed, JitterS: uint32(r.JitterS), Paused: r.Paused&1 != 0,
 		},
 		Next: r.NextDue, Last: r.LastDue, State: r.State, Failures: uint32(r.Failures), Reason: r.Reason,
 	}

@@ -123,7 +123,7 @@ func (w *writer) pauseRotation(r *clientv1.PauseRotation) error {
 	if err != nil {
 		return err
 	}
-	if (rot.Paused != 0) == r.GetPaused() {
+	if (rot.Paused&1 != 0) == r.GetPaused() {
 		return nil
 	}
 	e := audit.Event{Name: audit.SchedulePaused, Folder: account.Folder[:], Record: account.Record[:]}
@@ -144,7 +144,7 @@ func (w *writer) pauseRotation(r *clientv1.PauseRotation) error {
 		e.Name, e.Fields = audit.ScheduleResumed, map[string]string{"next": strconv.FormatInt(due.UnixMilli(), 10)}
 	}
 	err = w.q.PauseRotation(w.ctx, db.PauseRotationParams{
-		Paused: flag(r.GetPaused()), NextDue: due.UnixMilli(), NextNominal: nominal.UnixMilli(), Updated: w.now.UnixMilli(),
+		Paused: flag(r.GetPaused()) | rot.Paused&^1, NextDue: due.UnixMilli(), NextNominal: nominal.UnixMilli(), Updated: w.now.UnixMilli(),
 		Org: w.org, AccountUid: account.Record[:],
 	})
 	if err != nil {

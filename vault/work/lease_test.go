@@ -110,7 +110,7 @@ func TestLeaseIsForAgentsThatReadTheAccount(t *testing.T) {
 func TestLeaseOfWhatIsNotThere(t *testing.T) {
 	v := newVault(t)
 	_, err := v.tryLease(v.a, seal.NewID(), "mandate")
-	v.wantCode("an unknown run", err, ksm.CodeBadRequest)
+	v.wantCode("an unknown run", err, ksm.CodeRunUnknown)
 
 	run := v.start()
 	v.write(func(ctx context.Context, q *db.Queries) error {

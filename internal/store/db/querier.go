@@ -89,6 +89,7 @@ type Querier interface {
 	HasResult(ctx context.Context, arg HasResultParams) (int64, error)
 	HastenRuns(ctx context.Context, arg HastenRunsParams) error
 	HistoryBefore(ctx context.Context, arg HistoryBeforeParams) ([]RecordHistory, error)
+	HoldRotations(ctx context.Context, org int64) error
 	InsertEvent(ctx context.Context, arg InsertEventParams) error
 	KeepInHistory(ctx context.Context, arg KeepInHistoryParams) error
 	LastResultsOf(ctx context.Context, arg LastResultsOfParams) ([]Result, error)
@@ -130,6 +131,7 @@ type Querier interface {
 	RecordsInFolderOfKinds(ctx context.Context, arg RecordsInFolderOfKindsParams) ([]Record, error)
 	RecordsInSubfolders(ctx context.Context, arg RecordsInSubfoldersParams) ([]Record, error)
 	RecoveringSince(ctx context.Context) (RecoveringSinceRow, error)
+	ReleaseRotations(ctx context.Context, org int64) error
 	RenameSubfolder(ctx context.Context, arg RenameSubfolderParams) error
 	ReplaceRecord(ctx context.Context, arg ReplaceRecordParams) (int64, error)
 	ReportedOf(ctx context.Context, org int64) ([]Reported, error)

@@ -35,6 +35,15 @@ func (q *Queries) ForgetReported(ctx context.Context, org int64) error {
 	return err
 }
 
+const holdRotations = `-- name: HoldRotations :exec
+UPDATE rotation SET paused = paused + 2 WHERE org = ? AND paused < 2
+`
+
+func (q *Queries) HoldRotations(ctx context.Context, org int64) error {
+	_, err := q.db.ExecContext(ctx, holdRotations, org)
+	return err
+}
+
 const markRestored = `-- name: MarkRestored :exec
 UPDATE org SET restored = ?1, recovering = 1 WHERE id = ?2
 `
@@ -85,6 +94,15 @@ func (q *Queries) RecoveringSince(ctx context.Context) (RecoveringSinceRow, erro
 	var i RecoveringSinceRow
 	err := row.Scan(&i.N, &i.Since)
 	return i, err
+}
+
+const releaseRotations = `-- name: ReleaseRotations :exec
+UPDATE rotation SET paused = paused - 2 WHERE org = ? AND paused >= 2
+`
+
+func (q *Queries) ReleaseRotations(ctx context.Context, org int64) error {
+	_, err := q.db.ExecContext(ctx, releaseRotations, org)
+	return err
 }
 
 const reportedOf = `-- name: ReportedOf :many

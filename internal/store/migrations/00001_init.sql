@@ -298,7 +298,7 @@ CREATE TABLE rotation (
   schedule     BLOB   NOT NULL, -- encoded rotunda.client.v1.Schedule
   missed       TEXT   NOT NULL, -- skip, once
   jitter_s     BIGINT NOT NULL,
-  paused       BIGINT NOT NULL,
+  paused       BIGINT NOT NULL, -- 1: by a person; 2 more: held while the server recovers
   next_due     BIGINT NOT NULL, -- with jitter; 0: none
   next_nominal BIGINT NOT NULL, -- the firing itself
   last_due     BIGINT NOT NULL,

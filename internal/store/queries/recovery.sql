@@ -16,3 +16,9 @@ SELECT * FROM reported WHERE org = ? ORDER BY entry_id;
 
 -- name: ForgetReported :exec
 DELETE FROM reported WHERE org = ?;
+
+-- name: HoldRotations :exec
+UPDATE rotation SET paused = paused + 2 WHERE org = ? AND paused < 2;
+
+-- name: ReleaseRotations :exec
+UPDATE rotation SET paused = paused - 2 WHERE org = ? AND paused >= 2;
