@@ -110,7 +110,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, id: cfg.Identity, log: cfg.Log, now: fault.Now, started: fault.Now(),
 		active: map[trust.Ref][]run.Job{}, counts: map[string]uint64{},
-		refusals: make(chan ksm.Refusal, 256), steps: newSteps(), sweep: sweep{wanted: make(chan time.Time, 1)},
+		refusals: make(chan ksm.Refusal, 256), steps: newSteps(), sweep: sweep{wanted: make(chan time.Time, 1), jitter: sweepJitter, again: sweepAgain},
 	}
 	a.ctx, a.stopWork = context.WithCancelCause(context.Background())
 	a.patience, a.endWaits = context.WithCancel(a.ctx)

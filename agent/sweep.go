@@ -30,6 +30,8 @@ const (
 
 // sweep counts what this agent has brought back since its start.
 type sweep struct {
+	jitter, again time.Duration // sweepJitter, sweepAgain; shorter in tests
+
 	wanted     chan time.Time // when the server was restored; the newest
 	active     atomic.Bool
 	statements atomic.Uint64
@@ -71,7 +73,7 @@ func (a *Agent) sweepOnce(ctx context.Context, at time.Time) error {
 	if err != nil || last.Done && last.Restored.Equal(at) {
 		return err
 	}
-	wait := rand.N(sweepJitter)
+	wait := rand.N(a.sweep.jitter)
 	if !last.Restored.Equal(at) {
 		wait = max(wait, last.Begun.Add(sweepEvery).Sub(a.now()))
 		wait = min(wait, sweepEvery)
@@ -111,7 +113,7 @@ func (a *Agent) sweepOnce(ctx context.Context, at time.Time) error {
 // worth it: an account may be under way, its target or another agent's statement missing.
 // Those that are left heal by their next run.
 func (a *Agent) sweepValues(ctx context.Context) (left int, err error) {
-	again := sweepAgain
+	again := a.sweep.again
 	for range sweepPasses {
 		left = 0
 		var under sync.WaitGroup

@@ -190,6 +190,9 @@ type fakeVault struct {
 	leases  chan ksm.LeaseRequest                          // asked for
 	lease   func(ksm.LeaseRequest) (ksm.LeaseAnswer, bool) // nil: every run has ended already
 	logs    int                                            // times that the log was asked for
+	fetched []ksm.FetchRequest
+	appends []ksm.AppendRequest
+	records func(uid string) (ksm.ExtRecord, bool) // nil: it has none
 }
 
 func newVault(t *testing.T, w *world) *fakeVault {
@@ -256,6 +259,29 @@ func (v *fakeVault) answer(op string, payload []byte) (any, error) {
 		}
 		if v.logAnswer != nil {
 			v.logAnswer(&a)
+		}
+		return a, err
+	case ksm.OpAppend:
+		var r ksm.AppendRequest
+		err := json.Unmarshal(payload, &r)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.appends = append(v.appends, r)
+		return ksm.LogAnswer{}, err
+	case ksm.OpFetch:
+		var r ksm.FetchRequest
+		err := json.Unmarshal(payload, &r)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.fetched = append(v.fetched, r)
+		var a ksm.FetchAnswer
+		for _, uid := range r.RequestedRecords {
+			if v.records == nil {
+				break
+			}
+			if rec, ok := v.records(uid); ok {
+				a.Records = append(a.Records, rec)
+			}
 		}
 		return a, err
 	case ksm.OpKeys:

@@ -1,6 +1,7 @@
 // Package journal is an agent's durable memory (keys.md 5.4): the organisation's
 // log, what it has seen of each record, the commands and runs under way, and the
-// greatest time it has known. No secret is in it: candidates are at the vault.
+// greatest time it has known. No secret is in it in clear: what is kept of values (kept.go)
+// is as the vault has it.
 //
 // It is one bbolt file, locked against a second agent. Every change is on the disk
 // before the call returns; changes that come while another is written share the next

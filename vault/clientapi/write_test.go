@@ -241,7 +241,7 @@ func TestEdits(t *testing.T) {
 	}{
 		{"of other data", edit(t, o, o.Admin, ref, data, 2, nil), "value_conflict"},
 		{"with the same number", edit(t, o, o.Admin, ref, next, 1, nil), "value_conflict"},
-		{"with a number left out", edit(t, o, o.Admin, ref, next, 3, nil), "value_conflict"},
+		{"with a number that nobody comes after", edit(t, o, o.Admin, ref, next, 2+trust.MaxFloorRaise, nil), "value_conflict"},
 		{"after another value", edit(t, o, o.Admin, ref, next, 2, func(r *trustv1.Result) { r.Prev = random(32) }), "value_conflict"},
 		{"of another record", edit(t, o, o.Admin, trust.Ref{Folder: folder, Record: seal.NewID()}, next, 2, nil), "malformed"},
 		{"by another device", edit(t, o, bob, ref, next, 2, nil), "not_allowed"},
@@ -264,6 +264,11 @@ func TestEdits(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "what attested the former value", history.Msg.History[0].Result, first)
+
+	// Agents may know of values that this database has lost.
+	above := edit(t, o, o.Admin, ref, data, 9, nil)
+	admin.must(admin.write(replaceRecord(ref, 2, data), putResult(ref, above)))
+	equal(t, "attestation", admin.get(ref).GetAttestation().GetSigned(), above)
 }
 
 // stage puts a candidate beside a record, as an agent's call does.
