@@ -25,7 +25,6 @@ const (
 // hints are by the codes of agent/run, agent/pluginhost, the wire of plugins and the
 // plugins of this repository; those of the checks are with the checks (package trust).
 var hints = map[string]string{
-	"healed":           "the server had lost the value that is in use; the agent's copy was stored again, and nothing was changed: rotate once more for a new one",
 	"dial.unreachable": lookAtTarget,
 	"dial.timeout":     lookAtTarget,
 	"dial.closed":      lookAtTarget,
