@@ -72,6 +72,7 @@ type Client struct {
 	names   names
 	folders folderCache
 	public  keyCache
+	ownKeys sync.Once // bringOwnKeys
 }
 
 // Open prepares a client; it does not call the server yet.

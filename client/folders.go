@@ -157,6 +157,7 @@ func (c *Client) folderKey(ctx context.Context, uid seal.ID) (seal.Key, uint32, 
 		return key, state.Version, err
 	}
 	if c.log.Roles(c.facts.Entry, uid).Has(Read) {
+		c.bringOwnKeys(ctx)
 		return seal.Key{}, 0, missingKey(uid)
 	}
 	return seal.Key{}, 0, &Error{
@@ -186,6 +187,9 @@ func (c *Client) Folders(ctx context.Context) ([]Folder, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(out, func(f Folder) bool { return f.Missing }) {
+		c.bringOwnKeys(ctx)
 	}
 	slices.SortStableFunc(out, func(a, b Folder) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
@@ -463,6 +467,10 @@ func (c *Client) sealMissing(ctx context.Context, missing []*clientv1.MissingKey
 	var ops []*clientv1.WriteOp
 	for _, m := range missing {
 		to := idOr(m.RecipientId)
+		if len(public[to]) == 0 {
+			c.notice("keys_missing", "the server has no public keys of %q: until they come, nobody can seal a folder's key to it; a device brings its own when it connects, an agent is enrolled anew", c.nameOf(to))
+			continue
+		}
 		var made *clientv1.WriteOp
 		var err error
 		if len(m.AppId) > 0 {

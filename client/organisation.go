@@ -178,6 +178,7 @@ type RecoverOptions struct {
 	Member        string     // existing member to give the device to; made an administrator when there is none of that name
 	Device        string
 	RemoveDevices []seal.ID // lost devices, removed in the same change
+	EndRecovery   bool      // of a server that was put back from a backup: nobody else can
 	Passphrase    sdk.Secret
 	ClientVersion string
 }
@@ -224,6 +225,11 @@ func (p *Profile) Recover(ctx context.Context, o RecoverOptions) error {
 	if _, err := r.conn.StartSession(ctx, enrol.Signer{OrgID: kit.OrgID, EntryID: kit.Recovery, Key: root}); err != nil {
 		return fail("sign in with the recovery kit", err)
 	}
+	if o.EndRecovery {
+		if err := r.endRecovery(ctx); err != nil {
+			return fail("end the recovery", err)
+		}
+	}
 	for attempt := 1; ; attempt++ {
 		err := r.write(ctx, p)
 		if err == nil {
@@ -246,6 +252,18 @@ type recoverer struct {
 	conn    *enrol.Conn
 	log     *trust.Log
 	changes [][]byte
+}
+
+// endRecovery lets the log of a restored server grow again.
+func (r *recoverer) endRecovery(ctx context.Context) error {
+	state, err := r.conn.GetRecovery(ctx, connect.NewRequest(&clientv1.GetRecoveryRequest{}))
+	if err != nil || !state.Msg.Recovering {
+		return err
+	}
+	_, err = r.conn.Write(ctx, connect.NewRequest(&clientv1.WriteRequest{Ops: []*clientv1.WriteOp{
+		{Op: &clientv1.WriteOp_EndRecovery{EndRecovery: &clientv1.EndRecovery{Restored: state.Msg.Restored}}},
+	}}))
+	return err
 }
 
 func (r *recoverer) write(ctx context.Context, p *Profile) error {

@@ -70,6 +70,30 @@ func (c *Client) EndRecovery(ctx context.Context, restored time.Time) error {
 	return err
 }
 
+// bringOwnKeys gives a server that was put back from a backup of before this device's
+// enrolment its public keys again: without them nobody can seal a folder key to it. It is
+// tried once, where a key has not come.
+func (c *Client) bringOwnKeys(ctx context.Context) {
+	c.ownKeys.Do(func() {
+		const op = "bring this device's public keys"
+		got, err := call(ctx, c, op, c.conn.GetKeys, &clientv1.GetKeysRequest{EntryIds: [][]byte{c.facts.Entry.Bytes()}})
+		if err != nil || len(got.Keys) > 0 {
+			return // they are there, and others' clients fill in what is missing
+		}
+		public, err := c.keys.Public()
+		if err == nil {
+			_, err = call(ctx, c, op, c.conn.Write, &clientv1.WriteRequest{Ops: []*clientv1.WriteOp{
+				{Op: &clientv1.WriteOp_PutKeys{PutKeys: &clientv1.PutKeys{EntryId: c.facts.Entry.Bytes(), Keys: public}}},
+			}})
+		}
+		if err != nil {
+			c.notice("own_keys", "the server has lost this device's public keys, and does not take them back: %v", err)
+			return
+		}
+		c.notice("own_keys", "the server had lost this device's public keys; they were sent again")
+	})
+}
+
 // knownRuns bounds the runs that are looked at for what agents know of a value.
 const knownRuns = 20
 

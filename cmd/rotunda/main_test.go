@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -84,6 +85,7 @@ func withServer(t *testing.T, e *testscript.Env, bin string) error {
 		return err
 	}
 	e.Defer(i.Close)
+	e.Values[putback{}] = i
 	programs(e, bin)
 	key, err := exec.Command(filepath.Join(bin, "rotunda-server"), "machine-key", "--data", filepath.Join(e.WorkDir, "server")).Output()
 	e.Setenv("SERVER", i.Addr)
@@ -209,6 +211,14 @@ var words = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 		}
 		ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text.String()), 0o600))
 	},
+	// putback FILE: stops the script's server, and starts one with what the backup holds.
+	"putback": func(ts *testscript.TestScript, _ bool, args []string) {
+		i := ts.Value(putback{}).(*installation.Installation)
+		i.Server.Stop()
+		data := filepath.Dir(i.Database())
+		ts.Check(ts.Exec("rotunda-server", "restore", "--data", data, "--replace", args[0]))
+		ts.Check(i.StartServer(context.Background()))
+	},
 	// holding FILE CODE COMMAND...: exits, while another process, which this test is,
 	// holds the write lock of the database.
 	"holding": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -221,6 +231,9 @@ var words = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 		exits(ts, false, args[1:])
 	},
 }
+
+// putback names the script's server among its values.
+type putback struct{}
 
 func exits(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 2 {

@@ -289,6 +289,7 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 	f.StringVar(&o.Member, "name", "", "member to give the device to; made when there is none of that name")
 	f.StringVar(&device, "device", "", "name of this device (default: this host's name)")
 	f.StringArrayVar(&lost, "remove-device", nil, "`ID` of a lost device to remove in the same change; may be repeated")
+	f.BoolVar(&o.EndRecovery, "end-recovery", false, "where the server was restored from a backup, let its log grow again, too: for when no administrator is left who can (org end-recovery)")
 	return help(cmd, "", `rotunda org recover --server vault.example.net:8443 --ca-file ca.pem --kit kit.age --name "Ada Byron"`)
 }
 
