@@ -25,6 +25,7 @@ type candidate struct {
 	digest     seal.Digest
 	seq        uint64
 	fresh      bool   // made by this run: nobody else can have applied it
+	recalled   bool   // from the journal, whose copy may be the only one
 	noApply    error  // why it may be probed and committed, but not applied
 	heals      uint64 // number of the value that it brings back; 0: none
 	// outstanding is the kept candidate that is tried in place of that value; zero: none.
@@ -129,7 +130,9 @@ func (r *Run) stage(ctx context.Context) (State, error) {
 			Authority: trust.SealAuthority(r.log.Org(), r.account.Key, r.job.Account.Record, authority),
 		})
 	})
-	if refused := (*ksm.Error)(nil); errors.As(err, &refused) { // it is proven that the vault does not have it
+	// What was refused this run does not apply: its copy is not needed, unless it is the one
+	// that the candidate came from, which may have been applied before.
+	if refused := (*ksm.Error)(nil); errors.As(err, &refused) && !r.candidate.recalled {
 		if err := errors.Join(r.journalled(), r.e.Journal.DropKept(r.job.Account, r.candidate.digest)); err != nil {
 			return "", err
 		}

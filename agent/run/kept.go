@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
@@ -72,7 +71,7 @@ func (r *Run) recall(account *servedRecord, k *journal.Kept, fork bool) (State, 
 			return "", refusal(err)
 		}
 	}
-	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1}
+	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1, recalled: true}
 	if r.value != nil {
 		r.candidate.seq = r.value.Seq + 1
 	}
@@ -223,5 +222,5 @@ func (r *Run) journalled() error {
 		done <- err
 		failed = append(failed, err)
 	}
-	return errors.Join(slices.Compact(failed)...)
+	return errors.Join(failed...)
 }

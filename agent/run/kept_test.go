@@ -79,6 +79,26 @@ func TestCandidateLostBetweenRuns(t *testing.T) {
 	}
 }
 
+// The agent's copy may be the only one: a vault that does not take it back ends nothing.
+func TestOnlyCopyIsKept(t *testing.T) {
+	for _, code := range []string{ksm.CodeOutOfSync, ksm.CodeOutstanding, ksm.CodeEpochOld, ksm.CodeAccessDenied} {
+		w := newWorld(t, false)
+		w.target.verify = func(int, string) (sdk.VerifyResponse, error) { return sdk.VerifyResponse{}, errCrash }
+		if out, err := w.rotate(); err != nil || out.Credential != pending || w.opens() {
+			t.Fatalf("%+v, %v: the run should end between change and commit", out, err)
+		}
+		w.target.verify = nil
+		w.row().Staged = nil
+		w.vault.fail = map[string]error{"stage": ksm.Refuse(code, "not now")}
+		if out, err := w.rotate(); err == nil && out.Credential == done || w.opens() {
+			t.Fatalf("%s: the vault took it: %+v, %v", code, out, err)
+		}
+		if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() || len(w.target.applied) != 1 {
+			t.Errorf("%s, the next: %+v, %v: the record opens the target: %v, applied %d times", code, out, err, w.opens(), len(w.target.applied))
+		}
+	}
+}
+
 // A candidate that others have settled is not brought back, nor told of.
 func TestCandidateSettledByOthers(t *testing.T) {
 	for name, settle := range map[string]func(w *world, digest seal.Digest){
