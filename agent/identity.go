@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/rotunda-pam/rotunda/internal/durable"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 )
@@ -91,7 +92,7 @@ func writeFile(path string, data []byte) error {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(path)) // else the name may be lost with the power
+	return durable.Folder(filepath.Dir(path)) // else the name may be lost with the power
 }
 
 // LoadIdentity reads the key file. passphrase is asked for only when the file is

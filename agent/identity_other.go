@@ -6,6 +6,3 @@ import "io/fs"
 
 // ownerOnly: access lists are the folder's business where modes mean nothing.
 func ownerOnly(string, fs.FileInfo) error { return nil }
-
-// syncFolder: a rename needs none.
-func syncFolder(string) error { return nil }

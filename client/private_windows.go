@@ -3,6 +3,3 @@ package client
 // checkPrivate relies on Windows' own rule: folders below a user's profile, the
 // temporary one included, are the user's and the administrators'.
 func checkPrivate(string) error { return nil }
-
-// syncDir has nothing to do: NTFS journals renames.
-func syncDir(string) error { return nil }

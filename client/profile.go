@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/internal/durable"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -351,5 +352,5 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.Folder(filepath.Dir(path))
 }

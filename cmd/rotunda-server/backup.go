@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rotunda-pam/rotunda/internal/durable"
 	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/version"
@@ -182,7 +183,7 @@ func backup(ctx context.Context, data, out string) (m manifest, err error) {
 		return m, fmt.Errorf("write %s: %w", out, err)
 	}
 	_, err = io.Copy(w, bytes.NewReader(list))
-	if err := errors.Join(err, w.Close(), f.Sync()); err != nil {
+	if err := errors.Join(err, w.Close(), f.Sync(), durable.Folder(filepath.Dir(out))); err != nil {
 		return m, fmt.Errorf("write %s: %w", out, err)
 	}
 	return m, nil

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/internal/bus"
+	"github.com/rotunda-pam/rotunda/internal/durable"
 	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/vault/directory"
@@ -152,11 +153,7 @@ func move(from, to string, names []string) error {
 			return err
 		}
 	}
-	d, err := os.Open(to)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.Folder(to)
 }
 
 // maxManifest bounds a backup's list.

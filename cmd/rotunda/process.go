@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/rotunda-pam/rotunda/internal/durable"
 	"github.com/rotunda-pam/rotunda/internal/fault"
 )
 
@@ -157,6 +158,9 @@ func (n *newFile) keep(data []byte) error {
 		err = n.f.Sync()
 	}
 	err = errors.Join(err, n.f.Close())
+	if err == nil {
+		err = durable.Folder(filepath.Dir(n.f.Name()))
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", n.name, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/rotunda-pam/rotunda/internal/durable"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 )
 
@@ -91,7 +92,7 @@ func (r received) keep(org int64, uid []byte) error {
 	if err := os.Rename(r.name, path); err != nil {
 		return fmt.Errorf("store an upload: %w", err)
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.Folder(filepath.Dir(path))
 }
 
 // discard removes what keep has not taken.
