@@ -124,34 +124,7 @@ func (c *cli) orgInitCmd() *cobra.Command {
 			return err
 		}
 		c.p.keepPipe()
-		form := func(w io.Writer) {
-			fmt.Fprintln(w, "Print what stands between the lines and lock it away: it is the organisation's")
-			fmt.Fprintln(w, "recovery kit in clear. Nothing on this machine keeps it.")
-			fmt.Fprintln(w, "----------------------------------------------------------------------------")
-			paper := made.Paper.Expose()
-			defer clear(paper)
-			_, _ = w.Write(paper)
-			fmt.Fprintln(w, "\n----------------------------------------------------------------------------")
-		}
-		defer made.Paper.Wipe()
-		err = c.emit(orgView{info.OrgID.String(), info.OrgID.Fingerprint(), info.Server, info.Name, kit}, func(w io.Writer) {
-			if !c.quiet {
-				form(w)
-			}
-			pairs(w, "organisation", info.OrgID.Fingerprint(), "server", info.Server, "profile", info.Name, "recovery kit", kit)
-		})
-		if lost != nil {
-			if c.json || c.quiet || err != nil { // else it is printed already
-				form(c.p.stderr)
-			}
-			return failf(exitInternal, "kit_lost", "the organisation is made, but its recovery kit could not be written to %s: %w", kit, lost).
-				withHint("the paper form above is now the only way back after a lost device: keep it")
-		}
-		if err != nil && !c.json && !c.quiet {
-			return failf(exitInternal, "output_lost", "the organisation is made and its recovery kit is in %s, but the paper form could not be written: %w", kit, err).
-				withHint("it is not printed again: the file and its passphrase are the only way back after a lost device; keep copies of both")
-		}
-		return err
+		return c.kitOut(orgView{info.OrgID.String(), info.OrgID.Fingerprint(), info.Server, info.Name, kit}, made.Paper, lost)
 	})
 	f := cmd.Flags()
 	f.StringVar(&o.Server, "server", "", "`HOST:PORT` of the server")
@@ -175,6 +148,36 @@ Compare the fingerprint that is printed with what others see when they join.`,
 }
 
 // orgView is an organisation as this profile knows it.
+// kitOut prints what org init made, and the paper form of the kit for those who did not
+// ask for less. lost is why the kit's file could not be written.
+func (c *cli) kitOut(v orgView, paper sdk.Secret, lost error) error {
+	err := c.emit(v, func(w io.Writer) {
+		if !c.quiet {
+			form := paper.Expose()
+			defer clear(form)
+			fmt.Fprintln(w, "Print what stands between the lines and lock it away: it is the organisation's")
+			fmt.Fprintln(w, "recovery kit in clear. Nothing on this machine keeps it.")
+			fmt.Fprintln(w, "----------------------------------------------------------------------------")
+			_, _ = w.Write(form)
+			fmt.Fprintln(w, "\n----------------------------------------------------------------------------")
+		}
+		pairs(w, "organisation", v.Fingerprint, "server", v.Server, "profile", v.Profile, "recovery kit", v.Kit)
+	})
+	printed := err == nil && !c.json && !c.quiet
+	switch {
+	case lost != nil && printed:
+		return failf(exitInternal, "kit_lost", "the organisation is made, but its recovery kit could not be written to %s: %w", v.Kit, lost).
+			withHint("the paper form above is now the only way back after a lost device: keep it")
+	case lost != nil:
+		return failf(exitInternal, "kit_lost", "the organisation is made, but its recovery kit could not be written to %s, and there is no other copy: %w", v.Kit, lost).
+			withHint("nothing is in the organisation yet: make another, with another --profile, where the kit can be written")
+	case err != nil && !c.json && !c.quiet:
+		return failf(exitInternal, "output_lost", "the organisation is made and its recovery kit is in %s, but the paper form could not be written: %w", v.Kit, err).
+			withHint("it is not printed again: the file and its passphrase are the only way back after a lost device; keep copies of both")
+	}
+	return err
+}
+
 type orgView struct {
 	OrgID       string `json:"org_id"`
 	Fingerprint string `json:"fingerprint"`
