@@ -52,6 +52,7 @@ const (
 	RecordCreated       = "record.created"
 	RecordEdited        = "record.edited"
 	RecordDeleted       = "record.deleted"
+	RecordRekeyed       = "record.rekeyed"
 	RecordAdopted       = "record.adopted"
 	RecordRevealed      = "record.revealed"
 	RecordRefused       = "record.refused"

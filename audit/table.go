@@ -206,6 +206,11 @@ var Catalogue = []Kind{
 		Fields:  []Field{{"client", "name of the machine client, where one did it"}},
 	},
 	{
+		Name:    RecordRekeyed,
+		Meaning: "A record has a new key of its own, and the same content.",
+		Fields:  []Field{{"key_version", "version of the folder's key"}},
+	},
+	{
 		Name:    RecordAdopted,
 		Meaning: "A person adopted a value that a foreign client wrote.",
 		Fields:  []Field{{"value_seq", "number of the value"}},

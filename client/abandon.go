@@ -202,7 +202,7 @@ func (c *Client) settle(ctx context.Context, op string, j *job, candidate sdk.Se
 		return nil
 	}
 	if account.State != InUse {
-		put, err := c.attest(c.log, account, account.content.DataDigest, true)
+		put, err := c.attest(c.log, account, account.content.DataDigest, sameSecret(account), true)
 		if err != nil {
 			return fail(op, err)
 		}

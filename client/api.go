@@ -82,6 +82,7 @@ type Folder struct {
 	Name       string
 	KeyVersion uint32
 	Records    int64
+	OldKeys    int64 // records whose key is from before the folder's was changed; the server's word
 	Roles      Roles // the caller's
 	Missing    bool  // the caller holds no key for it yet: name and records stay closed
 	Grants     []Grant
@@ -162,7 +163,7 @@ type Candidate struct {
 type HistoryValue struct {
 	Revision int64
 	Time     time.Time
-	Why      string // replaced, abandoned, rolled_back
+	Why      string // replaced, abandoned, rolled_back, rekeyed
 	RunID    seal.ID
 	Attested bool // a result that this device verified names exactly this value
 	Reason   string

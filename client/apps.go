@@ -104,7 +104,7 @@ func (c *Client) appRoute(app, to seal.ID) seal.Route {
 func (c *Client) sealAppKey(ctx context.Context, app, to seal.ID, public []byte) (*clientv1.WriteOp, error) {
 	const op = "seal an application's key"
 	e, ok := c.log.Entry(to)
-	if !ok || e.Kind != trustv1.EntryKind_ENTRY_KIND_DEVICE || !c.maySeeApp(to, app) {
+	if !ok || e.Kind != trustv1.EntryKind_ENTRY_KIND_DEVICE || !maySeeApp(c.log, to, app) {
 		return nil, &Error{Class: Denied, Reason: string(trust.NotAllowed), Op: op, Err: fmt.Errorf("%q may not hold it", c.nameOf(to))}
 	}
 	keys, err := c.log.Recipient(to, public, c.now())
@@ -125,12 +125,12 @@ func (c *Client) sealAppKey(ctx context.Context, app, to seal.ID, public []byte)
 
 // maySeeApp: a device may hold an application's key if it may SHARE one of the
 // application's folders, or is an administrator's.
-func (c *Client) maySeeApp(device, app seal.ID) bool {
-	if c.log.Roles(device, seal.ID{}).Has(Admin) {
+func maySeeApp(l *trust.Log, device, app seal.ID) bool {
+	if l.Roles(device, seal.ID{}).Has(Admin) {
 		return true
 	}
-	for _, g := range c.log.GrantsTo(app) {
-		if c.log.Roles(device, g.Folder).Has(Share) {
+	for _, g := range l.GrantsTo(app) {
+		if l.Roles(device, g.Folder).Has(Share) {
 			return true
 		}
 	}
@@ -204,13 +204,9 @@ func (c *Client) Apps(ctx context.Context) ([]App, error) {
 	if err := c.fresh(ctx); err != nil {
 		return nil, err
 	}
-	names := map[seal.ID]string{}
-	folders, err := c.Folders(ctx)
+	names, err := c.folderNames(ctx)
 	if err != nil {
 		return nil, err
-	}
-	for _, f := range folders {
-		names[f.UID] = f.Name
 	}
 	var out []App
 	err = c.listApps(ctx, func(v *clientv1.AppView) error {

@@ -162,12 +162,17 @@ func (c *Client) newestFormer(ctx context.Context, records []*opened) (map[Ref]*
 // chain than the one that was signed. Where newest settles it, the server is not asked.
 func (c *Client) formerBy(ctx context.Context, o *opened, newest *clientv1.StatementView, gone map[seal.ID]bool) (*trust.Statement, error) {
 	next := o.Statement.Prev
+	keys := c.keysOf(o)
 	look := func(v *clientv1.StatementView) (found *trust.Statement, more bool) {
 		digest, err := seal.DigestFrom(next)
 		if err != nil {
 			return nil, false // the first statement has no former one
 		}
-		signed, err := seal.OpenExt(c.facts.OrgID, o.content.Key, o.Ref.Record, seal.ExtStatement, v.Blob)
+		var signed []byte
+		err = keys.open(ctx, func(k seal.Key) (err error) {
+			signed, err = seal.OpenExt(c.facts.OrgID, k, o.Ref.Record, seal.ExtStatement, v.Blob)
+			return err
+		})
 		if err != nil {
 			return nil, false
 		}

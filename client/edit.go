@@ -52,7 +52,7 @@ func (c *Client) newRecord(l *trust.Log, folder seal.ID, folderKey seal.Key, ver
 	}
 	ops = append(ops, statement)
 	if attested {
-		edited, err := c.signEdit(l, ref, 1, nil, seal.Hash(box), false)
+		edited, err := c.signEdit(l, ref, 1, nil, seal.Hash(box), nil, false)
 		if err != nil {
 			return ref, nil, err
 		}
@@ -233,13 +233,14 @@ func (c *Client) EditRecord(ctx context.Context, ref Ref, e RecordEdit) error {
 	if err := c.checkFree(ctx, ref.Folder, o, data, o.Statement.GetAccount(), e.SameLogin); err != nil {
 		return fail(op, err)
 	}
+	same := sameSecret(o)
 	if e.Secret != nil && o.Statement.GetAccount() != nil {
-		o.State = InUse // the person says so, and signs
+		o.State, same = InUse, nil // the person says so, and signs
 		if o.known, err = c.knownValue(ctx, op, o); err != nil {
 			return err
 		}
 	}
-	ops, err := c.replaceData(c.log, o, data)
+	ops, err := c.replaceData(c.log, o, data, same)
 	if err != nil {
 		return fail(op, err)
 	}
@@ -372,7 +373,7 @@ func (c *Client) Adopt(ctx context.Context, ref Ref, revision int64, sameLogin b
 			return fail(op, err)
 		}
 	}
-	put, err := c.attest(c.log, o, o.content.DataDigest, true)
+	put, err := c.attest(c.log, o, o.content.DataDigest, nil, true)
 	if err != nil {
 		return fail(op, err)
 	}

@@ -102,7 +102,7 @@ func (c *Client) listFolders(ctx context.Context, f func(*clientv1.FolderView) e
 }
 
 // openFolder opens a folder's key from its view, checked against the log.
-func (c *Client) openFolder(v *clientv1.FolderView) (seal.Key, error) {
+func (c *Client) openFolder(ctx context.Context, v *clientv1.FolderView) (seal.Key, error) {
 	uid, err := seal.IDFrom(v.FolderUid)
 	if err != nil {
 		return seal.Key{}, badServer("open a folder", "folder: %w", err)
@@ -119,6 +119,7 @@ func (c *Client) openFolder(v *clientv1.FolderView) (seal.Key, error) {
 	}
 	k, err := trust.OpenFolderKey(c.log, c.facts.Entry, c.keys.Seal, uid, v.KeyVersion, v.SealedKey)
 	if err != nil {
+		c.tellRefusal(ctx, eventClientRefused, trust.ReasonOf(err))
 		return seal.Key{}, fail("open the folder "+uid.String(), err)
 	}
 	c.folders.put(uid, state.Version, k)
@@ -153,7 +154,7 @@ func (c *Client) folderKey(ctx context.Context, uid seal.ID) (seal.Key, uint32, 
 		v = c.folders.view(uid, state.Version)
 	}
 	if v != nil {
-		key, err := c.openFolder(v)
+		key, err := c.openFolder(ctx, v)
 		return key, state.Version, err
 	}
 	if c.log.Roles(c.facts.Entry, uid).Has(Read) {
@@ -178,7 +179,7 @@ func (c *Client) Folders(ctx context.Context) ([]Folder, error) {
 	}
 	var out []Folder
 	err := c.listFolders(ctx, func(v *clientv1.FolderView) error {
-		f, err := c.folder(v)
+		f, err := c.folder(ctx, v)
 		if err != nil {
 			return err
 		}
@@ -195,13 +196,13 @@ func (c *Client) Folders(ctx context.Context) ([]Folder, error) {
 	return out, nil
 }
 
-func (c *Client) folder(v *clientv1.FolderView) (Folder, error) {
+func (c *Client) folder(ctx context.Context, v *clientv1.FolderView) (Folder, error) {
 	uid, err := seal.IDFrom(v.FolderUid)
 	if err != nil {
 		return Folder{}, badServer("list folders", "folder: %w", err)
 	}
-	f := Folder{UID: uid, KeyVersion: v.KeyVersion, Records: v.Records, Roles: c.log.Roles(c.facts.Entry, uid), Grants: c.grantsOn(uid)}
-	key, err := c.openFolder(v)
+	f := Folder{UID: uid, KeyVersion: v.KeyVersion, Records: v.Records, OldKeys: v.OldKeys, Roles: c.log.Roles(c.facts.Entry, uid), Grants: c.grantsOn(uid)}
+	key, err := c.openFolder(ctx, v)
 	if ReasonOf(err) == "folder_key_missing" {
 		f.Missing, f.Name = true, uid.String()
 		return f, nil
@@ -233,6 +234,16 @@ func (c *Client) grantsOn(folder seal.ID) []Grant {
 		}
 	}
 	return out
+}
+
+// folderNames are the names of the folders that the caller may read.
+func (c *Client) folderNames(ctx context.Context) (map[seal.ID]string, error) {
+	list, err := c.Folders(ctx)
+	names := map[seal.ID]string{}
+	for _, f := range list {
+		names[f.UID] = f.Name
+	}
+	return names, err
 }
 
 // FindFolder finds a folder by uid or name.

@@ -211,7 +211,7 @@ func (c *Client) change(ctx context.Context, s changeSpec) (*clientv1.WriteRespo
 // lost is none: the change may be in the log.
 func lostRace(err error) bool {
 	switch ReasonOf(err) {
-	case "turn_taken", "out_of_sync", string(trust.LogGap), string(trust.LogFork):
+	case "turn_taken", "out_of_sync", "rekey_incomplete", string(trust.LogGap), string(trust.LogFork):
 		return ClassOf(err) == Conflict
 	}
 	return false

@@ -159,10 +159,12 @@ func (t *memoryTx) Value(r Ref) (trust.ValueSeen, error) {
 	if v == nil {
 		return trust.ValueSeen{}, nil
 	}
-	if len(v) != 72 {
+	if len(v) != 80 {
 		return trust.ValueSeen{}, errors.New("the memory of values is damaged")
 	}
-	return trust.ValueSeen{Seq: binary.BigEndian.Uint64(v), Digest: seal.Digest(v[8:40]), Former: seal.Digest(v[40:])}, nil
+	return trust.ValueSeen{
+		Seq: binary.BigEndian.Uint64(v), Digest: seal.Digest(v[8:40]), Former: seal.Digest(v[40:72]), Set: binary.BigEndian.Uint64(v[72:]),
+	}, nil
 }
 
 // RememberValue implements trust.RecordMemory.
@@ -172,5 +174,6 @@ func (t *memoryTx) RememberValue(r Ref, s trust.ValueSeen) error {
 		return err
 	}
 	v := append(epochKey(s.Seq), s.Digest[:]...)
-	return t.put(valueBucket, refKey(r), append(v, s.Former[:]...))
+	v = append(v, s.Former[:]...)
+	return t.put(valueBucket, refKey(r), binary.BigEndian.AppendUint64(v, s.Set))
 }

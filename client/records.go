@@ -105,8 +105,8 @@ func (c *Client) open(ctx context.Context, views []*clientv1.RecordView) ([]*ope
 		if _, ok := keys[ref.Folder]; ok {
 			continue
 		}
-		if _, ok := c.log.Folder(ref.Folder); !ok {
-			// Made a moment ago, or by the server.
+		if f, ok := c.log.Folder(ref.Folder); !ok || f.Version < v.KeyVersion {
+			// Made or re-keyed a moment ago, or by the server.
 			if err := c.fetchLog(ctx); err != nil {
 				return nil, err
 			}
@@ -479,6 +479,7 @@ func (c *Client) History(ctx context.Context, ref Ref) ([]HistoryValue, error) {
 	if err != nil {
 		return nil, fail(op, err)
 	}
+	var recordKey *seal.Key // what was written before a re-keying is under it
 	var out []HistoryValue
 	token := ""
 	for {
@@ -487,6 +488,16 @@ func (c *Client) History(ctx context.Context, ref Ref) ([]HistoryValue, error) {
 			return nil, err
 		}
 		for _, v := range page.History {
+			if v.UnderRecord {
+				if recordKey == nil {
+					o, err := c.one(ctx, op, ref)
+					if err != nil {
+						return nil, err
+					}
+					recordKey = &o.content.Key
+				}
+				v.RecordKey = rewrap(*recordKey, folderKey, v.RecordKey)
+			}
 			out = append(out, c.historyValue(ref, folderKey, v))
 		}
 		if page.Next == "" || page.Next == token {

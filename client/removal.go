@@ -26,8 +26,24 @@ type Removal struct {
 	Statements []RemovalRecord // signed by the removed one and current
 	Values     []RemovalRecord // attested by the removed one
 	Candidates []RemovalRecord // outstanding, and by him or over a value of his: no agent takes them up afterwards
-	Folders    []seal.ID       // that he could read
+	Folders    []RemovalFolder // that he could read
+	Apps       []Outside       // applications whose key he could hold
 	Self       bool            // this device goes: nothing that it would sign anew would stand
+}
+
+// RemovalFolder is a folder that the one to be removed can read. Records and accounts
+// are counted where the caller reads them, too.
+type RemovalFolder struct {
+	UID      seal.ID
+	Name     string
+	Records  int
+	Accounts int
+}
+
+// Outside is something with its name.
+type Outside struct {
+	ID   seal.ID
+	Name string
 }
 
 // RemovalRecord is a record that a removal touches, as it was seen: what is signed
@@ -81,18 +97,32 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 		return nil, invalid("remove "+e.Name, "you cannot remove yourself: another administrator can")
 	}
 	r := &Removal{ID: id, Kind: e.Kind, Name: e.Name, Self: gone[c.facts.Entry]}
-	for _, f := range c.log.Folders() {
-		if c.log.Roles(id, f.UID).Has(Read) {
-			r.Folders = append(r.Folders, f.UID)
-		}
+	if e.Kind == KindEnrolment {
+		return r, nil // it signs nothing, and reads nothing before it has joined
 	}
-	if e.Kind == KindApp || e.Kind == KindEnrolment {
-		return r, nil // they sign nothing
+	names, err := c.folderNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held := holds(c.log, e)
+	at := map[seal.ID]int{}
+	for i, uid := range held.folders {
+		at[uid] = i
+		r.Folders = append(r.Folders, RemovalFolder{UID: uid, Name: orElse(names[uid], uid.String())})
+	}
+	for _, app := range held.apps {
+		r.Apps = append(r.Apps, Outside{app, c.nameOf(app)})
 	}
 	titles := map[Ref]string{}
 	var signed []*opened
-	err := c.walk(ctx, seal.ID{}, nil, func(o *opened) bool {
+	err = c.walk(ctx, seal.ID{}, nil, func(o *opened) bool {
 		titles[o.Ref] = o.Title
+		if i, ok := at[o.Ref.Folder]; ok {
+			r.Folders[i].Records++
+			if o.Type == TypeAccount {
+				r.Folders[i].Accounts++
+			}
+		}
 		if o.checked != nil && gone[o.SignedBy] {
 			signed = append(signed, o)
 		}
@@ -267,7 +297,7 @@ func (c *Client) reattest(ctx context.Context, op string, seen []RemovalRecord, 
 		if err := o.settled(op); err != nil {
 			return err
 		}
-		put, err := c.attest(c.log, o, o.content.DataDigest, true)
+		put, err := c.attest(c.log, o, o.content.DataDigest, sameSecret(o), true)
 		if err != nil {
 			return fail(op, err)
 		}

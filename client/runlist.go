@@ -87,9 +87,7 @@ func (c *Client) runResult(ctx context.Context, j *job, v *clientv1.ResultView) 
 	}
 	out := RunResult{Result: res.Result, By: c.log.FullName(res.Signer)}
 	if len(v.Detail) > 0 {
-		if d, err := trust.OpenDetail(c.facts.OrgID, j.account.content.Key, res, v.Detail); err == nil {
-			out.Detail = d.GetText()
-		}
+		out.Detail = c.detailOf(ctx, j, res, v.Detail)
 	}
 	return out
 }

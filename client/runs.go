@@ -357,11 +357,18 @@ func (c *Client) finalResult(ctx context.Context, j *job, run *clientv1.GetRunRe
 	if final == nil || len(detail) == 0 {
 		return final, "", nil
 	}
-	d, err := trust.OpenDetail(c.facts.OrgID, j.account.content.Key, final, detail)
-	if err != nil {
-		return final, "", nil // the outcome stands without its text
-	}
-	return final, d.GetText(), nil
+	return final, c.detailOf(ctx, j, final, detail), nil
+}
+
+// detailOf is a result's text. Without it, where it does not open, the result stands all
+// the same.
+func (c *Client) detailOf(ctx context.Context, j *job, r *trust.Result, detail []byte) (text string) {
+	_ = c.keysOf(j.account).open(ctx, func(k seal.Key) error {
+		d, err := trust.OpenDetail(c.facts.OrgID, k, r, detail)
+		text = d.GetText()
+		return err
+	})
+	return text
 }
 
 // checkResult is 4.6 step 5 for a result of this run. The run's id is the

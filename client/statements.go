@@ -289,7 +289,7 @@ func (c *Client) copiesInto(o *opened, d *draft) func(*trust.Log) ([]*clientv1.W
 		return nil
 	}
 	return func(l *trust.Log) ([]*clientv1.WriteOp, error) {
-		return c.replaceData(l, o, data)
+		return c.replaceData(l, o, data, sameSecret(o))
 	}
 }
 
@@ -334,8 +334,9 @@ func cloneRecord(r *record.Record) (*record.Record, error) {
 }
 
 // replaceData writes a record's new data; of an account whose value is in use
-// also the signed result that keeps it so.
-func (c *Client) replaceData(l *trust.Log, o *opened, data *record.Record) ([]*clientv1.WriteOp, error) {
+// also the signed result that keeps it so. same is nil where the data holds another
+// secret.
+func (c *Client) replaceData(l *trust.Log, o *opened, data *record.Record, same *trustv1.SameSecret) ([]*clientv1.WriteOp, error) {
 	b, err := data.JSON()
 	if err != nil {
 		return nil, err
@@ -348,7 +349,7 @@ func (c *Client) replaceData(l *trust.Log, o *opened, data *record.Record) ([]*c
 	if o.Type != TypeAccount || o.State != InUse {
 		return ops, nil
 	}
-	attest, err := c.attest(l, o, seal.Hash(box), false)
+	attest, err := c.attest(l, o, seal.Hash(box), same, false)
 	if err != nil {
 		return nil, err
 	}
@@ -356,15 +357,15 @@ func (c *Client) replaceData(l *trust.Log, o *opened, data *record.Record) ([]*c
 }
 
 // attest signs that a value is what the caller wants agents to use.
-func (c *Client) attest(l *trust.Log, o *opened, dataDigest seal.Digest, adoption bool) (*clientv1.WriteOp, error) {
+func (c *Client) attest(l *trust.Log, o *opened, dataDigest seal.Digest, same *trustv1.SameSecret, adoption bool) (*clientv1.WriteOp, error) {
 	seq, prev := lastValue(o)
-	return c.signEdit(l, o.Ref, max(seq, o.known)+1, prev, dataDigest, adoption)
+	return c.signEdit(l, o.Ref, max(seq, o.known)+1, prev, dataDigest, same, adoption)
 }
 
-func (c *Client) signEdit(l *trust.Log, ref Ref, seq uint64, prev []byte, dataDigest seal.Digest, adoption bool) (*clientv1.WriteOp, error) {
+func (c *Client) signEdit(l *trust.Log, ref Ref, seq uint64, prev []byte, dataDigest seal.Digest, same *trustv1.SameSecret, adoption bool) (*clientv1.WriteOp, error) {
 	signed, _, err := trust.SignResult(l, c.keys.Sign, &trustv1.Result{
 		Phase: trustv1.Phase_PHASE_EDITED, By: c.facts.Entry.Bytes(), Cause: make([]byte, 32), Account: ref.Proto(),
-		ValueSeq: seq, DataDigest: dataDigest.Bytes(), Prev: prev, Time: c.now().UnixMilli(),
+		ValueSeq: seq, DataDigest: dataDigest.Bytes(), Prev: prev, Time: c.now().UnixMilli(), Same: same,
 	})
 	if err != nil {
 		return nil, err
@@ -372,6 +373,37 @@ func (c *Client) signEdit(l *trust.Log, ref Ref, seq uint64, prev []byte, dataDi
 	return &clientv1.WriteOp{Op: &clientv1.WriteOp_PutResult{PutResult: &clientv1.PutResult{
 		Account: ref.Proto(), Signed: signed, Adoption: adoption,
 	}}}, nil
+}
+
+// sameSecret says since when the record has the secret that it has, for an edit that
+// leaves it. nil: nobody has attested the present data.
+func sameSecret(o *opened) *trustv1.SameSecret {
+	var newest *trust.Result
+	if o.value != nil {
+		newest = o.value.Result
+	}
+	if newest == nil || seal.Digest(newest.DataDigest) != o.content.DataDigest {
+		// Somebody who is live no more may have set it: his own word says when.
+		newest = &trust.Result{Result: claimedValue(o)}
+	}
+	if seal.Digest(newest.DataDigest) != o.content.DataDigest {
+		return nil
+	}
+	seq, epoch := newest.SetBy()
+	return &trustv1.SameSecret{ValueSeq: min(seq, newest.ValueSeq), LogEpoch: min(epoch, newest.LogEpoch)}
+}
+
+// claimedValue is what the result says by which the server has the record attested, of
+// which nothing was checked but its form.
+func claimedValue(o *opened) *trustv1.Result {
+	signed := o.view.Attestation.GetSigned()
+	var envelope trustv1.Signed
+	r := &trustv1.Result{}
+	if len(signed) == 0 || proto.Unmarshal(signed, &envelope) != nil || proto.Unmarshal(envelope.Body, r) != nil ||
+		r.ValueSeq == 0 || r.ValueSeq >= 1<<62 || len(r.DataDigest) != len(seal.Digest{}) {
+		return &trustv1.Result{DataDigest: seal.Digest{}.Bytes()}
+	}
+	return r
 }
 
 // lastValue is the number and the digest of the result that attests the record
@@ -382,10 +414,7 @@ func lastValue(o *opened) (uint64, []byte) {
 	if o.value != nil {
 		seq, prev = o.value.Seq, o.value.Result.Digest.Bytes()
 	}
-	signed := o.view.Attestation.GetSigned()
-	var envelope trustv1.Signed
-	var r trustv1.Result
-	if len(signed) > 0 && proto.Unmarshal(signed, &envelope) == nil && proto.Unmarshal(envelope.Body, &r) == nil && r.ValueSeq < 1<<62 && r.ValueSeq != seq {
+	if r := claimedValue(o); r.ValueSeq > 0 && r.ValueSeq != seq {
 		return max(seq, r.ValueSeq), nil
 	}
 	return seq, prev

@@ -73,7 +73,7 @@ func TestWhatIsWrittenStays(t *testing.T) {
 	run := journal.Run{ID: seal.NewID(), Folder: account.Folder, Account: account.Record, Command: seal.NewID(), Started: start}
 	command := journal.Command{ID: run.Command, Signed: []byte("signed"), Taken: start, RunID: run.ID}
 	statement := trust.StatementSeen{Seq: 3, Digest: digest("statement"), Signed: []byte("bytes")}
-	value := trust.ValueSeen{Seq: 7, Digest: digest("value"), Former: digest("former")}
+	value := trust.ValueSeen{Seq: 7, Digest: digest("value"), Former: digest("former"), Set: 6}
 	must(t, b.AppendLog(0, []byte("zero"), []byte("one")))
 	must(t, b.AppendLog(2, []byte("two")))
 	must(t, b.RememberStatement(account, statement))

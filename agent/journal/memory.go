@@ -19,6 +19,7 @@ type seenRecord struct {
 	ValueSeq    uint64        `json:"valueSeq,omitempty"`
 	ValueDigest seal.Digest   `json:"valueDigest,omitzero"`
 	ValueFormer seal.Digest   `json:"valueFormer,omitzero"`
+	ValueSet    uint64        `json:"valueSet,omitempty"`
 	Settled     []seal.Digest `json:"settled,omitempty"` // candidates committed or abandoned, newest last
 }
 
@@ -75,7 +76,7 @@ func (j *Journal) RememberStatement(r trust.Ref, s trust.StatementSeen) error {
 // Value implements trust.RecordMemory.
 func (j *Journal) Value(r trust.Ref) (trust.ValueSeen, error) {
 	s, err := j.seen(r)
-	return trust.ValueSeen{Seq: s.ValueSeq, Digest: s.ValueDigest, Former: s.ValueFormer}, err
+	return trust.ValueSeen{Seq: s.ValueSeq, Digest: s.ValueDigest, Former: s.ValueFormer, Set: s.ValueSet}, err
 }
 
 // RememberValue implements trust.RecordMemory. What is known already costs no
@@ -95,7 +96,7 @@ func rememberValue(tx *bbolt.Tx, r trust.Ref, v trust.ValueSeen) error {
 	if seen.ValueSeq >= v.Seq {
 		return nil
 	}
-	seen.ValueSeq, seen.ValueDigest, seen.ValueFormer = v.Seq, v.Digest, v.Former
+	seen.ValueSeq, seen.ValueDigest, seen.ValueFormer, seen.ValueSet = v.Seq, v.Digest, v.Former, v.Set
 	return putJSON(tx, bucketRecords, key(r), seen)
 }
 

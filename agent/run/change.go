@@ -228,7 +228,7 @@ func (r *Run) commit(ctx context.Context) (State, error) {
 	if err != nil {
 		return "", vaultError("commit", err)
 	}
-	seen := trust.ValueSeen{Seq: r.candidate.seq, Digest: r.candidate.digest, Former: r.account.DataDigest}
+	seen := trust.ValueSeen{Seq: r.candidate.seq, Digest: r.candidate.digest, Former: r.account.DataDigest, Set: r.candidate.seq}
 	r.settled = &journal.Settled{Account: r.job.Account, Digest: r.candidate.digest, Value: &seen, Result: signed}
 	if r.drives == bySelf {
 		r.e.Plugins.Forget(r.at.Key) // sessions that were opened with the former secret

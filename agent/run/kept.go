@@ -43,16 +43,17 @@ func (r *Run) missing(account *servedRecord) (k *journal.Kept, fork bool, err er
 	if err != nil || k == nil {
 		return nil, false, err
 	}
-	last := uint64(0)
+	// An edit that left the secret as it was says nothing of the target's, nor who set it.
+	last, byAgent := uint64(0), false
 	if r.value != nil {
-		last = r.value.Seq
+		last, _ = r.value.Result.SetBy()
+		byAgent = r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED || r.value.Result.Same != nil
 	}
-	committed := r.value != nil && r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED
 	switch {
 	case k.Digest == r.account.DataDigest || k.Seq < last || trust.Ended(r.log, account.wire.Recent, r.job.Account, r.pool(), k.Digest):
 		// Settled by others, while this agent was away.
 		return nil, false, r.e.Journal.DropKept(r.job.Account, k.Digest)
-	case k.Seq == last && !committed: // a person has set the value since
+	case k.Seq == last && !byAgent: // a person has set the value since
 		return nil, false, r.e.Journal.DropKept(r.job.Account, k.Digest)
 	}
 	return k, k.Seq == last, nil
@@ -113,8 +114,12 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 		return "", refusal(err)
 	}
 	r.tellLost("record.refused", trust.ValueRollback)
+	next := k.Seq + 1
+	if r.value != nil { // others have attested the older secret since, under other keys
+		next = max(next, r.value.Seq+1)
+	}
 	r.candidate = &candidate{
-		credential: cred, seq: k.Seq + 1, heals: k.Seq, committed: k.Result,
+		credential: cred, seq: next, heals: k.Seq, committed: k.Result,
 		noApply: &trust.Error{Reason: trust.ValueRollback, What: fmt.Sprintf("value %d of %s is brought back where the target takes it, and not applied", use.Seq, r.job.Account)},
 	}
 	if newer {

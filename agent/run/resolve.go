@@ -586,7 +586,7 @@ func (r *Run) restoreCommitted() {
 	r.current, r.endsUnknown = r.former, r.formerErr
 	r.settled = &journal.Settled{
 		Account: r.job.Account, Digest: r.account.DataDigest, Result: r.value.Result.Signed,
-		Value: &trust.ValueSeen{Seq: r.value.Seq, Digest: r.account.DataDigest},
+		Value: &trust.ValueSeen{Seq: r.value.Seq, Digest: r.account.DataDigest, Set: r.value.Seq},
 	}
 }
 

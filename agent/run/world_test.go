@@ -368,6 +368,9 @@ func (v *memoryVault) Stage(_ context.Context, r ksm.StageRequest) error {
 	if x.Revision != r.Revision {
 		return ksm.Refuse(ksm.CodeOutOfSync, "the record has moved")
 	}
+	if last, err := trust.OpenResult(v.w.log, x.Attestation); err == nil && r.ValueSeq <= last.ValueSeq {
+		return ksm.Refuse(ksm.CodeOutOfSync, "value %d does not follow value %d", r.ValueSeq, last.ValueSeq)
+	}
 	x.Staged = &ksm.ExtStaged{Owner: "agent", RunID: r.RunID, Time: v.w.now.UnixMilli(), Data: r.Data, Result: r.Result, Authority: r.Authority}
 	x.Recent = append([][]byte{r.Result}, x.Recent...)
 	v.writes++

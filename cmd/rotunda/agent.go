@@ -147,8 +147,9 @@ func (c *cli) agentRemoveCmd() *cobra.Command {
 	})
 	flags.flags(cmd)
 	return help(cmd, `Removes the agent from the log: nothing that it signs counts from then on. Values
-whose newest proof is its word are attested anew by you in the same operation. It
-could read what is in its pool's folders: rotate those accounts. A new secret that it
-staged and did not finish is shown: settle it first (run abandon), since no agent takes
-it up afterwards.`, "")
+whose newest proof is its word are attested anew by you in the same operation. A new
+secret that it staged and did not finish is shown: settle it first (run abandon), since
+no agent takes it up afterwards.
+`+removalHelp, `rotunda agent remove gw1
+rotunda agent remove gw1 --no-rekey --no-rotate`)
 }

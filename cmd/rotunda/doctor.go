@@ -87,8 +87,10 @@ func (c *cli) doctorCmd() *cobra.Command {
 		return err
 	})
 	return help(cmd, `Looks at this profile and its store, the way to the server and its authority, the
-clocks, the age of the log, whether the server recovers from a backup, folder keys that have not come, agents (connected, of what
-version, with what log), devices that end, accounts that are late or whose value was lost, and
+clocks, the age of the log, whether the server recovers from a backup, folder keys that
+have not come, agents (connected, of what version), devices that end, what those still
+know who were removed (folder keys, accounts not rotated since, keys of applications) and
+which agents have not heard of it, accounts that are late or whose value was lost, and
 records that name what is not there: above all the administrator of a resource whose
 accounts need one.
 The exit code is 10 when there is something to do.`, "")
@@ -132,6 +134,7 @@ func (c *cli) examine(ctx context.Context, x *examination) {
 		c.examineFolders(ctx, x, cl)
 		c.examineAgents(ctx, x, cl)
 		c.examineDevices(ctx, x, cl)
+		c.examinePeople(ctx, x, cl)
 		c.examineAccounts(ctx, x, cl)
 		c.examineRecords(ctx, x, cl)
 		return nil
@@ -222,9 +225,6 @@ func (c *cli) examineLog(ctx context.Context, x *examination, cl *client.Client)
 		x.warn("log", do, "good until %s: then agents stop", c.when(s.ValidUntil))
 	default:
 		x.ok("log", "%d changes, good until %s", s.Changes, c.when(s.ValidUntil))
-	}
-	for _, a := range s.Behind {
-		x.warn("log", "an idle agent fetches it within the hour, or at once when a run or `rotunda resource test` asks it; until then, treat what it does as if it had not heard of removals since", "agent %s / %s has not confirmed the newest change (has %d of %d)", a.PoolName, a.Name, a.LogEpoch, s.Epoch)
 	}
 	return true
 }

@@ -15,7 +15,7 @@ import (
 
 func (c *cli) folderCmd() *cobra.Command {
 	cmd := c.group("folder", "shared folders, and who may do what in them", "")
-	cmd.AddCommand(c.folderAddCmd(), c.folderListCmd(), c.folderGrantCmd())
+	cmd.AddCommand(c.folderAddCmd(), c.folderListCmd(), c.folderGrantCmd(), c.folderRekeyCmd())
 	return cmd
 }
 
@@ -26,6 +26,7 @@ type folderView struct {
 	Roles      string      `json:"roles"`
 	Records    int64       `json:"records"`
 	KeyVersion uint32      `json:"key_version"`
+	OldKeys    int64       `json:"old_keys,omitempty"` // records that wait for keys of their own
 	KeyMissing bool        `json:"key_missing,omitempty"`
 	Grants     []grantView `json:"grants"`
 }
@@ -39,7 +40,7 @@ type grantView struct {
 }
 
 func viewFolder(f client.Folder) folderView {
-	v := folderView{f.UID.String(), f.Name, f.Roles.String(), f.Records, f.KeyVersion, f.Missing, []grantView{}}
+	v := folderView{f.UID.String(), f.Name, f.Roles.String(), f.Records, f.KeyVersion, f.OldKeys, f.Missing, []grantView{}}
 	for _, g := range f.Grants {
 		v.Grants = append(v.Grants, grantView{g.To.String(), kindWord(g.Kind), g.Name, g.Roles.String()})
 	}

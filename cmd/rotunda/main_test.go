@@ -62,10 +62,9 @@ func TestServer(t *testing.T) {
 		})
 	})
 	t.Run("agent", func(t *testing.T) {
-		pg := targets.Postgres(t)
 		testscript.Run(t, testscript.Params{
 			Dir: "testdata/agent", Cmds: words, RequireExplicitExec: true,
-			Setup: func(e *testscript.Env) error { return withAgent(t, e, bin, pg) },
+			Setup: func(e *testscript.Env) error { return withAgent(t, e, bin, targets.Postgres(t)) },
 		})
 	})
 }

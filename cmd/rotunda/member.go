@@ -101,7 +101,7 @@ func (c *cli) memberRemoveCmd() *cobra.Command {
 	})
 	flags.flags(cmd)
 	return help(cmd, `Removes the person and all his devices from the log: at once nothing that he signed
-counts any more. He could read what is in his folders: rotate those accounts.
-`+removalHelp+"\n\nNote: "+readersKeepKeys+".", `rotunda member remove "Grace Hopper" --plan
+counts any more.
+`+removalHelp, `rotunda member remove "Grace Hopper" --plan
 rotunda member remove "Grace Hopper"`)
 }

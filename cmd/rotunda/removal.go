@@ -21,6 +21,9 @@ type removalFlags struct {
 	sign       []string
 	leave      bool
 	candidates bool
+	noRekey    bool
+	noRotate   bool
+	noWait     bool
 }
 
 func (r *removalFlags) flags(cmd *cobra.Command) {
@@ -28,6 +31,9 @@ func (r *removalFlags) flags(cmd *cobra.Command) {
 	f.BoolVar(&r.plan, "plan", false, "only show what the removal would do")
 	f.StringSliceVar(&r.sign, "sign", nil, "sign this changed statement anew, by its digest in `HEX` as --plan shows it; may be repeated")
 	f.BoolVar(&r.leave, "leave", false, "leave the changed statements that --sign does not name: agents stop using those records")
+	f.BoolVar(&r.noRekey, "no-rekey", false, "leave the keys of the folders that it could read")
+	f.BoolVar(&r.noRotate, "no-rotate", false, "leave the secrets of the accounts that it could read")
+	f.BoolVar(&r.noWait, "no-wait", false, "start the rotations and do not follow them; resources' administrators are left for \"rotunda rotate --exposed\"")
 	f.BoolVar(&r.candidates, "leave-candidates", false, "remove it though new secrets that it staged are outstanding: each is settled with run abandon afterwards")
 }
 
@@ -37,7 +43,13 @@ What it signed last and still stands is shown as the difference to what somebody
 signed before. Where it changed anything, or was the first to sign, you are asked record
 by record, and --yes is no answer: without a terminal, run the command with --plan
 --json, look at the changes, and name the digest of each statement that you sign anew
-with --sign. What was signed again since you looked is never signed by you.`
+with --sign. What was signed again since you looked is never signed by you.
+
+After the removal each folder that it could read is re-keyed (see "rotunda folder
+rekey"), then each account that it could read is rotated by a command of yours: that
+needs operate on the account's or its resource's folder, and no schedule. What is left
+is listed at the end, and by "rotunda doctor" until it is done. If it is interrupted, or
+an agent was away, the same command goes on. --no-rekey and --no-rotate leave either.`
 
 // removalView is a plan as a program reads it.
 type removalView struct {
@@ -47,7 +59,16 @@ type removalView struct {
 	Statements []statementView `json:"statements"`
 	Values     []string        `json:"values"`
 	Candidates []candidateLeft `json:"candidates"`
-	Folders    []string        `json:"folders"`
+	Folders    []planFolder    `json:"folders"`
+	Apps       []string        `json:"applications"` // whose key it could hold
+}
+
+// planFolder is a folder that the one to be removed can read.
+type planFolder struct {
+	UID      string `json:"uid"`
+	Name     string `json:"name"`
+	Records  int    `json:"records"`
+	Accounts int    `json:"accounts"`
 }
 
 // statementView is a statement of the one to be removed.
@@ -77,7 +98,7 @@ type candidateLeft struct {
 func viewRemoval(p *client.Removal) removalView {
 	v := removalView{
 		ID: p.ID.String(), Name: p.Name, Kind: kindWord(p.Kind),
-		Statements: []statementView{}, Values: []string{}, Candidates: []candidateLeft{}, Folders: []string{},
+		Statements: []statementView{}, Values: []string{}, Candidates: []candidateLeft{}, Folders: []planFolder{}, Apps: []string{},
 	}
 	for _, r := range p.Statements {
 		s := statementView{Record: r.Ref.String(), Title: r.Title, Digest: r.Digest.String(), Seq: r.Seq, Changes: r.Changes, Stops: r.Stops}
@@ -96,7 +117,10 @@ func viewRemoval(p *client.Removal) removalView {
 		v.Candidates = append(v.Candidates, candidateLeft{r.Ref.String(), r.Title, r.RunID.String()})
 	}
 	for _, f := range p.Folders {
-		v.Folders = append(v.Folders, f.String())
+		v.Folders = append(v.Folders, planFolder{f.UID.String(), f.Name, f.Records, f.Accounts})
+	}
+	for _, app := range p.Apps {
+		v.Apps = append(v.Apps, app.Name)
 	}
 	return v
 }
@@ -104,6 +128,9 @@ func viewRemoval(p *client.Removal) removalView {
 // remove removes an entry of the log after showing what that voids.
 func (c *cli) remove(ctx context.Context, cl *client.Client, name string, flags removalFlags, kinds ...trustv1.EntryKind) error {
 	e, err := cl.Find(ctx, name, kinds...)
+	if client.ClassOf(err) == client.NotFound && client.ReasonOf(err) != "ambiguous" {
+		return c.goOn(ctx, cl, name, flags, err, kinds)
+	}
 	if err != nil {
 		return err
 	}
@@ -129,7 +156,7 @@ func (c *cli) remove(ctx context.Context, cl *client.Client, name string, flags 
 	if err := c.leaveOwn(plan, flags); err != nil {
 		return err
 	}
-	if err := c.confirm(fmt.Sprintf("remove %s %q for ever", kindWord(e.Kind), printable(e.Name))); err != nil {
+	if err := c.confirm(fmt.Sprintf("remove %s %q for ever%s", kindWord(e.Kind), printable(e.Name), afterwards(plan, flags))); err != nil {
 		return err
 	}
 	if err := cl.Remove(ctx, plan, skip); err != nil {
@@ -138,8 +165,10 @@ func (c *cli) remove(ctx context.Context, cl *client.Client, name string, flags 
 	if plan.Self {
 		return c.goneItself(plan)
 	}
-	c.tellReaders(plan)
-	return c.done("removed " + e.Name)
+	if plan.Kind == client.KindEnrolment {
+		return c.done("removed " + e.Name)
+	}
+	return c.shutOut(ctx, cl, id, e.Name, flags)
 }
 
 // leaveOwn asks before this device goes with what it signed last: nobody signs that anew.
@@ -166,11 +195,15 @@ func (c *cli) goneItself(plan *client.Removal) error {
 	if err != nil {
 		return err
 	}
+	if len(plan.Folders) > 0 {
+		c.warn("the folders that it could read keep their keys: on another device `rotunda device remove %s` goes on with that", printable(quoted(plan.Name)))
+	}
 	return c.done("removed " + plan.Name + ": this device is out of the organisation, and its store opens nothing any more; delete " + info.Dir)
 }
 
 // showPlan says in words what a removal voids, and what each of its statements changed.
 func (c *cli) showPlan(w io.Writer, plan *client.Removal) {
+	showReach(w, plan)
 	same := 0
 	for _, r := range plan.Statements {
 		switch {
@@ -283,16 +316,31 @@ func themIt(n int) string {
 	return "them"
 }
 
-// readersKeepKeys is said after each removal; the threat model says the same.
-const readersKeepKeys = "this version cannot re-key a folder: who was removed and gets at the server's data later also reads the secrets that are written into those folders from now on, rotated ones included"
-
-// tellReaders says what a removed reader still knows, and what can be done today.
-func (c *cli) tellReaders(plan *client.Removal) {
-	n := len(plan.Folders)
-	if n == 0 || plan.Kind == client.KindEnrolment {
-		return
+// afterwards says in a question what follows a removal.
+func afterwards(plan *client.Removal, flags removalFlags) string {
+	n, accounts := len(plan.Folders), 0
+	for _, f := range plan.Folders {
+		accounts += f.Accounts
 	}
-	c.warn("%s could read %d folder%s, and knows what is in %s", printable(plan.Name), n, plural(n), themIt(n))
-	c.warn("%s", readersKeepKeys)
-	c.warn("what ends that: make a new folder (`rotunda folder add`), grant it to those who stay and to the pool, add the accounts there anew (`rotunda record add`), rotate them there, then remove the old records")
+	text := ""
+	if n > 0 && !flags.noRekey && !plan.Self {
+		text += fmt.Sprintf(", give %d folder%s and what is in %s new keys", n, plural(n), themIt(n))
+	}
+	if accounts > 0 && !flags.noRotate && !plan.Self {
+		text += fmt.Sprintf(", rotate %d account%s", accounts, plural(accounts))
+	}
+	return text
+}
+
+// showReach says what the one to be removed knows and will know no more.
+func showReach(w io.Writer, plan *client.Removal) {
+	for _, f := range plan.Folders {
+		fmt.Fprintf(w, "it can read the folder %s: %d record%s, %d of them accounts\n", printable(f.Name), f.Records, plural(f.Records), f.Accounts)
+		if kept := f.Records - f.Accounts; kept > 0 {
+			fmt.Fprintf(w, "    what is no account is re-keyed and not rotated: change those secrets where they are used\n")
+		}
+	}
+	for _, app := range plan.Apps {
+		fmt.Fprintf(w, "it can hold the key of the application %s, under which its folders' new keys will be, too: issue it anew, best before the removal: %s\n", printable(app.Name), printable(newApp(app.Name)))
+	}
 }

@@ -109,15 +109,3 @@ func programsDir(t *testing.T) string {
 	}
 	return bin
 }
-
-// What is said at a removal stands in the threat model, too.
-func TestReadersKeepKeys(t *testing.T) {
-	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "threat-model.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(strings.ToLower(strings.Join(strings.Fields(string(page)), " ")), strings.ToLower(readersKeepKeys[:len("this version cannot re-key a folder")])) ||
-		!strings.Contains(strings.Join(strings.Fields(string(page)), " "), readersKeepKeys[strings.Index(readersKeepKeys, ": ")+2:]) {
-		t.Errorf("docs/threat-model.md does not say: %s", readersKeepKeys)
-	}
-}

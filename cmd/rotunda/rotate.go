@@ -19,16 +19,18 @@ type chosen struct {
 	recordFilter
 	resource string
 	state    string // of the rotation
+	exposed  bool
 }
 
 func (s *chosen) flags(cmd *cobra.Command) {
 	s.recordFilter.flags(cmd)
 	cmd.Flags().StringVar(&s.resource, "resource", "", "only accounts of this resource")
+	cmd.Flags().BoolVar(&s.exposed, "exposed", false, "only accounts whose secret somebody may know who may not read it any more")
 	choiceVar(cmd, &s.state, "rotation-state", "", rotationStates, "only accounts whose rotation is in this `STATE`, e.g. retrying or alert")
 }
 
 func (s *chosen) given() bool {
-	return s.folder != "" || s.match != "" || s.resource != "" || s.state != ""
+	return s.folder != "" || s.match != "" || s.resource != "" || s.state != "" || s.exposed
 }
 
 // accounts finds them by name, or by the filter.
@@ -68,6 +70,12 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 			}
 		}
 	}
+	var known map[client.Ref]bool
+	if s.exposed {
+		if known, err = exposed(ctx, cl); err != nil {
+			return nil, err
+		}
+	}
 	var out []*client.Record
 	for r, err := range cl.Records(ctx, folder, client.TypeAccount) {
 		if err != nil {
@@ -78,6 +86,7 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 		case a == nil, !s.fits(r):
 		case resource != "" && refText(a.Resource) != resource:
 		case inState != nil && !inState[r.Ref]:
+		case known != nil && !known[r.Ref]:
 		default:
 			out = append(out, r)
 		}
@@ -86,6 +95,20 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 		return nil, failf(exitNotFound, "not_found", "no account fits")
 	}
 	return out, nil
+}
+
+// exposed are the accounts whose secret somebody may know who may not read it any more.
+func exposed(ctx context.Context, cl *client.Client) (map[client.Ref]bool, error) {
+	outsiders, err := cl.Outsiders(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := cl.Exposed(ctx, outsiders)
+	known := map[client.Ref]bool{}
+	for _, x := range list {
+		known[x.Ref] = true
+	}
+	return known, err
 }
 
 func (c *cli) rotateCmd() *cobra.Command {
@@ -101,7 +124,8 @@ was changed but something that depends on it was not.
 An interrupt ends the waiting and not the runs: "rotunda run watch" goes on.`,
 		`rotunda rotate app
 rotunda rotate --folder Databases --match 'prod-*' --yes
-rotunda rotate --rotation-state alert --no-wait`,
+rotunda rotate --rotation-state alert --no-wait
+rotunda rotate --exposed --yes`,
 		func(ctx context.Context, cl *client.Client, refs []client.Ref, o client.RunOptions) ([]client.Outcome, error) {
 			return cl.Rotate(ctx, refs, o)
 		})
@@ -311,6 +335,18 @@ func (f *follower) end(outcomes []client.Outcome, noWait bool) error {
 		return nil
 	}
 	views := make([]outcomeView, 0, len(outcomes))
+	for _, o := range outcomes {
+		views = append(views, viewOutcome(o, f.names[o.Account]))
+	}
+	err := f.c.emit(map[string]any{"outcomes": views}, func(w io.Writer) { showOutcomes(w, views) })
+	if err != nil {
+		return err
+	}
+	return f.worst(outcomes, noWait)
+}
+
+// worst is the failure that the worst of the outcomes is; nil: all are as asked.
+func (f *follower) worst(outcomes []client.Outcome, noWait bool) error {
 	worst, bad := exitOK, 0
 	var first client.Outcome
 	var stopped []client.Outcome
@@ -318,7 +354,6 @@ func (f *follower) end(outcomes []client.Outcome, noWait bool) error {
 		if interrupted(o.Err) {
 			stopped = append(stopped, o)
 		}
-		views = append(views, viewOutcome(o, f.names[o.Account]))
 		e := outcomeExit(o)
 		if noWait && e == exitPending && o.Err == nil {
 			e = exitOK // started, as asked
@@ -332,9 +367,8 @@ func (f *follower) end(outcomes []client.Outcome, noWait bool) error {
 		bad++
 		worst = worse(worst, e)
 	}
-	err := f.c.emit(map[string]any{"outcomes": views}, func(w io.Writer) { showOutcomes(w, views) })
-	if err != nil || worst == exitOK {
-		return err
+	if worst == exitOK {
+		return nil
 	}
 	if n := len(stopped); n > 0 {
 		err := failf(exitInterrupted, "interrupted", "interrupted: %d of %d accounts were not followed to the end", n, len(outcomes)).withHint("%s", errInterrupted.hint)

@@ -116,7 +116,7 @@ func (w *world) removeDead(t *testing.T, title, run string) {
 	if _, err := w.CLI(ctx, nil, "agent", "remove", w.agent.Name, "--yes", "--json"); reasonOf(err) != "not_confirmed" {
 		t.Errorf("agent remove --yes ends by %q: %v", reasonOf(err), err)
 	}
-	if _, err := w.CLI(ctx, nil, "agent", "remove", w.agent.Name, "--yes", "--leave-candidates"); err != nil {
+	if _, err := w.CLI(ctx, nil, "agent", "remove", w.agent.Name, "--yes", "--leave-candidates", "--no-rekey", "--no-rotate"); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -131,7 +131,7 @@ func enrolmentInTheMiddle(t *testing.T, w *hostileWorld) {
 	name := w.name("bob")
 	file := filepath.Join(w.Dir, name+".token")
 	w.cli(t, "member", "add", name, "--out", file, "--no-wait")
-	defer w.cli(t, "member", "remove", name)
+	defer w.cli(t, "member", "remove", name, "--no-rekey", "--no-rotate")
 	at = readToken(t, file)
 	at.Server = address
 	there := file + ".led-astray"

@@ -296,9 +296,9 @@ func (w *hostileWorld) serveRecord(t *testing.T, by thief, folderKey seal.Key, k
 	}
 	now := time.Now().UnixMilli()
 	w.keepRecord(t, r)
-	w.sql(t, `INSERT INTO record (org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation,
+	w.sql(t, `INSERT INTO record (org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, made_version, data, data_digest, revision, value_seq, attestation,
 		statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated)
-		VALUES (1, ?, ?, x'', ?, ?, 1, ?, ?, 1, 0, x'', 0, ?, ?, ?, ?, ?, ?, ?)`,
+		VALUES (1, ?, ?, x'', ?, ?, 1, 1, ?, ?, 1, 0, x'', 0, ?, ?, ?, ?, ?, ?, ?)`,
 		r.Record.Bytes(), r.Folder.Bytes(), kind, trust.SealRecordKey(folderKey, key), box, digest.Bytes(),
 		resource.Record.Bytes(), resource.Folder.Bytes(), admin.Record.Bytes(), admin.Folder.Bytes(), orEmpty(pool), now, now)
 	s.RecordUid, s.FolderUid, s.Seq = r.Record.Bytes(), r.Folder.Bytes(), 1

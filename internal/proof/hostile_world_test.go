@@ -313,7 +313,7 @@ func (w *hostileWorld) another(t *testing.T, pool string) *installation.Agent {
 	}
 	t.Cleanup(func() {
 		a.Stop()
-		if _, err := w.CLI(context.WithoutCancel(t.Context()), nil, "agent", "remove", a.Name, "--yes"); err != nil {
+		if _, err := w.CLI(context.WithoutCancel(t.Context()), nil, "agent", "remove", a.Name, "--yes", "--no-rekey", "--no-rotate"); err != nil {
 			t.Errorf("remove agent %s: %v", a.Name, err)
 		}
 	})

@@ -12,7 +12,7 @@ import (
 type Authority struct {
 	Command   []byte      // Signed{Command}
 	Mandate   seal.Digest // of the account's statement
-	Committed []byte      // Signed{Result} of this agent, one number lower, when it heals a lost commit
+	Committed []byte      // Signed{Result} of this agent, of a lower number, when it heals a lost commit
 }
 
 // The first byte of an encoded authority.
@@ -165,7 +165,7 @@ func checkAuthority(l *Log, account *Record, pool seal.ID, staged *Result, blob 
 		if err != nil {
 			return false, &Error{Reason: CandidateUnauthorised, What: "its earlier commit", Err: err}
 		}
-		if r.Phase != trustv1.Phase_PHASE_COMMITTED || r.Signer.ID != staged.Signer.ID || r.ValueSeq+1 != staged.ValueSeq {
+		if r.Phase != trustv1.Phase_PHASE_COMMITTED || r.Signer.ID != staged.Signer.ID || r.ValueSeq >= staged.ValueSeq {
 			return false, fail(CandidateUnauthorised, "its earlier commit is of something else")
 		}
 		return true, fail(ValueRollback, "it brings a lost value back: it is probed and committed, never applied")

@@ -257,7 +257,8 @@ func TestCheckCandidate(t *testing.T) {
 		{"1 heals a commit of its own", func(w *world, m *volatile) ServedCandidate { return heal(w, w.one, 6, data) }, "", ValueRollback},
 		{"1 heals a commit of another agent", func(w *world, m *volatile) ServedCandidate { return heal(w, w.two, 6, data) }, CandidateRollback, ""},
 		{"1 heals it under another key", func(w *world, m *volatile) ServedCandidate { return heal(w, w.one, 6, seal.Digest{1}) }, "", ValueRollback},
-		{"1 heals with a gap", func(w *world, m *volatile) ServedCandidate { return heal(w, w.one, 5, data) }, CandidateRollback, ""},
+		{"1 heals with a gap", func(w *world, m *volatile) ServedCandidate { return heal(w, w.one, 5, data) }, "", ValueRollback},
+		{"1 heals a commit that is not older", func(w *world, m *volatile) ServedCandidate { return heal(w, w.one, 7, data) }, CandidateRollback, ""},
 		{"2 not the next number", func(w *world, m *volatile) ServedCandidate {
 			return honest(w, func(r *trustv1.Result) { r.ValueSeq = 4 })
 		}, CandidateRollback, ""},

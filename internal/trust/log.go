@@ -46,6 +46,7 @@ type FolderState struct {
 	UID     seal.ID
 	Version uint32
 	Check   seal.Digest
+	Epoch   uint64 // change that declared this version
 }
 
 // Plugin is a plugin binary that the log lets agents start.

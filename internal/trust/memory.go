@@ -18,6 +18,7 @@ type ValueSeen struct {
 	Seq    uint64
 	Digest seal.Digest // H(ciphertext)
 	Former seal.Digest // of the value before: tells an old value from a foreign one
+	Set    uint64      // number of the value that set the secret in it
 }
 
 // RecordMemory remembers, per record, what a party has seen. It only merges

@@ -22,7 +22,7 @@ func (j *judge) op(op *trustv1.Op) error {
 		return j.grant(Grant{seal.ID(op.Grant.FolderUid), seal.ID(op.Grant.To), Roles(op.Grant.Roles)})
 	case *trustv1.Op_Folder:
 		f := op.Folder
-		return j.folder(FolderState{seal.ID(f.FolderUid), f.KeyVersion, seal.Digest(f.FolderCheck)})
+		return j.folder(FolderState{seal.ID(f.FolderUid), f.KeyVersion, seal.Digest(f.FolderCheck), j.c.Epoch})
 	case *trustv1.Op_Floor:
 		f := op.Floor
 		return j.floor(Ref{seal.ID(f.FolderUid), seal.ID(f.RecordUid)}, f.MinSeq)

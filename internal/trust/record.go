@@ -160,9 +160,12 @@ func CheckValue(l *Log, m RecordMemory, c *Content, r Served, pool seal.ID, now 
 	}
 	v := &Value{newest.ValueSeq, newest}
 	attested := seal.Digest(newest.DataDigest)
+	set, _ := newest.SetBy()
 	switch {
 	case v.Seq < seen.Seq:
 		return v, fail(ValueRollback, "value %d of %s, value %d is known", v.Seq, c.Ref, seen.Seq)
+	case set < seen.Set:
+		return v, fail(ValueRollback, "value %d of %s holds the secret of value %d, that of value %d is known", v.Seq, c.Ref, set, seen.Set)
 	case v.Seq == seen.Seq && attested != seen.Digest:
 		return v, fail(ValueFork, "another value %d of %s is known", v.Seq, c.Ref)
 	case c.DataDigest != attested && seen.Seq > 0 && (c.DataDigest == seen.Former || v.Seq > seen.Seq && c.DataDigest == seen.Digest):
@@ -171,7 +174,7 @@ func CheckValue(l *Log, m RecordMemory, c *Content, r Served, pool seal.ID, now 
 		return v, fail(ValueUnattested, "the value of %s is not value %d, which was attested", c.Ref, v.Seq)
 	}
 	if v.Seq > seen.Seq {
-		if err := m.RememberValue(c.Ref, ValueSeen{v.Seq, attested, seen.Digest}); err != nil {
+		if err := m.RememberValue(c.Ref, ValueSeen{v.Seq, attested, seen.Digest, set}); err != nil {
 			return v, err
 		}
 	}

@@ -66,6 +66,15 @@ func OpenResult(l *Log, signed []byte) (*Result, error) {
 	return &Result{p, mustRef(p.Account), env.digest(l.Org()), signed, signer}, nil
 }
 
+// SetBy is the number of the value that set the secret which this result attests, and
+// the epoch of the log by then: its own, unless it says that the secret is an older one.
+func (r *Result) SetBy() (seq, epoch uint64) {
+	if s := r.Same; s != nil {
+		return s.ValueSeq, s.LogEpoch
+	}
+	return r.ValueSeq, r.LogEpoch
+}
+
 // Attests gives the digest of the data that a result attests, if signed is the result
 // of that digest. The digest is taken from a result that was checked; so the signer,
 // who may have been removed since, is not looked at.
@@ -223,6 +232,10 @@ func checkResult(r *trustv1.Result) error {
 	f.optional("detail_digest", r.DetailDigest, digest)
 	f.digests("script_sha256", r.ScriptSha256)
 	checkPins(f, r.Statements)
+	if s := r.Same; s != nil {
+		f.must(r.Phase == trustv1.Phase_PHASE_EDITED, "a result of phase %s says that the secret is as it was", r.Phase)
+		f.must(s.ValueSeq > 0 && s.ValueSeq < r.ValueSeq && s.LogEpoch <= r.LogEpoch, "the secret is not older than the result")
+	}
 	switch r.Phase {
 	case trustv1.Phase_PHASE_STAGED, trustv1.Phase_PHASE_COMMITTED, trustv1.Phase_PHASE_ABANDONED, trustv1.Phase_PHASE_EDITED:
 		f.ref("account", r.Account)

@@ -242,7 +242,7 @@ func TestLists(t *testing.T) {
 	if got := w.log.Owned(seal.ID{}); got != nil {
 		t.Errorf("owned by nobody: %v", got)
 	}
-	want := FolderState{w.folder, 1, seal.FolderCheck(w.org, w.folderKey, w.folder, 1)}
+	want := FolderState{w.folder, 1, seal.FolderCheck(w.org, w.folderKey, w.folder, 1), 3}
 	if got := w.log.Folders(); len(got) != 1 || got[0] != want {
 		t.Errorf("folders: %v", got)
 	}

@@ -79,6 +79,21 @@ func TestCheckValue(t *testing.T) {
 		{"two values of one number", ValueSeen{Seq: 2, Digest: seal.Digest{3}}, nil, func(w *world) [][]byte {
 			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 2, data))}
 		}, ValueFork, 2},
+		{"edited, the secret as it was", ValueSeen{Seq: 2, Digest: older, Set: 2}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.bob.device, w.same(w.result(edited, w.bob.device, 3, data), 2))}
+		}, "", 3},
+		{"edited, the secret as it was before the one remembered", ValueSeen{Seq: 2, Digest: older, Set: 2}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.bob.device, w.same(w.result(edited, w.bob.device, 3, data), 1))}
+		}, ValueRollback, 3},
+		{"the same, of one number", ValueSeen{Seq: 2, Digest: older, Set: 2}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.bob.device, w.same(w.result(edited, w.bob.device, 2, data), 1))}
+		}, ValueRollback, 2},
+		{"committed, the secret as it was", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.same(w.result(committed, w.one, 3, data), 2))}
+		}, ValueUnattested, 0},
+		{"edited, the secret newer than its attestation", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.bob.device, w.same(w.result(edited, w.bob.device, 3, data), 3))}
+		}, ValueUnattested, 0},
 		{"a number out of reach", ValueSeen{Seq: 1, Digest: older}, nil, func(w *world) [][]byte {
 			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 2+MaxFloorRaise, data))}
 		}, ValueUnattested, 0},
@@ -121,6 +136,29 @@ func TestCheckValue(t *testing.T) {
 		})
 	}
 
+	t.Run("a secret's age is remembered", func(t *testing.T) {
+		w, m := base.fork(t), &volatile{}
+		for n, want := range map[uint64]uint64{2: 2, 3: 2} {
+			r := w.result(edited, w.bob.device, n, data)
+			if n == 3 {
+				r = w.same(r, 2)
+			}
+			served := w.serve(uidA, keyA, "", nil)
+			served.Data, served.Attestation = sealed, w.signResult(w.bob.device, r)
+			c, err := OpenContent(w.log, w.folderKey, served)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.values = nil
+			if _, err := CheckValue(w.log, m, c, served, w.p, w.now); err != nil {
+				t.Fatal(err)
+			}
+			if seen, _ := m.Value(w.ref(uidA)); seen.Set != want {
+				t.Errorf("value %d: remembered %+v, want the secret of value %d", n, seen, want)
+			}
+		}
+	})
+
 	t.Run("pool unknown to the reader", func(t *testing.T) {
 		w := base.fork(t)
 		for _, row := range []struct {
@@ -141,4 +179,10 @@ func TestCheckValue(t *testing.T) {
 			wantReason(t, err, row.want)
 		}
 	})
+}
+
+// same says that a result leaves the secret that a value set.
+func (w *world) same(r *trustv1.Result, set uint64) *trustv1.Result {
+	r.Same = &trustv1.SameSecret{ValueSeq: set, LogEpoch: 2}
+	return r
 }

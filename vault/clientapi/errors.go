@@ -32,6 +32,7 @@ const (
 	ReasonTurn        = "turn_taken"          // another party may append now
 	ReasonKeysMissing = "keys_missing"        // an entry was put without its keys
 	ReasonKeyVersion  = "key_version"         // not the folder key of the log
+	ReasonRekey       = "rekey_incomplete"    // a new folder key that leaves something or somebody out
 	ReasonValue       = "value_conflict"      // not the next value, or not this data
 	ReasonSchedule    = "schedule_bad"        // no schedule
 	ReasonAgent       = "agent_unknown"       // not a live agent of that pool

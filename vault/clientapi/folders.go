@@ -130,6 +130,10 @@ func (s *service) ListFolders(ctx context.Context, r *connect.Request[clientv1.L
 			if err != nil {
 				return err
 			}
+			view.OldKeys, err = oldKeysIn(ctx, q, p.org, f)
+			if err != nil {
+				return err
+			}
 			answer.Folders = append(answer.Folders, view)
 		}
 		return nil

@@ -286,8 +286,8 @@ func (s *service) ListHistory(ctx context.Context, r *connect.Request[clientv1.L
 			}
 			bytes += len(h.Data)
 			answer.History = append(answer.History, &clientv1.HistoryView{
-				Revision: h.Revision, RecordKey: h.RecordKey, KeyVersion: uint32(h.KeyVersion), Data: h.Data, Why: h.Why, Time: h.Time,
-				RunId: h.RunID, Result: h.Result,
+				Revision: h.Revision, RecordKey: h.RecordKey, KeyVersion: uint32(max(h.KeyVersion, 0)), UnderRecord: h.KeyVersion < 0,
+				Data: h.Data, Why: h.Why, Time: h.Time, RunId: h.RunID, Result: h.Result,
 			})
 			if len(h.Result) > 0 {
 				digests = append(digests, h.Result)

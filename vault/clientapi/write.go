@@ -12,6 +12,7 @@ import (
 	"github.com/rotunda-pam/rotunda/audit"
 	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
@@ -34,6 +35,7 @@ type writer struct {
 	appended   bool
 	gone       bool // the caller's own append removed him
 	statements []statementWritten
+	rekeyed    map[seal.ID]bool // folders that have a new key by this call: was it put in place?
 	answer     *clientv1.WriteResponse
 }
 
@@ -56,7 +58,7 @@ func (s *service) Write(ctx context.Context, r *connect.Request[clientv1.WriteRe
 		if err != nil {
 			return err
 		}
-		w = &writer{party: p, s: s, ctx: ctx, q: q, now: s.Now(), answer: &clientv1.WriteResponse{}}
+		w = &writer{party: p, s: s, ctx: ctx, q: q, now: s.Now(), answer: &clientv1.WriteResponse{}, rekeyed: map[seal.ID]bool{}}
 		for i, op := range r.Msg.Ops {
 			if err := w.do(op); err != nil {
 				if _, ok := op.GetOp().(*clientv1.WriteOp_Append); ok {
@@ -142,6 +144,10 @@ func (w *writer) do(op *clientv1.WriteOp) error {
 		return w.putEnrolBlob(op.PutEnrolBlob)
 	case *clientv1.WriteOp_PutRecord:
 		return w.putRecord(op.PutRecord)
+	case *clientv1.WriteOp_RekeyFolder:
+		return w.rekeyFolder(op.RekeyFolder)
+	case *clientv1.WriteOp_RekeyRecord:
+		return w.rekeyRecord(op.RekeyRecord)
 	case *clientv1.WriteOp_DeleteRecord:
 		return w.deleteRecord(op.DeleteRecord)
 	case *clientv1.WriteOp_PutStatement:
@@ -185,6 +191,9 @@ func (w *writer) finish() error {
 			return refuse(connect.CodeFailedPrecondition, ReasonFloor, "append the floor of the new statement in the same call",
 				"statement %d of record %s, but its floor in the log is %d", st.seq, st.ref, floor)
 		}
+	}
+	if err := w.allRekeyed(); err != nil {
+		return err
 	}
 	if w.enrolment && w.appended {
 		if err := keysStored(w.ctx, w.q, w.org, w.e); err != nil {
@@ -233,6 +242,7 @@ func (w *writer) append(signed []byte) error {
 		return err
 	}
 	w.appended = true
+	w.newKeys(signed)
 	if _, live := log.Entry(w.entry); !live {
 		w.log, w.gone = log, true
 		return nil

@@ -20,6 +20,7 @@ const (
 	WhyReplaced   = "replaced"
 	WhyAbandoned  = "abandoned"
 	WhyRolledBack = "rolled_back"
+	WhyRekeyed    = "rekeyed" // the same value, under another key
 )
 
 // Owners of a staged row.
@@ -119,7 +120,7 @@ func (w *Work) follows(ctx context.Context, q *db.Queries, a Agent, account trus
 		return err
 	}
 	former, err := trust.OpenResult(log, r.Former)
-	if err != nil || former.Phase != trustv1.Phase_PHASE_COMMITTED || former.Account != account || former.Signer.ID != a.ID || former.ValueSeq+1 != r.ValueSeq {
+	if err != nil || former.Phase != trustv1.Phase_PHASE_COMMITTED || former.Account != account || former.Signer.ID != a.ID || former.ValueSeq >= r.ValueSeq {
 		return out
 	}
 	return nil

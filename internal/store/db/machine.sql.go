@@ -387,7 +387,7 @@ func (q *Queries) MachineClientByID(ctx context.Context, clientID []byte) (Machi
 }
 
 const recordsInSubfolders = `-- name: RecordsInSubfolders :many
-SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated FROM record WHERE org = ?1 AND folder_uid = ?2 AND sub_folder_uid IN (/*SLICE:sub_folders*/?)
+SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated, made_version FROM record WHERE org = ?1 AND folder_uid = ?2 AND sub_folder_uid IN (/*SLICE:sub_folders*/?)
 ORDER BY record_uid LIMIT 100000
 `
 
@@ -439,6 +439,7 @@ func (q *Queries) RecordsInSubfolders(ctx context.Context, arg RecordsInSubfolde
 			&i.PoolID,
 			&i.Created,
 			&i.Updated,
+			&i.MadeVersion,
 		); err != nil {
 			return nil, err
 		}

@@ -174,6 +174,7 @@ type Record struct {
 	PoolID         []byte
 	Created        int64
 	Updated        int64
+	MadeVersion    int64
 }
 
 type RecordHistory struct {

@@ -32,6 +32,7 @@ type Querier interface {
 	AppFolderKey(ctx context.Context, arg AppFolderKeyParams) (AppFolder, error)
 	AppFolderKeys(ctx context.Context, arg AppFolderKeysParams) ([]AppFolder, error)
 	AppFolders(ctx context.Context, arg AppFoldersParams) ([][]byte, error)
+	AppFoldersNotUnder(ctx context.Context, arg AppFoldersNotUnderParams) ([][]byte, error)
 	AppKeyRecipients(ctx context.Context, arg AppKeyRecipientsParams) ([][]byte, error)
 	AppsAfter(ctx context.Context, arg AppsAfterParams) ([]App, error)
 	AskAgain(ctx context.Context, arg AskAgainParams) error
@@ -44,7 +45,12 @@ type Querier interface {
 	ConfirmClient(ctx context.Context, arg ConfirmClientParams) error
 	CountAppClients(ctx context.Context, arg CountAppClientsParams) (int64, error)
 	CountFilesOf(ctx context.Context, arg CountFilesOfParams) (int64, error)
+	CountFormerNotUnder(ctx context.Context, arg CountFormerNotUnderParams) (int64, error)
+	CountHistoryNotUnder(ctx context.Context, arg CountHistoryNotUnderParams) (int64, error)
+	CountOldKeysIn(ctx context.Context, arg CountOldKeysInParams) (int64, error)
 	CountRecordsIn(ctx context.Context, arg CountRecordsInParams) (int64, error)
+	CountRecordsNotUnder(ctx context.Context, arg CountRecordsNotUnderParams) (int64, error)
+	CountRunsUnderWay(ctx context.Context, arg CountRunsUnderWayParams) (int64, error)
 	CountSubfoldersOf(ctx context.Context, arg CountSubfoldersOfParams) (int64, error)
 	CountWaitingCommands(ctx context.Context, arg CountWaitingCommandsParams) (int64, error)
 	CreateOrg(ctx context.Context, arg CreateOrgParams) error
@@ -55,6 +61,7 @@ type Querier interface {
 	DeleteFile(ctx context.Context, arg DeleteFileParams) error
 	DeleteFilesOf(ctx context.Context, arg DeleteFilesOfParams) error
 	DeleteFolderKeysOf(ctx context.Context, arg DeleteFolderKeysOfParams) error
+	DeleteFormerFolderKeys(ctx context.Context, arg DeleteFormerFolderKeysParams) error
 	DeleteHistory(ctx context.Context, arg DeleteHistoryParams) error
 	DeleteRecordRow(ctx context.Context, arg DeleteRecordRowParams) error
 	DeleteResultsOf(ctx context.Context, arg DeleteResultsOfParams) error
@@ -84,6 +91,8 @@ type Querier interface {
 	FolderByUID(ctx context.Context, arg FolderByUIDParams) (Folder, error)
 	FolderKeyRecipients(ctx context.Context, arg FolderKeyRecipientsParams) ([][]byte, error)
 	ForgetReported(ctx context.Context, org int64) error
+	FormerKeysInFolder(ctx context.Context, arg FormerKeysInFolderParams) ([]FormerKeysInFolderRow, error)
+	FormerKeysOf(ctx context.Context, arg FormerKeysOfParams) ([]FormerKeysOfRow, error)
 	FormerStatements(ctx context.Context, arg FormerStatementsParams) ([]Statement, error)
 	FreshTerms(ctx context.Context, now int64) error
 	HasResult(ctx context.Context, arg HasResultParams) (int64, error)
@@ -92,6 +101,7 @@ type Querier interface {
 	HoldRotations(ctx context.Context, org int64) error
 	InsertEvent(ctx context.Context, arg InsertEventParams) error
 	KeepInHistory(ctx context.Context, arg KeepInHistoryParams) error
+	KeysInFolder(ctx context.Context, arg KeysInFolderParams) ([]KeysInFolderRow, error)
 	LastResultsOf(ctx context.Context, arg LastResultsOfParams) ([]Result, error)
 	LeaseOf(ctx context.Context, arg LeaseOfParams) (Lease, error)
 	LeasesOf(ctx context.Context, arg LeasesOfParams) ([]LeasesOfRow, error)
@@ -105,6 +115,7 @@ type Querier interface {
 	NextRunDue(ctx context.Context) (int64, error)
 	NodeGone(ctx context.Context, node string) error
 	NotePhase(ctx context.Context, arg NotePhaseParams) error
+	OldKeysInFolder(ctx context.Context, arg OldKeysInFolderParams) ([]Record, error)
 	OpenRunsBefore(ctx context.Context, arg OpenRunsBeforeParams) ([]Run, error)
 	OrgByID(ctx context.Context, orgID []byte) (Org, error)
 	OrgByNumber(ctx context.Context, id int64) (Org, error)
@@ -131,6 +142,7 @@ type Querier interface {
 	RecordsInFolderOfKinds(ctx context.Context, arg RecordsInFolderOfKindsParams) ([]Record, error)
 	RecordsInSubfolders(ctx context.Context, arg RecordsInSubfoldersParams) ([]Record, error)
 	RecoveringSince(ctx context.Context) (RecoveringSinceRow, error)
+	RekeyRecord(ctx context.Context, arg RekeyRecordParams) (int64, error)
 	ReleaseRotations(ctx context.Context, org int64) error
 	RenameSubfolder(ctx context.Context, arg RenameSubfolderParams) error
 	ReplaceRecord(ctx context.Context, arg ReplaceRecordParams) (int64, error)
@@ -141,6 +153,10 @@ type Querier interface {
 	RevokeAppClient(ctx context.Context, arg RevokeAppClientParams) (int64, error)
 	RevokeClientsOf(ctx context.Context, arg RevokeClientsOfParams) error
 	RevokedAgents(ctx context.Context, org int64) ([][]byte, error)
+	RewrapFormer(ctx context.Context, arg RewrapFormerParams) error
+	RewrapHistory(ctx context.Context, arg RewrapHistoryParams) (int64, error)
+	RewrapRecord(ctx context.Context, arg RewrapRecordParams) (int64, error)
+	RewrapSubfolder(ctx context.Context, arg RewrapSubfolderParams) (int64, error)
 	RotationOf(ctx context.Context, arg RotationOfParams) (Rotation, error)
 	RotationsAfter(ctx context.Context, arg RotationsAfterParams) ([]Rotation, error)
 	RotationsOfLater(ctx context.Context, arg RotationsOfLaterParams) ([]Rotation, error)
@@ -151,6 +167,7 @@ type Querier interface {
 	SealedFolderKey(ctx context.Context, arg SealedFolderKeyParams) ([]byte, error)
 	SeenClient(ctx context.Context, arg SeenClientParams) error
 	SessionByHash(ctx context.Context, bearerHash []byte) (Session, error)
+	SetFileKey(ctx context.Context, arg SetFileKeyParams) (int64, error)
 	SetHead(ctx context.Context, arg SetHeadParams) (int64, error)
 	SetRecordLinks(ctx context.Context, arg SetRecordLinksParams) error
 	SetRecordStatement(ctx context.Context, arg SetRecordStatementParams) error

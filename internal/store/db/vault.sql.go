@@ -246,6 +246,39 @@ func (q *Queries) AppFolders(ctx context.Context, arg AppFoldersParams) ([][]byt
 	return items, nil
 }
 
+const appFoldersNotUnder = `-- name: AppFoldersNotUnder :many
+SELECT app_id FROM app_folder WHERE org = ? AND folder_uid = ? AND key_version <> ?
+`
+
+type AppFoldersNotUnderParams struct {
+	Org        int64
+	FolderUid  []byte
+	KeyVersion int64
+}
+
+func (q *Queries) AppFoldersNotUnder(ctx context.Context, arg AppFoldersNotUnderParams) ([][]byte, error) {
+	rows, err := q.db.QueryContext(ctx, appFoldersNotUnder, arg.Org, arg.FolderUid, arg.KeyVersion)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items [][]byte
+	for rows.Next() {
+		var app_id []byte
+		if err := rows.Scan(&app_id); err != nil {
+			return nil, err
+		}
+		items = append(items, app_id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const appKeyRecipients = `-- name: AppKeyRecipients :many
 SELECT recipient_id FROM app_key WHERE org = ? AND app_id = ?
 `
@@ -429,6 +462,58 @@ func (q *Queries) CountAppClients(ctx context.Context, arg CountAppClientsParams
 	return count, err
 }
 
+const countFormerNotUnder = `-- name: CountFormerNotUnder :one
+SELECT count(*) FROM record_history WHERE org = ?1 AND record_uid = ?2 AND key_version <> ?3
+`
+
+type CountFormerNotUnderParams struct {
+	Org        int64
+	RecordUid  []byte
+	KeyVersion int64
+}
+
+func (q *Queries) CountFormerNotUnder(ctx context.Context, arg CountFormerNotUnderParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countFormerNotUnder, arg.Org, arg.RecordUid, arg.KeyVersion)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countHistoryNotUnder = `-- name: CountHistoryNotUnder :one
+SELECT count(*) FROM record_history h JOIN record r ON r.org = h.org AND r.record_uid = h.record_uid
+WHERE r.org = ?1 AND r.folder_uid = ?2 AND h.key_version > 0 AND h.key_version <> ?3
+`
+
+type CountHistoryNotUnderParams struct {
+	Org        int64
+	FolderUid  []byte
+	KeyVersion int64
+}
+
+func (q *Queries) CountHistoryNotUnder(ctx context.Context, arg CountHistoryNotUnderParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countHistoryNotUnder, arg.Org, arg.FolderUid, arg.KeyVersion)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countOldKeysIn = `-- name: CountOldKeysIn :one
+SELECT count(*) FROM record WHERE org = ? AND folder_uid = ? AND made_version < ?
+`
+
+type CountOldKeysInParams struct {
+	Org         int64
+	FolderUid   []byte
+	MadeVersion int64
+}
+
+func (q *Queries) CountOldKeysIn(ctx context.Context, arg CountOldKeysInParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countOldKeysIn, arg.Org, arg.FolderUid, arg.MadeVersion)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countRecordsIn = `-- name: CountRecordsIn :one
 SELECT count(*) FROM record WHERE org = ? AND folder_uid = ?
 `
@@ -440,6 +525,39 @@ type CountRecordsInParams struct {
 
 func (q *Queries) CountRecordsIn(ctx context.Context, arg CountRecordsInParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, countRecordsIn, arg.Org, arg.FolderUid)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countRecordsNotUnder = `-- name: CountRecordsNotUnder :one
+SELECT count(*) FROM record WHERE org = ? AND folder_uid = ? AND key_version <> ?
+`
+
+type CountRecordsNotUnderParams struct {
+	Org        int64
+	FolderUid  []byte
+	KeyVersion int64
+}
+
+func (q *Queries) CountRecordsNotUnder(ctx context.Context, arg CountRecordsNotUnderParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countRecordsNotUnder, arg.Org, arg.FolderUid, arg.KeyVersion)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countRunsUnderWay = `-- name: CountRunsUnderWay :one
+SELECT count(*) FROM run WHERE org = ? AND account_uid = ? AND finished = 0 AND state IN ('leased', 'staged', 'committed')
+`
+
+type CountRunsUnderWayParams struct {
+	Org        int64
+	AccountUid []byte
+}
+
+func (q *Queries) CountRunsUnderWay(ctx context.Context, arg CountRunsUnderWayParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countRunsUnderWay, arg.Org, arg.AccountUid)
 	var count int64
 	err := row.Scan(&count)
 	return count, err
@@ -462,10 +580,10 @@ func (q *Queries) CountWaitingCommands(ctx context.Context, arg CountWaitingComm
 }
 
 const createRecord = `-- name: CreateRecord :exec
-INSERT INTO record (org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision,
+INSERT INTO record (org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, made_version, data, data_digest, revision,
   value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,
-  ?8, ?9, 1, 0, ?4, 0, ?4, ?4, ?4, ?4,
+  ?7, ?8, ?9, 1, 0, ?4, 0, ?4, ?4, ?4, ?4,
   ?4, ?10, ?10)
 `
 
@@ -524,6 +642,21 @@ type DeleteFilesOfParams struct {
 
 func (q *Queries) DeleteFilesOf(ctx context.Context, arg DeleteFilesOfParams) error {
 	_, err := q.db.ExecContext(ctx, deleteFilesOf, arg.Org, arg.RecordUid)
+	return err
+}
+
+const deleteFormerFolderKeys = `-- name: DeleteFormerFolderKeys :exec
+DELETE FROM folder_key WHERE org = ? AND folder_uid = ? AND key_version < ?
+`
+
+type DeleteFormerFolderKeysParams struct {
+	Org        int64
+	FolderUid  []byte
+	KeyVersion int64
+}
+
+func (q *Queries) DeleteFormerFolderKeys(ctx context.Context, arg DeleteFormerFolderKeysParams) error {
+	_, err := q.db.ExecContext(ctx, deleteFormerFolderKeys, arg.Org, arg.FolderUid, arg.KeyVersion)
 	return err
 }
 
@@ -637,6 +770,89 @@ func (q *Queries) FolderKeyRecipients(ctx context.Context, arg FolderKeyRecipien
 			return nil, err
 		}
 		items = append(items, recipient_id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const formerKeysInFolder = `-- name: FormerKeysInFolder :many
+SELECT DISTINCT h.record_uid, h.record_key FROM record_history h JOIN record r ON r.org = h.org AND r.record_uid = h.record_uid
+WHERE r.org = ?1 AND r.folder_uid = ?2 AND r.record_uid > ?3 AND r.record_uid <= ?4
+  AND h.key_version > 0 AND h.record_key <> r.record_key
+`
+
+type FormerKeysInFolderParams struct {
+	Org       int64
+	FolderUid []byte
+	After     []byte
+	Last      []byte
+}
+
+type FormerKeysInFolderRow struct {
+	RecordUid []byte
+	RecordKey []byte
+}
+
+func (q *Queries) FormerKeysInFolder(ctx context.Context, arg FormerKeysInFolderParams) ([]FormerKeysInFolderRow, error) {
+	rows, err := q.db.QueryContext(ctx, formerKeysInFolder,
+		arg.Org,
+		arg.FolderUid,
+		arg.After,
+		arg.Last,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []FormerKeysInFolderRow
+	for rows.Next() {
+		var i FormerKeysInFolderRow
+		if err := rows.Scan(&i.RecordUid, &i.RecordKey); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const formerKeysOf = `-- name: FormerKeysOf :many
+SELECT DISTINCT record_key, key_version FROM record_history WHERE org = ? AND record_uid = ?
+`
+
+type FormerKeysOfParams struct {
+	Org       int64
+	RecordUid []byte
+}
+
+type FormerKeysOfRow struct {
+	RecordKey  []byte
+	KeyVersion int64
+}
+
+func (q *Queries) FormerKeysOf(ctx context.Context, arg FormerKeysOfParams) ([]FormerKeysOfRow, error) {
+	rows, err := q.db.QueryContext(ctx, formerKeysOf, arg.Org, arg.RecordUid)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []FormerKeysOfRow
+	for rows.Next() {
+		var i FormerKeysOfRow
+		if err := rows.Scan(&i.RecordKey, &i.KeyVersion); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err
@@ -782,6 +998,51 @@ func (q *Queries) KeepInHistory(ctx context.Context, arg KeepInHistoryParams) er
 	return err
 }
 
+const keysInFolder = `-- name: KeysInFolder :many
+SELECT record_uid, record_key FROM record WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
+ORDER BY record_uid LIMIT ?4
+`
+
+type KeysInFolderParams struct {
+	Org       int64
+	FolderUid []byte
+	After     []byte
+	Rows      int64
+}
+
+type KeysInFolderRow struct {
+	RecordUid []byte
+	RecordKey []byte
+}
+
+func (q *Queries) KeysInFolder(ctx context.Context, arg KeysInFolderParams) ([]KeysInFolderRow, error) {
+	rows, err := q.db.QueryContext(ctx, keysInFolder,
+		arg.Org,
+		arg.FolderUid,
+		arg.After,
+		arg.Rows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []KeysInFolderRow
+	for rows.Next() {
+		var i KeysInFolderRow
+		if err := rows.Scan(&i.RecordUid, &i.RecordKey); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lastResultsOf = `-- name: LastResultsOf :many
 SELECT org, digest, subject_uid, run_id, phase, by_id, value_seq, data_digest, signed, detail, n, time FROM result WHERE result.org = ?1 AND result.n IN (
   SELECT max(r.n) FROM result r WHERE r.org = ?1 AND r.subject_uid IN (/*SLICE:uids*/?) GROUP BY r.subject_uid)
@@ -874,6 +1135,71 @@ func (q *Queries) LeasesOf(ctx context.Context, arg LeasesOfParams) ([]LeasesOfR
 	for rows.Next() {
 		var i LeasesOfRow
 		if err := rows.Scan(&i.AgentID, &i.Leases); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const oldKeysInFolder = `-- name: OldKeysInFolder :many
+SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated, made_version FROM record WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
+  AND made_version < ?4
+ORDER BY record_uid LIMIT ?5
+`
+
+type OldKeysInFolderParams struct {
+	Org        int64
+	FolderUid  []byte
+	After      []byte
+	KeyVersion int64
+	Rows       int64
+}
+
+func (q *Queries) OldKeysInFolder(ctx context.Context, arg OldKeysInFolderParams) ([]Record, error) {
+	rows, err := q.db.QueryContext(ctx, oldKeysInFolder,
+		arg.Org,
+		arg.FolderUid,
+		arg.After,
+		arg.KeyVersion,
+		arg.Rows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Record
+	for rows.Next() {
+		var i Record
+		if err := rows.Scan(
+			&i.Org,
+			&i.RecordUid,
+			&i.FolderUid,
+			&i.SubFolderUid,
+			&i.Kind,
+			&i.RecordKey,
+			&i.KeyVersion,
+			&i.Data,
+			&i.DataDigest,
+			&i.Revision,
+			&i.ValueSeq,
+			&i.Attestation,
+			&i.StatementSeq,
+			&i.ResourceUid,
+			&i.ResourceFolder,
+			&i.AdminUid,
+			&i.AdminFolder,
+			&i.PoolID,
+			&i.Created,
+			&i.Updated,
+			&i.MadeVersion,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -1230,7 +1556,7 @@ func (q *Queries) QueuedRunsOf(ctx context.Context, arg QueuedRunsOfParams) ([][
 }
 
 const recordByUID = `-- name: RecordByUID :one
-SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated FROM record WHERE org = ? AND record_uid = ?
+SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated, made_version FROM record WHERE org = ? AND record_uid = ?
 `
 
 type RecordByUIDParams struct {
@@ -1262,12 +1588,13 @@ func (q *Queries) RecordByUID(ctx context.Context, arg RecordByUIDParams) (Recor
 		&i.PoolID,
 		&i.Created,
 		&i.Updated,
+		&i.MadeVersion,
 	)
 	return i, err
 }
 
 const recordsByUID = `-- name: RecordsByUID :many
-SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated FROM record WHERE org = ?1 AND record_uid IN (/*SLICE:uids*/?)
+SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated, made_version FROM record WHERE org = ?1 AND record_uid IN (/*SLICE:uids*/?)
 `
 
 type RecordsByUIDParams struct {
@@ -1316,6 +1643,7 @@ func (q *Queries) RecordsByUID(ctx context.Context, arg RecordsByUIDParams) ([]R
 			&i.PoolID,
 			&i.Created,
 			&i.Updated,
+			&i.MadeVersion,
 		); err != nil {
 			return nil, err
 		}
@@ -1331,7 +1659,7 @@ func (q *Queries) RecordsByUID(ctx context.Context, arg RecordsByUIDParams) ([]R
 }
 
 const recordsInFolder = `-- name: RecordsInFolder :many
-SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated FROM record WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
+SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated, made_version FROM record WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
 ORDER BY record_uid LIMIT ?4
 `
 
@@ -1377,6 +1705,7 @@ func (q *Queries) RecordsInFolder(ctx context.Context, arg RecordsInFolderParams
 			&i.PoolID,
 			&i.Created,
 			&i.Updated,
+			&i.MadeVersion,
 		); err != nil {
 			return nil, err
 		}
@@ -1392,7 +1721,7 @@ func (q *Queries) RecordsInFolder(ctx context.Context, arg RecordsInFolderParams
 }
 
 const recordsInFolderOfKinds = `-- name: RecordsInFolderOfKinds :many
-SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated FROM record WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
+SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated, made_version FROM record WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
   AND kind IN (/*SLICE:kinds*/?)
 ORDER BY record_uid LIMIT 100
 `
@@ -1448,6 +1777,7 @@ func (q *Queries) RecordsInFolderOfKinds(ctx context.Context, arg RecordsInFolde
 			&i.PoolID,
 			&i.Created,
 			&i.Updated,
+			&i.MadeVersion,
 		); err != nil {
 			return nil, err
 		}
@@ -1460,6 +1790,40 @@ func (q *Queries) RecordsInFolderOfKinds(ctx context.Context, arg RecordsInFolde
 		return nil, err
 	}
 	return items, nil
+}
+
+const rekeyRecord = `-- name: RekeyRecord :execrows
+UPDATE record SET record_key = ?1, key_version = ?2, made_version = ?2,
+  data = ?3, data_digest = ?4, revision = revision + 1, updated = ?5
+WHERE org = ?6 AND record_uid = ?7 AND revision = ?8
+`
+
+type RekeyRecordParams struct {
+	RecordKey  []byte
+	KeyVersion int64
+	Data       []byte
+	DataDigest []byte
+	Now        int64
+	Org        int64
+	RecordUid  []byte
+	Revision   int64
+}
+
+func (q *Queries) RekeyRecord(ctx context.Context, arg RekeyRecordParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, rekeyRecord,
+		arg.RecordKey,
+		arg.KeyVersion,
+		arg.Data,
+		arg.DataDigest,
+		arg.Now,
+		arg.Org,
+		arg.RecordUid,
+		arg.Revision,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const replaceRecord = `-- name: ReplaceRecord :execrows
@@ -1612,6 +1976,113 @@ type RevokeAppClientParams struct {
 
 func (q *Queries) RevokeAppClient(ctx context.Context, arg RevokeAppClientParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, revokeAppClient, arg.ClientID, arg.Org, arg.OwnerID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const rewrapFormer = `-- name: RewrapFormer :exec
+UPDATE record_history SET record_key = ?1, key_version = ?2
+WHERE org = ?3 AND record_uid = ?4 AND record_key = ?5
+`
+
+type RewrapFormerParams struct {
+	Wrapped    []byte
+	KeyVersion int64
+	Org        int64
+	RecordUid  []byte
+	Former     []byte
+}
+
+func (q *Queries) RewrapFormer(ctx context.Context, arg RewrapFormerParams) error {
+	_, err := q.db.ExecContext(ctx, rewrapFormer,
+		arg.Wrapped,
+		arg.KeyVersion,
+		arg.Org,
+		arg.RecordUid,
+		arg.Former,
+	)
+	return err
+}
+
+const rewrapHistory = `-- name: RewrapHistory :execrows
+UPDATE record_history SET record_key = ?1, key_version = ?2
+WHERE org = ?3 AND record_uid = ?4 AND record_key = ?5
+`
+
+type RewrapHistoryParams struct {
+	Wrapped    []byte
+	KeyVersion int64
+	Org        int64
+	RecordUid  []byte
+	Former     []byte
+}
+
+func (q *Queries) RewrapHistory(ctx context.Context, arg RewrapHistoryParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, rewrapHistory,
+		arg.Wrapped,
+		arg.KeyVersion,
+		arg.Org,
+		arg.RecordUid,
+		arg.Former,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const rewrapRecord = `-- name: RewrapRecord :execrows
+UPDATE record SET record_key = ?1, key_version = ?2
+WHERE org = ?3 AND folder_uid = ?4 AND record_uid = ?5 AND record_key = ?6
+`
+
+type RewrapRecordParams struct {
+	Wrapped    []byte
+	KeyVersion int64
+	Org        int64
+	FolderUid  []byte
+	RecordUid  []byte
+	Former     []byte
+}
+
+func (q *Queries) RewrapRecord(ctx context.Context, arg RewrapRecordParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, rewrapRecord,
+		arg.Wrapped,
+		arg.KeyVersion,
+		arg.Org,
+		arg.FolderUid,
+		arg.RecordUid,
+		arg.Former,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const rewrapSubfolder = `-- name: RewrapSubfolder :execrows
+UPDATE subfolder SET folder_key = ?1
+WHERE org = ?2 AND folder_uid = ?3 AND root_uid = ?4 AND folder_key = ?5
+`
+
+type RewrapSubfolderParams struct {
+	Wrapped   []byte
+	Org       int64
+	FolderUid []byte
+	RootUid   []byte
+	Former    []byte
+}
+
+func (q *Queries) RewrapSubfolder(ctx context.Context, arg RewrapSubfolderParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, rewrapSubfolder,
+		arg.Wrapped,
+		arg.Org,
+		arg.FolderUid,
+		arg.RootUid,
+		arg.Former,
+	)
 	if err != nil {
 		return 0, err
 	}
@@ -1918,6 +2389,30 @@ func (q *Queries) SealedFolderKey(ctx context.Context, arg SealedFolderKeyParams
 	var sealed []byte
 	err := row.Scan(&sealed)
 	return sealed, err
+}
+
+const setFileKey = `-- name: SetFileKey :execrows
+UPDATE file SET file_key = ? WHERE org = ? AND record_uid = ? AND file_uid = ?
+`
+
+type SetFileKeyParams struct {
+	FileKey   []byte
+	Org       int64
+	RecordUid []byte
+	FileUid   []byte
+}
+
+func (q *Queries) SetFileKey(ctx context.Context, arg SetFileKeyParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, setFileKey,
+		arg.FileKey,
+		arg.Org,
+		arg.RecordUid,
+		arg.FileUid,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const setRecordLinks = `-- name: SetRecordLinks :exec

@@ -102,9 +102,9 @@ CREATE TABLE record_history (
   n           BIGINT NOT NULL, -- counts within the record
   revision    BIGINT NOT NULL,
   record_key  BLOB   NOT NULL,
-  key_version BIGINT NOT NULL,
+  key_version BIGINT NOT NULL, -- of the folder key; below zero: under the record's own key, see made_version
   data        BLOB   NOT NULL,
-  why         TEXT   NOT NULL, -- replaced, abandoned, rolled_back
+  why         TEXT   NOT NULL, -- replaced, abandoned, rolled_back, rekeyed
   run_id      BLOB   NOT NULL,
   result      BLOB   NOT NULL, -- digest of the result that attested it
   time        BIGINT NOT NULL,

@@ -32,16 +32,79 @@ ORDER BY record_uid LIMIT 100;
 SELECT * FROM record WHERE org = sqlc.arg(org) AND record_uid IN (sqlc.slice(uids));
 
 -- name: CreateRecord :exec
-INSERT INTO record (org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision,
+INSERT INTO record (org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, made_version, data, data_digest, revision,
   value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated)
 VALUES (sqlc.arg(org), sqlc.arg(record_uid), sqlc.arg(folder_uid), sqlc.arg(none), sqlc.arg(kind), sqlc.arg(record_key), sqlc.arg(key_version),
-  sqlc.arg(data), sqlc.arg(data_digest), 1, 0, sqlc.arg(none), 0, sqlc.arg(none), sqlc.arg(none), sqlc.arg(none), sqlc.arg(none),
+  sqlc.arg(key_version), sqlc.arg(data), sqlc.arg(data_digest), 1, 0, sqlc.arg(none), 0, sqlc.arg(none), sqlc.arg(none), sqlc.arg(none), sqlc.arg(none),
   sqlc.arg(none), sqlc.arg(now), sqlc.arg(now));
 
 -- name: ReplaceRecord :execrows
 UPDATE record SET kind = sqlc.arg(kind), record_key = sqlc.arg(record_key), key_version = sqlc.arg(key_version), data = sqlc.arg(data),
   data_digest = sqlc.arg(data_digest), revision = revision + 1, updated = sqlc.arg(now)
 WHERE org = sqlc.arg(org) AND record_uid = sqlc.arg(record_uid) AND revision = sqlc.arg(revision);
+
+-- name: RekeyRecord :execrows
+UPDATE record SET record_key = sqlc.arg(record_key), key_version = sqlc.arg(key_version), made_version = sqlc.arg(key_version),
+  data = sqlc.arg(data), data_digest = sqlc.arg(data_digest), revision = revision + 1, updated = sqlc.arg(now)
+WHERE org = sqlc.arg(org) AND record_uid = sqlc.arg(record_uid) AND revision = sqlc.arg(revision);
+
+-- name: RewrapRecord :execrows
+UPDATE record SET record_key = sqlc.arg(wrapped), key_version = sqlc.arg(key_version)
+WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid = sqlc.arg(record_uid) AND record_key = sqlc.arg(former);
+
+-- name: RewrapHistory :execrows
+UPDATE record_history SET record_key = sqlc.arg(wrapped), key_version = sqlc.arg(key_version)
+WHERE org = sqlc.arg(org) AND record_uid = sqlc.arg(record_uid) AND record_key = sqlc.arg(former);
+
+-- name: FormerKeysOf :many
+SELECT DISTINCT record_key, key_version FROM record_history WHERE org = ? AND record_uid = ?;
+
+-- name: RewrapFormer :exec
+UPDATE record_history SET record_key = sqlc.arg(wrapped), key_version = sqlc.arg(key_version)
+WHERE org = sqlc.arg(org) AND record_uid = sqlc.arg(record_uid) AND record_key = sqlc.arg(former);
+
+-- name: CountFormerNotUnder :one
+SELECT count(*) FROM record_history WHERE org = sqlc.arg(org) AND record_uid = sqlc.arg(record_uid) AND key_version <> sqlc.arg(key_version);
+
+-- name: RewrapSubfolder :execrows
+UPDATE subfolder SET folder_key = sqlc.arg(wrapped)
+WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND root_uid = sqlc.arg(root_uid) AND folder_key = sqlc.arg(former);
+
+-- name: CountRecordsNotUnder :one
+SELECT count(*) FROM record WHERE org = ? AND folder_uid = ? AND key_version <> ?;
+
+-- name: CountHistoryNotUnder :one
+SELECT count(*) FROM record_history h JOIN record r ON r.org = h.org AND r.record_uid = h.record_uid
+WHERE r.org = sqlc.arg(org) AND r.folder_uid = sqlc.arg(folder_uid) AND h.key_version > 0 AND h.key_version <> sqlc.arg(key_version);
+
+-- name: KeysInFolder :many
+SELECT record_uid, record_key FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid > sqlc.arg(after)
+ORDER BY record_uid LIMIT sqlc.arg(rows);
+
+-- name: FormerKeysInFolder :many
+SELECT DISTINCT h.record_uid, h.record_key FROM record_history h JOIN record r ON r.org = h.org AND r.record_uid = h.record_uid
+WHERE r.org = sqlc.arg(org) AND r.folder_uid = sqlc.arg(folder_uid) AND r.record_uid > sqlc.arg(after) AND r.record_uid <= sqlc.arg(last)
+  AND h.key_version > 0 AND h.record_key <> r.record_key;
+
+-- name: OldKeysInFolder :many
+SELECT * FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid > sqlc.arg(after)
+  AND made_version < sqlc.arg(key_version)
+ORDER BY record_uid LIMIT sqlc.arg(rows);
+
+-- name: CountOldKeysIn :one
+SELECT count(*) FROM record WHERE org = ? AND folder_uid = ? AND made_version < ?;
+
+-- name: DeleteFormerFolderKeys :exec
+DELETE FROM folder_key WHERE org = ? AND folder_uid = ? AND key_version < ?;
+
+-- name: AppFoldersNotUnder :many
+SELECT app_id FROM app_folder WHERE org = ? AND folder_uid = ? AND key_version <> ?;
+
+-- name: SetFileKey :execrows
+UPDATE file SET file_key = ? WHERE org = ? AND record_uid = ? AND file_uid = ?;
+
+-- name: CountRunsUnderWay :one
+SELECT count(*) FROM run WHERE org = ? AND account_uid = ? AND finished = 0 AND state IN ('leased', 'staged', 'committed');
 
 -- name: SetRecordLinks :exec
 UPDATE record SET resource_uid = ?, resource_folder = ?, admin_uid = ?, admin_folder = ?, pool_id = ? WHERE org = ? AND record_uid = ?;

@@ -1044,6 +1044,8 @@ type WriteOp struct {
 	//	*WriteOp_NoteEvent
 	//	*WriteOp_DropRun
 	//	*WriteOp_EndRecovery
+	//	*WriteOp_RekeyFolder
+	//	*WriteOp_RekeyRecord
 	Op            isWriteOp_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1284,6 +1286,24 @@ func (x *WriteOp) GetEndRecovery() *EndRecovery {
 	return nil
 }
 
+func (x *WriteOp) GetRekeyFolder() *RekeyFolder {
+	if x != nil {
+		if x, ok := x.Op.(*WriteOp_RekeyFolder); ok {
+			return x.RekeyFolder
+		}
+	}
+	return nil
+}
+
+func (x *WriteOp) GetRekeyRecord() *RekeyRecord {
+	if x != nil {
+		if x, ok := x.Op.(*WriteOp_RekeyRecord); ok {
+			return x.RekeyRecord
+		}
+	}
+	return nil
+}
+
 type isWriteOp_Op interface {
 	isWriteOp_Op()
 }
@@ -1376,6 +1396,14 @@ type WriteOp_EndRecovery struct {
 	EndRecovery *EndRecovery `protobuf:"bytes,22,opt,name=end_recovery,json=endRecovery,proto3,oneof"`
 }
 
+type WriteOp_RekeyFolder struct {
+	RekeyFolder *RekeyFolder `protobuf:"bytes,23,opt,name=rekey_folder,json=rekeyFolder,proto3,oneof"`
+}
+
+type WriteOp_RekeyRecord struct {
+	RekeyRecord *RekeyRecord `protobuf:"bytes,24,opt,name=rekey_record,json=rekeyRecord,proto3,oneof"`
+}
+
 func (*WriteOp_Append) isWriteOp_Op() {}
 
 func (*WriteOp_PutKeys) isWriteOp_Op() {}
@@ -1419,6 +1447,10 @@ func (*WriteOp_NoteEvent) isWriteOp_Op() {}
 func (*WriteOp_DropRun) isWriteOp_Op() {}
 
 func (*WriteOp_EndRecovery) isWriteOp_Op() {}
+
+func (*WriteOp_RekeyFolder) isWriteOp_Op() {}
+
+func (*WriteOp_RekeyRecord) isWriteOp_Op() {}
 
 type PutKeys struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1524,6 +1556,144 @@ func (x *PutFolder) GetData() []byte {
 	return nil
 }
 
+// RekeyFolder wraps under a folder's new key whatever was under the former one, in the
+// call that appends the new key to the log.
+type RekeyFolder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FolderUid     []byte                 `protobuf:"bytes,1,opt,name=folder_uid,json=folderUid,proto3" json:"folder_uid,omitempty"`
+	KeyVersion    uint32                 `protobuf:"varint,2,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"` // the new one
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`                                // the folder's name, as in PutFolder
+	Records       []*Rewrapped           `protobuf:"bytes,4,rep,name=records,proto3" json:"records,omitempty"`                          // also the keys of former values that are under it
+	Folders       []*Rewrapped           `protobuf:"bytes,5,rep,name=folders,proto3" json:"folders,omitempty"`                          // sub-folders
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RekeyFolder) Reset() {
+	*x = RekeyFolder{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RekeyFolder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RekeyFolder) ProtoMessage() {}
+
+func (x *RekeyFolder) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RekeyFolder.ProtoReflect.Descriptor instead.
+func (*RekeyFolder) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RekeyFolder) GetFolderUid() []byte {
+	if x != nil {
+		return x.FolderUid
+	}
+	return nil
+}
+
+func (x *RekeyFolder) GetKeyVersion() uint32 {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return 0
+}
+
+func (x *RekeyFolder) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *RekeyFolder) GetRecords() []*Rewrapped {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *RekeyFolder) GetFolders() []*Rewrapped {
+	if x != nil {
+		return x.Folders
+	}
+	return nil
+}
+
+type Rewrapped struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           []byte                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Former        []byte                 `protobuf:"bytes,2,opt,name=former,proto3" json:"former,omitempty"` // as ListWrapped gave it
+	Wrapped       []byte                 `protobuf:"bytes,3,opt,name=wrapped,proto3" json:"wrapped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rewrapped) Reset() {
+	*x = Rewrapped{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rewrapped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rewrapped) ProtoMessage() {}
+
+func (x *Rewrapped) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rewrapped.ProtoReflect.Descriptor instead.
+func (*Rewrapped) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Rewrapped) GetUid() []byte {
+	if x != nil {
+		return x.Uid
+	}
+	return nil
+}
+
+func (x *Rewrapped) GetFormer() []byte {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+func (x *Rewrapped) GetWrapped() []byte {
+	if x != nil {
+		return x.Wrapped
+	}
+	return nil
+}
+
 type PutFolderKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	FolderUid     []byte                 `protobuf:"bytes,1,opt,name=folder_uid,json=folderUid,proto3" json:"folder_uid,omitempty"`
@@ -1536,7 +1706,7 @@ type PutFolderKey struct {
 
 func (x *PutFolderKey) Reset() {
 	*x = PutFolderKey{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[21]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1718,7 @@ func (x *PutFolderKey) String() string {
 func (*PutFolderKey) ProtoMessage() {}
 
 func (x *PutFolderKey) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[21]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1731,7 @@ func (x *PutFolderKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutFolderKey.ProtoReflect.Descriptor instead.
 func (*PutFolderKey) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{21}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PutFolderKey) GetFolderUid() []byte {
@@ -1602,7 +1772,7 @@ type PutEnrolBlob struct {
 
 func (x *PutEnrolBlob) Reset() {
 	*x = PutEnrolBlob{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[22]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1784,7 @@ func (x *PutEnrolBlob) String() string {
 func (*PutEnrolBlob) ProtoMessage() {}
 
 func (x *PutEnrolBlob) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[22]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1797,7 @@ func (x *PutEnrolBlob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutEnrolBlob.ProtoReflect.Descriptor instead.
 func (*PutEnrolBlob) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{22}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PutEnrolBlob) GetEntryId() []byte {
@@ -1659,7 +1829,7 @@ type PutRecord struct {
 
 func (x *PutRecord) Reset() {
 	*x = PutRecord{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[23]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1841,7 @@ func (x *PutRecord) String() string {
 func (*PutRecord) ProtoMessage() {}
 
 func (x *PutRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[23]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1854,7 @@ func (x *PutRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRecord.ProtoReflect.Descriptor instead.
 func (*PutRecord) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{23}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PutRecord) GetRef() *v1.Ref {
@@ -1736,6 +1906,214 @@ func (x *PutRecord) GetLinks() *Links {
 	return nil
 }
 
+// RekeyRecord gives a record another key: the same content, encrypted anew. The former
+// ciphertext goes to the history.
+type RekeyRecord struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Ref        *v1.Ref                `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Revision   int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	RecordKey  []byte                 `protobuf:"bytes,3,opt,name=record_key,json=recordKey,proto3" json:"record_key,omitempty"` // wrapped under the folder key of key_version
+	KeyVersion uint32                 `protobuf:"varint,4,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	Data       []byte                 `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	Files      []*FileKey             `protobuf:"bytes,6,rep,name=files,proto3" json:"files,omitempty"` // every file of the record
+	// Every key of a former value, and the one that the record has had, wrapped under its
+	// new key: the folder's readers come to them through the record.
+	Former        []*FormerKey `protobuf:"bytes,7,rep,name=former,proto3" json:"former,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RekeyRecord) Reset() {
+	*x = RekeyRecord{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RekeyRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RekeyRecord) ProtoMessage() {}
+
+func (x *RekeyRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RekeyRecord.ProtoReflect.Descriptor instead.
+func (*RekeyRecord) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RekeyRecord) GetRef() *v1.Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *RekeyRecord) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RekeyRecord) GetRecordKey() []byte {
+	if x != nil {
+		return x.RecordKey
+	}
+	return nil
+}
+
+func (x *RekeyRecord) GetKeyVersion() uint32 {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return 0
+}
+
+func (x *RekeyRecord) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *RekeyRecord) GetFiles() []*FileKey {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *RekeyRecord) GetFormer() []*FormerKey {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+type FormerKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Former        []byte                 `protobuf:"bytes,1,opt,name=former,proto3" json:"former,omitempty"`                               // as it was wrapped
+	Wrapped       []byte                 `protobuf:"bytes,2,opt,name=wrapped,proto3" json:"wrapped,omitempty"`                             // to be; empty in answers
+	UnderRecord   bool                   `protobuf:"varint,3,opt,name=under_record,json=underRecord,proto3" json:"under_record,omitempty"` // former is under the record's own key, else under the folder's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FormerKey) Reset() {
+	*x = FormerKey{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FormerKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FormerKey) ProtoMessage() {}
+
+func (x *FormerKey) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FormerKey.ProtoReflect.Descriptor instead.
+func (*FormerKey) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *FormerKey) GetFormer() []byte {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+func (x *FormerKey) GetWrapped() []byte {
+	if x != nil {
+		return x.Wrapped
+	}
+	return nil
+}
+
+func (x *FormerKey) GetUnderRecord() bool {
+	if x != nil {
+		return x.UnderRecord
+	}
+	return false
+}
+
+type FileKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FileUid       []byte                 `protobuf:"bytes,1,opt,name=file_uid,json=fileUid,proto3" json:"file_uid,omitempty"`
+	FileKey       []byte                 `protobuf:"bytes,2,opt,name=file_key,json=fileKey,proto3" json:"file_key,omitempty"` // GCM under the record key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileKey) Reset() {
+	*x = FileKey{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileKey) ProtoMessage() {}
+
+func (x *FileKey) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileKey.ProtoReflect.Descriptor instead.
+func (*FileKey) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *FileKey) GetFileUid() []byte {
+	if x != nil {
+		return x.FileUid
+	}
+	return nil
+}
+
+func (x *FileKey) GetFileKey() []byte {
+	if x != nil {
+		return x.FileKey
+	}
+	return nil
+}
+
 // Links are clear hints for scheduling and prefetching; nobody trusts them.
 type Links struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1748,7 +2126,7 @@ type Links struct {
 
 func (x *Links) Reset() {
 	*x = Links{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[24]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +2138,7 @@ func (x *Links) String() string {
 func (*Links) ProtoMessage() {}
 
 func (x *Links) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[24]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +2151,7 @@ func (x *Links) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Links.ProtoReflect.Descriptor instead.
 func (*Links) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{24}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Links) GetResource() *v1.Ref {
@@ -1807,7 +2185,7 @@ type DeleteRecord struct {
 
 func (x *DeleteRecord) Reset() {
 	*x = DeleteRecord{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[25]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +2197,7 @@ func (x *DeleteRecord) String() string {
 func (*DeleteRecord) ProtoMessage() {}
 
 func (x *DeleteRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[25]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2210,7 @@ func (x *DeleteRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRecord.ProtoReflect.Descriptor instead.
 func (*DeleteRecord) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{25}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DeleteRecord) GetRef() *v1.Ref {
@@ -1863,7 +2241,7 @@ type PutStatement struct {
 
 func (x *PutStatement) Reset() {
 	*x = PutStatement{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[26]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +2253,7 @@ func (x *PutStatement) String() string {
 func (*PutStatement) ProtoMessage() {}
 
 func (x *PutStatement) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[26]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2266,7 @@ func (x *PutStatement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStatement.ProtoReflect.Descriptor instead.
 func (*PutStatement) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{26}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PutStatement) GetRef() *v1.Ref {
@@ -1946,7 +2324,7 @@ type PutResult struct {
 
 func (x *PutResult) Reset() {
 	*x = PutResult{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[27]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2336,7 @@ func (x *PutResult) String() string {
 func (*PutResult) ProtoMessage() {}
 
 func (x *PutResult) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[27]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2349,7 @@ func (x *PutResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutResult.ProtoReflect.Descriptor instead.
 func (*PutResult) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{27}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PutResult) GetAccount() *v1.Ref {
@@ -2017,7 +2395,7 @@ type PutRotation struct {
 
 func (x *PutRotation) Reset() {
 	*x = PutRotation{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[28]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2407,7 @@ func (x *PutRotation) String() string {
 func (*PutRotation) ProtoMessage() {}
 
 func (x *PutRotation) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[28]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2420,7 @@ func (x *PutRotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRotation.ProtoReflect.Descriptor instead.
 func (*PutRotation) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{28}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PutRotation) GetAccount() *v1.Ref {
@@ -2110,7 +2488,7 @@ type Schedule struct {
 
 func (x *Schedule) Reset() {
 	*x = Schedule{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[29]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2500,7 @@ func (x *Schedule) String() string {
 func (*Schedule) ProtoMessage() {}
 
 func (x *Schedule) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[29]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2513,7 @@ func (x *Schedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
 func (*Schedule) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{29}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Schedule) GetKind() isSchedule_Kind {
@@ -2217,7 +2595,7 @@ type DeleteRotation struct {
 
 func (x *DeleteRotation) Reset() {
 	*x = DeleteRotation{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[30]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2607,7 @@ func (x *DeleteRotation) String() string {
 func (*DeleteRotation) ProtoMessage() {}
 
 func (x *DeleteRotation) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[30]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2620,7 @@ func (x *DeleteRotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRotation.ProtoReflect.Descriptor instead.
 func (*DeleteRotation) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{30}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DeleteRotation) GetAccount() *v1.Ref {
@@ -2262,7 +2640,7 @@ type PauseRotation struct {
 
 func (x *PauseRotation) Reset() {
 	*x = PauseRotation{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[31]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2652,7 @@ func (x *PauseRotation) String() string {
 func (*PauseRotation) ProtoMessage() {}
 
 func (x *PauseRotation) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[31]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2665,7 @@ func (x *PauseRotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRotation.ProtoReflect.Descriptor instead.
 func (*PauseRotation) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{31}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PauseRotation) GetAccount() *v1.Ref {
@@ -2318,7 +2696,7 @@ type StartRun struct {
 
 func (x *StartRun) Reset() {
 	*x = StartRun{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[32]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2708,7 @@ func (x *StartRun) String() string {
 func (*StartRun) ProtoMessage() {}
 
 func (x *StartRun) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[32]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2721,7 @@ func (x *StartRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRun.ProtoReflect.Descriptor instead.
 func (*StartRun) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{32}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StartRun) GetRunId() []byte {
@@ -2397,7 +2775,7 @@ type SendCommand struct {
 
 func (x *SendCommand) Reset() {
 	*x = SendCommand{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[33]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2787,7 @@ func (x *SendCommand) String() string {
 func (*SendCommand) ProtoMessage() {}
 
 func (x *SendCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[33]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2800,7 @@ func (x *SendCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendCommand.ProtoReflect.Descriptor instead.
 func (*SendCommand) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{33}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SendCommand) GetCommand() *v1.CommandFrame {
@@ -2441,7 +2819,7 @@ type DropRun struct {
 
 func (x *DropRun) Reset() {
 	*x = DropRun{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[34]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2453,7 +2831,7 @@ func (x *DropRun) String() string {
 func (*DropRun) ProtoMessage() {}
 
 func (x *DropRun) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[34]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2466,7 +2844,7 @@ func (x *DropRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRun.ProtoReflect.Descriptor instead.
 func (*DropRun) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{34}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DropRun) GetRunId() []byte {
@@ -2486,7 +2864,7 @@ type EndRecovery struct {
 
 func (x *EndRecovery) Reset() {
 	*x = EndRecovery{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[35]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2498,7 +2876,7 @@ func (x *EndRecovery) String() string {
 func (*EndRecovery) ProtoMessage() {}
 
 func (x *EndRecovery) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[35]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2511,7 +2889,7 @@ func (x *EndRecovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecovery.ProtoReflect.Descriptor instead.
 func (*EndRecovery) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{35}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *EndRecovery) GetRestored() int64 {
@@ -2532,7 +2910,7 @@ type PutApp struct {
 
 func (x *PutApp) Reset() {
 	*x = PutApp{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[36]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2544,7 +2922,7 @@ func (x *PutApp) String() string {
 func (*PutApp) ProtoMessage() {}
 
 func (x *PutApp) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[36]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2557,7 +2935,7 @@ func (x *PutApp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutApp.ProtoReflect.Descriptor instead.
 func (*PutApp) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{36}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PutApp) GetAppId() []byte {
@@ -2592,7 +2970,7 @@ type PutAppKey struct {
 
 func (x *PutAppKey) Reset() {
 	*x = PutAppKey{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[37]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2604,7 +2982,7 @@ func (x *PutAppKey) String() string {
 func (*PutAppKey) ProtoMessage() {}
 
 func (x *PutAppKey) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[37]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +2995,7 @@ func (x *PutAppKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAppKey.ProtoReflect.Descriptor instead.
 func (*PutAppKey) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{37}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PutAppKey) GetAppId() []byte {
@@ -2653,7 +3031,7 @@ type PutAppFolder struct {
 
 func (x *PutAppFolder) Reset() {
 	*x = PutAppFolder{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[38]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +3043,7 @@ func (x *PutAppFolder) String() string {
 func (*PutAppFolder) ProtoMessage() {}
 
 func (x *PutAppFolder) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[38]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +3056,7 @@ func (x *PutAppFolder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAppFolder.ProtoReflect.Descriptor instead.
 func (*PutAppFolder) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{38}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PutAppFolder) GetAppId() []byte {
@@ -2725,7 +3103,7 @@ type PutAppClient struct {
 
 func (x *PutAppClient) Reset() {
 	*x = PutAppClient{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[39]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +3115,7 @@ func (x *PutAppClient) String() string {
 func (*PutAppClient) ProtoMessage() {}
 
 func (x *PutAppClient) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[39]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +3128,7 @@ func (x *PutAppClient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAppClient.ProtoReflect.Descriptor instead.
 func (*PutAppClient) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{39}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PutAppClient) GetAppId() []byte {
@@ -2819,7 +3197,7 @@ type RemoveAppClient struct {
 
 func (x *RemoveAppClient) Reset() {
 	*x = RemoveAppClient{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[40]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +3209,7 @@ func (x *RemoveAppClient) String() string {
 func (*RemoveAppClient) ProtoMessage() {}
 
 func (x *RemoveAppClient) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[40]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +3222,7 @@ func (x *RemoveAppClient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAppClient.ProtoReflect.Descriptor instead.
 func (*RemoveAppClient) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{40}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RemoveAppClient) GetAppId() []byte {
@@ -2873,7 +3251,7 @@ type NoteEvent struct {
 
 func (x *NoteEvent) Reset() {
 	*x = NoteEvent{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[41]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2885,7 +3263,7 @@ func (x *NoteEvent) String() string {
 func (*NoteEvent) ProtoMessage() {}
 
 func (x *NoteEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[41]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2898,7 +3276,7 @@ func (x *NoteEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoteEvent.ProtoReflect.Descriptor instead.
 func (*NoteEvent) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{41}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *NoteEvent) GetName() string {
@@ -2931,7 +3309,7 @@ type ListFoldersRequest struct {
 
 func (x *ListFoldersRequest) Reset() {
 	*x = ListFoldersRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[42]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2943,7 +3321,7 @@ func (x *ListFoldersRequest) String() string {
 func (*ListFoldersRequest) ProtoMessage() {}
 
 func (x *ListFoldersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[42]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2956,7 +3334,7 @@ func (x *ListFoldersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFoldersRequest.ProtoReflect.Descriptor instead.
 func (*ListFoldersRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{42}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListFoldersRequest) GetPage() *Page {
@@ -2976,7 +3354,7 @@ type ListFoldersResponse struct {
 
 func (x *ListFoldersResponse) Reset() {
 	*x = ListFoldersResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[43]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2988,7 +3366,7 @@ func (x *ListFoldersResponse) String() string {
 func (*ListFoldersResponse) ProtoMessage() {}
 
 func (x *ListFoldersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[43]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3001,7 +3379,7 @@ func (x *ListFoldersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFoldersResponse.ProtoReflect.Descriptor instead.
 func (*ListFoldersResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{43}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListFoldersResponse) GetFolders() []*FolderView {
@@ -3025,13 +3403,14 @@ type FolderView struct {
 	KeyVersion    uint32                 `protobuf:"varint,3,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
 	SealedKey     []byte                 `protobuf:"bytes,4,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"` // to the caller's entry; empty: missing
 	Records       int64                  `protobuf:"varint,5,opt,name=records,proto3" json:"records,omitempty"`
+	OldKeys       int64                  `protobuf:"varint,6,opt,name=old_keys,json=oldKeys,proto3" json:"old_keys,omitempty"` // records whose key was made under a former key of the folder
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FolderView) Reset() {
 	*x = FolderView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[44]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3422,7 @@ func (x *FolderView) String() string {
 func (*FolderView) ProtoMessage() {}
 
 func (x *FolderView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[44]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3435,7 @@ func (x *FolderView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FolderView.ProtoReflect.Descriptor instead.
 func (*FolderView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{44}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *FolderView) GetFolderUid() []byte {
@@ -3094,6 +3473,349 @@ func (x *FolderView) GetRecords() int64 {
 	return 0
 }
 
+func (x *FolderView) GetOldKeys() int64 {
+	if x != nil {
+		return x.OldKeys
+	}
+	return 0
+}
+
+type ListWrappedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FolderUid     []byte                 `protobuf:"bytes,1,opt,name=folder_uid,json=folderUid,proto3" json:"folder_uid,omitempty"`
+	Page          *Page                  `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListWrappedRequest) Reset() {
+	*x = ListWrappedRequest{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListWrappedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListWrappedRequest) ProtoMessage() {}
+
+func (x *ListWrappedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListWrappedRequest.ProtoReflect.Descriptor instead.
+func (*ListWrappedRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ListWrappedRequest) GetFolderUid() []byte {
+	if x != nil {
+		return x.FolderUid
+	}
+	return nil
+}
+
+func (x *ListWrappedRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+type ListWrappedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Records       []*Wrapped             `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"` // a record once for each key that it and its history have
+	Folders       []*Wrapped             `protobuf:"bytes,2,rep,name=folders,proto3" json:"folders,omitempty"` // sub-folders, with the first page
+	Next          string                 `protobuf:"bytes,3,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListWrappedResponse) Reset() {
+	*x = ListWrappedResponse{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListWrappedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListWrappedResponse) ProtoMessage() {}
+
+func (x *ListWrappedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListWrappedResponse.ProtoReflect.Descriptor instead.
+func (*ListWrappedResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ListWrappedResponse) GetRecords() []*Wrapped {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *ListWrappedResponse) GetFolders() []*Wrapped {
+	if x != nil {
+		return x.Folders
+	}
+	return nil
+}
+
+func (x *ListWrappedResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+type Wrapped struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           []byte                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Wrapped       []byte                 `protobuf:"bytes,2,opt,name=wrapped,proto3" json:"wrapped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Wrapped) Reset() {
+	*x = Wrapped{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Wrapped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Wrapped) ProtoMessage() {}
+
+func (x *Wrapped) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Wrapped.ProtoReflect.Descriptor instead.
+func (*Wrapped) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Wrapped) GetUid() []byte {
+	if x != nil {
+		return x.Uid
+	}
+	return nil
+}
+
+func (x *Wrapped) GetWrapped() []byte {
+	if x != nil {
+		return x.Wrapped
+	}
+	return nil
+}
+
+type ListOldKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FolderUid     []byte                 `protobuf:"bytes,1,opt,name=folder_uid,json=folderUid,proto3" json:"folder_uid,omitempty"`
+	Page          *Page                  `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOldKeysRequest) Reset() {
+	*x = ListOldKeysRequest{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOldKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOldKeysRequest) ProtoMessage() {}
+
+func (x *ListOldKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOldKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListOldKeysRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ListOldKeysRequest) GetFolderUid() []byte {
+	if x != nil {
+		return x.FolderUid
+	}
+	return nil
+}
+
+func (x *ListOldKeysRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+type ListOldKeysResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Records       []*OldKey              `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	Next          string                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOldKeysResponse) Reset() {
+	*x = ListOldKeysResponse{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOldKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOldKeysResponse) ProtoMessage() {}
+
+func (x *ListOldKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOldKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListOldKeysResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *ListOldKeysResponse) GetRecords() []*OldKey {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *ListOldKeysResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+type OldKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Record        *RecordView            `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	Files         []*FileKey             `protobuf:"bytes,2,rep,name=files,proto3" json:"files,omitempty"`
+	Busy          bool                   `protobuf:"varint,3,opt,name=busy,proto3" json:"busy,omitempty"`    // a run of it is under way
+	Former        []*FormerKey           `protobuf:"bytes,4,rep,name=former,proto3" json:"former,omitempty"` // of its former values
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OldKey) Reset() {
+	*x = OldKey{}
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OldKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OldKey) ProtoMessage() {}
+
+func (x *OldKey) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OldKey.ProtoReflect.Descriptor instead.
+func (*OldKey) Descriptor() ([]byte, []int) {
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *OldKey) GetRecord() *RecordView {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *OldKey) GetFiles() []*FileKey {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *OldKey) GetBusy() bool {
+	if x != nil {
+		return x.Busy
+	}
+	return false
+}
+
+func (x *OldKey) GetFormer() []*FormerKey {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
 type ListMissingKeysRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Page          *Page                  `protobuf:"bytes,1,opt,name=page,proto3" json:"page,omitempty"`
@@ -3103,7 +3825,7 @@ type ListMissingKeysRequest struct {
 
 func (x *ListMissingKeysRequest) Reset() {
 	*x = ListMissingKeysRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[45]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3837,7 @@ func (x *ListMissingKeysRequest) String() string {
 func (*ListMissingKeysRequest) ProtoMessage() {}
 
 func (x *ListMissingKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[45]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3850,7 @@ func (x *ListMissingKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMissingKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListMissingKeysRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{45}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListMissingKeysRequest) GetPage() *Page {
@@ -3148,7 +3870,7 @@ type ListMissingKeysResponse struct {
 
 func (x *ListMissingKeysResponse) Reset() {
 	*x = ListMissingKeysResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[46]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3160,7 +3882,7 @@ func (x *ListMissingKeysResponse) String() string {
 func (*ListMissingKeysResponse) ProtoMessage() {}
 
 func (x *ListMissingKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[46]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3173,7 +3895,7 @@ func (x *ListMissingKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMissingKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListMissingKeysResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{46}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListMissingKeysResponse) GetMissing() []*MissingKey {
@@ -3202,7 +3924,7 @@ type MissingKey struct {
 
 func (x *MissingKey) Reset() {
 	*x = MissingKey{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[47]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3214,7 +3936,7 @@ func (x *MissingKey) String() string {
 func (*MissingKey) ProtoMessage() {}
 
 func (x *MissingKey) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[47]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3227,7 +3949,7 @@ func (x *MissingKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingKey.ProtoReflect.Descriptor instead.
 func (*MissingKey) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{47}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *MissingKey) GetFolderUid() []byte {
@@ -3269,7 +3991,7 @@ type ListRecordsRequest struct {
 
 func (x *ListRecordsRequest) Reset() {
 	*x = ListRecordsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[48]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +4003,7 @@ func (x *ListRecordsRequest) String() string {
 func (*ListRecordsRequest) ProtoMessage() {}
 
 func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[48]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +4016,7 @@ func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ListRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{48}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListRecordsRequest) GetFolderUid() []byte {
@@ -3328,7 +4050,7 @@ type ListRecordsResponse struct {
 
 func (x *ListRecordsResponse) Reset() {
 	*x = ListRecordsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[49]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3340,7 +4062,7 @@ func (x *ListRecordsResponse) String() string {
 func (*ListRecordsResponse) ProtoMessage() {}
 
 func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[49]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3353,7 +4075,7 @@ func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsResponse.ProtoReflect.Descriptor instead.
 func (*ListRecordsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{49}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListRecordsResponse) GetRecords() []*RecordView {
@@ -3379,7 +4101,7 @@ type GetRecordsRequest struct {
 
 func (x *GetRecordsRequest) Reset() {
 	*x = GetRecordsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[50]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3391,7 +4113,7 @@ func (x *GetRecordsRequest) String() string {
 func (*GetRecordsRequest) ProtoMessage() {}
 
 func (x *GetRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[50]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3404,7 +4126,7 @@ func (x *GetRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRecordsRequest.ProtoReflect.Descriptor instead.
 func (*GetRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{50}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetRecordsRequest) GetRefs() []*v1.Ref {
@@ -3423,7 +4145,7 @@ type GetRecordsResponse struct {
 
 func (x *GetRecordsResponse) Reset() {
 	*x = GetRecordsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[51]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3435,7 +4157,7 @@ func (x *GetRecordsResponse) String() string {
 func (*GetRecordsResponse) ProtoMessage() {}
 
 func (x *GetRecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[51]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3448,7 +4170,7 @@ func (x *GetRecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRecordsResponse.ProtoReflect.Descriptor instead.
 func (*GetRecordsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{51}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *GetRecordsResponse) GetRecords() []*RecordView {
@@ -3478,7 +4200,7 @@ type RecordView struct {
 
 func (x *RecordView) Reset() {
 	*x = RecordView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[52]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3490,7 +4212,7 @@ func (x *RecordView) String() string {
 func (*RecordView) ProtoMessage() {}
 
 func (x *RecordView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[52]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3503,7 +4225,7 @@ func (x *RecordView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordView.ProtoReflect.Descriptor instead.
 func (*RecordView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{52}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RecordView) GetRef() *v1.Ref {
@@ -3601,7 +4323,7 @@ type StatementView struct {
 
 func (x *StatementView) Reset() {
 	*x = StatementView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[53]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3613,7 +4335,7 @@ func (x *StatementView) String() string {
 func (*StatementView) ProtoMessage() {}
 
 func (x *StatementView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[53]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3626,7 +4348,7 @@ func (x *StatementView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatementView.ProtoReflect.Descriptor instead.
 func (*StatementView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{53}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *StatementView) GetSeq() uint64 {
@@ -3660,7 +4382,7 @@ type ResultView struct {
 
 func (x *ResultView) Reset() {
 	*x = ResultView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[54]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3672,7 +4394,7 @@ func (x *ResultView) String() string {
 func (*ResultView) ProtoMessage() {}
 
 func (x *ResultView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[54]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3685,7 +4407,7 @@ func (x *ResultView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultView.ProtoReflect.Descriptor instead.
 func (*ResultView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{54}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ResultView) GetSigned() []byte {
@@ -3716,7 +4438,7 @@ type StagedView struct {
 
 func (x *StagedView) Reset() {
 	*x = StagedView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[55]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3728,7 +4450,7 @@ func (x *StagedView) String() string {
 func (*StagedView) ProtoMessage() {}
 
 func (x *StagedView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[55]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3741,7 +4463,7 @@ func (x *StagedView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StagedView.ProtoReflect.Descriptor instead.
 func (*StagedView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{55}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *StagedView) GetOwner() string {
@@ -3796,7 +4518,7 @@ type ListHistoryRequest struct {
 
 func (x *ListHistoryRequest) Reset() {
 	*x = ListHistoryRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[56]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3808,7 +4530,7 @@ func (x *ListHistoryRequest) String() string {
 func (*ListHistoryRequest) ProtoMessage() {}
 
 func (x *ListHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[56]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3821,7 +4543,7 @@ func (x *ListHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHistoryRequest.ProtoReflect.Descriptor instead.
 func (*ListHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{56}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListHistoryRequest) GetRef() *v1.Ref {
@@ -3848,7 +4570,7 @@ type ListHistoryResponse struct {
 
 func (x *ListHistoryResponse) Reset() {
 	*x = ListHistoryResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[57]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3860,7 +4582,7 @@ func (x *ListHistoryResponse) String() string {
 func (*ListHistoryResponse) ProtoMessage() {}
 
 func (x *ListHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[57]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3873,7 +4595,7 @@ func (x *ListHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHistoryResponse.ProtoReflect.Descriptor instead.
 func (*ListHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{57}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListHistoryResponse) GetHistory() []*HistoryView {
@@ -3896,17 +4618,18 @@ type HistoryView struct {
 	RecordKey     []byte                 `protobuf:"bytes,2,opt,name=record_key,json=recordKey,proto3" json:"record_key,omitempty"`
 	KeyVersion    uint32                 `protobuf:"varint,3,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
 	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
-	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"` // replaced, abandoned, rolled_back
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"` // replaced, abandoned, rolled_back, rekeyed
 	Time          int64                  `protobuf:"varint,6,opt,name=time,proto3" json:"time,omitempty"`
 	RunId         []byte                 `protobuf:"bytes,7,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
-	Result        []byte                 `protobuf:"bytes,8,opt,name=result,proto3" json:"result,omitempty"` // Signed that attested it, where known
+	Result        []byte                 `protobuf:"bytes,8,opt,name=result,proto3" json:"result,omitempty"`                               // Signed that attested it, where known
+	UnderRecord   bool                   `protobuf:"varint,9,opt,name=under_record,json=underRecord,proto3" json:"under_record,omitempty"` // record_key is wrapped under the record's own key
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HistoryView) Reset() {
 	*x = HistoryView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[58]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3918,7 +4641,7 @@ func (x *HistoryView) String() string {
 func (*HistoryView) ProtoMessage() {}
 
 func (x *HistoryView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[58]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3931,7 +4654,7 @@ func (x *HistoryView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryView.ProtoReflect.Descriptor instead.
 func (*HistoryView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{58}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *HistoryView) GetRevision() int64 {
@@ -3990,6 +4713,13 @@ func (x *HistoryView) GetResult() []byte {
 	return nil
 }
 
+func (x *HistoryView) GetUnderRecord() bool {
+	if x != nil {
+		return x.UnderRecord
+	}
+	return false
+}
+
 type ListStatementsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ref           *v1.Ref                `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -4000,7 +4730,7 @@ type ListStatementsRequest struct {
 
 func (x *ListStatementsRequest) Reset() {
 	*x = ListStatementsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[59]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4012,7 +4742,7 @@ func (x *ListStatementsRequest) String() string {
 func (*ListStatementsRequest) ProtoMessage() {}
 
 func (x *ListStatementsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[59]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4025,7 +4755,7 @@ func (x *ListStatementsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStatementsRequest.ProtoReflect.Descriptor instead.
 func (*ListStatementsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{59}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListStatementsRequest) GetRef() *v1.Ref {
@@ -4052,7 +4782,7 @@ type ListStatementsResponse struct {
 
 func (x *ListStatementsResponse) Reset() {
 	*x = ListStatementsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4064,7 +4794,7 @@ func (x *ListStatementsResponse) String() string {
 func (*ListStatementsResponse) ProtoMessage() {}
 
 func (x *ListStatementsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[60]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4077,7 +4807,7 @@ func (x *ListStatementsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStatementsResponse.ProtoReflect.Descriptor instead.
 func (*ListStatementsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{60}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListStatementsResponse) GetStatements() []*StatementView {
@@ -4103,7 +4833,7 @@ type GetFormerStatementsRequest struct {
 
 func (x *GetFormerStatementsRequest) Reset() {
 	*x = GetFormerStatementsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4115,7 +4845,7 @@ func (x *GetFormerStatementsRequest) String() string {
 func (*GetFormerStatementsRequest) ProtoMessage() {}
 
 func (x *GetFormerStatementsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[61]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4128,7 +4858,7 @@ func (x *GetFormerStatementsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFormerStatementsRequest.ProtoReflect.Descriptor instead.
 func (*GetFormerStatementsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{61}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *GetFormerStatementsRequest) GetRefs() []*v1.Ref {
@@ -4148,7 +4878,7 @@ type GetFormerStatementsResponse struct {
 
 func (x *GetFormerStatementsResponse) Reset() {
 	*x = GetFormerStatementsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4160,7 +4890,7 @@ func (x *GetFormerStatementsResponse) String() string {
 func (*GetFormerStatementsResponse) ProtoMessage() {}
 
 func (x *GetFormerStatementsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[62]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4173,7 +4903,7 @@ func (x *GetFormerStatementsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFormerStatementsResponse.ProtoReflect.Descriptor instead.
 func (*GetFormerStatementsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{62}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *GetFormerStatementsResponse) GetStatements() []*FormerStatement {
@@ -4193,7 +4923,7 @@ type FormerStatement struct {
 
 func (x *FormerStatement) Reset() {
 	*x = FormerStatement{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4205,7 +4935,7 @@ func (x *FormerStatement) String() string {
 func (*FormerStatement) ProtoMessage() {}
 
 func (x *FormerStatement) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[63]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4218,7 +4948,7 @@ func (x *FormerStatement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormerStatement.ProtoReflect.Descriptor instead.
 func (*FormerStatement) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{63}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *FormerStatement) GetRef() *v1.Ref {
@@ -4246,7 +4976,7 @@ type ListRotationsRequest struct {
 
 func (x *ListRotationsRequest) Reset() {
 	*x = ListRotationsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4258,7 +4988,7 @@ func (x *ListRotationsRequest) String() string {
 func (*ListRotationsRequest) ProtoMessage() {}
 
 func (x *ListRotationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[64]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4271,7 +5001,7 @@ func (x *ListRotationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRotationsRequest.ProtoReflect.Descriptor instead.
 func (*ListRotationsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{64}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListRotationsRequest) GetFolderUid() []byte {
@@ -4305,7 +5035,7 @@ type ListRotationsResponse struct {
 
 func (x *ListRotationsResponse) Reset() {
 	*x = ListRotationsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4317,7 +5047,7 @@ func (x *ListRotationsResponse) String() string {
 func (*ListRotationsResponse) ProtoMessage() {}
 
 func (x *ListRotationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[65]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4330,7 +5060,7 @@ func (x *ListRotationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRotationsResponse.ProtoReflect.Descriptor instead.
 func (*ListRotationsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{65}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListRotationsResponse) GetRotations() []*RotationView {
@@ -4361,7 +5091,7 @@ type RotationView struct {
 
 func (x *RotationView) Reset() {
 	*x = RotationView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4373,7 +5103,7 @@ func (x *RotationView) String() string {
 func (*RotationView) ProtoMessage() {}
 
 func (x *RotationView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[66]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4386,7 +5116,7 @@ func (x *RotationView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotationView.ProtoReflect.Descriptor instead.
 func (*RotationView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{66}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RotationView) GetRotation() *PutRotation {
@@ -4442,7 +5172,7 @@ type PreviewScheduleRequest struct {
 
 func (x *PreviewScheduleRequest) Reset() {
 	*x = PreviewScheduleRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4454,7 +5184,7 @@ func (x *PreviewScheduleRequest) String() string {
 func (*PreviewScheduleRequest) ProtoMessage() {}
 
 func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[67]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4467,7 +5197,7 @@ func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleRequest.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{67}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *PreviewScheduleRequest) GetSchedule() *Schedule {
@@ -4500,7 +5230,7 @@ type PreviewScheduleResponse struct {
 
 func (x *PreviewScheduleResponse) Reset() {
 	*x = PreviewScheduleResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4512,7 +5242,7 @@ func (x *PreviewScheduleResponse) String() string {
 func (*PreviewScheduleResponse) ProtoMessage() {}
 
 func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[68]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4525,7 +5255,7 @@ func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleResponse.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{68}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PreviewScheduleResponse) GetTimes() []int64 {
@@ -4546,7 +5276,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4558,7 +5288,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[69]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4571,7 +5301,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{69}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListRunsRequest) GetAccountUid() []byte {
@@ -4605,7 +5335,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4617,7 +5347,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[70]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4630,7 +5360,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{70}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListRunsResponse) GetRuns() []*RunView {
@@ -4676,7 +5406,7 @@ type RunView struct {
 
 func (x *RunView) Reset() {
 	*x = RunView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4688,7 +5418,7 @@ func (x *RunView) String() string {
 func (*RunView) ProtoMessage() {}
 
 func (x *RunView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[71]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4701,7 +5431,7 @@ func (x *RunView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunView.ProtoReflect.Descriptor instead.
 func (*RunView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{71}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *RunView) GetRunId() []byte {
@@ -4860,7 +5590,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4872,7 +5602,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[72]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4885,7 +5615,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{72}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *GetRunRequest) GetRunId() []byte {
@@ -4905,7 +5635,7 @@ type GetRunResponse struct {
 
 func (x *GetRunResponse) Reset() {
 	*x = GetRunResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4917,7 +5647,7 @@ func (x *GetRunResponse) String() string {
 func (*GetRunResponse) ProtoMessage() {}
 
 func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[73]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4930,7 +5660,7 @@ func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunResponse.ProtoReflect.Descriptor instead.
 func (*GetRunResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{73}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetRunResponse) GetRun() *RunView {
@@ -4956,7 +5686,7 @@ type GetReplyRequest struct {
 
 func (x *GetReplyRequest) Reset() {
 	*x = GetReplyRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4968,7 +5698,7 @@ func (x *GetReplyRequest) String() string {
 func (*GetReplyRequest) ProtoMessage() {}
 
 func (x *GetReplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[74]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4981,7 +5711,7 @@ func (x *GetReplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplyRequest.ProtoReflect.Descriptor instead.
 func (*GetReplyRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{74}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *GetReplyRequest) GetCommandId() []byte {
@@ -5003,7 +5733,7 @@ type GetReplyResponse struct {
 
 func (x *GetReplyResponse) Reset() {
 	*x = GetReplyResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5015,7 +5745,7 @@ func (x *GetReplyResponse) String() string {
 func (*GetReplyResponse) ProtoMessage() {}
 
 func (x *GetReplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[75]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5028,7 +5758,7 @@ func (x *GetReplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplyResponse.ProtoReflect.Descriptor instead.
 func (*GetReplyResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{75}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *GetReplyResponse) GetDelivered() bool {
@@ -5068,7 +5798,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5080,7 +5810,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[76]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5093,7 +5823,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{76}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ListAgentsRequest) GetPoolId() []byte {
@@ -5112,7 +5842,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5124,7 +5854,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[77]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5137,7 +5867,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{77}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*AgentView {
@@ -5163,7 +5893,7 @@ type AgentView struct {
 
 func (x *AgentView) Reset() {
 	*x = AgentView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5175,7 +5905,7 @@ func (x *AgentView) String() string {
 func (*AgentView) ProtoMessage() {}
 
 func (x *AgentView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[78]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5188,7 +5918,7 @@ func (x *AgentView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentView.ProtoReflect.Descriptor instead.
 func (*AgentView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{78}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *AgentView) GetAgentId() []byte {
@@ -5256,7 +5986,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5268,7 +5998,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[79]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5281,7 +6011,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{79}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ListAppsRequest) GetPage() *Page {
@@ -5301,7 +6031,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5313,7 +6043,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[80]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5326,7 +6056,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{80}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ListAppsResponse) GetApps() []*AppView {
@@ -5357,7 +6087,7 @@ type AppView struct {
 
 func (x *AppView) Reset() {
 	*x = AppView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5369,7 +6099,7 @@ func (x *AppView) String() string {
 func (*AppView) ProtoMessage() {}
 
 func (x *AppView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[81]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5382,7 +6112,7 @@ func (x *AppView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppView.ProtoReflect.Descriptor instead.
 func (*AppView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{81}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *AppView) GetAppId() []byte {
@@ -5440,7 +6170,7 @@ type AppClientView struct {
 
 func (x *AppClientView) Reset() {
 	*x = AppClientView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5452,7 +6182,7 @@ func (x *AppClientView) String() string {
 func (*AppClientView) ProtoMessage() {}
 
 func (x *AppClientView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[82]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5465,7 +6195,7 @@ func (x *AppClientView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppClientView.ProtoReflect.Descriptor instead.
 func (*AppClientView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{82}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *AppClientView) GetClientId() []byte {
@@ -5511,7 +6241,7 @@ type GetEnrolBlobRequest struct {
 
 func (x *GetEnrolBlobRequest) Reset() {
 	*x = GetEnrolBlobRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5523,7 +6253,7 @@ func (x *GetEnrolBlobRequest) String() string {
 func (*GetEnrolBlobRequest) ProtoMessage() {}
 
 func (x *GetEnrolBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[83]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5536,7 +6266,7 @@ func (x *GetEnrolBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEnrolBlobRequest.ProtoReflect.Descriptor instead.
 func (*GetEnrolBlobRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{83}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{94}
 }
 
 type GetEnrolBlobResponse struct {
@@ -5548,7 +6278,7 @@ type GetEnrolBlobResponse struct {
 
 func (x *GetEnrolBlobResponse) Reset() {
 	*x = GetEnrolBlobResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5560,7 +6290,7 @@ func (x *GetEnrolBlobResponse) String() string {
 func (*GetEnrolBlobResponse) ProtoMessage() {}
 
 func (x *GetEnrolBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[84]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5573,7 +6303,7 @@ func (x *GetEnrolBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEnrolBlobResponse.ProtoReflect.Descriptor instead.
 func (*GetEnrolBlobResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{84}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *GetEnrolBlobResponse) GetBlob() []byte {
@@ -5595,7 +6325,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5607,7 +6337,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[85]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5620,7 +6350,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{85}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ListEventsRequest) GetAfterSeq() int64 {
@@ -5661,7 +6391,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5673,7 +6403,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[86]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5686,7 +6416,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{86}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ListEventsResponse) GetEvents() []*EventView {
@@ -5719,7 +6449,7 @@ type EventView struct {
 
 func (x *EventView) Reset() {
 	*x = EventView{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5731,7 +6461,7 @@ func (x *EventView) String() string {
 func (*EventView) ProtoMessage() {}
 
 func (x *EventView) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[87]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5744,7 +6474,7 @@ func (x *EventView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventView.ProtoReflect.Descriptor instead.
 func (*EventView) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{87}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *EventView) GetSeq() int64 {
@@ -5811,7 +6541,7 @@ type GetRecoveryRequest struct {
 
 func (x *GetRecoveryRequest) Reset() {
 	*x = GetRecoveryRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5823,7 +6553,7 @@ func (x *GetRecoveryRequest) String() string {
 func (*GetRecoveryRequest) ProtoMessage() {}
 
 func (x *GetRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[88]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5836,7 +6566,7 @@ func (x *GetRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*GetRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{88}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{99}
 }
 
 type GetRecoveryResponse struct {
@@ -5850,7 +6580,7 @@ type GetRecoveryResponse struct {
 
 func (x *GetRecoveryResponse) Reset() {
 	*x = GetRecoveryResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[89]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5862,7 +6592,7 @@ func (x *GetRecoveryResponse) String() string {
 func (*GetRecoveryResponse) ProtoMessage() {}
 
 func (x *GetRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[89]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5875,7 +6605,7 @@ func (x *GetRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*GetRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{89}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *GetRecoveryResponse) GetRestored() int64 {
@@ -5910,7 +6640,7 @@ type Reported struct {
 
 func (x *Reported) Reset() {
 	*x = Reported{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[90]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5922,7 +6652,7 @@ func (x *Reported) String() string {
 func (*Reported) ProtoMessage() {}
 
 func (x *Reported) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[90]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5935,7 +6665,7 @@ func (x *Reported) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reported.ProtoReflect.Descriptor instead.
 func (*Reported) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{90}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *Reported) GetEntryId() []byte {
@@ -5968,7 +6698,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[91]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5980,7 +6710,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[91]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5993,7 +6723,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{91}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *WatchRequest) GetTopics() []string {
@@ -6020,7 +6750,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[92]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6032,7 +6762,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[92]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6045,7 +6775,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{92}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *WatchResponse) GetWhat() isWatchResponse_What {
@@ -6157,7 +6887,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[93]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6169,7 +6899,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[93]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6182,7 +6912,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{93}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{104}
 }
 
 type RecordChanged struct {
@@ -6195,7 +6925,7 @@ type RecordChanged struct {
 
 func (x *RecordChanged) Reset() {
 	*x = RecordChanged{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[94]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6207,7 +6937,7 @@ func (x *RecordChanged) String() string {
 func (*RecordChanged) ProtoMessage() {}
 
 func (x *RecordChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[94]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6220,7 +6950,7 @@ func (x *RecordChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChanged.ProtoReflect.Descriptor instead.
 func (*RecordChanged) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{94}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *RecordChanged) GetRef() *v1.Ref {
@@ -6249,7 +6979,7 @@ type RunProgress struct {
 
 func (x *RunProgress) Reset() {
 	*x = RunProgress{}
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[95]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6261,7 +6991,7 @@ func (x *RunProgress) String() string {
 func (*RunProgress) ProtoMessage() {}
 
 func (x *RunProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_client_v1_client_proto_msgTypes[95]
+	mi := &file_rotunda_client_v1_client_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6274,7 +7004,7 @@ func (x *RunProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunProgress.ProtoReflect.Descriptor instead.
 func (*RunProgress) Descriptor() ([]byte, []int) {
-	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{95}
+	return file_rotunda_client_v1_client_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *RunProgress) GetRunId() []byte {
@@ -6378,7 +7108,7 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x0eRecordRevision\x12\x1d\n" +
 	"\n" +
 	"record_uid\x18\x01 \x01(\fR\trecordUid\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\xb7\v\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xc1\f\n" +
 	"\aWriteOp\x12\x18\n" +
 	"\x06append\x18\x01 \x01(\fH\x00R\x06append\x127\n" +
 	"\bput_keys\x18\x02 \x01(\v2\x1a.rotunda.client.v1.PutKeysH\x00R\aputKeys\x12=\n" +
@@ -6406,7 +7136,9 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\n" +
 	"note_event\x18\x14 \x01(\v2\x1c.rotunda.client.v1.NoteEventH\x00R\tnoteEvent\x127\n" +
 	"\bdrop_run\x18\x15 \x01(\v2\x1a.rotunda.client.v1.DropRunH\x00R\adropRun\x12C\n" +
-	"\fend_recovery\x18\x16 \x01(\v2\x1e.rotunda.client.v1.EndRecoveryH\x00R\vendRecoveryB\x04\n" +
+	"\fend_recovery\x18\x16 \x01(\v2\x1e.rotunda.client.v1.EndRecoveryH\x00R\vendRecovery\x12C\n" +
+	"\frekey_folder\x18\x17 \x01(\v2\x1e.rotunda.client.v1.RekeyFolderH\x00R\vrekeyFolder\x12C\n" +
+	"\frekey_record\x18\x18 \x01(\v2\x1e.rotunda.client.v1.RekeyRecordH\x00R\vrekeyRecordB\x04\n" +
 	"\x02op\"8\n" +
 	"\aPutKeys\x12\x19\n" +
 	"\bentry_id\x18\x01 \x01(\fR\aentryId\x12\x12\n" +
@@ -6414,7 +7146,19 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\tPutFolder\x12\x1d\n" +
 	"\n" +
 	"folder_uid\x18\x01 \x01(\fR\tfolderUid\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"\x89\x01\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\xd1\x01\n" +
+	"\vRekeyFolder\x12\x1d\n" +
+	"\n" +
+	"folder_uid\x18\x01 \x01(\fR\tfolderUid\x12\x1f\n" +
+	"\vkey_version\x18\x02 \x01(\rR\n" +
+	"keyVersion\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x126\n" +
+	"\arecords\x18\x04 \x03(\v2\x1c.rotunda.client.v1.RewrappedR\arecords\x126\n" +
+	"\afolders\x18\x05 \x03(\v2\x1c.rotunda.client.v1.RewrappedR\afolders\"O\n" +
+	"\tRewrapped\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\fR\x03uid\x12\x16\n" +
+	"\x06former\x18\x02 \x01(\fR\x06former\x12\x18\n" +
+	"\awrapped\x18\x03 \x01(\fR\awrapped\"\x89\x01\n" +
 	"\fPutFolderKey\x12\x1d\n" +
 	"\n" +
 	"folder_uid\x18\x01 \x01(\fR\tfolderUid\x12\x1f\n" +
@@ -6434,7 +7178,24 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"keyVersion\x12\x12\n" +
 	"\x04data\x18\x05 \x01(\fR\x04data\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x03R\brevision\x12.\n" +
-	"\x05links\x18\a \x01(\v2\x18.rotunda.client.v1.LinksR\x05links\"\x8f\x01\n" +
+	"\x05links\x18\a \x01(\v2\x18.rotunda.client.v1.LinksR\x05links\"\x8e\x02\n" +
+	"\vRekeyRecord\x12'\n" +
+	"\x03ref\x18\x01 \x01(\v2\x15.rotunda.trust.v1.RefR\x03ref\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1d\n" +
+	"\n" +
+	"record_key\x18\x03 \x01(\fR\trecordKey\x12\x1f\n" +
+	"\vkey_version\x18\x04 \x01(\rR\n" +
+	"keyVersion\x12\x12\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\x120\n" +
+	"\x05files\x18\x06 \x03(\v2\x1a.rotunda.client.v1.FileKeyR\x05files\x124\n" +
+	"\x06former\x18\a \x03(\v2\x1c.rotunda.client.v1.FormerKeyR\x06former\"`\n" +
+	"\tFormerKey\x12\x16\n" +
+	"\x06former\x18\x01 \x01(\fR\x06former\x12\x18\n" +
+	"\awrapped\x18\x02 \x01(\fR\awrapped\x12!\n" +
+	"\funder_record\x18\x03 \x01(\bR\vunderRecord\"?\n" +
+	"\aFileKey\x12\x19\n" +
+	"\bfile_uid\x18\x01 \x01(\fR\afileUid\x12\x19\n" +
+	"\bfile_key\x18\x02 \x01(\fR\afileKey\"\x8f\x01\n" +
 	"\x05Links\x121\n" +
 	"\bresource\x18\x01 \x01(\v2\x15.rotunda.trust.v1.RefR\bresource\x12:\n" +
 	"\radmin_account\x18\x02 \x01(\v2\x15.rotunda.trust.v1.RefR\fadminAccount\x12\x17\n" +
@@ -6523,7 +7284,7 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x04page\x18\x01 \x01(\v2\x17.rotunda.client.v1.PageR\x04page\"b\n" +
 	"\x13ListFoldersResponse\x127\n" +
 	"\afolders\x18\x01 \x03(\v2\x1d.rotunda.client.v1.FolderViewR\afolders\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\tR\x04next\"\x99\x01\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\xb4\x01\n" +
 	"\n" +
 	"FolderView\x12\x1d\n" +
 	"\n" +
@@ -6533,7 +7294,31 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"keyVersion\x12\x1d\n" +
 	"\n" +
 	"sealed_key\x18\x04 \x01(\fR\tsealedKey\x12\x18\n" +
-	"\arecords\x18\x05 \x01(\x03R\arecords\"E\n" +
+	"\arecords\x18\x05 \x01(\x03R\arecords\x12\x19\n" +
+	"\bold_keys\x18\x06 \x01(\x03R\aoldKeys\"`\n" +
+	"\x12ListWrappedRequest\x12\x1d\n" +
+	"\n" +
+	"folder_uid\x18\x01 \x01(\fR\tfolderUid\x12+\n" +
+	"\x04page\x18\x02 \x01(\v2\x17.rotunda.client.v1.PageR\x04page\"\x95\x01\n" +
+	"\x13ListWrappedResponse\x124\n" +
+	"\arecords\x18\x01 \x03(\v2\x1a.rotunda.client.v1.WrappedR\arecords\x124\n" +
+	"\afolders\x18\x02 \x03(\v2\x1a.rotunda.client.v1.WrappedR\afolders\x12\x12\n" +
+	"\x04next\x18\x03 \x01(\tR\x04next\"5\n" +
+	"\aWrapped\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\fR\x03uid\x12\x18\n" +
+	"\awrapped\x18\x02 \x01(\fR\awrapped\"`\n" +
+	"\x12ListOldKeysRequest\x12\x1d\n" +
+	"\n" +
+	"folder_uid\x18\x01 \x01(\fR\tfolderUid\x12+\n" +
+	"\x04page\x18\x02 \x01(\v2\x17.rotunda.client.v1.PageR\x04page\"^\n" +
+	"\x13ListOldKeysResponse\x123\n" +
+	"\arecords\x18\x01 \x03(\v2\x19.rotunda.client.v1.OldKeyR\arecords\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\xbb\x01\n" +
+	"\x06OldKey\x125\n" +
+	"\x06record\x18\x01 \x01(\v2\x1d.rotunda.client.v1.RecordViewR\x06record\x120\n" +
+	"\x05files\x18\x02 \x03(\v2\x1a.rotunda.client.v1.FileKeyR\x05files\x12\x12\n" +
+	"\x04busy\x18\x03 \x01(\bR\x04busy\x124\n" +
+	"\x06former\x18\x04 \x03(\v2\x1c.rotunda.client.v1.FormerKeyR\x06former\"E\n" +
 	"\x16ListMissingKeysRequest\x12+\n" +
 	"\x04page\x18\x01 \x01(\v2\x17.rotunda.client.v1.PageR\x04page\"f\n" +
 	"\x17ListMissingKeysResponse\x127\n" +
@@ -6597,7 +7382,7 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x04page\x18\x02 \x01(\v2\x17.rotunda.client.v1.PageR\x04page\"c\n" +
 	"\x13ListHistoryResponse\x128\n" +
 	"\ahistory\x18\x01 \x03(\v2\x1e.rotunda.client.v1.HistoryViewR\ahistory\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\tR\x04next\"\xd2\x01\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\xf5\x01\n" +
 	"\vHistoryView\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x1d\n" +
 	"\n" +
@@ -6608,7 +7393,8 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x03why\x18\x05 \x01(\tR\x03why\x12\x12\n" +
 	"\x04time\x18\x06 \x01(\x03R\x04time\x12\x15\n" +
 	"\x06run_id\x18\a \x01(\fR\x05runId\x12\x16\n" +
-	"\x06result\x18\b \x01(\fR\x06result\"m\n" +
+	"\x06result\x18\b \x01(\fR\x06result\x12!\n" +
+	"\funder_record\x18\t \x01(\bR\vunderRecord\"m\n" +
 	"\x15ListStatementsRequest\x12'\n" +
 	"\x03ref\x18\x01 \x01(\v2\x15.rotunda.trust.v1.RefR\x03ref\x12+\n" +
 	"\x04page\x18\x02 \x01(\v2\x17.rotunda.client.v1.PageR\x04page\"n\n" +
@@ -6779,7 +7565,7 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x06run_id\x18\x01 \x01(\fR\x05runId\x12/\n" +
 	"\aaccount\x18\x02 \x01(\v2\x15.rotunda.trust.v1.RefR\aaccount\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x14\n" +
-	"\x05phase\x18\x04 \x01(\tR\x05phase2\x85\x12\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase2\xc1\x13\n" +
 	"\fVaultService\x12V\n" +
 	"\tChallenge\x12#.rotunda.client.v1.ChallengeRequest\x1a$.rotunda.client.v1.ChallengeResponse\x12M\n" +
 	"\x06SignIn\x12 .rotunda.client.v1.SignInRequest\x1a!.rotunda.client.v1.SignInResponse\x12q\n" +
@@ -6790,6 +7576,8 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x05Write\x12\x1f.rotunda.client.v1.WriteRequest\x1a .rotunda.client.v1.WriteResponse\x12\\\n" +
 	"\vListFolders\x12%.rotunda.client.v1.ListFoldersRequest\x1a&.rotunda.client.v1.ListFoldersResponse\x12h\n" +
 	"\x0fListMissingKeys\x12).rotunda.client.v1.ListMissingKeysRequest\x1a*.rotunda.client.v1.ListMissingKeysResponse\x12\\\n" +
+	"\vListWrapped\x12%.rotunda.client.v1.ListWrappedRequest\x1a&.rotunda.client.v1.ListWrappedResponse\x12\\\n" +
+	"\vListOldKeys\x12%.rotunda.client.v1.ListOldKeysRequest\x1a&.rotunda.client.v1.ListOldKeysResponse\x12\\\n" +
 	"\vListRecords\x12%.rotunda.client.v1.ListRecordsRequest\x1a&.rotunda.client.v1.ListRecordsResponse\x12Y\n" +
 	"\n" +
 	"GetRecords\x12$.rotunda.client.v1.GetRecordsRequest\x1a%.rotunda.client.v1.GetRecordsResponse\x12\\\n" +
@@ -6822,7 +7610,7 @@ func file_rotunda_client_v1_client_proto_rawDescGZIP() []byte {
 	return file_rotunda_client_v1_client_proto_rawDescData
 }
 
-var file_rotunda_client_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
+var file_rotunda_client_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 107)
 var file_rotunda_client_v1_client_proto_goTypes = []any{
 	(*ErrorDetail)(nil),                 // 0: rotunda.client.v1.ErrorDetail
 	(*Page)(nil),                        // 1: rotunda.client.v1.Page
@@ -6845,84 +7633,95 @@ var file_rotunda_client_v1_client_proto_goTypes = []any{
 	(*WriteOp)(nil),                     // 18: rotunda.client.v1.WriteOp
 	(*PutKeys)(nil),                     // 19: rotunda.client.v1.PutKeys
 	(*PutFolder)(nil),                   // 20: rotunda.client.v1.PutFolder
-	(*PutFolderKey)(nil),                // 21: rotunda.client.v1.PutFolderKey
-	(*PutEnrolBlob)(nil),                // 22: rotunda.client.v1.PutEnrolBlob
-	(*PutRecord)(nil),                   // 23: rotunda.client.v1.PutRecord
-	(*Links)(nil),                       // 24: rotunda.client.v1.Links
-	(*DeleteRecord)(nil),                // 25: rotunda.client.v1.DeleteRecord
-	(*PutStatement)(nil),                // 26: rotunda.client.v1.PutStatement
-	(*PutResult)(nil),                   // 27: rotunda.client.v1.PutResult
-	(*PutRotation)(nil),                 // 28: rotunda.client.v1.PutRotation
-	(*Schedule)(nil),                    // 29: rotunda.client.v1.Schedule
-	(*DeleteRotation)(nil),              // 30: rotunda.client.v1.DeleteRotation
-	(*PauseRotation)(nil),               // 31: rotunda.client.v1.PauseRotation
-	(*StartRun)(nil),                    // 32: rotunda.client.v1.StartRun
-	(*SendCommand)(nil),                 // 33: rotunda.client.v1.SendCommand
-	(*DropRun)(nil),                     // 34: rotunda.client.v1.DropRun
-	(*EndRecovery)(nil),                 // 35: rotunda.client.v1.EndRecovery
-	(*PutApp)(nil),                      // 36: rotunda.client.v1.PutApp
-	(*PutAppKey)(nil),                   // 37: rotunda.client.v1.PutAppKey
-	(*PutAppFolder)(nil),                // 38: rotunda.client.v1.PutAppFolder
-	(*PutAppClient)(nil),                // 39: rotunda.client.v1.PutAppClient
-	(*RemoveAppClient)(nil),             // 40: rotunda.client.v1.RemoveAppClient
-	(*NoteEvent)(nil),                   // 41: rotunda.client.v1.NoteEvent
-	(*ListFoldersRequest)(nil),          // 42: rotunda.client.v1.ListFoldersRequest
-	(*ListFoldersResponse)(nil),         // 43: rotunda.client.v1.ListFoldersResponse
-	(*FolderView)(nil),                  // 44: rotunda.client.v1.FolderView
-	(*ListMissingKeysRequest)(nil),      // 45: rotunda.client.v1.ListMissingKeysRequest
-	(*ListMissingKeysResponse)(nil),     // 46: rotunda.client.v1.ListMissingKeysResponse
-	(*MissingKey)(nil),                  // 47: rotunda.client.v1.MissingKey
-	(*ListRecordsRequest)(nil),          // 48: rotunda.client.v1.ListRecordsRequest
-	(*ListRecordsResponse)(nil),         // 49: rotunda.client.v1.ListRecordsResponse
-	(*GetRecordsRequest)(nil),           // 50: rotunda.client.v1.GetRecordsRequest
-	(*GetRecordsResponse)(nil),          // 51: rotunda.client.v1.GetRecordsResponse
-	(*RecordView)(nil),                  // 52: rotunda.client.v1.RecordView
-	(*StatementView)(nil),               // 53: rotunda.client.v1.StatementView
-	(*ResultView)(nil),                  // 54: rotunda.client.v1.ResultView
-	(*StagedView)(nil),                  // 55: rotunda.client.v1.StagedView
-	(*ListHistoryRequest)(nil),          // 56: rotunda.client.v1.ListHistoryRequest
-	(*ListHistoryResponse)(nil),         // 57: rotunda.client.v1.ListHistoryResponse
-	(*HistoryView)(nil),                 // 58: rotunda.client.v1.HistoryView
-	(*ListStatementsRequest)(nil),       // 59: rotunda.client.v1.ListStatementsRequest
-	(*ListStatementsResponse)(nil),      // 60: rotunda.client.v1.ListStatementsResponse
-	(*GetFormerStatementsRequest)(nil),  // 61: rotunda.client.v1.GetFormerStatementsRequest
-	(*GetFormerStatementsResponse)(nil), // 62: rotunda.client.v1.GetFormerStatementsResponse
-	(*FormerStatement)(nil),             // 63: rotunda.client.v1.FormerStatement
-	(*ListRotationsRequest)(nil),        // 64: rotunda.client.v1.ListRotationsRequest
-	(*ListRotationsResponse)(nil),       // 65: rotunda.client.v1.ListRotationsResponse
-	(*RotationView)(nil),                // 66: rotunda.client.v1.RotationView
-	(*PreviewScheduleRequest)(nil),      // 67: rotunda.client.v1.PreviewScheduleRequest
-	(*PreviewScheduleResponse)(nil),     // 68: rotunda.client.v1.PreviewScheduleResponse
-	(*ListRunsRequest)(nil),             // 69: rotunda.client.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),            // 70: rotunda.client.v1.ListRunsResponse
-	(*RunView)(nil),                     // 71: rotunda.client.v1.RunView
-	(*GetRunRequest)(nil),               // 72: rotunda.client.v1.GetRunRequest
-	(*GetRunResponse)(nil),              // 73: rotunda.client.v1.GetRunResponse
-	(*GetReplyRequest)(nil),             // 74: rotunda.client.v1.GetReplyRequest
-	(*GetReplyResponse)(nil),            // 75: rotunda.client.v1.GetReplyResponse
-	(*ListAgentsRequest)(nil),           // 76: rotunda.client.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),          // 77: rotunda.client.v1.ListAgentsResponse
-	(*AgentView)(nil),                   // 78: rotunda.client.v1.AgentView
-	(*ListAppsRequest)(nil),             // 79: rotunda.client.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),            // 80: rotunda.client.v1.ListAppsResponse
-	(*AppView)(nil),                     // 81: rotunda.client.v1.AppView
-	(*AppClientView)(nil),               // 82: rotunda.client.v1.AppClientView
-	(*GetEnrolBlobRequest)(nil),         // 83: rotunda.client.v1.GetEnrolBlobRequest
-	(*GetEnrolBlobResponse)(nil),        // 84: rotunda.client.v1.GetEnrolBlobResponse
-	(*ListEventsRequest)(nil),           // 85: rotunda.client.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),          // 86: rotunda.client.v1.ListEventsResponse
-	(*EventView)(nil),                   // 87: rotunda.client.v1.EventView
-	(*GetRecoveryRequest)(nil),          // 88: rotunda.client.v1.GetRecoveryRequest
-	(*GetRecoveryResponse)(nil),         // 89: rotunda.client.v1.GetRecoveryResponse
-	(*Reported)(nil),                    // 90: rotunda.client.v1.Reported
-	(*WatchRequest)(nil),                // 91: rotunda.client.v1.WatchRequest
-	(*WatchResponse)(nil),               // 92: rotunda.client.v1.WatchResponse
-	(*Ready)(nil),                       // 93: rotunda.client.v1.Ready
-	(*RecordChanged)(nil),               // 94: rotunda.client.v1.RecordChanged
-	(*RunProgress)(nil),                 // 95: rotunda.client.v1.RunProgress
-	(*v1.Ref)(nil),                      // 96: rotunda.trust.v1.Ref
-	(*v1.CommandFrame)(nil),             // 97: rotunda.trust.v1.CommandFrame
-	(v1.Outcome)(0),                     // 98: rotunda.trust.v1.Outcome
+	(*RekeyFolder)(nil),                 // 21: rotunda.client.v1.RekeyFolder
+	(*Rewrapped)(nil),                   // 22: rotunda.client.v1.Rewrapped
+	(*PutFolderKey)(nil),                // 23: rotunda.client.v1.PutFolderKey
+	(*PutEnrolBlob)(nil),                // 24: rotunda.client.v1.PutEnrolBlob
+	(*PutRecord)(nil),                   // 25: rotunda.client.v1.PutRecord
+	(*RekeyRecord)(nil),                 // 26: rotunda.client.v1.RekeyRecord
+	(*FormerKey)(nil),                   // 27: rotunda.client.v1.FormerKey
+	(*FileKey)(nil),                     // 28: rotunda.client.v1.FileKey
+	(*Links)(nil),                       // 29: rotunda.client.v1.Links
+	(*DeleteRecord)(nil),                // 30: rotunda.client.v1.DeleteRecord
+	(*PutStatement)(nil),                // 31: rotunda.client.v1.PutStatement
+	(*PutResult)(nil),                   // 32: rotunda.client.v1.PutResult
+	(*PutRotation)(nil),                 // 33: rotunda.client.v1.PutRotation
+	(*Schedule)(nil),                    // 34: rotunda.client.v1.Schedule
+	(*DeleteRotation)(nil),              // 35: rotunda.client.v1.DeleteRotation
+	(*PauseRotation)(nil),               // 36: rotunda.client.v1.PauseRotation
+	(*StartRun)(nil),                    // 37: rotunda.client.v1.StartRun
+	(*SendCommand)(nil),                 // 38: rotunda.client.v1.SendCommand
+	(*DropRun)(nil),                     // 39: rotunda.client.v1.DropRun
+	(*EndRecovery)(nil),                 // 40: rotunda.client.v1.EndRecovery
+	(*PutApp)(nil),                      // 41: rotunda.client.v1.PutApp
+	(*PutAppKey)(nil),                   // 42: rotunda.client.v1.PutAppKey
+	(*PutAppFolder)(nil),                // 43: rotunda.client.v1.PutAppFolder
+	(*PutAppClient)(nil),                // 44: rotunda.client.v1.PutAppClient
+	(*RemoveAppClient)(nil),             // 45: rotunda.client.v1.RemoveAppClient
+	(*NoteEvent)(nil),                   // 46: rotunda.client.v1.NoteEvent
+	(*ListFoldersRequest)(nil),          // 47: rotunda.client.v1.ListFoldersRequest
+	(*ListFoldersResponse)(nil),         // 48: rotunda.client.v1.ListFoldersResponse
+	(*FolderView)(nil),                  // 49: rotunda.client.v1.FolderView
+	(*ListWrappedRequest)(nil),          // 50: rotunda.client.v1.ListWrappedRequest
+	(*ListWrappedResponse)(nil),         // 51: rotunda.client.v1.ListWrappedResponse
+	(*Wrapped)(nil),                     // 52: rotunda.client.v1.Wrapped
+	(*ListOldKeysRequest)(nil),          // 53: rotunda.client.v1.ListOldKeysRequest
+	(*ListOldKeysResponse)(nil),         // 54: rotunda.client.v1.ListOldKeysResponse
+	(*OldKey)(nil),                      // 55: rotunda.client.v1.OldKey
+	(*ListMissingKeysRequest)(nil),      // 56: rotunda.client.v1.ListMissingKeysRequest
+	(*ListMissingKeysResponse)(nil),     // 57: rotunda.client.v1.ListMissingKeysResponse
+	(*MissingKey)(nil),                  // 58: rotunda.client.v1.MissingKey
+	(*ListRecordsRequest)(nil),          // 59: rotunda.client.v1.ListRecordsRequest
+	(*ListRecordsResponse)(nil),         // 60: rotunda.client.v1.ListRecordsResponse
+	(*GetRecordsRequest)(nil),           // 61: rotunda.client.v1.GetRecordsRequest
+	(*GetRecordsResponse)(nil),          // 62: rotunda.client.v1.GetRecordsResponse
+	(*RecordView)(nil),                  // 63: rotunda.client.v1.RecordView
+	(*StatementView)(nil),               // 64: rotunda.client.v1.StatementView
+	(*ResultView)(nil),                  // 65: rotunda.client.v1.ResultView
+	(*StagedView)(nil),                  // 66: rotunda.client.v1.StagedView
+	(*ListHistoryRequest)(nil),          // 67: rotunda.client.v1.ListHistoryRequest
+	(*ListHistoryResponse)(nil),         // 68: rotunda.client.v1.ListHistoryResponse
+	(*HistoryView)(nil),                 // 69: rotunda.client.v1.HistoryView
+	(*ListStatementsRequest)(nil),       // 70: rotunda.client.v1.ListStatementsRequest
+	(*ListStatementsResponse)(nil),      // 71: rotunda.client.v1.ListStatementsResponse
+	(*GetFormerStatementsRequest)(nil),  // 72: rotunda.client.v1.GetFormerStatementsRequest
+	(*GetFormerStatementsResponse)(nil), // 73: rotunda.client.v1.GetFormerStatementsResponse
+	(*FormerStatement)(nil),             // 74: rotunda.client.v1.FormerStatement
+	(*ListRotationsRequest)(nil),        // 75: rotunda.client.v1.ListRotationsRequest
+	(*ListRotationsResponse)(nil),       // 76: rotunda.client.v1.ListRotationsResponse
+	(*RotationView)(nil),                // 77: rotunda.client.v1.RotationView
+	(*PreviewScheduleRequest)(nil),      // 78: rotunda.client.v1.PreviewScheduleRequest
+	(*PreviewScheduleResponse)(nil),     // 79: rotunda.client.v1.PreviewScheduleResponse
+	(*ListRunsRequest)(nil),             // 80: rotunda.client.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),            // 81: rotunda.client.v1.ListRunsResponse
+	(*RunView)(nil),                     // 82: rotunda.client.v1.RunView
+	(*GetRunRequest)(nil),               // 83: rotunda.client.v1.GetRunRequest
+	(*GetRunResponse)(nil),              // 84: rotunda.client.v1.GetRunResponse
+	(*GetReplyRequest)(nil),             // 85: rotunda.client.v1.GetReplyRequest
+	(*GetReplyResponse)(nil),            // 86: rotunda.client.v1.GetReplyResponse
+	(*ListAgentsRequest)(nil),           // 87: rotunda.client.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),          // 88: rotunda.client.v1.ListAgentsResponse
+	(*AgentView)(nil),                   // 89: rotunda.client.v1.AgentView
+	(*ListAppsRequest)(nil),             // 90: rotunda.client.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),            // 91: rotunda.client.v1.ListAppsResponse
+	(*AppView)(nil),                     // 92: rotunda.client.v1.AppView
+	(*AppClientView)(nil),               // 93: rotunda.client.v1.AppClientView
+	(*GetEnrolBlobRequest)(nil),         // 94: rotunda.client.v1.GetEnrolBlobRequest
+	(*GetEnrolBlobResponse)(nil),        // 95: rotunda.client.v1.GetEnrolBlobResponse
+	(*ListEventsRequest)(nil),           // 96: rotunda.client.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),          // 97: rotunda.client.v1.ListEventsResponse
+	(*EventView)(nil),                   // 98: rotunda.client.v1.EventView
+	(*GetRecoveryRequest)(nil),          // 99: rotunda.client.v1.GetRecoveryRequest
+	(*GetRecoveryResponse)(nil),         // 100: rotunda.client.v1.GetRecoveryResponse
+	(*Reported)(nil),                    // 101: rotunda.client.v1.Reported
+	(*WatchRequest)(nil),                // 102: rotunda.client.v1.WatchRequest
+	(*WatchResponse)(nil),               // 103: rotunda.client.v1.WatchResponse
+	(*Ready)(nil),                       // 104: rotunda.client.v1.Ready
+	(*RecordChanged)(nil),               // 105: rotunda.client.v1.RecordChanged
+	(*RunProgress)(nil),                 // 106: rotunda.client.v1.RunProgress
+	(*v1.Ref)(nil),                      // 107: rotunda.trust.v1.Ref
+	(*v1.CommandFrame)(nil),             // 108: rotunda.trust.v1.CommandFrame
+	(v1.Outcome)(0),                     // 109: rotunda.trust.v1.Outcome
 }
 var file_rotunda_client_v1_client_proto_depIdxs = []int32{
 	19,  // 0: rotunda.client.v1.CreateOrganisationRequest.keys:type_name -> rotunda.client.v1.PutKeys
@@ -6931,148 +7730,167 @@ var file_rotunda_client_v1_client_proto_depIdxs = []int32{
 	17,  // 3: rotunda.client.v1.WriteResponse.revisions:type_name -> rotunda.client.v1.RecordRevision
 	19,  // 4: rotunda.client.v1.WriteOp.put_keys:type_name -> rotunda.client.v1.PutKeys
 	20,  // 5: rotunda.client.v1.WriteOp.put_folder:type_name -> rotunda.client.v1.PutFolder
-	21,  // 6: rotunda.client.v1.WriteOp.put_folder_key:type_name -> rotunda.client.v1.PutFolderKey
-	22,  // 7: rotunda.client.v1.WriteOp.put_enrol_blob:type_name -> rotunda.client.v1.PutEnrolBlob
-	23,  // 8: rotunda.client.v1.WriteOp.put_record:type_name -> rotunda.client.v1.PutRecord
-	25,  // 9: rotunda.client.v1.WriteOp.delete_record:type_name -> rotunda.client.v1.DeleteRecord
-	26,  // 10: rotunda.client.v1.WriteOp.put_statement:type_name -> rotunda.client.v1.PutStatement
-	27,  // 11: rotunda.client.v1.WriteOp.put_result:type_name -> rotunda.client.v1.PutResult
-	28,  // 12: rotunda.client.v1.WriteOp.put_rotation:type_name -> rotunda.client.v1.PutRotation
-	30,  // 13: rotunda.client.v1.WriteOp.delete_rotation:type_name -> rotunda.client.v1.DeleteRotation
-	32,  // 14: rotunda.client.v1.WriteOp.start_run:type_name -> rotunda.client.v1.StartRun
-	33,  // 15: rotunda.client.v1.WriteOp.send_command:type_name -> rotunda.client.v1.SendCommand
-	36,  // 16: rotunda.client.v1.WriteOp.put_app:type_name -> rotunda.client.v1.PutApp
-	37,  // 17: rotunda.client.v1.WriteOp.put_app_key:type_name -> rotunda.client.v1.PutAppKey
-	38,  // 18: rotunda.client.v1.WriteOp.put_app_folder:type_name -> rotunda.client.v1.PutAppFolder
-	39,  // 19: rotunda.client.v1.WriteOp.put_app_client:type_name -> rotunda.client.v1.PutAppClient
-	40,  // 20: rotunda.client.v1.WriteOp.remove_app_client:type_name -> rotunda.client.v1.RemoveAppClient
-	31,  // 21: rotunda.client.v1.WriteOp.pause_rotation:type_name -> rotunda.client.v1.PauseRotation
-	41,  // 22: rotunda.client.v1.WriteOp.note_event:type_name -> rotunda.client.v1.NoteEvent
-	34,  // 23: rotunda.client.v1.WriteOp.drop_run:type_name -> rotunda.client.v1.DropRun
-	35,  // 24: rotunda.client.v1.WriteOp.end_recovery:type_name -> rotunda.client.v1.EndRecovery
-	96,  // 25: rotunda.client.v1.PutRecord.ref:type_name -> rotunda.trust.v1.Ref
-	24,  // 26: rotunda.client.v1.PutRecord.links:type_name -> rotunda.client.v1.Links
-	96,  // 27: rotunda.client.v1.Links.resource:type_name -> rotunda.trust.v1.Ref
-	96,  // 28: rotunda.client.v1.Links.admin_account:type_name -> rotunda.trust.v1.Ref
-	96,  // 29: rotunda.client.v1.DeleteRecord.ref:type_name -> rotunda.trust.v1.Ref
-	96,  // 30: rotunda.client.v1.PutStatement.ref:type_name -> rotunda.trust.v1.Ref
-	24,  // 31: rotunda.client.v1.PutStatement.links:type_name -> rotunda.client.v1.Links
-	96,  // 32: rotunda.client.v1.PutResult.account:type_name -> rotunda.trust.v1.Ref
-	96,  // 33: rotunda.client.v1.PutRotation.account:type_name -> rotunda.trust.v1.Ref
-	96,  // 34: rotunda.client.v1.PutRotation.resource:type_name -> rotunda.trust.v1.Ref
-	29,  // 35: rotunda.client.v1.PutRotation.schedule:type_name -> rotunda.client.v1.Schedule
-	96,  // 36: rotunda.client.v1.DeleteRotation.account:type_name -> rotunda.trust.v1.Ref
-	96,  // 37: rotunda.client.v1.PauseRotation.account:type_name -> rotunda.trust.v1.Ref
-	96,  // 38: rotunda.client.v1.StartRun.account:type_name -> rotunda.trust.v1.Ref
-	96,  // 39: rotunda.client.v1.StartRun.resource:type_name -> rotunda.trust.v1.Ref
-	97,  // 40: rotunda.client.v1.StartRun.command:type_name -> rotunda.trust.v1.CommandFrame
-	97,  // 41: rotunda.client.v1.SendCommand.command:type_name -> rotunda.trust.v1.CommandFrame
-	96,  // 42: rotunda.client.v1.NoteEvent.record:type_name -> rotunda.trust.v1.Ref
-	1,   // 43: rotunda.client.v1.ListFoldersRequest.page:type_name -> rotunda.client.v1.Page
-	44,  // 44: rotunda.client.v1.ListFoldersResponse.folders:type_name -> rotunda.client.v1.FolderView
-	1,   // 45: rotunda.client.v1.ListMissingKeysRequest.page:type_name -> rotunda.client.v1.Page
-	47,  // 46: rotunda.client.v1.ListMissingKeysResponse.missing:type_name -> rotunda.client.v1.MissingKey
-	1,   // 47: rotunda.client.v1.ListRecordsRequest.page:type_name -> rotunda.client.v1.Page
-	52,  // 48: rotunda.client.v1.ListRecordsResponse.records:type_name -> rotunda.client.v1.RecordView
-	96,  // 49: rotunda.client.v1.GetRecordsRequest.refs:type_name -> rotunda.trust.v1.Ref
-	52,  // 50: rotunda.client.v1.GetRecordsResponse.records:type_name -> rotunda.client.v1.RecordView
-	96,  // 51: rotunda.client.v1.RecordView.ref:type_name -> rotunda.trust.v1.Ref
-	24,  // 52: rotunda.client.v1.RecordView.links:type_name -> rotunda.client.v1.Links
-	53,  // 53: rotunda.client.v1.RecordView.statement:type_name -> rotunda.client.v1.StatementView
-	54,  // 54: rotunda.client.v1.RecordView.attestation:type_name -> rotunda.client.v1.ResultView
-	55,  // 55: rotunda.client.v1.RecordView.staged:type_name -> rotunda.client.v1.StagedView
-	54,  // 56: rotunda.client.v1.RecordView.last:type_name -> rotunda.client.v1.ResultView
-	96,  // 57: rotunda.client.v1.ListHistoryRequest.ref:type_name -> rotunda.trust.v1.Ref
-	1,   // 58: rotunda.client.v1.ListHistoryRequest.page:type_name -> rotunda.client.v1.Page
-	58,  // 59: rotunda.client.v1.ListHistoryResponse.history:type_name -> rotunda.client.v1.HistoryView
-	96,  // 60: rotunda.client.v1.ListStatementsRequest.ref:type_name -> rotunda.trust.v1.Ref
-	1,   // 61: rotunda.client.v1.ListStatementsRequest.page:type_name -> rotunda.client.v1.Page
-	53,  // 62: rotunda.client.v1.ListStatementsResponse.statements:type_name -> rotunda.client.v1.StatementView
-	96,  // 63: rotunda.client.v1.GetFormerStatementsRequest.refs:type_name -> rotunda.trust.v1.Ref
-	63,  // 64: rotunda.client.v1.GetFormerStatementsResponse.statements:type_name -> rotunda.client.v1.FormerStatement
-	96,  // 65: rotunda.client.v1.FormerStatement.ref:type_name -> rotunda.trust.v1.Ref
-	53,  // 66: rotunda.client.v1.FormerStatement.statement:type_name -> rotunda.client.v1.StatementView
-	1,   // 67: rotunda.client.v1.ListRotationsRequest.page:type_name -> rotunda.client.v1.Page
-	66,  // 68: rotunda.client.v1.ListRotationsResponse.rotations:type_name -> rotunda.client.v1.RotationView
-	28,  // 69: rotunda.client.v1.RotationView.rotation:type_name -> rotunda.client.v1.PutRotation
-	29,  // 70: rotunda.client.v1.PreviewScheduleRequest.schedule:type_name -> rotunda.client.v1.Schedule
-	1,   // 71: rotunda.client.v1.ListRunsRequest.page:type_name -> rotunda.client.v1.Page
-	71,  // 72: rotunda.client.v1.ListRunsResponse.runs:type_name -> rotunda.client.v1.RunView
-	96,  // 73: rotunda.client.v1.RunView.account:type_name -> rotunda.trust.v1.Ref
-	96,  // 74: rotunda.client.v1.RunView.resource:type_name -> rotunda.trust.v1.Ref
-	98,  // 75: rotunda.client.v1.RunView.credential:type_name -> rotunda.trust.v1.Outcome
-	98,  // 76: rotunda.client.v1.RunView.dependents:type_name -> rotunda.trust.v1.Outcome
-	98,  // 77: rotunda.client.v1.RunView.scripts:type_name -> rotunda.trust.v1.Outcome
-	71,  // 78: rotunda.client.v1.GetRunResponse.run:type_name -> rotunda.client.v1.RunView
-	54,  // 79: rotunda.client.v1.GetRunResponse.results:type_name -> rotunda.client.v1.ResultView
-	78,  // 80: rotunda.client.v1.ListAgentsResponse.agents:type_name -> rotunda.client.v1.AgentView
-	1,   // 81: rotunda.client.v1.ListAppsRequest.page:type_name -> rotunda.client.v1.Page
-	81,  // 82: rotunda.client.v1.ListAppsResponse.apps:type_name -> rotunda.client.v1.AppView
-	82,  // 83: rotunda.client.v1.AppView.clients:type_name -> rotunda.client.v1.AppClientView
-	1,   // 84: rotunda.client.v1.ListEventsRequest.page:type_name -> rotunda.client.v1.Page
-	87,  // 85: rotunda.client.v1.ListEventsResponse.events:type_name -> rotunda.client.v1.EventView
-	96,  // 86: rotunda.client.v1.EventView.record:type_name -> rotunda.trust.v1.Ref
-	90,  // 87: rotunda.client.v1.GetRecoveryResponse.reported:type_name -> rotunda.client.v1.Reported
-	93,  // 88: rotunda.client.v1.WatchResponse.ready:type_name -> rotunda.client.v1.Ready
-	94,  // 89: rotunda.client.v1.WatchResponse.record:type_name -> rotunda.client.v1.RecordChanged
-	95,  // 90: rotunda.client.v1.WatchResponse.run:type_name -> rotunda.client.v1.RunProgress
-	96,  // 91: rotunda.client.v1.RecordChanged.ref:type_name -> rotunda.trust.v1.Ref
-	96,  // 92: rotunda.client.v1.RunProgress.account:type_name -> rotunda.trust.v1.Ref
-	2,   // 93: rotunda.client.v1.VaultService.Challenge:input_type -> rotunda.client.v1.ChallengeRequest
-	4,   // 94: rotunda.client.v1.VaultService.SignIn:input_type -> rotunda.client.v1.SignInRequest
-	6,   // 95: rotunda.client.v1.VaultService.CreateOrganisation:input_type -> rotunda.client.v1.CreateOrganisationRequest
-	8,   // 96: rotunda.client.v1.VaultService.GetLog:input_type -> rotunda.client.v1.GetLogRequest
-	10,  // 97: rotunda.client.v1.VaultService.GetKeys:input_type -> rotunda.client.v1.GetKeysRequest
-	13,  // 98: rotunda.client.v1.VaultService.TakeTurn:input_type -> rotunda.client.v1.TakeTurnRequest
-	15,  // 99: rotunda.client.v1.VaultService.Write:input_type -> rotunda.client.v1.WriteRequest
-	42,  // 100: rotunda.client.v1.VaultService.ListFolders:input_type -> rotunda.client.v1.ListFoldersRequest
-	45,  // 101: rotunda.client.v1.VaultService.ListMissingKeys:input_type -> rotunda.client.v1.ListMissingKeysRequest
-	48,  // 102: rotunda.client.v1.VaultService.ListRecords:input_type -> rotunda.client.v1.ListRecordsRequest
-	50,  // 103: rotunda.client.v1.VaultService.GetRecords:input_type -> rotunda.client.v1.GetRecordsRequest
-	56,  // 104: rotunda.client.v1.VaultService.ListHistory:input_type -> rotunda.client.v1.ListHistoryRequest
-	59,  // 105: rotunda.client.v1.VaultService.ListStatements:input_type -> rotunda.client.v1.ListStatementsRequest
-	61,  // 106: rotunda.client.v1.VaultService.GetFormerStatements:input_type -> rotunda.client.v1.GetFormerStatementsRequest
-	64,  // 107: rotunda.client.v1.VaultService.ListRotations:input_type -> rotunda.client.v1.ListRotationsRequest
-	67,  // 108: rotunda.client.v1.VaultService.PreviewSchedule:input_type -> rotunda.client.v1.PreviewScheduleRequest
-	69,  // 109: rotunda.client.v1.VaultService.ListRuns:input_type -> rotunda.client.v1.ListRunsRequest
-	72,  // 110: rotunda.client.v1.VaultService.GetRun:input_type -> rotunda.client.v1.GetRunRequest
-	74,  // 111: rotunda.client.v1.VaultService.GetReply:input_type -> rotunda.client.v1.GetReplyRequest
-	76,  // 112: rotunda.client.v1.VaultService.ListAgents:input_type -> rotunda.client.v1.ListAgentsRequest
-	79,  // 113: rotunda.client.v1.VaultService.ListApps:input_type -> rotunda.client.v1.ListAppsRequest
-	83,  // 114: rotunda.client.v1.VaultService.GetEnrolBlob:input_type -> rotunda.client.v1.GetEnrolBlobRequest
-	85,  // 115: rotunda.client.v1.VaultService.ListEvents:input_type -> rotunda.client.v1.ListEventsRequest
-	88,  // 116: rotunda.client.v1.VaultService.GetRecovery:input_type -> rotunda.client.v1.GetRecoveryRequest
-	91,  // 117: rotunda.client.v1.VaultService.Watch:input_type -> rotunda.client.v1.WatchRequest
-	3,   // 118: rotunda.client.v1.VaultService.Challenge:output_type -> rotunda.client.v1.ChallengeResponse
-	5,   // 119: rotunda.client.v1.VaultService.SignIn:output_type -> rotunda.client.v1.SignInResponse
-	7,   // 120: rotunda.client.v1.VaultService.CreateOrganisation:output_type -> rotunda.client.v1.CreateOrganisationResponse
-	9,   // 121: rotunda.client.v1.VaultService.GetLog:output_type -> rotunda.client.v1.GetLogResponse
-	11,  // 122: rotunda.client.v1.VaultService.GetKeys:output_type -> rotunda.client.v1.GetKeysResponse
-	14,  // 123: rotunda.client.v1.VaultService.TakeTurn:output_type -> rotunda.client.v1.TakeTurnResponse
-	16,  // 124: rotunda.client.v1.VaultService.Write:output_type -> rotunda.client.v1.WriteResponse
-	43,  // 125: rotunda.client.v1.VaultService.ListFolders:output_type -> rotunda.client.v1.ListFoldersResponse
-	46,  // 126: rotunda.client.v1.VaultService.ListMissingKeys:output_type -> rotunda.client.v1.ListMissingKeysResponse
-	49,  // 127: rotunda.client.v1.VaultService.ListRecords:output_type -> rotunda.client.v1.ListRecordsResponse
-	51,  // 128: rotunda.client.v1.VaultService.GetRecords:output_type -> rotunda.client.v1.GetRecordsResponse
-	57,  // 129: rotunda.client.v1.VaultService.ListHistory:output_type -> rotunda.client.v1.ListHistoryResponse
-	60,  // 130: rotunda.client.v1.VaultService.ListStatements:output_type -> rotunda.client.v1.ListStatementsResponse
-	62,  // 131: rotunda.client.v1.VaultService.GetFormerStatements:output_type -> rotunda.client.v1.GetFormerStatementsResponse
-	65,  // 132: rotunda.client.v1.VaultService.ListRotations:output_type -> rotunda.client.v1.ListRotationsResponse
-	68,  // 133: rotunda.client.v1.VaultService.PreviewSchedule:output_type -> rotunda.client.v1.PreviewScheduleResponse
-	70,  // 134: rotunda.client.v1.VaultService.ListRuns:output_type -> rotunda.client.v1.ListRunsResponse
-	73,  // 135: rotunda.client.v1.VaultService.GetRun:output_type -> rotunda.client.v1.GetRunResponse
-	75,  // 136: rotunda.client.v1.VaultService.GetReply:output_type -> rotunda.client.v1.GetReplyResponse
-	77,  // 137: rotunda.client.v1.VaultService.ListAgents:output_type -> rotunda.client.v1.ListAgentsResponse
-	80,  // 138: rotunda.client.v1.VaultService.ListApps:output_type -> rotunda.client.v1.ListAppsResponse
-	84,  // 139: rotunda.client.v1.VaultService.GetEnrolBlob:output_type -> rotunda.client.v1.GetEnrolBlobResponse
-	86,  // 140: rotunda.client.v1.VaultService.ListEvents:output_type -> rotunda.client.v1.ListEventsResponse
-	89,  // 141: rotunda.client.v1.VaultService.GetRecovery:output_type -> rotunda.client.v1.GetRecoveryResponse
-	92,  // 142: rotunda.client.v1.VaultService.Watch:output_type -> rotunda.client.v1.WatchResponse
-	118, // [118:143] is the sub-list for method output_type
-	93,  // [93:118] is the sub-list for method input_type
-	93,  // [93:93] is the sub-list for extension type_name
-	93,  // [93:93] is the sub-list for extension extendee
-	0,   // [0:93] is the sub-list for field type_name
+	23,  // 6: rotunda.client.v1.WriteOp.put_folder_key:type_name -> rotunda.client.v1.PutFolderKey
+	24,  // 7: rotunda.client.v1.WriteOp.put_enrol_blob:type_name -> rotunda.client.v1.PutEnrolBlob
+	25,  // 8: rotunda.client.v1.WriteOp.put_record:type_name -> rotunda.client.v1.PutRecord
+	30,  // 9: rotunda.client.v1.WriteOp.delete_record:type_name -> rotunda.client.v1.DeleteRecord
+	31,  // 10: rotunda.client.v1.WriteOp.put_statement:type_name -> rotunda.client.v1.PutStatement
+	32,  // 11: rotunda.client.v1.WriteOp.put_result:type_name -> rotunda.client.v1.PutResult
+	33,  // 12: rotunda.client.v1.WriteOp.put_rotation:type_name -> rotunda.client.v1.PutRotation
+	35,  // 13: rotunda.client.v1.WriteOp.delete_rotation:type_name -> rotunda.client.v1.DeleteRotation
+	37,  // 14: rotunda.client.v1.WriteOp.start_run:type_name -> rotunda.client.v1.StartRun
+	38,  // 15: rotunda.client.v1.WriteOp.send_command:type_name -> rotunda.client.v1.SendCommand
+	41,  // 16: rotunda.client.v1.WriteOp.put_app:type_name -> rotunda.client.v1.PutApp
+	42,  // 17: rotunda.client.v1.WriteOp.put_app_key:type_name -> rotunda.client.v1.PutAppKey
+	43,  // 18: rotunda.client.v1.WriteOp.put_app_folder:type_name -> rotunda.client.v1.PutAppFolder
+	44,  // 19: rotunda.client.v1.WriteOp.put_app_client:type_name -> rotunda.client.v1.PutAppClient
+	45,  // 20: rotunda.client.v1.WriteOp.remove_app_client:type_name -> rotunda.client.v1.RemoveAppClient
+	36,  // 21: rotunda.client.v1.WriteOp.pause_rotation:type_name -> rotunda.client.v1.PauseRotation
+	46,  // 22: rotunda.client.v1.WriteOp.note_event:type_name -> rotunda.client.v1.NoteEvent
+	39,  // 23: rotunda.client.v1.WriteOp.drop_run:type_name -> rotunda.client.v1.DropRun
+	40,  // 24: rotunda.client.v1.WriteOp.end_recovery:type_name -> rotunda.client.v1.EndRecovery
+	21,  // 25: rotunda.client.v1.WriteOp.rekey_folder:type_name -> rotunda.client.v1.RekeyFolder
+	26,  // 26: rotunda.client.v1.WriteOp.rekey_record:type_name -> rotunda.client.v1.RekeyRecord
+	22,  // 27: rotunda.client.v1.RekeyFolder.records:type_name -> rotunda.client.v1.Rewrapped
+	22,  // 28: rotunda.client.v1.RekeyFolder.folders:type_name -> rotunda.client.v1.Rewrapped
+	107, // 29: rotunda.client.v1.PutRecord.ref:type_name -> rotunda.trust.v1.Ref
+	29,  // 30: rotunda.client.v1.PutRecord.links:type_name -> rotunda.client.v1.Links
+	107, // 31: rotunda.client.v1.RekeyRecord.ref:type_name -> rotunda.trust.v1.Ref
+	28,  // 32: rotunda.client.v1.RekeyRecord.files:type_name -> rotunda.client.v1.FileKey
+	27,  // 33: rotunda.client.v1.RekeyRecord.former:type_name -> rotunda.client.v1.FormerKey
+	107, // 34: rotunda.client.v1.Links.resource:type_name -> rotunda.trust.v1.Ref
+	107, // 35: rotunda.client.v1.Links.admin_account:type_name -> rotunda.trust.v1.Ref
+	107, // 36: rotunda.client.v1.DeleteRecord.ref:type_name -> rotunda.trust.v1.Ref
+	107, // 37: rotunda.client.v1.PutStatement.ref:type_name -> rotunda.trust.v1.Ref
+	29,  // 38: rotunda.client.v1.PutStatement.links:type_name -> rotunda.client.v1.Links
+	107, // 39: rotunda.client.v1.PutResult.account:type_name -> rotunda.trust.v1.Ref
+	107, // 40: rotunda.client.v1.PutRotation.account:type_name -> rotunda.trust.v1.Ref
+	107, // 41: rotunda.client.v1.PutRotation.resource:type_name -> rotunda.trust.v1.Ref
+	34,  // 42: rotunda.client.v1.PutRotation.schedule:type_name -> rotunda.client.v1.Schedule
+	107, // 43: rotunda.client.v1.DeleteRotation.account:type_name -> rotunda.trust.v1.Ref
+	107, // 44: rotunda.client.v1.PauseRotation.account:type_name -> rotunda.trust.v1.Ref
+	107, // 45: rotunda.client.v1.StartRun.account:type_name -> rotunda.trust.v1.Ref
+	107, // 46: rotunda.client.v1.StartRun.resource:type_name -> rotunda.trust.v1.Ref
+	108, // 47: rotunda.client.v1.StartRun.command:type_name -> rotunda.trust.v1.CommandFrame
+	108, // 48: rotunda.client.v1.SendCommand.command:type_name -> rotunda.trust.v1.CommandFrame
+	107, // 49: rotunda.client.v1.NoteEvent.record:type_name -> rotunda.trust.v1.Ref
+	1,   // 50: rotunda.client.v1.ListFoldersRequest.page:type_name -> rotunda.client.v1.Page
+	49,  // 51: rotunda.client.v1.ListFoldersResponse.folders:type_name -> rotunda.client.v1.FolderView
+	1,   // 52: rotunda.client.v1.ListWrappedRequest.page:type_name -> rotunda.client.v1.Page
+	52,  // 53: rotunda.client.v1.ListWrappedResponse.records:type_name -> rotunda.client.v1.Wrapped
+	52,  // 54: rotunda.client.v1.ListWrappedResponse.folders:type_name -> rotunda.client.v1.Wrapped
+	1,   // 55: rotunda.client.v1.ListOldKeysRequest.page:type_name -> rotunda.client.v1.Page
+	55,  // 56: rotunda.client.v1.ListOldKeysResponse.records:type_name -> rotunda.client.v1.OldKey
+	63,  // 57: rotunda.client.v1.OldKey.record:type_name -> rotunda.client.v1.RecordView
+	28,  // 58: rotunda.client.v1.OldKey.files:type_name -> rotunda.client.v1.FileKey
+	27,  // 59: rotunda.client.v1.OldKey.former:type_name -> rotunda.client.v1.FormerKey
+	1,   // 60: rotunda.client.v1.ListMissingKeysRequest.page:type_name -> rotunda.client.v1.Page
+	58,  // 61: rotunda.client.v1.ListMissingKeysResponse.missing:type_name -> rotunda.client.v1.MissingKey
+	1,   // 62: rotunda.client.v1.ListRecordsRequest.page:type_name -> rotunda.client.v1.Page
+	63,  // 63: rotunda.client.v1.ListRecordsResponse.records:type_name -> rotunda.client.v1.RecordView
+	107, // 64: rotunda.client.v1.GetRecordsRequest.refs:type_name -> rotunda.trust.v1.Ref
+	63,  // 65: rotunda.client.v1.GetRecordsResponse.records:type_name -> rotunda.client.v1.RecordView
+	107, // 66: rotunda.client.v1.RecordView.ref:type_name -> rotunda.trust.v1.Ref
+	29,  // 67: rotunda.client.v1.RecordView.links:type_name -> rotunda.client.v1.Links
+	64,  // 68: rotunda.client.v1.RecordView.statement:type_name -> rotunda.client.v1.StatementView
+	65,  // 69: rotunda.client.v1.RecordView.attestation:type_name -> rotunda.client.v1.ResultView
+	66,  // 70: rotunda.client.v1.RecordView.staged:type_name -> rotunda.client.v1.StagedView
+	65,  // 71: rotunda.client.v1.RecordView.last:type_name -> rotunda.client.v1.ResultView
+	107, // 72: rotunda.client.v1.ListHistoryRequest.ref:type_name -> rotunda.trust.v1.Ref
+	1,   // 73: rotunda.client.v1.ListHistoryRequest.page:type_name -> rotunda.client.v1.Page
+	69,  // 74: rotunda.client.v1.ListHistoryResponse.history:type_name -> rotunda.client.v1.HistoryView
+	107, // 75: rotunda.client.v1.ListStatementsRequest.ref:type_name -> rotunda.trust.v1.Ref
+	1,   // 76: rotunda.client.v1.ListStatementsRequest.page:type_name -> rotunda.client.v1.Page
+	64,  // 77: rotunda.client.v1.ListStatementsResponse.statements:type_name -> rotunda.client.v1.StatementView
+	107, // 78: rotunda.client.v1.GetFormerStatementsRequest.refs:type_name -> rotunda.trust.v1.Ref
+	74,  // 79: rotunda.client.v1.GetFormerStatementsResponse.statements:type_name -> rotunda.client.v1.FormerStatement
+	107, // 80: rotunda.client.v1.FormerStatement.ref:type_name -> rotunda.trust.v1.Ref
+	64,  // 81: rotunda.client.v1.FormerStatement.statement:type_name -> rotunda.client.v1.StatementView
+	1,   // 82: rotunda.client.v1.ListRotationsRequest.page:type_name -> rotunda.client.v1.Page
+	77,  // 83: rotunda.client.v1.ListRotationsResponse.rotations:type_name -> rotunda.client.v1.RotationView
+	33,  // 84: rotunda.client.v1.RotationView.rotation:type_name -> rotunda.client.v1.PutRotation
+	34,  // 85: rotunda.client.v1.PreviewScheduleRequest.schedule:type_name -> rotunda.client.v1.Schedule
+	1,   // 86: rotunda.client.v1.ListRunsRequest.page:type_name -> rotunda.client.v1.Page
+	82,  // 87: rotunda.client.v1.ListRunsResponse.runs:type_name -> rotunda.client.v1.RunView
+	107, // 88: rotunda.client.v1.RunView.account:type_name -> rotunda.trust.v1.Ref
+	107, // 89: rotunda.client.v1.RunView.resource:type_name -> rotunda.trust.v1.Ref
+	109, // 90: rotunda.client.v1.RunView.credential:type_name -> rotunda.trust.v1.Outcome
+	109, // 91: rotunda.client.v1.RunView.dependents:type_name -> rotunda.trust.v1.Outcome
+	109, // 92: rotunda.client.v1.RunView.scripts:type_name -> rotunda.trust.v1.Outcome
+	82,  // 93: rotunda.client.v1.GetRunResponse.run:type_name -> rotunda.client.v1.RunView
+	65,  // 94: rotunda.client.v1.GetRunResponse.results:type_name -> rotunda.client.v1.ResultView
+	89,  // 95: rotunda.client.v1.ListAgentsResponse.agents:type_name -> rotunda.client.v1.AgentView
+	1,   // 96: rotunda.client.v1.ListAppsRequest.page:type_name -> rotunda.client.v1.Page
+	92,  // 97: rotunda.client.v1.ListAppsResponse.apps:type_name -> rotunda.client.v1.AppView
+	93,  // 98: rotunda.client.v1.AppView.clients:type_name -> rotunda.client.v1.AppClientView
+	1,   // 99: rotunda.client.v1.ListEventsRequest.page:type_name -> rotunda.client.v1.Page
+	98,  // 100: rotunda.client.v1.ListEventsResponse.events:type_name -> rotunda.client.v1.EventView
+	107, // 101: rotunda.client.v1.EventView.record:type_name -> rotunda.trust.v1.Ref
+	101, // 102: rotunda.client.v1.GetRecoveryResponse.reported:type_name -> rotunda.client.v1.Reported
+	104, // 103: rotunda.client.v1.WatchResponse.ready:type_name -> rotunda.client.v1.Ready
+	105, // 104: rotunda.client.v1.WatchResponse.record:type_name -> rotunda.client.v1.RecordChanged
+	106, // 105: rotunda.client.v1.WatchResponse.run:type_name -> rotunda.client.v1.RunProgress
+	107, // 106: rotunda.client.v1.RecordChanged.ref:type_name -> rotunda.trust.v1.Ref
+	107, // 107: rotunda.client.v1.RunProgress.account:type_name -> rotunda.trust.v1.Ref
+	2,   // 108: rotunda.client.v1.VaultService.Challenge:input_type -> rotunda.client.v1.ChallengeRequest
+	4,   // 109: rotunda.client.v1.VaultService.SignIn:input_type -> rotunda.client.v1.SignInRequest
+	6,   // 110: rotunda.client.v1.VaultService.CreateOrganisation:input_type -> rotunda.client.v1.CreateOrganisationRequest
+	8,   // 111: rotunda.client.v1.VaultService.GetLog:input_type -> rotunda.client.v1.GetLogRequest
+	10,  // 112: rotunda.client.v1.VaultService.GetKeys:input_type -> rotunda.client.v1.GetKeysRequest
+	13,  // 113: rotunda.client.v1.VaultService.TakeTurn:input_type -> rotunda.client.v1.TakeTurnRequest
+	15,  // 114: rotunda.client.v1.VaultService.Write:input_type -> rotunda.client.v1.WriteRequest
+	47,  // 115: rotunda.client.v1.VaultService.ListFolders:input_type -> rotunda.client.v1.ListFoldersRequest
+	56,  // 116: rotunda.client.v1.VaultService.ListMissingKeys:input_type -> rotunda.client.v1.ListMissingKeysRequest
+	50,  // 117: rotunda.client.v1.VaultService.ListWrapped:input_type -> rotunda.client.v1.ListWrappedRequest
+	53,  // 118: rotunda.client.v1.VaultService.ListOldKeys:input_type -> rotunda.client.v1.ListOldKeysRequest
+	59,  // 119: rotunda.client.v1.VaultService.ListRecords:input_type -> rotunda.client.v1.ListRecordsRequest
+	61,  // 120: rotunda.client.v1.VaultService.GetRecords:input_type -> rotunda.client.v1.GetRecordsRequest
+	67,  // 121: rotunda.client.v1.VaultService.ListHistory:input_type -> rotunda.client.v1.ListHistoryRequest
+	70,  // 122: rotunda.client.v1.VaultService.ListStatements:input_type -> rotunda.client.v1.ListStatementsRequest
+	72,  // 123: rotunda.client.v1.VaultService.GetFormerStatements:input_type -> rotunda.client.v1.GetFormerStatementsRequest
+	75,  // 124: rotunda.client.v1.VaultService.ListRotations:input_type -> rotunda.client.v1.ListRotationsRequest
+	78,  // 125: rotunda.client.v1.VaultService.PreviewSchedule:input_type -> rotunda.client.v1.PreviewScheduleRequest
+	80,  // 126: rotunda.client.v1.VaultService.ListRuns:input_type -> rotunda.client.v1.ListRunsRequest
+	83,  // 127: rotunda.client.v1.VaultService.GetRun:input_type -> rotunda.client.v1.GetRunRequest
+	85,  // 128: rotunda.client.v1.VaultService.GetReply:input_type -> rotunda.client.v1.GetReplyRequest
+	87,  // 129: rotunda.client.v1.VaultService.ListAgents:input_type -> rotunda.client.v1.ListAgentsRequest
+	90,  // 130: rotunda.client.v1.VaultService.ListApps:input_type -> rotunda.client.v1.ListAppsRequest
+	94,  // 131: rotunda.client.v1.VaultService.GetEnrolBlob:input_type -> rotunda.client.v1.GetEnrolBlobRequest
+	96,  // 132: rotunda.client.v1.VaultService.ListEvents:input_type -> rotunda.client.v1.ListEventsRequest
+	99,  // 133: rotunda.client.v1.VaultService.GetRecovery:input_type -> rotunda.client.v1.GetRecoveryRequest
+	102, // 134: rotunda.client.v1.VaultService.Watch:input_type -> rotunda.client.v1.WatchRequest
+	3,   // 135: rotunda.client.v1.VaultService.Challenge:output_type -> rotunda.client.v1.ChallengeResponse
+	5,   // 136: rotunda.client.v1.VaultService.SignIn:output_type -> rotunda.client.v1.SignInResponse
+	7,   // 137: rotunda.client.v1.VaultService.CreateOrganisation:output_type -> rotunda.client.v1.CreateOrganisationResponse
+	9,   // 138: rotunda.client.v1.VaultService.GetLog:output_type -> rotunda.client.v1.GetLogResponse
+	11,  // 139: rotunda.client.v1.VaultService.GetKeys:output_type -> rotunda.client.v1.GetKeysResponse
+	14,  // 140: rotunda.client.v1.VaultService.TakeTurn:output_type -> rotunda.client.v1.TakeTurnResponse
+	16,  // 141: rotunda.client.v1.VaultService.Write:output_type -> rotunda.client.v1.WriteResponse
+	48,  // 142: rotunda.client.v1.VaultService.ListFolders:output_type -> rotunda.client.v1.ListFoldersResponse
+	57,  // 143: rotunda.client.v1.VaultService.ListMissingKeys:output_type -> rotunda.client.v1.ListMissingKeysResponse
+	51,  // 144: rotunda.client.v1.VaultService.ListWrapped:output_type -> rotunda.client.v1.ListWrappedResponse
+	54,  // 145: rotunda.client.v1.VaultService.ListOldKeys:output_type -> rotunda.client.v1.ListOldKeysResponse
+	60,  // 146: rotunda.client.v1.VaultService.ListRecords:output_type -> rotunda.client.v1.ListRecordsResponse
+	62,  // 147: rotunda.client.v1.VaultService.GetRecords:output_type -> rotunda.client.v1.GetRecordsResponse
+	68,  // 148: rotunda.client.v1.VaultService.ListHistory:output_type -> rotunda.client.v1.ListHistoryResponse
+	71,  // 149: rotunda.client.v1.VaultService.ListStatements:output_type -> rotunda.client.v1.ListStatementsResponse
+	73,  // 150: rotunda.client.v1.VaultService.GetFormerStatements:output_type -> rotunda.client.v1.GetFormerStatementsResponse
+	76,  // 151: rotunda.client.v1.VaultService.ListRotations:output_type -> rotunda.client.v1.ListRotationsResponse
+	79,  // 152: rotunda.client.v1.VaultService.PreviewSchedule:output_type -> rotunda.client.v1.PreviewScheduleResponse
+	81,  // 153: rotunda.client.v1.VaultService.ListRuns:output_type -> rotunda.client.v1.ListRunsResponse
+	84,  // 154: rotunda.client.v1.VaultService.GetRun:output_type -> rotunda.client.v1.GetRunResponse
+	86,  // 155: rotunda.client.v1.VaultService.GetReply:output_type -> rotunda.client.v1.GetReplyResponse
+	88,  // 156: rotunda.client.v1.VaultService.ListAgents:output_type -> rotunda.client.v1.ListAgentsResponse
+	91,  // 157: rotunda.client.v1.VaultService.ListApps:output_type -> rotunda.client.v1.ListAppsResponse
+	95,  // 158: rotunda.client.v1.VaultService.GetEnrolBlob:output_type -> rotunda.client.v1.GetEnrolBlobResponse
+	97,  // 159: rotunda.client.v1.VaultService.ListEvents:output_type -> rotunda.client.v1.ListEventsResponse
+	100, // 160: rotunda.client.v1.VaultService.GetRecovery:output_type -> rotunda.client.v1.GetRecoveryResponse
+	103, // 161: rotunda.client.v1.VaultService.Watch:output_type -> rotunda.client.v1.WatchResponse
+	135, // [135:162] is the sub-list for method output_type
+	108, // [108:135] is the sub-list for method input_type
+	108, // [108:108] is the sub-list for extension type_name
+	108, // [108:108] is the sub-list for extension extendee
+	0,   // [0:108] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_client_v1_client_proto_init() }
@@ -7103,13 +7921,15 @@ func file_rotunda_client_v1_client_proto_init() {
 		(*WriteOp_NoteEvent)(nil),
 		(*WriteOp_DropRun)(nil),
 		(*WriteOp_EndRecovery)(nil),
+		(*WriteOp_RekeyFolder)(nil),
+		(*WriteOp_RekeyRecord)(nil),
 	}
-	file_rotunda_client_v1_client_proto_msgTypes[29].OneofWrappers = []any{
+	file_rotunda_client_v1_client_proto_msgTypes[34].OneofWrappers = []any{
 		(*Schedule_Cron)(nil),
 		(*Schedule_EveryS)(nil),
 		(*Schedule_Once)(nil),
 	}
-	file_rotunda_client_v1_client_proto_msgTypes[92].OneofWrappers = []any{
+	file_rotunda_client_v1_client_proto_msgTypes[103].OneofWrappers = []any{
 		(*WatchResponse_Ready)(nil),
 		(*WatchResponse_Record)(nil),
 		(*WatchResponse_Run)(nil),
@@ -7123,7 +7943,7 @@ func file_rotunda_client_v1_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rotunda_client_v1_client_proto_rawDesc), len(file_rotunda_client_v1_client_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   96,
+			NumMessages:   107,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

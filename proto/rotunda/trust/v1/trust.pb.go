@@ -2739,6 +2739,7 @@ type Result struct {
 	PluginSha256  []byte                 `protobuf:"bytes,31,opt,name=plugin_sha256,json=pluginSha256,proto3" json:"plugin_sha256,omitempty"`
 	ScriptSha256  [][]byte               `protobuf:"bytes,32,rep,name=script_sha256,json=scriptSha256,proto3" json:"script_sha256,omitempty"`
 	DetailDigest  []byte                 `protobuf:"bytes,33,opt,name=detail_digest,json=detailDigest,proto3" json:"detail_digest,omitempty"` // SHA-256 of the detail's ciphertext
+	Same          *SameSecret            `protobuf:"bytes,36,opt,name=same,proto3" json:"same,omitempty"`                                     // edited: the data is new, the secret in it is not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2934,6 +2935,67 @@ func (x *Result) GetDetailDigest() []byte {
 	return nil
 }
 
+func (x *Result) GetSame() *SameSecret {
+	if x != nil {
+		return x.Same
+	}
+	return nil
+}
+
+// SameSecret tells an edit that leaves the secret as it was (new keys, another title,
+// attested anew by somebody else) from one that sets it.
+type SameSecret struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ValueSeq      uint64                 `protobuf:"varint,1,opt,name=value_seq,json=valueSeq,proto3" json:"value_seq,omitempty"` // of the value that set the secret
+	LogEpoch      uint64                 `protobuf:"varint,2,opt,name=log_epoch,json=logEpoch,proto3" json:"log_epoch,omitempty"` // whoever could read the record at this epoch may know the secret
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SameSecret) Reset() {
+	*x = SameSecret{}
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SameSecret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SameSecret) ProtoMessage() {}
+
+func (x *SameSecret) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SameSecret.ProtoReflect.Descriptor instead.
+func (*SameSecret) Descriptor() ([]byte, []int) {
+	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *SameSecret) GetValueSeq() uint64 {
+	if x != nil {
+		return x.ValueSeq
+	}
+	return 0
+}
+
+func (x *SameSecret) GetLogEpoch() uint64 {
+	if x != nil {
+		return x.LogEpoch
+	}
+	return 0
+}
+
 // Detail is what a person may read about a result: the blob under the
 // record's extension key, or, in a reply, HPKE-sealed to the signer's device.
 type Detail struct {
@@ -2948,7 +3010,7 @@ type Detail struct {
 
 func (x *Detail) Reset() {
 	*x = Detail{}
-	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[30]
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2960,7 +3022,7 @@ func (x *Detail) String() string {
 func (*Detail) ProtoMessage() {}
 
 func (x *Detail) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[30]
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2973,7 +3035,7 @@ func (x *Detail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Detail.ProtoReflect.Descriptor instead.
 func (*Detail) Descriptor() ([]byte, []int) {
-	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{30}
+	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Detail) GetText() string {
@@ -3019,7 +3081,7 @@ type ProbeReply struct {
 
 func (x *ProbeReply) Reset() {
 	*x = ProbeReply{}
-	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[31]
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3031,7 +3093,7 @@ func (x *ProbeReply) String() string {
 func (*ProbeReply) ProtoMessage() {}
 
 func (x *ProbeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[31]
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3044,7 +3106,7 @@ func (x *ProbeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeReply.ProtoReflect.Descriptor instead.
 func (*ProbeReply) Descriptor() ([]byte, []int) {
-	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{31}
+	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProbeReply) GetAddress() string {
@@ -3112,7 +3174,7 @@ type InfoReply struct {
 
 func (x *InfoReply) Reset() {
 	*x = InfoReply{}
-	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[32]
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3186,7 @@ func (x *InfoReply) String() string {
 func (*InfoReply) ProtoMessage() {}
 
 func (x *InfoReply) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[32]
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3199,7 @@ func (x *InfoReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoReply.ProtoReflect.Descriptor instead.
 func (*InfoReply) Descriptor() ([]byte, []int) {
-	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{32}
+	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *InfoReply) GetVersion() string {
@@ -3208,7 +3270,7 @@ type PluginReply struct {
 
 func (x *PluginReply) Reset() {
 	*x = PluginReply{}
-	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[33]
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3282,7 @@ func (x *PluginReply) String() string {
 func (*PluginReply) ProtoMessage() {}
 
 func (x *PluginReply) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[33]
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3295,7 @@ func (x *PluginReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginReply.ProtoReflect.Descriptor instead.
 func (*PluginReply) Descriptor() ([]byte, []int) {
-	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{33}
+	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PluginReply) GetName() string {
@@ -3477,7 +3539,7 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\x02id\x18\x03 \x01(\fR\x02id\x12\x18\n" +
 	"\aexpires\x18\x04 \x01(\x03R\aexpires\x12\x15\n" +
 	"\x06run_id\x18\x05 \x01(\fR\x05runId\x12\x16\n" +
-	"\x06sealed\x18\x06 \x01(\fR\x06sealed\"\x9d\x06\n" +
+	"\x06sealed\x18\x06 \x01(\fR\x06sealed\"\xcf\x06\n" +
 	"\x06Result\x12\f\n" +
 	"\x01v\x18\x01 \x01(\rR\x01v\x12\x1b\n" +
 	"\tlog_epoch\x18\x02 \x01(\x04R\blogEpoch\x12\x1d\n" +
@@ -3511,7 +3573,12 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"statements\x12#\n" +
 	"\rplugin_sha256\x18\x1f \x01(\fR\fpluginSha256\x12#\n" +
 	"\rscript_sha256\x18  \x03(\fR\fscriptSha256\x12#\n" +
-	"\rdetail_digest\x18! \x01(\fR\fdetailDigestJ\x04\b\x14\x10\x1eJ\x04\b\"\x10#J\x04\b#\x10$\"\xba\x01\n" +
+	"\rdetail_digest\x18! \x01(\fR\fdetailDigest\x120\n" +
+	"\x04same\x18$ \x01(\v2\x1c.rotunda.trust.v1.SameSecretR\x04sameJ\x04\b\x14\x10\x1eJ\x04\b\"\x10#J\x04\b#\x10$\"F\n" +
+	"\n" +
+	"SameSecret\x12\x1b\n" +
+	"\tvalue_seq\x18\x01 \x01(\x04R\bvalueSeq\x12\x1b\n" +
+	"\tlog_epoch\x18\x02 \x01(\x04R\blogEpoch\"\xba\x01\n" +
 	"\x06Detail\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x122\n" +
 	"\x05probe\x18\x02 \x01(\v2\x1c.rotunda.trust.v1.ProbeReplyR\x05probe\x12/\n" +
@@ -3602,7 +3669,7 @@ func file_rotunda_trust_v1_trust_proto_rawDescGZIP() []byte {
 }
 
 var file_rotunda_trust_v1_trust_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_rotunda_trust_v1_trust_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_rotunda_trust_v1_trust_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_rotunda_trust_v1_trust_proto_goTypes = []any{
 	(EntryKind)(0),         // 0: rotunda.trust.v1.EntryKind
 	(RecordKind)(0),        // 1: rotunda.trust.v1.RecordKind
@@ -3640,10 +3707,11 @@ var file_rotunda_trust_v1_trust_proto_goTypes = []any{
 	(*CancelArgs)(nil),     // 33: rotunda.trust.v1.CancelArgs
 	(*CommandFrame)(nil),   // 34: rotunda.trust.v1.CommandFrame
 	(*Result)(nil),         // 35: rotunda.trust.v1.Result
-	(*Detail)(nil),         // 36: rotunda.trust.v1.Detail
-	(*ProbeReply)(nil),     // 37: rotunda.trust.v1.ProbeReply
-	(*InfoReply)(nil),      // 38: rotunda.trust.v1.InfoReply
-	(*PluginReply)(nil),    // 39: rotunda.trust.v1.PluginReply
+	(*SameSecret)(nil),     // 36: rotunda.trust.v1.SameSecret
+	(*Detail)(nil),         // 37: rotunda.trust.v1.Detail
+	(*ProbeReply)(nil),     // 38: rotunda.trust.v1.ProbeReply
+	(*InfoReply)(nil),      // 39: rotunda.trust.v1.InfoReply
+	(*PluginReply)(nil),    // 40: rotunda.trust.v1.PluginReply
 }
 var file_rotunda_trust_v1_trust_proto_depIdxs = []int32{
 	7,  // 0: rotunda.trust.v1.Signed.sigs:type_name -> rotunda.trust.v1.Sig
@@ -3690,14 +3758,15 @@ var file_rotunda_trust_v1_trust_proto_depIdxs = []int32{
 	5,  // 41: rotunda.trust.v1.Result.dependents:type_name -> rotunda.trust.v1.Outcome
 	5,  // 42: rotunda.trust.v1.Result.scripts:type_name -> rotunda.trust.v1.Outcome
 	32, // 43: rotunda.trust.v1.Result.statements:type_name -> rotunda.trust.v1.Pin
-	37, // 44: rotunda.trust.v1.Detail.probe:type_name -> rotunda.trust.v1.ProbeReply
-	38, // 45: rotunda.trust.v1.Detail.info:type_name -> rotunda.trust.v1.InfoReply
-	39, // 46: rotunda.trust.v1.Detail.plugins:type_name -> rotunda.trust.v1.PluginReply
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	36, // 44: rotunda.trust.v1.Result.same:type_name -> rotunda.trust.v1.SameSecret
+	38, // 45: rotunda.trust.v1.Detail.probe:type_name -> rotunda.trust.v1.ProbeReply
+	39, // 46: rotunda.trust.v1.Detail.info:type_name -> rotunda.trust.v1.InfoReply
+	40, // 47: rotunda.trust.v1.Detail.plugins:type_name -> rotunda.trust.v1.PluginReply
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_trust_v1_trust_proto_init() }
@@ -3730,7 +3799,7 @@ func file_rotunda_trust_v1_trust_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rotunda_trust_v1_trust_proto_rawDesc), len(file_rotunda_trust_v1_trust_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

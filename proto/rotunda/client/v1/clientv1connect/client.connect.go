@@ -61,6 +61,12 @@ const (
 	// VaultServiceListMissingKeysProcedure is the fully-qualified name of the VaultService's
 	// ListMissingKeys RPC.
 	VaultServiceListMissingKeysProcedure = "/rotunda.client.v1.VaultService/ListMissingKeys"
+	// VaultServiceListWrappedProcedure is the fully-qualified name of the VaultService's ListWrapped
+	// RPC.
+	VaultServiceListWrappedProcedure = "/rotunda.client.v1.VaultService/ListWrapped"
+	// VaultServiceListOldKeysProcedure is the fully-qualified name of the VaultService's ListOldKeys
+	// RPC.
+	VaultServiceListOldKeysProcedure = "/rotunda.client.v1.VaultService/ListOldKeys"
 	// VaultServiceListRecordsProcedure is the fully-qualified name of the VaultService's ListRecords
 	// RPC.
 	VaultServiceListRecordsProcedure = "/rotunda.client.v1.VaultService/ListRecords"
@@ -122,6 +128,11 @@ type VaultServiceClient interface {
 	Write(context.Context, *connect.Request[v1.WriteRequest]) (*connect.Response[v1.WriteResponse], error)
 	ListFolders(context.Context, *connect.Request[v1.ListFoldersRequest]) (*connect.Response[v1.ListFoldersResponse], error)
 	ListMissingKeys(context.Context, *connect.Request[v1.ListMissingKeysRequest]) (*connect.Response[v1.ListMissingKeysResponse], error)
+	// ListWrapped lists all keys that are wrapped under a folder's key: a new folder key
+	// takes every one of them over.
+	ListWrapped(context.Context, *connect.Request[v1.ListWrappedRequest]) (*connect.Response[v1.ListWrappedResponse], error)
+	// ListOldKeys lists the records whose own key was made under a former key of the folder.
+	ListOldKeys(context.Context, *connect.Request[v1.ListOldKeysRequest]) (*connect.Response[v1.ListOldKeysResponse], error)
 	ListRecords(context.Context, *connect.Request[v1.ListRecordsRequest]) (*connect.Response[v1.ListRecordsResponse], error)
 	GetRecords(context.Context, *connect.Request[v1.GetRecordsRequest]) (*connect.Response[v1.GetRecordsResponse], error)
 	ListHistory(context.Context, *connect.Request[v1.ListHistoryRequest]) (*connect.Response[v1.ListHistoryResponse], error)
@@ -210,6 +221,18 @@ func NewVaultServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			httpClient,
 			baseURL+VaultServiceListMissingKeysProcedure,
 			connect.WithSchema(vaultServiceMethods.ByName("ListMissingKeys")),
+			connect.WithClientOptions(opts...),
+		),
+		listWrapped: connect.NewClient[v1.ListWrappedRequest, v1.ListWrappedResponse](
+			httpClient,
+			baseURL+VaultServiceListWrappedProcedure,
+			connect.WithSchema(vaultServiceMethods.ByName("ListWrapped")),
+			connect.WithClientOptions(opts...),
+		),
+		listOldKeys: connect.NewClient[v1.ListOldKeysRequest, v1.ListOldKeysResponse](
+			httpClient,
+			baseURL+VaultServiceListOldKeysProcedure,
+			connect.WithSchema(vaultServiceMethods.ByName("ListOldKeys")),
 			connect.WithClientOptions(opts...),
 		),
 		listRecords: connect.NewClient[v1.ListRecordsRequest, v1.ListRecordsResponse](
@@ -322,6 +345,8 @@ type vaultServiceClient struct {
 	write               *connect.Client[v1.WriteRequest, v1.WriteResponse]
 	listFolders         *connect.Client[v1.ListFoldersRequest, v1.ListFoldersResponse]
 	listMissingKeys     *connect.Client[v1.ListMissingKeysRequest, v1.ListMissingKeysResponse]
+	listWrapped         *connect.Client[v1.ListWrappedRequest, v1.ListWrappedResponse]
+	listOldKeys         *connect.Client[v1.ListOldKeysRequest, v1.ListOldKeysResponse]
 	listRecords         *connect.Client[v1.ListRecordsRequest, v1.ListRecordsResponse]
 	getRecords          *connect.Client[v1.GetRecordsRequest, v1.GetRecordsResponse]
 	listHistory         *connect.Client[v1.ListHistoryRequest, v1.ListHistoryResponse]
@@ -383,6 +408,16 @@ func (c *vaultServiceClient) ListFolders(ctx context.Context, req *connect.Reque
 // ListMissingKeys calls rotunda.client.v1.VaultService.ListMissingKeys.
 func (c *vaultServiceClient) ListMissingKeys(ctx context.Context, req *connect.Request[v1.ListMissingKeysRequest]) (*connect.Response[v1.ListMissingKeysResponse], error) {
 	return c.listMissingKeys.CallUnary(ctx, req)
+}
+
+// ListWrapped calls rotunda.client.v1.VaultService.ListWrapped.
+func (c *vaultServiceClient) ListWrapped(ctx context.Context, req *connect.Request[v1.ListWrappedRequest]) (*connect.Response[v1.ListWrappedResponse], error) {
+	return c.listWrapped.CallUnary(ctx, req)
+}
+
+// ListOldKeys calls rotunda.client.v1.VaultService.ListOldKeys.
+func (c *vaultServiceClient) ListOldKeys(ctx context.Context, req *connect.Request[v1.ListOldKeysRequest]) (*connect.Response[v1.ListOldKeysResponse], error) {
+	return c.listOldKeys.CallUnary(ctx, req)
 }
 
 // ListRecords calls rotunda.client.v1.VaultService.ListRecords.
@@ -484,6 +519,11 @@ type VaultServiceHandler interface {
 	Write(context.Context, *connect.Request[v1.WriteRequest]) (*connect.Response[v1.WriteResponse], error)
 	ListFolders(context.Context, *connect.Request[v1.ListFoldersRequest]) (*connect.Response[v1.ListFoldersResponse], error)
 	ListMissingKeys(context.Context, *connect.Request[v1.ListMissingKeysRequest]) (*connect.Response[v1.ListMissingKeysResponse], error)
+	// ListWrapped lists all keys that are wrapped under a folder's key: a new folder key
+	// takes every one of them over.
+	ListWrapped(context.Context, *connect.Request[v1.ListWrappedRequest]) (*connect.Response[v1.ListWrappedResponse], error)
+	// ListOldKeys lists the records whose own key was made under a former key of the folder.
+	ListOldKeys(context.Context, *connect.Request[v1.ListOldKeysRequest]) (*connect.Response[v1.ListOldKeysResponse], error)
 	ListRecords(context.Context, *connect.Request[v1.ListRecordsRequest]) (*connect.Response[v1.ListRecordsResponse], error)
 	GetRecords(context.Context, *connect.Request[v1.GetRecordsRequest]) (*connect.Response[v1.GetRecordsResponse], error)
 	ListHistory(context.Context, *connect.Request[v1.ListHistoryRequest]) (*connect.Response[v1.ListHistoryResponse], error)
@@ -568,6 +608,18 @@ func NewVaultServiceHandler(svc VaultServiceHandler, opts ...connect.HandlerOpti
 		VaultServiceListMissingKeysProcedure,
 		svc.ListMissingKeys,
 		connect.WithSchema(vaultServiceMethods.ByName("ListMissingKeys")),
+		connect.WithHandlerOptions(opts...),
+	)
+	vaultServiceListWrappedHandler := connect.NewUnaryHandler(
+		VaultServiceListWrappedProcedure,
+		svc.ListWrapped,
+		connect.WithSchema(vaultServiceMethods.ByName("ListWrapped")),
+		connect.WithHandlerOptions(opts...),
+	)
+	vaultServiceListOldKeysHandler := connect.NewUnaryHandler(
+		VaultServiceListOldKeysProcedure,
+		svc.ListOldKeys,
+		connect.WithSchema(vaultServiceMethods.ByName("ListOldKeys")),
 		connect.WithHandlerOptions(opts...),
 	)
 	vaultServiceListRecordsHandler := connect.NewUnaryHandler(
@@ -686,6 +738,10 @@ func NewVaultServiceHandler(svc VaultServiceHandler, opts ...connect.HandlerOpti
 			vaultServiceListFoldersHandler.ServeHTTP(w, r)
 		case VaultServiceListMissingKeysProcedure:
 			vaultServiceListMissingKeysHandler.ServeHTTP(w, r)
+		case VaultServiceListWrappedProcedure:
+			vaultServiceListWrappedHandler.ServeHTTP(w, r)
+		case VaultServiceListOldKeysProcedure:
+			vaultServiceListOldKeysHandler.ServeHTTP(w, r)
 		case VaultServiceListRecordsProcedure:
 			vaultServiceListRecordsHandler.ServeHTTP(w, r)
 		case VaultServiceGetRecordsProcedure:
@@ -761,6 +817,14 @@ func (UnimplementedVaultServiceHandler) ListFolders(context.Context, *connect.Re
 
 func (UnimplementedVaultServiceHandler) ListMissingKeys(context.Context, *connect.Request[v1.ListMissingKeysRequest]) (*connect.Response[v1.ListMissingKeysResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("rotunda.client.v1.VaultService.ListMissingKeys is not implemented"))
+}
+
+func (UnimplementedVaultServiceHandler) ListWrapped(context.Context, *connect.Request[v1.ListWrappedRequest]) (*connect.Response[v1.ListWrappedResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("rotunda.client.v1.VaultService.ListWrapped is not implemented"))
+}
+
+func (UnimplementedVaultServiceHandler) ListOldKeys(context.Context, *connect.Request[v1.ListOldKeysRequest]) (*connect.Response[v1.ListOldKeysResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("rotunda.client.v1.VaultService.ListOldKeys is not implemented"))
 }
 
 func (UnimplementedVaultServiceHandler) ListRecords(context.Context, *connect.Request[v1.ListRecordsRequest]) (*connect.Response[v1.ListRecordsResponse], error) {

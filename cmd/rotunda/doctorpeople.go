@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+)
+
+// examinePeople looks for what those know who may not know it any more: folder keys,
+// secrets, keys of applications; and for agents that have not heard of a removal.
+func (c *cli) examinePeople(ctx context.Context, x *examination, cl *client.Client) {
+	outsiders, err := cl.Outsiders(ctx)
+	if err != nil {
+		x.failed("removals", err)
+		return
+	}
+	if err := c.unheard(ctx, x, cl, outsiders); err != nil {
+		x.failed("removals", err)
+		return
+	}
+	if err := c.foldersKnown(ctx, x, cl, outsiders); err != nil {
+		x.failed("removals", err)
+		return
+	}
+	seen := map[seal.ID]bool{}
+	for _, o := range outsiders {
+		for _, app := range o.Apps {
+			if !seen[app.ID] {
+				seen[app.ID] = true
+				x.warn("removals", "issue it anew: "+newApp(app.Name), "%s could hold the key of the application %s, under which its folders' keys are", c.who(o), app.Name)
+			}
+		}
+	}
+	exposed, err := cl.Exposed(ctx, outsiders)
+	if err != nil {
+		x.failed("removals", err)
+		return
+	}
+	if len(exposed) > 0 {
+		var titles []string
+		var by []string
+		for _, e := range exposed {
+			titles = append(titles, e.Title)
+			for _, o := range e.By {
+				if !slices.Contains(by, c.who(o)) {
+					by = append(by, c.who(o))
+				}
+			}
+		}
+		x.warn("removals", "`rotunda rotate --exposed` rotates them; `rotunda rotate --exposed --json` lists them", "%d account%s not rotated since %s could read %s: %s", len(titles), plural(len(titles)), few(by), themIt(len(titles)), few(titles))
+	}
+	x.ok("removals", "%d, and nobody who is out knows a key or an account's secret", len(outsiders))
+}
+
+// who names somebody who was shut out, with when.
+func (c *cli) who(o client.Outsider) string {
+	what := "whose right was withdrawn"
+	if o.Removed {
+		what = "removed"
+	}
+	return fmt.Sprintf("%s (%s %s)", o.Name, what, c.ago(o.At))
+}
+
+func (c *cli) unheard(ctx context.Context, x *examination, cl *client.Client, outsiders []client.Outsider) error {
+	list, err := cl.Unheard(ctx, outsiders)
+	if err != nil {
+		return err
+	}
+	of := map[string][]string{} // by agent: what it has not heard of
+	var agents []string
+	for _, u := range list {
+		for _, a := range u.Agents {
+			name := a.PoolName + " / " + a.Name + " (seen " + c.ago(a.Seen) + ")"
+			if of[name] == nil {
+				agents = append(agents, name)
+			}
+			of[name] = append(of[name], c.who(u.Outsider))
+		}
+	}
+	status, err := cl.LogStatus(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range status.Behind { // of a plugin that was withdrawn, or a grant
+		name := a.PoolName + " / " + a.Name + " (seen " + c.ago(a.Seen) + ")"
+		if of[name] == nil {
+			agents, of[name] = append(agents, name), []string{"what was withdrawn last"}
+		}
+	}
+	for _, name := range agents {
+		x.warn("removals", treatAsLost, "agent %s has not confirmed the end of %s", name, few(of[name]))
+	}
+	return nil
+}
+
+func (c *cli) foldersKnown(ctx context.Context, x *examination, cl *client.Client, outsiders []client.Outsider) error {
+	folders, err := cl.Folders(ctx)
+	if err != nil {
+		return err
+	}
+	for _, f := range folders {
+		var by []string
+		for _, o := range outsiders {
+			if slices.Contains(o.Knows(), f.UID) {
+				by = append(by, c.who(o))
+			}
+		}
+		switch do := "`rotunda folder rekey " + quoted(f.Name) + "`"; {
+		case len(by) > 0:
+			x.warn("removals", do, "the key of the folder %s is known to %s", f.Name, strings.TrimSpace(few(by)))
+		case f.OldKeys > 0:
+			x.warn("removals", do+" goes on", "%d record%s of the folder %s wait%s for keys of their own", f.OldKeys, plural(int(f.OldKeys)), f.Name, verbS(int(f.OldKeys)))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+)
+
+// rekeyView is what re-keying a folder did.
+type rekeyView struct {
+	Folder     string     `json:"folder"`
+	UID        string     `json:"uid"`
+	KeyVersion uint32     `json:"key_version"`
+	NewKey     bool       `json:"new_key"`
+	Rekeyed    int        `json:"rekeyed"`
+	Left       []leftView `json:"left"`
+	Error      string     `json:"error,omitempty"`
+}
+
+// leftView is a record that keeps its key for now.
+type leftView struct {
+	Record string `json:"record"`
+	Title  string `json:"title"`
+	Reason string `json:"reason"`
+}
+
+func viewRekey(r client.Rekeyed) rekeyView {
+	v := rekeyView{Folder: r.Name, UID: r.Folder.String(), KeyVersion: r.Version, NewKey: r.New, Rekeyed: r.Done, Left: []leftView{}}
+	for _, l := range r.Left {
+		v.Left = append(v.Left, leftView{l.Ref.String(), l.Title, l.Reason})
+	}
+	return v
+}
+
+func showRekey(w io.Writer, v rekeyView) {
+	what := "went on with its key"
+	if v.NewKey {
+		what = "has a new key"
+	}
+	fmt.Fprintf(w, "folder %s %s, version %d: %d record%s have new keys of their own\n", printable(v.Folder), what, v.KeyVersion, v.Rekeyed, plural(v.Rekeyed))
+	for _, l := range v.Left {
+		fmt.Fprintf(w, "  %s (%s) keeps its former key for now: %s: %s\n", printable(l.Title), l.Record, l.Reason, leftHint(l.Reason))
+	}
+	if v.Error != "" {
+		fmt.Fprintf(w, "  not finished: %s\n", printable(v.Error))
+	}
+}
+
+// leftHint says what to do about a record that was left.
+func leftHint(reason string) string {
+	switch trust.Reason(reason) {
+	case trust.RunOutstanding:
+		return "when its run is over, re-key the folder again"
+	case trust.NotAllowed, trust.NotLinked:
+		return "somebody who may sign its statement re-keys the folder again"
+	case trust.SignerUnknown, trust.RecordUnsigned, trust.StatementRollback:
+		return "agents do not use it as it is: sign its statement anew (`rotunda record edit`), or remove it, then re-key the folder again"
+	}
+	if hint := trust.Reason(reason).Hint(); hint != "" {
+		return hint
+	}
+	return "re-key the folder again"
+}
+
+// rekey re-keys a folder and shows how far it is.
+func (c *cli) rekey(ctx context.Context, cl *client.Client, folder seal.ID, o client.RekeyOptions) (client.Rekeyed, error) {
+	m := c.meter("records with new keys:")
+	o.Progress = m.at
+	r, err := cl.RekeyFolder(ctx, folder, o)
+	m.end()
+	return r, err
+}
+
+// leftBehind is the failure of a re-keying that left records; nil: none.
+func leftBehind(r client.Rekeyed) error {
+	n := len(r.Left)
+	if n == 0 {
+		return nil
+	}
+	return failf(exitConflict, r.Left[0].Reason, "folder %s: %d record%s keep%s former keys for now, the first is %s", printable(r.Name), n, plural(n), verbS(n), printable(r.Left[0].Title)).
+		withHint("%s: `rotunda folder rekey %s`", leftHint(r.Left[0].Reason), r.Folder)
+}
+
+func (c *cli) folderRekeyCmd() *cobra.Command {
+	var o client.RekeyOptions
+	cmd := c.leaf("rekey FOLDER", "give a folder and each record in it new keys", func(ctx context.Context, args []string) error {
+		return c.with(ctx, func(cl *client.Client) error {
+			f, err := cl.FindFolder(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			question := fmt.Sprintf("give the folder %q a new key, and its %d records new keys of their own", printable(f.Name), f.Records)
+			if f.OldKeys > 0 && !o.New {
+				question = fmt.Sprintf("go on re-keying the folder %q: %d of its %d records wait for keys of their own", printable(f.Name), f.OldKeys, f.Records)
+			}
+			if err := c.confirm(question); err != nil {
+				return err
+			}
+			r, err := c.rekey(ctx, cl, f.UID, o)
+			if err != nil {
+				return err
+			}
+			v := viewRekey(r)
+			if err := c.emit(v, func(w io.Writer) { showRekey(w, v) }); err != nil {
+				return err
+			}
+			return leftBehind(r)
+		})
+	})
+	cmd.Flags().BoolVar(&o.New, "new", false, "make a further key also while records wait for theirs from the last one")
+	return help(cmd, `Ends what somebody still knows who could read the folder: a new folder key, sealed to
+all who may read it now, then, record by record, a new record key, the content
+encrypted anew, and a new signature of what agents go by. Secrets stay what they are:
+rotate the accounts afterwards ("rotunda rotate --exposed"), so that he does not know
+those either. The removal of a person, a device or an agent does all of this by itself.
+
+It may be interrupted: the same command goes on, also from another device. A record
+whose run is under way, or that nobody present may sign, keeps its key, is named, and
+is done by the next call; the exit code is 5 then. A folder with more than 20000 records
+and former values cannot change over in one call. Needs share and edit on the folder.`,
+		`rotunda folder rekey Databases
+rotunda folder rekey Databases --yes --json`)
+}

@@ -1,0 +1,273 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// shutOutView is what became of what somebody could read, after his removal.
+type shutOutView struct {
+	Done       string          `json:"done"`
+	Folders    []rekeyView     `json:"folders"`
+	Outcomes   []outcomeView   `json:"outcomes"`
+	NotRotated []exposedView   `json:"not_rotated"`
+	Apps       []string        `json:"applications"` // whose key he could hold
+	Agents     []behindView    `json:"unconfirmed"`
+	exposed    []client.Ref    // to be rotated
+	kept       map[string]bool // records that wait for their own new keys
+}
+
+// exposedView is an account whose secret he may know.
+type exposedView struct {
+	Record string `json:"record"`
+	Title  string `json:"title"`
+}
+
+// behindView is an agent that has not confirmed the removal.
+type behindView struct {
+	Pool string `json:"pool"`
+	Name string `json:"name"`
+	Seen string `json:"seen,omitempty"`
+}
+
+// goOn goes on with the removal of somebody who is out of the log already, where that
+// left something.
+func (c *cli) goOn(ctx context.Context, cl *client.Client, name string, flags removalFlags, notFound error, kinds []trustv1.EntryKind) error {
+	o, ok, err := cl.Removed(ctx, name, kinds...)
+	if err != nil || !ok {
+		return errors.Join(notFound, err)
+	}
+	mine, exposed, err := c.outside(ctx, cl, o.ID)
+	if err != nil {
+		return err
+	}
+	if len(exposed) == 0 && !slices.ContainsFunc(mine, func(o client.Outsider) bool { return len(o.Knows()) > 0 }) {
+		return notFound
+	}
+	c.note("%s was removed %s; this goes on with what is left", printable(o.Name), c.ago(o.At))
+	if flags.plan {
+		return notFound
+	}
+	if err := c.confirm(c.shutOutQuestion(mine, len(exposed), flags)); err != nil {
+		return err
+	}
+	return c.shutOut(ctx, cl, o.ID, o.Name, flags)
+}
+
+func (c *cli) shutOutQuestion(mine []client.Outsider, accounts int, flags removalFlags) string {
+	var do []string
+	if n := len(knows(mine)); n > 0 && !flags.noRekey {
+		do = append(do, fmt.Sprintf("give %d folder%s and what is in %s new keys", n, plural(n), themIt(n)))
+	}
+	if accounts > 0 && !flags.noRotate {
+		do = append(do, fmt.Sprintf("rotate %d account%s", accounts, plural(accounts)))
+	}
+	return strings.Join(append(do, "go on")[:max(1, len(do))], ", ")
+}
+
+// outside is what the log says of one who was shut out, and the accounts whose secret he
+// may know.
+func (c *cli) outside(ctx context.Context, cl *client.Client, id seal.ID) ([]client.Outsider, []client.Exposed, error) {
+	all, err := cl.Outsiders(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	mine := slices.DeleteFunc(all, func(o client.Outsider) bool { return o.ID != id })
+	exposed, err := cl.Exposed(ctx, mine)
+	return mine, exposed, err
+}
+
+// knows lists the folders whose present key they know, each once.
+func knows(list []client.Outsider) (folders []seal.ID) {
+	for _, o := range list {
+		for _, f := range o.Knows() {
+			if !slices.Contains(folders, f) {
+				folders = append(folders, f)
+			}
+		}
+	}
+	return folders
+}
+
+// shutOut ends what somebody who was removed knows: new keys first, so that the secrets
+// that come next are written under keys that he has not. What goes wrong with one thing
+// stops no other; all of it is found again from the log.
+func (c *cli) shutOut(ctx context.Context, cl *client.Client, id seal.ID, name string, flags removalFlags) error {
+	v := &shutOutView{Done: "removed " + name, Folders: []rekeyView{}, Outcomes: []outcomeView{}, NotRotated: []exposedView{}, Apps: []string{}, Agents: []behindView{}, kept: map[string]bool{}}
+	mine, _, err := c.outside(ctx, cl, id)
+	if err != nil {
+		return err
+	}
+	var failed error
+	if !flags.noRekey {
+		failed = c.rekeyAll(ctx, cl, knows(mine), v)
+	}
+	if !flags.noRotate && ctx.Err() == nil {
+		failed = errors.Join(failed, c.rotateExposed(ctx, cl, id, v, flags.noWait))
+	}
+	if err := c.whatIsLeft(ctx, cl, id, v); err != nil {
+		return errors.Join(failed, err)
+	}
+	err = c.emit(v, func(w io.Writer) { c.showShutOut(w, name, v) })
+	return errors.Join(failed, err)
+}
+
+// rekeyAll re-keys folders; the error is the first one's.
+func (c *cli) rekeyAll(ctx context.Context, cl *client.Client, folders []seal.ID, v *shutOutView) error {
+	var first error
+	for _, uid := range folders {
+		r, err := c.rekey(ctx, cl, uid, client.RekeyOptions{})
+		view := viewRekey(r)
+		if err != nil {
+			view.Error = classify(err).Error()
+		}
+		for _, left := range r.Left {
+			v.kept[left.Ref.String()] = true
+		}
+		v.Folders = append(v.Folders, view)
+		if first == nil {
+			first = errors.Join(err, leftBehind(r))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return first
+}
+
+// rotateExposed signs a command for each account whose secret he may know, as "rotunda
+// rotate" does: a person's command needs no mandate, and no schedule is moved. The
+// administrators of resources come last: the others' runs log in as them.
+func (c *cli) rotateExposed(ctx context.Context, cl *client.Client, id seal.ID, v *shutOutView, noWait bool) error {
+	_, exposed, err := c.outside(ctx, cl, id)
+	if err != nil {
+		return err
+	}
+	admins, err := administrators(ctx, cl)
+	if err != nil {
+		return err
+	}
+	var waves [2][]*client.Record
+	for _, x := range exposed {
+		switch {
+		case v.kept[x.Ref.String()]: // a new secret would be written under the key that he knows
+		case admins[x.Ref]:
+			waves[1] = append(waves[1], &client.Record{Ref: x.Ref, Title: x.Title})
+		default:
+			waves[0] = append(waves[0], &client.Record{Ref: x.Ref, Title: x.Title})
+		}
+	}
+	f := c.follow(slices.Concat(waves[0], waves[1]))
+	var failed error
+	for n, wave := range waves {
+		if n > 0 && noWait && len(waves[0]) > 0 {
+			break // the first ones are not over: these stay on the list
+		}
+		var refs []client.Ref
+		for _, r := range wave {
+			refs = append(refs, r.Ref)
+		}
+		if len(refs) == 0 {
+			continue
+		}
+		outcomes, err := cl.Rotate(ctx, refs, client.RunOptions{Progress: f.progress, NoWait: noWait})
+		for _, o := range outcomes {
+			v.Outcomes = append(v.Outcomes, viewOutcome(o, f.names[o.Account]))
+		}
+		failed = errors.Join(failed, f.worst(outcomes, noWait), err)
+	}
+	return failed
+}
+
+// administrators are the accounts as which agents log in to resources.
+func administrators(ctx context.Context, cl *client.Client) (map[client.Ref]bool, error) {
+	out := map[client.Ref]bool{}
+	for r, err := range cl.Records(ctx, seal.ID{}, resourceTypes[:]...) {
+		if err != nil {
+			return nil, err
+		}
+		if ref := refOf(r.Statement.GetResource().GetAdminAccount()); !ref.IsZero() {
+			out[ref] = true
+		}
+	}
+	return out, nil
+}
+
+// whatIsLeft looks again, by the log and the results as they are now.
+func (c *cli) whatIsLeft(ctx context.Context, cl *client.Client, id seal.ID, v *shutOutView) error {
+	ctx = context.WithoutCancel(ctx) // also after an interrupt: it is what the person has to know
+	mine, exposed, err := c.outside(ctx, cl, id)
+	if err != nil {
+		return err
+	}
+	for _, x := range exposed {
+		v.NotRotated = append(v.NotRotated, exposedView{x.Ref.String(), x.Title})
+	}
+	for _, o := range mine {
+		for _, app := range o.Apps {
+			if !slices.Contains(v.Apps, app.Name) {
+				v.Apps = append(v.Apps, app.Name)
+			}
+		}
+	}
+	unheard, err := cl.Unheard(ctx, slices.DeleteFunc(mine, func(o client.Outsider) bool { return !o.Removed }))
+	if err != nil {
+		return err
+	}
+	for _, u := range unheard {
+		for _, a := range u.Agents {
+			v.Agents = append(v.Agents, behindView{a.PoolName, a.Name, stamp(a.Seen)})
+		}
+	}
+	return nil
+}
+
+// treatAsLost is the advice about agents that have not heard of a removal.
+const treatAsLost = "until it has, it may act on what the one removed signs: if it stays away, treat it as lost (`rotunda agent remove`)"
+
+// newApp is how an application is issued anew.
+func newApp(name string) string {
+	return fmt.Sprintf("`rotunda app remove %[1]s`, `rotunda app add %[1]s`, grant its folders to it, `rotunda app config %[1]s CLIENT` for each of its clients, then `rotunda folder rekey` for those folders", quoted(name))
+}
+
+// quoted is a name as a shell takes it.
+func quoted(name string) string {
+	if strings.ContainsAny(name, " \t'\"\\$`*?;&|<>()") {
+		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return name
+}
+
+func (c *cli) showShutOut(w io.Writer, name string, v *shutOutView) {
+	for _, f := range v.Folders {
+		showRekey(w, f)
+	}
+	if len(v.Outcomes) > 0 {
+		showOutcomes(w, v.Outcomes)
+	}
+	for _, app := range v.Apps {
+		fmt.Fprintf(w, "the application %s: he could hold its key, under which its folders' keys are: issue it anew: %s\n", printable(app), printable(newApp(app)))
+	}
+	for _, a := range v.Agents {
+		seen := "never seen"
+		if a.Seen != "" {
+			seen = "seen " + local(a.Seen)
+		}
+		fmt.Fprintf(w, "agent %s / %s (%s) has not confirmed the removal: %s\n", printable(a.Pool), printable(a.Name), seen, treatAsLost)
+	}
+	if n := len(v.NotRotated); n > 0 {
+		fmt.Fprintf(w, "%d account%s that %s could read %s not rotated yet; `rotunda rotate --exposed` rotates %s, `rotunda doctor` shows them until they are:\n", n, plural(n), printable(name), isAre(n), themIt(n))
+		for _, x := range v.NotRotated {
+			fmt.Fprintf(w, "  %s (%s)\n", printable(x.Title), x.Record)
+		}
+	}
+	c.note("%s", printable(v.Done))
+}

@@ -1,0 +1,126 @@
+package proof
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/internal/targets"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+)
+
+// rekeyed is what "folder rekey" says.
+type rekeyed struct {
+	KeyVersion int  `json:"key_version"`
+	NewKey     bool `json:"new_key"`
+	Rekeyed    int
+	Left       []struct{ Title, Reason string }
+}
+
+// A client that is killed while it re-keys a folder leaves one that everybody reads, and
+// any client goes on with it. A record whose candidate is outstanding waits, and loses
+// nothing.
+func TestRekeyGoesOn(t *testing.T) {
+	ctx := t.Context()
+	w := newWorld(t, "fault")
+	pg := targets.Postgres(t)
+	must(t, w.AddPostgres(ctx, "db", pg))
+	for _, title := range []string{"app", "busy"} {
+		_, err := w.AddRole(ctx, pg, "db", title, title)
+		must(t, err)
+	}
+	const logins = 250
+	csv := strings.Builder{}
+	csv.WriteString("title,login,password\n")
+	for n := range logins {
+		fmt.Fprintf(&csv, "login%d,l%d,secret %d\n", n, n, n)
+	}
+	if _, err := w.CLI(ctx, []byte(csv.String()), "record", "import", "-", "--folder", installation.Folder); err != nil {
+		t.Fatal(err)
+	}
+	const records = logins + 4 // and db, its administrator, app, busy
+
+	// The agent has staged a new secret for one account, and goes no further.
+	hit := filepath.Join(w.agent.Fault, "before-apply.hit")
+	must(t, os.WriteFile(strings.TrimSuffix(hit, ".hit"), []byte("block"), 0o600))
+	busy, err := w.Rotate(ctx, "busy", "--no-wait")
+	must(t, err)
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(hit); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the agent did not come to apply: %s", w.agent.Tail())
+		}
+	}
+
+	oldKeys := func() (n int) {
+		t.Helper()
+		var list struct {
+			Folders []struct {
+				OldKeys int `json:"old_keys"`
+			}
+		}
+		must(t, w.JSON(ctx, &list, nil, "folder", "list"))
+		return list.Folders[0].OldKeys
+	}
+	reads := func() {
+		t.Helper()
+		for _, n := range []int{0, logins / 2, logins - 1} {
+			secret, err := w.Secret(ctx, fmt.Sprintf("login%d", n))
+			if want := fmt.Sprintf("secret %d", n); err != nil || secret.ExposeString() != want {
+				t.Errorf("login%d: %q, %v", n, secret.ExposeString(), err)
+			}
+		}
+	}
+	faults := t.TempDir()
+	killed := &installation.Installation{Options: installation.Options{Bin: w.Bin, Dir: w.Dir, Env: []string{"ROTUNDA_FAULT_DIR=" + faults}}, Addr: w.Addr}
+	for _, c := range []struct {
+		point string
+		old   int // records that wait then
+	}{{"rekey-folder", records}, {"rekey-records", records - 100}, {"rekey-records", records - 200}} {
+		must(t, os.WriteFile(filepath.Join(faults, c.point), []byte("kill"), 0o600))
+		_, err := killed.CLI(ctx, nil, "folder", "rekey", installation.Folder, "--yes")
+		if _, e := os.Stat(filepath.Join(faults, c.point+".hit")); e != nil || err == nil {
+			t.Fatalf("the client was not killed at %s: %v", c.point, err)
+		}
+		// One of each hundred may be the record that waits for its run.
+		if got := oldKeys(); got < c.old || got > c.old+2 {
+			t.Errorf("killed at %s: %d records wait for their keys, want %d", c.point, got, c.old)
+		}
+		reads()
+	}
+
+	var r rekeyed
+	out, err := w.CLI(ctx, nil, "folder", "rekey", installation.Folder, "--yes", "--json")
+	if reasonOf(err) != string(trust.RunOutstanding) {
+		t.Errorf("with a candidate outstanding it ends by %q: %v", reasonOf(err), err)
+	}
+	must(t, json.Unmarshal(out, &r))
+	if r.NewKey || r.KeyVersion != 2 || len(r.Left) != 1 || r.Left[0].Title != "busy" || r.Left[0].Reason != string(trust.RunOutstanding) || oldKeys() != 1 {
+		t.Errorf("the call that goes on: %+v", r)
+	}
+	reads()
+
+	os.Remove(hit) // the agent goes on, with the keys that it had
+	if _, err := w.CLI(ctx, nil, "run", "watch", busy.RunID); err != nil {
+		t.Fatalf("the run across the re-keying: %v: %s", err, w.agent.Tail())
+	}
+	must(t, w.JSON(ctx, &r, nil, "folder", "rekey", installation.Folder, "--yes"))
+	if r.NewKey || r.KeyVersion != 2 || r.Rekeyed != 1 || len(r.Left) > 0 || oldKeys() != 0 {
+		t.Errorf("the last call: %+v", r)
+	}
+	for _, title := range []string{"busy", "app"} {
+		if _, err := w.CLI(ctx, nil, "verify", title); err != nil {
+			t.Errorf("LOST: the vault's secret of %s does not open its target: %v", title, err)
+		}
+		if o, err := w.Rotate(ctx, title); err != nil {
+			t.Errorf("rotate %s afterwards: %v: %+v", title, err, o)
+		}
+	}
+}
