@@ -43,7 +43,7 @@ func showRekey(w io.Writer, v rekeyView) {
 	if v.NewKey {
 		what = "has a new key"
 	}
-	fmt.Fprintf(w, "folder %s %s, version %d: %d record%s have new keys of their own\n", printable(v.Folder), what, v.KeyVersion, v.Rekeyed, plural(v.Rekeyed))
+	fmt.Fprintf(w, "folder %s %s, version %d; new keys of their own: %d record%s\n", printable(v.Folder), what, v.KeyVersion, v.Rekeyed, plural(v.Rekeyed))
 	for _, l := range v.Left {
 		fmt.Fprintf(w, "  %s (%s) keeps its former key for now: %s: %s\n", printable(l.Title), l.Record, l.Reason, leftHint(l.Reason))
 	}
