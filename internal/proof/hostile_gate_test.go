@@ -8,12 +8,16 @@ import (
 )
 
 // gate stands in front of a target and counts what reaches it: connections, and bytes
-// over connections that were there before, since agents keep sessions open.
+// over connections that were there before, since agents keep sessions open. It can be
+// closed, or hold what it was given.
 type gate struct {
 	l net.Listener
 
 	mu     sync.Mutex
 	target string
+	closed bool
+	stalls chan struct{} // closed when it ends; nil: nothing is held
+	held   int64         // bytes, while it stalls
 	seen   traffic
 	open   map[net.Conn]struct{}
 	work   sync.WaitGroup
@@ -31,6 +35,7 @@ func newGate(t *testing.T, target string) *gate {
 	g.work.Go(g.accept)
 	t.Cleanup(func() {
 		l.Close()
+		g.flow()
 		g.cut()
 		g.work.Wait()
 	})
@@ -45,8 +50,12 @@ func (g *gate) accept() {
 		}
 		g.mu.Lock()
 		g.seen.connections++
-		target := g.target
+		target, closed := g.target, g.closed
 		g.mu.Unlock()
+		if closed {
+			c.Close()
+			continue
+		}
 		s, err := net.Dial("tcp", target)
 		if err != nil {
 			c.Close()
@@ -71,6 +80,7 @@ func (g *gate) pump(to, from net.Conn, counts bool) {
 			g.mu.Unlock()
 		}
 		if n > 0 {
+			g.wait(n)
 			if _, err := to.Write(b[:n]); err != nil {
 				break
 			}
@@ -121,5 +131,50 @@ func (g *gate) cut() {
 	defer g.mu.Unlock()
 	for c := range g.open {
 		c.Close()
+	}
+}
+
+// close ends every connection, and lets no other through until reopen.
+func (g *gate) close() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.cut()
+}
+
+func (g *gate) reopen() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = false
+}
+
+// stall holds every byte until flow, which says how many were held. What is held comes
+// late, also where its sender has given up.
+func (g *gate) stall() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stalls, g.held = make(chan struct{}), 0
+}
+
+func (g *gate) flow() (held int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stalls != nil {
+		close(g.stalls)
+		g.stalls = nil
+	}
+	return g.held
+}
+
+// wait is where n bytes are held.
+func (g *gate) wait(n int) {
+	g.mu.Lock()
+	stalls := g.stalls
+	if stalls != nil {
+		g.held += int64(n)
+	}
+	g.mu.Unlock()
+	if stalls != nil {
+		<-stalls
 	}
 }

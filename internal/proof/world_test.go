@@ -68,12 +68,14 @@ func newWorld(t *testing.T, tags ...string) *world {
 // start is newWorld with other options.
 func start(t *testing.T, o installation.Options) *world {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "rotunda-proof-")
-	if err != nil {
-		t.Fatal(err)
+	if o.Dir == "" {
+		dir, err := os.MkdirTemp("", "rotunda-proof-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		o.Dir = dir
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	o.Dir = dir
 	i, err := installation.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -98,18 +100,37 @@ type kindOfTarget struct {
 	accepts func(ctx context.Context, title string, c sdk.Credential) (bool, error)
 }
 
+// accountsOfResource is how many accounts share a resource of the proof: as many as it
+// takes runs at once, so that each can stand at a step while the others do.
+const accountsOfResource = 4
+
+// resources names the resource of the next account, and makes it where the one before
+// is in use by enough.
+func resources(name string, make func(title string) error) func() (string, error) {
+	accounts := 0
+	return func() (title string, err error) {
+		title = fmt.Sprint(name, 1+accounts/accountsOfResource)
+		if accounts%accountsOfResource == 0 {
+			err = make(title)
+		}
+		accounts++
+		return title, err
+	}
+}
+
 // kindsOfTarget starts the targets. What this machine cannot have is left out, with
 // its reason.
 func (w *world) kindsOfTarget(t *testing.T) []kindOfTarget {
 	t.Helper()
 	pg := targets.Postgres(t)
-	if err := w.AddPostgres(t.Context(), "db", pg); err != nil {
-		t.Fatal(err)
-	}
+	db := resources("db", func(title string) error { return w.AddPostgres(t.Context(), title, pg) })
 	kinds := []kindOfTarget{{
 		"postgres", sdk.Password,
 		func(title string) error {
-			_, err := w.AddRole(t.Context(), pg, "db", title, title)
+			resource, err := db()
+			if err == nil {
+				_, err = w.AddRole(t.Context(), pg, resource, title, title)
+			}
 			return err
 		},
 		func(ctx context.Context, title string, c sdk.Credential) (bool, error) {
@@ -125,9 +146,7 @@ func (w *world) kindsOfTarget(t *testing.T) []kindOfTarget {
 		return kinds
 	}
 	sshd := targets.OpenSSH(t, targets.SSHDOptions{})
-	if err := w.AddSSHD(t.Context(), "web", sshd); err != nil {
-		t.Fatal(err)
-	}
+	web := resources("web", func(title string) error { return w.AddSSHD(t.Context(), title, sshd) })
 	users := map[string]string{}
 	accepts := func(ctx context.Context, title string, c sdk.Credential) (bool, error) {
 		return sshd.Accepts(ctx, users[title], c)
@@ -139,7 +158,11 @@ func (w *world) kindsOfTarget(t *testing.T) []kindOfTarget {
 			return err
 		}
 		users[title] = user.Name
-		return w.AddUser(t.Context(), "web", title, user.Name, sdk.Credential{Kind: sdk.Password, Secret: pw})
+		resource, err := web()
+		if err != nil {
+			return err
+		}
+		return w.AddUser(t.Context(), resource, title, user.Name, sdk.Credential{Kind: sdk.Password, Secret: pw})
 	}
 	key := func(title string) error {
 		c, err := newKey()
@@ -151,7 +174,11 @@ func (w *world) kindsOfTarget(t *testing.T) []kindOfTarget {
 			return err
 		}
 		users[title] = user.Name
-		return w.AddUser(t.Context(), "web", title, user.Name, c)
+		resource, err := web()
+		if err != nil {
+			return err
+		}
+		return w.AddUser(t.Context(), resource, title, user.Name, c)
 	}
 	return append(kinds, kindOfTarget{"ssh password", sdk.Password, password, accepts}, kindOfTarget{"ssh key", sdk.SSHKey, key, accepts})
 }

@@ -1,0 +1,251 @@
+package proof
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// fault is what goes wrong while runs stand at a step.
+type fault struct {
+	name string
+	// strike makes it, and gives what heals it. heal fails the test where the programs
+	// did not feel the fault: then nothing was proven.
+	strike func(t *testing.T, w *matrix) (heal func())
+	// lasts is how long it is left to work; 0 for one that is over at once.
+	lasts time.Duration
+	// left says why this machine cannot have it.
+	left func(w *matrix) (why string)
+}
+
+func (f fault) needs(w *matrix) string {
+	if f.left == nil {
+		return ""
+	}
+	return f.left(w)
+}
+
+// pastLease is longer than a lease lives without a sign of its agent (10 s), and long
+// enough for another agent to be told.
+const pastLease = 13 * time.Second
+
+var suddenFaults = []fault{
+	{name: "agent killed", strike: func(t *testing.T, w *matrix) func() {
+		w.agent.Kill()
+		return func() { must(t, w.agent.Start(t.Context())) }
+	}},
+	{name: "server killed", strike: func(t *testing.T, w *matrix) func() {
+		w.Server.Kill()
+		return func() { w.serverBack(t) }
+	}},
+	{name: "plugin killed", strike: func(t *testing.T, w *matrix) func() {
+		killPlugins(t, w.agent.Pid())
+		return func() {}
+	}},
+}
+
+var lastingFaults = []fault{
+	{name: "agent killed, and away past its lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
+		w.agent.Kill()
+		return func() { must(t, w.agent.Start(t.Context())) }
+	}},
+	{name: "agent stopped past its lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
+		must(t, w.agent.Pause())
+		return func() {
+			must(t, w.agent.Resume())
+			must(t, w.agent.WaitConnected(t.Context()))
+		}
+	}},
+	{name: "link cut past the lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
+		before := w.link.traffic()
+		w.link.close()
+		return func() {
+			if w.link.traffic() == before {
+				t.Error("the agent did not try to reach the server meanwhile")
+			}
+			w.link.reopen()
+			must(t, w.agent.WaitConnected(t.Context()))
+		}
+	}},
+	{name: "link stalled past the lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
+		w.link.stall()
+		return func() {
+			if w.link.flow() == 0 {
+				t.Error("nothing was held")
+			}
+			must(t, w.agent.WaitConnected(t.Context()))
+		}
+	}},
+	{name: "server away past the lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
+		w.Server.Kill()
+		return func() { w.serverBack(t) }
+	}},
+	{name: "database locked", lasts: pastLease, strike: lockDatabase},
+	{name: "disk full under the vault", lasts: pastLease, left: noDisk, strike: func(t *testing.T, w *matrix) func() {
+		shrinkWAL(t, w.Database())
+		return w.vault.fill(t, func() string { return strings.Join(w.Server.Log(), "\n") }, "full")
+	}},
+	{name: "disk full under the journal", lasts: pastLease, left: noDisk, strike: func(t *testing.T, w *matrix) func() {
+		return w.journal.fill(t, func() string { return strings.Join(w.agent.Log(), "\n") }, "no space left")
+	}},
+	{name: "agent's clock an hour behind", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.agent.Fault, "-1h") }},
+	{name: "server's clock an hour behind", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.ServerFault(), "-1h") }},
+	{name: "server's clock an hour ahead", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.ServerFault(), "1h") }},
+	{name: "agent's clock an hour ahead", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.agent.Fault, "1h") }},
+}
+
+func (w *matrix) serverBack(t *testing.T) {
+	t.Helper()
+	must(t, w.StartServer(t.Context()))
+	must(t, w.agent.WaitConnected(t.Context()))
+	must(t, w.second.WaitConnected(t.Context()))
+}
+
+// killPlugins kills an agent's plugins by SIGKILL, of which there must be some.
+func killPlugins(t *testing.T, agent int) {
+	t.Helper()
+	pids := children(t, agent)
+	if len(pids) == 0 {
+		t.Fatal("no plugin is running")
+	}
+	for _, pid := range pids {
+		p, err := os.FindProcess(pid)
+		if err == nil {
+			err = p.Kill()
+		}
+		if err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// children are the processes that a process has started: an agent starts its plugins,
+// and nothing else.
+func children(t *testing.T, parent int) (pids []int) {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil || len(stats) == 0 {
+		t.Fatalf("the processes of this machine cannot be listed: %v", err)
+	}
+	for _, file := range stats {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		// pid (name) state parent …
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if fields[0] != "Z" && fields[1] == strconv.Itoa(parent) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			must(t, err)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// lockDatabase holds the server's database as another program could.
+func lockDatabase(t *testing.T, w *matrix) (heal func()) {
+	pool, err := sql.Open("sqlite", "file:"+w.Database()+"?_pragma=busy_timeout(10000)")
+	must(t, err)
+	pool.SetMaxOpenConns(1)
+	_, err = pool.Exec("BEGIN EXCLUSIVE")
+	must(t, err)
+	from := w.Server.Mark()
+	return func() {
+		_, err := w.Server.WaitLog(t.Context(), from, "locked by another process")
+		must(t, err)
+		_, err = pool.Exec("ROLLBACK")
+		must(t, errors.Join(err, pool.Close()))
+	}
+}
+
+// shrinkWAL has the database write its log from its beginning, in a file that has to
+// grow for it: else a full disk would not be felt at once.
+func shrinkWAL(t *testing.T, database string) {
+	t.Helper()
+	pool, err := sql.Open("sqlite", "file:"+database+"?_pragma=busy_timeout(10000)")
+	must(t, err)
+	_, err = pool.Exec("PRAGMA wal_checkpoint(TRUNCATE)")
+	must(t, errors.Join(err, pool.Close()))
+}
+
+// jump sets a program's clock off, and right again.
+func jump(t *testing.T, fault, by string) (heal func()) {
+	t.Helper()
+	file := filepath.Join(fault, "clock")
+	must(t, os.WriteFile(file, []byte(by), 0o600))
+	return func() { must(t, os.Remove(file)) }
+}
+
+// disk is a small file system of its own, which can be full.
+type disk struct{ dir string }
+
+// newDisk mounts one over a folder that it makes; nil where this machine cannot.
+func newDisk(t *testing.T, dir string) *disk {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Log("no small disks: mounting needs root")
+		return nil
+	}
+	image := filepath.Join(filepath.Dir(dir), filepath.Base(dir)+".disk")
+	must(t, os.MkdirAll(dir, 0o711))
+	must(t, os.WriteFile(image, nil, 0o600))
+	must(t, os.Truncate(image, 160<<20))
+	for _, argv := range [][]string{
+		{"mkfs.ext4", "-q", "-m", "0", image},
+		{"mount", "-o", "loop", image, dir},
+	} {
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			t.Logf("no small disks: %s: %v: %s", strings.Join(argv, " "), err, out)
+			must(t, os.Remove(image))
+			return nil
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount %s: %v: %s", dir, err, out)
+		}
+	})
+	must(t, os.Chmod(dir, 0o711))
+	return &disk{dir}
+}
+
+func noDisk(w *matrix) string {
+	if w.vault == nil || w.journal == nil {
+		return "this machine mounts no small disks (root is needed)"
+	}
+	return ""
+}
+
+// fill leaves not a byte. heal frees it, and holds that words of the program's log told
+// of it.
+func (d *disk) fill(t *testing.T, log func() string, words string) (heal func()) {
+	t.Helper()
+	before := strings.Count(log(), words)
+	name := filepath.Join(d.dir, "filler")
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
+	must(t, err)
+	for block := make([]byte, 1<<20); len(block) > 0; {
+		if _, err := f.Write(block); errors.Is(err, syscall.ENOSPC) {
+			block = block[:len(block)/2]
+		} else {
+			must(t, err)
+		}
+	}
+	must(t, f.Close())
+	return func() {
+		if strings.Count(log(), words) == before {
+			t.Errorf("nobody felt that the disk is full: %s", fmt.Sprintf("%q is not in the log", words))
+		}
+		must(t, os.Remove(name))
+	}
+}

@@ -1,0 +1,333 @@
+package proof
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/agent/run"
+	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// What goes wrong is told in faults_test.go; here is what is done with it. A cell is one
+// fault at one point of a run of one kind of account. The run is brought to the point and
+// held there; the fault is struck; the run is let go, into the fault; the fault is healed.
+// Then the run must settle by itself: no candidate outstanding, no run unfinished, the
+// vault's secret opens the target, the next rotation is clean, and its secret opens the
+// target, too.
+//
+// A fault that is over at once is struck once for each point, at runs of every kind that
+// stand there. One that takes its time is struck once for all points: at 26 runs, each of
+// which stands at its own.
+
+// patienceToSettle is how long what a fault left may take to settle: a lease that runs
+// out, and the pauses after which a run is looked at again.
+const patienceToSettle = 2 * time.Minute
+
+// TestFaultMatrix: nothing is lost and nothing is stuck, whatever fails at whatever step.
+// The points come from the table of steps: a new step is struck at by itself.
+func TestFaultMatrix(t *testing.T) {
+	var sum tally
+	t.Run("in", func(t *testing.T) { // ends when both have
+		for _, series := range []struct {
+			name   string
+			faults []fault
+		}{
+			{"sudden", suddenFaults},
+			{"lasting", lastingFaults},
+		} {
+			t.Run(series.name, func(t *testing.T) {
+				t.Parallel()
+				w := newMatrix(t)
+				for _, f := range series.faults {
+					t.Run(f.name, func(t *testing.T) { w.suffers(t, f, &sum) })
+				}
+			})
+		}
+	})
+	report(t, "fault matrix: %d cells, %d lost, %d stuck%s", sum.cells, sum.lost, sum.stuck, sum.leftOut())
+}
+
+// tally counts cells by what became of them.
+type tally struct {
+	mu                 sync.Mutex
+	cells, lost, stuck int
+	missing            []string // faults that this machine cannot have
+}
+
+func (s *tally) leftOut() string {
+	if len(s.missing) == 0 {
+		return ""
+	}
+	return "; left out here: " + strings.Join(s.missing, ", ")
+}
+
+// cell is an account of the matrix, and the point at which its run is struck.
+type cell struct {
+	kindOfTarget
+	title string
+	point string
+}
+
+func (c cell) String() string { return c.name + "/" + c.point }
+
+// matrix is an installation with an account for each step and kind, an agent behind a
+// link that can fail, on disks that can be full, and another agent of its pool.
+type matrix struct {
+	*world
+	second         *installation.Agent
+	link           *gate
+	vault, journal *disk // nil: this machine cannot have them
+	kinds          []kindOfTarget
+	worst          time.Duration // that a run took to settle
+}
+
+func newMatrix(t *testing.T) *matrix {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "rotunda-proof-")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	w := &matrix{vault: newDisk(t, filepath.Join(dir, "server")), journal: newDisk(t, filepath.Join(dir, "gw1", "data"))}
+	w.world = start(t, installation.Options{Bin: bin(t, "fault"), Dir: dir})
+	w.link = newGate(t, w.Addr)
+	w.agent.Stop()
+	redirect(t, w.agent, w.link.l.Addr().String())
+	must(t, w.agent.Start(t.Context()))
+	w.second, err = w.AddAgent(t.Context(), "gw2", installation.Pool)
+	must(t, err)
+	w.kinds = w.kindsOfTarget(t)
+	for _, k := range w.kinds {
+		w.honest(t, k)
+	}
+	return w
+}
+
+// titleOf is the account of a kind whose run is struck before or after a step.
+func titleOf(k kindOfTarget, point string) string {
+	_, step, _ := strings.Cut(point, "-")
+	return strings.ReplaceAll(k.name, " ", "-") + "-" + step
+}
+
+// honest makes a kind's accounts, and shows that what is struck later works: each is
+// rotated, and no point is passed that the matrix takes for one of no account.
+func (w *matrix) honest(t *testing.T, k kindOfTarget) {
+	t.Helper()
+	var cells []cell
+	for _, point := range run.FaultPoints() {
+		if passedThrough(k, point) {
+			must(t, os.WriteFile(filepath.Join(w.agent.Fault, point), []byte("block"), 0o600))
+		} else if c := (cell{k, titleOf(k, point), point}); strings.HasPrefix(point, "before-") {
+			must(t, k.add(c.title))
+			cells = append(cells, c)
+		}
+	}
+	for title, err := range w.rotateAll(t.Context(), cells) {
+		if err != nil {
+			t.Fatalf("the honest case: %s: %v: %s", title, err, w.agent.Tail())
+		}
+	}
+	w.release(t)
+}
+
+// passedThrough names the points that runs of a kind do not come to: a password's run
+// is finished by its commit.
+func passedThrough(k kindOfTarget, point string) bool {
+	_, step, _ := strings.Cut(point, "-")
+	switch step {
+	case "dependents", "drain", "retire", "scripts", "report":
+		return k.kind == sdk.Password
+	}
+	return false
+}
+
+// suffers fills a row of the matrix.
+func (w *matrix) suffers(t *testing.T, f fault, sum *tally) {
+	if why := f.needs(w); why != "" {
+		sum.mu.Lock()
+		sum.missing = append(sum.missing, f.name)
+		sum.mu.Unlock()
+		t.Skipf("left out: %s", why)
+	}
+	began := time.Now()
+	w.worst = 0
+	count := 0
+	for _, cells := range w.incidents(f) {
+		w.strikes(t, f, cells, sum)
+		count += len(cells)
+	}
+	t.Logf("%s: %d cells in %s; settled within %s", f.name, count, time.Since(began).Round(time.Second), w.worst.Round(100*time.Millisecond))
+}
+
+// incidents are the cells of a fault, by the times that it is struck.
+func (w *matrix) incidents(f fault) (all [][]cell) {
+	var before []cell
+	for _, point := range run.FaultPoints() {
+		var here []cell
+		for _, k := range w.kinds {
+			if !passedThrough(k, point) {
+				here = append(here, cell{k, titleOf(k, point), point})
+			}
+		}
+		all = append(all, here)
+		if strings.HasPrefix(point, "before-") {
+			before = append(before, here...)
+		}
+	}
+	if f.lasts > 0 {
+		return [][]cell{before}
+	}
+	return all
+}
+
+// strikes is one incident: the fault is struck once, at all of these cells.
+func (w *matrix) strikes(t *testing.T, f fault, cells []cell, sum *tally) {
+	t.Helper()
+	ctx := t.Context()
+	for _, c := range cells {
+		w.stands(t, c)
+	}
+	heal := f.strike(t, w)
+	w.release(t)
+	time.Sleep(f.lasts)
+	heal()
+	healed := time.Now()
+	unsettled := w.unsettled(ctx, cells, healed.Add(patienceToSettle))
+	w.worst = max(w.worst, time.Since(healed))
+
+	bad := map[string][]error{}
+	lost := map[string]bool{}
+	opens := func() {
+		for _, c := range cells {
+			if err := w.opens(ctx, c.kindOfTarget, c.title); err != nil {
+				bad[c.title] = append(bad[c.title], err)
+				lost[c.title] = true
+			}
+		}
+	}
+	opens()
+	for title, err := range w.rotateAll(ctx, cells) {
+		if err != nil {
+			bad[title] = append(bad[title], fmt.Errorf("the next rotation: %w", err))
+		}
+	}
+	opens()
+	for _, c := range cells {
+		errs := append(bad[c.title], unsettled[c.title])
+		t.Run(c.String(), func(t *testing.T) {
+			if err := errors.Join(errs...); err != nil {
+				t.Errorf("%v\n%s", err, w.story(ctx, c.kindOfTarget, c.title))
+			}
+		})
+		sum.mu.Lock()
+		sum.cells++
+		switch {
+		case lost[c.title]:
+			sum.lost++
+		case errors.Join(errs...) != nil:
+			sum.stuck++
+		}
+		sum.mu.Unlock()
+	}
+}
+
+// stands starts a rotation and waits until it stands at the cell's point.
+func (w *matrix) stands(t *testing.T, c cell) {
+	t.Helper()
+	armed := filepath.Join(w.agent.Fault, c.point)
+	must(t, os.WriteFile(armed, []byte("block"), 0o600))
+	if o, err := w.Rotate(t.Context(), c.title, "--no-wait", "--agent", w.agent.Name); err != nil {
+		t.Fatalf("%s: %v: %+v", c, err, o)
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) { // a file gives no signal
+		if _, err := os.Stat(armed); errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s was not reached: %s", c, w.agent.Tail())
+		}
+	}
+}
+
+// release lets every run go on that stands at a point, and disarms the others.
+func (w *matrix) release(t *testing.T) {
+	t.Helper()
+	for _, point := range run.FaultPoints() {
+		for _, name := range []string{point, point + ".hit"} {
+			if err := os.Remove(filepath.Join(w.agent.Fault, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// unsettled waits until no run of these cells is unfinished and no candidate is
+// outstanding, and tells of those that are when the time is over.
+func (w *matrix) unsettled(ctx context.Context, cells []cell, until time.Time) map[string]error {
+	for {
+		left := map[string]error{}
+		var list struct {
+			Runs []struct{ Title, State, Phase, Reason, Action string }
+		}
+		err := w.JSON(ctx, &list, nil, "run", "list", "--unfinished", "--all")
+		for _, r := range list.Runs {
+			left[r.Title] = fmt.Errorf("STUCK: a run is unfinished: %+v", r)
+		}
+		for _, c := range cells {
+			switch {
+			case err != nil:
+				left[c.title] = fmt.Errorf("STUCK: nobody can say: %w", err)
+			case len(left) == 0: // the records are looked at once the runs have ended
+				r, err := w.Record(ctx, c.title)
+				if err == nil && r.Candidate != nil {
+					err = errors.New("STUCK: a candidate is outstanding")
+				}
+				if err != nil {
+					left[c.title] = err
+				}
+			}
+		}
+		if len(left) == 0 || time.Now().After(until) || ctx.Err() != nil {
+			return left
+		}
+		time.Sleep(100 * time.Millisecond) // asked of a program
+	}
+}
+
+// rotateAll rotates the accounts of cells by one command, and tells how each went.
+func (w *matrix) rotateAll(ctx context.Context, cells []cell) map[string]error {
+	args := []string{"rotate", "--json", "--yes", "--agent", w.agent.Name}
+	ended := map[string]error{}
+	for _, c := range cells {
+		args = append(args, c.title)
+		ended[c.title] = errors.New("no outcome is told")
+	}
+	out, err := w.CLI(ctx, nil, args...)
+	var all struct {
+		Outcomes []struct {
+			Title string
+			installation.Outcome
+		} `json:"outcomes"`
+	}
+	if bad := json.Unmarshal(out, &all); bad != nil {
+		for title := range ended {
+			ended[title] = errors.Join(err, bad)
+		}
+		return ended
+	}
+	for _, o := range all.Outcomes {
+		ended[o.Title] = nil
+		if o.Credential != "done" {
+			ended[o.Title] = fmt.Errorf("%+v", o.Outcome)
+		}
+	}
+	return ended
+}
