@@ -156,9 +156,12 @@ func New(cfg Config) (*Channel, error) {
 // Backoff between connections: doubled from the least to the most, each drawn
 // between half and all of it. An agent that was refused for good asks rarely.
 const (
-	leastPause   = 500 * time.Millisecond
-	mostPause    = 30 * time.Second
-	refusedPause = 5 * time.Minute
+	leastPause = 500 * time.Millisecond
+	mostPause  = 30 * time.Second
+	// With leases, which live by heartbeats: runs take up their work as soon as the server
+	// is back, and would lose it again during a longer pause.
+	mostPauseLeased = 2 * time.Second
+	refusedPause    = 5 * time.Minute
 )
 
 // Run keeps the channel until ctx ends, and returns ctx's cause.
@@ -205,7 +208,11 @@ func (c *Channel) pause(failures int, err error) time.Duration {
 			return refusedPause/2 + rand.N(refusedPause/2)
 		}
 	}
-	pause := min(mostPause, leastPause<<min(failures-1, 10))
+	most := mostPause
+	if c.leases.Load() > 0 {
+		most = mostPauseLeased
+	}
+	pause := min(most, leastPause<<min(failures-1, 10))
 	return pause/2 + rand.N(pause/2)
 }
 

@@ -559,29 +559,35 @@ func TestBeat(t *testing.T) {
 }
 
 // The pause doubles from half a second to half a minute, each drawn between half and all
-// of it; who was refused for good asks rarely; who was asked to come back does so.
+// of it; who holds leases comes back within two; who was refused for good asks rarely; who
+// was asked to come back does so.
 func TestPause(t *testing.T) {
-	c := &Channel{}
+	idle, leased := &Channel{}, &Channel{}
+	leased.leases.Store(1)
 	for _, row := range []struct {
+		c           *Channel
 		failures    int
 		err         error
 		least, most time.Duration
 	}{
-		{1, errors.New("x"), 250 * time.Millisecond, 500 * time.Millisecond},
-		{2, failed("tls", errors.New("x")), 500 * time.Millisecond, time.Second},
-		{3, failed("closed", errors.New("x")), time.Second, 2 * time.Second},
-		{7, errors.New("x"), 15 * time.Second, 30 * time.Second},
-		{1_000_000, errors.New("x"), 15 * time.Second, 30 * time.Second},
-		{1, refused(socket.Revoked, ""), refusedPause / 2, refusedPause},
-		{1, refused(socket.AgentUnknown, ""), refusedPause / 2, refusedPause},
-		{1, refused(socket.Busy, ""), 250 * time.Millisecond, 500 * time.Millisecond},
-		{5, restarting(&channelv1.Restarting{ComeBackAfterMs: 700}), 700 * time.Millisecond, 700 * time.Millisecond},
-		{5, restarting(&channelv1.Restarting{}), time.Millisecond, time.Millisecond},
-		{5, restarting(&channelv1.Restarting{ComeBackAfterMs: math.MaxUint32}), 10 * time.Minute, 10 * time.Minute},
+		{idle, 1, errors.New("x"), 250 * time.Millisecond, 500 * time.Millisecond},
+		{idle, 2, failed("tls", errors.New("x")), 500 * time.Millisecond, time.Second},
+		{idle, 3, failed("closed", errors.New("x")), time.Second, 2 * time.Second},
+		{idle, 7, errors.New("x"), 15 * time.Second, 30 * time.Second},
+		{idle, 1_000_000, errors.New("x"), 15 * time.Second, 30 * time.Second},
+		{idle, 1, refused(socket.Revoked, ""), refusedPause / 2, refusedPause},
+		{idle, 1, refused(socket.AgentUnknown, ""), refusedPause / 2, refusedPause},
+		{idle, 1, refused(socket.Busy, ""), 250 * time.Millisecond, 500 * time.Millisecond},
+		{idle, 5, restarting(&channelv1.Restarting{ComeBackAfterMs: 700}), 700 * time.Millisecond, 700 * time.Millisecond},
+		{idle, 5, restarting(&channelv1.Restarting{}), time.Millisecond, time.Millisecond},
+		{idle, 5, restarting(&channelv1.Restarting{ComeBackAfterMs: math.MaxUint32}), 10 * time.Minute, 10 * time.Minute},
+		{leased, 1, errors.New("x"), 250 * time.Millisecond, 500 * time.Millisecond},
+		{leased, 7, errors.New("x"), time.Second, 2 * time.Second},
+		{leased, 1, refused(socket.Revoked, ""), refusedPause / 2, refusedPause},
 	} {
 		seen := map[time.Duration]bool{}
 		for range 200 {
-			p := c.pause(row.failures, row.err)
+			p := row.c.pause(row.failures, row.err)
 			seen[p] = true
 			if p < row.least || p > row.most {
 				t.Errorf("failure %d, %v: %s, want %s to %s", row.failures, row.err, p, row.least, row.most)

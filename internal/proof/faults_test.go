@@ -18,14 +18,24 @@ import (
 // fault is what goes wrong while runs stand at a step.
 type fault struct {
 	name string
+	at   extent
 	// strike makes it, and gives what heals it. heal fails the test where the programs
 	// did not feel the fault: then nothing was proven.
 	strike func(t *testing.T, w *matrix) (heal func())
-	// lasts is how long it is left to work; 0 for one that is over at once.
+	// lasts is how long it is left to work.
 	lasts time.Duration
 	// left says why this machine cannot have it.
 	left func(w *matrix) (why string)
 }
+
+// extent is at which points a fault is struck, and how often.
+type extent int
+
+const (
+	beforeSteps extent = iota // once, at runs before each step
+	allPoints                 // at runs before each step, and then at runs after each
+	eachPoint                 // before and after each step, each by itself
+)
 
 func (f fault) needs(w *matrix) string {
 	if f.left == nil {
@@ -39,15 +49,15 @@ func (f fault) needs(w *matrix) string {
 const pastLease = 13 * time.Second
 
 var suddenFaults = []fault{
-	{name: "agent killed", strike: func(t *testing.T, w *matrix) func() {
+	{name: "agent killed", at: eachPoint, strike: func(t *testing.T, w *matrix) func() {
 		w.agent.Kill()
 		return func() { must(t, w.agent.Start(t.Context())) }
 	}},
-	{name: "server killed", strike: func(t *testing.T, w *matrix) func() {
+	{name: "server killed", at: eachPoint, strike: func(t *testing.T, w *matrix) func() {
 		w.Server.Kill()
 		return func() { w.serverBack(t) }
 	}},
-	{name: "plugin killed", strike: func(t *testing.T, w *matrix) func() {
+	{name: "plugin killed", at: allPoints, strike: func(t *testing.T, w *matrix) func() {
 		killPlugins(t, w.agent.Pid())
 		return func() {}
 	}},

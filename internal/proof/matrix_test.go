@@ -25,13 +25,13 @@ import (
 // vault's secret opens the target, the next rotation is clean, and its secret opens the
 // target, too.
 //
-// A fault that is over at once is struck once for each point, at runs of every kind that
-// stand there. One that takes its time is struck once for all points: at 26 runs, each of
-// which stands at its own.
+// Kills of agent and server are done once for each point, to runs of every kind that stand
+// there. Whatever takes its time is struck once for all points: at 26 runs, each of which
+// stands at its own.
 
 // patienceToSettle is how long what a fault left may take to settle: a lease that runs
-// out, and the pauses after which a run is looked at again.
-const patienceToSettle = 2 * time.Minute
+// out, and the minutes after which a run that could not be decided is taken up again.
+const patienceToSettle = 4 * time.Minute
 
 // TestFaultMatrix: nothing is lost and nothing is stuck, whatever fails at whatever step.
 // The points come from the table of steps: a new step is struck at by itself.
@@ -169,7 +169,7 @@ func (w *matrix) suffers(t *testing.T, f fault, sum *tally) {
 
 // incidents are the cells of a fault, by the times that it is struck.
 func (w *matrix) incidents(f fault) (all [][]cell) {
-	var before []cell
+	var before, after []cell
 	for _, point := range run.FaultPoints() {
 		var here []cell
 		for _, k := range w.kinds {
@@ -180,12 +180,17 @@ func (w *matrix) incidents(f fault) (all [][]cell) {
 		all = append(all, here)
 		if strings.HasPrefix(point, "before-") {
 			before = append(before, here...)
+		} else {
+			after = append(after, here...)
 		}
 	}
-	if f.lasts > 0 {
-		return [][]cell{before}
+	switch f.at {
+	case eachPoint:
+		return all
+	case allPoints:
+		return [][]cell{before, after}
 	}
-	return all
+	return [][]cell{before}
 }
 
 // strikes is one incident: the fault is struck once, at all of these cells.
