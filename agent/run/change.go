@@ -164,6 +164,9 @@ func (r *Run) apply(ctx context.Context) (State, error) {
 	if err := r.openSession(ctx); err != nil {
 		return "", r.later(err)
 	}
+	if err := r.hold.Check(); err != nil {
+		return "", err
+	}
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
 	defer cancel()
 	answer, err := r.session.Apply(call, sdk.ApplyRequest{Account: r.login, Candidate: r.candidate.credential, Current: r.current})

@@ -65,6 +65,9 @@ func (r *Run) retire(ctx context.Context) (State, error) {
 // endSecret has the target end one secret of the account, and keep another. That it is
 // gone already is a success.
 func (r *Run) endSecret(ctx context.Context, keep, old sdk.Credential) error {
+	if err := r.hold.Check(); err != nil {
+		return err
+	}
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
 	defer cancel()
 	answer, err := r.session.Retire(call, sdk.RetireRequest{Account: r.login, Keep: keep, Old: old})

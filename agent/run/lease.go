@@ -90,17 +90,36 @@ func (l *Leases) expire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for h := range l.held {
-		if h.sent.IsZero() {
-			continue
-		}
-		last := h.sent
-		if acked.After(last) {
-			last = acked
-		}
-		if elapsed(last, now) >= LeaseWork {
-			h.cancel(ErrLeaseLost)
-		}
+		h.expire(now, acked)
 	}
+}
+
+// expire ends the run where its time is up. With the mutex held.
+func (h *Hold) expire(now, acked time.Time) (lost bool) {
+	if h.sent.IsZero() {
+		return false
+	}
+	last := h.sent
+	if acked.After(last) {
+		last = acked
+	}
+	if elapsed(last, now) < LeaseWork {
+		return false
+	}
+	h.cancel(ErrLeaseLost)
+	return true
+}
+
+// Check looks at the clocks now, before the target is touched: a process that was stopped
+// goes on before the watch has looked, and others may have had the account since.
+func (h *Hold) Check() error {
+	now, acked := h.leases.now(), h.leases.acked()
+	h.leases.mu.Lock()
+	defer h.leases.mu.Unlock()
+	if h.expire(now, acked) {
+		return ErrLeaseLost
+	}
+	return nil
 }
 
 // elapsed is the larger of the two clocks' differences: the monotonic clock stops

@@ -41,6 +41,27 @@ func TestLeaseEndsEightSecondsAfterTheLastAcknowledgedHeartbeat(t *testing.T) {
 	})
 }
 
+// A process that was stopped goes on where it stood, before the watch has had its turn.
+func TestLeaseIsLookedAtBeforeTheTargetIsTouched(t *testing.T) {
+	var now time.Time
+	l := NewLeases(func() time.Time { return time.Time{} }, func(int) {}, func() time.Time { return now })
+	ctx, hold := l.Guard(t.Context())
+	start := time.Now()
+	now = start.Add(time.Hour)
+	if err := hold.Check(); err != nil {
+		t.Fatalf("no lease was taken, and it is lost: %v", err)
+	}
+	now = start
+	hold.Taken(start)
+	if err := hold.Check(); err != nil || ctx.Err() != nil {
+		t.Fatalf("at once: %v, %v", err, ctx.Err())
+	}
+	now = start.Add(LeaseWork)
+	if err := hold.Check(); !errors.Is(err, ErrLeaseLost) || !errors.Is(context.Cause(ctx), ErrLeaseLost) {
+		t.Fatalf("past its time: %v, %v", err, context.Cause(ctx))
+	}
+}
+
 func TestElapsedIsTheLargerOfTheClocks(t *testing.T) {
 	from := time.Now()
 	suspended := from.Add(time.Second).Round(0).Add(time.Hour) // wall clock alone

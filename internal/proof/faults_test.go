@@ -95,6 +95,35 @@ var lastingFaults = []fault{
 			must(t, w.agent.WaitConnected(t.Context()))
 		}
 	}},
+	{name: "server's answers lost", lasts: 3 * time.Second, strike: func(t *testing.T, w *matrix) func() {
+		w.link.lose()
+		return func() {
+			if w.link.keep() == 0 {
+				t.Error("the server answered nothing")
+			}
+			must(t, w.agent.WaitConnected(t.Context()))
+		}
+	}},
+	{name: "targets' answers lost", lasts: 3 * time.Second, strike: func(t *testing.T, w *matrix) func() {
+		each(w.targets, (*gate).lose)
+		return func() {
+			var lost int64
+			each(w.targets, func(g *gate) { lost += g.keep() })
+			if lost == 0 {
+				t.Error("the targets answered nothing")
+			}
+		}
+	}},
+	{name: "targets stalled past the lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
+		each(w.targets, (*gate).stall)
+		return func() {
+			var held int64
+			each(w.targets, func(g *gate) { held += g.flow() })
+			if held == 0 {
+				t.Error("nothing was held")
+			}
+		}
+	}},
 	{name: "server away past the lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
 		w.Server.Kill()
 		return func() { w.serverBack(t) }
@@ -111,6 +140,12 @@ var lastingFaults = []fault{
 	{name: "server's clock an hour behind", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.ServerFault(), "-1h") }},
 	{name: "server's clock an hour ahead", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.ServerFault(), "1h") }},
 	{name: "agent's clock an hour ahead", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.agent.Fault, "1h") }},
+}
+
+func each(gates []*gate, do func(*gate)) {
+	for _, g := range gates {
+		do(g)
+	}
 }
 
 func (w *matrix) serverBack(t *testing.T) {

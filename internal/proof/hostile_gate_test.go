@@ -18,6 +18,8 @@ type gate struct {
 	closed bool
 	stalls chan struct{} // closed when it ends; nil: nothing is held
 	held   int64         // bytes, while it stalls
+	loses  bool          // what the target says
+	lost   int64         // answers
 	seen   traffic
 	open   map[net.Conn]struct{}
 	work   sync.WaitGroup
@@ -70,17 +72,20 @@ func (g *gate) accept() {
 }
 
 // pump ends both connections when one ends.
-func (g *gate) pump(to, from net.Conn, counts bool) {
+func (g *gate) pump(to, from net.Conn, toTarget bool) {
 	b := make([]byte, 16<<10)
 	for {
 		n, err := from.Read(b)
-		if counts {
+		if toTarget {
 			g.mu.Lock()
 			g.seen.bytes += int64(n)
 			g.mu.Unlock()
 		}
 		if n > 0 {
 			g.wait(n)
+			if !toTarget && g.losing() {
+				break
+			}
 			if _, err := to.Write(b[:n]); err != nil {
 				break
 			}
@@ -177,4 +182,28 @@ func (g *gate) wait(n int) {
 	if stalls != nil {
 		<-stalls
 	}
+}
+
+// lose lets everything reach the target and nothing come back: a connection ends when its
+// target answers. keep ends it, and says how many answers were lost.
+func (g *gate) lose() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.loses, g.lost = true, 0
+}
+
+func (g *gate) keep() (lost int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.loses = false
+	return g.lost
+}
+
+func (g *gate) losing() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.loses {
+		g.lost++
+	}
+	return g.loses
 }

@@ -88,26 +88,34 @@ type matrix struct {
 	link           *gate
 	vault, journal *disk // nil: this machine cannot have them
 	kinds          []kindOfTarget
+	targets        []*gate
 	worst          time.Duration // that a run took to settle
 }
 
 func newMatrix(t *testing.T) *matrix {
 	t.Helper()
+	w := newContested(t, "fault")
+	for _, k := range w.kinds {
+		w.honest(t, k)
+	}
+	return w
+}
+
+// newContested is a matrix without accounts.
+func newContested(t *testing.T, tags ...string) *matrix {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "rotunda-proof-")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	w := &matrix{vault: newDisk(t, filepath.Join(dir, "server")), journal: newDisk(t, filepath.Join(dir, "gw1", "data"))}
-	w.world = start(t, installation.Options{Bin: bin(t, "fault"), Dir: dir})
+	w.world = start(t, installation.Options{Bin: bin(t, tags...), Dir: dir})
 	w.link = newGate(t, w.Addr)
 	w.agent.Stop()
 	redirect(t, w.agent, w.link.l.Addr().String())
 	must(t, w.agent.Start(t.Context()))
 	w.second, err = w.AddAgent(t.Context(), "gw2", installation.Pool)
 	must(t, err)
-	w.kinds = w.kindsOfTarget(t)
-	for _, k := range w.kinds {
-		w.honest(t, k)
-	}
+	w.kinds, w.targets = w.kindsBehind(t, newGate)
 	return w
 }
 

@@ -122,9 +122,24 @@ func resources(name string, make func(title string) error) func() (string, error
 // its reason.
 func (w *world) kindsOfTarget(t *testing.T) []kindOfTarget {
 	t.Helper()
+	kinds, _ := w.kindsBehind(t, nil)
+	return kinds
+}
+
+// kindsBehind is kindsOfTarget, its agents reaching each target through a gate.
+func (w *world) kindsBehind(t *testing.T, newGate func(t *testing.T, target string) *gate) (kinds []kindOfTarget, gates []*gate) {
+	t.Helper()
+	behind := func(address string, port *int) {
+		if newGate != nil {
+			g := newGate(t, address)
+			gates, *port = append(gates, g), g.port()
+		}
+	}
 	pg := targets.Postgres(t)
-	db := resources("db", func(title string) error { return w.AddPostgres(t.Context(), title, pg) })
-	kinds := []kindOfTarget{{
+	seen := *pg
+	behind(pg.Address, &seen.Port)
+	db := resources("db", func(title string) error { return w.AddPostgres(t.Context(), title, &seen) })
+	kinds = []kindOfTarget{{
 		"postgres", sdk.Password,
 		func(title string) error {
 			resource, err := db()
@@ -139,14 +154,16 @@ func (w *world) kindsOfTarget(t *testing.T) []kindOfTarget {
 	}}
 	if os.Geteuid() != 0 {
 		t.Log("left out: ssh password and ssh key, since Unix accounts need root")
-		return kinds
+		return kinds, gates
 	}
 	if built, _ := filepath.Glob(filepath.Join(w.Bin, "plugins", "ssh@*")); len(built) == 0 {
 		t.Log("left out: ssh password and ssh key, since the ssh plugin is not built")
-		return kinds
+		return kinds, gates
 	}
 	sshd := targets.OpenSSH(t, targets.SSHDOptions{})
-	web := resources("web", func(title string) error { return w.AddSSHD(t.Context(), title, sshd) })
+	shown := *sshd
+	behind(sshd.Address, &shown.Port)
+	web := resources("web", func(title string) error { return w.AddSSHD(t.Context(), title, &shown) })
 	users := map[string]string{}
 	accepts := func(ctx context.Context, title string, c sdk.Credential) (bool, error) {
 		return sshd.Accepts(ctx, users[title], c)
@@ -180,7 +197,7 @@ func (w *world) kindsOfTarget(t *testing.T) []kindOfTarget {
 		}
 		return w.AddUser(t.Context(), resource, title, user.Name, c)
 	}
-	return append(kinds, kindOfTarget{"ssh password", sdk.Password, password, accepts}, kindOfTarget{"ssh key", sdk.SSHKey, key, accepts})
+	return append(kinds, kindOfTarget{"ssh password", sdk.Password, password, accepts}, kindOfTarget{"ssh key", sdk.SSHKey, key, accepts}), gates
 }
 
 // settled waits until no candidate is outstanding and the run has ended.
