@@ -14,11 +14,16 @@ import (
 const mostWait = 2 * time.Hour
 
 // clockSetBack computes anew what was computed by a clock that was ahead and has been
-// set right: else an account would be due as late as that clock said. It looks through
-// the rows at the first pass, and when the clock is seen to go back.
+// set right: else an account would be due, and a dead agent's lease live, as late as that
+// clock said. It looks through the rows at the first pass, and when the clock is seen to
+// go back: then no run waits by the former clock, but a person's that its agent has not
+// taken, which would end.
 func (s *Scheduler) clockSetBack(ctx context.Context) error {
 	now := s.cfg.Now()
-	if !s.seen.IsZero() && !now.Before(s.seen.Add(-grace)) {
+	hasten := db.HastenRunsParams{Now: now.UnixMilli(), Until: now.UnixMilli(), UntilUntaken: now.Add(mostWait).UnixMilli()}
+	if s.seen.IsZero() {
+		hasten.Until = hasten.UntilUntaken
+	} else if !now.Before(s.seen.Add(-grace)) {
 		s.seen = now
 		return nil
 	}
@@ -34,7 +39,13 @@ func (s *Scheduler) clockSetBack(ctx context.Context) error {
 					return fmt.Errorf("account %x: %w", rot.AccountUid, err)
 				}
 			}
-			return q.HastenRuns(ctx, db.HastenRunsParams{Now: now.UnixMilli(), Until: now.Add(mostWait).UnixMilli()})
+			if err := q.LeasesOfLater(ctx, now.UnixMilli()); err != nil {
+				return err
+			}
+			if err := q.SeenLater(ctx, now.UnixMilli()); err != nil {
+				return err
+			}
+			return q.HastenRuns(ctx, hasten)
 		})
 		if err != nil {
 			return err

@@ -1,10 +1,13 @@
 package scheduler
 
 import (
+	"bytes"
+	"context"
 	"testing"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/store/db"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 )
 
@@ -53,4 +56,42 @@ func TestTheClockWasAhead(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An agent took a lease by a clock that was an hour ahead, and died. When the clock is
+// right again the lease runs out as any other, and the run goes on elsewhere.
+func TestTheClockWasAheadOfALease(t *testing.T) {
+	w := newWorld(t)
+	w.here(w.a, w.b)
+	account := w.account(hourly())
+	w.later(time.Hour)
+	w.pass()
+	run := w.last(account)
+	right := w.clock()
+	w.set(right.Add(time.Hour))
+	w.lease(w.a, account, run.RunID)
+	w.beat(w.a)
+	w.write(func(q *db.Queries) error {
+		ctx := context.Background()
+		if err := q.AgentGone(ctx, db.AgentGoneParams{Org: w.org, AgentID: w.a.ID[:], Node: "one"}); err != nil {
+			return err
+		}
+		return q.MoveRun(ctx, db.MoveRunParams{
+			State: "staged", AgentID: w.a.ID[:], Attempt: 1, NextAttempt: w.clock().UnixMilli(), Org: w.org, RunID: run.RunID,
+		})
+	})
+	w.pass()
+	w.told(w.b)
+
+	w.set(right)
+	w.pass()
+	if n := len(w.told(w.b)); n != 0 {
+		t.Error("another agent was sent at once: the holder may be alive")
+	}
+	w.later(leaseTerm + time.Second)
+	w.pass()
+	if told := w.told(w.b); len(told) != 1 || told[0].Action != "recover" || !bytes.Equal(told[0].RunId, run.RunID) {
+		t.Errorf("told %v", told)
+	}
+	w.lease(w.b, account, run.RunID)
 }

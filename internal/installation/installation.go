@@ -173,12 +173,16 @@ func (e *CLIError) Error() string {
 	return fmt.Sprintf("rotunda %s: exit %d: %s", strings.Join(e.Args, " "), e.Exit, strings.TrimSpace(e.Stderr))
 }
 
+// CLIEnv is added to the environment of the command line.
+func (i *Installation) CLIEnv() []string {
+	home := filepath.Join(i.Dir, "home")
+	return append([]string{"ROTUNDA_HOME=" + home, "XDG_RUNTIME_DIR=" + home, "ROTUNDA_PASSPHRASE_FILE=" + i.passphrase()}, i.Env...)
+}
+
 // CLI runs the command line and gives what it printed.
 func (i *Installation) CLI(ctx context.Context, stdin []byte, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(i.Bin, "rotunda"), args...)
-	cmd.Env = append(os.Environ(), "ROTUNDA_HOME="+filepath.Join(i.Dir, "home"), "XDG_RUNTIME_DIR="+filepath.Join(i.Dir, "home"),
-		"ROTUNDA_PASSPHRASE_FILE="+i.passphrase())
-	cmd.Env = append(cmd.Env, i.Env...)
+	cmd.Env = append(os.Environ(), i.CLIEnv()...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

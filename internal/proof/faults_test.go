@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"database/sql"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/installation"
 )
 
 // fault is what goes wrong while runs stand at a step.
@@ -48,7 +49,7 @@ func (f fault) needs(w *matrix) string {
 // enough for another agent to be told.
 const pastLease = 13 * time.Second
 
-var suddenFaults = []fault{
+var kills = []fault{
 	{name: "agent killed", at: eachPoint, strike: func(t *testing.T, w *matrix) func() {
 		w.agent.Kill()
 		return func() { must(t, w.agent.Start(t.Context())) }
@@ -58,12 +59,12 @@ var suddenFaults = []fault{
 		return func() { w.serverBack(t) }
 	}},
 	{name: "plugin killed", at: allPoints, strike: func(t *testing.T, w *matrix) func() {
-		killPlugins(t, w.agent.Pid())
-		return func() {}
+		killed := killPlugins(t, w.agent.Pid())
+		return func() { w.felt(t, killed > 0, "no plugin was running") }
 	}},
 }
 
-var lastingFaults = []fault{
+var absences = []fault{
 	{name: "agent killed, and away past its lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
 		w.agent.Kill()
 		return func() { must(t, w.agent.Start(t.Context())) }
@@ -75,13 +76,18 @@ var lastingFaults = []fault{
 			must(t, w.agent.WaitConnected(t.Context()))
 		}
 	}},
+	{name: "server away past the lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
+		w.Server.Kill()
+		return func() { w.serverBack(t) }
+	}},
+}
+
+var links = []fault{
 	{name: "link cut past the lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
 		before := w.link.traffic()
 		w.link.close()
 		return func() {
-			if w.link.traffic() == before {
-				t.Error("the agent did not try to reach the server meanwhile")
-			}
+			w.felt(t, w.link.traffic() != before, "the agent did not try to reach the server")
 			w.link.reopen()
 			must(t, w.agent.WaitConnected(t.Context()))
 		}
@@ -89,18 +95,14 @@ var lastingFaults = []fault{
 	{name: "link stalled past the lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
 		w.link.stall()
 		return func() {
-			if w.link.flow() == 0 {
-				t.Error("nothing was held")
-			}
+			w.felt(t, w.link.flow() > 0, "nothing was held")
 			must(t, w.agent.WaitConnected(t.Context()))
 		}
 	}},
 	{name: "server's answers lost", lasts: 3 * time.Second, strike: func(t *testing.T, w *matrix) func() {
 		w.link.lose()
 		return func() {
-			if w.link.keep() == 0 {
-				t.Error("the server answered nothing")
-			}
+			w.felt(t, w.link.keep() > 0, "the server answered nothing")
 			must(t, w.agent.WaitConnected(t.Context()))
 		}
 	}},
@@ -109,9 +111,7 @@ var lastingFaults = []fault{
 		return func() {
 			var lost int64
 			each(w.targets, func(g *gate) { lost += g.keep() })
-			if lost == 0 {
-				t.Error("the targets answered nothing")
-			}
+			w.felt(t, lost > 0, "the targets answered nothing")
 		}
 	}},
 	{name: "targets stalled past the lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
@@ -119,27 +119,30 @@ var lastingFaults = []fault{
 		return func() {
 			var held int64
 			each(w.targets, func(g *gate) { held += g.flow() })
-			if held == 0 {
-				t.Error("nothing was held")
-			}
+			w.felt(t, held > 0, "nothing was held")
 		}
 	}},
-	{name: "server away past the lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
-		w.Server.Kill()
-		return func() { w.serverBack(t) }
-	}},
+}
+
+var hosts = []fault{
 	{name: "database locked", lasts: pastLease, strike: lockDatabase},
 	{name: "disk full under the vault", lasts: pastLease, left: noDisk, strike: func(t *testing.T, w *matrix) func() {
 		shrinkWAL(t, w.Database())
-		return w.vault.fill(t, func() string { return strings.Join(w.Server.Log(), "\n") }, "full")
+		return w.fill(t, w.vault, func() int { return w.serverSaid("the disk is full") })
 	}},
 	{name: "disk full under the journal", lasts: pastLease, left: noDisk, strike: func(t *testing.T, w *matrix) func() {
-		return w.journal.fill(t, func() string { return strings.Join(w.agent.Log(), "\n") }, "no space left")
+		return w.fill(t, w.journal, func() int { return said(w.agent.Process, "no space left") })
 	}},
 	{name: "agent's clock an hour behind", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.agent.Fault, "-1h") }},
 	{name: "server's clock an hour behind", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.ServerFault(), "-1h") }},
 	{name: "server's clock an hour ahead", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.ServerFault(), "1h") }},
-	{name: "agent's clock an hour ahead", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.agent.Fault, "1h") }},
+	{name: "agent's clock an hour ahead", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() {
+		mend := jump(t, w.agent.Fault, "1h")
+		return func() {
+			mend()
+			w.resetClock(t)
+		}
+	}},
 }
 
 func each(gates []*gate, do func(*gate)) {
@@ -155,13 +158,10 @@ func (w *matrix) serverBack(t *testing.T) {
 	must(t, w.second.WaitConnected(t.Context()))
 }
 
-// killPlugins kills an agent's plugins by SIGKILL, of which there must be some.
-func killPlugins(t *testing.T, agent int) {
+// killPlugins kills an agent's plugins by SIGKILL.
+func killPlugins(t *testing.T, agent int) (killed int) {
 	t.Helper()
 	pids := children(t, agent)
-	if len(pids) == 0 {
-		t.Fatal("no plugin is running")
-	}
 	for _, pid := range pids {
 		p, err := os.FindProcess(pid)
 		if err == nil {
@@ -171,6 +171,7 @@ func killPlugins(t *testing.T, agent int) {
 			t.Fatal(err)
 		}
 	}
+	return len(pids)
 }
 
 // children are the processes that a process has started: an agent starts its plugins,
@@ -204,10 +205,9 @@ func lockDatabase(t *testing.T, w *matrix) (heal func()) {
 	pool.SetMaxOpenConns(1)
 	_, err = pool.Exec("BEGIN EXCLUSIVE")
 	must(t, err)
-	from := w.Server.Mark()
+	before := w.serverSaid("locked by another process")
 	return func() {
-		_, err := w.Server.WaitLog(t.Context(), from, "locked by another process")
-		must(t, err)
+		w.felt(t, w.serverSaid("locked by another process") > before, "the server's log does not tell of the lock")
 		_, err = pool.Exec("ROLLBACK")
 		must(t, errors.Join(err, pool.Close()))
 	}
@@ -229,6 +229,22 @@ func jump(t *testing.T, fault, by string) (heal func()) {
 	file := filepath.Join(fault, "clock")
 	must(t, os.WriteFile(file, []byte(by), 0o600))
 	return func() { must(t, os.Remove(file)) }
+}
+
+// resetClock is what a person does to an agent whose clock was ahead: it believes no
+// clock that goes back. For two minutes it takes no command then, so the next rotation is
+// the other agent's.
+func (w *matrix) resetClock(t *testing.T) {
+	t.Helper()
+	w.agent.Stop()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(w.Bin, "rotunda-agent"), "reset-clock", "--config", filepath.Join(w.agent.Dir, "agent.toml"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("reset-clock: %v: %s", err, out)
+	}
+	w.felt(t, bytes.Contains(out, []byte("the journal had seen")), "the agent did not work by the clock that was ahead")
+	must(t, w.agent.Start(t.Context()))
+	w.next = w.second
 }
 
 // disk is a small file system of its own, which can be full.
@@ -271,11 +287,10 @@ func noDisk(w *matrix) string {
 	return ""
 }
 
-// fill leaves not a byte. heal frees it, and holds that words of the program's log told
-// of it.
-func (d *disk) fill(t *testing.T, log func() string, words string) (heal func()) {
+// fill leaves not a byte. Healing frees it; meanwhile somebody told of it once more.
+func (w *matrix) fill(t *testing.T, d *disk, told func() int) (heal func()) {
 	t.Helper()
-	before := strings.Count(log(), words)
+	before := told()
 	name := filepath.Join(d.dir, "filler")
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
 	must(t, err)
@@ -288,9 +303,19 @@ func (d *disk) fill(t *testing.T, log func() string, words string) (heal func())
 	}
 	must(t, f.Close())
 	return func() {
-		if strings.Count(log(), words) == before {
-			t.Errorf("nobody felt that the disk is full: %s", fmt.Sprintf("%q is not in the log", words))
-		}
+		w.felt(t, told() > before, "nobody told that the disk is full")
 		must(t, os.Remove(name))
 	}
 }
+
+// said counts the lines of a program's log that hold these words.
+func said(p *installation.Process, words string) (n int) {
+	for _, line := range p.Log() {
+		if strings.Contains(line, words) {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *matrix) serverSaid(words string) int { return said(w.Server, words) }

@@ -20,7 +20,7 @@ func TestTrustOnFirstUse(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
 	sshd := targets.OpenSSH(t, targets.SSHDOptions{})
-	first := sdk.NewSecret([]byte("first-" + rand()))
+	first := sdk.NewSecret([]byte("first-" + random()))
 	user, err := sshd.CreateUser(ctx, targets.UserOptions{Password: first, SudoNoPassword: true})
 	if err != nil {
 		t.Fatal(err)

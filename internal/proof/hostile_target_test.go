@@ -88,7 +88,7 @@ func targetChanged(t *testing.T, w *hostileWorld) {
 		if err := w.AddSSHD(t.Context(), resource, &behind); err != nil {
 			t.Fatal(err)
 		}
-		pw := sdk.NewSecret([]byte("first-" + rand()))
+		pw := sdk.NewSecret([]byte("first-" + random()))
 		user, err := sshd.CreateUser(t.Context(), targets.UserOptions{Password: pw})
 		if err == nil {
 			err = w.AddUser(t.Context(), resource, title, user.Name, sdk.Credential{Kind: sdk.Password, Secret: pw})

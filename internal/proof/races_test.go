@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,10 +41,10 @@ func (w *matrix) comesToRest(t *testing.T, c cell) {
 	t.Helper()
 	ctx := t.Context()
 	if left := w.unsettled(ctx, []cell{c}, time.Now().Add(patienceToSettle)); len(left) > 0 {
-		t.Fatalf("%v\n%s", left, w.story(ctx, c.kindOfTarget, c.title))
+		t.Fatalf("%v\n%s", left, w.tells(ctx, c))
 	}
 	if err := w.opens(ctx, c.kindOfTarget, c.title); err != nil {
-		t.Fatalf("%v\n%s", err, w.story(ctx, c.kindOfTarget, c.title))
+		t.Fatalf("%v\n%s", err, w.tells(ctx, c))
 	}
 	w.rotatesBy(t, c, w.agent)
 	w.rotatesBy(t, c, w.second)
@@ -59,6 +60,7 @@ func atOnce(all ...func()) {
 }
 
 func TestRaces(t *testing.T) {
+	t.Parallel()
 	w := newContested(t, "fault")
 	for _, race := range []struct {
 		name string
@@ -68,6 +70,7 @@ func TestRaces(t *testing.T) {
 		{"by hand against the schedule", handAgainstSchedule},
 		{"an agent that was stopped applies late", appliesLate},
 		{"the lease ends during apply", leaseEndsDuringApply},
+		{"what would be told of it", storyIsTold},
 	} {
 		t.Run(race.name, func(t *testing.T) { race.run(t, w) })
 	}
@@ -92,7 +95,7 @@ func twoAgents(t *testing.T, w *matrix) {
 			t.Error(err)
 		}
 		if err := w.opens(t.Context(), c.kindOfTarget, c.title); err != nil {
-			t.Fatalf("%v\n%s", err, w.story(t.Context(), c.kindOfTarget, c.title))
+			t.Fatalf("%v\n%s", err, w.tells(t.Context(), c))
 		}
 	}
 	w.comesToRest(t, c)
@@ -119,7 +122,7 @@ func handAgainstSchedule(t *testing.T, w *matrix) {
 		for end := time.Now().Add(time.Minute); rotation.State != "done"; time.Sleep(100 * time.Millisecond) {
 			must(t, w.JSON(ctx, &rotation, nil, "rotation", "show", c.title))
 			if time.Now().After(end) {
-				t.Fatalf("the schedule did not fire: %+v\n%s", rotation, w.story(ctx, c.kindOfTarget, c.title))
+				t.Fatalf("the schedule did not fire: %+v\n%s", rotation, w.tells(ctx, c))
 			}
 		}
 		t.Logf("by hand %d ms before the schedule: %q", earlier, rotation.Reason)
@@ -136,7 +139,7 @@ func appliesLate(t *testing.T, w *matrix) {
 	w.stands(t, c)
 	must(t, w.agent.Pause())
 	if left := w.unsettled(t.Context(), []cell{c}, time.Now().Add(patienceToSettle)); len(left) > 0 {
-		t.Fatalf("the other does not take over: %v\n%s", left, w.story(t.Context(), c.kindOfTarget, c.title))
+		t.Fatalf("the other does not take over: %v\n%s", left, w.tells(t.Context(), c))
 	}
 	w.rotatesBy(t, c, w.second)
 	mark := w.agent.Mark()
@@ -151,6 +154,33 @@ func appliesLate(t *testing.T, w *matrix) {
 	// It does not know that it sent nothing, and has the account looked at.
 	w.verifiedAfterwards(t, c)
 	w.comesToRest(t, c)
+}
+
+// The story of an account tells how it stands at vault, agents and target, and no secret.
+func storyIsTold(t *testing.T, w *matrix) {
+	c := contested(t, w, "told")
+	c.point = "before-verify"
+	w.stands(t, c)
+	story := w.tells(t.Context(), c)
+	w.release(t)
+	w.comesToRest(t, c)
+	t.Log(story)
+	for _, words := range []string{
+		"the vault's current value: REFUSED", ": accepted", "(replaced): REFUSED", // asked of the target
+		"table staged", "owner_kind=agent", "state:         staged", // of the vault
+		"journal of gw1", "staged and no end known: value 4", "log of gw1", "run.staged",
+	} {
+		if !strings.Contains(story, words) {
+			t.Errorf("the story does not tell %q", words)
+		}
+	}
+	var all struct{ History []struct{ Secret string } }
+	must(t, w.JSON(t.Context(), &all, nil, "record", "history", c.title, "--reveal"))
+	for _, h := range all.History {
+		if strings.Contains(story, h.Secret) {
+			t.Error("the story holds a secret")
+		}
+	}
 }
 
 // verifiedAfterwards waits for the verify that an agent asks for which finds its lease

@@ -169,7 +169,7 @@ func (w *world) kindsBehind(t *testing.T, newGate func(t *testing.T, target stri
 		return sshd.Accepts(ctx, users[title], c)
 	}
 	password := func(title string) error {
-		pw := sdk.NewSecret([]byte("first-" + rand()))
+		pw := sdk.NewSecret([]byte("first-" + random()))
 		user, err := sshd.CreateUser(t.Context(), targets.UserOptions{Password: pw})
 		if err != nil {
 			return err

@@ -105,6 +105,7 @@ type Querier interface {
 	LastResultsOf(ctx context.Context, arg LastResultsOfParams) ([]Result, error)
 	LeaseOf(ctx context.Context, arg LeaseOfParams) (Lease, error)
 	LeasesOf(ctx context.Context, arg LeasesOfParams) ([]LeasesOfRow, error)
+	LeasesOfLater(ctx context.Context, now int64) error
 	ListOrgs(ctx context.Context) ([]Org, error)
 	MachineClientByID(ctx context.Context, clientID []byte) (MachineClient, error)
 	MarkOverdue(ctx context.Context, arg MarkOverdueParams) (int64, error)
@@ -166,6 +167,7 @@ type Querier interface {
 	SealedAppKey(ctx context.Context, arg SealedAppKeyParams) ([]byte, error)
 	SealedFolderKey(ctx context.Context, arg SealedFolderKeyParams) ([]byte, error)
 	SeenClient(ctx context.Context, arg SeenClientParams) error
+	SeenLater(ctx context.Context, now int64) error
 	SessionByHash(ctx context.Context, bearerHash []byte) (Session, error)
 	SetFileKey(ctx context.Context, arg SetFileKeyParams) (int64, error)
 	SetHead(ctx context.Context, arg SetHeadParams) (int64, error)

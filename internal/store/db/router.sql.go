@@ -195,7 +195,7 @@ func (q *Queries) ExpiredCommands(ctx context.Context, arg ExpiredCommandsParams
 }
 
 const freshTerms = `-- name: FreshTerms :exec
-UPDATE lease SET taken = ?1 WHERE live = 1 AND taken < ?1
+UPDATE lease SET taken = ?1 WHERE live = 1
 `
 
 func (q *Queries) FreshTerms(ctx context.Context, now int64) error {

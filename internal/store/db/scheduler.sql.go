@@ -204,15 +204,26 @@ func (q *Queries) FireRotation(ctx context.Context, arg FireRotationParams) (int
 
 const hastenRuns = `-- name: HastenRuns :exec
 UPDATE run SET next_attempt = ?1 WHERE next_attempt > ?2
+  AND (next_attempt > ?3 OR cause <> 'person' OR state NOT IN ('queued', 'leased'))
 `
 
 type HastenRunsParams struct {
-	Now   int64
-	Until int64
+	Now          int64
+	Until        int64
+	UntilUntaken int64
 }
 
 func (q *Queries) HastenRuns(ctx context.Context, arg HastenRunsParams) error {
-	_, err := q.db.ExecContext(ctx, hastenRuns, arg.Now, arg.Until)
+	_, err := q.db.ExecContext(ctx, hastenRuns, arg.Now, arg.Until, arg.UntilUntaken)
+	return err
+}
+
+const leasesOfLater = `-- name: LeasesOfLater :exec
+UPDATE lease SET taken = ?1 WHERE live = 1 AND taken > ?1
+`
+
+func (q *Queries) LeasesOfLater(ctx context.Context, now int64) error {
+	_, err := q.db.ExecContext(ctx, leasesOfLater, now)
 	return err
 }
 
@@ -361,6 +372,15 @@ func (q *Queries) RotationsOfLater(ctx context.Context, arg RotationsOfLaterPara
 		return nil, err
 	}
 	return items, nil
+}
+
+const seenLater = `-- name: SeenLater :exec
+UPDATE agent_seen SET seen = ?1 WHERE seen > ?1
+`
+
+func (q *Queries) SeenLater(ctx context.Context, now int64) error {
+	_, err := q.db.ExecContext(ctx, seenLater, now)
+	return err
 }
 
 const settleRotation = `-- name: SettleRotation :exec

@@ -41,4 +41,4 @@ UPDATE agent_seen SET connected = 0 WHERE org = sqlc.arg(org) AND agent_id = sql
 UPDATE agent_seen SET connected = 0 WHERE node = sqlc.arg(node) AND connected = 1;
 
 -- name: FreshTerms :exec
-UPDATE lease SET taken = sqlc.arg(now) WHERE live = 1 AND taken < sqlc.arg(now);
+UPDATE lease SET taken = sqlc.arg(now) WHERE live = 1;

@@ -18,7 +18,14 @@ WHERE org = sqlc.arg(org) AND account_uid = sqlc.arg(account_uid);
 SELECT * FROM rotation WHERE next_due > 0 AND updated > sqlc.arg(until) ORDER BY updated LIMIT sqlc.arg(rows);
 
 -- name: HastenRuns :exec
-UPDATE run SET next_attempt = sqlc.arg(now) WHERE next_attempt > sqlc.arg(until);
+UPDATE run SET next_attempt = sqlc.arg(now) WHERE next_attempt > sqlc.arg(until)
+  AND (next_attempt > sqlc.arg(until_untaken) OR cause <> 'person' OR state NOT IN ('queued', 'leased'));
+
+-- name: LeasesOfLater :exec
+UPDATE lease SET taken = sqlc.arg(now) WHERE live = 1 AND taken > sqlc.arg(now);
+
+-- name: SeenLater :exec
+UPDATE agent_seen SET seen = sqlc.arg(now) WHERE seen > sqlc.arg(now);
 
 -- name: DueRuns :many
 SELECT * FROM run WHERE next_attempt > 0 AND next_attempt <= sqlc.arg(now) ORDER BY next_attempt LIMIT sqlc.arg(rows);
