@@ -3,10 +3,11 @@
 # make test    everything that can be tested here, on real servers
 # make lint    vet, staticcheck, gofumpt, generated code is current
 # make postgres DIR=...   a throw-away PostgreSQL to try things on, until it is stopped
+# make soak    faults at random moments of rotations, on the programs as shipped, for FOR (SEED=... draws the same again)
 # make fuzz    every fuzz test, each for FUZZTIME
 # make bench   the figures, each beside its floor (ARGS=-json: as JSON)
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
-.PHONY: build plugins demo postgres test lint bench proto sql docs fuzz clean check-generated
+.PHONY: build plugins demo postgres test soak lint bench proto sql docs fuzz clean check-generated
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOL    := go tool -modfile=tools.mod
@@ -47,6 +48,11 @@ test: build
 	@rm -rf .report && mkdir -p .report
 	ROTUNDA_REPORT=$(CURDIR)/.report ROTUNDA_BIN=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname -- $(RACE) -timeout 30m ./...
 	@cat .report/* 2>/dev/null || true
+
+FOR  ?= 10m
+SEED ?= 0
+soak: build
+	ROTUNDA_BIN=$(CURDIR)/bin go test ./internal/proof -run '^TestSoak$$' -count 1 -v -timeout 0 -soak $(FOR) -seed $(SEED)
 
 FUZZTIME ?= 10s
 fuzz:

@@ -247,36 +247,39 @@ func machineMeddles(t *testing.T, w *hostileWorld) {
 		t.Fatalf("the machine's own record: %v", err)
 	}
 
-	var staging, committed staged
-	run, line := w.midway(t, w.agent, title, "before-apply", func() {
-		staging = w.staged(t, r)
-		for _, rollback := range []bool{false, true} {
-			if err := client.CompleteTransaction(r.Record.String(), rollback); err != nil {
-				t.Errorf("the protocol knows no refusal here, and nothing is done: %v", err)
+	// In the middle of a run, as long as its candidate is outstanding.
+	for _, point := range []string{"before-apply", "before-verify", "before-commit"} {
+		var staging, committed staged
+		run, line := w.midway(t, w.agent, title, point, func() {
+			staging = w.staged(t, r)
+			for _, rollback := range []bool{false, true} {
+				if err := client.CompleteTransaction(r.Record.String(), rollback); err != nil {
+					t.Errorf("the protocol knows no refusal here, and nothing is done: %v", err)
+				}
 			}
-		}
-		rec := client.record(t, r)
-		rec.SetPassword("what a machine would like")
-		for name, write := range map[string]func() error{
-			"update": func() error { return client.Save(rec) },
-			"stage":  func() error { return client.SaveBeginTransaction(rec, core.TransactionTypeRotation) },
-		} {
-			if err := write(); err == nil || !strings.Contains(err.Error(), ksm.CodeOutstanding) {
-				t.Errorf("%s while an agent's candidate is outstanding: %v", name, err)
+			rec := client.record(t, r)
+			rec.SetPassword("what a machine would like")
+			for name, write := range map[string]func() error{
+				"update": func() error { return client.Save(rec) },
+				"stage":  func() error { return client.SaveBeginTransaction(rec, core.TransactionTypeRotation) },
+			} {
+				if err := write(); err == nil || !strings.Contains(err.Error(), ksm.CodeOutstanding) {
+					t.Errorf("%s while an agent's candidate is outstanding: %v", name, err)
+				}
 			}
+			if again := w.staged(t, r); !bytes.Equal(again.data, staging.data) || !bytes.Equal(again.result, staging.result) {
+				t.Error("the agent's candidate was changed")
+			}
+		})
+		if !strings.Contains(line, `"credential":"done"`) {
+			t.Errorf("run %s: %s", run, line)
 		}
-		if again := w.staged(t, r); !bytes.Equal(again.data, staging.data) || !bytes.Equal(again.result, staging.result) {
-			t.Error("the agent's candidate was changed")
+		w.read(t, "SELECT data FROM record WHERE org = 1 AND record_uid = ?", []any{r.Record.Bytes()}, &committed.data)
+		if !bytes.Equal(committed.data, staging.data) {
+			t.Error("what the agent staged is not what was committed")
 		}
-	})
-	if !strings.Contains(line, `"credential":"done"`) {
-		t.Errorf("run %s: %s", run, line)
+		w.opensTarget(t, title)
 	}
-	w.read(t, "SELECT data FROM record WHERE org = 1 AND record_uid = ?", []any{r.Record.Bytes()}, &committed.data)
-	if !bytes.Equal(committed.data, staging.data) {
-		t.Error("what the agent staged is not what was committed")
-	}
-	w.opensTarget(t, title)
 	if _, err := client.DeleteSecrets([]string{created}); err != nil {
 		t.Error(err)
 	}
