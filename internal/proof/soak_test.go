@@ -94,7 +94,7 @@ type soak struct {
 // at what is left.
 func (s *soak) round(t *testing.T, f fault) {
 	ctx := t.Context()
-	wait := time.Duration(s.rnd.Int64N(int64(s.usual)))
+	wait := time.Duration(s.rnd.Int64N(1 + s.rnd.Int64N(int64(s.usual)))) // more often early: the first steps are short
 	lasts := f.lasts
 	if s.rnd.IntN(3) > 0 { // mostly short: what ends before the lease is as much of a fault
 		lasts = min(lasts, time.Duration(s.rnd.Int64N(int64(3*time.Second))))
