@@ -20,11 +20,12 @@ const pageSize = 500
 // opened is a record with what its writer needs: its key and what was served.
 type opened struct {
 	*Record
-	view    *clientv1.RecordView
-	content *trust.Content   // nil: it does not open
-	checked *trust.Statement // nil: none that holds
-	value   *trust.Value     // newest attestation whose word counts, nil: none
-	known   uint64           // number that the next value has to be above, beside the served one's
+	view     *clientv1.RecordView
+	content  *trust.Content   // nil: it does not open
+	checked  *trust.Statement // nil: none that holds
+	restored bool             // its statement is from before a restore, and is signed anew
+	value    *trust.Value     // newest attestation whose word counts, nil: none
+	known    uint64           // number that the next value has to be above, beside the served one's
 }
 
 // get fetches and opens records, in the order asked; those that are not there are left out.
@@ -496,7 +497,7 @@ func (c *Client) History(ctx context.Context, ref Ref) ([]HistoryValue, error) {
 					}
 					recordKey = &o.content.Key
 				}
-				v.RecordKey = rewrap(*recordKey, folderKey, v.RecordKey)
+				v.RecordKey = rewrap(folderKey, v.RecordKey, *recordKey)
 			}
 			out = append(out, c.historyValue(ref, folderKey, v))
 		}

@@ -20,6 +20,8 @@ const (
 	maxWrapped = 20_000
 	// rekeyBatch bounds the records of one call: one change floors their statements.
 	rekeyBatch = 100
+	// restoredGap lifts a value's number above those that were given after the backup.
+	restoredGap = 1000
 )
 
 // RekeyOptions are those of RekeyFolder.
@@ -27,6 +29,9 @@ type RekeyOptions struct {
 	// New makes a new folder key also where records still wait for theirs from a former
 	// call.
 	New bool
+	// Restored signs anew what a server that was restored to before a re-keying says: its
+	// statements are older than the log allows, and agents refuse them.
+	Restored bool
 	// Progress is told how many records are done.
 	Progress func(done int)
 }
@@ -64,42 +69,91 @@ func (c *Client) RekeyFolder(ctx context.Context, folder seal.ID, o RekeyOptions
 			Hint: "who can do it, or give you the right: " + c.administrators(),
 		}
 	}
-	key, version, err := c.folderKey(ctx, folder)
+	state, ok := c.log.Folder(folder)
+	if !ok {
+		return done, notFound(op, "there is no such folder")
+	}
+	view, keys, err := c.keysUnder(ctx, folder, state.Version)
 	if err != nil {
 		return done, fail(op, err)
 	}
-	view, err := c.freshView(ctx, folder, version)
-	if err != nil {
-		return done, fail(op, err)
-	}
-	done.Name = folderName(key, view.Data, folder)
+	done.Name = nameUnder(keys, view.Data, folder)
 	op = "re-key the folder " + done.Name
-	done.New = o.New || view.OldKeys == 0
+	done.New = o.New || view.OldKeys == 0 || view.FormerVersion > 0
 	if !done.New {
 		if done.New, err = c.knownOutside(ctx, folder); err != nil {
 			return done, fail(op, err)
 		}
 	}
 	if done.New {
-		if err := c.newFolderKey(ctx, op, folder, version); err != nil {
+		if err := c.newFolderKey(ctx, op, folder, state.Version); err != nil {
 			return done, err
 		}
 		fault.At("rekey-folder")
 	}
-	state, _ := c.log.Folder(folder)
+	state, _ = c.log.Folder(folder)
 	done.Version = state.Version
-	return done, c.rekeyRecords(ctx, op, &done, o.Progress)
+	return done, c.rekeyRecords(ctx, op, &done, o)
 }
 
-// freshView is a folder as the server has it now.
-func (c *Client) freshView(ctx context.Context, folder seal.ID, version uint32) (*clientv1.FolderView, error) {
-	if err := c.listFolders(ctx, func(*clientv1.FolderView) error { return nil }); err != nil {
-		return nil, err
+// keysUnder are a folder as the server has it now, and the keys under which what is in it
+// may be: the log's, and the one before where the server was restored to a time before
+// the last re-keying. That one is held against the log's word of then.
+func (c *Client) keysUnder(ctx context.Context, folder seal.ID, version uint32) (*clientv1.FolderView, []seal.Key, error) {
+	var view *clientv1.FolderView
+	err := c.listFolders(ctx, func(v *clientv1.FolderView) error {
+		if idOr(v.FolderUid) == folder && v.KeyVersion == version {
+			view = v
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
 	}
-	if v := c.folders.view(folder, version); v != nil {
-		return v, nil
+	if view == nil {
+		return nil, nil, missingKey(folder)
 	}
-	return nil, missingKey(folder)
+	var keys []seal.Key
+	key, err := c.openFolder(ctx, view)
+	if err == nil {
+		keys = append(keys, key)
+	}
+	if view.FormerVersion > 0 {
+		former, e := c.formerFolderKey(folder, view)
+		if e != nil {
+			return nil, nil, e
+		}
+		keys, err = append(keys, former), nil
+	}
+	return view, keys, err
+}
+
+func (c *Client) formerFolderKey(folder seal.ID, view *clientv1.FolderView) (seal.Key, error) {
+	key, err := trust.OpenFormerFolderKey(c.log, c.facts.Entry, c.keys.Seal, folder, view.FormerKey)
+	if err != nil {
+		return seal.Key{}, err
+	}
+	check, was := seal.FolderCheck(c.facts.OrgID, key, folder, view.FormerVersion), false
+	err = c.eachChange(func(change *trustv1.Change) {
+		for _, op := range change.Ops {
+			f := op.GetFolder()
+			was = was || idOr(f.GetFolderUid()) == folder && f.GetKeyVersion() == view.FormerVersion && bytes.Equal(f.GetFolderCheck(), check[:])
+		}
+	})
+	if err == nil && !was {
+		err = &trust.Error{Reason: trust.FolderKeySwapped, What: "the former key of folder " + folder.String() + " is none that the log has known"}
+	}
+	return key, err
+}
+
+// nameUnder is a folder's name, under whichever key.
+func nameUnder(keys []seal.Key, data []byte, uid seal.ID) string {
+	for _, k := range keys {
+		if name := folderName(k, data, uid); name != uid.String() {
+			return name
+		}
+	}
+	return uid.String()
 }
 
 // newFolderKey declares the folder's next key, seals it to all who may read, and has the
@@ -131,15 +185,11 @@ func (c *Client) newFolderKey(ctx context.Context, op string, folder seal.ID, fo
 // takeOver brings all that is under a folder's former key under the new one, and gives
 // that to all who may read.
 func (c *Client) takeOver(ctx context.Context, after *trust.Log, folder seal.ID, former uint32, key seal.Key) ([]*clientv1.WriteOp, error) {
-	old, _, err := c.folderKey(ctx, folder)
+	view, old, err := c.keysUnder(ctx, folder, former)
 	if err != nil {
 		return nil, err
 	}
-	view, err := c.freshView(ctx, folder, former)
-	if err != nil {
-		return nil, err
-	}
-	name, err := json.Marshal(folderData{folderName(old, view.Data, folder)})
+	name, err := json.Marshal(folderData{nameUnder(old, view.Data, folder)})
 	if err != nil {
 		return nil, err
 	}
@@ -151,10 +201,10 @@ func (c *Client) takeOver(ctx context.Context, after *trust.Log, folder seal.ID,
 			return nil, err
 		}
 		for _, w := range page.Records {
-			r.Records = append(r.Records, &clientv1.Rewrapped{Uid: w.Uid, Former: w.Wrapped, Wrapped: rewrap(old, key, w.Wrapped)})
+			r.Records = append(r.Records, &clientv1.Rewrapped{Uid: w.Uid, Former: w.Wrapped, Wrapped: rewrap(key, w.Wrapped, old...)})
 		}
 		for _, w := range page.Folders {
-			r.Folders = append(r.Folders, &clientv1.Rewrapped{Uid: w.Uid, Former: w.Wrapped, Wrapped: rewrapCBC(old, key, w.Wrapped)})
+			r.Folders = append(r.Folders, &clientv1.Rewrapped{Uid: w.Uid, Former: w.Wrapped, Wrapped: rewrapCBC(key, w.Wrapped, old)})
 		}
 		if page.Next == "" || page.Next == q.Page.Token {
 			break
@@ -173,25 +223,29 @@ func (c *Client) takeOver(ctx context.Context, after *trust.Log, folder seal.ID,
 	return slices.Concat(ops, apps, readers), err
 }
 
-// rewrap brings a key from under one folder key under another. What does not open under
-// the former one is garbage that somebody wrote: it stays what it was.
-func rewrap(old, key seal.Key, wrapped []byte) []byte {
-	inner, err := seal.UnwrapKey(old, wrapped)
-	if err != nil {
-		return wrapped
+// rewrap brings a key from under one of other keys under another. What opens under none
+// of them is garbage that somebody wrote: it stays what it was.
+func rewrap(key seal.Key, wrapped []byte, under ...seal.Key) []byte {
+	for _, old := range under {
+		inner, err := seal.UnwrapKey(old, wrapped)
+		if err == nil {
+			defer inner.Wipe()
+			return seal.WrapKey(key, inner)
+		}
 	}
-	defer inner.Wipe()
-	return seal.WrapKey(key, inner)
+	return wrapped
 }
 
 // rewrapCBC is rewrap of a sub-folder's key, in the secrets-manager format.
-func rewrapCBC(old, key seal.Key, wrapped []byte) []byte {
-	inner, err := seal.OpenCBC(old, wrapped)
-	if err != nil || len(inner) != seal.KeySize {
-		return wrapped
+func rewrapCBC(key seal.Key, wrapped []byte, under []seal.Key) []byte {
+	for _, old := range under {
+		inner, err := seal.OpenCBC(old, wrapped)
+		if err == nil && len(inner) == seal.KeySize {
+			defer clear(inner)
+			return seal.SealCBC(key, inner)
+		}
 	}
-	defer clear(inner)
-	return seal.SealCBC(key, inner)
+	return wrapped
 }
 
 // wrapForApps wraps a folder key for each application that may read the folder.
@@ -226,7 +280,7 @@ func (c *Client) wrapForApps(ctx context.Context, l *trust.Log, folder seal.ID, 
 
 // rekeyRecords gives new keys to the records whose own was made under a former key of
 // the folder.
-func (c *Client) rekeyRecords(ctx context.Context, op string, done *Rekeyed, progress func(int)) error {
+func (c *Client) rekeyRecords(ctx context.Context, op string, done *Rekeyed, o RekeyOptions) error {
 	key, version, err := c.folderKey(ctx, done.Folder)
 	if err != nil {
 		return fail(op, err)
@@ -237,7 +291,7 @@ func (c *Client) rekeyRecords(ctx context.Context, op string, done *Rekeyed, pro
 		if err != nil {
 			return err
 		}
-		batch, err := c.prepareRekey(ctx, key, version, page.Records, done)
+		batch, err := c.prepareRekey(ctx, key, version, page.Records, done, o.Restored)
 		if err != nil {
 			return err
 		}
@@ -245,8 +299,8 @@ func (c *Client) rekeyRecords(ctx context.Context, op string, done *Rekeyed, pro
 			if err := c.writeRekey(ctx, op, part, done); err != nil {
 				return err
 			}
-			if progress != nil {
-				progress(done.Done)
+			if o.Progress != nil {
+				o.Progress(done.Done)
 			}
 			fault.At("rekey-records")
 		}
@@ -277,7 +331,7 @@ func cut(batch []rekeying) (parts [][]rekeying) {
 	return parts
 }
 
-func (c *Client) prepareRekey(ctx context.Context, folderKey seal.Key, version uint32, list []*clientv1.OldKey, done *Rekeyed) ([]rekeying, error) {
+func (c *Client) prepareRekey(ctx context.Context, folderKey seal.Key, version uint32, list []*clientv1.OldKey, done *Rekeyed, restored bool) ([]rekeying, error) {
 	views := make([]*clientv1.RecordView, len(list))
 	for i, k := range list {
 		views[i] = k.Record
@@ -290,6 +344,11 @@ func (c *Client) prepareRekey(ctx context.Context, folderKey seal.Key, version u
 	for i, o := range open {
 		if o.Ref.Folder != done.Folder {
 			return nil, badServer("re-key", "a record of another folder")
+		}
+		if restored && o.Reason == string(trust.StatementRollback) {
+			if err := c.takeRestored(o); err != nil {
+				return nil, err
+			}
 		}
 		r, err := c.rekeying(o, folderKey, version, list[i])
 		if err != nil {
@@ -305,7 +364,7 @@ func (c *Client) prepareRekey(ctx context.Context, folderKey seal.Key, version u
 // keeps its key for now.
 func (c *Client) rekeying(o *opened, folderKey seal.Key, version uint32, k *clientv1.OldKey) (rekeying, error) {
 	switch {
-	case o.content == nil, o.State == Broken, o.State == RolledBack, o.checked == nil && o.view.Statement != nil:
+	case o.content == nil, o.State == Broken, o.State == RolledBack && !o.restored, o.checked == nil && o.view.Statement != nil:
 		return rekeying{}, &trust.Error{Reason: trust.Reason(orElse(o.Reason, string(trust.RecordCorrupt))), What: "it is not what its readers should use"}
 	case k.Busy:
 		return rekeying{}, &trust.Error{Reason: trust.RunOutstanding, What: "a run is under way"}
@@ -324,7 +383,7 @@ func (c *Client) rekeying(o *opened, folderKey seal.Key, version uint32, k *clie
 	}}
 	for _, f := range k.Files {
 		// A file whose key does not open never did: it stays what it was.
-		r.put.Files = append(r.put.Files, &clientv1.FileKey{FileUid: f.FileUid, FileKey: rewrap(o.content.Key, key, f.FileKey)})
+		r.put.Files = append(r.put.Files, &clientv1.FileKey{FileUid: f.FileUid, FileKey: rewrap(key, f.FileKey, o.content.Key)})
 	}
 	r.put.Former = []*clientv1.FormerKey{{Former: o.view.RecordKey, Wrapped: seal.WrapKey(key, o.content.Key)}}
 	for _, f := range k.Former {
@@ -333,7 +392,7 @@ func (c *Client) rekeying(o *opened, folderKey seal.Key, version uint32, k *clie
 			outer = o.content.Key
 		}
 		if !bytes.Equal(f.Former, o.view.RecordKey) {
-			r.put.Former = append(r.put.Former, &clientv1.FormerKey{Former: f.Former, Wrapped: rewrap(outer, key, f.Former)})
+			r.put.Former = append(r.put.Former, &clientv1.FormerKey{Former: f.Former, Wrapped: rewrap(key, f.Former, outer)})
 		}
 	}
 	if o.checked == nil {
@@ -350,6 +409,32 @@ func (c *Client) rekeying(o *opened, folderKey seal.Key, version uint32, k *clie
 	}
 	r.draft = &d
 	return r, nil
+}
+
+// takeRestored takes a statement for what it is that is older than its floor, so that the
+// person signs it anew, and that the secret is the one from before the backup: who knows
+// a newer one takes that for a rollback, and brings it back.
+func (c *Client) takeRestored(o *opened) error {
+	signed, err := seal.OpenExt(c.facts.OrgID, o.content.Key, o.Ref.Record, seal.ExtStatement, o.view.Statement.GetBlob())
+	if err != nil {
+		return nil // it keeps its reason
+	}
+	s, err := trust.OpenStatement(c.log, signed)
+	if err != nil || s.Ref != o.Ref || s.Kind != statementKind(o.Type) || seal.Digest(s.KeyCheck) != seal.RecordKeyCheck(c.facts.OrgID, o.content.Key, o.Ref.Record) {
+		return nil
+	}
+	o.checked, o.Statement, o.StatementDigest, o.SignedBy = s, s.Statement, s.Digest, s.Signer.ID
+	o.State, o.Reason, o.restored = InUse, "", true
+	if err := c.memory.work(func(m *memoryTx) error { return c.judgeValue(m, o, nil) }); err != nil {
+		return err
+	}
+	if o.State == RolledBack && o.value != nil && seal.Digest(o.value.Result.DataDigest) == o.content.DataDigest {
+		o.State, o.Reason = InUse, ""
+	}
+	if o.value != nil {
+		o.known = o.value.Seq + restoredGap
+	}
+	return nil
 }
 
 // writeRekey writes a batch, or, where one of it cannot be written, each by itself.

@@ -244,7 +244,7 @@ func (c *cli) appRemoveCmd() *cobra.Command {
 	cmd := c.leaf("remove APP", "remove an application, or one client of it", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
 			if name == "" {
-				return c.remove(ctx, cl, args[0], removalFlags{}, trustv1.EntryKind_ENTRY_KIND_APP)
+				return c.remove(ctx, cl, args[0], removalFlags{noRekey: true, noRotate: true}, trustv1.EntryKind_ENTRY_KIND_APP)
 			}
 			a, err := cl.FindApp(ctx, args[0])
 			if err != nil {
@@ -264,7 +264,9 @@ func (c *cli) appRemoveCmd() *cobra.Command {
 		})
 	})
 	cmd.Flags().StringVar(&name, "client", "", "only this client, by name or id")
-	return cmd
+	return help(cmd, `From then on its clients are served nothing. What they have read they know: where that
+matters, re-key the application's folders ("rotunda folder rekey") and rotate their
+accounts ("rotunda rotate --exposed"), which the removal of an application leaves to you.`, "")
 }
 
 func findAppClient(a client.App, name string) (client.AppClient, error) {

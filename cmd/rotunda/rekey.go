@@ -59,7 +59,9 @@ func leftHint(reason string) string {
 		return "when its run is over, re-key the folder again"
 	case trust.NotAllowed, trust.NotLinked:
 		return "somebody who may sign its statement re-keys the folder again"
-	case trust.SignerUnknown, trust.RecordUnsigned, trust.StatementRollback:
+	case trust.StatementRollback:
+		return "if the server was restored to before a re-keying, `rotunda folder rekey --restored` signs anew what it says now: look at what was changed since the backup"
+	case trust.SignerUnknown, trust.RecordUnsigned:
 		return "agents do not use it as it is: sign its statement anew (`rotunda record edit`), or remove it, then re-key the folder again"
 	}
 	if hint := trust.Reason(reason).Hint(); hint != "" {
@@ -113,6 +115,7 @@ func (c *cli) folderRekeyCmd() *cobra.Command {
 			return leftBehind(r)
 		})
 	})
+	cmd.Flags().BoolVar(&o.Restored, "restored", false, "sign anew what a server says that was restored to before the last re-keying")
 	cmd.Flags().BoolVar(&o.New, "new", false, "make a further key also while records wait for theirs from the last one")
 	return help(cmd, `Ends what somebody still knows who could read the folder: a new folder key, sealed to
 all who may read it now, then, record by record, a new record key, the content
@@ -123,7 +126,12 @@ those either. The removal of a person, a device or an agent does all of this by 
 It may be interrupted: the same command goes on, also from another device. A record
 whose run is under way, or that nobody present may sign, keeps its key, is named, and
 is done by the next call; the exit code is 5 then. A folder with more than 20000 records
-and former values cannot change over in one call. Needs share and edit on the folder.`,
+cannot change over in one call. Needs share and edit on the folder.
+
+A server that was restored to before a re-keying has the former key alone, which nobody
+accepts: re-keying the folder again takes over what is under it. The statements of its
+records are older than the log allows then; with --restored you sign them anew as the
+server has them, each of which you should have seen since.`,
 		`rotunda folder rekey Databases
 rotunda folder rekey Databases --yes --json`)
 }

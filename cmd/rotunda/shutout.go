@@ -18,10 +18,10 @@ type shutOutView struct {
 	Done       string          `json:"done"`
 	Folders    []rekeyView     `json:"folders"`
 	Outcomes   []outcomeView   `json:"outcomes"`
+	Known      []string        `json:"known_folders"` // whose present key he knows
 	NotRotated []exposedView   `json:"not_rotated"`
 	Apps       []string        `json:"applications"` // whose key he could hold
 	Agents     []behindView    `json:"unconfirmed"`
-	exposed    []client.Ref    // to be rotated
 	kept       map[string]bool // records that wait for their own new keys
 }
 
@@ -101,7 +101,7 @@ func knows(list []client.Outsider) (folders []seal.ID) {
 // that come next are written under keys that he has not. What goes wrong with one thing
 // stops no other; all of it is found again from the log.
 func (c *cli) shutOut(ctx context.Context, cl *client.Client, id seal.ID, name string, flags removalFlags) error {
-	v := &shutOutView{Done: "removed " + name, Folders: []rekeyView{}, Outcomes: []outcomeView{}, NotRotated: []exposedView{}, Apps: []string{}, Agents: []behindView{}, kept: map[string]bool{}}
+	v := &shutOutView{Done: "removed " + name, Folders: []rekeyView{}, Known: []string{}, Outcomes: []outcomeView{}, NotRotated: []exposedView{}, Apps: []string{}, Agents: []behindView{}, kept: map[string]bool{}}
 	mine, _, err := c.outside(ctx, cl, id)
 	if err != nil {
 		return err
@@ -208,6 +208,16 @@ func (c *cli) whatIsLeft(ctx context.Context, cl *client.Client, id seal.ID, v *
 	if err != nil {
 		return err
 	}
+	folders, err := cl.Folders(ctx)
+	if err != nil {
+		return err
+	}
+	known := knows(mine)
+	for _, f := range folders {
+		if slices.Contains(known, f.UID) {
+			v.Known = append(v.Known, f.Name)
+		}
+	}
 	for _, x := range exposed {
 		v.NotRotated = append(v.NotRotated, exposedView{x.Ref.String(), x.Title})
 	}
@@ -252,6 +262,9 @@ func (c *cli) showShutOut(w io.Writer, name string, v *shutOutView) {
 	}
 	if len(v.Outcomes) > 0 {
 		showOutcomes(w, v.Outcomes)
+	}
+	for _, f := range v.Known {
+		fmt.Fprintf(w, "%s knows the key of the folder %s: `rotunda folder rekey %s` ends that\n", printable(name), printable(f), printable(quoted(f)))
 	}
 	for _, app := range v.Apps {
 		fmt.Fprintf(w, "the application %s: he could hold its key, under which its folders' keys are: issue it anew: %s\n", printable(app), printable(newApp(app)))

@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -122,5 +123,59 @@ func TestRekeyGoesOn(t *testing.T) {
 		if o, err := w.Rotate(ctx, title); err != nil {
 			t.Errorf("rotate %s afterwards: %v: %+v", title, err, o)
 		}
+	}
+}
+
+// A server that was restored to before a re-keying has the former key alone, and the log
+// that others sent back: nobody accepts what it serves, and nothing is lost.
+func TestRekeyAfterRestore(t *testing.T) {
+	ctx := t.Context()
+	w := newWorld(t, "fault")
+	pg := targets.Postgres(t)
+	must(t, w.AddPostgres(ctx, "db", pg))
+	_, err := w.AddRole(ctx, pg, "db", "app", "app")
+	must(t, err)
+	if o, err := w.Rotate(ctx, "app"); err != nil {
+		t.Fatalf("%v: %+v", err, o)
+	}
+	file, err := sql.Open("sqlite", "file:"+w.Database()+"?_pragma=busy_timeout(10000)&_txlock=immediate")
+	must(t, err)
+	t.Cleanup(func() { file.Close() })
+	file.SetMaxOpenConns(1) // the copies are of this connection
+	tables := []string{"folder", "folder_key", "record", "record_history", "statement", "result"}
+	for _, table := range tables {
+		_, err := file.Exec("CREATE TEMP TABLE old_" + table + " AS SELECT * FROM main." + table)
+		must(t, err)
+	}
+	var r rekeyed
+	must(t, w.JSON(ctx, &r, nil, "folder", "rekey", installation.Folder, "--yes"))
+	if o, err := w.Rotate(ctx, "app"); err != nil { // this secret is the agent's to bring back
+		t.Fatalf("%v: %+v", err, o)
+	}
+	for _, table := range tables {
+		_, err := file.Exec("DELETE FROM main." + table + "; INSERT INTO main." + table + " SELECT * FROM old_" + table)
+		must(t, err)
+	}
+
+	if _, err := w.CLI(ctx, nil, "record", "get", "db", "--json"); err == nil {
+		t.Error("a record under the former folder key is shown")
+	}
+	var folders struct{ Folders []struct{ UID string } }
+	must(t, w.JSON(ctx, &folders, nil, "folder", "list"))
+	uid := folders.Folders[0].UID // its name is under the former key
+	out, err := w.CLI(ctx, nil, "folder", "rekey", uid, "--yes", "--json")
+	must(t, json.Unmarshal(out, &r))
+	if reasonOf(err) != string(trust.StatementRollback) || r.KeyVersion != 3 || len(r.Left) != 3 {
+		t.Errorf("re-keyed: %+v, %v", r, err)
+	}
+	must(t, w.JSON(ctx, &r, nil, "folder", "rekey", uid, "--restored", "--yes"))
+	if r.Rekeyed != 3 || r.NewKey || len(r.Left) > 0 {
+		t.Errorf("with the statements signed anew: %+v", r)
+	}
+	if o, err := w.Rotate(ctx, "app"); err != nil || o.Reason != "healed" {
+		t.Errorf("rotate afterwards: %v: %+v", err, o)
+	}
+	if o, err := w.Rotate(ctx, "app"); err != nil || o.Reason != "" {
+		t.Errorf("and again: %v: %+v", err, o)
 	}
 }

@@ -126,6 +126,13 @@ func (s *service) ListFolders(ctx context.Context, r *connect.Request[clientv1.L
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
 			}
+			former, err := q.FormerFolderKey(ctx, db.FormerFolderKeyParams{Org: p.org, FolderUid: f.UID[:], RecipientID: p.entry[:], KeyVersion: int64(f.Version)})
+			if err != nil {
+				return err
+			}
+			for _, k := range former {
+				view.FormerVersion, view.FormerKey = uint32(k.KeyVersion), k.Sealed
+			}
 			view.Records, err = q.CountRecordsIn(ctx, db.CountRecordsInParams{Org: p.org, FolderUid: f.UID[:]})
 			if err != nil {
 				return err

@@ -91,6 +91,7 @@ type Querier interface {
 	FolderByUID(ctx context.Context, arg FolderByUIDParams) (Folder, error)
 	FolderKeyRecipients(ctx context.Context, arg FolderKeyRecipientsParams) ([][]byte, error)
 	ForgetReported(ctx context.Context, org int64) error
+	FormerFolderKey(ctx context.Context, arg FormerFolderKeyParams) ([]FormerFolderKeyRow, error)
 	FormerKeysInFolder(ctx context.Context, arg FormerKeysInFolderParams) ([]FormerKeysInFolderRow, error)
 	FormerKeysOf(ctx context.Context, arg FormerKeysOfParams) ([]FormerKeysOfRow, error)
 	FormerStatements(ctx context.Context, arg FormerStatementsParams) ([]Statement, error)

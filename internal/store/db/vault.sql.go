@@ -780,6 +780,50 @@ func (q *Queries) FolderKeyRecipients(ctx context.Context, arg FolderKeyRecipien
 	return items, nil
 }
 
+const formerFolderKey = `-- name: FormerFolderKey :many
+SELECT key_version, sealed FROM folder_key WHERE org = ? AND folder_uid = ? AND recipient_id = ? AND key_version < ? ORDER BY key_version DESC LIMIT 1
+`
+
+type FormerFolderKeyParams struct {
+	Org         int64
+	FolderUid   []byte
+	RecipientID []byte
+	KeyVersion  int64
+}
+
+type FormerFolderKeyRow struct {
+	KeyVersion int64
+	Sealed     []byte
+}
+
+func (q *Queries) FormerFolderKey(ctx context.Context, arg FormerFolderKeyParams) ([]FormerFolderKeyRow, error) {
+	rows, err := q.db.QueryContext(ctx, formerFolderKey,
+		arg.Org,
+		arg.FolderUid,
+		arg.RecipientID,
+		arg.KeyVersion,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []FormerFolderKeyRow
+	for rows.Next() {
+		var i FormerFolderKeyRow
+		if err := rows.Scan(&i.KeyVersion, &i.Sealed); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const formerKeysInFolder = `-- name: FormerKeysInFolder :many
 SELECT DISTINCT h.record_uid, h.record_key FROM record_history h JOIN record r ON r.org = h.org AND r.record_uid = h.record_uid
 WHERE r.org = ?1 AND r.folder_uid = ?2 AND r.record_uid > ?3 AND r.record_uid <= ?4

@@ -12,6 +12,9 @@ ON CONFLICT (org, folder_uid, key_version, recipient_id) DO UPDATE SET sealed = 
 -- name: SealedFolderKey :one
 SELECT sealed FROM folder_key WHERE org = ? AND folder_uid = ? AND key_version = ? AND recipient_id = ?;
 
+-- name: FormerFolderKey :many
+SELECT key_version, sealed FROM folder_key WHERE org = ? AND folder_uid = ? AND recipient_id = ? AND key_version < ? ORDER BY key_version DESC LIMIT 1;
+
 -- name: FolderKeyRecipients :many
 SELECT recipient_id FROM folder_key WHERE org = ? AND folder_uid = ? AND key_version = ?;
 

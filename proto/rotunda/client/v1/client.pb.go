@@ -3397,13 +3397,16 @@ func (x *ListFoldersResponse) GetNext() string {
 }
 
 type FolderView struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	FolderUid     []byte                 `protobuf:"bytes,1,opt,name=folder_uid,json=folderUid,proto3" json:"folder_uid,omitempty"`
-	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
-	KeyVersion    uint32                 `protobuf:"varint,3,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
-	SealedKey     []byte                 `protobuf:"bytes,4,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"` // to the caller's entry; empty: missing
-	Records       int64                  `protobuf:"varint,5,opt,name=records,proto3" json:"records,omitempty"`
-	OldKeys       int64                  `protobuf:"varint,6,opt,name=old_keys,json=oldKeys,proto3" json:"old_keys,omitempty"` // records whose key was made under a former key of the folder
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	FolderUid  []byte                 `protobuf:"bytes,1,opt,name=folder_uid,json=folderUid,proto3" json:"folder_uid,omitempty"`
+	Data       []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	KeyVersion uint32                 `protobuf:"varint,3,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	SealedKey  []byte                 `protobuf:"bytes,4,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"` // to the caller's entry; empty: missing
+	Records    int64                  `protobuf:"varint,5,opt,name=records,proto3" json:"records,omitempty"`
+	OldKeys    int64                  `protobuf:"varint,6,opt,name=old_keys,json=oldKeys,proto3" json:"old_keys,omitempty"` // records whose key was made under a former key of the folder
+	// A server that was restored to before a re-keying has the former key alone, to the caller.
+	FormerVersion uint32 `protobuf:"varint,7,opt,name=former_version,json=formerVersion,proto3" json:"former_version,omitempty"`
+	FormerKey     []byte `protobuf:"bytes,8,opt,name=former_key,json=formerKey,proto3" json:"former_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3478,6 +3481,20 @@ func (x *FolderView) GetOldKeys() int64 {
 		return x.OldKeys
 	}
 	return 0
+}
+
+func (x *FolderView) GetFormerVersion() uint32 {
+	if x != nil {
+		return x.FormerVersion
+	}
+	return 0
+}
+
+func (x *FolderView) GetFormerKey() []byte {
+	if x != nil {
+		return x.FormerKey
+	}
+	return nil
 }
 
 type ListWrappedRequest struct {
@@ -7284,7 +7301,7 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x04page\x18\x01 \x01(\v2\x17.rotunda.client.v1.PageR\x04page\"b\n" +
 	"\x13ListFoldersResponse\x127\n" +
 	"\afolders\x18\x01 \x03(\v2\x1d.rotunda.client.v1.FolderViewR\afolders\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\tR\x04next\"\xb4\x01\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\xfa\x01\n" +
 	"\n" +
 	"FolderView\x12\x1d\n" +
 	"\n" +
@@ -7295,7 +7312,10 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\n" +
 	"sealed_key\x18\x04 \x01(\fR\tsealedKey\x12\x18\n" +
 	"\arecords\x18\x05 \x01(\x03R\arecords\x12\x19\n" +
-	"\bold_keys\x18\x06 \x01(\x03R\aoldKeys\"`\n" +
+	"\bold_keys\x18\x06 \x01(\x03R\aoldKeys\x12%\n" +
+	"\x0eformer_version\x18\a \x01(\rR\rformerVersion\x12\x1d\n" +
+	"\n" +
+	"former_key\x18\b \x01(\fR\tformerKey\"`\n" +
 	"\x12ListWrappedRequest\x12\x1d\n" +
 	"\n" +
 	"folder_uid\x18\x01 \x01(\fR\tfolderUid\x12+\n" +
