@@ -25,6 +25,8 @@ type fault struct {
 	strike func(t *testing.T, w *matrix) (heal func())
 	// lasts is how long it is left to work.
 	lasts time.Duration
+	// mute: nobody can ask the vault meanwhile.
+	mute bool
 	// left says why this machine cannot have it.
 	left func(w *matrix) (why string)
 }
@@ -54,7 +56,7 @@ var kills = []fault{
 		w.agent.Kill()
 		return func() { must(t, w.agent.Start(t.Context())) }
 	}},
-	{name: "server killed", at: eachPoint, strike: func(t *testing.T, w *matrix) func() {
+	{name: "server killed", at: eachPoint, mute: true, strike: func(t *testing.T, w *matrix) func() {
 		w.Server.Kill()
 		return func() { w.serverBack(t) }
 	}},
@@ -76,7 +78,7 @@ var absences = []fault{
 			must(t, w.agent.WaitConnected(t.Context()))
 		}
 	}},
-	{name: "server away past the lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
+	{name: "server away past the lease", mute: true, lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
 		w.Server.Kill()
 		return func() { w.serverBack(t) }
 	}},
@@ -125,8 +127,8 @@ var links = []fault{
 }
 
 var hosts = []fault{
-	{name: "database locked", lasts: pastLease, strike: lockDatabase},
-	{name: "disk full under the vault", lasts: pastLease, left: noDisk, strike: func(t *testing.T, w *matrix) func() {
+	{name: "database locked", mute: true, lasts: pastLease, strike: lockDatabase},
+	{name: "disk full under the vault", mute: true, lasts: pastLease, left: noDisk, strike: func(t *testing.T, w *matrix) func() {
 		shrinkWAL(t, w.Database())
 		return w.fill(t, w.vault, func() int { return w.serverSaid("the disk is full") })
 	}},
@@ -134,8 +136,8 @@ var hosts = []fault{
 		return w.fill(t, w.journal, func() int { return said(w.agent.Process, "no space left") })
 	}},
 	{name: "agent's clock an hour behind", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.agent.Fault, "-1h") }},
-	{name: "server's clock an hour behind", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.ServerFault(), "-1h") }},
-	{name: "server's clock an hour ahead", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.ServerFault(), "1h") }},
+	{name: "server's clock an hour behind", mute: true, lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.ServerFault(), "-1h") }},
+	{name: "server's clock an hour ahead", mute: true, lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.ServerFault(), "1h") }},
 	{name: "agent's clock an hour ahead", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() {
 		mend := jump(t, w.agent.Fault, "1h")
 		return func() {

@@ -21,8 +21,9 @@ import (
 
 // What goes wrong is told in faults_test.go; here is what is done with it. A cell is one
 // fault at one point of a run of one kind of account. The run is brought to the point and
-// held there; the fault is struck; the run is let go, into the fault; the fault is healed.
-// Then the run must settle by itself: no candidate outstanding, no run unfinished, the
+// held there; the fault is struck; the run is let go, into the fault. Before the fault is
+// healed, the vault must have what opens the target, be it staged beside the record. After
+// it the run must settle by itself: no candidate outstanding, no run unfinished, the
 // vault's secret opens the target, the next rotation is clean, and its secret opens the
 // target, too.
 //
@@ -222,28 +223,30 @@ func (w *matrix) strikes(t *testing.T, f fault, cells []cell, sum *tally) {
 	heal := f.strike(t, w)
 	w.release(t)
 	time.Sleep(f.lasts)
-	heal()
-	healed := time.Now()
-	unsettled := w.unsettled(ctx, cells, healed.Add(patienceToSettle))
-	w.worst = max(w.worst, time.Since(healed))
-
 	bad := map[string][]error{}
 	lost := map[string]bool{}
-	opens := func() {
+	ask := func(opens func(context.Context, kindOfTarget, string) error) {
 		for _, c := range cells {
-			if err := w.opens(ctx, c.kindOfTarget, c.title); err != nil {
+			if err := opens(ctx, c.kindOfTarget, c.title); err != nil {
 				bad[c.title] = append(bad[c.title], err)
 				lost[c.title] = true
 			}
 		}
 	}
-	opens()
+	if !f.mute {
+		ask(w.holds) // now, and not only in the end
+	}
+	heal()
+	healed := time.Now()
+	unsettled := w.unsettled(ctx, cells, healed.Add(patienceToSettle))
+	w.worst = max(w.worst, time.Since(healed))
+	ask(w.opens)
 	for title, err := range w.rotateAll(ctx, cells, w.next) {
 		if err != nil {
 			bad[title] = append(bad[title], fmt.Errorf("the next rotation: %w", err))
 		}
 	}
-	opens()
+	ask(w.opens)
 	for _, c := range cells {
 		errs := append(bad[c.title], unsettled[c.title])
 		t.Run(c.String(), func(t *testing.T) {

@@ -117,29 +117,31 @@ func (s *soak) round(t *testing.T, f fault) {
 		s.runs++
 	}
 	time.Sleep(lasts)
-	heal()
-	for _, r := range following {
-		r.stop()
-	}
 	what := fmt.Sprintf("%s for %s, %s after the start: %s", f.name, lasts.Round(time.Millisecond), wait.Round(time.Millisecond), strings.Join(stood, ", "))
 	t.Log(what)
-	healed := time.Now()
-	left := s.unsettled(ctx, s.cells, healed.Add(patienceToSettle))
-	opens := func() {
+	ask := func(opens func(context.Context, kindOfTarget, string) error) {
 		for _, c := range s.cells {
-			if err := s.opens(ctx, c.kindOfTarget, c.title); err != nil {
+			if err := opens(ctx, c.kindOfTarget, c.title); err != nil {
 				s.lost++
 				t.Errorf("%v\nafter %s\n%s", err, what, s.tells(ctx, c))
 			}
 		}
 	}
-	opens()
+	if !f.mute {
+		ask(s.holds)
+	}
+	heal()
+	for _, r := range following {
+		r.stop()
+	}
+	left := s.unsettled(ctx, s.cells, time.Now().Add(patienceToSettle))
+	ask(s.opens)
 	next := map[string]error{}
 	if !t.Failed() {
 		began := time.Now()
 		next = s.rotateAll(ctx, s.cells, s.agent)
 		s.usual = time.Since(began)
-		opens()
+		ask(s.opens)
 	}
 	for _, c := range s.cells {
 		for _, err := range []error{left[c.title], next[c.title]} {

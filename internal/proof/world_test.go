@@ -244,6 +244,32 @@ func (w *world) opens(ctx context.Context, k kindOfTarget, title string) error {
 	return err
 }
 
+// holds says whether the vault has what opens the target at this moment: as the record's
+// value, or staged beside it. Runs may go on meanwhile, so a refusal counts when it was
+// given three times.
+func (w *world) holds(ctx context.Context, k kindOfTarget, title string) error {
+	type value struct{ Secret string }
+	for range 3 {
+		var r struct {
+			value
+			Candidate *value
+		}
+		if err := w.JSON(ctx, &r, nil, "record", "get", title, "--reveal"); err != nil {
+			return err
+		}
+		secrets := []string{r.Secret}
+		if r.Candidate != nil { // first: a wrong guess takes a second
+			secrets = []string{r.Candidate.Secret, r.Secret}
+		}
+		for _, secret := range secrets {
+			if ok, err := k.accepts(ctx, title, sdk.Credential{Kind: k.kind, Secret: sdk.NewSecret([]byte(secret))}); err != nil || ok {
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("LOST: at this moment the vault has nothing that opens the target of %s", title)
+}
+
 // report leaves a line for the end of the test command.
 func report(t *testing.T, format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
