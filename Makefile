@@ -46,7 +46,7 @@ RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 test: build
 	@test -n "$(RACE)" || echo "race detector: left out, no gcc here"
 	@rm -rf .report && mkdir -p .report
-	ROTUNDA_REPORT=$(CURDIR)/.report ROTUNDA_BIN=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname -- $(RACE) -timeout 30m ./...
+	ROTUNDA_REPORT=$(CURDIR)/.report ROTUNDA_BIN=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname -- $(RACE) -timeout 50m ./...
 	@cat .report/* 2>/dev/null || true
 
 FOR  ?= 10m

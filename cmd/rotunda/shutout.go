@@ -241,7 +241,7 @@ func (c *cli) whatIsLeft(ctx context.Context, cl *client.Client, id seal.ID, v *
 }
 
 // treatAsLost is the advice about agents that have not heard of a removal.
-const treatAsLost = "until it has, it may act on what the one removed signs: if it stays away, treat it as lost (`rotunda agent remove`)"
+const treatAsLost = "until it has, it may act on what the one removed signs. It asks within the hour, or at once when a run or `rotunda resource test` has it work; if it stays away, treat it as lost (`rotunda agent remove`)"
 
 // newApp is how an application is issued anew.
 func newApp(name string) string {
