@@ -99,7 +99,8 @@ type Engine struct {
 	Log       *slog.Logger
 	Now       func() time.Time
 
-	told told // of edited records
+	told       told // of edited records
+	folderKeys folderKeys
 }
 
 // Job is a run to be done.

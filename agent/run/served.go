@@ -55,7 +55,7 @@ func (s *servedRecords) folder(f ksm.ExtFolder) error {
 	if err != nil {
 		return &trust.Error{Reason: trust.Malformed, What: "folder uid", Err: err}
 	}
-	key, err := trust.OpenFolderKey(s.log, s.e.Me.ID, s.e.Me.Seal, uid, f.KeyVersion, f.Sealed)
+	key, err := s.e.folderKeys.open(s.log, s.e.Me, uid, f.KeyVersion, f.Sealed)
 	if err != nil {
 		return err
 	}

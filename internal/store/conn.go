@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 )
 
 // statements bounds a connection's cache of prepared statements. The queries
@@ -85,4 +86,44 @@ func notNull(args []any) []any {
 		}
 	}
 	return args
+}
+
+// lent is a connection as one function of Read or Write sees it, until that returns.
+// The function's context is looked at before each statement and not within one: they
+// are short, an interruption would undo the whole group, and waiting for one costs a
+// goroutine a statement.
+type lent struct {
+	*conn
+	ended bool
+}
+
+var errEnded = errors.New("the transaction has ended: q is used after the function of Read or Write returned")
+
+func (l *lent) usable(ctx context.Context) error {
+	if l.ended {
+		return errEnded
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+func (l *lent) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if err := l.usable(ctx); err != nil {
+		return nil, err
+	}
+	return l.conn.ExecContext(context.WithoutCancel(ctx), query, args...)
+}
+
+func (l *lent) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := l.usable(ctx); err != nil {
+		return nil, err
+	}
+	return l.conn.QueryContext(context.WithoutCancel(ctx), query, args...)
+}
+
+func (l *lent) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	// A row cannot carry an error of ours; the statement runs within a moment.
+	return l.conn.QueryRowContext(context.WithoutCancel(ctx), query, args...)
 }

@@ -159,9 +159,13 @@ func (e *engine) Read(ctx context.Context, f func(q *db.Queries) error) error {
 		return failure("begin reading", class(err), err)
 	}
 	e.reads.Add(1)
+	l := &lent{conn: c}
 	// Also after a panic in f, and after ctx has ended.
-	defer c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") //nolint:errcheck // nothing was written
-	return classified(f(db.New(c)))
+	defer func() {
+		l.ended = true
+		c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") //nolint:errcheck // nothing was written
+	}()
+	return classified(f(db.New(l)))
 }
 
 func (e *engine) Stats() Stats {

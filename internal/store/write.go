@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -138,7 +137,7 @@ func (e *engine) run(ctx context.Context, c *conn, w *write) (ok bool, broken er
 		w.answer <- failure("write", class(err), err)
 		return false, err
 	}
-	w.tx = &tx{conn: c}
+	w.tx = &tx{lent: lent{conn: c}}
 	var err error
 	select {
 	case w.turn <- w.tx:
@@ -168,41 +167,9 @@ func (e *engine) run(ctx context.Context, c *conn, w *write) (ok bool, broken er
 
 // tx is the transaction as one function of Write sees it.
 type tx struct {
-	*conn
+	lent
 	after []func()
-	ended bool
 }
-
-var errEnded = errors.New("the transaction has ended: q is used after the function of Write returned")
 
 // AfterCommit: see db.Queries.AfterCommit.
 func (t *tx) AfterCommit(f func()) { t.after = append(t.after, f) }
-
-func (t *tx) usable(ctx context.Context) error {
-	if t.ended {
-		return errEnded
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return nil
-}
-
-func (t *tx) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	if err := t.usable(ctx); err != nil {
-		return nil, err
-	}
-	return t.conn.ExecContext(context.WithoutCancel(ctx), query, args...)
-}
-
-func (t *tx) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	if err := t.usable(ctx); err != nil {
-		return nil, err
-	}
-	return t.conn.QueryContext(context.WithoutCancel(ctx), query, args...)
-}
-
-func (t *tx) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	// A row cannot carry an error of ours; the statement runs within a moment.
-	return t.conn.QueryRowContext(context.WithoutCancel(ctx), query, args...)
-}

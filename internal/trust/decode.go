@@ -141,7 +141,7 @@ func (e *envelope) digest(org seal.Digest) seal.Digest {
 }
 
 func (e *envelope) verify(n int, pub ed25519.PublicKey, org seal.Digest) error {
-	if !seal.Verify(pub, e.kind, org, e.body, e.sigs[n].Sig) {
+	if !verified(pub, e.kind, org, e.body, e.sigs[n].Sig) {
 		return fail(SignatureBad, "signature of a %s", e.kind)
 	}
 	return nil
