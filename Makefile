@@ -7,7 +7,7 @@
 # make fuzz    every fuzz test, each for FUZZTIME
 # make bench   the figures, each beside its floor (ARGS=-json: as JSON)
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
-.PHONY: build plugins demo postgres test soak lint bench proto sql docs fuzz clean check-generated
+.PHONY: build plugins demo postgres test soak lint bench bench-rotation proto sql docs fuzz clean check-generated
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOL    := go tool -modfile=tools.mod
@@ -88,8 +88,9 @@ sql:
 docs:
 	go run ./cmd/rotunda docs --out docs/cli.md
 
-bench: build
-	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench -bin $(BIN) $(ARGS)
+bench: bench-rotation
+bench-rotation: build
+	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench/rotation -bin $(BIN) $(ARGS)
 
 clean:
 	rm -rf bin .report .demo

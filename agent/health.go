@@ -94,6 +94,7 @@ var (
 	descLogEpoch = prometheus.NewDesc("rotunda_agent_log_epoch", "Newest change of the organisation's log that this agent knows.", nil, nil)
 	descCommits  = prometheus.NewDesc("rotunda_agent_journal_commits_total", "Durable writes of the journal since the start.", nil, nil)
 	descWrites   = prometheus.NewDesc("rotunda_agent_journal_writes_total", "Changes of the journal since the start; those that come together share a durable write.", nil, nil)
+	descRequests = prometheus.NewDesc("rotunda_agent_vault_requests_total", "Requests to the vault since the start.", nil, nil)
 	descSweep    = prometheus.NewDesc("rotunda_agent_recovering", "1 while this agent sends back what a restored server has lost.", nil, nil)
 	descBack     = prometheus.NewDesc("rotunda_agent_sent_back_total", "What restored servers had lost, since the start: changes of the log and statements that they took, runs for lost values.", []string{"what"}, nil)
 	descLogValid = prometheus.NewDesc("rotunda_agent_log_valid_until_seconds", "When the log grows stale and the agent stops, Unix time.", nil, nil)
@@ -101,7 +102,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descUp, descActive, descRuns, descSkew, descLogEpoch, descLogValid, descCommits, descWrites, descSweep, descBack} {
+	for _, d := range []*prometheus.Desc{descUp, descActive, descRuns, descSkew, descLogEpoch, descLogValid, descCommits, descWrites, descRequests, descSweep, descBack} {
 		ch <- d
 	}
 }
@@ -132,6 +133,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	commits, writes := c.a.journal.Stats()
 	ch <- prometheus.MustNewConstMetric(descCommits, prometheus.CounterValue, float64(commits))
 	ch <- prometheus.MustNewConstMetric(descWrites, prometheus.CounterValue, float64(writes))
+	ch <- prometheus.MustNewConstMetric(descRequests, prometheus.CounterValue, float64(c.a.vault.Requests()))
 	c.a.mu.Lock()
 	defer c.a.mu.Unlock()
 	for outcome, n := range c.a.counts {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -49,9 +50,14 @@ type Client struct {
 	id   string
 	base string
 
+	requests atomic.Uint64
+
 	mu     sync.Mutex
 	server ServerInfo
 }
+
+// Requests counts those that were sent since NewClient: each is a round trip.
+func (c *Client) Requests() uint64 { return c.requests.Load() }
 
 // ServerInfo is what GET PathServer answers, in clear: the TLS certificate
 // vouches for it.
@@ -257,6 +263,7 @@ func (c *Client) exchange(ctx context.Context, path string, payload []byte) ([]b
 // do sends a request and reads the whole answer, so that the connection can be
 // used again.
 func (c *Client) do(req *http.Request) (int, []byte, error) {
+	c.requests.Add(1)
 	resp, err := c.cfg.HTTP.Do(req)
 	if err != nil {
 		return 0, nil, err

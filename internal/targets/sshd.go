@@ -195,6 +195,9 @@ func (s *SSHD) Down() error {
 	return err
 }
 
+// Pid is the listening process's.
+func (s *SSHD) Pid() int { return s.proc.cmd.Process.Pid }
+
 // Pause leaves new connections without an answer until Resume. Connections that are
 // open already go on.
 func (s *SSHD) Pause() error { return s.proc.pause() }

@@ -13,7 +13,7 @@ import (
 const tick = 10 * time.Millisecond
 
 // cpuTimes is the processor time that processes have used so far: each of the named
-// ones, and for "agent" its plugins apart, and with "postgres" its server processes,
+// ones, and for "agent" its plugins apart, and with "target" all that it has started,
 // those that have ended too. Nil where the system does not tell.
 func cpuTimes(pids map[string]int) map[string]time.Duration {
 	all := processes()
@@ -22,22 +22,44 @@ func cpuTimes(pids map[string]int) map[string]time.Duration {
 	}
 	out := map[string]time.Duration{}
 	for name, pid := range pids {
-		p := all[pid]
-		out[name] = p.own
-		if name == "postgres" {
-			out[name] += p.reaped
+		out[name] = all[pid].own
+		if name == "target" {
+			out[name] = tree(all, pid)
 		}
 		for _, c := range all {
-			switch {
-			case c.parent != pid:
-			case name == "postgres":
-				out[name] += c.own + c.reaped
-			case name == "agent":
+			if c.parent == pid && name == "agent" {
 				out["plugin"] += c.own
 			}
 		}
 	}
 	return out
+}
+
+// tree is what a process and all below it have used.
+func tree(all map[int]process, pid int) time.Duration {
+	sum := all[pid].own + all[pid].reaped
+	for child, c := range all {
+		if c.parent == pid {
+			sum += tree(all, child)
+		}
+	}
+	return sum
+}
+
+// written is how many bytes a process has caused to be written to disk so far, which
+// Linux tells; else 0.
+func written(pid int) float64 {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "io"))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if n, ok := strings.CutPrefix(line, "write_bytes: "); ok {
+			v, _ := strconv.ParseFloat(strings.TrimSpace(n), 64)
+			return v
+		}
+	}
+	return 0
 }
 
 type process struct {

@@ -1,11 +1,11 @@
-// Command bench measures a whole PostgreSQL rotation, lease to report, by the built
-// programs, and beside each figure what the bare client library reaches with the same
-// work on the same server in the same run. make bench builds and runs it.
+// Command rotation measures a whole rotation, lease to report, by the built programs, and
+// beside each figure what the bare client library reaches with the same work on the same
+// server in the same run. make bench-rotation builds and runs it.
 //
 // The floor is what nobody can go below: an administrator's session that is open
-// already, ALTER ROLE with a computed verifier, and then a fresh TLS login with the new
-// password, or the stored verifier read back. Floor and product take turns, so that
-// whatever else the machine does falls on both.
+// already, the change, and then a fresh login with the new secret, or what the server
+// stores read back. Floor and product take turns, so that whatever else the machine does
+// falls on both.
 package main
 
 import (
@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,17 +30,16 @@ import (
 
 // options of a measurement.
 type options struct {
-	bin      string
-	rounds   int
-	span     time.Duration // of the floor in one round; the product gets as many runs as take about as long
-	inFlight []int
-	verify   []string
+	bin    string
+	rounds int
+	span   time.Duration // of the floor in one round; the product gets as many runs as take about as long
+	works  []work
 }
 
 func main() {
-	o := options{inFlight: []int{1, 8, 32}, verify: []string{"login", "readback"}}
-	flag.Func("in-flight", "only this many at once, e.g. 8,32 (default 1,8,32)", o.readInFlight)
-	flag.Func("verify", "only this proof: login or readback (default both)", o.readVerify)
+	o := options{works: works}
+	flag.Func("work", "only these, e.g. postgres-login,ssh-password (default: all)", o.readWorks)
+	flag.Func("in-flight", "only this many at once, e.g. 8,32", o.readInFlight)
 	asJSON := flag.Bool("json", false, "print the figures as JSON")
 	flag.StringVar(&o.bin, "bin", "bin", "folder of the built programs")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds; each measures every row once, floor and product in turn")
@@ -52,7 +52,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// Figures of a machine that hangs are none.
-	ctx, cancel := context.WithTimeout(ctx, 290*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
 	r, err := measure(ctx, o)
 	if ctx.Err() != nil {
@@ -75,25 +75,36 @@ func main() {
 	}
 }
 
-func (o *options) readInFlight(s string) error {
-	o.inFlight = nil
-	for _, f := range strings.Split(s, ",") {
-		n, err := strconv.Atoi(f)
-		if err != nil || n < 1 || n > trust.MaxConcurrency {
-			return fmt.Errorf("%q is no number from 1 to %d", f, trust.MaxConcurrency)
+func (o *options) readWorks(s string) error {
+	o.works = nil
+	for name := range strings.SplitSeq(s, ",") {
+		i := slices.IndexFunc(works, func(w work) bool { return w.name == name })
+		if i < 0 {
+			return fmt.Errorf("there is no work %q", name)
 		}
-		o.inFlight = append(o.inFlight, n)
+		o.works = append(o.works, works[i])
 	}
 	return nil
 }
 
-func (o *options) readVerify(s string) error {
-	if s != "login" && s != "readback" {
-		return errors.New("it is login or readback")
+// readInFlight comes after -work on the command line.
+func (o *options) readInFlight(s string) error {
+	var numbers []int
+	for f := range strings.SplitSeq(s, ",") {
+		n, err := strconv.Atoi(f)
+		if err != nil || n < 1 || n > trust.MaxConcurrency {
+			return fmt.Errorf("%q is no number from 1 to %d", f, trust.MaxConcurrency)
+		}
+		numbers = append(numbers, n)
 	}
-	o.verify = []string{s}
+	o.works = slices.Clone(o.works)
+	for i := range o.works {
+		o.works[i].inFlight = numbers
+	}
 	return nil
 }
+
+var starts = map[string]func(context.Context, string) (target, error){"postgres": startPostgres, "ssh": startSSHD}
 
 // measure builds everything up, measures, and takes it down again.
 func measure(ctx context.Context, o options) (r *report, err error) {
@@ -113,49 +124,28 @@ func measure(ctx context.Context, o options) (r *report, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(home)) }()
-	// As a server that keeps what it was told: what a test leaves out counts here.
-	pg, err := targets.StartPostgres(ctx, filepath.Join(dir, "pg"),
-		"fsync=on", "log_statement=none", "log_connections=off", "max_connections=300", "shared_buffers=128MB")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, pg.Stop()) }()
-	most := 0
-	for _, n := range o.inFlight {
-		most = max(most, o.runs(n))
-	}
-	f, err := newFloor(ctx, pg, most)
-	if err != nil {
-		return nil, fmt.Errorf("prepare the floor: %w", err)
-	}
-	defer f.close()
-	p := &product{pg: pg, accounts: map[string][]client.Ref{}}
+	p := &installed{accounts: map[string][]client.Ref{}}
 	defer p.close()
-	if err := p.up(ctx, o, home, most); err != nil {
+	if err := p.up(ctx, o, home); err != nil {
 		return nil, fmt.Errorf("prepare the product: %w", err)
 	}
-	if r, err = newReport(ctx, o, f); err != nil {
-		return nil, err
-	}
-	for round := range o.rounds {
-		for _, verify := range o.verify {
-			for _, n := range o.inFlight {
-				if err := r.round(ctx, f, p, round, verify, n); err != nil {
-					return nil, fmt.Errorf("%s, %d in flight: %w", verify, n, err)
-				}
+	r = newReport(o)
+	running := map[string]target{}
+	for _, w := range o.works {
+		t := running[w.target]
+		if t == nil {
+			if t, err = starts[w.target](ctx, dir); err != nil {
+				return nil, err
 			}
+			defer func() { err = errors.Join(err, t.close()) }()
+			running[w.target] = t
+			r.Targets = append(r.Targets, t.name())
+		}
+		if err := r.work(ctx, w, t, p); err != nil {
+			return nil, fmt.Errorf("%s: %w", w.name, err)
 		}
 	}
 	return r, r.finish()
-}
-
-// runs is how many runs one round gives the product at so many in flight.
-func (o options) runs(inFlight int) int {
-	perSecond := 25 // one at a time
-	if inFlight > 1 {
-		perSecond = 40
-	}
-	return max(3*inFlight, int(o.span.Seconds()*float64(perSecond))+inFlight)
 }
 
 // sample is one rotation, or the runs of one round.
@@ -166,5 +156,7 @@ type sample struct {
 	commits   float64                  // durable writes of the server's database, of one rotation
 	writes    float64                  // changes in them
 	journal   float64                  // durable writes of the agent's journal
+	requests  float64                  // of the agent to the server
+	written   float64                  // bytes that both gave to the disk
 	steps     map[string]time.Duration // of one rotation
 }

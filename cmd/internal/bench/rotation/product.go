@@ -14,25 +14,21 @@ import (
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/seal"
-	"github.com/rotunda-pam/rotunda/internal/targets"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-// product is a whole installation: server, agent with its plugin, and a person's
+// installed is a whole installation: server, agent with its plugins, and a person's
 // client, as they are shipped.
-type product struct {
-	pg       *targets.PG
+type installed struct {
 	rotunda  *installation.Installation
 	agent    *installation.Agent
 	client   *client.Client
-	accounts map[string][]client.Ref // by how they are verified
+	accounts map[string][]client.Ref // by the work's name
 }
 
-const resource = "bench-db"
-
-// up starts it and makes the accounts. Close it also where this fails.
-func (p *product) up(ctx context.Context, o options, home string, accounts int) (err error) {
+// up starts it. Close it also where this fails.
+func (p *installed) up(ctx context.Context, o options, home string) (err error) {
 	if p.rotunda, err = installation.Start(ctx, installation.Options{Bin: o.bin, Dir: home}); err != nil {
 		return err
 	}
@@ -42,26 +38,47 @@ func (p *product) up(ctx context.Context, o options, home string, accounts int) 
 	if err := p.rotunda.AddFolder(ctx); err != nil {
 		return err
 	}
-	if err := p.rotunda.AddPostgres(ctx, resource, p.pg); err != nil {
+	return p.open(ctx)
+}
+
+// add makes a work's resource and accounts.
+func (p *installed) add(ctx context.Context, w work, t target, accounts int) error {
+	if err := t.addTo(ctx, p.rotunda, w.name); err != nil {
 		return err
 	}
-	if err := p.open(ctx); err != nil {
+	if err := p.client.Sync(ctx); err != nil {
 		return err
 	}
-	for _, verify := range o.verify {
-		if err := p.addAccounts(ctx, verify, accounts); err != nil {
+	folder, err := p.client.FindFolder(ctx, installation.Folder)
+	if err != nil {
+		return err
+	}
+	resource, err := p.client.FindRecord(ctx, w.name, client.TypeDatabase, client.TypeMachine)
+	if err != nil {
+		return err
+	}
+	list, err := t.accounts(ctx, accounts, product)
+	if err != nil {
+		return err
+	}
+	for _, a := range list {
+		ref, err := p.client.AddAccount(ctx, client.AccountSpec{
+			Folder: folder.UID, Title: a.login, Resource: resource.Ref, Login: a.login, VerifyMode: w.verify, Secret: a.first,
+		})
+		if err != nil {
 			return err
 		}
-		// The first of everything is not measured: the plugin's start, and what the agent's
-		// journal remembers of an account from then on.
-		if _, err := p.run(ctx, verify, slices.Max(o.inFlight), accounts); err != nil {
-			return fmt.Errorf("first runs: %w", err)
-		}
+		p.accounts[w.name] = append(p.accounts[w.name], ref)
+	}
+	// The first of everything is not measured: the plugin's start, and what the agent's
+	// journal remembers of an account from then on.
+	if _, err := p.run(ctx, w, t, slices.Max(w.inFlight), accounts); err != nil {
+		return fmt.Errorf("first runs: %w", err)
 	}
 	return nil
 }
 
-func (p *product) close() {
+func (p *installed) close() {
 	if p.client != nil {
 		p.client.Close()
 	}
@@ -71,7 +88,7 @@ func (p *product) close() {
 }
 
 // open makes this process one more client on the person's device.
-func (p *product) open(ctx context.Context) error {
+func (p *installed) open(ctx context.Context) error {
 	profile, err := client.OpenProfile(filepath.Join(p.rotunda.Dir, "home"), "")
 	if err != nil {
 		return err
@@ -83,47 +100,18 @@ func (p *product) open(ctx context.Context) error {
 	return err
 }
 
-func (p *product) addAccounts(ctx context.Context, verify string, n int) error {
-	folder, err := p.client.FindFolder(ctx, installation.Folder)
-	if err != nil {
-		return err
-	}
-	db, err := p.client.FindRecord(ctx, resource, client.TypeDatabase)
-	if err != nil {
-		return err
-	}
-	var sql []string
-	for i := range n {
-		sql = append(sql, "CREATE ROLE "+verify+"_"+strconv.Itoa(i)+" LOGIN PASSWORD 'first'")
-	}
-	if err := p.pg.Exec(ctx, sql...); err != nil {
-		return err
-	}
-	for i := range n {
-		name := verify + "_" + strconv.Itoa(i)
-		ref, err := p.client.AddAccount(ctx, client.AccountSpec{
-			Folder: folder.UID, Title: name, Resource: db.Ref, Login: name, VerifyMode: verify, Secret: sdk.NewSecret([]byte("first")),
-		})
-		if err != nil {
-			return err
-		}
-		p.accounts[verify] = append(p.accounts[verify], ref)
-	}
-	return nil
-}
-
 // run rotates accounts, at most inFlight at once: that number is the resource's own,
 // signed by its owner. The runs are queued while the agent stands still, so that from
 // then on nothing but server, agent, plugin and target works.
-func (p *product) run(ctx context.Context, verify string, inFlight, runs int) (s sample, err error) {
-	if _, err := p.rotunda.CLI(ctx, nil, "resource", "edit", resource, "--concurrency", strconv.Itoa(inFlight), "--yes"); err != nil {
+func (p *installed) run(ctx context.Context, w work, t target, inFlight, runs int) (s sample, err error) {
+	if _, err := p.rotunda.CLI(ctx, nil, "resource", "edit", w.name, "--concurrency", strconv.Itoa(inFlight), "--yes"); err != nil {
 		return s, err
 	}
 	if err := p.client.Sync(ctx); err != nil {
 		return s, err
 	}
 	// The first run finds out about the new number.
-	if first, err := p.client.Rotate(ctx, p.accounts[verify][:1], client.RunOptions{}); err != nil {
+	if first, err := p.client.Rotate(ctx, p.accounts[w.name][:1], client.RunOptions{}); err != nil {
 		return s, err
 	} else if first[0].Err != nil {
 		return s, first[0].Err
@@ -131,7 +119,7 @@ func (p *product) run(ctx context.Context, verify string, inFlight, runs int) (s
 	if err := p.agent.Pause(); err != nil {
 		return s, err
 	}
-	started, err := p.client.Rotate(ctx, p.accounts[verify][:runs], client.RunOptions{NoWait: true})
+	started, err := p.client.Rotate(ctx, p.accounts[w.name][:runs], client.RunOptions{NoWait: true})
 	if err != nil {
 		return s, errors.Join(err, p.agent.Resume())
 	}
@@ -142,7 +130,7 @@ func (p *product) run(ctx context.Context, verify string, inFlight, runs int) (s
 		}
 		ids[o.RunID] = true
 	}
-	before, err := p.read(ctx)
+	before, err := p.read(ctx, t)
 	if err != nil {
 		return s, errors.Join(err, p.agent.Resume())
 	}
@@ -156,7 +144,7 @@ func (p *product) run(ctx context.Context, verify string, inFlight, runs int) (s
 	if err != nil {
 		return s, err
 	}
-	after, err := p.read(ctx)
+	after, err := p.read(ctx, t)
 	if err != nil {
 		return s, err
 	}
@@ -168,7 +156,7 @@ func (p *product) run(ctx context.Context, verify string, inFlight, runs int) (s
 }
 
 // wait waits until the runs have ended, all of them well.
-func (p *product) wait(ctx context.Context, ids map[seal.ID]bool) ([]client.Run, error) {
+func (p *installed) wait(ctx context.Context, ids map[seal.ID]bool) ([]client.Run, error) {
 	for {
 		open, err := p.ended(ctx, ids)
 		if err != nil || len(open) == len(ids) {
@@ -183,7 +171,7 @@ func (p *product) wait(ctx context.Context, ids map[seal.ID]bool) ([]client.Run,
 }
 
 // ended lists those of the runs that have ended.
-func (p *product) ended(ctx context.Context, ids map[seal.ID]bool) (done []client.Run, err error) {
+func (p *installed) ended(ctx context.Context, ids map[seal.ID]bool) (done []client.Run, err error) {
 	if h, err := p.agent.Metrics(ctx); err != nil || h["rotunda_agent_active_runs"] > 0 {
 		return nil, err // asking the agent costs less than the list
 	}
@@ -212,14 +200,16 @@ func (p *product) ended(ctx context.Context, ids map[seal.ID]bool) (done []clien
 type reading struct {
 	health   installation.ServerHealth
 	counters map[string]float64
+	written  float64 // bytes that server and agent gave to the disk
 	cpu      map[string]time.Duration
 }
 
-func (p *product) read(ctx context.Context) (r reading, err error) {
+func (p *installed) read(ctx context.Context, t target) (r reading, err error) {
 	if r.health, err = p.rotunda.Health(ctx); err != nil {
 		return r, err
 	}
-	r.cpu = cpuTimes(map[string]int{"postgres": p.pg.Pid(), "agent": p.agent.Pid(), "server": p.rotunda.Server.Pid()})
+	r.written = written(p.rotunda.Server.Pid()) + written(p.agent.Pid())
+	r.cpu = cpuTimes(map[string]int{"target": t.pid(), "agent": p.agent.Pid(), "server": p.rotunda.Server.Pid()})
 	return r, nil
 }
 
@@ -232,8 +222,10 @@ func (r reading) until(after reading, n int) sample {
 		commits: float64(after.health.Commits-r.health.Commits) / float64(n),
 		writes:  float64(after.health.Writes-r.health.Writes) / float64(n),
 	}
-	const journal = "rotunda_agent_journal_commits_total"
-	s.journal = (after.counters[journal] - r.counters[journal]) / float64(n)
+	counted := func(name string) float64 { return (after.counters[name] - r.counters[name]) / float64(n) }
+	s.journal = counted("rotunda_agent_journal_commits_total")
+	s.requests = counted("rotunda_agent_vault_requests_total")
+	s.written = (after.written - r.written) / float64(n)
 	for name, sum := range after.counters {
 		if step, ok := strings.CutPrefix(name, stepSum); ok {
 			step = strings.TrimSuffix(step, `"}`)

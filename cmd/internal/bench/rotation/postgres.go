@@ -12,127 +12,104 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/targets"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-// floor does by the bare client library what a rotation does to the target.
-type floor struct {
+// postgres is a server that keeps what it was told.
+type postgres struct {
 	pg    *targets.PG
 	login *pgconn.Config
 	admin []*pgconn.PgConn // warm sessions, one for each in flight
-	roles []string
+	roles int
 }
 
 const iterations = 4096 // of SCRAM, PostgreSQL's and its clients' own number
 
-func newFloor(ctx context.Context, pg *targets.PG, roles int) (*floor, error) {
-	f := &floor{pg: pg}
-	var err error
-	if f.login, err = pgconn.ParseConfig("user=u dbname=" + pg.Database + " sslmode=disable"); err != nil {
+func startPostgres(ctx context.Context, dir string) (target, error) {
+	// What a test leaves out counts here.
+	pg, err := targets.StartPostgres(ctx, filepath.Join(dir, "pg"),
+		"fsync=on", "log_statement=none", "log_connections=off", "max_connections=300", "shared_buffers=128MB")
+	if err != nil {
 		return nil, err
+	}
+	p := &postgres{pg: pg}
+	if p.login, err = pgconn.ParseConfig("user=u dbname=" + pg.Database + " sslmode=disable"); err != nil {
+		return nil, errors.Join(err, pg.Stop())
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pg.CA)
-	f.login.Host, f.login.Port, f.login.Fallbacks = pg.Host, uint16(pg.Port), nil
-	f.login.TLSConfig = &tls.Config{ServerName: pg.ServerName, RootCAs: roots, MinVersion: tls.VersionTLS12}
-	var sql []string
-	for i := range roles {
-		f.roles = append(f.roles, "floor_"+strconv.Itoa(i))
-		sql = append(sql, "CREATE ROLE "+f.roles[i]+" LOGIN")
+	p.login.Host, p.login.Port, p.login.Fallbacks = pg.Host, uint16(pg.Port), nil
+	p.login.TLSConfig = &tls.Config{ServerName: pg.ServerName, RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if err := p.warm(ctx, 1); err != nil {
+		return nil, errors.Join(err, pg.Stop())
 	}
-	return f, pg.Exec(ctx, sql...)
+	return p, nil
 }
 
-func (f *floor) close() {
-	for _, c := range f.admin {
+func (p *postgres) name() string {
+	return "PostgreSQL " + p.admin[0].ParameterStatus("server_version") + ", " + module("github.com/jackc/pgx/v5")
+}
+
+func (p *postgres) pid() int { return p.pg.Pid() }
+
+func (p *postgres) close() error {
+	for _, c := range p.admin {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		_ = c.Close(ctx)
 		cancel()
 	}
+	return p.pg.Stop()
+}
+
+func (p *postgres) accounts(ctx context.Context, n int, of side) ([]account, error) {
+	var all []account
+	var sql []string
+	for range n {
+		a := account{login: string(of) + "_" + strconv.Itoa(p.roles), first: sdk.NewSecret([]byte("first"))}
+		p.roles++
+		all = append(all, a)
+		sql = append(sql, "CREATE ROLE "+a.login+" LOGIN PASSWORD 'first'")
+	}
+	return all, p.pg.Exec(ctx, sql...)
+}
+
+func (p *postgres) addTo(ctx context.Context, i *installation.Installation, resource string) error {
+	return i.AddPostgres(ctx, resource, p.pg)
 }
 
 // connect logs in afresh.
-func (f *floor) connect(ctx context.Context, user, password string) (*pgconn.PgConn, error) {
-	c := f.login.Copy()
+func (p *postgres) connect(ctx context.Context, user, password string) (*pgconn.PgConn, error) {
+	c := p.login.Copy()
 	c.User, c.Password = user, password
 	return pgconn.ConnectConfig(ctx, c)
 }
 
-// version is the server's.
-func (f *floor) version(ctx context.Context) (string, error) {
-	if err := f.warm(ctx, 1); err != nil {
-		return "", err
-	}
-	return f.admin[0].ParameterStatus("server_version"), nil
-}
-
-// warm opens the administrator's sessions.
-func (f *floor) warm(ctx context.Context, n int) error {
-	for len(f.admin) < n {
-		c, err := f.connect(ctx, f.pg.Admin, f.pg.AdminPassword.ExposeString())
+func (p *postgres) warm(ctx context.Context, n int) error {
+	for len(p.admin) < n {
+		c, err := p.connect(ctx, p.pg.Admin, p.pg.AdminPassword.ExposeString())
 		if err != nil {
 			return fmt.Errorf("the administrator's session: %w", err)
 		}
-		f.admin = append(f.admin, c)
+		p.admin = append(p.admin, c)
 	}
 	return nil
 }
 
-// run rotates for a time, n at once, each on a session of its own.
-func (f *floor) run(ctx context.Context, verify string, n int, span time.Duration) (sample, error) {
-	if err := f.warm(ctx, n); err != nil {
-		return sample{}, err
-	}
-	before := cpuTimes(map[string]int{"postgres": f.pg.Pid()})
-	self := ownCPU()
-	var next atomic.Int64
-	took := make([][]time.Duration, n)
-	errs := make([]error, n)
-	began := time.Now()
-	var all sync.WaitGroup
-	for w := range n {
-		all.Go(func() {
-			for time.Since(began) < span && errs[w] == nil {
-				role := f.roles[int(next.Add(1))%len(f.roles)]
-				start := time.Now()
-				errs[w] = f.rotate(ctx, f.admin[w], role, verify)
-				took[w] = append(took[w], time.Since(start))
-			}
-		})
-	}
-	all.Wait()
-	elapsed := time.Since(began)
-	for _, err := range errs {
-		if err != nil {
-			return sample{}, err // one says it
-		}
-	}
-	var s sample
-	for _, t := range took {
-		s.took = append(s.took, t...)
-	}
-	s.perSecond = float64(len(s.took)) / elapsed.Seconds()
-	s.cpu = perRun(before, cpuTimes(map[string]int{"postgres": f.pg.Pid()}), len(s.took))
-	if s.cpu != nil {
-		s.cpu["client library"] = (ownCPU() - self) / time.Duration(len(s.took))
-	}
-	return s, nil
-}
-
-// rotate is one rotation: a new password, its verifier, and the proof.
-func (f *floor) rotate(ctx context.Context, admin *pgconn.PgConn, role, verify string) error {
-	var b [18]byte
-	_, _ = rand.Read(b[:]) // does not fail
-	password := base64.RawURLEncoding.EncodeToString(b[:])
+// rotate is ALTER ROLE with a computed verifier, and then a fresh login with the new
+// password, or the stored verifier read back.
+func (p *postgres) rotate(ctx context.Context, worker int, role, verify string) error {
+	admin := p.admin[worker]
+	password := newPassword()
 	salt := make([]byte, 16)
 	_, _ = rand.Read(salt)
 	v, err := verifier(password, salt, iterations)
@@ -145,7 +122,7 @@ func (f *floor) rotate(ctx context.Context, admin *pgconn.PgConn, role, verify s
 	if verify == "readback" {
 		return readBack(ctx, admin, role, password)
 	}
-	c, err := f.connect(ctx, role, password)
+	c, err := p.connect(ctx, role, password)
 	if err != nil {
 		return fmt.Errorf("login: %w", err)
 	}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// target is a system whose accounts are rotated, by the bare client library and by the
+// product.
+type target interface {
+	// name is the server's and the client library's, with their versions.
+	name() string
+	// accounts makes n accounts for the library, or for the product with a first sdk.Secret.
+	accounts(ctx context.Context, n int, of side) ([]account, error)
+	// warm opens administrators' sessions until there are n.
+	warm(ctx context.Context, n int) error
+	// rotate is one rotation by the library: a new secret, on the session of a worker,
+	// and the proof.
+	rotate(ctx context.Context, worker int, account, verify string) error
+	// addTo makes the product's resource.
+	addTo(ctx context.Context, i *installation.Installation, resource string) error
+	// pid is of the process whose children serve it.
+	pid() int
+	close() error
+}
+
+// side is who rotates an account.
+type side string
+
+const (
+	library side = "floor"
+	product side = "product"
+)
+
+// account of a target.
+type account struct {
+	login string
+	first sdk.Secret
+	ref   client.Ref // the product's record
+}
+
+// work is a row's: what is rotated and how that is proven.
+type work struct {
+	name     string // in the tables, and for -work
+	target   string
+	verify   string // login or readback: the record's verify mode
+	inFlight []int
+	// perSecond is about how many the product does of it, at one and at many in flight: so
+	// many runs are queued as take about as long as the floor is measured for.
+	perSecond [2]float64
+}
+
+var works = []work{
+	{name: "postgres-login", target: "postgres", verify: "login", inFlight: []int{1, 8, 32}, perSecond: [2]float64{25, 40}},
+	{name: "postgres-readback", target: "postgres", verify: "readback", inFlight: []int{1, 8, 32}, perSecond: [2]float64{25, 40}},
+	// As many at once as the plugin has channels on one connection.
+	{name: "ssh-password", target: "ssh", verify: "login", inFlight: []int{1, 4}, perSecond: [2]float64{3, 6}},
+}
+
+// runs is how many runs are queued to be measured.
+func (w work) runs(inFlight int, span time.Duration) int {
+	perSecond := w.perSecond[0]
+	if inFlight > 1 {
+		perSecond = w.perSecond[1]
+	}
+	return max(3*inFlight, int(span.Seconds()*perSecond)+inFlight)
+}
