@@ -157,6 +157,6 @@ type sample struct {
 	writes    float64                  // changes in them
 	journal   float64                  // durable writes of the agent's journal
 	requests  float64                  // of the agent to the server
-	written   float64                  // bytes that both gave to the disk
+	written   [2]float64               // bytes that server and agent gave to the disk
 	steps     map[string]time.Duration // of one rotation
 }

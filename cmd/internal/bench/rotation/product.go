@@ -200,7 +200,7 @@ func (p *installed) ended(ctx context.Context, ids map[seal.ID]bool) (done []cli
 type reading struct {
 	health   installation.ServerHealth
 	counters map[string]float64
-	written  float64 // bytes that server and agent gave to the disk
+	written  [2]float64 // bytes that server and agent gave to the disk
 	cpu      map[string]time.Duration
 }
 
@@ -208,7 +208,7 @@ func (p *installed) read(ctx context.Context, t target) (r reading, err error) {
 	if r.health, err = p.rotunda.Health(ctx); err != nil {
 		return r, err
 	}
-	r.written = written(p.rotunda.Server.Pid()) + written(p.agent.Pid())
+	r.written = [2]float64{written(p.rotunda.Server.Pid()), written(p.agent.Pid())}
 	r.cpu = cpuTimes(map[string]int{"target": t.pid(), "agent": p.agent.Pid(), "server": p.rotunda.Server.Pid()})
 	return r, nil
 }
@@ -225,7 +225,9 @@ func (r reading) until(after reading, n int) sample {
 	counted := func(name string) float64 { return (after.counters[name] - r.counters[name]) / float64(n) }
 	s.journal = counted("rotunda_agent_journal_commits_total")
 	s.requests = counted("rotunda_agent_vault_requests_total")
-	s.written = (after.written - r.written) / float64(n)
+	for i := range s.written {
+		s.written[i] = (after.written[i] - r.written[i]) / float64(n)
+	}
 	for name, sum := range after.counters {
 		if step, ok := strings.CutPrefix(name, stepSum); ok {
 			step = strings.TrimSuffix(step, `"}`)

@@ -43,8 +43,9 @@ type row struct {
 	ServerWrites   float64            `json:"server_writes_per_run"`   // changes in them
 	JournalCommits float64            `json:"journal_commits_per_run"` // durable writes of the agent
 	Requests       float64            `json:"requests_per_run"`        // round trips from agent to server
-	WrittenKB      float64            `json:"written_kb_per_run"`      // by both, to the disk
-	StepsMS        map[string]float64 `json:"steps_ms"`                // of one run
+	ServerKB       float64            `json:"server_kb_per_run"`       // written to the disk
+	AgentKB        float64            `json:"agent_kb_per_run"`
+	StepsMS        map[string]float64 `json:"steps_ms"` // of one run
 
 	ratios         []float64
 	floor, product []sample
@@ -165,7 +166,8 @@ func (r *report) finish() error {
 		w.ServerWrites = each(func(s sample) float64 { return s.writes })
 		w.JournalCommits = each(func(s sample) float64 { return s.journal })
 		w.Requests = each(func(s sample) float64 { return s.requests })
-		w.WrittenKB = each(func(s sample) float64 { return s.written / 1024 })
+		w.ServerKB = each(func(s sample) float64 { return s.written[0] / 1024 })
+		w.AgentKB = each(func(s sample) float64 { return s.written[1] / 1024 })
 		w.StepsMS = medians(w.product, func(s sample) map[string]time.Duration { return s.steps })
 		if w.Floor.Rotations == 0 || w.Product.Rotations == 0 || math.IsNaN(w.Ratio) {
 			return fmt.Errorf("%s, %d in flight: nothing was measured", w.Work, w.InFlight)
@@ -230,9 +232,9 @@ func (r *report) print(out io.Writer) error {
 			fmt.Sprintf("%.0f / %.0f", w.Product.P50MS, w.Product.P99MS), "%.1f", w.Product.PerSecond,
 			fmt.Sprintf("%.2f (%.2f to %.2f)", w.Ratio, slices.Min(w.ratios), slices.Max(w.ratios)))
 	}
-	t.head("of one run", "in flight", "requests to the server", "changes at the server", "its durable writes", "the agent's durable writes", "kB to the disk")
+	t.head("of one run", "in flight", "requests to the server", "changes at the server", "its durable writes", "the agent's durable writes", "kB to the disk: server", "agent")
 	for _, w := range r.Rows {
-		t.row(w.Work, w.InFlight, "%.1f", w.Requests, "%.1f", w.ServerWrites, "%.2f", w.ServerCommits, "%.2f", w.JournalCommits, "%.0f", w.WrittenKB)
+		t.row(w.Work, w.InFlight, "%.1f", w.Requests, "%.1f", w.ServerWrites, "%.2f", w.ServerCommits, "%.2f", w.JournalCommits, "%.0f", w.ServerKB, "%.0f", w.AgentKB)
 	}
 	r.shares(t, "ms of one run", order, func(w *row) map[string]float64 { return w.StepsMS })
 	r.shares(t, "processor ms of one run", programs, func(w *row) map[string]float64 { return w.Product.CPUMS })
