@@ -518,7 +518,7 @@ func (r *Run) takeSlot(ctx context.Context, resource string) error {
 		return nil
 	}
 	r.slot.give()
-	release, err := r.e.Slots.Acquire(ctx, resource)
+	release, err := r.e.Slots.Acquire(ctx, resource, r.job.Command != nil)
 	if err != nil {
 		return err
 	}

@@ -360,7 +360,7 @@ func TestWaitsWithoutALease(t *testing.T) {
 	} {
 		w := newWorld(t, false)
 		resource := said(w)
-		release, err := w.engine.Slots.Acquire(t.Context(), resource.String())
+		release, err := w.engine.Slots.Acquire(t.Context(), resource.String(), false)
 		must(t, err)
 		ended := make(chan error, 1)
 		id := seal.NewID()

@@ -2,13 +2,15 @@ package run
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
 // Slots bounds the runs that work on targets: at most so many on one resource,
 // at most so many in all. A run first waits in its resource's queue and only then
 // in the common one, so that a resource can stand in the common queue with no
-// more runs than it may do at once: one that hangs delays nobody else.
+// more runs than it may do at once: one that hangs delays nobody else. In each queue
+// people's runs go before those of schedules, of which thousands may wait.
 type Slots struct {
 	mu        sync.Mutex
 	common    queue
@@ -24,9 +26,10 @@ func NewSlots(total int) *Slots {
 	return &Slots{common: queue{limit: max(total, 1)}, resources: map[string]*queue{}, limits: map[string]int{}}
 }
 
-// Acquire waits for a slot on the resource. While Allow was not called for it, it has
-// one. Call the returned function once, when the work on the target has ended.
-func (s *Slots) Acquire(ctx context.Context, resource string) (release func(), err error) {
+// Acquire waits for a slot on the resource, for a person's run or a schedule's. While
+// Allow was not called for it, it has one. Call the returned function once, when the work
+// on the target has ended.
+func (s *Slots) Acquire(ctx context.Context, resource string, person bool) (release func(), err error) {
 	s.mu.Lock()
 	q := s.resources[resource]
 	if q == nil {
@@ -43,11 +46,11 @@ func (s *Slots) Acquire(ctx context.Context, resource string) (release func(), e
 			delete(s.resources, resource)
 		}
 	}
-	if err := s.wait(ctx, q); err != nil {
+	if err := s.wait(ctx, q, person); err != nil {
 		leave()
 		return nil, err
 	}
-	if err := s.wait(ctx, &s.common); err != nil {
+	if err := s.wait(ctx, &s.common, person); err != nil {
 		s.free(q)
 		leave()
 		return nil, err
@@ -78,24 +81,35 @@ func (s *Slots) Allow(resource string, limit int) {
 	}
 }
 
-// queue is a counting semaphore that serves in order of arrival.
+// queue is a counting semaphore that serves people first, and in order of arrival.
 type queue struct {
-	limit   int
-	taken   int
-	users   int
-	waiting []chan struct{}
+	limit  int
+	taken  int
+	users  int
+	people line
+	others line
 }
+
+// line is who waits, first come first.
+type line []chan struct{}
 
 // next lets in who waits, as far as there is room. With the mutex held.
 func (q *queue) next() {
-	for q.taken < q.limit && len(q.waiting) > 0 {
-		close(q.waiting[0])
-		q.waiting = q.waiting[1:]
+	for q.taken < q.limit {
+		l := &q.people
+		if len(*l) == 0 {
+			l = &q.others
+		}
+		if len(*l) == 0 {
+			return
+		}
+		close((*l)[0])
+		*l = (*l)[1:]
 		q.taken++
 	}
 }
 
-func (s *Slots) wait(ctx context.Context, q *queue) error {
+func (s *Slots) wait(ctx context.Context, q *queue, person bool) error {
 	s.mu.Lock()
 	if err := ctx.Err(); err != nil {
 		s.mu.Unlock()
@@ -107,7 +121,11 @@ func (s *Slots) wait(ctx context.Context, q *queue) error {
 		return nil
 	}
 	turn := make(chan struct{})
-	q.waiting = append(q.waiting, turn)
+	l := &q.others
+	if person {
+		l = &q.people
+	}
+	*l = append(*l, turn)
 	s.mu.Unlock()
 	select {
 	case <-turn:
@@ -115,12 +133,10 @@ func (s *Slots) wait(ctx context.Context, q *queue) error {
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
-	for i, w := range q.waiting {
-		if w == turn {
-			q.waiting = append(q.waiting[:i], q.waiting[i+1:]...)
-			s.mu.Unlock()
-			return ctx.Err()
-		}
+	if i := slices.Index(*l, turn); i >= 0 {
+		*l = slices.Delete(*l, i, i+1)
+		s.mu.Unlock()
+		return ctx.Err()
 	}
 	s.mu.Unlock()
 	s.free(q) // the turn came at the same moment: hand it on

@@ -16,7 +16,7 @@ func TestHungResourceDelaysNobodyElse(t *testing.T) {
 		s.Allow("hung", 2)
 		for range 100 {
 			go func() {
-				if release, err := s.Acquire(ctx, "hung"); err == nil {
+				if release, err := s.Acquire(ctx, "hung", false); err == nil {
 					<-ctx.Done()
 					release()
 				}
@@ -25,7 +25,7 @@ func TestHungResourceDelaysNobodyElse(t *testing.T) {
 		synctest.Wait()
 		done := 0
 		for i := range 50 {
-			release, err := s.Acquire(ctx, fmt.Sprintf("r%d", i))
+			release, err := s.Acquire(ctx, fmt.Sprintf("r%d", i), false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -54,7 +54,7 @@ func TestResourceLimitAndOrder(t *testing.T) {
 		for i := range gates {
 			gates[i] = make(chan struct{})
 			go func() {
-				release, err := s.Acquire(t.Context(), "db")
+				release, err := s.Acquire(t.Context(), "db", false)
 				if err != nil {
 					t.Error(err)
 					return
@@ -87,17 +87,17 @@ func TestResourceLimitAndOrder(t *testing.T) {
 func TestGivenUpWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSlots(1)
-		first, err := s.Acquire(t.Context(), "a")
+		first, err := s.Acquire(t.Context(), "a", false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		gone := make(chan error, 1)
-		go func() { _, err := s.Acquire(ctx, "b"); gone <- err }()
+		go func() { _, err := s.Acquire(ctx, "b", false); gone <- err }()
 		got := make(chan func(), 1)
 		synctest.Wait()
 		go func() {
-			r, err := s.Acquire(t.Context(), "c")
+			r, err := s.Acquire(t.Context(), "c", false)
 			if err != nil {
 				t.Error(err)
 			}
@@ -125,7 +125,7 @@ func TestLimitIsLearned(t *testing.T) {
 		var in []func()
 		for range 6 {
 			go func() {
-				release, err := s.Acquire(t.Context(), "db")
+				release, err := s.Acquire(t.Context(), "db", false)
 				if err != nil {
 					t.Error(err)
 					return
@@ -155,10 +155,49 @@ func TestLimitIsLearned(t *testing.T) {
 		for _, release := range in[2:] {
 			release()
 		}
-		if release, err := s.Acquire(t.Context(), "db"); err != nil || s.resources["db"].limit != 6 {
+		if release, err := s.Acquire(t.Context(), "db", false); err != nil || s.resources["db"].limit != 6 {
 			t.Fatalf("the limit was forgotten: %v", err)
 		} else {
 			release()
 		}
 	})
+}
+
+// Thousands of a schedule's runs may wait: a person's goes before them, on its resource
+// and among all of the agent's, and after other people's.
+func TestPeopleGoFirst(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		total int
+		limit int
+	}{{"on the resource", 100, 1}, {"on the agent", 1, 100}} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := NewSlots(tc.total)
+				s.Allow("db", tc.limit)
+				var order []string
+				release, err := s.Acquire(t.Context(), "db", false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, who := range []string{"schedule 1", "schedule 2", "person 1", "person 2"} {
+					go func() {
+						release, err := s.Acquire(t.Context(), "db", who[0] == 'p')
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						order = append(order, who)
+						release()
+					}()
+					synctest.Wait()
+				}
+				release()
+				synctest.Wait()
+				if got := fmt.Sprint(order); got != "[person 1 person 2 schedule 1 schedule 2]" {
+					t.Fatal(got)
+				}
+			})
+		})
+	}
 }

@@ -49,7 +49,7 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 		return err
 	}
 	defer wipeAll(extras)
-	release, err := e.Slots.Acquire(ctx, at.Key)
+	release, err := e.Slots.Acquire(ctx, at.Key, true)
 	if err != nil {
 		return err
 	}

@@ -151,7 +151,7 @@ func (w *world) waiting(resource trust.Ref) {
 	w.t.Helper()
 	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); runtime.Gosched() {
 		w.engine.Slots.mu.Lock()
-		n := len(w.engine.Slots.resources[resource.String()].waiting)
+		n := len(w.engine.Slots.resources[resource.String()].others)
 		w.engine.Slots.mu.Unlock()
 		if n > 0 {
 			return

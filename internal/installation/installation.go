@@ -152,7 +152,9 @@ func (i *Installation) Close() {
 	i.agents = nil
 	i.mu.Unlock()
 	for _, a := range agents {
-		a.Stop()
+		if a.Process != nil { // else it was not started
+			a.Stop()
+		}
 	}
 	if i.Server != nil {
 		i.Server.Stop()
@@ -222,6 +224,18 @@ type Agent struct {
 
 // AddAgent makes a token, enrols an agent with it, and starts it.
 func (i *Installation) AddAgent(ctx context.Context, name, pool string) (*Agent, error) {
+	a, err := i.PrepareAgent(ctx, name, pool)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Enrol(ctx); err != nil {
+		return nil, err
+	}
+	return a, a.Start(ctx)
+}
+
+// PrepareAgent makes an agent's token and its settings.
+func (i *Installation) PrepareAgent(ctx context.Context, name, pool string) (*Agent, error) {
 	a := &Agent{i: i, Name: name, Dir: filepath.Join(i.Dir, name), Fault: filepath.Join(i.Dir, "fault", name)}
 	for _, d := range []string{a.Dir, a.Fault} {
 		if err := os.MkdirAll(d, 0o711); err != nil {
@@ -234,8 +248,7 @@ func (i *Installation) AddAgent(ctx context.Context, name, pool string) (*Agent,
 			return nil, err
 		}
 	}
-	token := filepath.Join(a.Dir, "token")
-	if _, err := i.CLI(ctx, nil, "agent", "token", name, "--pool", pool, "--unattended", "--out", token); err != nil {
+	if _, err := i.CLI(ctx, nil, "agent", "token", name, "--pool", pool, "--unattended", "--out", a.token()); err != nil {
 		return nil, err
 	}
 	port, err := freePort()
@@ -245,19 +258,23 @@ func (i *Installation) AddAgent(ctx context.Context, name, pool string) (*Agent,
 	a.health = fmt.Sprintf("127.0.0.1:%d", port)
 	config := fmt.Sprintf("data_dir = %q\nplugin_dir = %q\npolicy_file = %q\nhealth = %q\nlog_format = \"json\"\n",
 		filepath.Join(a.Dir, "data"), filepath.Join(i.Bin, "plugins"), filepath.Join(a.Dir, "policy.toml"), a.health)
-	if err := os.WriteFile(a.config(), []byte(config), 0o600); err != nil {
-		return nil, err
-	}
-	enrol := exec.CommandContext(ctx, filepath.Join(i.Bin, "rotunda-agent"), "enrol", "--config", a.config(), "--token-file", token)
-	if out, err := enrol.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("enrol agent %s: %w: %s", name, err, out)
-	}
-	os.Remove(token)
-	i.mu.Lock()
-	i.agents = append(i.agents, a)
-	i.mu.Unlock()
-	return a, a.Start(ctx)
+	return a, os.WriteFile(a.config(), []byte(config), 0o600)
 }
+
+// Enrol uses the agent's token.
+func (a *Agent) Enrol(ctx context.Context) error {
+	enrol := exec.CommandContext(ctx, filepath.Join(a.i.Bin, "rotunda-agent"), "enrol", "--config", a.config(), "--token-file", a.token())
+	if out, err := enrol.CombinedOutput(); err != nil {
+		return fmt.Errorf("enrol agent %s: %w: %s", a.Name, err, out)
+	}
+	os.Remove(a.token())
+	a.i.mu.Lock()
+	defer a.i.mu.Unlock()
+	a.i.agents = append(a.i.agents, a)
+	return nil
+}
+
+func (a *Agent) token() string { return filepath.Join(a.Dir, "token") }
 
 func (a *Agent) config() string { return filepath.Join(a.Dir, "agent.toml") }
 
