@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/audit"
+	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
 )
@@ -215,10 +216,17 @@ func (p *presence) flush() bool {
 		return true
 	}
 	err := p.r.cfg.Store.Write(p.r.ctx, func(q *db.Queries) error {
+		var came []byte
 		for k, ch := range batch {
 			if err := p.store(q, k, ch); err != nil {
 				return err
 			}
+			if ch.here != nil && !ch.gone {
+				came = bus.Arrival(came, k.org, k.agent)
+			}
+		}
+		if len(came) > 0 {
+			q.AfterCommit(func() { p.r.cfg.Bus.Publish(bus.Here, came) })
 		}
 		for k, ph := range phases {
 			err := q.NotePhase(p.r.ctx, db.NotePhaseParams{Phase: ph.name, Org: k.org, RunID: k.run[:], AgentID: ph.agent[:]})

@@ -41,6 +41,31 @@ func TestIdleHeartbeatsWriteNothing(t *testing.T) {
 	}
 }
 
+// The scheduler is told who came, once that is stored: it looks there.
+func TestComingIsTold(t *testing.T) {
+	n := start(t)
+	here := n.bus.Subscribe(bus.Here)
+	defer here.Close()
+	a := n.enrol()
+	n.welcomed(a)
+	select {
+	case payload := <-here.C():
+		for org, agent := range bus.Arrivals(payload) {
+			if org != 1 || agent != a.id {
+				t.Errorf("told of agent %x of organisation %d", agent, org)
+			}
+		}
+		if len(payload) != 24 {
+			t.Errorf("a payload of %d bytes for one agent", len(payload))
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("nobody is told that an agent came")
+	}
+	if p, ok := n.presence(a); !ok || p.Connected != 1 {
+		t.Error("told before it was stored")
+	}
+}
+
 // An agent goes on by what was acknowledged, so that must be in the store.
 func TestAHeartbeatWithLeasesIsAcknowledgedOnceItIsStored(t *testing.T) {
 	n := start(t)

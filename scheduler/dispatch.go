@@ -45,10 +45,62 @@ type dispatching struct {
 }
 
 // dispatch handles one batch of due runs and gives their number.
-func (s *Scheduler) dispatch(ctx context.Context) (n int, err error) {
+func (s *Scheduler) dispatch(ctx context.Context) (int, error) {
+	return s.send(ctx, func(d *dispatching) ([]db.Run, error) {
+		return d.q.DueRuns(ctx, db.DueRunsParams{Now: d.now.UnixMilli(), Rows: batch})
+	})
+}
+
+// welcome sends out what has waited for the agents that came.
+func (s *Scheduler) welcome(ctx context.Context) error {
+	came := s.came
+	s.came = nil
+	done := make(map[string]bool) // pools
+	for _, a := range came {
+		pool, err := s.poolOf(ctx, a)
+		if err != nil {
+			s.cfg.Log.Error("an agent's pool cannot be looked up; what waits for it goes out later", "org", a.org, "agent", a.agent, "error", err)
+			continue
+		}
+		key := poolKey(a.org, pool[:])
+		if pool.IsZero() || done[key] {
+			continue
+		}
+		done[key] = true
+		for n := batch; n == batch; {
+			n, err = s.send(ctx, func(d *dispatching) ([]db.Run, error) {
+				agents, err := d.connected(ctx, a.org, pool[:])
+				if err != nil || len(agents) == 0 {
+					return nil, err // they are gone again
+				}
+				return d.q.LonelyRuns(ctx, db.LonelyRunsParams{Org: a.org, PoolID: pool[:], Rows: batch})
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// poolOf is an agent's pool; zero where the log does not know it.
+func (s *Scheduler) poolOf(ctx context.Context, a arrival) (pool seal.ID, err error) {
+	err = s.cfg.Store.Read(ctx, func(q *db.Queries) error {
+		log, err := s.cfg.Directory.View(ctx, q, a.org)
+		if err == nil {
+			e, _ := log.Entry(a.agent)
+			pool = e.Owner
+		}
+		return err
+	})
+	return pool, err
+}
+
+// send handles a batch of runs and gives their number.
+func (s *Scheduler) send(ctx context.Context, find func(*dispatching) ([]db.Run, error)) (n int, err error) {
 	err = s.cfg.Store.Write(ctx, func(q *db.Queries) error {
 		d := &dispatching{s: s, q: q, now: s.cfg.Now(), pools: make(map[string][]seal.ID), out: make(map[string]*bytes.Buffer)}
-		runs, err := q.DueRuns(ctx, db.DueRunsParams{Now: d.now.UnixMilli(), Rows: batch})
+		runs, err := find(d)
 		if err != nil {
 			return err
 		}
@@ -83,7 +135,7 @@ func (d *dispatching) one(ctx context.Context, run db.Run) error {
 			}
 		}
 		// Somebody works on this account: look again when the lease may be over.
-		return d.again(ctx, run, until, run.Reason)
+		return d.again(ctx, run, until, agentsKnown(run.Reason))
 	}
 	if run.Cause == "person" && (run.State == "queued" || run.State == "leased") {
 		// Only the agent that has the command could, and its time is over.
@@ -105,11 +157,15 @@ func (d *dispatching) one(ctx context.Context, run db.Run) error {
 	if run.State == "queued" {
 		after = min(max(age/4, leastAgain), mostAgain)
 	}
-	reason := run.Reason
+	return d.again(ctx, run, d.now.Add(after), agentsKnown(run.Reason))
+}
+
+// agentsKnown is a run's reason from when there is an agent for it.
+func agentsKnown(reason string) string {
 	if reason == noAgent {
-		reason = ""
+		return ""
 	}
-	return d.again(ctx, run, d.now.Add(after), reason)
+	return reason
 }
 
 // untilLookedFor is when agents are looked for again for a run of that age. It is spread:

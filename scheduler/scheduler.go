@@ -18,7 +18,8 @@
 // due". They prove nothing; the agent's right comes from the account's mandate.
 // While an agent holds the account's lease nobody is sent, and when the lease
 // has run out any agent of the pool is: so a run outlives its agent. The words
-// go out again, more and more rarely, until somebody takes the lease.
+// go out again, more and more rarely, until somebody takes the lease. A run that
+// found no agent connected is looked at again now and then, and when one comes.
 //
 // # A failure
 //
@@ -43,6 +44,7 @@ import (
 	"github.com/rotunda-pam/rotunda/audit"
 	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/schedule"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -87,6 +89,13 @@ type Scheduler struct {
 	turns   map[string]int                // of pools, whose agent is next
 	overdue time.Time                     // when overdue runs were last looked for
 	seen    time.Time                     // the clock at the last pass
+	came    []arrival                     // agents since then
+}
+
+// arrival is an agent that has come.
+type arrival struct {
+	org   int64
+	agent seal.ID
 }
 
 // maxKept bounds what is remembered to save work; beyond it is forgotten.
@@ -116,6 +125,8 @@ const (
 func (s *Scheduler) Run(ctx context.Context) error {
 	wake := s.cfg.Bus.Subscribe(bus.Work)
 	defer wake.Close()
+	here := s.cfg.Bus.Subscribe(bus.Here)
+	defer here.Close()
 	for {
 		wait := longest
 		if err := s.pass(ctx); err != nil && ctx.Err() == nil {
@@ -136,6 +147,10 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			timer.Stop()
 			return context.Cause(ctx)
 		case <-wake.C():
+		case payload := <-here.C():
+			for org, agent := range bus.Arrivals(payload) {
+				s.came = append(s.came, arrival{org, agent})
+			}
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -153,7 +168,7 @@ func (s *Scheduler) pass(ctx context.Context) error {
 			return err
 		}
 		if !due {
-			return s.lookForOverdue(ctx)
+			break
 		}
 		fired, err := s.fire(ctx)
 		if err != nil {
@@ -164,10 +179,13 @@ func (s *Scheduler) pass(ctx context.Context) error {
 			return fmt.Errorf("dispatch runs: %w", err)
 		}
 		if fired+sent == 0 {
-			// Somebody else did it, or it is not to be done: it waits for the next pass.
-			return s.lookForOverdue(ctx)
+			break // somebody else did it, or it is not to be done: it waits for the next pass
 		}
 	}
+	if err := s.welcome(ctx); err != nil {
+		return fmt.Errorf("dispatch what waited for agents: %w", err)
+	}
+	return s.lookForOverdue(ctx)
 }
 
 // anythingDue asks before a write transaction is begun for nothing.

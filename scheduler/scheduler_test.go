@@ -782,6 +782,47 @@ func TestARunThatNobodyTakesIsOfferedAgainMoreAndMoreRarely(t *testing.T) {
 	}
 }
 
+// After a night without agents, or a restart of the server, nobody waits for the next
+// look: what found no agent goes out as soon as one has come, each run once, and to the
+// pool alone that it is for.
+func TestWhatWaitedForAnAgentGoesOutWhenOneComes(t *testing.T) {
+	w := newWorld(t)
+	const runs = 2*batch + 1
+	for range runs {
+		w.account(hourly())
+	}
+	other := w.o.Pool(t, "other")
+	elsewhere := w.account(hourly(), func(p *db.PutRotationParams) { p.PoolID = other[:] })
+	w.later(time.Hour)
+	w.pass()
+	w.later(time.Second)
+	w.here(w.b)
+	w.s.came = []arrival{{w.org, w.b.ID}, {w.org, w.b.ID}, {w.org, seal.NewID()}}
+	w.pass()
+	if told := w.told(w.b); len(told) != runs {
+		t.Fatalf("the agent that came was told of %d runs, not of %d", len(told), runs)
+	}
+	w.s.came = []arrival{{w.org, w.b.ID}}
+	w.pass()
+	if told := w.told(w.b); len(told) != 0 {
+		t.Errorf("told of %d runs again", len(told))
+	}
+	if run := w.last(elsewhere); run.Reason != noAgent {
+		t.Errorf("the other pool's run: %+v", run)
+	}
+	// One that has left again gets nothing, and what waits goes on waiting.
+	account := w.account(hourly())
+	w.write(func(q *db.Queries) error {
+		return q.AgentGone(context.Background(), db.AgentGoneParams{Org: w.org, AgentID: w.b.ID[:], Node: "one"})
+	})
+	w.later(time.Hour)
+	w.s.came = []arrival{{w.org, w.b.ID}}
+	w.pass()
+	if run := w.last(account); run.Reason != noAgent || len(w.told(w.b)) != 0 {
+		t.Errorf("the run for an agent that left: %+v", run)
+	}
+}
+
 func TestWithoutAnAgentARunWaitsAndIsToldOfOnce(t *testing.T) {
 	w := newWorld(t)
 	account := w.account(hourly())

@@ -8,7 +8,9 @@
 package bus
 
 import (
+	"encoding/binary"
 	"encoding/hex"
+	"iter"
 	"strconv"
 )
 
@@ -38,6 +40,26 @@ type Subscription interface {
 // Work wakes the scheduler: a run or a rotation was written and may be due.
 // The payload is empty.
 const Work = "work"
+
+// Here tells the scheduler which agents have come, so that what waits for them goes out:
+// 24 bytes for each, the organisation's number (big endian) and the agent's id.
+const Here = "here"
+
+// Arrival is one agent's part of a payload of Here.
+func Arrival(payload []byte, org int64, agent [16]byte) []byte {
+	return append(binary.BigEndian.AppendUint64(payload, uint64(org)), agent[:]...)
+}
+
+// Arrivals gives the agents of a payload of Here.
+func Arrivals(payload []byte) iter.Seq2[int64, [16]byte] {
+	return func(yield func(int64, [16]byte) bool) {
+		for ; len(payload) >= 24; payload = payload[24:] {
+			if !yield(int64(binary.BigEndian.Uint64(payload)), [16]byte(payload[8:24])) {
+				return
+			}
+		}
+	}
+}
 
 // Agent is the topic of one agent's channel. The payload is a row of
 // channelv1.ToAgent to be sent as they are, each behind its length

@@ -62,7 +62,7 @@ func TestWhatIsDueIsFoundByIndex(t *testing.T) {
 	defer pool.Close()
 	for name, index := range map[string]string{
 		"DueRotations": "rotation_due", "NextRotationDue": "rotation_due",
-		"DueRuns": "run_due", "NextRunDue": "run_due", "OverdueRuns": "run_late",
+		"DueRuns": "run_due", "NextRunDue": "run_due", "OverdueRuns": "run_late", "LonelyRuns": "run_lonely",
 	} {
 		query := regexp.MustCompile("(?s)= `(-- name: " + name + " .*?)`").FindSubmatch(text)
 		if query == nil {

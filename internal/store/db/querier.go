@@ -108,6 +108,7 @@ type Querier interface {
 	LeasesOf(ctx context.Context, arg LeasesOfParams) ([]LeasesOfRow, error)
 	LeasesOfLater(ctx context.Context, now int64) error
 	ListOrgs(ctx context.Context) ([]Org, error)
+	LonelyRuns(ctx context.Context, arg LonelyRunsParams) ([]Run, error)
 	MachineClientByID(ctx context.Context, clientID []byte) (MachineClient, error)
 	MarkOverdue(ctx context.Context, arg MarkOverdueParams) (int64, error)
 	MarkRestored(ctx context.Context, arg MarkRestoredParams) error

@@ -227,6 +227,65 @@ func (q *Queries) LeasesOfLater(ctx context.Context, now int64) error {
 	return err
 }
 
+const lonelyRuns = `-- name: LonelyRuns :many
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE org = ?1 AND pool_id = ?2 AND reason = 'no_agent' AND next_attempt > 0
+ORDER BY next_attempt LIMIT ?3
+`
+
+type LonelyRunsParams struct {
+	Org    int64
+	PoolID []byte
+	Rows   int64
+}
+
+func (q *Queries) LonelyRuns(ctx context.Context, arg LonelyRunsParams) ([]Run, error) {
+	rows, err := q.db.QueryContext(ctx, lonelyRuns, arg.Org, arg.PoolID, arg.Rows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Run
+	for rows.Next() {
+		var i Run
+		if err := rows.Scan(
+			&i.Org,
+			&i.RunID,
+			&i.AccountUid,
+			&i.FolderUid,
+			&i.ResourceUid,
+			&i.ResourceFolder,
+			&i.PoolID,
+			&i.AgentID,
+			&i.Action,
+			&i.Cause,
+			&i.State,
+			&i.Phase,
+			&i.Attempt,
+			&i.CommandID,
+			&i.Credential,
+			&i.Dependents,
+			&i.Scripts,
+			&i.Class,
+			&i.Reason,
+			&i.Created,
+			&i.Started,
+			&i.Finished,
+			&i.NextAttempt,
+			&i.LateTold,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const markOverdue = `-- name: MarkOverdue :execrows
 UPDATE run SET late_told = 1 WHERE org = ?1 AND run_id = ?2 AND finished = 0 AND late_told = 0
 `

@@ -33,6 +33,10 @@ SELECT * FROM run WHERE next_attempt > 0 AND next_attempt <= sqlc.arg(now) ORDER
 -- name: NextRunDue :one
 SELECT next_attempt FROM run WHERE next_attempt > 0 ORDER BY next_attempt LIMIT 1;
 
+-- name: LonelyRuns :many
+SELECT * FROM run WHERE org = sqlc.arg(org) AND pool_id = sqlc.arg(pool_id) AND reason = 'no_agent' AND next_attempt > 0
+ORDER BY next_attempt LIMIT sqlc.arg(rows);
+
 -- name: AskAgain :exec
 UPDATE run SET next_attempt = sqlc.arg(next_attempt), reason = sqlc.arg(reason)
 WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) AND finished = 0;
