@@ -57,7 +57,7 @@ func (w *world) addAccounts(ctx context.Context, n int, prefix string, on []trus
 					resource: on[made%len(on)], title: prefix + "-" + strconv.Itoa(made),
 				}
 				var ops []*clientv1.WriteOp
-				ops, c.err = w.newAccount(a, s)
+				ops, c.err = w.newScheduled(a, s)
 				c.ops, c.accounts = append(c.ops, ops...), append(c.accounts, a)
 			}
 			select {
@@ -83,51 +83,77 @@ func (w *world) addAccounts(ctx context.Context, n int, prefix string, on []trus
 	return all, nil
 }
 
-func (w *world) newAccount(a account, s *clientv1.Schedule) ([]*clientv1.WriteOp, error) {
-	now := time.Now()
-	key := seal.NewKey()
-	defer key.Wipe()
+// newAccount makes an account's record, with its first statement and its attested value.
+func (w *world) newAccount(a account, login, secret string, m *trustv1.Mandate) ([]*clientv1.WriteOp, error) {
 	r := record.New(client.TypeAccount, a.title)
-	if err := errors.Join(r.SetText("login", []byte(a.title)), r.SetText("password", []byte("first of "+a.title))); err != nil {
+	if err := errors.Join(r.SetText("login", []byte(login)), r.SetText("password", []byte(secret))); err != nil {
 		return nil, err
 	}
-	data, err := r.JSON()
-	if err != nil {
-		return nil, err
-	}
-	box := trust.SealData(key, data)
-	signed, digest, err := trust.SignStatement(w.me.Log, w.me.Keys.Sign, &trustv1.Statement{
-		RecordUid: a.ref.Record.Bytes(), FolderUid: a.ref.Folder.Bytes(), KeyCheck: seal.RecordKeyCheck(w.me.OrgID, key, a.ref.Record).Bytes(),
-		Seq: 1, Issued: now.UnixMilli(), Kind: trustv1.RecordKind_RECORD_KIND_ACCOUNT,
+	ops, box, err := w.newRecord(a.ref, r, &trustv1.Statement{
+		Kind: trustv1.RecordKind_RECORD_KIND_ACCOUNT,
 		Subject: &trustv1.Statement_Account{Account: &trustv1.Account{
-			Resource: a.resource.Proto(), Login: a.title, SecretKind: "password", VerifyMode: "login",
-			Mandate: &trustv1.Mandate{Enabled: true, MinIntervalS: uint32(trust.MinInterval / time.Second), ValidUntil: now.Add(trust.MaxMandate - time.Hour).UnixMilli()},
+			Resource: a.resource.Proto(), Login: login, SecretKind: client.SecretPassword, VerifyMode: "login", Mandate: m,
 		}},
-	})
+	}, &clientv1.Links{Resource: a.resource.Proto()})
 	if err != nil {
 		return nil, err
 	}
 	edited, _, err := trust.SignResult(w.me.Log, w.me.Keys.Sign, &trustv1.Result{
 		Phase: trustv1.Phase_PHASE_EDITED, By: w.me.Entry.Bytes(), Cause: make([]byte, 32), Account: a.ref.Proto(),
-		ValueSeq: 1, DataDigest: seal.Hash(box).Bytes(), Time: now.UnixMilli(),
+		ValueSeq: 1, DataDigest: seal.Hash(box).Bytes(), Time: time.Now().UnixMilli(),
 	})
-	if err != nil {
+	return append(ops, &clientv1.WriteOp{Op: &clientv1.WriteOp_PutResult{PutResult: &clientv1.PutResult{Account: a.ref.Proto(), Signed: edited}}}), err
+}
+
+// newResource makes a resource's record, with its first statement.
+func (w *world) newResource(ref trust.Ref, title string, port, concurrency int, by trust.Ref) ([]*clientv1.WriteOp, error) {
+	r := record.New(client.TypeMachine, title)
+	if err := r.SetHost(record.Host{HostName: "127.0.0.1", Port: strconv.Itoa(port)}); err != nil {
 		return nil, err
 	}
-	ops := []*clientv1.WriteOp{
+	ops, _, err := w.newRecord(ref, r, &trustv1.Statement{
+		Kind: trustv1.RecordKind_RECORD_KIND_RESOURCE,
+		Subject: &trustv1.Statement_Resource{Resource: &trustv1.Resource{
+			PoolId: w.pool.Bytes(), Plugin: "bench", Host: "127.0.0.1", Port: uint32(port), Concurrency: uint32(concurrency),
+			Tls: &trustv1.Tls{Mode: trustv1.TlsMode_TLS_MODE_OFF}, AdminAccount: by.Proto(),
+		}},
+	}, &clientv1.Links{AdminAccount: by.Proto(), PoolId: w.pool.Bytes()})
+	return ops, err
+}
+
+// newRecord makes a record with its first statement, and gives its sealed data too.
+func (w *world) newRecord(ref trust.Ref, r *record.Record, s *trustv1.Statement, links *clientv1.Links) (ops []*clientv1.WriteOp, box []byte, err error) {
+	key := seal.NewKey()
+	defer key.Wipe()
+	data, err := r.JSON()
+	if err != nil {
+		return nil, nil, err
+	}
+	box = trust.SealData(key, data)
+	s.RecordUid, s.FolderUid, s.Seq, s.Issued = ref.Record.Bytes(), ref.Folder.Bytes(), 1, time.Now().UnixMilli()
+	s.KeyCheck = seal.RecordKeyCheck(w.me.OrgID, key, ref.Record).Bytes()
+	signed, digest, err := trust.SignStatement(w.me.Log, w.me.Keys.Sign, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	return []*clientv1.WriteOp{
 		{Op: &clientv1.WriteOp_PutRecord{PutRecord: &clientv1.PutRecord{
-			Ref: a.ref.Proto(), Kind: client.TypeAccount, RecordKey: trust.SealRecordKey(w.folderKey, key), KeyVersion: w.version, Data: box,
+			Ref: ref.Proto(), Kind: r.Type(), RecordKey: trust.SealRecordKey(w.folderKey, key), KeyVersion: w.version, Data: box,
 		}}},
 		{Op: &clientv1.WriteOp_PutStatement{PutStatement: &clientv1.PutStatement{
-			Ref: a.ref.Proto(), Seq: 1, Digest: digest.Bytes(), Links: &clientv1.Links{Resource: a.resource.Proto()},
-			Blob: trust.SealStatement(w.me.OrgID, key, a.ref.Record, signed),
+			Ref: ref.Proto(), Seq: 1, Digest: digest.Bytes(), Links: links, Blob: trust.SealStatement(w.me.OrgID, key, ref.Record, signed),
 		}}},
-		{Op: &clientv1.WriteOp_PutResult{PutResult: &clientv1.PutResult{Account: a.ref.Proto(), Signed: edited}}},
-	}
-	if s != nil {
+	}, box, nil
+}
+
+func (w *world) newScheduled(a account, s *clientv1.Schedule) ([]*clientv1.WriteOp, error) {
+	ops, err := w.newAccount(a, a.title, "first of "+a.title, &trustv1.Mandate{
+		Enabled: true, MinIntervalS: uint32(trust.MinInterval / time.Second), ValidUntil: time.Now().Add(trust.MaxMandate - time.Hour).UnixMilli(),
+	})
+	if err == nil && s != nil {
 		ops = append(ops, w.putRotation(a, s))
 	}
-	return ops, nil
+	return ops, err
 }
 
 func (w *world) putRotation(a account, s *clientv1.Schedule) *clientv1.WriteOp {
@@ -206,18 +232,13 @@ func (w *world) ended(ctx context.Context, accounts []account, since time.Time, 
 			}
 			active += counts["rotunda_agent_active_runs"]
 		}
-		done, all := 0, map[seal.ID]*clientv1.RunView{}
+		done := 0
 		if active == 0 && time.Now().After(since) { // to ask the agents costs less
-			var err error
-			if all, err = w.runs(ctx, since); err != nil {
+			all, err := w.runs(ctx, since)
+			if err != nil {
 				return nil, err
 			}
-			for _, a := range accounts {
-				if r := all[a.ref.Record]; r.GetFinished() > 0 {
-					done++
-				}
-			}
-			if done == len(accounts) {
+			if done = endedOf(accounts, all); done == len(accounts) {
 				return all, nil
 			}
 		}
@@ -230,6 +251,36 @@ func (w *world) ended(ctx context.Context, accounts []account, since time.Time, 
 		case <-time.After(250 * time.Millisecond):
 		}
 	}
+}
+
+// listed waits until every account has a run that was made since and has ended, also
+// where others are under way.
+func (w *world) listed(ctx context.Context, accounts []account, since time.Time) (map[seal.ID]*clientv1.RunView, error) {
+	for {
+		all, err := w.runs(ctx, since)
+		if err != nil {
+			return nil, err
+		}
+		done := endedOf(accounts, all)
+		if done == len(accounts) {
+			return all, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%d of %d runs have ended: %w: %s", done, len(accounts), context.Cause(ctx), w.agents[0].Tail())
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+// endedOf counts the accounts whose run has ended.
+func endedOf(accounts []account, runs map[seal.ID]*clientv1.RunView) (n int) {
+	for _, a := range accounts {
+		if runs[a.ref.Record].GetFinished() > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // wellDone checks that runs ended as they should.

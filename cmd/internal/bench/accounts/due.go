@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 )
 
@@ -72,16 +73,23 @@ func dueAtOnce(ctx context.Context, o options) (_ []*table, err error) {
 
 // warm has every resource's plugin process started and its session opened.
 func (w *world) warm(ctx context.Context, label string) error {
-	_, err := w.runDue(ctx, 4*len(w.resources)*len(w.agents), "warm-"+label)
-	if err != nil {
+	return w.warmOn(ctx, w.resources, label)
+}
+
+func (w *world) warmOn(ctx context.Context, on []trust.Ref, label string) error {
+	if _, err := w.runDueOn(ctx, on, 4*len(on)*len(w.agents), "warm-"+label); err != nil {
 		return fmt.Errorf("first runs: %w", err)
 	}
 	return nil
 }
 
 // runDue makes n accounts that are due at the same moment and waits until all are done.
-func (w *world) runDue(ctx context.Context, n int, label string) (s sample, err error) {
-	accounts, err := w.addAccounts(ctx, n, label, w.resources, nil)
+func (w *world) runDue(ctx context.Context, n int, label string) (sample, error) {
+	return w.runDueOn(ctx, w.resources, n, label)
+}
+
+func (w *world) runDueOn(ctx context.Context, on []trust.Ref, n int, label string) (s sample, err error) {
+	accounts, err := w.addAccounts(ctx, n, label, on, nil)
 	if err != nil {
 		return s, err
 	}

@@ -129,4 +129,3 @@ func (w *world) setBack(ctx context.Context, want int, by time.Duration) error {
 	}
 	return db.Close()
 }
-

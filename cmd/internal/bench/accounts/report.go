@@ -77,7 +77,9 @@ func (t *table) add(metric string, floor, product any, ratio float64, aim string
 	t.Rows = append(t.Rows, []string{metric, cell(floor), cell(product), r, orDash(aim)})
 }
 
-func (t *table) note(format string, args ...any) { t.Notes = append(t.Notes, fmt.Sprintf(format, args...)) }
+func (t *table) note(format string, args ...any) {
+	t.Notes = append(t.Notes, fmt.Sprintf(format, args...))
+}
 
 func cell(v any) string {
 	switch v := v.(type) {

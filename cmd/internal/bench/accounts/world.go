@@ -70,12 +70,10 @@ func newWorld(ctx context.Context, o options, resources, concurrency int) (w *wo
 	if err := w.AddFolder(ctx); err != nil {
 		return w, err
 	}
-	for n := range resources {
-		if err := w.addResource(ctx, n, concurrency); err != nil {
-			return w, err
-		}
+	if err := w.enrol(ctx); err != nil {
+		return w, err
 	}
-	return w, w.enrol(ctx)
+	return w, w.addResources(ctx, resources, concurrency)
 }
 
 func (w *world) close() error {
@@ -128,28 +126,30 @@ func (w *world) addAgent(ctx context.Context) error {
 	return err
 }
 
-// addResource makes a target, its resource and its administrator's account.
-func (w *world) addResource(ctx context.Context, n, concurrency int) error {
-	t, err := newTarget()
-	if err != nil {
-		return err
+// addResources makes targets, their resources and their administrators' accounts.
+func (w *world) addResources(ctx context.Context, n, concurrency int) error {
+	var ops []*clientv1.WriteOp
+	for i := range n {
+		t, err := newTarget()
+		if err != nil {
+			return err
+		}
+		w.targets = append(w.targets, t)
+		title := "target-" + strconv.Itoa(i)
+		resource := trust.Ref{Folder: w.folder, Record: seal.NewID()}
+		by := account{trust.Ref{Folder: w.folder, Record: seal.NewID()}, resource, title + "-admin"}
+		of, err := w.newAccount(by, admin, adminSecret, nil)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, of...)
+		if of, err = w.newResource(resource, title, t.port(), concurrency, by.ref); err != nil {
+			return err
+		}
+		ops = append(ops, of...)
+		w.resources = append(w.resources, resource)
 	}
-	w.targets = append(w.targets, t)
-	name := "target-" + strconv.Itoa(n)
-	args := []string{
-		"resource", "add", name, "--folder", installation.Folder, "--pool", installation.Pool, "--plugin", "bench",
-		"--host", "127.0.0.1", "--port", strconv.Itoa(t.port()), "--tls", "off", "--concurrency", strconv.Itoa(concurrency),
-	}
-	var added struct{ Ref string }
-	if err := w.JSON(ctx, &added, nil, args...); err != nil {
-		return err
-	}
-	_, err = w.CLI(ctx, []byte(adminSecret), "record", "add", name+"-admin", "--folder", installation.Folder, "--resource", name, "--login", admin, "--password-stdin")
-	if err != nil {
-		return err
-	}
-	_, err = w.CLI(ctx, nil, "resource", "edit", name, "--admin", name+"-admin", "--yes")
-	return err
+	return w.write(ctx, ops)
 }
 
 // enrol makes this process a device of the person's.
@@ -191,7 +191,7 @@ func (w *world) enrol(ctx context.Context) error {
 	for _, e := range w.me.Log.Entries(trustv1.EntryKind_ENTRY_KIND_POOL) {
 		w.pool = e.ID
 	}
-	return w.findResources(ctx)
+	return nil
 }
 
 // signIn begins a session, which ends by itself after a while and with the server.
@@ -199,51 +199,6 @@ func (w *world) signIn(ctx context.Context) error {
 	_, err := w.conn.StartSession(ctx, enrol.Signer{OrgID: w.me.OrgID, EntryID: w.me.Entry, Key: w.me.Keys.Sign})
 	w.signedIn = time.Now()
 	return err
-}
-
-// findResources reads which record is which target: by the port that its statement says.
-func (w *world) findResources(ctx context.Context) error {
-	byPort := map[int]int{}
-	for n, t := range w.targets {
-		byPort[t.port()] = n
-	}
-	w.resources = make([]trust.Ref, len(w.targets))
-	q := &clientv1.ListRecordsRequest{FolderUid: w.folder.Bytes(), Kinds: []string{"pamMachine"}, Page: &clientv1.Page{Size: 1000}}
-	for found := 0; found < len(w.targets); {
-		page, err := w.conn.ListRecords(ctx, connect.NewRequest(q))
-		if err != nil {
-			return err
-		}
-		for _, v := range page.Msg.Records {
-			key, err := seal.UnwrapKey(w.folderKey, v.RecordKey)
-			if err != nil {
-				return err
-			}
-			record := seal.ID(v.Ref.RecordUid)
-			signed, err := seal.OpenExt(w.me.OrgID, key, record, seal.ExtStatement, v.Statement.Blob)
-			if err != nil {
-				return err
-			}
-			s, err := trust.OpenStatement(w.me.Log, signed)
-			if err != nil {
-				return err
-			}
-			if n, ok := byPort[int(s.GetResource().GetPort())]; ok {
-				w.resources[n] = s.Ref
-				found++
-			}
-		}
-		if page.Msg.Next == "" {
-			break
-		}
-		q.Page.Token = page.Msg.Next
-	}
-	for n, r := range w.resources {
-		if r.IsZero() {
-			return fmt.Errorf("the resource of target %d is not among the records", n)
-		}
-	}
-	return nil
 }
 
 // restart stops and starts server and agents, and says how long each took to be ready.

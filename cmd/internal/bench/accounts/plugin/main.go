@@ -62,14 +62,16 @@ func (s *session) take(ctx context.Context) (*line, error) {
 		return nil, err
 	}
 	answer, err := l.ask(ctx, s.admin)
-	if err != nil || answer != "OK" {
-		l.Close()
-		if err == nil {
-			err = fmt.Errorf("the target answers %.20q", answer)
-		}
-		return nil, &sdk.Error{Class: sdk.ClassAuth, Reason: "admin.refused", NotSent: true, Err: err}
+	switch {
+	case err != nil:
+		err = &sdk.Error{Class: sdk.ClassUnreachable, Reason: "line", NotSent: true, Err: err}
+	case answer != "OK":
+		err = &sdk.Error{Class: sdk.ClassAuth, Reason: "admin.refused", NotSent: true, Err: fmt.Errorf("the target answers %.20q", answer)}
+	default:
+		return l, nil
 	}
-	return l, nil
+	l.Close()
+	return nil, err
 }
 
 func (s *session) give(l *line) {
