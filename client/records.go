@@ -362,26 +362,36 @@ func (c *Client) Records(ctx context.Context, folder seal.ID, types ...string) i
 
 // walk opens records page by page until f says stop.
 func (c *Client) walk(ctx context.Context, folder seal.ID, types []string, f func(*opened) bool) error {
-	if err := c.fresh(ctx); err != nil {
-		return err
-	}
 	q := &clientv1.ListRecordsRequest{Kinds: types, Page: &clientv1.Page{Size: pageSize}}
 	if !folder.IsZero() {
 		q.FolderUid = folder.Bytes()
+	}
+	return c.pages(ctx, q, func(views []*clientv1.RecordView) (bool, error) {
+		list, err := c.open(ctx, views)
+		if err != nil {
+			return false, err
+		}
+		for _, o := range list {
+			if !f(o) {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+}
+
+// pages lists records page by page until f says stop.
+func (c *Client) pages(ctx context.Context, q *clientv1.ListRecordsRequest, f func([]*clientv1.RecordView) (bool, error)) error {
+	if err := c.fresh(ctx); err != nil {
+		return err
 	}
 	for {
 		page, err := call(ctx, c, "list records", c.conn.ListRecords, q)
 		if err != nil {
 			return err
 		}
-		list, err := c.open(ctx, page.Records)
-		if err != nil {
+		if on, err := f(page.Records); err != nil || !on {
 			return err
-		}
-		for _, o := range list {
-			if !f(o) {
-				return nil
-			}
 		}
 		if page.Next == "" || page.Next == q.Page.Token {
 			return nil
@@ -431,13 +441,11 @@ func (c *Client) FindRecord(ctx context.Context, nameOrUID string, types ...stri
 			// A title may hold a slash.
 		}
 	}
-	var found []*Record
-	err := c.walk(ctx, folder, types, func(o *opened) bool {
-		if o.Ref.Record.String() == name || o.Title == name {
-			found = append(found, o.Record)
-		}
-		return true
-	})
+	bearers, err := c.bearers(ctx, folder, name, types)
+	if err != nil {
+		return nil, err
+	}
+	found, err := c.Get(ctx, bearers...)
 	if err != nil {
 		return nil, err
 	}
@@ -453,6 +461,61 @@ func (c *Client) FindRecord(ctx context.Context, nameOrUID string, types ...stri
 		return found[0], nil
 	}
 	return nil, ambiguous(op, len(found), func(n int) string { return found[n].Ref.String() })
+}
+
+// bearers are the records whose title or uid that is. Of all others nothing is checked:
+// there may be a hundred thousand.
+func (c *Client) bearers(ctx context.Context, folder seal.ID, name string, types []string) (found []Ref, err error) {
+	keys := map[seal.ID]seal.Key{} // zero: this client has none, so that it knows no titles there
+	q := &clientv1.ListRecordsRequest{Kinds: types, DataOnly: true, Page: &clientv1.Page{Size: pageSize}}
+	if !folder.IsZero() {
+		q.FolderUid = folder.Bytes()
+	}
+	err = c.pages(ctx, q, func(views []*clientv1.RecordView) (bool, error) {
+		for _, v := range views {
+			ref, err := refFrom(v.Ref)
+			if err != nil {
+				return false, badServer("find a record", "a record without its name")
+			}
+			key, known := keys[ref.Folder]
+			if !known {
+				if f, ok := c.log.Folder(ref.Folder); !ok || f.Version < v.KeyVersion { // made or re-keyed a moment ago
+					if err := c.fetchLog(ctx); err != nil {
+						return false, err
+					}
+				}
+				key, _, err = c.folderKey(ctx, ref.Folder)
+				if class := ClassOf(err); class == Unreachable || class == Internal {
+					return false, err
+				}
+				keys[ref.Folder] = key
+			}
+			if ref.Record.String() == name || titleOf(key, v) == name {
+				found = append(found, ref)
+			}
+		}
+		return true, nil
+	})
+	return found, err
+}
+
+// titleOf is what a record's writer calls it; "" where the key does not open it.
+func titleOf(folderKey seal.Key, v *clientv1.RecordView) string {
+	key, err := seal.UnwrapKey(folderKey, v.RecordKey)
+	if err != nil {
+		return ""
+	}
+	defer key.Wipe()
+	b, err := seal.OpenGCM(key, v.Data, nil)
+	if err != nil {
+		return ""
+	}
+	defer clear(b)
+	r, err := record.Parse(b)
+	if err != nil {
+		return ""
+	}
+	return r.Title()
 }
 
 func first(list []*opened, err error) (*Record, error) {

@@ -74,6 +74,19 @@ func TestPaging(t *testing.T) {
 			}
 			return keys, r.Msg.Next, nil
 		}},
+		{"records, their data alone", more + 2, func(p *clientv1.Page) (keys []string, next string, err error) {
+			r, err := c.ListRecords(ctx, connect.NewRequest(&clientv1.ListRecordsRequest{Page: p, DataOnly: true}))
+			if err != nil {
+				return nil, "", err
+			}
+			for _, v := range r.Msg.Records {
+				if len(v.Data) == 0 || len(v.RecordKey) == 0 || v.Statement != nil || v.Attestation != nil || v.Last != nil || v.Staged != nil {
+					return nil, "", fmt.Errorf("the data alone is %v", v)
+				}
+				keys = append(keys, string(v.Ref.RecordUid))
+			}
+			return keys, r.Msg.Next, nil
+		}},
 		{"records of a kind", 5, func(p *clientv1.Page) (keys []string, next string, err error) {
 			r, err := c.ListRecords(ctx, connect.NewRequest(&clientv1.ListRecordsRequest{Page: p, Kinds: []string{"login", "none"}}))
 			if err != nil {

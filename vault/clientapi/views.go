@@ -38,7 +38,7 @@ func (s *service) ListRecords(ctx context.Context, r *connect.Request[clientv1.L
 		if err != nil {
 			return err
 		}
-		l := recordLister{ctx: ctx, q: q, org: p.org, kinds: r.Msg.Kinds, limit: size(r.Msg.Page)}
+		l := recordLister{ctx: ctx, q: q, org: p.org, kinds: r.Msg.Kinds, dataOnly: r.Msg.DataOnly, limit: size(r.Msg.Page)}
 		for _, f := range folders {
 			start := []byte{}
 			if from != nil {
@@ -87,6 +87,9 @@ type recordLister struct {
 	kinds []string
 	limit int
 	bytes int
+
+	dataOnly bool
+
 	last  [32]byte
 	found []*clientv1.RecordView
 }
@@ -113,16 +116,26 @@ func (l *recordLister) folder(folder seal.ID, start []byte) (full bool, err erro
 			l.bytes += len(r.Data)
 			l.last = [32]byte(slices.Concat(folder[:], r.RecordUid))
 		}
-		views, err := recordViews(l.ctx, l.q, l.org, rows[:cut])
-		if err != nil {
+		if err := l.add(rows[:cut]); err != nil {
 			return false, err
 		}
-		l.found = append(l.found, views...)
 		if full || len(rows) < rowsAtOnce {
 			return full, nil
 		}
 		start = rows[len(rows)-1].RecordUid
 	}
+}
+
+func (l *recordLister) add(rows []db.Record) error {
+	if !l.dataOnly {
+		views, err := recordViews(l.ctx, l.q, l.org, rows)
+		l.found = append(l.found, views...)
+		return err
+	}
+	for _, r := range rows {
+		l.found = append(l.found, recordView(r))
+	}
+	return nil
 }
 
 // GetRecords: see the service's definition.
@@ -179,6 +192,15 @@ func (s *service) GetRecords(ctx context.Context, r *connect.Request[clientv1.Ge
 	return connect.NewResponse(answer), nil
 }
 
+// recordView is a record as its row has it.
+func recordView(r db.Record) *clientv1.RecordView {
+	return &clientv1.RecordView{
+		Ref:  &trustv1.Ref{FolderUid: r.FolderUid, RecordUid: r.RecordUid},
+		Kind: r.Kind, RecordKey: r.RecordKey, KeyVersion: uint32(r.KeyVersion), Data: r.Data, Revision: r.Revision, Updated: r.Updated,
+		Links: links(r),
+	}
+}
+
 // recordViews joins records with their statement, results and candidate.
 func recordViews(ctx context.Context, q *db.Queries, org int64, rows []db.Record) ([]*clientv1.RecordView, error) {
 	if len(rows) == 0 {
@@ -189,11 +211,7 @@ func recordViews(ctx context.Context, q *db.Queries, org int64, rows []db.Record
 	attested := make(map[string]*clientv1.RecordView) // by digest of the result
 	var uids, digests [][]byte
 	for i, r := range rows {
-		v := &clientv1.RecordView{
-			Ref:  &trustv1.Ref{FolderUid: r.FolderUid, RecordUid: r.RecordUid},
-			Kind: r.Kind, RecordKey: r.RecordKey, KeyVersion: uint32(r.KeyVersion), Data: r.Data, Revision: r.Revision, Updated: r.Updated,
-			Links: links(r),
-		}
+		v := recordView(r)
 		views[i], byUID[string(r.RecordUid)] = v, v
 		uids = append(uids, r.RecordUid)
 		if len(r.Attestation) > 0 {

@@ -43,16 +43,17 @@ func scheduled(ctx context.Context, o options) (_ []*table, err error) {
 
 // growth is what was measured at one size.
 type growth struct {
-	accounts                      int
-	startServer, startAgent       time.Duration
-	tick                          time.Duration // the server's processor time in a second in which nothing is due
-	tickAgent                     time.Duration
-	runServer, runAgent           time.Duration // processor time of a due run
-	p50, p99                      time.Duration // of the due runs
-	memServer, memAgent           float64       // MiB at rest, after that
-	database                      float64       // MiB
-	list, doctor, join, firstList time.Duration // people's commands
-	due                           int
+	accounts                int
+	startServer, startAgent time.Duration
+	tick                    time.Duration // the server's processor time in a second in which nothing is due
+	tickAgent               time.Duration
+	runServer, runAgent     time.Duration // processor time of a due run
+	p50, p99                time.Duration // of the due runs
+	memServer, memAgent     float64       // MiB at rest, after that
+	database                float64       // MiB
+	list, get, add, doctor  time.Duration // people's commands
+	join, firstList         time.Duration // of a fresh device
+	due                     int
 }
 
 // aBit is how many accounts are due in each step.
@@ -96,6 +97,15 @@ func (w *world) growth(ctx context.Context, o options, size int) (g growth, err 
 	if g.list, err = w.command(ctx, "record", "list", "--folder", installation.Folder); err != nil {
 		return g, err
 	}
+	if g.get, err = w.command(ctx, "record", "get", "target-0-admin"); err != nil {
+		return g, err
+	}
+	began = time.Now()
+	_, err = w.CLI(ctx, []byte("a first secret"), "record", "add", "added-"+label, "--folder", installation.Folder, "--resource", "target-0", "--login", "added-"+label, "--password-stdin")
+	if err != nil {
+		return g, err
+	}
+	g.add = time.Since(began)
 	if g.doctor, err = w.command(ctx, "doctor"); err != nil {
 		return g, err
 	}
@@ -130,6 +140,8 @@ func growthTable(steps []growth, made time.Duration) *table {
 	add("server, start to serving", "", func(g growth) any { return g.startServer })
 	add("agent, start to taking commands", "", func(g growth) any { return g.startAgent })
 	add("`rotunda record list`, the first page", flat, func(g growth) any { return g.list })
+	add("`rotunda record get TITLE`", "", func(g growth) any { return g.get })
+	add("`rotunda record add`", "", func(g growth) any { return g.add })
 	add("`rotunda doctor`", "", func(g growth) any { return g.doctor })
 	add("`rotunda join`, a fresh device", flat, func(g growth) any { return g.join })
 	add("its first `rotunda record list`", flat, func(g growth) any { return g.firstList })

@@ -4002,6 +4002,7 @@ type ListRecordsRequest struct {
 	FolderUid     []byte                 `protobuf:"bytes,1,opt,name=folder_uid,json=folderUid,proto3" json:"folder_uid,omitempty"` // empty: every folder that the caller reads
 	Kinds         []string               `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty"`
 	Page          *Page                  `protobuf:"bytes,3,opt,name=page,proto3" json:"page,omitempty"`
+	DataOnly      bool                   `protobuf:"varint,4,opt,name=data_only,json=dataOnly,proto3" json:"data_only,omitempty"` // keys and data alone, to look for a title: no statements, results, candidates
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4055,6 +4056,13 @@ func (x *ListRecordsRequest) GetPage() *Page {
 		return x.Page
 	}
 	return nil
+}
+
+func (x *ListRecordsRequest) GetDataOnly() bool {
+	if x != nil {
+		return x.DataOnly
+	}
+	return false
 }
 
 type ListRecordsResponse struct {
@@ -7351,12 +7359,13 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\vkey_version\x18\x02 \x01(\rR\n" +
 	"keyVersion\x12!\n" +
 	"\frecipient_id\x18\x03 \x01(\fR\vrecipientId\x12\x15\n" +
-	"\x06app_id\x18\x04 \x01(\fR\x05appId\"v\n" +
+	"\x06app_id\x18\x04 \x01(\fR\x05appId\"\x93\x01\n" +
 	"\x12ListRecordsRequest\x12\x1d\n" +
 	"\n" +
 	"folder_uid\x18\x01 \x01(\fR\tfolderUid\x12\x14\n" +
 	"\x05kinds\x18\x02 \x03(\tR\x05kinds\x12+\n" +
-	"\x04page\x18\x03 \x01(\v2\x17.rotunda.client.v1.PageR\x04page\"b\n" +
+	"\x04page\x18\x03 \x01(\v2\x17.rotunda.client.v1.PageR\x04page\x12\x1b\n" +
+	"\tdata_only\x18\x04 \x01(\bR\bdataOnly\"b\n" +
 	"\x13ListRecordsResponse\x127\n" +
 	"\arecords\x18\x01 \x03(\v2\x1d.rotunda.client.v1.RecordViewR\arecords\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\tR\x04next\">\n" +

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/installation"
+)
+
+// Every part runs with small numbers, so that it cannot rot, and every figure is one.
+func TestEveryPart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and starts servers and agents")
+	}
+	o := options{bin: os.Getenv("ROTUNDA_BIN"), accounts: 100, due: 20, overdue: 200, changes: 100, resources: 6, idle: 200 * time.Millisecond, seconds: 1}
+	if o.bin == "" {
+		o.bin = t.TempDir()
+		if err := installation.Build(o.bin); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range parts {
+		t.Run(p.name, func(t *testing.T) {
+			o := o
+			o.parts = []string{p.name}
+			r, err := measure(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(r.Tables) == 0 {
+				t.Fatal("nothing was measured")
+			}
+			var out bytes.Buffer
+			if err := r.print(&out); err != nil {
+				t.Fatal(err)
+			}
+			if text := out.String(); strings.Contains(text, "NaN") || strings.Contains(text, "Inf") {
+				t.Error(text)
+			}
+			for _, table := range r.Tables {
+				if len(table.Rows) == 0 {
+					t.Errorf("%s: an empty table", table.Title)
+				}
+				for _, row := range table.Rows {
+					if len(row) != len(table.Columns) {
+						t.Errorf("%s: %q has %d cells, the table %d columns", table.Title, row, len(row), len(table.Columns))
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestUnknownPart(t *testing.T) {
+	if _, err := measure(t.Context(), options{parts: []string{"everything"}}); err == nil || !strings.Contains(err.Error(), "scheduled, due") {
+		t.Errorf("%v", err)
+	}
+}
