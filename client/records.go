@@ -485,7 +485,7 @@ func (c *Client) bearers(ctx context.Context, folder seal.ID, name string, types
 					}
 				}
 				key, _, err = c.folderKey(ctx, ref.Folder)
-				if class := ClassOf(err); class == Unreachable || class == Internal {
+				if class := ClassOf(err); err != nil && (class == Unreachable || class == Internal) {
 					return false, err
 				}
 				keys[ref.Folder] = key

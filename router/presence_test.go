@@ -299,7 +299,7 @@ func TestARestartAsksTheAgentsBack(t *testing.T) {
 		t.Errorf("%d events for one restart", len(e))
 	}
 	r := n.open()
-	until(t, "it is back", func() bool { return c.Status().Authenticated })
+	until(t, "it is back", func() bool { return r.Stats().Authenticated > 0 && c.Status().Authenticated })
 	if s := r.Stats(); s.Authenticated != 1 {
 		t.Errorf("stats %+v", s)
 	}

@@ -48,7 +48,10 @@ type logStep struct {
 	made                time.Duration
 	bare                time.Duration // verifying so many signatures, and hashing
 	server              time.Duration // start to serving
+	behind              time.Duration // a command to an agent that has none of the new changes
 	agent, enrol, start time.Duration // an old agent's start; a new one's enrolment, and its start
+	first               time.Duration // a command to the agent that has just started
+	person              time.Duration // what a person's command takes that asks no agent
 	device              time.Duration
 	memServer, memAgent float64
 }
@@ -58,7 +61,20 @@ func (w *world) logStep(ctx context.Context, size int) (s logStep, err error) {
 	if s.bare, err = w.bareLog(ctx); err != nil {
 		return s, err
 	}
+	if _, err := w.command(ctx, "agent", "list"); err != nil { // this device takes the changes up
+		return s, err
+	}
+	ask := []string{"plugin", "list", "--agent", w.agents[0].Name}
+	if s.behind, err = w.command(ctx, ask...); err != nil {
+		return s, err
+	}
 	if s.server, s.agent, err = w.restart(ctx); err != nil {
+		return s, err
+	}
+	if s.first, err = w.command(ctx, ask...); err != nil {
+		return s, err
+	}
+	if s.person, err = w.command(ctx, "agent", "list"); err != nil {
 		return s, err
 	}
 	_, s.memAgent = memory(w.agents[0].Pid())
@@ -93,14 +109,17 @@ func logTable(steps []logStep) *table {
 	}
 	const few = "a few"
 	add("agent, start to taking commands", few, func(s logStep) any { return s.agent }, true)
+	add("the first command to it, by the command line", "", func(s logStep) any { return s.first }, true)
+	add("a command to an agent that lacks the new changes", few, func(s logStep) any { return s.behind }, true)
 	add("new agent, enrolment", few, func(s logStep) any { return s.enrol }, true)
 	add("new agent, its first start", few, func(s logStep) any { return s.start }, true)
 	add("`rotunda join`, a fresh device", few, func(s logStep) any { return s.device }, true)
+	add("`rotunda agent list`", "", func(s logStep) any { return s.person }, true)
 	add("server, start to serving", "", func(s logStep) any { return s.server }, false)
 	add("server, most memory, MiB", "", func(s logStep) any { return s.memServer }, false)
 	add("agent, most memory, MiB", "", func(s logStep) any { return s.memAgent }, false)
-	t.note("Floor: verifying so many Ed25519 signatures and hashing the changes, on one core, in this run.")
-	t.note("The changes are floors, as each new statement of a record brings one, and grants, signed by a person's device and taken by the server, %d to a call, in %s. The server replays the log when it is first asked, which falls on the agent that starts.", changesInCall, span(last.made))
+	t.note("Floor: verifying so many Ed25519 signatures and hashing the changes, on one core, in this run (the least of three).")
+	t.note("The changes are floors, as each new statement of a record brings one, and grants, signed by a person's device and taken by the server, %d to a call, in %s. The server replays the log when it is first asked, which falls on the agent that starts. Each command line replays the log that its device keeps.", changesInCall, span(last.made))
 	return t
 }
 
@@ -171,18 +190,24 @@ func (w *world) bareLog(ctx context.Context) (time.Duration, error) {
 	for i, b := range bodies {
 		signatures[i] = ed25519.Sign(w.me.Keys.Sign, b)
 	}
-	began := time.Now()
-	var chain [sha256.Size]byte
-	for i, b := range bodies {
-		if !ed25519.Verify(public, b, signatures[i]) {
-			return 0, errors.New("a signature of this process's own does not hold")
+	var least time.Duration
+	for range 3 {
+		began := time.Now()
+		var chain [sha256.Size]byte
+		for i, b := range bodies {
+			if !ed25519.Verify(public, b, signatures[i]) {
+				return 0, errors.New("a signature of this process's own does not hold")
+			}
+			h := sha256.New()
+			h.Write(chain[:])
+			h.Write(b)
+			chain = [sha256.Size]byte(h.Sum(nil))
 		}
-		h := sha256.New()
-		h.Write(chain[:])
-		h.Write(b)
-		chain = [sha256.Size]byte(h.Sum(nil))
+		if took := time.Since(began); least == 0 || took < least {
+			least = took
+		}
 	}
-	return time.Since(began), nil
+	return least, nil
 }
 
 // newAgent enrols an agent, starts it and stops it, and says how long the first two took.
