@@ -24,6 +24,7 @@ func TestEveryPart(t *testing.T) {
 	}
 	for _, p := range parts {
 		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
 			o := o
 			o.parts = []string{p.name}
 			r, err := measure(t.Context(), o)

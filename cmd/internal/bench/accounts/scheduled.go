@@ -125,7 +125,11 @@ func growthTable(steps []growth, made time.Duration) *table {
 		for _, g := range steps {
 			row = append(row, cell(of(g)))
 		}
-		t.Rows = append(t.Rows, append(row, fmt.Sprintf("%.2f", float(of(last))/float(of(steps[0]))), orDash(aim)))
+		ratio := "" // of nothing there is none
+		if first := float(of(steps[0])); first > 0 {
+			ratio = fmt.Sprintf("%.2f", float(of(last))/first)
+		}
+		t.Rows = append(t.Rows, append(row, orDash(ratio), orDash(aim)))
 	}
 	const flat = "about 1"
 	add("server, processor time of a tick (a second, nothing due)", flat, func(g growth) any { return g.tick })
