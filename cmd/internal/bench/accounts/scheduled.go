@@ -119,7 +119,7 @@ func growthTable(steps []growth, made time.Duration) *table {
 	for _, g := range steps {
 		t.Columns = append(t.Columns, thousands(g.accounts))
 	}
-	t.Columns = append(t.Columns, fmt.Sprintf("ratio, last to first"), "aim")
+	t.Columns = append(t.Columns, "ratio, last to first", "aim")
 	add := func(metric, aim string, of func(growth) any) {
 		row := []string{metric}
 		for _, g := range steps {
