@@ -44,6 +44,9 @@ type Config struct {
 	// nil: none. The proxy sees TLS only.
 	Proxy func(*http.Request) (*url.URL, error)
 
+	// Dial makes the TCP connection, to Server or to the proxy; nil: a net.Dialer does.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
 	OrgID seal.Digest
 	Agent seal.ID
 
@@ -130,6 +133,9 @@ func New(cfg Config) (*Channel, error) {
 	}
 	if cfg.TLS == nil || cfg.Sign == nil || cfg.Deliver == nil || cfg.RunDue == nil {
 		return nil, errors.New("channel: TLS, Sign, Deliver and RunDue have to be given")
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
 	}
 	if cfg.Restored == nil {
 		cfg.Restored = func(time.Time) {}

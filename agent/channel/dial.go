@@ -60,9 +60,8 @@ func (c *Channel) dialTCP(ctx context.Context) (net.Conn, error) {
 			return nil, failed("proxy", fmt.Errorf("the proxy's address cannot be read: %w", err))
 		}
 	}
-	dialer := net.Dialer{KeepAlive: 30 * time.Second}
 	if proxy == nil {
-		raw, err := dialer.DialContext(ctx, "tcp", c.cfg.Server)
+		raw, err := c.cfg.Dial(ctx, "tcp", c.cfg.Server)
 		if err != nil {
 			return nil, c.dialError(err)
 		}
@@ -75,7 +74,7 @@ func (c *Channel) dialTCP(ctx context.Context) (net.Conn, error) {
 	if proxy.Port() == "" {
 		address = net.JoinHostPort(proxy.Hostname(), "80")
 	}
-	raw, err := dialer.DialContext(ctx, "tcp", address)
+	raw, err := c.cfg.Dial(ctx, "tcp", address)
 	if err != nil {
 		return nil, failed("proxy", fmt.Errorf("the proxy %s cannot be reached: %w", address, err))
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/metrics"
 	"strings"
 	"sync"
 	"syscall"
@@ -224,10 +225,18 @@ func health(w http.ResponseWriter, r *http.Request, st store.Store, hub *router.
 	}
 	stats := st.Stats()
 	_ = json.NewEncoder(w).Encode(map[string]any{ // the caller is gone, or it is not
-		"ok": err == nil, "agents": hub.Stats().Connected, "commits": stats.Commits, "writes": stats.Writes,
+		"ok": err == nil, "agents": hub.Stats().Connected, "commits": stats.Commits, "writes": stats.Writes, "heap": inUse(),
 		// Organisations that recover from a restored backup, and since when: Unix seconds, 0 for none.
 		"recovering": recovering.N, "recoveringSince": recovering.Since / 1000,
 	})
+}
+
+// inUse is the memory of objects, those included that the collector has not found to be
+// dead yet, and of stacks.
+func inUse() uint64 {
+	use := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
+	metrics.Read(use)
+	return use[0].Value.Uint64() + use[1].Value.Uint64()
 }
 
 func (s *settings) base(names []string, at net.Addr) string {

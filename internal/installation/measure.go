@@ -21,6 +21,7 @@ type ServerHealth struct {
 	Agents  int    `json:"agents"`
 	Commits uint64 `json:"commits"` // durable writes of the database
 	Writes  uint64 `json:"writes"`  // changes, which share durable writes
+	Heap    int64  `json:"heap"`    // bytes of objects and stacks
 }
 
 // Health asks the server how it fares.

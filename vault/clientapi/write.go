@@ -234,7 +234,12 @@ func (w *writer) append(signed []byte) error {
 	if w.enrolment && (w.appended || w.e.Kind != trustv1.EntryKind_ENTRY_KIND_ENROLMENT) {
 		return &trust.Error{Reason: trust.EnrolUsed, What: "the token was used already"}
 	}
-	log, err := w.s.Directory.Append(w.ctx, w.q, w.org, signed)
+	log, err := w.log, error(nil)
+	if w.appended {
+		err = w.s.Directory.AppendTo(w.ctx, w.q, w.org, log, signed)
+	} else {
+		log, err = w.s.Directory.Append(w.ctx, w.q, w.org, signed)
+	}
 	if trust.ReasonOf(err) == trust.LogFork && late(w.log, signed) {
 		return refuse(connect.CodeAborted, ReasonOutOfSync, "fetch the log, sign anew", "another change came first")
 	}

@@ -158,41 +158,52 @@ func (d *Directory) Append(ctx context.Context, q *db.Queries, org int64, change
 		return nil, err
 	}
 	missing := slices.DeleteFunc(slices.Clone(changes), log.Has)
-	if len(missing) == 0 {
-		return log, nil
-	}
 	return d.append(ctx, q, org, log.Clone(), missing)
+}
+
+// AppendTo is Append of one more change for a Write that has appended already: log is
+// what that gave it. To read the log again for each of a thousand changes would cost as
+// much as a million.
+func (d *Directory) AppendTo(ctx context.Context, q *db.Queries, org int64, log *trust.Log, signed []byte) error {
+	return d.add(ctx, q, org, log, [][]byte{signed})
 }
 
 // append adds to log, which is this transaction's own.
 func (d *Directory) append(ctx context.Context, q *db.Queries, org int64, log *trust.Log, changes [][]byte) (*trust.Log, error) {
-	recovering, restored, err := recovery(ctx, q, org)
-	if err != nil {
+	if err := d.add(ctx, q, org, log, changes); err != nil {
 		return nil, err
-	}
-	for _, signed := range changes {
-		added, err := log.Append(signed, d.now())
-		if err != nil {
-			return nil, err
-		}
-		if !added.New {
-			continue
-		}
-		if recovering && !time.UnixMilli(added.Change.Issued).Before(restored) {
-			return nil, errRecovering(restored)
-		}
-		if err := d.store(ctx, q, org, added, signed); err != nil {
-			return nil, err
-		}
-		if err := d.follow(ctx, q, org, log, added); err != nil {
-			return nil, fmt.Errorf("what follows from change %d: %w", added.Epoch, err)
-		}
 	}
 	q.AfterCommit(func() {
 		d.keep(org, log)
 		d.publish(org, log.Head())
 	})
 	return log, nil
+}
+
+func (d *Directory) add(ctx context.Context, q *db.Queries, org int64, log *trust.Log, changes [][]byte) error {
+	recovering, restored, err := recovery(ctx, q, org)
+	if err != nil {
+		return err
+	}
+	for _, signed := range changes {
+		added, err := log.Append(signed, d.now())
+		if err != nil {
+			return err
+		}
+		if !added.New {
+			continue
+		}
+		if recovering && !time.UnixMilli(added.Change.Issued).Before(restored) {
+			return errRecovering(restored)
+		}
+		if err := d.store(ctx, q, org, added, signed); err != nil {
+			return err
+		}
+		if err := d.follow(ctx, q, org, log, added); err != nil {
+			return fmt.Errorf("what follows from change %d: %w", added.Epoch, err)
+		}
+	}
+	return nil
 }
 
 func (d *Directory) store(ctx context.Context, q *db.Queries, org int64, a trust.Appended, signed []byte) error {
