@@ -87,7 +87,8 @@ type Agent struct {
 	mu      sync.Mutex
 	active  map[trust.Ref][]run.Job // by account: the run under way, and the commands that wait for it
 	lastRun lastRun
-	counts  map[string]uint64 // runs by how they ended
+	counts  map[string]uint64  // runs by how they ended
+	keys    map[seal.ID][]byte // public, of devices that asked for something
 }
 
 type lastRun struct {
@@ -109,7 +110,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, id: cfg.Identity, log: cfg.Log, now: fault.Now, started: fault.Now(),
-		active: map[trust.Ref][]run.Job{}, counts: map[string]uint64{},
+		active: map[trust.Ref][]run.Job{}, counts: map[string]uint64{}, keys: map[seal.ID][]byte{},
 		refusals: make(chan ksm.Refusal, 256), steps: newSteps(), sweep: sweep{wanted: make(chan time.Time, 1), jitter: sweepJitter, again: sweepAgain},
 	}
 	a.ctx, a.stopWork = context.WithCancelCause(context.Background())

@@ -95,14 +95,11 @@ func (a *Agent) sendReplyAgain(ctx context.Context, c *trust.Command, result *tr
 // sendReply seals the detail to the device that asked, signs, and sends.
 func (a *Agent) sendReply(ctx context.Context, c *trust.Command, result *trustv1.Result, detail *trustv1.Detail) error {
 	l := a.dir.Known()
-	keys, err := a.vault.Keys(ctx, ksm.KeysRequest{EntryIDs: [][]byte{c.Signer.ID.Bytes()}})
+	keys, err := a.keysOf(ctx, l, c.Signer.ID)
 	if err != nil {
 		return err
 	}
-	if len(keys.Keys) != 1 {
-		return errors.New("the vault has no keys of the device that asked")
-	}
-	sealed, err := trust.SealReply(l, a.id.Entry, c.Signer.ID, keys.Keys[0], c.ID, detail)
+	sealed, err := trust.SealReply(l, a.id.Entry, c.Signer.ID, keys, c.ID, detail)
 	if err != nil {
 		return err
 	}
@@ -125,6 +122,39 @@ func (a *Agent) sendReply(ctx context.Context, c *trust.Command, result *trustv1
 		report.Refusals = []ksm.Refusal{{Name: run.EventOf(reason, false), Reason: result.Reason, Record: report.Account, Time: result.Time}}
 	}
 	return a.vault.Report(ctx, report)
+}
+
+// maxKeys bounds the devices whose public keys an agent remembers.
+const maxKeys = 1000
+
+// keysOf are a device's public keys. Only those are remembered that are its entry's.
+func (a *Agent) keysOf(ctx context.Context, l *trust.Log, device seal.ID) ([]byte, error) {
+	e, live := l.Entry(device)
+	a.mu.Lock()
+	known := a.keys[device]
+	a.mu.Unlock()
+	if live && known != nil {
+		if _, err := trust.CheckKeys(e, known); err == nil {
+			return known, nil
+		}
+	}
+	got, err := a.vault.Keys(ctx, ksm.KeysRequest{EntryIDs: [][]byte{device.Bytes()}})
+	if err != nil {
+		return nil, err
+	}
+	if len(got.Keys) != 1 {
+		return nil, errors.New("the vault has no keys of the device that asked")
+	}
+	keys := got.Keys[0]
+	if _, err := trust.CheckKeys(e, keys); live && err == nil {
+		a.mu.Lock()
+		if len(a.keys) >= maxKeys {
+			clear(a.keys)
+		}
+		a.keys[device] = keys
+		a.mu.Unlock()
+	}
+	return keys, nil
 }
 
 func (a *Agent) info() (*trustv1.InfoReply, []*trustv1.PluginReply) {

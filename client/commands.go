@@ -19,6 +19,10 @@ const (
 	maxVia = 8
 	// replyTime is how long Test, Probe and Info wait where nobody says otherwise.
 	replyTime = 3 * time.Minute
+	// replyAtOnce is how many milliseconds one call waits for a reply, at the server;
+	// askAgain is how soon the next one goes out at the earliest.
+	replyAtOnce = 5000
+	askAgain    = time.Second
 )
 
 // pinsOf are the statements that the person's client saw: of the account where
@@ -186,9 +190,6 @@ func (c *Client) askAgent(ctx context.Context, op string, agent trust.Entry, cmd
 	if err != nil {
 		return reply{}, fail(op, err)
 	}
-	w := c.watch(ctx, nil, "replies")
-	defer w.close()
-	woken := w.waker(s.id)
 	_, err = call(ctx, c, op, c.conn.Write, &clientv1.WriteRequest{Ops: []*clientv1.WriteOp{
 		{Op: &clientv1.WriteOp_SendCommand{SendCommand: &clientv1.SendCommand{Command: s.frame}}},
 	}})
@@ -196,10 +197,8 @@ func (c *Client) askAgent(ctx context.Context, op string, agent trust.Entry, cmd
 		return reply{}, err
 	}
 	for {
-		answer, err := call(ctx, c, op, c.conn.GetReply, &clientv1.GetReplyRequest{CommandId: s.id.Bytes()})
-		if err != nil && ctx.Err() == nil {
-			return reply{}, err
-		}
+		asked := time.Now()
+		answer, err := call(ctx, c, op, c.conn.GetReply, &clientv1.GetReplyRequest{CommandId: s.id.Bytes(), WaitMs: replyAtOnce})
 		switch {
 		case err == nil && len(answer.Signed) > 0:
 			r, err := c.openReply(ctx, op, s, answer)
@@ -212,10 +211,12 @@ func (c *Client) askAgent(ctx context.Context, op string, agent trust.Entry, cmd
 				Class: Failed, Reason: answer.Refused, Op: op, Err: fmt.Errorf("the agent %s refused the command, as the server says", agent.Name),
 				Hint: Hint(answer.Refused),
 			}
+		case err != nil && ctx.Err() == nil && ClassOf(err) != Unreachable:
+			return reply{}, err
 		}
+		// The server waits for it, unless it may not, or is away for a moment.
 		select {
-		case <-woken:
-		case <-time.After(lookAgain):
+		case <-time.After(askAgain - time.Since(asked)):
 		case <-ctx.Done():
 			return reply{}, &Error{
 				Class: Unreachable, Reason: "no_answer", Op: op, Err: fmt.Errorf("the agent %s has not answered", agent.Name),

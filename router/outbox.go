@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rotunda-pam/rotunda/audit"
+	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
 	channelv1 "github.com/rotunda-pam/rotunda/proto/rotunda/channel/v1"
@@ -88,21 +89,32 @@ func (o *outbox) acked(id seal.ID) bool {
 // it is told, and the command counts as taken.
 const replayed = "replayed"
 
-// storeAcks stores acknowledgements, those that wait together in one write, until
-// nothing more is read.
+// An acknowledgement waits so long for others before it is stored. One that is lost with
+// the server costs a repetition, which the agent knows for one.
+const (
+	ackGather  = 20 * time.Millisecond
+	acksAtOnce = 256
+)
+
+// storeAcks stores acknowledgements, those that come soon after one another in one
+// write, until nothing more is read.
 func (c *channel) storeAcks() {
 	for first := range c.acked {
 		acks := []*channelv1.Ack{first}
-		for more := true; more && len(acks) < window; {
+		c.taken(first)
+		over := time.NewTimer(ackGather)
+		for more := true; more && len(acks) < acksAtOnce; {
 			select {
 			case a, ok := <-c.acked:
 				if more = ok; ok {
 					acks = append(acks, a)
+					c.taken(a)
 				}
-			default:
+			case <-over.C:
 				more = false
 			}
 		}
+		over.Stop()
 		if err := c.store(acks); err != nil {
 			c.r.cfg.Log.Error("acknowledgements could not be stored; the commands come again", "agent", c.id, "error", err)
 			c.end("closed", nil)
@@ -119,20 +131,20 @@ func (c *channel) store(acks []*channelv1.Ack) error {
 		}
 		return nil
 	})
+	return err
+}
+
+// taken makes room in the window: the agent has the command, whether that is stored
+// here or not.
+func (c *channel) taken(a *channelv1.Ack) {
+	id, err := seal.IDFrom(a.GetCommandId())
 	if err != nil {
-		return err
+		return
 	}
-	for _, a := range acks {
-		id, err := seal.IDFrom(a.GetCommandId())
-		if err != nil {
-			continue
-		}
-		select {
-		case c.acks <- id:
-		case <-c.done:
-		}
+	select {
+	case c.acks <- id:
+	case <-c.done:
 	}
-	return nil
 }
 
 // ack notes that the agent has journalled a command or refused it for good. Only
@@ -161,6 +173,9 @@ func (c *channel) ack(q *db.Queries, a *channelv1.Ack) error {
 	q.AfterCommit(func() {
 		c.r.stats.acked.Add(1)
 		c.r.push(c.org, &clientv1.WatchResponse{What: &clientv1.WatchResponse_Reply{Reply: id[:]}})
+		if refused != "" {
+			c.r.cfg.Bus.Publish(bus.Reply(c.org, id), nil)
+		}
 	})
 	if a.GetReason() == "" {
 		return nil
@@ -236,9 +251,6 @@ func (r *Router) drop(q *db.Queries, e db.ExpiredCommandsRow) error {
 	if err != nil {
 		return err
 	}
-	q.AfterCommit(func() {
-		r.push(e.Org, &clientv1.WatchResponse{What: &clientv1.WatchResponse_Reply{Reply: e.ID}})
-	})
 	agent, err := seal.IDFrom(e.AgentID)
 	if err != nil {
 		return err
@@ -247,6 +259,10 @@ func (r *Router) drop(q *db.Queries, e db.ExpiredCommandsRow) error {
 	if err != nil {
 		return err
 	}
+	q.AfterCommit(func() {
+		r.push(e.Org, &clientv1.WatchResponse{What: &clientv1.WatchResponse_Reply{Reply: e.ID}})
+		r.cfg.Bus.Publish(bus.Reply(e.Org, command), nil)
+	})
 	return r.cfg.Refused(r.ctx, q, e.Org, agent, command, expired)
 }
 

@@ -76,3 +76,9 @@ func Push(org int64) string { return "push." + strconv.FormatInt(org, 10) }
 // Log is the topic of an organisation's log. The payload is an encoded
 // channelv1.LogHead, or empty: look in the store.
 func Log(org int64) string { return "log." + strconv.FormatInt(org, 10) }
+
+// Reply is the topic of one command's end, for whoever waits for that alone: a reply or
+// a refusal is stored. The payload is empty.
+func Reply(org int64, command [16]byte) string {
+	return "reply." + strconv.FormatInt(org, 10) + "." + hex.EncodeToString(command[:])
+}

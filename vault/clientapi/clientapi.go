@@ -55,11 +55,12 @@ type service struct {
 	challenges challenges
 	attempts   limiter
 	watches    watches
+	waits      watches // for replies
 }
 
 // New gives the path below which the service is mounted, and its handler.
 func New(c Config) (string, http.Handler) {
-	s := &service{Config: c, log: c.Log}
+	s := &service{Config: c, log: c.Log, watches: watches{most: watchesPerEntry}, waits: watches{most: waitsPerEntry}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -93,10 +93,14 @@ func eventView(e db.Event) *clientv1.EventView {
 	return v
 }
 
-// watchesPerEntry bounds the open Watch calls of one device.
-const watchesPerEntry = 16
+// Bounds of what one device has open: Watch calls, and calls that wait for a reply.
+const (
+	watchesPerEntry = 16
+	waitsPerEntry   = 256
+)
 
 type watches struct {
+	most int
 	mu   sync.Mutex
 	open map[seal.ID]int
 }
@@ -107,7 +111,7 @@ func (w *watches) enter(entry seal.ID) bool {
 	if w.open == nil {
 		w.open = make(map[seal.ID]int)
 	}
-	if w.open[entry] >= watchesPerEntry {
+	if w.open[entry] >= w.most {
 		return false
 	}
 	w.open[entry]++

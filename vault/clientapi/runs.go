@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/schedule"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/store"
@@ -28,7 +29,9 @@ const (
 	// resultsOfRun bounds the results that GetRun gives.
 	resultsOfRun = 100
 	// agentsAtOnce bounds ListAgents.
-	agentsAtOnce = 10_000
+	agentsAtOnce = 100_000
+	// replyWait bounds how long GetReply waits: a server that stops waits for it.
+	replyWait = 5 * time.Second
 	// overdueAfter is when an unfinished run counts as overdue.
 	overdueAfter = 15 * time.Minute
 )
@@ -287,14 +290,39 @@ func (s *service) GetRun(ctx context.Context, r *connect.Request[clientv1.GetRun
 }
 
 // GetReply: see the service's definition. A reply is sealed to the device that
-// sent the command, and served to no other.
+// sent the command, and served to no other. Who may not wait, since that device waits
+// for many already, is answered at once.
 func (s *service) GetReply(ctx context.Context, r *connect.Request[clientv1.GetReplyRequest]) (*connect.Response[clientv1.GetReplyResponse], error) {
 	command, err := id("command id", r.Msg.CommandId)
 	if err != nil {
 		return nil, err
 	}
+	c := callerOf(ctx)
+	if r.Msg.WaitMs == 0 || !s.waits.enter(c.entry) {
+		answer, err := s.reply(ctx, command)
+		return connect.NewResponse(answer), err
+	}
+	defer s.waits.leave(c.entry)
+	told := s.Bus.Subscribe(bus.Reply(c.org, command))
+	defer told.Close()
+	over := time.NewTimer(min(time.Duration(r.Msg.WaitMs)*time.Millisecond, replyWait))
+	defer over.Stop()
+	answer, err := s.reply(ctx, command)
+	if err != nil || len(answer.Signed) > 0 || answer.Refused != "" {
+		return connect.NewResponse(answer), err
+	}
+	select {
+	case <-told.C():
+	case <-over.C:
+	case <-ctx.Done():
+	}
+	answer, err = s.reply(ctx, command)
+	return connect.NewResponse(answer), err
+}
+
+func (s *service) reply(ctx context.Context, command seal.ID) (*clientv1.GetReplyResponse, error) {
 	answer := &clientv1.GetReplyResponse{}
-	err = s.Store.Read(ctx, func(q *db.Queries) error {
+	err := s.Store.Read(ctx, func(q *db.Queries) error {
 		p, err := s.party(ctx, q)
 		if err != nil {
 			return err
@@ -309,10 +337,7 @@ func (s *service) GetReply(ctx context.Context, r *connect.Request[clientv1.GetR
 		answer.Delivered, answer.Refused, answer.Signed, answer.SealedDetail = c.Acked != 0, c.Refused, c.Reply, c.ReplyDetail
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return connect.NewResponse(answer), nil
+	return answer, err
 }
 
 // ListAgents: see the service's definition. Who is an agent stands in the log;

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/audit"
+	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
@@ -199,6 +200,7 @@ func (w *Work) reply(ctx context.Context, q *db.Queries, a Agent, r ksm.ReportRe
 		return fmt.Errorf("write reply: %w", err)
 	}
 	w.push(q, a.Org, &clientv1.WatchResponse{What: &clientv1.WatchResponse_Reply{Reply: r.CommandID}})
+	q.AfterCommit(func() { w.Bus.Publish(bus.Reply(a.Org, [16]byte(r.CommandID)), nil) })
 	return w.tell(ctx, q, audit.Event{
 		Org: a.Org, Name: audit.CommandReplied, Actor: a.ID[:], Folder: result.Account.Folder[:], Record: result.Account.Record[:],
 		Fields: map[string]string{"command": ksm.URL(r.CommandID)},

@@ -54,7 +54,10 @@ func main() {
 	// Figures of a machine that hangs are none.
 	ctx, cancel := context.WithTimeoutCause(ctx, 6*time.Minute, errors.New("six minutes were not enough"))
 	defer cancel()
-	r, err := measure(ctx, o, func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) })
+	began := time.Now()
+	r, err := measure(ctx, o, func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%4.0fs "+format+"\n", append([]any{time.Since(began).Seconds()}, args...)...)
+	})
 	if ctx.Err() != nil {
 		err = fmt.Errorf("nothing was measured to its end: %w", context.Cause(ctx))
 	}

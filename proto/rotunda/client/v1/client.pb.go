@@ -5703,8 +5703,10 @@ func (x *GetRunResponse) GetResults() []*ResultView {
 }
 
 type GetReplyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CommandId     []byte                 `protobuf:"bytes,1,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	CommandId []byte                 `protobuf:"bytes,1,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	// Answer only when the reply or a refusal is there, or after so long; at most 5,000.
+	WaitMs        uint32 `protobuf:"varint,2,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5744,6 +5746,13 @@ func (x *GetReplyRequest) GetCommandId() []byte {
 		return x.CommandId
 	}
 	return nil
+}
+
+func (x *GetReplyRequest) GetWaitMs() uint32 {
+	if x != nil {
+		return x.WaitMs
+	}
+	return 0
 }
 
 type GetReplyResponse struct {
@@ -7503,10 +7512,11 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x06run_id\x18\x01 \x01(\fR\x05runId\"w\n" +
 	"\x0eGetRunResponse\x12,\n" +
 	"\x03run\x18\x01 \x01(\v2\x1a.rotunda.client.v1.RunViewR\x03run\x127\n" +
-	"\aresults\x18\x02 \x03(\v2\x1d.rotunda.client.v1.ResultViewR\aresults\"0\n" +
+	"\aresults\x18\x02 \x03(\v2\x1d.rotunda.client.v1.ResultViewR\aresults\"I\n" +
 	"\x0fGetReplyRequest\x12\x1d\n" +
 	"\n" +
-	"command_id\x18\x01 \x01(\fR\tcommandId\"\x87\x01\n" +
+	"command_id\x18\x01 \x01(\fR\tcommandId\x12\x17\n" +
+	"\await_ms\x18\x02 \x01(\rR\x06waitMs\"\x87\x01\n" +
 	"\x10GetReplyResponse\x12\x1c\n" +
 	"\tdelivered\x18\x01 \x01(\bR\tdelivered\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\tR\arefused\x12\x16\n" +
