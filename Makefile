@@ -5,9 +5,9 @@
 # make postgres DIR=...   a throw-away PostgreSQL to try things on, until it is stopped
 # make soak    faults at random moments of rotations, on the programs as shipped, for FOR (SEED=... draws the same again)
 # make fuzz    every fuzz test, each for FUZZTIME
-# make bench   the figures, each beside its floor (ARGS=-json: as JSON); make bench-accounts those of growth alone
+# make bench   the figures, each beside its floor (ARGS=-json: as JSON); bench-rotation, bench-accounts, bench-agents: one of them
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
-.PHONY: build plugins demo postgres test soak lint bench bench-rotation bench-accounts proto sql docs fuzz clean check-generated
+.PHONY: build plugins demo postgres test soak lint bench bench-rotation bench-accounts bench-agents proto sql docs fuzz clean check-generated
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOL    := go tool -modfile=tools.mod
@@ -88,12 +88,15 @@ sql:
 docs:
 	go run ./cmd/rotunda docs --out docs/cli.md
 
-bench: bench-rotation bench-accounts
+bench: bench-rotation bench-accounts bench-agents
 bench-rotation: build
 	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench/rotation -bin $(BIN) $(ARGS)
 
 bench-accounts: build
 	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench/accounts -bin $(BIN) $(ARGS)
+
+bench-agents: build
+	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench/agents -bin $(BIN) $(ARGS)
 
 clean:
 	rm -rf bin .report .demo

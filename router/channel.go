@@ -27,19 +27,22 @@ const (
 	maxPhase    = 32   // bytes
 )
 
-// channel is one agent's connection. The goroutine that runs it reads; a second
-// one writes and alone delivers commands; a third stores acknowledgements, so that
-// those which come together share a write and no heartbeat waits for one.
+// channel is one agent's connection. The goroutine that runs it reads, and answers idle
+// heartbeats; a second one writes all else and alone delivers commands; a third, from the
+// first acknowledgement on, stores those, so that such as come together share a write and
+// no heartbeat waits for one.
 type channel struct {
-	r    *Router
-	sock *socket.Conn
+	r      *Router
+	sock   *socket.Conn
+	writing   sync.Mutex     // one writes at a time
+	others sync.WaitGroup // the goroutines beside the reader
 	agent
 
 	out   outbox              // open's first, then the writer's alone
 	queue chan []byte         // encoded frames
 	hints bus.Subscription    // for this agent
 	acks  chan seal.ID        // acknowledged commands, for the window
-	acked chan *channelv1.Ack // to be stored; closed when nothing more is read
+	acked chan *channelv1.Ack // the reader's: to be stored; closed when nothing more is read; nil: none came yet
 	done  chan struct{}       // closed by end
 	last  *channelv1.ToAgent  // to be sent at the end; set before done is closed
 
@@ -54,8 +57,7 @@ func newChannel(r *Router, sock *socket.Conn, who agent) *channel {
 		r: r, sock: sock, agent: who,
 		queue: make(chan []byte, queued),
 		hints: r.cfg.Bus.Subscribe(bus.Agent(who.org, who.id)),
-		acks:  make(chan seal.ID, window),
-		acked: make(chan *channelv1.Ack, window),
+		acks:  make(chan seal.ID, 1),
 		done:  make(chan struct{}),
 	}
 	c.out.c = c
@@ -83,12 +85,12 @@ func (c *channel) open() {
 // run is the channel from then until its end.
 func (c *channel) run() {
 	defer c.hints.Close()
-	var others sync.WaitGroup
-	others.Go(c.write)
-	others.Go(c.storeAcks)
+	c.others.Go(c.write)
 	c.read()
-	close(c.acked)
-	others.Wait()
+	if c.acked != nil {
+		close(c.acked)
+	}
+	c.others.Wait()
 }
 
 // end ends the channel. The first reason counts. With a last frame the writer
@@ -134,7 +136,9 @@ func (c *channel) write() {
 		case <-c.done:
 			if c.last != nil {
 				if message, err := proto.Marshal(c.last); err == nil {
+					c.writing.Lock()
 					c.sock.Write(message, time.Second) //nolint:errcheck // a courtesy
+					c.writing.Unlock()
 				}
 				c.sock.Close()
 			}
@@ -157,6 +161,8 @@ func (c *channel) write() {
 
 // put writes one frame; false: the channel is over.
 func (c *channel) put(message []byte) bool {
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	err := c.sock.Write(message, c.r.patience.write)
 	if err == nil {
 		return true
@@ -232,8 +238,13 @@ func (c *channel) handle(message []byte, flow *flow) bool {
 	}
 	switch f := frame.GetFrame().(type) {
 	case *channelv1.ToRouter_Heartbeat:
-		c.heartbeat(f.Heartbeat)
+		return c.heartbeat(f.Heartbeat)
 	case *channelv1.ToRouter_Ack:
+		if c.acked == nil {
+			c.acked = make(chan *channelv1.Ack, window)
+			acked := c.acked
+			c.others.Go(func() { c.storeAcks(acked) })
+		}
 		select {
 		case c.acked <- f.Ack:
 		case <-c.done:
@@ -273,23 +284,25 @@ func whyEnded(err error) string {
 	return "closed"
 }
 
-// heartbeat: without leases it is answered at once; with leases only when the
-// store has it, since the agent goes on by what was acknowledged.
-func (c *channel) heartbeat(b *channelv1.Heartbeat) {
+// heartbeat: without leases it is answered at once, by the reader itself, whose stack is
+// deep enough already; with leases only when the store has it, since the agent goes on by
+// what was acknowledged. false: the channel is over.
+func (c *channel) heartbeat(b *channelv1.Heartbeat) bool {
 	now := c.r.cfg.Now().UnixMilli()
 	c.beat.Store(now)
 	c.leases.Store(b.GetLeases())
-	if b.GetLeases() == 0 {
-		c.ackBeat(b.GetN())
-		return
+	if b.GetLeases() > 0 {
+		c.r.presence.beat(c, b.GetN(), now)
+		return true
 	}
-	c.r.presence.beat(c, b.GetN(), now)
+	message, err := proto.Marshal(c.beatAck(b.GetN()))
+	return err == nil && c.put(message)
 }
 
-func (c *channel) ackBeat(n uint64) {
-	c.send(&channelv1.ToAgent{Frame: &channelv1.ToAgent_HeartbeatAck{
+func (c *channel) beatAck(n uint64) *channelv1.ToAgent {
+	return &channelv1.ToAgent{Frame: &channelv1.ToAgent_HeartbeatAck{
 		HeartbeatAck: &channelv1.HeartbeatAck{N: n, Now: c.r.cfg.Now().UnixMilli()},
-	}})
+	}}
 }
 
 // progress passes an unsigned hint on to whoever watches.

@@ -3,6 +3,9 @@ package router
 import (
 	"context"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +14,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/socket"
 	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
 	channelv1 "github.com/rotunda-pam/rotunda/proto/rotunda/channel/v1"
@@ -40,6 +44,7 @@ func FuzzFrames(f *testing.F) {
 		f.Add(message)
 	}
 	f.Add([]byte{0xff})
+	sock := swallowed(f)
 	f.Fuzz(func(t *testing.T, message []byte) {
 		_, _, _, err := parseAuth(message) //nolint:dogsled // only whether
 		if err == nil {
@@ -54,9 +59,8 @@ func FuzzFrames(f *testing.F) {
 			patience: usualPatience, ctx: context.Background(),
 		}
 		r.presence = newPresence(r)
-		c := newChannel(r, nil, agent{org: 1, id: seal.ID{1}})
-		var storing, writing sync.WaitGroup
-		storing.Go(c.storeAcks)
+		c := newChannel(r, sock, agent{org: 1, id: seal.ID{1}})
+		var writing sync.WaitGroup
 		writing.Go(func() {
 			for range c.acks { // the writer's part
 			}
@@ -69,12 +73,36 @@ func FuzzFrames(f *testing.F) {
 			}
 			c.handle(message, &flow)
 		}
-		close(c.acked)
-		storing.Wait()
+		if c.acked != nil {
+			close(c.acked)
+		}
+		c.others.Wait()
 		close(c.acks)
 		writing.Wait()
 		if len(r.presence.agents) > 1 || len(r.presence.fresh) > 1 || len(c.queue) > queued {
 			t.Fatalf("keeps %d agents, %d phases, %d frames", len(r.presence.agents), len(r.presence.fresh), len(c.queue))
 		}
 	})
+}
+
+// swallowed is a socket whose other end reads all and says nothing.
+func swallowed(f *testing.F) *socket.Conn {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		end, err := socket.Accept(w, r)
+		for err == nil {
+			_, err = end.Read(time.Hour)
+		}
+	}))
+	f.Cleanup(server.Close)
+	address := server.Listener.Addr().String()
+	tcp, err := net.Dial("tcp", address)
+	if err != nil {
+		f.Fatal(err)
+	}
+	sock, err := socket.Dial(context.Background(), tcp, address, "/")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { sock.Abort() })
+	return sock
 }

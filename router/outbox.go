@@ -98,14 +98,14 @@ const (
 
 // storeAcks stores acknowledgements, those that come soon after one another in one
 // write, until nothing more is read.
-func (c *channel) storeAcks() {
-	for first := range c.acked {
+func (c *channel) storeAcks(acked <-chan *channelv1.Ack) {
+	for first := range acked {
 		acks := []*channelv1.Ack{first}
 		c.taken(first)
 		over := time.NewTimer(ackGather)
 		for more := true; more && len(acks) < acksAtOnce; {
 			select {
-			case a, ok := <-c.acked:
+			case a, ok := <-acked:
 				if more = ok; ok {
 					acks = append(acks, a)
 					c.taken(a)

@@ -244,7 +244,7 @@ func (p *presence) flush() bool {
 	p.r.stats.flushes.Add(1)
 	for _, ch := range batch {
 		for _, b := range ch.beats {
-			b.c.ackBeat(b.n)
+			b.c.send(b.c.beatAck(b.n))
 		}
 	}
 	return true

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"runtime/metrics"
 	"strings"
 	"sync"
@@ -51,6 +51,11 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	log, err := logger(s, stderr)
 	if err != nil {
 		return exitcode.With(exitcode.Usage, err)
+	}
+	// Most of the memory is that of agents who only stand there: garbage may become half
+	// as much, not as much.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
 	}
 	if s.baseURL != "" && !strings.HasPrefix(s.baseURL, "https://") {
 		return exitcode.With(exitcode.Usage, fmt.Errorf("--base-url %q: give an address that begins with https://", s.baseURL))
@@ -104,7 +109,7 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 		return err
 	}
 	srv := &http.Server{
-		Handler: dated(bodiesWithin(s.bodyTime, parts.handler)), TLSConfig: ca.TLS(store.Now),
+		Handler:           dated(bodiesWithin(s.bodyTime, parts.handler)),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog:  slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Protocols: protocols(),
@@ -112,8 +117,8 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	failed := make(chan error, 1) // of Serve; it is nobody's business after a stop
 	scheduling, stopScheduling := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	connections := bound(listener, s.connections, s.perAddress, log)
-	running.Go(func() { failed <- srv.Serve(tls.NewListener(connections, srv.TLSConfig)) })
+	connections := shakeHands(bound(listener, possible(s.connections, log), s.perAddress, log), ca.TLS(store.Now), handshakesAtOnce, log)
+	running.Go(func() { failed <- srv.Serve(connections) })
 	running.Go(func() { parts.scheduler.Run(scheduling) })
 	log.Info("serving", "address", listener.Addr(), "names", names, "ca", seal.Digest(ca.Pin()), "version", version.Version)
 	select {
@@ -229,6 +234,20 @@ func health(w http.ResponseWriter, r *http.Request, st store.Store, hub *router.
 		// Organisations that recover from a restored backup, and since when: Unix seconds, 0 for none.
 		"recovering": recovering.N, "recoveringSince": recovering.Since / 1000,
 	})
+}
+
+// filesBeside is how many open files are kept for other things than connections: the
+// database, uploads.
+const filesBeside = 200
+
+// possible is how many connections may be open: each is an open file.
+func possible(connections int, log *slog.Logger) int {
+	n := max(1, openFiles()-filesBeside)
+	if n >= connections {
+		return connections
+	}
+	log.Info("open files bound the connections", "connections", n, "max_connections", connections, "do", raiseFiles)
+	return n
 }
 
 // inUse is the memory of objects, those included that the collector has not found to be

@@ -33,6 +33,8 @@ type Directory struct {
 	bus bus.Bus
 	now func() time.Time
 
+	first sync.Mutex // one at a time reads a log from its beginning
+
 	mu   sync.Mutex
 	logs map[int64]*trust.Log // of what is durable
 	wait map[int64]*turns
@@ -71,11 +73,14 @@ func (d *Directory) View(ctx context.Context, q *db.Queries, org int64) (*trust.
 	if err != nil {
 		return nil, fmt.Errorf("organisation %s: its head: %w", id, err)
 	}
-	d.mu.Lock()
-	log := d.logs[org]
-	d.mu.Unlock()
+	log := d.kept(org)
 	if log == nil {
-		log = trust.NewLog(id)
+		// Whoever comes after a start of the server would do the same work again.
+		d.first.Lock()
+		defer d.first.Unlock()
+		if log = d.kept(org); log == nil {
+			log = trust.NewLog(id)
+		}
 	}
 	if mine, ok := log.DigestAt(uint64(row.Epoch)); ok {
 		if mine != head {
@@ -105,6 +110,12 @@ func (d *Directory) View(ctx context.Context, q *db.Queries, org int64) (*trust.
 		d.keep(org, log)
 	}
 	return log, nil
+}
+
+func (d *Directory) kept(org int64) *trust.Log {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.logs[org]
 }
 
 // keep makes a log the one that View begins with, unless it has a newer one.

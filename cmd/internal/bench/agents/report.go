@@ -126,7 +126,7 @@ func (r *report) print(to io.Writer) error {
 	}
 	for _, b := range r.Returns {
 		n := "server " + b.How + " and started, "
-		row(n+"all are back after, s", fmt.Sprintf("%.1f (dials)", f.Took.Seconds()), fmt.Sprintf("%.1f (half of them %.1f)", b.All, b.Half), ratio(b.All, f.Took.Seconds()), "")
+		row(n+"all are back after, s", fmt.Sprintf("%.1f (dials)", f.Took.Seconds()), fmt.Sprintf("%.1f (half of them %.1f; it was away for %.1f)", b.All, b.Half, b.Down), ratio(b.All, f.Took.Seconds()), "")
 		row(n+"per second since it serves (busiest second)", fmt.Sprintf("%.0f", float64(r.Agents)/f.Took.Seconds()),
 			fmt.Sprintf("%.0f (%d)", float64(r.Agents)/b.Serving, b.Busiest), ratio(float64(r.Agents)/b.Serving, float64(r.Agents)/f.Took.Seconds()), "")
 		row(n+"peak memory MB", mb(f.Peak), mb(b.Peak), ratio(float64(b.Peak), float64(f.Peak)), "")
