@@ -32,10 +32,10 @@ const (
 // first acknowledgement on, stores those, so that such as come together share a write and
 // no heartbeat waits for one.
 type channel struct {
-	r      *Router
-	sock   *socket.Conn
-	writing   sync.Mutex     // one writes at a time
-	others sync.WaitGroup // the goroutines beside the reader
+	r       *Router
+	sock    *socket.Conn
+	writing sync.Mutex     // one writes at a time
+	others  sync.WaitGroup // the goroutines beside the reader
 	agent
 
 	out   outbox              // open's first, then the writer's alone
@@ -73,6 +73,7 @@ func (c *channel) open() {
 		LeaseHeartbeatMs: uint32(leaseBeat.Milliseconds()),
 		LeaseTermMs:      uint32(leaseTerm.Milliseconds()),
 		LogHead:          c.head,
+		SpreadMs:         c.spread(),
 	}}}
 	c.head = nil
 	if err := write(c.sock, welcome); err != nil {
@@ -301,9 +302,12 @@ func (c *channel) heartbeat(b *channelv1.Heartbeat) bool {
 
 func (c *channel) beatAck(n uint64) *channelv1.ToAgent {
 	return &channelv1.ToAgent{Frame: &channelv1.ToAgent_HeartbeatAck{
-		HeartbeatAck: &channelv1.HeartbeatAck{N: n, Now: c.r.cfg.Now().UnixMilli()},
+		HeartbeatAck: &channelv1.HeartbeatAck{N: n, Now: c.r.cfg.Now().UnixMilli(), SpreadMs: c.spread()},
 	}}
 }
+
+// spread is the time in which the agents should come back if this server were killed now.
+func (c *channel) spread() uint32 { return uint32(spreadOf(c.r.open.Load()).Milliseconds()) }
 
 // progress passes an unsigned hint on to whoever watches.
 func (c *channel) progress(p *channelv1.Progress) {

@@ -298,6 +298,7 @@ func TestARestartAsksTheAgentsBack(t *testing.T) {
 	if e := n.events(audit.AgentDisconnected); len(e) != 0 {
 		t.Errorf("%d events for one restart", len(e))
 	}
+	until(t, "it knows", func() bool { return !c.Status().Authenticated })
 	r := n.open()
 	until(t, "it is back", func() bool { return r.Stats().Authenticated > 0 && c.Status().Authenticated })
 	if s := r.Stats(); s.Authenticated != 1 {

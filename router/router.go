@@ -279,6 +279,12 @@ func (r *Router) signedIn(sock *socket.Conn) {
 	delete(r.signing, sock)
 }
 
+// returnEach is how much longer agents take to come back for each that the server has:
+// 500 a second, so that people and runs find it answering meanwhile.
+const returnEach = 2 * time.Millisecond
+
+func spreadOf(agents int64) time.Duration { return time.Duration(agents) * returnEach }
+
 // Shutdown ends every channel with word of when to come back, spread so that a
 // thousand agents do not come at once, and those soon that hold leases. It waits
 // until all is written or ctx ends, and then cuts.
@@ -299,7 +305,7 @@ func (r *Router) Shutdown(ctx context.Context) error {
 	if already {
 		return errors.New("router: shut down already")
 	}
-	spread := max(time.Second, time.Duration(len(all))*2*time.Millisecond)
+	spread := max(time.Second, spreadOf(int64(len(all))))
 	for _, c := range all {
 		after := 500*time.Millisecond + rand.N(spread)
 		if c.leases.Load() > 0 {

@@ -115,6 +115,7 @@ type Channel struct {
 
 	progress chan *channelv1.Progress
 	leases   atomic.Uint32
+	spread   atomic.Int64  // of the server's agents, when it is gone: see Welcome.spread_ms
 	changed  chan struct{} // the number of leases changed between none and some
 
 	mu     sync.Mutex
@@ -160,7 +161,9 @@ func New(cfg Config) (*Channel, error) {
 }
 
 // Backoff between connections: doubled from the least to the most, each drawn
-// between half and all of it. An agent that was refused for good asks rarely.
+// between half and all of it. An agent that was refused for good asks rarely. The first
+// one after a connection that stood is drawn from the time that the server gave for it:
+// ten thousand agents do not come back to it at once.
 const (
 	leastPause = 500 * time.Millisecond
 	mostPause  = 30 * time.Second
@@ -168,6 +171,7 @@ const (
 	// is back, and would lose it again during a longer pause.
 	mostPauseLeased = 2 * time.Second
 	refusedPause    = 5 * time.Minute
+	mostSpread      = 2 * time.Minute
 )
 
 // Run keeps the channel until ctx ends, and returns ctx's cause.
@@ -204,7 +208,13 @@ func (c *Channel) Run(ctx context.Context) error {
 	}
 }
 
+// noteSpread keeps what the server says of its agents' return.
+func (c *Channel) noteSpread(ms uint32) {
+	c.spread.Store(int64(min(time.Duration(ms)*time.Millisecond, mostSpread)))
+}
+
 func (c *Channel) pause(failures int, err error) time.Duration {
+	spread := time.Duration(c.spread.Swap(0)) // once: from then on they are spread
 	var e *Error
 	if errors.As(err, &e) {
 		switch {
@@ -217,6 +227,8 @@ func (c *Channel) pause(failures int, err error) time.Duration {
 	most := mostPause
 	if c.leases.Load() > 0 {
 		most = mostPauseLeased
+	} else if spread > leastPause {
+		return leastPause/2 + rand.N(spread)
 	}
 	pause := min(most, leastPause<<min(failures-1, 10))
 	return pause/2 + rand.N(pause/2)

@@ -600,6 +600,48 @@ func TestPause(t *testing.T) {
 	}
 }
 
+// The agents of a server with many come back spread over the time that it gave them, once;
+// those at work do not wait for that, and no server sends them away for hours.
+func TestSpread(t *testing.T) {
+	lost := failed("closed", errors.New("x"))
+	const spread = 20 * time.Second
+	late := 0
+	for range 200 {
+		c := &Channel{}
+		c.noteSpread(uint32(spread.Milliseconds()))
+		p := c.pause(1, lost)
+		if p < leastPause/2 || p > leastPause/2+spread {
+			t.Fatalf("comes back after %s", p)
+		}
+		if p > spread/2 {
+			late++
+		}
+		if p := c.pause(1, lost); p > leastPause {
+			t.Fatalf("is spread twice: %s", p)
+		}
+	}
+	if late < 50 || late > 150 {
+		t.Errorf("%d of 200 come in the second half", late)
+	}
+	asked := &Channel{}
+	asked.noteSpread(20_000)
+	asked.pause(1, restarting(&channelv1.Restarting{ComeBackAfterMs: 700}))
+	if p := asked.pause(1, lost); p > leastPause {
+		t.Errorf("asked to come back, and spread again: %s", p)
+	}
+	leased := &Channel{}
+	leased.leases.Store(1)
+	leased.noteSpread(20_000)
+	if p := leased.pause(1, lost); p > leastPause {
+		t.Errorf("with leases: %s", p)
+	}
+	sent := &Channel{}
+	sent.noteSpread(math.MaxUint32)
+	if p := sent.pause(1, lost); p > leastPause/2+mostSpread {
+		t.Errorf("sent away for %s", p)
+	}
+}
+
 // After a cut the agent comes back, signs in anew, and its failures are counted from the
 // last welcome on.
 func TestReconnects(t *testing.T) {

@@ -79,6 +79,7 @@ func (c *Channel) session(ctx context.Context) (welcomed bool, err error) {
 		over: make(chan struct{}),
 	}
 	c.noteSkew(welcome.GetNow())
+	c.noteSpread(welcome.GetSpreadMs())
 	c.set(func(st *Status) {
 		*st = Status{Connected: true, Authenticated: true, Since: c.cfg.Now(), Skew: st.Skew}
 	})
@@ -257,6 +258,7 @@ func ended(err error) error {
 // acked notes an acknowledged heartbeat, and by that those sent before it.
 func (s *session) acked(a *channelv1.HeartbeatAck) {
 	s.c.noteSkew(a.GetNow())
+	s.c.noteSpread(a.GetSpreadMs())
 	s.mu.Lock()
 	at, known := s.sent[a.GetN()]
 	for n := range s.sent {

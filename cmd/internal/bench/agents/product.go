@@ -193,17 +193,16 @@ func (p *product) restart(ctx context.Context, r *report, how string) error {
 	serving := time.Now()
 	asking, stop := context.WithCancel(ctx)
 	defer stop()
-	var health, cli []time.Duration
-	var healthErr, cliErr error
+	var health, cli spread
 	var probes sync.WaitGroup
 	probes.Go(func() {
-		health, healthErr = answers(asking, 100*time.Millisecond, func(ctx context.Context) error {
+		health = answers(asking, 100*time.Millisecond, func(ctx context.Context) error {
 			_, err := p.rotunda.Health(ctx)
 			return err
 		})
 	})
 	probes.Go(func() {
-		cli, cliErr = answers(asking, 500*time.Millisecond, func(ctx context.Context) error {
+		cli = answers(asking, 500*time.Millisecond, func(ctx context.Context) error {
 			_, err := p.rotunda.CLI(ctx, nil, "folder", "list")
 			return err
 		})
@@ -211,7 +210,7 @@ func (p *product) restart(ctx context.Context, r *report, how string) error {
 	w, err := p.welcomed(ctx)
 	stop()
 	probes.Wait()
-	if err := errors.Join(err, healthErr, cliErr); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := p.agent.WaitConnected(ctx); err != nil {
@@ -230,21 +229,20 @@ func (p *product) restart(ctx context.Context, r *report, how string) error {
 	r.Returns = append(r.Returns, returns{
 		How: how, Down: serving.Sub(began).Seconds(), All: since(last, began), Serving: since(last, serving), Half: since(last/2, began),
 		Busiest: busiest(w), Peak: m.Peak, Commits: h.Commits,
-		HealthMS: spreadOf(health), CLIMS: spreadOf(cli),
+		HealthMS: health, CLIMS: cli,
 	})
 	return nil
 }
 
-// answers asks again and again until ctx ends, and tells how long each answer took.
-func answers(ctx context.Context, pause time.Duration, ask func(context.Context) error) (took []time.Duration, err error) {
-	for {
+// answers asks again and again until ctx ends, and tells how long each answer took, one
+// that is still under way then included.
+func answers(ctx context.Context, pause time.Duration, ask func(context.Context) error) spread {
+	var took []time.Duration
+	failed := 0
+	for ctx.Err() == nil {
 		began := time.Now()
-		err := ask(ctx)
-		if ctx.Err() != nil {
-			return took, nil
-		}
-		if err != nil {
-			return took, err
+		if ask(ctx) != nil && ctx.Err() == nil {
+			failed++
 		}
 		took = append(took, time.Since(began))
 		select {
@@ -252,6 +250,7 @@ func answers(ctx context.Context, pause time.Duration, ask func(context.Context)
 		case <-ctx.Done():
 		}
 	}
+	return spread{len(took), failed, ms(quantile(took, 0.5)), ms(quantile(took, 1))}
 }
 
 // busiest is how many came within one second at most.

@@ -66,13 +66,18 @@ type returns struct {
 }
 
 type spread struct {
-	N    int     `json:"n"`
-	P50  float64 `json:"p50"`
-	Most float64 `json:"most"`
+	N      int     `json:"n"`
+	Failed int     `json:"failed"`
+	P50    float64 `json:"p50"`
+	Most   float64 `json:"most"`
 }
 
-func spreadOf(took []time.Duration) spread {
-	return spread{len(took), ms(quantile(took, 0.5)), ms(quantile(took, 1))}
+func (s spread) String() string {
+	text := fmt.Sprintf("%.0f / %.0f", s.P50, s.Most)
+	if s.Failed > 0 {
+		text += fmt.Sprintf(" (%d of %d failed)", s.Failed, s.N)
+	}
+	return text
 }
 
 func newReport(o options) *report {
@@ -131,8 +136,8 @@ func (r *report) print(to io.Writer) error {
 			fmt.Sprintf("%.0f (%d)", float64(r.Agents)/b.Serving, b.Busiest), ratio(float64(r.Agents)/b.Serving, float64(r.Agents)/f.Took.Seconds()), "")
 		row(n+"peak memory MB", mb(f.Peak), mb(b.Peak), ratio(float64(b.Peak), float64(f.Peak)), "")
 		row(n+"durable writes of the server meanwhile", "", fmt.Sprint(b.Commits), "", "")
-		row(n+"/healthz meanwhile, p50 / slowest ms", "", fmt.Sprintf("%.0f / %.0f", b.HealthMS.P50, b.HealthMS.Most), "", "")
-		row(n+"`rotunda folder list` meanwhile, p50 / slowest ms", "", fmt.Sprintf("%.0f / %.0f", b.CLIMS.P50, b.CLIMS.Most), "", "")
+		row(n+"/healthz meanwhile, p50 / slowest ms", "", b.HealthMS.String(), "", "")
+		row(n+"`rotunda folder list` meanwhile, p50 / slowest ms", "", b.CLIMS.String(), "", "")
 	}
 	row("server with nobody / all / after they left, resident MB", "", mb(r.Idle.Before.Resident)+" / "+mb(r.Idle.After.Resident)+" / "+mb(r.Left.Resident), "", "")
 	row("a whole agent's process, resident MB", "", mb(r.RealAgent.Resident), "", "")

@@ -467,8 +467,11 @@ type Welcome struct {
 	LeaseHeartbeatMs uint32                 `protobuf:"varint,3,opt,name=lease_heartbeat_ms,json=leaseHeartbeatMs,proto3" json:"lease_heartbeat_ms,omitempty"`
 	LeaseTermMs      uint32                 `protobuf:"varint,4,opt,name=lease_term_ms,json=leaseTermMs,proto3" json:"lease_term_ms,omitempty"`
 	LogHead          *LogHead               `protobuf:"bytes,5,opt,name=log_head,json=logHead,proto3" json:"log_head,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Where the connection breaks without a word, an idle agent comes back at a moment
+	// within this time: so many agents the server has.
+	SpreadMs      uint32 `protobuf:"varint,6,opt,name=spread_ms,json=spreadMs,proto3" json:"spread_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -534,6 +537,13 @@ func (x *Welcome) GetLogHead() *LogHead {
 		return x.LogHead
 	}
 	return nil
+}
+
+func (x *Welcome) GetSpreadMs() uint32 {
+	if x != nil {
+		return x.SpreadMs
+	}
+	return 0
 }
 
 type Refused struct {
@@ -869,6 +879,7 @@ type HeartbeatAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	N             uint64                 `protobuf:"varint,1,opt,name=n,proto3" json:"n,omitempty"`
 	Now           int64                  `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`
+	SpreadMs      uint32                 `protobuf:"varint,3,opt,name=spread_ms,json=spreadMs,proto3" json:"spread_ms,omitempty"` // as in Welcome, by now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -913,6 +924,13 @@ func (x *HeartbeatAck) GetN() uint64 {
 func (x *HeartbeatAck) GetNow() int64 {
 	if x != nil {
 		return x.Now
+	}
+	return 0
+}
+
+func (x *HeartbeatAck) GetSpreadMs() uint32 {
+	if x != nil {
+		return x.SpreadMs
 	}
 	return 0
 }
@@ -1052,13 +1070,14 @@ const file_rotunda_channel_v1_channel_proto_rawDesc = "" +
 	"\tsignature\x18\x03 \x01(\fR\tsignature\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x0e\n" +
 	"\x02os\x18\x05 \x01(\tR\x02os\x12\x12\n" +
-	"\x04arch\x18\x06 \x01(\tR\x04arch\"\xd1\x01\n" +
+	"\x04arch\x18\x06 \x01(\tR\x04arch\"\xee\x01\n" +
 	"\aWelcome\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12*\n" +
 	"\x11idle_heartbeat_ms\x18\x02 \x01(\rR\x0fidleHeartbeatMs\x12,\n" +
 	"\x12lease_heartbeat_ms\x18\x03 \x01(\rR\x10leaseHeartbeatMs\x12\"\n" +
 	"\rlease_term_ms\x18\x04 \x01(\rR\vleaseTermMs\x126\n" +
-	"\blog_head\x18\x05 \x01(\v2\x1b.rotunda.channel.v1.LogHeadR\alogHead\";\n" +
+	"\blog_head\x18\x05 \x01(\v2\x1b.rotunda.channel.v1.LogHeadR\alogHead\x12\x1b\n" +
+	"\tspread_ms\x18\x06 \x01(\rR\bspreadMs\";\n" +
 	"\aRefused\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"S\n" +
@@ -1079,10 +1098,11 @@ const file_rotunda_channel_v1_channel_proto_rawDesc = "" +
 	"\bresource\x18\x04 \x01(\v2\x15.rotunda.trust.v1.RefR\bresource\"1\n" +
 	"\tHeartbeat\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x16\n" +
-	"\x06leases\x18\x02 \x01(\rR\x06leases\".\n" +
+	"\x06leases\x18\x02 \x01(\rR\x06leases\"K\n" +
 	"\fHeartbeatAck\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x10\n" +
-	"\x03now\x18\x02 \x01(\x03R\x03now\"h\n" +
+	"\x03now\x18\x02 \x01(\x03R\x03now\x12\x1b\n" +
+	"\tspread_ms\x18\x03 \x01(\rR\bspreadMs\"h\n" +
 	"\bProgress\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\fR\x05runId\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12/\n" +
