@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,40 +16,90 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/store"
 )
 
-// TestHandshakesAreTakenInTurn: who comes and says nothing keeps others waiting for his
-// turn and no longer, and those who wait get theirs.
+// TestHandshakesAreTakenInTurn: who comes and says nothing has no turn, who begins and
+// does not go on has it for a moment, and the others are taken after that.
 func TestHandshakesAreTakenInTurn(t *testing.T) {
-	l := listening(t)
-	h := shakeHands(l, testTLS(t), 1, slog.New(slog.DiscardHandler))
-	defer h.Close()
-	silent, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	began := time.Now()
-	const others = 3
-	for range others {
-		go func() {
-			c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true})
-			if err == nil {
-				defer c.Close()
-				io.Copy(io.Discard, c)
+	for name, c := range map[string]struct {
+		says  string
+		holds bool
+	}{
+		"nothing":   {"", false},
+		"the start": {"\x16\x03\x01", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := listening(t)
+			h := shakeHands(l, testTLS(t), 1, slog.New(slog.DiscardHandler))
+			defer h.Close()
+			slow, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
 			}
-		}()
+			defer slow.Close()
+			if _, err := io.WriteString(slow, c.says); err != nil {
+				t.Fatal(err)
+			}
+			taken := func() (free int) {
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				return h.free
+			}
+			for end := time.Now().Add(10 * time.Second); c.holds && taken() == 1 && time.Now().Before(end); {
+				runtime.Gosched()
+			}
+			const others = 3
+			for range others {
+				go func() {
+					c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+					if err == nil {
+						defer c.Close()
+						io.Copy(io.Discard, c)
+					}
+				}()
+			}
+			for range others {
+				c, err := h.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				if !c.(*tls.Conn).ConnectionState().HandshakeComplete {
+					t.Error("a connection was given out before its handshake")
+				}
+			}
+		})
 	}
-	for range others {
-		c, err := h.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !c.(*tls.Conn).ConnectionState().HandshakeComplete {
-			t.Error("a connection was given out before its handshake")
-		}
-		defer c.Close()
+}
+
+// TestTheNewestHasTheNextTurn: and who finds none in time is let go.
+func TestTheNewestHasTheNextTurn(t *testing.T) {
+	h := &handshakes{}
+	h.ctx, h.stop = t.Context(), func() {}
+	type came struct {
+		who int
+		had bool
 	}
-	if took := time.Since(began); took < handshakeTurn/2 || took > handshakeTime {
-		t.Errorf("the others were taken after %v: one at a time, the silent one's turn lasts %v", took, handshakeTurn)
+	order := make(chan came, 3)
+	for who := range 3 {
+		go func() { order <- came{who, h.enter()} }()
+		for ready := false; !ready; {
+			h.mu.Lock()
+			ready = len(h.waiting) == who+1
+			h.mu.Unlock()
+			runtime.Gosched()
+		}
+	}
+	for _, want := range []came{{2, true}, {1, true}} {
+		h.leave()
+		if got := <-order; got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	if got := <-order; got != (came{0, false}) {
+		t.Errorf("the oldest, with no turn left: %+v", got)
+	}
+	h.leave()
+	if !h.enter() {
+		t.Error("a free turn was not given")
 	}
 }
 

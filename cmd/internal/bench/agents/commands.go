@@ -89,6 +89,7 @@ func commands(ctx context.Context, o options, p *product, r *report) (err error)
 	}
 	for _, row := range rows {
 		row.finish()
+		p.say("%d in flight: %.2f ms, %.0f per second", row.InFlight, row.Product.P50MS, row.Product.PerSecond)
 	}
 	r.Commands = rows
 	return nil

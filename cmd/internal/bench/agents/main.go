@@ -52,7 +52,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// Figures of a machine that hangs are none.
-	ctx, cancel := context.WithTimeoutCause(ctx, 6*time.Minute, errors.New("six minutes were not enough"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Minute, errors.New("ten minutes were not enough"))
 	defer cancel()
 	began := time.Now()
 	r, err := measure(ctx, o, func(format string, args ...any) {

@@ -147,6 +147,7 @@ func (p *product) idle(ctx context.Context, r *report) error {
 		Before: before, After: after, Each: (after.Resident - before.Resident) / n,
 		EachProportional: (after.Proportional - before.Proportional) / n, EachHeap: (heapAfter - heapBefore) / n,
 	}
+	p.say("%s kB for each", kb(r.Idle.Each))
 	if r.RealAgent, err = memoryOf(p.agent.Pid()); err != nil {
 		return err
 	}
@@ -165,7 +166,7 @@ func (p *product) memory(ctx context.Context) (m memory, heap int64, err error) 
 
 // welcomed waits until the whole crowd was welcomed since the last mark.
 func (p *product) welcomed(ctx context.Context) (w welcomes, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("two minutes were not enough"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*time.Minute, errors.New("four minutes were not enough"))
 	defer cancel()
 	if err := p.crowd.ask(ctx, "wait", &w); err != nil {
 		return nil, err
@@ -226,6 +227,7 @@ func (p *product) restart(ctx context.Context, r *report, how string) error {
 	}
 	since := func(i int, t time.Time) float64 { return max(0, float64(w[i]-t.UnixMilli())/1000) }
 	last := len(w) - 1
+	p.say("all are back after %.1f s", since(last, began))
 	r.Returns = append(r.Returns, returns{
 		How: how, Down: serving.Sub(began).Seconds(), All: since(last, began), Serving: since(last, serving), Half: since(last/2, began),
 		Busiest: busiest(w), Peak: m.Peak, Commits: h.Commits,
