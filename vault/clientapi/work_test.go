@@ -1,6 +1,9 @@
 package clientapi_test
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -130,6 +133,43 @@ func TestReplies(t *testing.T) {
 		t.Fatalf("after: %v, %v", r, err)
 	}
 	equal(t, "reply", r.Signed, signed)
+}
+
+// Who waits for a reply has it when it is stored, and not before; where none comes the
+// answer says so after the time that was asked for.
+func TestWaitForReply(t *testing.T) {
+	s := newServer(t)
+	sc := newScene(t, s)
+	op := sendCommand(sc.o.Admin.ID, sc.agent.ID)
+	command := op.GetSendCommand().Command.Id
+	sc.admin.must(sc.admin.write(op))
+	get := func(ms uint32) (*clientv1.GetReplyResponse, error) {
+		r, err := sc.admin.GetReply(t.Context(), connect.NewRequest(&clientv1.GetReplyRequest{CommandId: command, WaitMs: ms}))
+		if err != nil {
+			return nil, err
+		}
+		return r.Msg, nil
+	}
+	began := time.Now()
+	if r, err := get(100); err != nil || len(r.Signed) != 0 || time.Since(began) < 100*time.Millisecond {
+		t.Errorf("after %v: %v, %v", time.Since(began), r, err)
+	}
+	signed := random(100)
+	waited := make(chan error, 1)
+	go func() {
+		r, err := get(5000)
+		if err == nil && !bytes.Equal(r.Signed, signed) {
+			err = fmt.Errorf("the reply: %v", r)
+		}
+		waited <- err
+	}()
+	err := s.store.Write(t.Context(), func(q *db.Queries) error {
+		q.AfterCommit(func() { s.bus.Publish(bus.Reply(1, [16]byte(command)), nil) })
+		return q.SetReply(t.Context(), db.SetReplyParams{Org: 1, ID: command, Reply: signed, ReplyDetail: random(10)})
+	})
+	if err := errors.Join(err, <-waited); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestRotations(t *testing.T) {

@@ -97,6 +97,54 @@ func (n *node) events(org int64) (names []string, reasons []string) {
 	return names, reasons
 }
 
+// TestAppendOneByOne: a Write that brings many changes, each by itself, is as one that
+// brings them together: all or nothing, told of once.
+func TestAppendOneByOne(t *testing.T) {
+	n, o := newNode(t), orgtest.New(t, time.Now)
+	org := n.create(o)
+	for _, name := range []string{"Bob", "Carol", "Dan"} {
+		o.Member(t, name, trust.Read)
+	}
+	before := n.view(org)
+	heads := n.bus.Subscribe(bus.Log(org))
+	defer heads.Close()
+	oneByOne := func(changes [][]byte, then error) error {
+		return n.write(func(ctx context.Context, q *db.Queries) error {
+			log, err := n.Append(ctx, q, org, changes[0])
+			for _, c := range changes[1:] {
+				err = errors.Join(err, n.AppendTo(ctx, q, org, log, c))
+			}
+			return errors.Join(err, then)
+		})
+	}
+	failed := errors.New("failed")
+	if err := oneByOne(o.Changes[2:], failed); !errors.Is(err, failed) {
+		t.Fatal(err)
+	}
+	if got := n.view(org).Head(); got != before.Head() {
+		t.Errorf("after a Write that failed: %v, want %v", got, before.Head())
+	}
+	// The first of them is known already: the log that is kept is no less its own.
+	known := append([][]byte{o.Changes[1]}, o.Changes[2:]...)
+	if err := oneByOne(known, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*node{n, n.restarted()} {
+		if got, want := n.view(org).Head(), o.Log.Head(); got != want {
+			t.Errorf("head: got %v, want %v", got, want)
+		}
+	}
+	if before.Next() != 2 {
+		t.Errorf("who looked before sees %d changes now", before.Next())
+	}
+	<-heads.C()
+	select {
+	case <-heads.C():
+		t.Error("told of twice")
+	default:
+	}
+}
+
 func TestLogSurvivesRestart(t *testing.T) {
 	n, o := newNode(t), orgtest.New(t, time.Now)
 	org := n.create(o)
