@@ -138,7 +138,7 @@ func (a *Agent) connect() error {
 	}
 	if a.vault, err = ksm.NewClient(ksm.ClientConfig{
 		BaseURL:  "https://" + a.id.Server,
-		HTTP:     vaultHTTP(tlsConfig),
+		HTTP:     vaultHTTP(tlsConfig, a.cfg.Runs+otherRequests),
 		ClientID: seal.AgentClientID(a.id.OrgID, a.id.Entry), Key: a.id.Device(), Version: version.Version,
 	}); err != nil {
 		return err
@@ -201,14 +201,19 @@ func Builtins() []string {
 	return out
 }
 
-// vaultHTTP keeps enough connections alive for all runs to share. HTTP/1.1: each
-// request brings its own key and signature in headers, which HTTP/2 compresses for
-// nothing, at twice the processor time.
-func vaultHTTP(config *tls.Config) *http.Client {
+// otherRequests are those beside the runs': the log, refusals, replies.
+const otherRequests = 8
+
+// vaultHTTP keeps enough connections alive for all runs to share, and makes no more: in
+// a burst, when every connection is in use for a moment, each request would begin one,
+// and most handshakes would be done for nothing. HTTP/1.1: each request brings its own
+// key and signature in headers, which HTTP/2 compresses for nothing, at twice the
+// processor time.
+func vaultHTTP(config *tls.Config, connections int) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: config.Clone(), Protocols: http1(),
-			MaxIdleConnsPerHost: 64, IdleConnTimeout: 2 * time.Minute, TLSHandshakeTimeout: 10 * time.Second,
+			MaxConnsPerHost: connections, MaxIdleConnsPerHost: connections, IdleConnTimeout: 2 * time.Minute, TLSHandshakeTimeout: 10 * time.Second,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
