@@ -63,6 +63,31 @@ func TestBackOff(t *testing.T) {
 	}
 }
 
+// Runs that share a session of a target which never answers all end by its deadline, and
+// by the same reason: none was kept waiting by another.
+func TestDeadlineOfASharedOpen(t *testing.T) {
+	f, srv, silent := newFixture(t, nil), newServer(t), newServer(t)
+	silent.mu.Lock() // it accepts, and that is all
+	defer silent.mu.Unlock()
+	f.open(t.Context(), srv.job("r")).Close() // the process runs: the deadline is the call's alone
+	const runs = 4
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	ends := make(chan error, runs)
+	for range runs {
+		go func() {
+			j := silent.job("r")
+			_, err := f.Open(ctx, guest(), j)
+			ends <- err
+		}()
+	}
+	for range runs {
+		if err := <-ends; ReasonOf(err) != string(PluginDeadline) {
+			t.Errorf("%v (%s)", err, ReasonOf(err))
+		}
+	}
+}
+
 func TestDeadline(t *testing.T) {
 	f, srv := newFixture(t, nil), newServer(t)
 	// A machine that is busy may be late; what is not ended by us goes on for ever.

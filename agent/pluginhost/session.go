@@ -124,8 +124,10 @@ func (h *Host) Open(ctx context.Context, p Plugin, j Job) (*Session, error) {
 			select {
 			case <-s.opened:
 			case <-ctx.Done():
-				h.drop(s)
-				return nil, proc.fail(PluginBusy, ctx.Err())
+				if !s.openedAfterAll(ctx) {
+					h.drop(s)
+					return nil, proc.fail(PluginBusy, ctx.Err())
+				}
 			}
 		}
 		if s.err == nil {
@@ -138,6 +140,22 @@ func (h *Host) Open(ctx context.Context, p Plugin, j Job) (*Session, error) {
 		if first || !late || ctx.Err() != nil {
 			return nil, err
 		}
+	}
+}
+
+// openedAfterAll waits a moment more for whoever opens the session where a deadline is
+// over: his was the same, mostly, and he has learnt why the target gave no answer.
+func (s *shared) openedAfterAll(ctx context.Context) bool {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return false
+	}
+	t := time.NewTimer(2 * deafFor)
+	defer t.Stop()
+	select {
+	case <-s.opened:
+		return true
+	case <-t.C:
+		return false
 	}
 }
 

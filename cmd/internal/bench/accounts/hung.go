@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	perSecond = 8               // due runs of the others
+	perSecond = 4               // due runs of the others
 	slowness  = 3 * time.Second // of each answer of the slow target
 )
 
