@@ -155,7 +155,11 @@ func (e *engine) Read(ctx context.Context, f func(q *db.Queries) error) error {
 		return fmt.Errorf("wait for a reading connection: %w", context.Cause(ctx))
 	}
 	defer func() { e.readers <- c }()
-	if _, err := c.ExecContext(ctx, "BEGIN DEFERRED"); err != nil {
+	if ctx.Err() != nil {
+		return fmt.Errorf("begin reading: %w", context.Cause(ctx))
+	}
+	// The caller's context does not reach SQLite: a BEGIN that was interrupted may have begun.
+	if _, err := c.ExecContext(context.WithoutCancel(ctx), "BEGIN DEFERRED"); err != nil {
 		return failure("begin reading", class(err), err)
 	}
 	e.reads.Add(1)

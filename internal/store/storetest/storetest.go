@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"a caller that gives up while waiting writes nothing", givesUp},
 		{"a caller that gives up too late is told the truth", givesUpLate},
 		{"writers that wait share commits", grouped},
+		{"readers that leave in the middle cost nobody else anything", readersGone},
 		{"a read sees one moment", snapshot},
 		{"a read cannot write", readOnly},
 		{"q is dead after its function", qEnds},
@@ -254,6 +255,27 @@ func givesUpLate(t *testing.T, s store.Store) {
 		t.Errorf("function that went on: err %v, row %v", err, has(t, s, 2))
 	}
 	write(t, s, 3) // one caller's end is nobody else's
+}
+
+// readersGone: callers that leave in the middle of a reading, as strangers can, cost
+// nobody else anything.
+func readersGone(t *testing.T, s store.Store) {
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for i := range 1500 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%500)*time.Microsecond)
+				_ = s.Read(ctx, func(q *db.Queries) error { _, err := q.ListOrgs(ctx); return err }) // as it may be
+				cancel()
+			}
+		})
+	}
+	all.Wait()
+	for range 64 {
+		if err := s.Read(t.Context(), func(q *db.Queries) error { _, err := q.ListOrgs(t.Context()); return err }); err != nil {
+			t.Fatalf("a reading after the others: %v", err)
+		}
+	}
 }
 
 func grouped(t *testing.T, s store.Store) {
