@@ -3,6 +3,7 @@ package trust
 import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"slices"
 	"testing"
 	"time"
@@ -70,7 +71,8 @@ func newParty(t testing.TB, n byte, agent bool) party {
 	p := party{id: id(n), sign: ed25519.NewKeyFromSeed(seed), seal: sk}
 	var point []byte
 	if agent {
-		if p.device, err = seal.GenerateDeviceKey(); err != nil {
+		// Fixed, as all keys are: so the same organisation has the same log every time.
+		if p.device, err = ecdsa.ParseRawPrivateKey(elliptic.P256(), seed); err != nil {
 			t.Fatal(err)
 		}
 		if point, err = seal.DevicePub(p.device); err != nil {
