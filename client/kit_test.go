@@ -75,11 +75,15 @@ func FuzzReadPaper(f *testing.F) {
 	f.Add("01 AAAA AAAA AAAA AAAA AAAA AAAA AAAA")
 	f.Add("1 ========================AAAA\n")
 	f.Add("-1 x\n00 x\n")
+	f.Add(strings.ToLower(k.paper().ExposeString()))
 	f.Fuzz(func(t *testing.T, text string) {
 		got, err := readPaper(sdk.NewSecret([]byte(text)))
 		if err == nil {
 			if again, err := readPaper(got.paper()); err != nil || !sameKit(got, again) {
 				t.Errorf("%q is a kit whose paper is none: %v", text, err)
+			}
+			if err := got.check(); err != nil {
+				t.Errorf("%q is taken for a kit: %v", text, err)
 			}
 		}
 	})

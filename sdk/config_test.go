@@ -114,3 +114,34 @@ func TestConfigSchema(t *testing.T) {
 		t.Errorf("nil: %s, %v", b, err)
 	}
 }
+
+// FuzzDecodeConfig: whatever a statement gives a plugin as its settings. What is taken
+// keeps to its tags, and written anew it is taken as the same.
+func FuzzDecodeConfig(f *testing.F) {
+	for _, in := range []string{`{"realm":"r"}`, `{"realm":"r","method":"md5","port":1,"labels":{"a":"b"},"hosts":["h"]}`, `{"Realm":"r","realm":"s"}`, `[]`, ``, `{"realm":"r"} {}`, `{"realm":"r","method":"md5","METHOD":"plain"}`} {
+		f.Add([]byte(in))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var got config
+		if err := sdk.DecodeConfig(sdk.Resource{Config: raw}, &got); err != nil {
+			if e, ok := errors.AsType[*sdk.Error](err); !ok || e.Class != sdk.ClassInvalid || !e.NotSent {
+				t.Fatalf("%q: %v", raw, err)
+			}
+			return
+		}
+		if got.Method != "scram" && got.Method != "md5" {
+			t.Fatalf("%q: method %q", raw, got.Method)
+		}
+		out, err := json.Marshal(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again config
+		if err := sdk.DecodeConfig(sdk.Resource{Config: out}, &again); err != nil {
+			t.Fatalf("%s, written anew: %v", out, err)
+		}
+		if twice, err := json.Marshal(again); err != nil || string(twice) != string(out) {
+			t.Fatalf("%s, written anew, is %s", out, twice)
+		}
+	})
+}

@@ -75,6 +75,9 @@ func WriteError(w http.ResponseWriter, path string, e *Error) {
 	json.NewEncoder(w).Encode(body) //nolint:errcheck // the client is gone, or it is not
 }
 
+// maxRetryAfter, in seconds, bounds how long a server may ask its client to stay away.
+const maxRetryAfter = 3600
+
 // readError reads a refusal from an answer that is not 200. Without a code of
 // ours, or with a status of 500 and above, it is no refusal: a proxy or a
 // broken server spoke, and nobody knows what was done.
@@ -85,6 +88,6 @@ func readError(status int, body []byte) *Error {
 	}
 	return &Error{
 		Status: status, Code: w.Error, Message: w.Message, KeyID: w.KeyID,
-		RetryAfter: time.Duration(w.RetryAfter) * time.Second,
+		RetryAfter: time.Duration(min(max(w.RetryAfter, 0), maxRetryAfter)) * time.Second,
 	}
 }

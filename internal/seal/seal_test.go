@@ -2,7 +2,9 @@ package seal_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"encoding/gob"
 	"encoding/json"
 	"errors"
@@ -235,39 +237,98 @@ func TestWrappedKeys(t *testing.T) {
 	}
 }
 
-// FuzzOpen feeds outside bytes to everything that opens: it refuses, it never
-// panics.
+// FuzzOpen feeds outside bytes to everything that opens. The fuzzer has no key: what is
+// authenticated opens only where it is what the test sealed, and keys that are read are
+// written the same.
 func FuzzOpen(f *testing.F) {
-	f.Add([]byte{}, byte(0))
-	f.Add(seal.SealCBC(recKey, []byte("x")), byte(1))
-	f.Add(bytes.Repeat([]byte{4}, 200), byte(3))
 	sk, err := seal.SealKeyFrom(hpkeSK)
 	if err != nil {
 		f.Fatal(err)
 	}
-	dev, err := seal.GenerateDeviceKey()
+	dev, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), bytes.Repeat([]byte{7}, 32))
 	if err != nil {
 		f.Fatal(err)
 	}
+	point, err := seal.DevicePub(dev)
+	if err != nil {
+		f.Fatal(err)
+	}
+	ecies, err := seal.SealECIES(point, []byte("mine"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	hpke, err := seal.SealTo(sk.Public(), seal.Route{}, []byte("mine"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	der, err := seal.MarshalDeviceKey(dev)
+	if err != nil {
+		f.Fatal(err)
+	}
+	mine := ed25519.NewKeyFromSeed(make([]byte, 32))
+	sig := seal.Sign(mine, seal.KindLog, org, []byte("mine"))
+	for which, box := range [][]byte{seal.SealGCM(recKey, []byte("mine"), nil), seal.SealCBC(recKey, []byte("mine")), hpke, ecies, seal.WrapKey(recKey, recKey), sig} {
+		f.Add(box, byte(which))
+		f.Add(box[:len(box)-1], byte(which))
+	}
+	f.Add([]byte{}, byte(0))
+	f.Add(der, byte(6))
+	f.Add(point, byte(7))
+	f.Add([]byte("rotunda-locked-1\n"), byte(8))
+	f.Add(bytes.Repeat([]byte{4}, 200), byte(3))
 	f.Fuzz(func(t *testing.T, b []byte, which byte) {
-		switch which % 6 {
+		opened := func(out []byte, err error) {
+			t.Helper()
+			if err == nil && string(out) != "mine" {
+				t.Fatalf("opened %q, which nobody sealed", out)
+			}
+		}
+		switch which % 9 {
 		case 0:
-			_, _ = seal.OpenGCM(recKey, b, nil)
-		case 1:
+			opened(seal.OpenGCM(recKey, b, nil))
+		case 1: // not authenticated: the records' format has it so for folders
 			if out, err := seal.OpenCBC(recKey, b); err == nil && len(out) >= len(b) {
 				t.Fatalf("%d bytes from %d", len(out), len(b))
 			}
 		case 2:
-			_, _ = seal.OpenFrom(sk, seal.Route{}, b)
+			opened(seal.OpenFrom(sk, seal.Route{}, b))
 		case 3:
-			_, _ = seal.OpenECIES(dev, b)
+			opened(seal.OpenECIES(dev, b))
 		case 4:
-			_, _ = seal.UnwrapKey(recKey, b)
-			_, _ = seal.SealTo(b, seal.Route{}, nil)
-			_, _ = seal.ParseDevicePub(b)
-			_, _ = seal.ParseDeviceKey(b)
+			if k, err := seal.UnwrapKey(recKey, b); err == nil && !k.Equal(recKey) {
+				t.Fatal("unwrapped a key that nobody wrapped")
+			}
+			if box, err := seal.SealTo(b, seal.Route{}, []byte("x")); err == nil && len(b) != seal.SealPubSize || err == nil && len(box) == 0 {
+				t.Fatalf("sealed to a key of %d bytes", len(b))
+			}
 		case 5:
-			seal.Verify(b, seal.KindLog, org, nil, b)
+			if seal.Verify(mine.Public().(ed25519.PublicKey), seal.KindLog, org, []byte("mine"), b) && !bytes.Equal(b, sig) {
+				t.Fatalf("a second signature of the same: %x", b)
+			}
+			if seal.Verify(b, seal.KindLog, org, nil, b) {
+				t.Fatalf("%x is its own signature", b)
+			}
+		case 6:
+			if k, err := seal.ParseDeviceKey(b); err == nil {
+				if again, err := seal.MarshalDeviceKey(k); err != nil {
+					t.Fatal(err)
+				} else if k2, err := seal.ParseDeviceKey(again); err != nil || !k2.Equal(k) {
+					t.Fatalf("the key comes back changed: %v", err)
+				}
+			}
+		case 7:
+			if k, err := seal.ParseDevicePub(b); err == nil {
+				if again, err := k.Bytes(); err != nil || !bytes.Equal(again, b) {
+					t.Fatalf("%x comes back as %x", b, again)
+				}
+			}
+		case 8:
+			if len(b) > len("rotunda-locked-1\n")+16 && seal.IsLocked(b) {
+				t.Skip("to try a passphrase takes its time")
+			}
+			if _, err := seal.Unlock([]byte("x"), "test", b); !errors.Is(err, seal.ErrNotLocked) && !errors.Is(err, seal.ErrPassphrase) {
+				t.Fatalf("unlocked: %v", err)
+			}
 		}
 	})
 }
