@@ -185,7 +185,7 @@ func (a *Agent) connect() error {
 		Took: func(step string, d time.Duration) { a.steps.WithLabelValues(step).Observe(d.Seconds()) },
 		Hint: func(id seal.ID, account trust.Ref, phase string) { a.channel.Progress(id, account.Proto(), phase) },
 		Tell: a.refuse,
-		Log:  a.log, Now: a.now,
+		Log:  a.log, Now: a.now, Open: a.patience,
 	}
 	return nil
 }
@@ -261,7 +261,8 @@ func (a *Agent) Run(ctx context.Context, grace time.Duration) error {
 	a.mu.Lock() // whoever is to be waited for was started before this
 	a.draining.Store(true)
 	a.mu.Unlock()
-	a.endWaits() // the journal has them, for the next start
+	a.endWaits()      // the journal has them, for the next start; due runs are others'
+	a.channel.Drain() // and others are told of them now
 	a.later.Wait()
 	a.log.Info("draining", "runs", a.activeRuns(), "grace", grace)
 	drained := make(chan struct{})

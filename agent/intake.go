@@ -242,6 +242,9 @@ func (a *Agent) ended(job run.Job, outcome run.Outcome, err error) {
 	case errors.Is(err, run.ErrBehind):
 		a.log.Info("run waits", "run", job.ID, "account", job.Account, "for", err)
 		return
+	case errors.Is(err, run.ErrNotBegun):
+		a.log.Info("run not begun", "run", job.ID, "account", job.Account, "error", err)
+		return
 	case err != nil:
 		word = "interrupted"
 		a.log.Error("run interrupted", "run", job.ID, "account", job.Account, "error", err)

@@ -49,6 +49,7 @@ type channel struct {
 	once   sync.Once
 	reason string // why it ended; set before done is closed
 	leases atomic.Uint32
+	drains atomic.Bool
 	beat   atomic.Int64 // when the newest heartbeat came, Unix milliseconds
 }
 
@@ -292,6 +293,9 @@ func (c *channel) heartbeat(b *channelv1.Heartbeat) bool {
 	now := c.r.cfg.Now().UnixMilli()
 	c.beat.Store(now)
 	c.leases.Store(b.GetLeases())
+	if b.GetDraining() && !c.drains.Swap(true) {
+		c.r.presence.drains(c)
+	}
 	if b.GetLeases() > 0 {
 		c.r.presence.beat(c, b.GetN(), now)
 		return true

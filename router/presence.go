@@ -51,6 +51,8 @@ type phase struct {
 type change struct {
 	here   *agent // it came
 	gone   bool   // and left, or only left
+	drains bool   // it begins nothing more
+	moves  bool   // others have to do what it had
 	seen   int64
 	beats  []beat // to be acknowledged once seen is stored
 	events []audit.Event
@@ -94,7 +96,7 @@ func (p *presence) here(c *channel) {
 	defer p.mu.Unlock()
 	ch := p.of(c.org, c.id)
 	now := p.r.cfg.Now()
-	ch.here, ch.gone, ch.seen = &c.agent, false, max(ch.seen, now.UnixMilli())
+	ch.here, ch.gone, ch.drains, ch.seen = &c.agent, false, false, max(ch.seen, now.UnixMilli())
 	ch.tell(audit.Event{
 		Org: c.org, Time: now, Name: audit.AgentConnected, Actor: c.id[:],
 		Fields: map[string]string{"address": c.address, "version": c.version, "os": c.os, "arch": c.arch, "node": p.r.cfg.Node},
@@ -108,6 +110,8 @@ func (p *presence) gone(c *channel, newest bool) {
 	defer p.mu.Unlock()
 	ch := p.of(c.org, c.id)
 	ch.gone = ch.gone || newest
+	// Agents come back from a restart of the server, with all that they had.
+	ch.moves = ch.moves || newest && c.reason != "restarting"
 	if c.leases.Load() > 0 {
 		ch.seen = max(ch.seen, c.beat.Load())
 	}
@@ -117,6 +121,15 @@ func (p *presence) gone(c *channel, newest bool) {
 			Fields: map[string]string{"node": p.r.cfg.Node},
 		})
 	}
+}
+
+// drains notes that an agent begins nothing more: what it was told of and has not begun
+// is another's.
+func (p *presence) drains(c *channel) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ch := p.of(c.org, c.id)
+	ch.drains, ch.moves = true, true
 }
 
 // beat notes the heartbeat of an agent with leases. It is acknowledged after the
@@ -264,10 +277,22 @@ func (p *presence) store(q *db.Queries, k key, ch *change) error {
 			return err
 		}
 	}
+	if ch.drains {
+		if err := q.AgentDrains(ctx, db.AgentDrainsParams{Org: k.org, AgentID: k.agent[:], Node: p.r.cfg.Node}); err != nil {
+			return err
+		}
+	}
 	if ch.gone {
 		if err := q.AgentGone(ctx, db.AgentGoneParams{Org: k.org, AgentID: k.agent[:], Node: p.r.cfg.Node}); err != nil {
 			return err
 		}
+	}
+	if ch.moves {
+		// The scheduler looks at them now, and again when their leases run out.
+		if err := q.LookAtRunsOf(ctx, db.LookAtRunsOfParams{Now: p.r.cfg.Now().UnixMilli(), Org: k.org, AgentID: k.agent[:]}); err != nil {
+			return err
+		}
+		q.AfterCommit(func() { p.r.cfg.Bus.Publish(bus.Work, nil) })
 	}
 	for _, e := range ch.events {
 		if err := audit.Tell(ctx, q, p.r.cfg.Bus, e); err != nil {
@@ -315,8 +340,9 @@ func (p *presence) putBack(batch map[key]*change) {
 	for k, old := range batch {
 		ch := p.of(k.org, k.agent)
 		if ch.here == nil {
-			ch.here, ch.gone = old.here, ch.gone || old.gone
+			ch.here, ch.gone, ch.drains = old.here, ch.gone || old.gone, ch.drains || old.drains
 		}
+		ch.moves = ch.moves || old.moves
 		ch.seen = max(ch.seen, old.seen)
 		newer := ch.events
 		ch.events = nil

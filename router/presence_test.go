@@ -190,6 +190,84 @@ func TestASlowAgentIsCut(t *testing.T) {
 	}
 }
 
+// What an agent had, or was told of, is looked at as soon as it is gone or drains; not what
+// only it can do, and not after a restart of the server, from which agents come back.
+func TestTheRunsOfAnAgentThatLeaves(t *testing.T) {
+	for _, c := range []struct {
+		what      string
+		leave     func(n *node, r *raw)
+		connected int64
+		moves     bool
+	}{
+		{"gone", func(_ *node, r *raw) { r.conn.Close() }, 0, true},
+		{"drains", func(_ *node, r *raw) {
+			r.send(&channelv1.ToRouter{Frame: &channelv1.ToRouter_Heartbeat{Heartbeat: &channelv1.Heartbeat{N: 1, Draining: true}}})
+		}, 2, true},
+		{"the server restarts", func(n *node, _ *raw) { n.stop() }, 0, false},
+	} {
+		n := start(t)
+		a, other := n.enrol(), n.enrol()
+		r := n.welcomed(a)
+		n.connected(a)
+		later := time.Now().Add(time.Hour).UnixMilli()
+		run := func(of enrolled, cause, state string) seal.ID {
+			id := seal.NewID()
+			n.write(func(q *db.Queries) error {
+				ctx := context.Background()
+				return errors.Join(
+					q.AddRun(ctx, db.AddRunParams{Org: 1, RunID: id[:], AccountUid: id[:], FolderUid: id[:], PoolID: id[:], AgentID: of.id[:], Action: "rotate", Cause: cause, NextAttempt: later}),
+					q.MoveRun(ctx, db.MoveRunParams{State: state, AgentID: of.id[:], NextAttempt: later, Org: 1, RunID: id[:]}))
+			})
+			return id
+		}
+		moves := []seal.ID{run(a, "schedule", "queued"), run(a, "schedule", "leased"), run(a, "person", "staged"), run(a, "recover", "committed")}
+		stays := []seal.ID{run(a, "person", "queued"), run(a, "person", "leased"), run(other, "schedule", "queued")}
+		work := n.bus.Subscribe(bus.Work)
+		c.leave(n, r)
+		until(t, c.what+": it is noticed", func() bool { p, _ := n.presence(a); return p.Connected == c.connected })
+		if c.moves {
+			select {
+			case <-work.C():
+			case <-time.After(soon):
+				t.Errorf("%s: the scheduler is not woken", c.what)
+			}
+		}
+		work.Close()
+		due := func(id seal.ID) bool {
+			var row db.Run
+			n.read(func(q *db.Queries) (err error) {
+				row, err = q.RunByID(context.Background(), db.RunByIDParams{Org: 1, RunID: id[:]})
+				return err
+			})
+			return row.NextAttempt != later
+		}
+		for i, id := range moves {
+			if due(id) != c.moves {
+				t.Errorf("%s: run %d is looked at: %v", c.what, i, !c.moves)
+			}
+		}
+		for i, id := range stays {
+			if due(id) {
+				t.Errorf("%s: run %d, which is nobody else's, is looked at", c.what, i)
+			}
+		}
+	}
+}
+
+// The agent's end tells that it drains at once, and again on each channel.
+func TestAnAgentThatDrainsSaysSo(t *testing.T) {
+	n := start(t)
+	a := n.enrol()
+	c, _ := n.run(n.config(a))
+	n.connected(a)
+	c.Drain()
+	drains := func() bool { p, _ := n.presence(a); return p.Connected == 2 }
+	until(t, "it drains", drains)
+	n.stop()
+	n.open()
+	until(t, "it drains on its next channel", drains)
+}
+
 func TestWhoSendsNonsenseIsCut(t *testing.T) {
 	n := start(t)
 	for _, c := range []struct {

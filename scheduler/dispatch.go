@@ -157,7 +157,11 @@ func (d *dispatching) one(ctx context.Context, run db.Run) error {
 	if run.State == "queued" {
 		after = min(max(age/4, leastAgain), mostAgain)
 	}
-	return d.again(ctx, run, d.now.Add(after), agentsKnown(run.Reason))
+	// Whose turn it is stands with the run, so that it is another's at once when that agent
+	// goes.
+	return d.q.TellAgent(ctx, db.TellAgentParams{
+		AgentID: agent[:], NextAttempt: d.now.Add(after).UnixMilli(), Reason: agentsKnown(run.Reason), Org: run.Org, RunID: run.RunID,
+	})
 }
 
 // agentsKnown is a run's reason from when there is an agent for it.
@@ -237,7 +241,7 @@ func (d *dispatching) lookUp(ctx context.Context, org int64, pool []byte) ([]sea
 			return nil, err
 		}
 		for _, p := range present {
-			if p.Connected == 1 {
+			if p.Connected == 1 { // and does not drain
 				agents = append(agents, seal.ID(p.AgentID))
 			}
 		}

@@ -18,8 +18,9 @@
 // due". They prove nothing; the agent's right comes from the account's mandate.
 // While an agent holds the account's lease nobody is sent, and when the lease
 // has run out any agent of the pool is: so a run outlives its agent. The words
-// go out again, more and more rarely, until somebody takes the lease. A run that
-// found no agent connected is looked at again now and then, and when one comes.
+// go out again, more and more rarely, until somebody takes the lease; at once, and
+// to others, when the agent that was told goes or drains. A run that found no
+// agent connected is looked at again now and then, and when one comes.
 //
 // # A failure
 //

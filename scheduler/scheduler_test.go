@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -746,6 +747,60 @@ func TestWhileALeaseLivesNobodyElseIsSent(t *testing.T) {
 		t.Errorf("told %v", told)
 	}
 	w.lease(w.b, account, run.RunID)
+}
+
+// The router has the runs of an agent that is gone, or drains, looked at now.
+func TestWhatAnAgentHadIsAnothersAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		leased bool
+		leave  func(w *world, q *db.Queries) error
+		after  time.Duration // until the other is told
+	}{
+		{"told, and gone", false, (*world).gone, 0},
+		{"told, and drains", false, (*world).drains, 0},
+		{"it has the lease, and is gone", true, (*world).gone, leaseTerm},
+	} {
+		w := newWorld(t)
+		w.here(w.a)
+		account := w.account(hourly())
+		w.later(time.Hour)
+		w.pass()
+		if told := w.told(w.a); len(told) != 1 {
+			t.Fatalf("%s: told %v", c.what, told)
+		}
+		if run := w.last(account); !bytes.Equal(run.AgentID, w.a.ID[:]) {
+			t.Errorf("%s: it is %x's turn", c.what, run.AgentID)
+		}
+		w.here(w.b)
+		if c.leased {
+			w.lease(w.a, account, w.last(account).RunID)
+		}
+		w.pass()
+		w.write(func(q *db.Queries) error {
+			return errors.Join(c.leave(w, q), q.LookAtRunsOf(context.Background(), db.LookAtRunsOfParams{Now: w.clock().UnixMilli(), Org: w.org, AgentID: w.a.ID[:]}))
+		})
+		w.pass()
+		if told := w.told(w.b); c.after > 0 && len(told) > 0 {
+			t.Errorf("%s: the other is told before the lease has run out", c.what)
+		} else if c.after > 0 {
+			w.later(c.after)
+			w.pass()
+			if told := w.told(w.b); len(told) != 1 {
+				t.Errorf("%s: told %v when the lease has run out", c.what, told)
+			}
+		} else if len(told) != 1 {
+			t.Errorf("%s: told %v at once", c.what, told)
+		}
+	}
+}
+
+func (w *world) gone(q *db.Queries) error {
+	return q.AgentGone(context.Background(), db.AgentGoneParams{Org: w.org, AgentID: w.a.ID[:], Node: "one"})
+}
+
+func (w *world) drains(q *db.Queries) error {
+	return q.AgentDrains(context.Background(), db.AgentDrainsParams{Org: w.org, AgentID: w.a.ID[:], Node: "one"})
 }
 
 func TestARunThatNobodyTakesIsOfferedAgainMoreAndMoreRarely(t *testing.T) {

@@ -115,8 +115,9 @@ type Channel struct {
 
 	progress chan *channelv1.Progress
 	leases   atomic.Uint32
-	spread   atomic.Int64  // of the server's agents, when it is gone: see Welcome.spread_ms
-	changed  chan struct{} // the number of leases changed between none and some
+	spread   atomic.Int64 // of the server's agents, when it is gone: see Welcome.spread_ms
+	draining atomic.Bool
+	changed  chan struct{} // something that the next heartbeat should tell at once
 
 	mu     sync.Mutex
 	status Status
@@ -256,6 +257,16 @@ func (c *Channel) SetLeases(n int) {
 		case c.changed <- struct{}{}:
 		default:
 		}
+	}
+}
+
+// Drain tells the server, now and with each heartbeat, that this agent begins nothing
+// more: others get what it has not begun.
+func (c *Channel) Drain() {
+	c.draining.Store(true)
+	select {
+	case c.changed <- struct{}{}:
+	default:
 	}
 }
 

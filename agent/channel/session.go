@@ -423,6 +423,6 @@ func (s *session) heartbeat(n uint64, due *time.Timer) {
 		s.end(failed("silent", fmt.Errorf("the server said nothing for %s", silent.Round(time.Millisecond))))
 		return
 	}
-	s.put(&channelv1.ToRouter{Frame: &channelv1.ToRouter_Heartbeat{Heartbeat: &channelv1.Heartbeat{N: n, Leases: leases}}})
+	s.put(&channelv1.ToRouter{Frame: &channelv1.ToRouter_Heartbeat{Heartbeat: &channelv1.Heartbeat{N: n, Leases: leases, Draining: s.c.draining.Load()}}})
 	due.Reset(interval)
 }

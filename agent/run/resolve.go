@@ -506,10 +506,19 @@ func (s *slot) give() {
 // anything is asked of the vault: who waits holds no lease and no secret, and any
 // agent of the pool may take the run.
 func (r *Run) queue(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(r.e.Open, func() { cancel(ErrNotBegun) })()
+	if r.e.Open.Err() != nil {
+		return ErrNotBegun
+	}
 	if r.job.Resource.IsZero() {
 		return nil
 	}
-	return r.takeSlot(ctx, r.job.Resource.String())
+	if err := r.takeSlot(ctx, r.job.Resource.String()); err != nil {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // takeSlot waits until a resource, and this agent, may take one more run.

@@ -98,6 +98,9 @@ type Engine struct {
 	Tell      func(ksm.Refusal)                                  // an event; never blocks
 	Log       *slog.Logger
 	Now       func() time.Time
+	// Open ends when the agent drains: what waits for its turn, and holds nothing yet, is
+	// not begun any more.
+	Open context.Context
 
 	told       told // of edited records
 	folderKeys folderKeys
@@ -190,6 +193,9 @@ func (s *Stop) Unwrap() error { return s.Err }
 // ErrBehind says that a run of this agent has the account's lease and comes first.
 var ErrBehind = errors.New("another run of this agent has the account's lease")
 
+// ErrNotBegun says that the agent drained while the run waited for its turn.
+var ErrNotBegun = errors.New("the agent drains: the run was not begun")
+
 // errNotMine says that the run is another agent's, or over: there is nothing to report.
 var errNotMine = errors.New("the run is not this agent's to do")
 
@@ -202,7 +208,7 @@ func (e *Engine) Do(ctx context.Context, job Job) (Outcome, error) {
 	defer r.leave()
 	began := time.Now()
 	if err := r.queue(ctx); err != nil {
-		return r.outcome, fmt.Errorf("run %s stopped in its resource's queue: %w", job.ID, context.Cause(ctx))
+		return r.outcome, fmt.Errorf("run %s stopped in its resource's queue: %w", job.ID, err)
 	}
 	e.took("queue", began)
 	ctx, hold := e.Leases.Guard(ctx)

@@ -2,10 +2,13 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
+
+	"github.com/rotunda-pam/rotunda/internal/seal"
 )
 
 // A resource whose runs never end delays its own runs only.
@@ -199,5 +202,31 @@ func TestPeopleGoFirst(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A run that waits for its turn when the agent begins to drain is not begun; one that
+// has begun goes on.
+func TestDrainEndsTheWait(t *testing.T) {
+	w := newWorld(t, false)
+	open, drain := context.WithCancel(t.Context())
+	w.engine.Open = open
+	release, err := w.engine.Slots.Acquire(t.Context(), w.res.String(), false)
+	must(t, err)
+	ended := make(chan error, 1)
+	job := Job{ID: seal.NewID(), Account: w.account}
+	job.Resource = w.res
+	go func() { _, err := w.engine.Do(t.Context(), job); ended <- err }()
+	w.waiting(w.res)
+	drain()
+	if err := <-ended; !errors.Is(err, ErrNotBegun) {
+		t.Errorf("the run that waited: %v", err)
+	}
+	release()
+	if _, err := w.engine.Do(t.Context(), job); !errors.Is(err, ErrNotBegun) {
+		t.Errorf("a run that comes later: %v", err)
+	}
+	if n := len(w.target.applied); n > 0 {
+		t.Errorf("the target saw %d changes", n)
 	}
 }

@@ -133,7 +133,7 @@ func newWorld(t *testing.T, self bool) *world {
 		Leases: NewLeases(func() time.Time { return time.Time{} }, func(int) {}, time.Now),
 		Slots:  NewSlots(8), Limits: DefaultLimits, Hint: func(seal.ID, trust.Ref, string) {},
 		Tell: func(f ksm.Refusal) { w.told = append(w.told, f) },
-		Log:  slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now },
+		Log:  slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now }, Open: context.Background(),
 	}
 	return w
 }

@@ -373,7 +373,7 @@ func (s *service) ListAgents(ctx context.Context, r *connect.Request[clientv1.Li
 			}
 			for _, a := range seen {
 				v := views[string(a.AgentID)]
-				v.Connected, v.Seen, v.Version, v.Os, v.Arch, v.LogEpoch = a.Connected != 0, a.Seen, a.Version, a.Os, a.Arch, uint64(a.LogEpoch)
+				v.Connected, v.Seen, v.Version, v.Os, v.Arch, v.LogEpoch = a.Connected == 1, a.Seen, a.Version, a.Os, a.Arch, uint64(a.LogEpoch)
 			}
 			leases, err := q.LeasesOf(ctx, db.LeasesOfParams{Org: p.org, Ids: part})
 			if err != nil {

@@ -22,6 +22,7 @@ type Querier interface {
 	AddSubfolder(ctx context.Context, arg AddSubfolderParams) error
 	AgentClient(ctx context.Context, clientID []byte) (AgentClientRow, error)
 	AgentConfirmed(ctx context.Context, arg AgentConfirmedParams) error
+	AgentDrains(ctx context.Context, arg AgentDrainsParams) error
 	AgentGone(ctx context.Context, arg AgentGoneParams) error
 	AgentHere(ctx context.Context, arg AgentHereParams) error
 	AgentSeen(ctx context.Context, arg AgentSeenParams) error
@@ -109,6 +110,7 @@ type Querier interface {
 	LeasesOfLater(ctx context.Context, now int64) error
 	ListOrgs(ctx context.Context) ([]Org, error)
 	LonelyRuns(ctx context.Context, arg LonelyRunsParams) ([]Run, error)
+	LookAtRunsOf(ctx context.Context, arg LookAtRunsOfParams) error
 	MachineClientByID(ctx context.Context, clientID []byte) (MachineClient, error)
 	MarkOverdue(ctx context.Context, arg MarkOverdueParams) (int64, error)
 	MarkRestored(ctx context.Context, arg MarkRestoredParams) error
@@ -185,6 +187,7 @@ type Querier interface {
 	StatementsOf(ctx context.Context, arg StatementsOfParams) ([]Statement, error)
 	SubfolderByUID(ctx context.Context, arg SubfolderByUIDParams) (Subfolder, error)
 	SubfoldersOf(ctx context.Context, arg SubfoldersOfParams) ([]Subfolder, error)
+	TellAgent(ctx context.Context, arg TellAgentParams) error
 	WaitingCommands(ctx context.Context, arg WaitingCommandsParams) ([]WaitingCommandsRow, error)
 }
 

@@ -67,6 +67,21 @@ func (q *Queries) AgentClient(ctx context.Context, clientID []byte) (AgentClient
 	return i, err
 }
 
+const agentDrains = `-- name: AgentDrains :exec
+UPDATE agent_seen SET connected = 2 WHERE org = ?1 AND agent_id = ?2 AND node = ?3 AND connected = 1
+`
+
+type AgentDrainsParams struct {
+	Org     int64
+	AgentID []byte
+	Node    string
+}
+
+func (q *Queries) AgentDrains(ctx context.Context, arg AgentDrainsParams) error {
+	_, err := q.db.ExecContext(ctx, agentDrains, arg.Org, arg.AgentID, arg.Node)
+	return err
+}
+
 const agentGone = `-- name: AgentGone :exec
 UPDATE agent_seen SET connected = 0 WHERE org = ?1 AND agent_id = ?2 AND node = ?3
 `
@@ -203,8 +218,25 @@ func (q *Queries) FreshTerms(ctx context.Context, now int64) error {
 	return err
 }
 
+const lookAtRunsOf = `-- name: LookAtRunsOf :exec
+UPDATE run SET next_attempt = ?1
+WHERE org = ?2 AND agent_id = ?3 AND finished = 0 AND next_attempt > ?1
+  AND (cause <> 'person' OR state NOT IN ('queued', 'leased'))
+`
+
+type LookAtRunsOfParams struct {
+	Now     int64
+	Org     int64
+	AgentID []byte
+}
+
+func (q *Queries) LookAtRunsOf(ctx context.Context, arg LookAtRunsOfParams) error {
+	_, err := q.db.ExecContext(ctx, lookAtRunsOf, arg.Now, arg.Org, arg.AgentID)
+	return err
+}
+
 const nodeGone = `-- name: NodeGone :exec
-UPDATE agent_seen SET connected = 0 WHERE node = ?1 AND connected = 1
+UPDATE agent_seen SET connected = 0 WHERE node = ?1 AND connected > 0
 `
 
 func (q *Queries) NodeGone(ctx context.Context, node string) error {

@@ -472,3 +472,27 @@ func (q *Queries) SettleRotation(ctx context.Context, arg SettleRotationParams) 
 	)
 	return err
 }
+
+const tellAgent = `-- name: TellAgent :exec
+UPDATE run SET agent_id = ?1, next_attempt = ?2, reason = ?3
+WHERE org = ?4 AND run_id = ?5 AND finished = 0
+`
+
+type TellAgentParams struct {
+	AgentID     []byte
+	NextAttempt int64
+	Reason      string
+	Org         int64
+	RunID       []byte
+}
+
+func (q *Queries) TellAgent(ctx context.Context, arg TellAgentParams) error {
+	_, err := q.db.ExecContext(ctx, tellAgent,
+		arg.AgentID,
+		arg.NextAttempt,
+		arg.Reason,
+		arg.Org,
+		arg.RunID,
+	)
+	return err
+}

@@ -37,8 +37,16 @@ UPDATE agent_seen SET seen = sqlc.arg(seen) WHERE org = sqlc.arg(org) AND agent_
 -- name: AgentGone :exec
 UPDATE agent_seen SET connected = 0 WHERE org = sqlc.arg(org) AND agent_id = sqlc.arg(agent_id) AND node = sqlc.arg(node);
 
+-- name: AgentDrains :exec
+UPDATE agent_seen SET connected = 2 WHERE org = sqlc.arg(org) AND agent_id = sqlc.arg(agent_id) AND node = sqlc.arg(node) AND connected = 1;
+
+-- name: LookAtRunsOf :exec
+UPDATE run SET next_attempt = sqlc.arg(now)
+WHERE org = sqlc.arg(org) AND agent_id = sqlc.arg(agent_id) AND finished = 0 AND next_attempt > sqlc.arg(now)
+  AND (cause <> 'person' OR state NOT IN ('queued', 'leased'));
+
 -- name: NodeGone :exec
-UPDATE agent_seen SET connected = 0 WHERE node = sqlc.arg(node) AND connected = 1;
+UPDATE agent_seen SET connected = 0 WHERE node = sqlc.arg(node) AND connected > 0;
 
 -- name: FreshTerms :exec
 UPDATE lease SET taken = sqlc.arg(now) WHERE live = 1;

@@ -41,6 +41,10 @@ ORDER BY next_attempt LIMIT sqlc.arg(rows);
 UPDATE run SET next_attempt = sqlc.arg(next_attempt), reason = sqlc.arg(reason)
 WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) AND finished = 0;
 
+-- name: TellAgent :exec
+UPDATE run SET agent_id = sqlc.arg(agent_id), next_attempt = sqlc.arg(next_attempt), reason = sqlc.arg(reason)
+WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) AND finished = 0;
+
 -- name: EndUntakenRun :execrows
 UPDATE run SET state = 'failed', phase = 'failed', reason = sqlc.arg(reason), finished = sqlc.arg(now), next_attempt = 0
 WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) AND finished = 0 AND (state = 'queued' OR state = 'leased');

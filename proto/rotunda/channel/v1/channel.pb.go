@@ -827,6 +827,7 @@ type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	N             uint64                 `protobuf:"varint,1,opt,name=n,proto3" json:"n,omitempty"`
 	Leases        uint32                 `protobuf:"varint,2,opt,name=leases,proto3" json:"leases,omitempty"`
+	Draining      bool                   `protobuf:"varint,3,opt,name=draining,proto3" json:"draining,omitempty"` // it begins nothing more, and ends once what is under way has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -873,6 +874,13 @@ func (x *Heartbeat) GetLeases() uint32 {
 		return x.Leases
 	}
 	return 0
+}
+
+func (x *Heartbeat) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
 }
 
 type HeartbeatAck struct {
@@ -1095,10 +1103,11 @@ const file_rotunda_channel_v1_channel_proto_rawDesc = "" +
 	"\x06run_id\x18\x01 \x01(\fR\x05runId\x12/\n" +
 	"\aaccount\x18\x02 \x01(\v2\x15.rotunda.trust.v1.RefR\aaccount\x12\x16\n" +
 	"\x06action\x18\x03 \x01(\tR\x06action\x121\n" +
-	"\bresource\x18\x04 \x01(\v2\x15.rotunda.trust.v1.RefR\bresource\"1\n" +
+	"\bresource\x18\x04 \x01(\v2\x15.rotunda.trust.v1.RefR\bresource\"M\n" +
 	"\tHeartbeat\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x16\n" +
-	"\x06leases\x18\x02 \x01(\rR\x06leases\"K\n" +
+	"\x06leases\x18\x02 \x01(\rR\x06leases\x12\x1a\n" +
+	"\bdraining\x18\x03 \x01(\bR\bdraining\"K\n" +
 	"\fHeartbeatAck\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x10\n" +
 	"\x03now\x18\x02 \x01(\x03R\x03now\x12\x1b\n" +

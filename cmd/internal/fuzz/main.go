@@ -1,0 +1,206 @@
+// Command fuzz runs every fuzz test of the module in turn, and keeps the inputs that are
+// worth it. make fuzz and make test run it.
+//
+// It compiles each package's fuzz tests once, whatever their number: go test -fuzz takes
+// one of them at a time and links anew for each. What a run finds beyond the committed
+// inputs goes into Go's build cache, as with go test -fuzz, and -keep chooses from there.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	each := flag.Duration("each", 10*time.Second, "how long each target runs")
+	all := flag.Duration("all", 0, "how long all targets run together, instead of -each")
+	only := flag.String("only", "", "run only targets whose DIR.NAME matches this `expression`")
+	keep := flag.Bool("keep", false, "run nothing: replace the committed inputs by those of the build cache that add coverage")
+	fresh := flag.Bool("fresh", false, "begin with the committed inputs alone, and leave the build cache as it is")
+	report := flag.String("report", "", "also write the last line into this `FILE`")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *each, *all, *only, *keep, *fresh, *report); err != nil {
+		fmt.Fprintln(os.Stderr, "fuzz:", err)
+		os.Exit(1)
+	}
+}
+
+// target is one fuzz test.
+type target struct {
+	dir, name string
+	binary    string // of its package
+}
+
+func run(ctx context.Context, each, all time.Duration, only string, keep, fresh bool, report string) error {
+	match, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
+	targets, err := find(match)
+	if err != nil {
+		return err
+	}
+	if len(targets) == 0 {
+		return errors.New("there is no fuzz test of that name")
+	}
+	work, err := os.MkdirTemp("", "fuzz-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	cache := filepath.Join(work, "cache")
+	if !fresh {
+		out, err := exec.CommandContext(ctx, "go", "env", "GOCACHE").Output()
+		if err != nil {
+			return fmt.Errorf("go env: %w", err)
+		}
+		cache = filepath.Join(strings.TrimSpace(string(out)), "fuzz", module)
+	}
+	if err := build(ctx, targets, work, keep); err != nil {
+		return err
+	}
+	if all > 0 {
+		each = max(all/time.Duration(len(targets)), time.Second/2)
+	}
+	var execs int64
+	var failed []string
+	for _, t := range targets {
+		if keep {
+			if err := t.renew(ctx, filepath.Join(cache, t.dir, t.name)); err != nil {
+				return fmt.Errorf("%s of %s: %w", t.name, t.dir, err)
+			}
+			continue
+		}
+		n, err := t.fuzz(ctx, each, filepath.Join(cache, t.dir))
+		for longer := 4 * each; n == 0 && err == nil && longer < max(time.Minute, 5*each); longer *= 4 {
+			n, err = t.fuzz(ctx, longer, filepath.Join(cache, t.dir)) // a machine so busy that only the known inputs were run
+		}
+		if n == 0 && err == nil {
+			err = errors.New("it ran not once")
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		execs += n
+		if err != nil {
+			fmt.Printf("%s of %s failed: %v\n", t.name, t.dir, err)
+			failed = append(failed, t.name+" of "+t.dir)
+		}
+	}
+	if keep {
+		return nil
+	}
+	line := fmt.Sprintf("fuzz: %d targets, %d executions, %d failures\n", len(targets), execs, len(failed))
+	fmt.Print(line)
+	if report != "" {
+		if err := os.WriteFile(report, []byte(line), 0o644); err != nil { //nolint:gosec // a line of text
+			return err
+		}
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("%s", strings.Join(failed, ", "))
+	}
+	return nil
+}
+
+const module = "github.com/rotunda-pam/rotunda"
+
+var declared = regexp.MustCompile(`(?m)^func (Fuzz\w*)\(`)
+
+// find lists the fuzz tests of the files that belong to the repository.
+func find(match *regexp.Regexp) (list []*target, err error) {
+	out, err := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "*_test.go").Output()
+	if err != nil {
+		return nil, fmt.Errorf("git ls-files: %w", err)
+	}
+	for _, file := range strings.Fields(string(out)) {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) { // deleted, and not committed yet
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range declared.FindAllSubmatch(text, -1) {
+			t := &target{dir: filepath.Dir(file), name: string(m[1])}
+			if match.MatchString(t.dir + "." + t.name) {
+				list = append(list, t)
+			}
+		}
+	}
+	return list, nil
+}
+
+// build compiles the test of each package that has a target.
+func build(ctx context.Context, targets []*target, into string, cover bool) error {
+	binaries := map[string]string{}
+	for _, t := range targets {
+		if t.binary = binaries[t.dir]; t.binary != "" {
+			continue
+		}
+		t.binary = filepath.Join(into, strings.ReplaceAll(t.dir, "/", "-")+".test")
+		args := []string{"test", "-c", "-fuzz=Fuzz"}
+		if cover {
+			args = []string{"test", "-c", "-cover", "-coverpkg=./..."}
+		}
+		cmd := exec.CommandContext(ctx, "go", append(args, "-o", t.binary, "./"+t.dir)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		cmd.Stderr = os.Stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("compile the fuzz tests of %s: %w", t.dir, err)
+		}
+		binaries[t.dir] = t.binary
+	}
+	return nil
+}
+
+var progress = regexp.MustCompile(`execs: (\d+)`)
+
+// fuzz runs a target, and says how often it ran. A failing input is written below the
+// package's testdata, and its name is in what is printed.
+func (t *target) fuzz(ctx context.Context, d time.Duration, cache string) (execs int64, err error) {
+	if err := os.MkdirAll(cache, 0o755); err != nil { //nolint:gosec // as Go's own
+		return 0, err
+	}
+	cmd := exec.CommandContext(ctx, t.binary, "-test.run=^$", "-test.fuzz=^"+t.name+"$", "-test.fuzztime="+d.String(), "-test.fuzzcachedir="+cache, "-test.parallel=1", "-test.timeout=0")
+	cmd.Dir = t.dir
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	lines := bufio.NewScanner(io.TeeReader(out, &said))
+	lines.Buffer(nil, 64<<20)
+	for lines.Scan() {
+		if m := progress.FindStringSubmatch(lines.Text()); m != nil {
+			execs, _ = strconv.ParseInt(m[1], 10, 64)
+		}
+	}
+	_, _ = io.Copy(io.Discard, out)
+	if err := cmd.Wait(); err != nil {
+		return execs, fmt.Errorf("%w\n%s", err, said.String())
+	}
+	fmt.Printf("%s %s: %d executions\n", t.dir, t.name, execs)
+	return execs, nil
+}
