@@ -51,8 +51,8 @@ type patience struct {
 var usualPatience = patience{
 	auth:  10 * time.Second,
 	write: 10 * time.Second,
-	idle:  75 * time.Second, // two heartbeats may be lost
-	lease: leaseTerm,
+	idle:  75 * time.Second,       // two heartbeats may be lost
+	lease: leaseTerm - flushEvery, // so that its silence is written down when its leases have run out
 }
 
 const (

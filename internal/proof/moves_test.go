@@ -185,8 +185,9 @@ func (w *moves) events(t *testing.T, name string) (at []time.Time) {
 func TestWorkMoves(t *testing.T) {
 	t.Parallel()
 	w := newMoves(t)
-	var killed, drained string
+	var killed, silent, drained string
 	t.Run("killed", func(t *testing.T) { killed = w.killed(t) })
+	t.Run("silent", func(t *testing.T) { silent = w.silent(t) })
 	t.Run("drained", func(t *testing.T) { drained = w.drained(t) })
 	for _, name := range []string{"run.overdue", "run.failed", "run.alert"} {
 		if at := w.events(t, name); len(at) > 0 {
@@ -194,7 +195,7 @@ func TestWorkMoves(t *testing.T) {
 		}
 	}
 	if !t.Failed() {
-		report(t, "%s\n%s", killed, drained)
+		report(t, "%s\n%s\n%s", killed, silent, drained)
 	}
 }
 
@@ -221,6 +222,38 @@ func (w *moves) killed(t *testing.T) string {
 	}
 	return fmt.Sprintf("work moves: from SIGKILL noticed after %s (p50/max of %d); committed by another agent after %s, what was staged (of %d), and %s, what was queued (of %d)",
 		spread(noticed), len(noticed), spread(staged), len(staged), spread(waiting), len(waiting))
+}
+
+// The first agent falls silent, as if its host were gone: it is stopped. When it goes on
+// its lease is another's, and what it has in hand does not reach the target.
+func (w *moves) silent(t *testing.T) string {
+	standing, queued := w.laden(t, "before-apply", "before-apply", "before-verify", "before-commit")
+	began := time.Now()
+	must(t, w.agent.Pause())
+	noticed := w.event(t, "agent.disconnected", began)
+	if noticed > promised {
+		t.Errorf("the agent's silence was noticed after %s", noticed)
+	}
+	waiting := w.done(t, queued, w.second, began)
+	var staged []time.Duration
+	for _, title := range standing {
+		staged = append(staged, w.done(t, title, w.second, began))
+	}
+	mark := w.agent.Mark()
+	disarm(t, w.agent)
+	must(t, w.agent.Resume())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := w.agent.WaitLog(ctx, mark, `"msg":"run interrupted"`, "the lease can no longer be relied on"); err != nil {
+		t.Error(err)
+	}
+	must(t, w.agent.WaitConnected(t.Context()))
+	w.rests(t)
+	for _, title := range standing {
+		must(t, w.opens(t.Context(), w.kind, title))
+	}
+	return fmt.Sprintf("work moves: from silence noticed after %s; committed by another agent after %s, what was staged (of %d), and %s, what was queued",
+		spread([]time.Duration{noticed}), spread(staged), len(staged), spread([]time.Duration{waiting}))
 }
 
 // The first agent is told to stop. What it has not begun is the other's at once; what is
@@ -281,6 +314,9 @@ func spread(all []time.Duration) string {
 		return "nothing"
 	}
 	slices.Sort(all)
-	r := func(d time.Duration) string { return d.Round(10 * time.Millisecond).String() }
+	r := func(d time.Duration) string { return d.Round(time.Millisecond).String() }
+	if len(all) == 1 {
+		return r(all[0])
+	}
 	return r(all[len(all)/2]) + " / " + r(all[len(all)-1])
 }
