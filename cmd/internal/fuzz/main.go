@@ -7,13 +7,10 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -181,25 +178,12 @@ func (t *target) fuzz(ctx context.Context, d time.Duration, cache string) (execs
 	cmd := exec.CommandContext(ctx, t.binary, "-test.run=^$", "-test.fuzz=^"+t.name+"$", "-test.fuzztime="+d.String(), "-test.fuzzcachedir="+cache, "-test.parallel=1", "-test.timeout=0")
 	cmd.Dir = t.dir
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	out, err := cmd.StdoutPipe()
+	out, err := cmd.CombinedOutput()
+	for _, m := range progress.FindAllSubmatch(out, -1) {
+		execs, _ = strconv.ParseInt(string(m[1]), 10, 64) // the last one counts
+	}
 	if err != nil {
-		return 0, err
-	}
-	if err := cmd.Start(); err != nil {
-		return 0, err
-	}
-	lines := bufio.NewScanner(io.TeeReader(out, &said))
-	lines.Buffer(nil, 64<<20)
-	for lines.Scan() {
-		if m := progress.FindStringSubmatch(lines.Text()); m != nil {
-			execs, _ = strconv.ParseInt(m[1], 10, 64)
-		}
-	}
-	_, _ = io.Copy(io.Discard, out)
-	if err := cmd.Wait(); err != nil {
-		return execs, fmt.Errorf("%w\n%s", err, said.String())
+		return execs, fmt.Errorf("%w\n%s", err, out)
 	}
 	fmt.Printf("%s %s: %d executions\n", t.dir, t.name, execs)
 	return execs, nil
