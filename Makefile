@@ -4,7 +4,7 @@
 # make lint    vet, staticcheck, gofumpt, generated code is current
 # make postgres DIR=...   a throw-away PostgreSQL to try things on, until it is stopped
 # make soak    faults at random moments of rotations, on the programs as shipped, for FOR (SEED=... draws the same again)
-# make fuzz    every fuzz test, each for FUZZTIME
+# make fuzz    every fuzz test, each for FUZZTIME (ONLY=client.Fuzz: those whose folder and name match)
 # make bench   the figures, each beside its floor (ARGS=-json: as JSON); bench-rotation, bench-accounts, bench-agents: one of them
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
 .PHONY: build plugins demo postgres test soak lint bench bench-rotation bench-accounts bench-agents proto sql docs fuzz clean check-generated
@@ -47,6 +47,7 @@ test: build
 	@test -n "$(RACE)" || echo "race detector: left out, no gcc here"
 	@rm -rf .report && mkdir -p .report
 	ROTUNDA_REPORT=$(CURDIR)/.report ROTUNDA_BIN=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname -- $(RACE) -timeout 50m ./...
+	@CGO_ENABLED=0 go run -trimpath -buildvcs=false ./cmd/internal/fuzz -blind -all 1m -report .report/fuzz
 	@cat .report/* 2>/dev/null || true
 
 FOR  ?= 10m
@@ -55,10 +56,9 @@ soak: build
 	ROTUNDA_BIN=$(CURDIR)/bin go test ./internal/proof -run '^TestSoak$$' -count 1 -v -timeout 0 -soak $(FOR) -seed $(SEED)
 
 FUZZTIME ?= 10s
+ONLY     ?=
 fuzz:
-	@git ls-files '*_test.go' | xargs grep -Ho '^func Fuzz[A-Za-z]*' | sed 's|/[^/]*:func | |' | while read dir name; do \
-		echo "$$dir $$name" && go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) ./$$dir || exit 1; \
-	done
+	@CGO_ENABLED=0 go run ./cmd/internal/fuzz -each $(FUZZTIME) -only '$(ONLY)'
 
 lint: check-generated
 	go vet ./...

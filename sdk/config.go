@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -45,6 +46,13 @@ func DecodeConfig(r Resource, into any) error {
 	fields, err := configFields(v.Elem().Type())
 	if err != nil {
 		return fail(err)
+	}
+	// The decoder below takes "Method" for "method": by such a spelling an enum and a
+	// default would be passed by.
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if !slices.ContainsFunc(fields, func(f configField) bool { return f.name == name }) {
+			return fail(fmt.Errorf("config has an unknown field %q", name))
+		}
 	}
 	for _, f := range fields {
 		_, ok := given[f.name]

@@ -29,6 +29,7 @@ func TestDecodeConfig(t *testing.T) {
 		"zero values": {in: `{"realm":"r","database":"","port":0,"strict":false}`, want: config{Method: "scram", Realm: "r"}},
 		"missing":     {in: ``, err: `"realm" is missing`},
 		"unknown":     {in: `{"realm":"r","colour":1}`, err: `unknown field "colour"`},
+		"spelling":    {in: `{"realm":"r","Method":"plain"}`, err: `unknown field "Method"`},
 		"enum":        {in: `{"realm":"r","method":"plain"}`, err: `must be one of scram, md5`},
 		"type":        {in: `{"realm":"r","port":"x"}`, err: `port`},
 		"not JSON":    {in: `{"realm":`, err: `JSON`},

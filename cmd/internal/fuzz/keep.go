@@ -18,6 +18,7 @@ import (
 const (
 	maxKept = 24
 	maxSize = 4 << 10
+	maxSeen = 200 // of the cache, that are tried: each is a process of its own
 )
 
 // input is one file of a corpus, and what it reaches.
@@ -50,7 +51,7 @@ func (t *target) renew(ctx context.Context, cache string) error {
 				return err
 			}
 			in := &input{name: e.Name(), content: content, found: !byEngine.MatchString(e.Name())}
-			if inputs[in.name] == nil && (len(content) <= maxSize || in.found) {
+			if inputs[in.name] == nil && (len(content) <= maxSize && len(inputs) < maxSeen || in.found) {
 				inputs[in.name] = in
 			}
 		}
