@@ -123,7 +123,7 @@ func logTable(steps []logStep) *table {
 	return t
 }
 
-const changesInCall = 200
+const changesInCall = 500
 
 // grow appends changes until the log has so many.
 func (w *world) grow(ctx context.Context, size int) error {
