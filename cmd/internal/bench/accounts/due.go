@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -66,6 +67,9 @@ func dueAtOnce(ctx context.Context, o options) (_ []*table, err error) {
 		n := time.Duration(o.due)
 		t.note("%s: processor time of one run: server %s, agent %s, plugins %s. A run is taken up %s (p50) and %s (p99) after its due time; the rest is its own time.",
 			label, span(s.server/n), span(s.agent/n), span(s.plugin/n), span(percentile(s.leased, 50)), span(percentile(s.leased, 99)))
+		sum := s.server + s.agent + s.plugin
+		t.note("%s: together %s of processor time, which %d processors give in no less than %s; what goes beyond that to %s is the disk's and the machine's other work (load %s).",
+			label, span(sum), runtime.NumCPU(), span(sum/time.Duration(runtime.NumCPU())), span(s.wall), load())
 	}
 	t.note("Floor: the same changes on the targets' own line, 64 at once, without Rotunda: a line to set the password, a fresh connection to log in.")
 	return []*table{t}, nil
