@@ -180,6 +180,11 @@ type parts struct {
 func assemble(ctx context.Context, st store.Store, s *settings, ca *authority, keys ksm.ServerKeys, names []string, at net.Addr, log *slog.Logger) (*parts, error) {
 	b := bus.New()
 	dir := directory.New(b, nil)
+	// Before anybody is let in: whoever asks first would hold up all others for the seconds
+	// that a long log takes.
+	if err := st.Read(ctx, func(q *db.Queries) error { return dir.ReadAll(ctx, q) }); err != nil {
+		log.Error("the log of an organisation cannot be used; the others are served", "error", err)
+	}
 	sched := scheduler.New(scheduler.Config{Store: st, Bus: b, Directory: dir, Log: log})
 	w := &work.Work{Directory: dir, Bus: b, Finisher: sched}
 	machines, err := machineapi.New(machineapi.Config{

@@ -26,6 +26,9 @@ import (
 
 const maxRequest = 4 << 20
 
+// compressFrom is from how many bytes on an answer is compressed.
+const compressFrom = 16 << 10
+
 // Config is what the service needs. All but Log and Version have to be
 // given.
 type Config struct {
@@ -66,6 +69,8 @@ func New(c Config) (string, http.Handler) {
 	}
 	path, h := clientv1connect.NewVaultServiceHandler(s,
 		connect.WithReadMaxBytes(maxRequest),
+		// What is sealed cannot be made smaller: only lists and logs are worth the work.
+		connect.WithCompressMinBytes(compressFrom),
 		connect.WithInterceptors(gate{s}))
 	return path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), connKey{}, conn{r.TLS, r.RemoteAddr})))

@@ -33,8 +33,6 @@ type Directory struct {
 	bus bus.Bus
 	now func() time.Time
 
-	first sync.Mutex // one at a time reads a log from its beginning
-
 	mu   sync.Mutex
 	logs map[int64]*trust.Log // of what is durable
 	wait map[int64]*turns
@@ -73,14 +71,11 @@ func (d *Directory) View(ctx context.Context, q *db.Queries, org int64) (*trust.
 	if err != nil {
 		return nil, fmt.Errorf("organisation %s: its head: %w", id, err)
 	}
-	log := d.kept(org)
+	d.mu.Lock()
+	log := d.logs[org]
+	d.mu.Unlock()
 	if log == nil {
-		// Whoever comes after a start of the server would do the same work again.
-		d.first.Lock()
-		defer d.first.Unlock()
-		if log = d.kept(org); log == nil {
-			log = trust.NewLog(id)
-		}
+		log = trust.NewLog(id)
 	}
 	if mine, ok := log.DigestAt(uint64(row.Epoch)); ok {
 		if mine != head {
@@ -112,10 +107,20 @@ func (d *Directory) View(ctx context.Context, q *db.Queries, org int64) (*trust.
 	return log, nil
 }
 
-func (d *Directory) kept(org int64) *trust.Log {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.logs[org]
+// ReadAll reads and verifies the logs of all organisations, so that nobody who asks has
+// to wait for that. Its error tells of those that do not hold.
+func (d *Directory) ReadAll(ctx context.Context, q *db.Queries) error {
+	orgs, err := q.ListOrgs(ctx)
+	if err != nil {
+		return fmt.Errorf("list the organisations: %w", err)
+	}
+	var bad []error
+	for _, o := range orgs {
+		if _, err := d.View(ctx, q, o.ID); err != nil {
+			bad = append(bad, err)
+		}
+	}
+	return errors.Join(bad...)
 }
 
 // keep makes a log the one that View begins with, unless it has a newer one.

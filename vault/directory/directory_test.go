@@ -129,7 +129,11 @@ func TestAppendOneByOne(t *testing.T) {
 	if err := oneByOne(known, nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []*node{n, n.restarted()} {
+	again := n.restarted()
+	if err := again.Read(t.Context(), func(q *db.Queries) error { return again.ReadAll(t.Context(), q) }); err != nil {
+		t.Error(err)
+	}
+	for _, n := range []*node{n, again} {
 		if got, want := n.view(org).Head(), o.Log.Head(); got != want {
 			t.Errorf("head: got %v, want %v", got, want)
 		}

@@ -214,11 +214,11 @@ func (p *product) restart(ctx context.Context, r *report, how string) error {
 	if err != nil {
 		return err
 	}
-	if err := p.agent.WaitConnected(ctx); err != nil {
-		return err
-	}
 	h, err := p.rotunda.Health(ctx)
 	if err != nil {
+		return err
+	}
+	if err := p.agent.WaitConnected(ctx); err != nil {
 		return err
 	}
 	m, err := memoryOf(p.rotunda.Server.Pid())
