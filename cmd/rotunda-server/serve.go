@@ -11,8 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime/debug"
-	"runtime/metrics"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,11 +49,6 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	log, err := logger(s, stderr)
 	if err != nil {
 		return exitcode.With(exitcode.Usage, err)
-	}
-	// Most of the memory is that of agents who only stand there: garbage may become half
-	// as much, not as much.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
 	}
 	if s.baseURL != "" && !strings.HasPrefix(s.baseURL, "https://") {
 		return exitcode.With(exitcode.Usage, fmt.Errorf("--base-url %q: give an address that begins with https://", s.baseURL))
@@ -120,6 +113,7 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	connections := shakeHands(bound(listener, possible(s.connections, log), s.perAddress, log), ca.TLS(store.Now), handshakesAtOnce, log)
 	running.Go(func() { failed <- srv.Serve(connections) })
 	running.Go(func() { parts.scheduler.Run(scheduling) })
+	running.Go(func() { stayLean(scheduling) })
 	log.Info("serving", "address", listener.Addr(), "names", names, "ca", seal.Digest(ca.Pin()), "version", version.Version)
 	select {
 	case err = <-failed:
@@ -253,14 +247,6 @@ func possible(connections int, log *slog.Logger) int {
 	}
 	log.Info("open files bound the connections", "connections", n, "max_connections", connections, "do", raiseFiles)
 	return n
-}
-
-// inUse is the memory of objects, those included that the collector has not found to be
-// dead yet, and of stacks.
-func inUse() uint64 {
-	use := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
-	metrics.Read(use)
-	return use[0].Value.Uint64() + use[1].Value.Uint64()
 }
 
 func (s *settings) base(names []string, at net.Addr) string {
