@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	queued = 16 // frames that wait for a slow agent; one more and it is cut
+	queued = 8  // frames that wait for a slow agent; one more and it is cut
 	window = 16 // commands sent that the agent has not taken yet
 
 	maxFrames   = 2000 // from one agent within a second; one more and it is cut

@@ -73,7 +73,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 		}
 		from := network(c.RemoteAddr())
 		if b.enter(from) {
-			return &counted{Conn: c, leave: sync.OnceFunc(func() { b.leave(from) })}, nil
+			return &counted{Conn: c, b: b, from: from}, nil
 		}
 		c.Close()
 	}
@@ -120,10 +120,12 @@ func network(a net.Addr) netip.Prefix {
 
 type counted struct {
 	net.Conn
-	leave func()
+	b    *bounded
+	from netip.Prefix
+	left sync.Once
 }
 
 func (c *counted) Close() error {
-	defer c.leave()
+	defer c.left.Do(func() { c.b.leave(c.from) })
 	return c.Conn.Close()
 }

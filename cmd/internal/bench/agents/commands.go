@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -74,8 +75,14 @@ func commands(ctx context.Context, o options, p *product, r *report) (err error)
 	for round := range o.rounds {
 		for _, row := range rows {
 			sides := []func() error{
-				func() (err error) { return row.add(ctx, &row.floor, o.span, echo.once) },
-				func() (err error) { return row.add(ctx, &row.product, o.span, ask) },
+				func() error {
+					pids := programs{"client": os.Getpid(), "server": echo.server.pid(), "agent": echo.agent.pid()}
+					return pids.used(&row.echoCPU, func() error { return row.add(ctx, &row.floor, o.span, echo.once) })
+				},
+				func() error {
+					pids := programs{"client": os.Getpid(), "server": p.rotunda.Server.Pid(), "agent": p.agent.Pid()}
+					return pids.used(&row.cpu, func() error { return row.add(ctx, &row.product, o.span, ask) })
+				},
 			}
 			if round%2 == 1 {
 				slices.Reverse(sides)
@@ -92,7 +99,42 @@ func commands(ctx context.Context, o options, p *product, r *report) (err error)
 		p.say("%d in flight: %.2f ms, %.0f per second", row.InFlight, row.Product.P50MS, row.Product.PerSecond)
 	}
 	r.Commands = rows
+	if r.Parts, err = measureParts(p.home); err != nil {
+		return err
+	}
+	most := rows[len(rows)-1]
+	r.Parts.CPUMS, r.Parts.EchoMS = perCommand(most.cpu, most.product), perCommand(most.echoCPU, most.floor)
 	return nil
+}
+
+// programs are the processes of one side, by name.
+type programs map[string]int
+
+// used adds the processor time that they use meanwhile.
+func (p programs) used(sum *map[string]time.Duration, f func() error) error {
+	if *sum == nil {
+		*sum = map[string]time.Duration{}
+	}
+	for name, pid := range p {
+		(*sum)[name] -= cpuOf(pid)
+	}
+	err := f()
+	for name, pid := range p {
+		(*sum)[name] += cpuOf(pid)
+	}
+	return err
+}
+
+func perCommand(cpu map[string]time.Duration, rounds []sample) map[string]float64 {
+	n := 0
+	for _, s := range rounds {
+		n += len(s.took)
+	}
+	out := map[string]float64{}
+	for name, used := range cpu {
+		out[name] = ms(used) / float64(max(1, n))
+	}
+	return out
 }
 
 // commandRow is one number in flight.
@@ -103,6 +145,7 @@ type commandRow struct {
 	Ratio    float64 `json:"throughput_ratio"` // median of the rounds' ratios
 
 	floor, product []sample
+	cpu, echoCPU   map[string]time.Duration // by program
 }
 
 type figures struct {

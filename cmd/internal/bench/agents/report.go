@@ -29,6 +29,7 @@ type report struct {
 	Idle      idle          `json:"idle"`
 	RealAgent memory        `json:"whole_agent"`
 	Commands  []*commandRow `json:"commands"`
+	Parts     parts         `json:"parts"`
 	Returns   []returns     `json:"returns"`
 	Left      memory        `json:"after_they_left"`
 	LeftHeap  int64         `json:"after_they_left_heap"`
@@ -129,6 +130,8 @@ func (r *report) print(to io.Writer) error {
 		row(n+"p99 ms", ms2(c.Floor.P99MS), ms2(c.Product.P99MS), ratio(c.Product.P99MS, c.Floor.P99MS), "")
 		row(n+"per second", fmt.Sprintf("%.0f", c.Floor.PerSecond), fmt.Sprintf("%.0f", c.Product.PerSecond), fmt.Sprintf("%.2f", c.Ratio), aimRate)
 	}
+	row("– processor ms of one at 32 in flight: client, server, agent", cpuText(r.Parts.EchoMS), cpuText(r.Parts.CPUMS), "", "")
+	row("– processor ms of its cryptography alone; ms of one durable write on this disk", "", ms2(r.Parts.CryptoMS)+"; "+ms2(r.Parts.DurableMS), "", "")
 	for _, b := range r.Returns {
 		n := "server " + b.How + " and started, "
 		row(n+"all are back after, s", fmt.Sprintf("%.1f (dials)", f.Took.Seconds()), fmt.Sprintf("%.1f (half of them %.1f; it was away for %.1f)", b.All, b.Half, b.Down), ratio(b.All, f.Took.Seconds()), "")
@@ -152,6 +155,10 @@ func reached(ok bool, format string, args ...any) string {
 		word = ": reached"
 	}
 	return fmt.Sprintf(format, args...) + word
+}
+
+func cpuText(by map[string]float64) string {
+	return ms2(by["client"]) + ", " + ms2(by["server"]) + ", " + ms2(by["agent"])
 }
 
 func kb(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/1000) }
