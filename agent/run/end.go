@@ -29,7 +29,8 @@ func (r *Run) scripts(context.Context) (State, error) { return "", nil }
 
 // needsRetire says whether the former secret still works after the commit.
 func (r *Run) needsRetire() bool {
-	return slices.Contains(r.manifest.Overlap, r.kind()) && (r.current.Secret.Len() > 0 || r.endsUnknown != nil)
+	former := r.current.Secret
+	return slices.Contains(r.manifest.Overlap, r.kind()) && (former.Len() > 0 && !former.Equal(r.candidate.credential.Secret) || r.endsUnknown != nil)
 }
 
 // retire ends the former secret, and nothing else. That it is gone already is a
@@ -63,8 +64,12 @@ func (r *Run) retire(ctx context.Context) (State, error) {
 }
 
 // endSecret has the target end one secret of the account, and keep another. That it is
-// gone already is a success.
+// gone already is a success. A commit that brought back the secret that the record had
+// replaced none.
 func (r *Run) endSecret(ctx context.Context, keep, old sdk.Credential) error {
+	if old.Secret.Equal(keep.Secret) {
+		return nil
+	}
 	if err := r.hold.Check(); err != nil {
 		return err
 	}
@@ -92,8 +97,8 @@ func (r *Run) endLeftover(ctx context.Context) error {
 		r.note("the secret before the current one, which may still work, is not known", r.formerErr)
 		return nil
 	}
-	if err := r.journalled(); err != nil {
-		return err
+	if err := errors.Join(r.journalled(), r.openSession(ctx)); err != nil {
+		return r.later(err)
 	}
 	if err := r.endSecret(ctx, r.current, r.former); err != nil {
 		return r.later(&sdk.Error{Class: sdk.ClassUnreachable, Reason: "retire.pending", Err: fmt.Errorf("the secret that the last rotation replaced still works, and could not be ended; nothing else was changed: %w", err)})

@@ -102,7 +102,8 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 		return "", err
 	}
 	newer := k != nil && outstanding != nil && outstanding.Seq > k.Seq // lost, too, and perhaps applied
-	if k == nil || k.Refused && !newer || k.Seq != seen.Seq || r.as == "abandon" {
+	// A person may have edited the record since, and left the secret as it was.
+	if k == nil || k.Refused && !newer || k.Seq != seen.Set || r.as == "abandon" {
 		return "", refusal(rollback)
 	}
 	use := k
@@ -114,7 +115,7 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 		return "", refusal(err)
 	}
 	r.tellLost("record.refused", trust.ValueRollback)
-	next := k.Seq + 1
+	next := max(k.Seq, seen.Seq) + 1
 	if r.value != nil { // others have attested the older secret since, under other keys
 		next = max(next, r.value.Seq+1)
 	}
@@ -126,11 +127,16 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 		r.candidate.outstanding = outstanding.Digest
 	}
 	if staged := account.wire.Staged; staged != nil && staged.Owner == "agent" {
-		if seal.Hash(staged.Data) == k.Digest { // its commit alone was lost
+		if seal.Hash(staged.Data) == k.Digest { // its commit was lost; edits after it are seen to by the next run
 			r.candidate.data, r.candidate.digest, r.candidate.seq, r.candidate.committed = staged.Data, k.Digest, k.Seq, nil
 			return Applied, nil
 		}
 		if err := r.makeRoom(ctx, staged, rollback); err != nil {
+			return "", err
+		}
+	}
+	if cred.Secret.Equal(r.current.Secret) { // edits alone were lost: this commit will hide what it replaced
+		if err := r.endLeftover(ctx); err != nil {
 			return "", err
 		}
 	}

@@ -147,12 +147,13 @@ func (e *Engine) Lost(ctx context.Context, accounts []trust.Ref) (jobs []Job, er
 		if err != nil {
 			return nil, err
 		}
-		last := uint64(0)
+		last, set := uint64(0), uint64(0)
 		if r, err := trust.OpenResult(served.log, w.Attestation); err == nil {
 			last = r.ValueSeq
+			set, _ = r.SetBy()
 		}
-		candidate := outstanding != nil && outstanding.Seq > last && (w.Staged == nil || seal.Hash(w.Staged.Data) != outstanding.Digest)
-		value := committed != nil && !committed.Refused && committed.Seq > last && committed.Seq == seen.Seq
+		candidate := outstanding != nil && outstanding.Seq > set && (w.Staged == nil || seal.Hash(w.Staged.Data) != outstanding.Digest)
+		value := committed != nil && !committed.Refused && committed.Seq == seen.Set && (last < seen.Seq || set < seen.Set)
 		if !candidate && !value {
 			continue
 		}

@@ -25,9 +25,9 @@ func (w *world) rekeyFolder() {
 	for _, x := range w.vault.records {
 		for _, wrapped := range []*[]byte{&x.RecordKey, &x.HistoryKey} {
 			if len(*wrapped) > 0 {
-				key, err := seal.UnwrapKey(former, *wrapped)
-				must(w.t, err)
-				*wrapped = trust.SealRecordKey(w.folderKey, key)
+				if key, err := seal.UnwrapKey(former, *wrapped); err == nil { // else it is under the record's
+					*wrapped = trust.SealRecordKey(w.folderKey, key)
+				}
 			}
 		}
 		x.KeyVersion = f.Version + 1
@@ -44,6 +44,14 @@ func (w *world) rekeyAccount() {
 	plain, err := seal.OpenGCM(former, x.Data, nil)
 	must(w.t, err)
 	key := seal.NewKey()
+	if len(x.HistoryKey) > 0 { // former values' keys come under the record's own
+		old, err := seal.UnwrapKey(w.folderKey, x.HistoryKey)
+		if err != nil {
+			old, err = seal.UnwrapKey(former, x.HistoryKey)
+		}
+		must(w.t, err)
+		x.HistoryKey = trust.SealRecordKey(key, old)
+	}
 	x.RecordKey, x.Data = trust.SealRecordKey(w.folderKey, key), trust.SealData(key, plain)
 	x.Revision++
 
@@ -57,11 +65,18 @@ func (w *world) rekeyAccount() {
 	w.statements[w.account] = digest
 	x.Statement = trust.SealStatement(w.log.Org(), key, w.account.Record, signed)
 
+	w.attestSame()
+}
+
+// attestSame has a person sign that the record's secret is as it was.
+func (w *world) attestSame() {
+	w.t.Helper()
+	x := w.row()
 	old, err := trust.OpenResult(w.log, x.Attestation)
 	must(w.t, err)
 	set, epoch := old.SetBy()
 	x.Attestation, _, err = trust.SignResult(w.log, w.device.sign, &trustv1.Result{
-		Phase: trustv1.Phase_PHASE_EDITED, By: w.device.id.Bytes(), Account: w.account.Proto(), ValueSeq: old.ValueSeq + 1,
+		Phase: trustv1.Phase_PHASE_EDITED, By: w.device.id.Bytes(), Account: w.account.Proto(), ValueSeq: max(old.ValueSeq, w.known) + 1,
 		DataDigest: seal.Hash(x.Data).Bytes(), Prev: old.Digest.Bytes(), Time: w.now.UnixMilli(), Same: &trustv1.SameSecret{ValueSeq: set, LogEpoch: epoch},
 	})
 	must(w.t, err)

@@ -26,7 +26,9 @@ type target struct {
 	log      *trust.Log
 	account  *trust.Record
 	resource *trust.Record
-	value    *trust.Value // that the record's current data is attested by
+	value    *trust.Value    // that the record's current data is attested by
+	set      *trustv1.Result // that set its secret: value's, or an older one; nil: not known
+	setBy    []byte          // Signed{set}
 	revision int64
 
 	plugin   pluginhost.Plugin
@@ -231,6 +233,9 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if err != nil && trust.ReasonOf(err) != trust.ValueRollback {
 		return "", refusal(err)
 	}
+	if r.value != nil {
+		r.set, r.setBy = trust.Setter(log, r.value.Result, account.wire.Recent, r.pool())
+	}
 	if err := r.checkRights(account, resource); err != nil {
 		return "", refusal(err)
 	}
@@ -240,7 +245,9 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if r.current, err = credential(account.Data, r.kind()); err != nil {
 		return "", refusal(err)
 	}
-	r.former, r.formerErr = served.former(account, r.kind(), r.value)
+	if r.value != nil {
+		r.former, r.formerErr = served.former(account, r.kind(), r.set)
+	}
 	r.leftover = r.mayBeLeft(account)
 	if err := r.openAdministrator(ctx, served); err != nil && rollback == nil {
 		return "", refusal(err)
@@ -576,26 +583,29 @@ func (r *Run) takeUp(account *servedRecord) (State, error) {
 	return Applied, nil
 }
 
-// committedByMe says whether the record's current value was committed by this run,
-// which then only lacks what comes after.
+// committedByMe says whether the record's current secret was committed by this run,
+// which then only lacks what comes after. A person may have edited the record since.
 func (r *Run) committedByMe() bool {
-	return r.value != nil && r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED && bytes.Equal(r.value.Result.RunId, r.job.ID[:])
+	return r.set.GetPhase() == trustv1.Phase_PHASE_COMMITTED && bytes.Equal(r.set.RunId, r.job.ID[:])
 }
 
 // mayBeLeft says whether the secret before the current one may still work: it has to be
 // ended by a step of its own, and the run that replaced it is not known to have ended.
 func (r *Run) mayBeLeft(account *servedRecord) bool {
-	return slices.Contains(r.manifest.Overlap, r.kind()) && r.value != nil && r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED &&
-		(r.former.Secret.Len() > 0 || r.formerErr != nil) && !trust.Finished(r.log, account.wire.Recent, r.value.Result.RunId, r.pool())
+	if !slices.Contains(r.manifest.Overlap, r.kind()) || r.former.Secret.Len() == 0 && r.formerErr == nil {
+		return false
+	}
+	return r.set == nil || !trust.Finished(r.log, account.wire.Recent, r.set.RunId, r.pool())
 }
 
 func (r *Run) restoreCommitted() {
-	r.outcome.Credential = r.value.Result.Credential
+	r.outcome.Credential = r.set.Credential
 	r.candidate = &candidate{credential: r.current, digest: r.account.DataDigest, seq: r.value.Seq}
 	r.current, r.endsUnknown = r.former, r.formerErr
+	digest := seal.Digest(r.set.DataDigest)
 	r.settled = &journal.Settled{
-		Account: r.job.Account, Digest: r.account.DataDigest, Result: r.value.Result.Signed,
-		Value: &trust.ValueSeen{Seq: r.value.Seq, Digest: r.account.DataDigest, Set: r.value.Seq},
+		Account: r.job.Account, Digest: digest, Result: r.setBy,
+		Value: &trust.ValueSeen{Seq: r.set.ValueSeq, Digest: digest, Set: r.set.ValueSeq},
 	}
 }
 

@@ -176,24 +176,24 @@ func wipeAll(secrets map[string]sdk.Credential) {
 	}
 }
 
-// former opens the value before the current one, which the current one's attestation
-// names by its own: a former secret that is ended must be the account's.
-func (s *servedRecords) former(account *servedRecord, kind sdk.Kind, value *trust.Value) (sdk.Credential, error) {
-	prev := seal.Digest{}
-	if value != nil && len(value.Result.Prev) == len(prev) {
-		prev = seal.Digest(value.Result.Prev)
+// former opens the value before the one that an agent's commit set, which that commit
+// names by its attestation: a former secret that is ended must be the account's.
+func (s *servedRecords) former(account *servedRecord, kind sdk.Kind, set *trustv1.Result) (sdk.Credential, error) {
+	if set == nil {
+		return sdk.Credential{}, &trust.Error{Reason: trust.ValueUnattested, What: "which value set the present secret is not known"}
 	}
-	if prev.IsZero() {
-		return sdk.Credential{}, nil // the first value that anybody attested
+	if set.Phase != trustv1.Phase_PHASE_COMMITTED || len(set.Prev) == 0 {
+		return sdk.Credential{}, nil // set by hand, or the first value that anybody attested
 	}
-	attested := func(signed []byte) bool {
-		digest, ok := trust.Attests(s.log, signed, prev)
-		return ok && digest == seal.Hash(account.wire.HistoryData)
+	digest, ok := trust.Attests(s.log, account.wire.Recent, seal.Digest(set.Prev))
+	if !ok || len(account.wire.HistoryData) == 0 || digest != seal.Hash(account.wire.HistoryData) {
+		return sdk.Credential{}, &trust.Error{Reason: trust.ValueUnattested, What: fmt.Sprintf("the value before value %d was not served, or nobody attests it", set.ValueSeq)}
 	}
-	if len(account.wire.HistoryData) == 0 || !slices.ContainsFunc(account.wire.Recent, attested) {
-		return sdk.Credential{}, &trust.Error{Reason: trust.ValueUnattested, What: fmt.Sprintf("the value before value %d was not served, or nobody attests it", value.Seq)}
-	}
+	// Under the folder's key or, once the record was given a key of its own since, under that.
 	key, err := seal.UnwrapKey(s.keys[account.Ref.Folder], account.wire.HistoryKey)
+	if err != nil {
+		key, err = seal.UnwrapKey(account.Key, account.wire.HistoryKey)
+	}
 	if err != nil {
 		return sdk.Credential{}, &trust.Error{Reason: trust.RecordCorrupt, What: "former value's key", Err: err}
 	}

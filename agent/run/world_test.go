@@ -41,6 +41,7 @@ type world struct {
 	statements          map[trust.Ref]seal.Digest
 	self                bool
 	told                []ksm.Refusal
+	known               uint64 // greatest number of the account's values that the person's client remembers
 }
 
 type party struct {
@@ -517,6 +518,9 @@ func (s fakeSession) Apply(_ context.Context, r sdk.ApplyRequest) (sdk.ApplyResp
 func (s fakeSession) Retire(_ context.Context, r sdk.RetireRequest) (sdk.RetireResponse, error) {
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
+	if r.Keep.Secret.Equal(r.Old.Secret) {
+		return sdk.RetireResponse{}, errors.New("the secret to keep is the one to end")
+	}
 	s.f.retired = append(s.f.retired, r.Old.Secret.ExposeString())
 	if s.f.retire != 0 {
 		return sdk.RetireResponse{Outcome: s.f.retire}, nil

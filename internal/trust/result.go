@@ -75,16 +75,51 @@ func (r *Result) SetBy() (seq, epoch uint64) {
 	return r.ValueSeq, r.LogEpoch
 }
 
-// Attests gives the digest of the data that a result attests, if signed is the result
-// of that digest. The digest is taken from a result that was checked; so the signer,
-// who may have been removed since, is not looked at.
-func Attests(l *Log, signed []byte, digest seal.Digest) (seal.Digest, bool) {
-	env, err := openEnvelope(seal.KindResult, signed, MaxSigned, 1)
-	if err != nil || env.digest(l.Org()) != digest {
-		return seal.Digest{}, false
+// Setter is the result that set the secret which a checked result attests: that one
+// itself or, where it says that the secret is an older one, the one that it leads back to.
+// Each names the one before it by its digest; so the signers of those, who may have been
+// removed since, are not looked at. Where that chain is not among the results, the word
+// of a live agent for a value of that number will do. nil: it is not known.
+func Setter(l *Log, newest *Result, results [][]byte, pool seal.ID) (set *trustv1.Result, signed []byte) {
+	seq, _ := newest.SetBy()
+	set, signed = newest.Result, newest.Signed
+	for set != nil && set.Same != nil {
+		set, signed = named(l, results, set.Prev)
 	}
-	p := &trustv1.Result{}
-	if decode("result", env.body, MaxSigned, p) != nil || checkResult(p) != nil || len(p.DataDigest) == 0 {
+	if set != nil && set.ValueSeq == seq {
+		return set, signed
+	}
+	for _, signed := range results {
+		if c := claimed(signed); c.GetPhase() != trustv1.Phase_PHASE_COMMITTED || c.ValueSeq != seq {
+			continue
+		}
+		if r, err := OpenResult(l, signed); err == nil && CheckWord(l, r, newest.Account, pool) == nil {
+			return r.Result, signed
+		}
+	}
+	return nil, nil
+}
+
+// named finds the result of a digest; nil where it is not among them.
+func named(l *Log, results [][]byte, digest []byte) (*trustv1.Result, []byte) {
+	for _, signed := range results {
+		d, err := ResultDigest(l.Org(), signed)
+		if err != nil || !bytes.Equal(d[:], digest) {
+			continue
+		}
+		if p := claimed(signed); p != nil && checkResult(p) == nil {
+			return p, signed
+		}
+	}
+	return nil, nil
+}
+
+// Attests gives the digest of the data that a result attests, which is among the results
+// and of that digest. The digest is taken from a result that was checked; so the signer,
+// who may have been removed since, is not looked at.
+func Attests(l *Log, results [][]byte, digest seal.Digest) (seal.Digest, bool) {
+	p, _ := named(l, results, digest[:])
+	if p == nil || len(p.DataDigest) == 0 {
 		return seal.Digest{}, false
 	}
 	return seal.Digest(p.DataDigest), true

@@ -1,6 +1,7 @@
 package machineapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
 	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/vault/work"
 )
 
@@ -371,16 +373,38 @@ func extend(ctx context.Context, q *db.Queries, org int64, records []db.Record) 
 		if err != nil {
 			return nil, fmt.Errorf("read results: %w", err)
 		}
-		former, err := q.NewestReplaced(ctx, db.NewestReplacedParams{Org: org, RecordUid: r.RecordUid})
-		if err != nil {
-			return nil, fmt.Errorf("read history: %w", err)
-		}
-		if len(former) > 0 {
-			e.HistoryKey, e.HistoryData = former[0].RecordKey, former[0].Data
+		if err := replaced(ctx, q, org, &e); err != nil {
+			return nil, err
 		}
 		out = append(out, e)
 	}
 	return out, nil
+}
+
+// replaced adds the value before the one that an agent's commit set last, whatever edits
+// came after it, with the words that prove it: with many edits or attempts since, they
+// are not among the newest results any more.
+func replaced(ctx context.Context, q *db.Queries, org int64, e *ksm.ExtRecord) error {
+	former, err := q.ReplacedByRun(ctx, db.ReplacedByRunParams{Org: org, RecordUid: e.Ref.Record})
+	if err != nil {
+		return fmt.Errorf("read history: %w", err)
+	}
+	if len(former) == 0 {
+		return nil
+	}
+	e.HistoryKey, e.HistoryData = former[0].RecordKey, former[0].Data
+	words, err := q.ResultsOfReplacing(ctx, db.ResultsOfReplacingParams{
+		Org: org, Former: former[0].Result, RunID: former[0].RunID, SubjectUid: e.Ref.Record, Committed: int64(trustv1.Phase_PHASE_COMMITTED),
+	})
+	if err != nil {
+		return fmt.Errorf("read results: %w", err)
+	}
+	for _, word := range words {
+		if !slices.ContainsFunc(e.Recent, func(r []byte) bool { return bytes.Equal(r, word) }) {
+			e.Recent = append(e.Recent, word)
+		}
+	}
+	return nil
 }
 
 // folderKeys brings the key of each record's folder, sealed to the agent, in the

@@ -113,6 +113,22 @@ func TestAgentRotates(t *testing.T) {
 	if err != nil || string(former) != login("1") {
 		t.Errorf("the former value: %v", err)
 	}
+	// Edits come after it: what the commit replaced, and its word, are served still.
+	for n := range 20 {
+		s.write(func(ctx context.Context, q *db.Queries) error {
+			row := s.row(r.uid[:])
+			return errors.Join(
+				q.KeepInHistory(ctx, db.KeepInHistoryParams{Org: s.org, RecordUid: r.uid[:], Revision: row.Revision, RecordKey: row.RecordKey, KeyVersion: row.KeyVersion, Data: row.Data, Why: work.WhyReplaced, Result: row.Attestation}),
+				q.AddResult(ctx, db.AddResultParams{Org: s.org, Digest: []byte{byte(n)}, SubjectUid: r.uid[:], Phase: int64(trustv1.Phase_PHASE_EDITED), Signed: []byte{byte(n)}}))
+		})
+	}
+	got, err = c.Fetch(ctx, ksm.FetchRequest{RequestedRecords: []string{r.uid.String()}})
+	s.must(err)
+	if e := got.Records[0]; len(e.Recent) != 17 || !bytes.Equal(e.Recent[16], settle.Result) {
+		t.Errorf("after edits: %d results", len(e.Recent))
+	} else if former, err := seal.OpenGCM(r.key, e.HistoryData, nil); err != nil || string(former) != login("1") {
+		t.Errorf("the former value, after edits: %v", err)
+	}
 	again, err := c.Lease(ctx, ksm.LeaseRequest{Account: ref, RunID: run[:], Fetch: true})
 	if err != nil || !again.Closed || again.Fetched != nil {
 		t.Errorf("a finished run: %+v, %v", again, err)

@@ -3,6 +3,7 @@ package work_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -315,4 +316,40 @@ func TestResultsConfirmTheLog(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// A candidate's number is the next one. One that brings back what this database has lost
+// may leave a gap, where its agent shows that it committed a value of a lower number.
+func TestNumberOfWhatIsBroughtBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		seq    uint64
+		former func(v *vault, h *hand) []byte
+		taken  bool
+	}{
+		"the next":                 {1, nil, true},
+		"a gap, and no word":       {4, nil, false},
+		"above what was committed": {3, func(_ *vault, h *hand) []byte { return h.result(committed, h.seal("lost"), 2) }, true},
+		"above the edits after it": {7, func(_ *vault, h *hand) []byte { return h.result(committed, h.seal("lost"), 2) }, true},
+		"the one committed":        {2, func(_ *vault, h *hand) []byte { return h.result(committed, h.seal("lost"), 2) }, false},
+		"one that was staged alone": {3, func(_ *vault, h *hand) []byte {
+			return h.result(trustv1.Phase_PHASE_STAGED, h.seal("lost"), 2)
+		}, false},
+		"another agent's": {3, func(v *vault, h *hand) []byte {
+			return (&hand{v, v.b, h.run, h.epoch}).result(committed, h.seal("lost"), 2)
+		}, false},
+		"another account's": {3, func(_ *vault, h *hand) []byte {
+			return h.result(committed, h.seal("lost"), 2, func(r *trustv1.Result) { r.Account.RecordUid = seal.NewID().Bytes() })
+		}, false},
+		"out of reach": {trust.MaxFloorRaise + 1, func(_ *vault, h *hand) []byte { return h.result(committed, h.seal("lost"), 2) }, false},
+	} {
+		v := newVault(t)
+		h := v.lease(v.a, v.start())
+		r := h.stageRequest(v.seal("lost"), c.seq)
+		if c.former != nil {
+			r.Former = c.former(v, h)
+		}
+		if err := h.stage(r); (err == nil) != c.taken || err != nil && !errors.Is(err, &ksm.Error{Code: ksm.CodeOutOfSync}) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

@@ -101,6 +101,8 @@ type Querier interface {
 	HastenRuns(ctx context.Context, arg HastenRunsParams) error
 	HistoryBefore(ctx context.Context, arg HistoryBeforeParams) ([]RecordHistory, error)
 	HoldRotations(ctx context.Context, org int64) error
+	// Below zero: not due before the recovery has ended.
+	HoldRuns(ctx context.Context, org int64) error
 	InsertEvent(ctx context.Context, arg InsertEventParams) error
 	KeepInHistory(ctx context.Context, arg KeepInHistoryParams) error
 	KeysInFolder(ctx context.Context, arg KeysInFolderParams) ([]KeysInFolderRow, error)
@@ -115,7 +117,6 @@ type Querier interface {
 	MarkOverdue(ctx context.Context, arg MarkOverdueParams) (int64, error)
 	MarkRestored(ctx context.Context, arg MarkRestoredParams) error
 	MoveRun(ctx context.Context, arg MoveRunParams) error
-	NewestReplaced(ctx context.Context, arg NewestReplacedParams) ([]RecordHistory, error)
 	NextRotationDue(ctx context.Context) (int64, error)
 	NextRunDue(ctx context.Context) (int64, error)
 	NodeGone(ctx context.Context, node string) error
@@ -149,10 +150,13 @@ type Querier interface {
 	RecoveringSince(ctx context.Context) (RecoveringSinceRow, error)
 	RekeyRecord(ctx context.Context, arg RekeyRecordParams) (int64, error)
 	ReleaseRotations(ctx context.Context, org int64) error
+	ReleaseRuns(ctx context.Context, org int64) error
 	RenameSubfolder(ctx context.Context, arg RenameSubfolderParams) error
 	ReplaceRecord(ctx context.Context, arg ReplaceRecordParams) (int64, error)
+	ReplacedByRun(ctx context.Context, arg ReplacedByRunParams) ([]RecordHistory, error)
 	ReportedOf(ctx context.Context, org int64) ([]Reported, error)
 	ResultsByDigest(ctx context.Context, arg ResultsByDigestParams) ([]Result, error)
+	ResultsOfReplacing(ctx context.Context, arg ResultsOfReplacingParams) ([][]byte, error)
 	ResultsOfRun(ctx context.Context, arg ResultsOfRunParams) ([]Result, error)
 	ReturnLease(ctx context.Context, arg ReturnLeaseParams) error
 	RevokeAppClient(ctx context.Context, arg RevokeAppClientParams) (int64, error)

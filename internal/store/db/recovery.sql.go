@@ -44,6 +44,17 @@ func (q *Queries) HoldRotations(ctx context.Context, org int64) error {
 	return err
 }
 
+const holdRuns = `-- name: HoldRuns :exec
+UPDATE run SET next_attempt = -next_attempt WHERE org = ? AND finished = 0 AND next_attempt > 0
+  AND (cause <> 'person' OR state NOT IN ('queued', 'leased'))
+`
+
+// Below zero: not due before the recovery has ended.
+func (q *Queries) HoldRuns(ctx context.Context, org int64) error {
+	_, err := q.db.ExecContext(ctx, holdRuns, org)
+	return err
+}
+
 const markRestored = `-- name: MarkRestored :exec
 UPDATE org SET restored = ?1, recovering = 1 WHERE id = ?2
 `
@@ -102,6 +113,15 @@ UPDATE rotation SET paused = paused - 2 WHERE org = ? AND paused >= 2
 
 func (q *Queries) ReleaseRotations(ctx context.Context, org int64) error {
 	_, err := q.db.ExecContext(ctx, releaseRotations, org)
+	return err
+}
+
+const releaseRuns = `-- name: ReleaseRuns :exec
+UPDATE run SET next_attempt = -next_attempt WHERE org = ? AND next_attempt < 0
+`
+
+func (q *Queries) ReleaseRuns(ctx context.Context, org int64) error {
+	_, err := q.db.ExecContext(ctx, releaseRuns, org)
 	return err
 }
 

@@ -256,50 +256,6 @@ func (q *Queries) MoveRun(ctx context.Context, arg MoveRunParams) error {
 	return err
 }
 
-const newestReplaced = `-- name: NewestReplaced :many
-SELECT org, record_uid, n, revision, record_key, key_version, data, why, run_id, result, time FROM record_history WHERE org = ? AND record_uid = ? AND why = 'replaced' ORDER BY n DESC LIMIT 1
-`
-
-type NewestReplacedParams struct {
-	Org       int64
-	RecordUid []byte
-}
-
-func (q *Queries) NewestReplaced(ctx context.Context, arg NewestReplacedParams) ([]RecordHistory, error) {
-	rows, err := q.db.QueryContext(ctx, newestReplaced, arg.Org, arg.RecordUid)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []RecordHistory
-	for rows.Next() {
-		var i RecordHistory
-		if err := rows.Scan(
-			&i.Org,
-			&i.RecordUid,
-			&i.N,
-			&i.Revision,
-			&i.RecordKey,
-			&i.KeyVersion,
-			&i.Data,
-			&i.Why,
-			&i.RunID,
-			&i.Result,
-			&i.Time,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const putLease = `-- name: PutLease :exec
 INSERT INTO lease (org, account_uid, run_id, epoch, agent_id, live, taken) VALUES (?, ?, ?, ?, ?, 1, ?)
 ON CONFLICT (org, account_uid) DO UPDATE SET run_id = excluded.run_id, epoch = excluded.epoch, agent_id = excluded.agent_id,
@@ -338,6 +294,93 @@ type RecentResultsParams struct {
 
 func (q *Queries) RecentResults(ctx context.Context, arg RecentResultsParams) ([][]byte, error) {
 	rows, err := q.db.QueryContext(ctx, recentResults, arg.Org, arg.SubjectUid)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items [][]byte
+	for rows.Next() {
+		var signed []byte
+		if err := rows.Scan(&signed); err != nil {
+			return nil, err
+		}
+		items = append(items, signed)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const replacedByRun = `-- name: ReplacedByRun :many
+SELECT org, record_uid, n, revision, record_key, key_version, data, why, run_id, result, time FROM record_history WHERE org = ? AND record_uid = ? AND why = 'replaced' AND length(run_id) > 0 ORDER BY n DESC LIMIT 1
+`
+
+type ReplacedByRunParams struct {
+	Org       int64
+	RecordUid []byte
+}
+
+func (q *Queries) ReplacedByRun(ctx context.Context, arg ReplacedByRunParams) ([]RecordHistory, error) {
+	rows, err := q.db.QueryContext(ctx, replacedByRun, arg.Org, arg.RecordUid)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RecordHistory
+	for rows.Next() {
+		var i RecordHistory
+		if err := rows.Scan(
+			&i.Org,
+			&i.RecordUid,
+			&i.N,
+			&i.Revision,
+			&i.RecordKey,
+			&i.KeyVersion,
+			&i.Data,
+			&i.Why,
+			&i.RunID,
+			&i.Result,
+			&i.Time,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const resultsOfReplacing = `-- name: ResultsOfReplacing :many
+SELECT a.signed FROM result a WHERE a.org = ?1 AND a.digest = ?2
+UNION SELECT b.signed FROM result b
+  WHERE b.org = ?1 AND b.run_id = ?3 AND b.subject_uid = ?4 AND b.phase = ?5
+`
+
+type ResultsOfReplacingParams struct {
+	Org        int64
+	Former     []byte
+	RunID      []byte
+	SubjectUid []byte
+	Committed  int64
+}
+
+func (q *Queries) ResultsOfReplacing(ctx context.Context, arg ResultsOfReplacingParams) ([][]byte, error) {
+	rows, err := q.db.QueryContext(ctx, resultsOfReplacing,
+		arg.Org,
+		arg.Former,
+		arg.RunID,
+		arg.SubjectUid,
+		arg.Committed,
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -22,3 +22,11 @@ UPDATE rotation SET paused = paused + 2 WHERE org = ? AND paused < 2;
 
 -- name: ReleaseRotations :exec
 UPDATE rotation SET paused = paused - 2 WHERE org = ? AND paused >= 2;
+
+-- Below zero: not due before the recovery has ended.
+-- name: HoldRuns :exec
+UPDATE run SET next_attempt = -next_attempt WHERE org = ? AND finished = 0 AND next_attempt > 0
+  AND (cause <> 'person' OR state NOT IN ('queued', 'leased'));
+
+-- name: ReleaseRuns :exec
+UPDATE run SET next_attempt = -next_attempt WHERE org = ? AND next_attempt < 0;

@@ -44,8 +44,13 @@ UPDATE command SET reply = ?, reply_detail = ? WHERE org = ? AND id = ?;
 -- name: RecentResults :many
 SELECT signed FROM result WHERE org = ? AND subject_uid = ? ORDER BY n DESC LIMIT 16;
 
--- name: NewestReplaced :many
-SELECT * FROM record_history WHERE org = ? AND record_uid = ? AND why = 'replaced' ORDER BY n DESC LIMIT 1;
+-- name: ReplacedByRun :many
+SELECT * FROM record_history WHERE org = ? AND record_uid = ? AND why = 'replaced' AND length(run_id) > 0 ORDER BY n DESC LIMIT 1;
+
+-- name: ResultsOfReplacing :many
+SELECT a.signed FROM result a WHERE a.org = sqlc.arg(org) AND a.digest = sqlc.arg(former)
+UNION SELECT b.signed FROM result b
+  WHERE b.org = sqlc.arg(org) AND b.run_id = sqlc.arg(run_id) AND b.subject_uid = sqlc.arg(subject_uid) AND b.phase = sqlc.arg(committed);
 
 -- name: AgentConfirmed :exec
 UPDATE agent_seen SET log_epoch = sqlc.arg(log_epoch)
