@@ -124,17 +124,20 @@ func TestDeadline(t *testing.T) {
 			start := time.Now()
 			r, err := apply(ctx, s, c.account, "s3cret")
 			took := time.Since(start)
-			if r.Outcome != sdk.Unknown || ReasonOf(err) != c.reason || NotSent(err) != c.notSent || !errors.Is(err, context.DeadlineExceeded) {
+			if r.Outcome != sdk.Unknown || ReasonOf(err) != c.reason || NotSent(err) != c.notSent {
 				t.Errorf("%+v, %v (%s, not sent %v)", r, err, ReasonOf(err), NotSent(err))
 			}
-			if took < deadline || took > c.atMost {
-				t.Errorf("took %v", took)
+			// A plugin that looks at its own clock may give up a moment before ours ends, and
+			// has then lost nothing.
+			own := c.account == "wait"
+			if !own && (took < deadline || !errors.Is(err, context.DeadlineExceeded)) || took < deadline/2 || took > c.atMost {
+				t.Errorf("took %v: %v", took, err)
 			}
 			close(stop)
 			if err := <-spared; err != nil {
 				t.Errorf("the other resource: %v", err)
 			}
-			if _, err := apply(t.Context(), s, "app", "x"); err == nil || !NotSent(err) {
+			if _, err := apply(t.Context(), s, "app", "x"); !own && err == nil || err != nil && !NotSent(err) {
 				t.Errorf("the session after its deadline: %v", err)
 			}
 			s.Close()
@@ -155,7 +158,7 @@ func TestDeadline(t *testing.T) {
 	})
 	t.Run("deaf verify", func(t *testing.T) {
 		f.open(t.Context(), srv.job("v")).Close() // its process runs: the deadline is the call's alone
-		ctx, cancel := context.WithTimeout(t.Context(), deadline)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // it has to get there
 		defer cancel()
 		v, err := f.Verify(ctx, guest(), VerifyJob{Target: srv.target("v"), Account: sdk.Account{Name: "stop"}})
 		if v.Verdict != sdk.Undecided || ReasonOf(err) != string(PluginDeaf) {
