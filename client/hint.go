@@ -79,6 +79,7 @@ var hints = map[string]string{
 
 	"healed": "the server had lost this account's newest secret, and an agent brought it back from its own copy: ask whether a backup was restored; rotate again for a new secret",
 
+	"server.recovering":  "the target has another secret than the candidate of before the restore: end the recovery with `rotunda org end-recovery`, or give the candidate up with `rotunda run abandon`",
 	"candidate.rejected": "look at the account's expiry, locks and open transactions at the target; Rotunda tries again",
 	"retire.pending":     "the new secret is in use; Rotunda tries again to end the former one",
 	"keys.keep_missing":  "the new key is gone from the target's authorized_keys: nothing was removed; rotate again",

@@ -373,3 +373,49 @@ func (w *world) put2(s *trustv1.Statement) {
 	w.statements[w.account] = digest
 	w.row().Statement = trust.SealStatement(w.log.Org(), key, w.account.Record, signed)
 }
+
+// While a restored server recovers, a candidate from before is committed where the target
+// has it. It is not applied: what came after it may be what the target has.
+func TestHeldCandidate(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		for _, as := range []string{"a schedule's", "another, by hand", "the agent's own"} {
+			w := newWorld(t, false)
+			id := seal.NewID()
+			ctx, cancel := context.WithCancel(t.Context())
+			w.vault.crash, w.vault.stop = "stage", cancel
+			if _, err := w.engine.Do(ctx, Job{ID: id, Account: w.account}); err == nil {
+				t.Fatal("the run was not interrupted")
+			}
+			if _, staged := w.secret(w.account); applied {
+				w.target.secrets["app"] = staged
+			} else {
+				w.target.secrets["app"] = "newer, and lost"
+			}
+			w.row().Staged.Held = true
+			w.later(trust.StartGap * 2)
+			var out Outcome
+			var err error
+			switch as {
+			case "a schedule's":
+				out, err = w.run(id)
+			case "another, by hand":
+				out, err = w.rotate()
+			default:
+				out, err = w.engine.Do(t.Context(), Job{ID: seal.NewID(), Account: w.account, Recover: true})
+			}
+			if err != nil || len(w.target.applied) > 0 || (out.Credential == done) != applied || (w.row().Staged == nil) != applied {
+				t.Errorf("%s, applied %v: %+v, %v: applied %d times, staged %v", as, applied, out, err, len(w.target.applied), w.row().Staged != nil)
+			}
+			if !applied && (out.Reason != "server.recovering" || out.Later != (as != "another, by hand")) {
+				t.Errorf("%s: %+v", as, out)
+			}
+			if applied {
+				continue
+			}
+			w.row().Staged.Held = false // the recovery has ended
+			if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() {
+				t.Errorf("%s, then: %+v, %v", as, out, err)
+			}
+		}
+	}
+}

@@ -579,6 +579,13 @@ func (r *Run) takeUp(account *servedRecord) (State, error) {
 	if err := r.e.Policy.Permit("rotate"); err != nil && c.NoApply == nil {
 		r.candidate.noApply = &trust.Error{Reason: trust.LocalPolicy, Err: err}
 	}
+	if account.wire.Staged.Held && r.candidate.noApply == nil {
+		held := &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: "server.recovering", Err: errors.New("the server was restored: what came after this candidate may be lost, so it is not applied before the recovery ends")}
+		if r.job.Command == nil {
+			held.Outcome, held.Later = trustv1.Outcome_OUTCOME_PENDING, true
+		}
+		r.candidate.noApply = held
+	}
 	r.keep(account.served.Staged.Result)
 	return Applied, nil
 }

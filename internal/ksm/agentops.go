@@ -79,6 +79,9 @@ type ExtStaged struct {
 	Data      []byte `json:"data"`
 	Result    []byte `json:"result"`    // Signed{Result} staged
 	Authority []byte `json:"authority"` // blob under the extension key
+	// Held: it is from before a restore, and what came after it may be lost. Until the
+	// recovery ends an agent asks the target for it, and does not apply it.
+	Held bool `json:"held,omitempty"`
 }
 
 // LeaseRequest takes or retakes the account's lease, durably. With cause

@@ -237,7 +237,7 @@ func runView(r db.Run) *clientv1.RunView {
 	}
 	switch {
 	case !work.OfOneAgent(r):
-		v.NextAttempt = r.NextAttempt
+		v.NextAttempt = max(r.NextAttempt, 0) // below: held, and nobody knows until when
 	case r.State == work.Queued:
 		v.Until = r.NextAttempt // nobody is sent to it then
 	}

@@ -18,8 +18,10 @@ import (
 // A database that was put back from a backup has forgotten changes of the log that
 // others know. Whoever signed a new one on its head would fork the log, unknowing. So
 // until an administrator says that everybody who matters has reported, it takes only
-// what was signed before. Schedules are held as long: an agent that never saw a value
-// that is lost would rotate the account again, and those who did would refuse the result.
+// what was signed before. Schedules are held as long, and so are the runs that were under
+// way at the backup: an agent that never saw a value that is lost would rotate the account
+// again, and those who did would refuse the result. A person's run that has no candidate
+// yet is not held: his agent has the command, or drops it as too old.
 
 func recovery(ctx context.Context, q *db.Queries, org int64) (recovering bool, restored time.Time, err error) {
 	row, err := q.OrgByNumber(ctx, org)
@@ -66,7 +68,7 @@ func (d *Directory) MarkRestored(ctx context.Context, s store.Store) ([]Restored
 			if err := q.MarkRestored(ctx, db.MarkRestoredParams{ID: o.ID, Restored: now.UnixMilli()}); err != nil {
 				return fmt.Errorf("mark organisation %s: %w", log.Org(), err)
 			}
-			if err := errors.Join(q.ForgetReported(ctx, o.ID), q.HoldRotations(ctx, o.ID)); err != nil {
+			if err := errors.Join(q.ForgetReported(ctx, o.ID), q.HoldRotations(ctx, o.ID), q.HoldRuns(ctx, o.ID)); err != nil {
 				return fmt.Errorf("mark organisation %s: %w", log.Org(), err)
 			}
 			err = audit.Tell(ctx, q, d.bus, audit.Event{
@@ -98,8 +100,8 @@ func (d *Directory) EndRecovery(ctx context.Context, q *db.Queries, org int64, r
 	if err != nil || n == 0 {
 		return false, err
 	}
-	if err := q.ReleaseRotations(ctx, org); err != nil {
-		return false, fmt.Errorf("let schedules go on: %w", err)
+	if err := errors.Join(q.ReleaseRotations(ctx, org), q.ReleaseRuns(ctx, org)); err != nil {
+		return false, fmt.Errorf("let schedules and runs go on: %w", err)
 	}
 	q.AfterCommit(func() { d.bus.Publish(bus.Work, nil) })
 	return true, audit.Tell(ctx, q, d.bus, audit.Event{

@@ -356,10 +356,20 @@ func extend(ctx context.Context, q *db.Queries, org int64, records []db.Record) 
 	for _, s := range statements {
 		blobs[string(s.RecordUid)] = s.Blob
 	}
+	restored := int64(0) // while a restored server recovers
+	if len(staged) > 0 {
+		o, err := q.OrgByNumber(ctx, org)
+		if err != nil {
+			return nil, fmt.Errorf("read the organisation: %w", err)
+		}
+		if o.Recovering != 0 {
+			restored = o.Restored
+		}
+	}
 	candidates := make(map[string]*ksm.ExtStaged, len(staged))
 	for _, s := range staged {
 		candidates[string(s.RecordUid)] = &ksm.ExtStaged{
-			Owner: s.OwnerKind, RunID: s.RunID, Time: s.Time, Data: s.Data, Result: s.Result, Authority: s.Authority,
+			Owner: s.OwnerKind, RunID: s.RunID, Time: s.Time, Data: s.Data, Result: s.Result, Authority: s.Authority, Held: s.Time < restored,
 		}
 	}
 	var out []ksm.ExtRecord

@@ -98,6 +98,15 @@ func TestAgentRotates(t *testing.T) {
 	if len(got.Records) != 1 || got.Records[0].Staged == nil || !bytes.Equal(got.Records[0].Staged.Data, data) || string(got.Records[0].Staged.Authority) != "sealed" {
 		t.Fatalf("fetched %+v", got.Records)
 	}
+	if got.Records[0].Staged.Held {
+		t.Error("a candidate is held, and the server was not restored")
+	}
+	s.write(func(ctx context.Context, q *db.Queries) error {
+		return q.MarkRestored(ctx, db.MarkRestoredParams{ID: s.org, Restored: s.clock().Add(time.Second).UnixMilli()})
+	})
+	if got, err := c.Fetch(ctx, ksm.FetchRequest{RequestedRecords: []string{r.uid.String()}}); err != nil || !got.Records[0].Staged.Held {
+		t.Errorf("after a restore: %+v, %v", got.Records[0].Staged, err)
+	}
 	settle := ksm.SettleRequest{
 		Account: ref, RunID: run[:], Epoch: lease.Epoch, DataDigest: digest[:], Result: sign(trustv1.Phase_PHASE_COMMITTED), Finish: true,
 	}

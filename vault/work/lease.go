@@ -47,6 +47,10 @@ func (w *Work) Lease(ctx context.Context, q *db.Queries, a Agent, r ksm.LeaseReq
 		answer.Closed = true
 		return answer, nil
 	}
+	if run.NextAttempt < 0 { // held until the recovery ends; an agent may have it from before
+		answer.Busy = true
+		return answer, nil
+	}
 	if _, err := q.RecordByUID(ctx, db.RecordByUIDParams{Org: a.Org, RecordUid: account.Record[:]}); errors.Is(err, store.ErrNotFound) {
 		answer.Closed = true
 		return answer, w.end(ctx, q, run, fail, trustv1.Outcome_OUTCOME_NONE, "", "record_deleted", nil)

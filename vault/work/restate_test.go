@@ -2,7 +2,9 @@ package work_test
 
 import (
 	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -79,4 +81,76 @@ func TestRestate(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// After a restore the runs that were under way at the backup wait for the recovery's end,
+// also where an agent has them from before. What a person asked for and an agent asks for
+// anew goes on.
+func TestRunsAreHeldWhileRecovering(t *testing.T) {
+	v := newVault(t)
+	staged := v.start()
+	h := v.lease(v.a, staged)
+	data := v.seal("second")
+	v.must(h.stage(h.stageRequest(data, 1)))
+	byHand := func(state string) seal.ID {
+		id, due := seal.NewID(), v.clock().Add(time.Minute).UnixMilli()
+		v.write(func(ctx context.Context, q *db.Queries) error {
+			return errors.Join(
+				q.AddRun(ctx, db.AddRunParams{
+					Org: v.org, RunID: id[:], AccountUid: v.account.Record[:], FolderUid: v.account.Folder[:], PoolID: v.pool[:],
+					AgentID: v.a.ID[:], Action: "rotate", Cause: "person", Created: v.clock().UnixMilli(), NextAttempt: due,
+				}),
+				q.MoveRun(ctx, db.MoveRunParams{State: state, AgentID: v.a.ID[:], NextAttempt: due, Org: v.org, RunID: id[:]}))
+		})
+		return id
+	}
+	queued, ofPerson, committedByPerson := v.start(), byHand(work.Queued), byHand(work.Committed)
+	v.pass(time.Hour)
+	_, err := v.dir.MarkRestored(t.Context(), v.store)
+	v.must(err)
+	held := map[string]seal.ID{"staged": staged, "queued": queued, "a person's, committed": committedByPerson}
+	for name, id := range held {
+		if r := v.runRow(id); r.NextAttempt >= 0 {
+			t.Errorf("%s: due at %d", name, r.NextAttempt)
+		}
+		if got, err := v.tryLease(v.b, id, "mandate"); err != nil || !got.Busy {
+			t.Errorf("%s: leased: %+v, %v", name, got, err)
+		}
+	}
+	due := func() (n int) {
+		v.read(func(ctx context.Context, q *db.Queries) error {
+			list, err := q.DueRuns(ctx, db.DueRunsParams{Now: 1 << 60, Rows: 100})
+			n = len(list)
+			return err
+		})
+		return n
+	}
+	if n := due(); n != 1 {
+		t.Errorf("%d runs are due, beside the person's", n-1)
+	}
+	if got, err := v.tryLease(v.a, ofPerson, "command"); err != nil || got.Busy || got.Closed {
+		t.Errorf("a person's that is queued: %+v, %v", got, err)
+	}
+	v.pass(2 * work.Term)
+	if got, err := v.tryLease(v.b, seal.NewID(), "recover"); err != nil || got.Busy {
+		t.Errorf("an agent's own: %+v, %v", got, err)
+	}
+	v.pass(2 * work.Term)
+	v.write(func(ctx context.Context, q *db.Queries) error {
+		o, err := q.OrgByNumber(ctx, v.org)
+		v.must(err)
+		ended, err := v.dir.EndRecovery(ctx, q, v.org, time.UnixMilli(o.Restored), v.a.ID)
+		if !ended {
+			t.Error("the recovery is not ended")
+		}
+		return err
+	})
+	for name, id := range held {
+		if r := v.runRow(id); r.NextAttempt <= 0 {
+			t.Errorf("%s: not released: %d", name, r.NextAttempt)
+		}
+	}
+	if got, err := v.tryLease(v.b, staged, "mandate"); err != nil || got.Busy {
+		t.Errorf("then: %+v, %v", got, err)
+	}
 }
