@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -40,7 +39,6 @@ const (
 type account struct {
 	login string
 	first sdk.Secret
-	ref   client.Ref // the product's record
 }
 
 // work is a row's: what is rotated and how that is proven.
