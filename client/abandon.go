@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
@@ -197,7 +195,9 @@ func (c *Client) settle(ctx context.Context, op string, j *job, candidate sdk.Se
 	if err != nil {
 		return err
 	}
-	if account.State != InUse && !attestedByGone(account) {
+	if gone, err := c.attestedByGone(account); err != nil {
+		return fail(op, err)
+	} else if account.State != InUse && !gone {
 		j.out.Detail = "the account's own secret is not in use: look at the record"
 		return nil
 	}
@@ -229,16 +229,6 @@ func (c *Client) settle(ctx context.Context, op string, j *job, candidate sdk.Se
 	default:
 		return err
 	}
-}
-
-// attestedByGone says whether the record's data is what its newest attestation names,
-// though the word of who signed that no longer counts.
-func attestedByGone(o *opened) bool {
-	var envelope trustv1.Signed
-	var r trustv1.Result
-	signed := o.view.Attestation.GetSigned()
-	return o.State == Unattested && o.content != nil && len(signed) > 0 && proto.Unmarshal(signed, &envelope) == nil && proto.Unmarshal(envelope.Body, &r) == nil &&
-		seal.ID(r.Account.GetRecordUid()) == o.Ref.Record && seal.Digest(r.DataDigest) == o.content.DataDigest
 }
 
 // answer is a target's word on a secret, undecided where it gave none.

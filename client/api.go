@@ -117,6 +117,7 @@ const (
 	Unattested    ValueState = "unattested"     // a result attests another value than the one served
 	Unsigned      ValueState = "unsigned"       // no statement: agents do not use the record
 	EditedOutside ValueState = "edited outside" // a machine client wrote it after the last attested value
+	NotLinked     ValueState = "not linked"     // it names a record on which its signer, or the pool, has no right: agents do not use it
 	RolledBack    ValueState = "rolled back"    // this device has seen a newer value or statement
 	Kept          ValueState = "kept"           // a record without statement that needs none, e.g. of type login
 	Broken        ValueState = "broken"         // it does not open, or a check failed: Reason says why
@@ -138,9 +139,14 @@ type Record struct {
 	StatementDigest seal.Digest
 	SignedBy        seal.ID // device
 	SignedByName    string  // "member / device"
+	// Unlinked is what the statement names on which its signer has no right. Whoever signs
+	// it anew would give it his own: nobody does unasked.
+	Unlinked []trust.Reference
 
-	// Attested is the newest result whose word counts, nil for none.
-	Attested *trustv1.Result
+	// Attested is the newest result whose word counts, nil for none. PoolUnknown: it is an
+	// agent's, and whether that is of the resource's pool cannot be told here.
+	Attested    *trustv1.Result
+	PoolUnknown bool
 
 	// Candidate is set while a run's new value is outstanding.
 	Candidate *Candidate

@@ -355,7 +355,7 @@ func (c *Client) Adopt(ctx context.Context, ref Ref, revision int64, sameLogin b
 			Class: Invalid, Reason: string(trust.RecordUnsigned), Op: op, Err: fmt.Errorf("%s has no statement of an account that holds", o.Title),
 			Hint: "sign one first, by naming the resource where it logs in: `rotunda record edit " + o.Title + " --resource RESOURCE`",
 		}
-	case o.State == InUse:
+	case o.inUse() && !o.PoolUnknown:
 		return nil
 	}
 	if err := o.settled(op); err != nil {

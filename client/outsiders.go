@@ -266,7 +266,7 @@ func (c *Client) setAt(o *opened) (epoch uint64, secret bool) {
 	if s, ok := o.Secret(); o.content == nil || !ok || s.Len() == 0 {
 		return 0, false
 	}
-	if o.State == InUse && o.value != nil {
+	if o.inUse() && o.value != nil {
 		_, epoch = o.value.Result.SetBy()
 	}
 	return epoch, true

@@ -25,6 +25,8 @@ type opened struct {
 	checked  *trust.Statement // nil: none that holds
 	restored bool             // its statement is from before a restore, and is signed anew
 	value    *trust.Value     // newest attestation whose word counts, nil: none
+	word     ValueState       // what the value is worth, where the state tells of the links
+	pool     *seal.ID         // of the account's resource; nil: not known here
 	known    uint64           // number that the next value has to be above, beside the served one's
 }
 
@@ -154,6 +156,7 @@ func (c *Client) open(ctx context.Context, views []*clientv1.RecordView) ([]*ope
 			if err := c.judgeValue(m, o, pools); err != nil {
 				return err
 			}
+			c.judgeLinks(o)
 		}
 		return nil
 	})
@@ -243,8 +246,8 @@ func (o *opened) refused(state ValueState, err error) error {
 	return nil
 }
 
-// poolsOf finds the pool of each account's resource. A resource that the caller
-// may not read has none here.
+// poolsOf finds the pool of each account's resource. A resource that the caller may not
+// read, that the server withholds, or whose statement does not hold has none here.
 func (c *Client) poolsOf(ctx context.Context, list []*opened) (map[Ref]seal.ID, error) {
 	pools := map[Ref]seal.ID{}
 	have := map[Ref]bool{}
@@ -292,11 +295,15 @@ func (c *Client) judgeValue(m *memoryTx, o *opened, pools map[Ref]seal.ID) error
 	if err != nil {
 		return nil // the statement's own check has refused it
 	}
-	pool := pools[resource]
+	pool, known := pools[resource]
+	if known {
+		o.pool = &pool
+	}
 	v, err := trust.CheckValue(c.log, m, o.content, servedOf(o), pool, c.now())
 	o.value = v
 	if v != nil {
 		o.Attested = v.Result.Result
+		o.PoolUnknown = !known && v.Result.Signer.Kind == KindAgent
 	}
 	switch reason := trust.ReasonOf(err); {
 	case err == nil:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/fault"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -29,9 +30,10 @@ type RekeyOptions struct {
 	// New makes a new folder key also where records still wait for theirs from a former
 	// call.
 	New bool
-	// Restored signs anew what a server that was restored to before a re-keying says: its
-	// statements are older than the log allows, and agents refuse them.
-	Restored bool
+	// Restored is asked for each record of a server that was restored to before a re-keying,
+	// whose statement is older than the log allows, so that agents refuse it: yes signs anew
+	// what it says. nil leaves them.
+	Restored func(Restored) (bool, error)
 	// Progress is told how many records are done.
 	Progress func(done int)
 }
@@ -44,6 +46,17 @@ type Rekeyed struct {
 	New     bool // this call made the folder key; else it went on with one
 	Done    int
 	Left    []RekeyLeft
+}
+
+// Restored is a statement that is older than the log allows.
+type Restored struct {
+	Ref    Ref
+	Title  string
+	Seq    uint64
+	Least  uint64 // the log asks for this one, or a later
+	By     string
+	Issued time.Time
+	Says   []string // all of it, line by line
 }
 
 // RekeyLeft is a record that keeps its key for now.
@@ -285,13 +298,24 @@ func (c *Client) rekeyRecords(ctx context.Context, op string, done *Rekeyed, o R
 	if err != nil {
 		return fail(op, err)
 	}
+	if o.Restored == nil {
+		return c.rekeyPages(ctx, op, key, version, done, o, func(string) bool { return true })
+	}
+	// Resources first: what an agent said of an account counts by its resource's pool.
+	if err := c.rekeyPages(ctx, op, key, version, done, o, isResource); err != nil {
+		return err
+	}
+	return c.rekeyPages(ctx, op, key, version, done, o, func(kind string) bool { return !isResource(kind) })
+}
+
+func (c *Client) rekeyPages(ctx context.Context, op string, key seal.Key, version uint32, done *Rekeyed, o RekeyOptions, wanted func(kind string) bool) error {
 	q := &clientv1.ListOldKeysRequest{FolderUid: done.Folder.Bytes(), Page: &clientv1.Page{Size: rekeyBatch}}
 	for {
 		page, err := call(ctx, c, op, c.conn.ListOldKeys, q)
 		if err != nil {
 			return err
 		}
-		batch, err := c.prepareRekey(ctx, key, version, page.Records, done, o.Restored)
+		batch, err := c.prepareRekey(ctx, key, version, page.Records, done, o, wanted)
 		if err != nil {
 			return err
 		}
@@ -331,7 +355,7 @@ func cut(batch []rekeying) (parts [][]rekeying) {
 	return parts
 }
 
-func (c *Client) prepareRekey(ctx context.Context, folderKey seal.Key, version uint32, list []*clientv1.OldKey, done *Rekeyed, restored bool) ([]rekeying, error) {
+func (c *Client) prepareRekey(ctx context.Context, folderKey seal.Key, version uint32, list []*clientv1.OldKey, done *Rekeyed, how RekeyOptions, wanted func(kind string) bool) ([]rekeying, error) {
 	views := make([]*clientv1.RecordView, len(list))
 	for i, k := range list {
 		views[i] = k.Record
@@ -345,8 +369,11 @@ func (c *Client) prepareRekey(ctx context.Context, folderKey seal.Key, version u
 		if o.Ref.Folder != done.Folder {
 			return nil, badServer("re-key", "a record of another folder")
 		}
-		if restored && o.Reason == string(trust.StatementRollback) {
-			if err := c.takeRestored(o); err != nil {
+		if !wanted(o.Type) {
+			continue
+		}
+		if how.Restored != nil && o.Reason == string(trust.StatementRollback) {
+			if err := c.takeRestored(ctx, o, how.Restored); err != nil {
 				return nil, err
 			}
 		}
@@ -370,6 +397,14 @@ func (c *Client) rekeying(o *opened, folderKey seal.Key, version uint32, k *clie
 		return rekeying{}, &trust.Error{Reason: trust.RunOutstanding, What: "a run is under way"}
 	}
 	if err := o.settled(""); err != nil {
+		return rekeying{}, err
+	}
+	// A new key asks for a new statement, which would have the caller's rights, and for his
+	// word on the value.
+	if err := o.linked(""); err != nil {
+		return rekeying{}, err
+	}
+	if err := o.mayAttest(); err != nil && o.inUse() {
 		return rekeying{}, err
 	}
 	key := seal.NewKey()
@@ -412,9 +447,9 @@ func (c *Client) rekeying(o *opened, folderKey seal.Key, version uint32, k *clie
 }
 
 // takeRestored takes a statement for what it is that is older than its floor, so that the
-// person signs it anew, and that the secret is the one from before the backup: who knows
-// a newer one takes that for a rollback, and brings it back.
-func (c *Client) takeRestored(o *opened) error {
+// person, who is asked, signs it anew, and that the secret is the one from before the
+// backup: who knows a newer one takes that for a rollback, and brings it back.
+func (c *Client) takeRestored(ctx context.Context, o *opened, ask func(Restored) (bool, error)) error {
 	signed, err := seal.OpenExt(c.facts.OrgID, o.content.Key, o.Ref.Record, seal.ExtStatement, o.view.Statement.GetBlob())
 	if err != nil {
 		return nil // it keeps its reason
@@ -423,9 +458,24 @@ func (c *Client) takeRestored(o *opened) error {
 	if err != nil || s.Ref != o.Ref || s.Kind != statementKind(o.Type) || seal.Digest(s.KeyCheck) != seal.RecordKeyCheck(c.facts.OrgID, o.content.Key, o.Ref.Record) {
 		return nil
 	}
+	if o.Unlinked = trust.Unlinked(c.log, s); len(o.Unlinked) > 0 {
+		o.Reason, o.SignedByName = string(trust.NotLinked), c.log.FullName(s.Signer)
+		return nil // agents refused it before the restore, too
+	}
+	yes, err := ask(Restored{
+		Ref: o.Ref, Title: o.Title, Seq: s.Seq, Least: c.log.Floor(o.Ref), By: c.log.FullName(s.Signer), Issued: when(s.Issued),
+		Says: difference(nil, c.factsOf(s.Statement, c.titled)),
+	})
+	if err != nil || !yes {
+		return err
+	}
 	o.checked, o.Statement, o.StatementDigest, o.SignedBy = s, s.Statement, s.Digest, s.Signer.ID
 	o.State, o.Reason, o.restored = InUse, "", true
-	if err := c.memory.work(func(m *memoryTx) error { return c.judgeValue(m, o, nil) }); err != nil {
+	pools, err := c.poolsOf(ctx, []*opened{o})
+	if err != nil {
+		return err
+	}
+	if err := c.memory.work(func(m *memoryTx) error { return c.judgeValue(m, o, pools) }); err != nil {
 		return err
 	}
 	if o.State == RolledBack && o.value != nil && seal.Digest(o.value.Result.DataDigest) == o.content.DataDigest {
@@ -435,6 +485,18 @@ func (c *Client) takeRestored(o *opened) error {
 		o.known = o.value.Seq + restoredGap
 	}
 	return nil
+}
+
+// titled is a reference with the title that this client has seen there.
+func (c *Client) titled(r *trustv1.Ref) string {
+	ref, err := refFrom(r)
+	if err != nil || ref.IsZero() {
+		return ""
+	}
+	if title := c.names.of(ref.String()); title != "" {
+		return fmt.Sprintf("%s (%s)", title, ref)
+	}
+	return ref.String()
 }
 
 // writeRekey writes a batch, or, where one of it cannot be written, each by itself.
@@ -469,7 +531,7 @@ func (c *Client) putRekey(ctx context.Context, op string, batch []rekeying) erro
 		var ops []*clientv1.WriteOp
 		for _, r := range batch {
 			ops = append(ops, &clientv1.WriteOp{Op: &clientv1.WriteOp_RekeyRecord{RekeyRecord: r.put}})
-			if r.o.Type != TypeAccount || r.o.State != InUse {
+			if r.o.Type != TypeAccount || !r.o.inUse() {
 				continue // nobody attests its value, now as before
 			}
 			same := sameSecret(r.o)

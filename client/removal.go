@@ -62,6 +62,9 @@ type RemovalRecord struct {
 	Changes []string
 	// Stops: this device may not sign it anew, or goes itself; agents stop using it.
 	Stops bool
+	// NotLinked: agents refuse it already, since its signer has no right on what it names.
+	// It is not signed anew: that would give it the rights that it lacks.
+	NotLinked bool
 	// RunID is the run of a candidate.
 	RunID seal.ID
 }
@@ -126,13 +129,13 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 		if o.checked != nil && gone[o.SignedBy] {
 			signed = append(signed, o)
 		}
-		his := o.value != nil && o.State == InUse && gone[o.value.Result.Signer.ID]
+		his := o.value != nil && o.inUse() && gone[o.value.Result.Signer.ID]
 		if k := o.Candidate; k != nil && k.Owner == ownerAgent && (his || gone[k.by]) {
 			// Nothing is attested anew beside it: settling it does that, too.
 			r.Candidates = append(r.Candidates, RemovalRecord{Ref: o.Ref, Title: o.Title, RunID: k.RunID})
 		} else if his {
 			r.Values = append(r.Values, RemovalRecord{
-				Ref: o.Ref, Title: o.Title, Digest: o.content.DataDigest, Seq: o.value.Seq, Stops: r.Self || !c.log.Roles(c.facts.Entry, o.Ref.Folder).Has(Edit),
+				Ref: o.Ref, Title: o.Title, Digest: o.content.DataDigest, Seq: o.value.Seq, Stops: r.Self || o.PoolUnknown || !c.log.Roles(c.facts.Entry, o.Ref.Folder).Has(Edit),
 			})
 		}
 		return true
@@ -166,7 +169,7 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 
 // planStatement compares a statement with the last one of somebody else.
 func (c *Client) planStatement(ctx context.Context, o *opened, newest *clientv1.StatementView, gone map[seal.ID]bool, title func(*trustv1.Ref) string) (RemovalRecord, error) {
-	x := RemovalRecord{Ref: o.Ref, Title: o.Title, Digest: o.StatementDigest, Seq: o.Statement.Seq, Stops: gone[c.facts.Entry] || !c.maySign(o)}
+	x := RemovalRecord{Ref: o.Ref, Title: o.Title, Digest: o.StatementDigest, Seq: o.Statement.Seq, Stops: gone[c.facts.Entry] || !c.maySign(o), NotLinked: len(o.Unlinked) > 0}
 	former, err := c.formerBy(ctx, o, newest, gone)
 	if err != nil {
 		return x, err
@@ -193,19 +196,16 @@ func (c *Client) maySign(o *opened) bool {
 	if !c.log.Roles(c.facts.Entry, o.Ref.Folder).Has(need) {
 		return false
 	}
-	for _, r := range trust.References(o.Statement) {
-		if !c.log.Roles(c.facts.Entry, r.Ref.Folder).Has(r.Needs) || r.As == "script" && !c.log.Roles(c.facts.Entry, o.Ref.Folder).Has(ApproveScript) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(trust.References(o.Statement), func(r trust.Reference) bool {
+		return !trust.MayName(c.log, c.facts.Entry, o.Ref.Folder, r)
+	})
 }
 
 // Remove signs anew what the plan lists (except records in skip) and removes the entry.
 func (c *Client) Remove(ctx context.Context, r *Removal, skip []Ref) error {
 	op := "remove " + r.Name
 	wanted := func(list []RemovalRecord) []RemovalRecord {
-		return slices.DeleteFunc(slices.Clone(list), func(x RemovalRecord) bool { return x.Stops || slices.Contains(skip, x.Ref) })
+		return slices.DeleteFunc(slices.Clone(list), func(x RemovalRecord) bool { return x.Stops || x.NotLinked || slices.Contains(skip, x.Ref) })
 	}
 	gone := c.gone(r.ID)
 	for part := range slices.Chunk(wanted(r.Statements), resignBatch) {
@@ -272,6 +272,9 @@ func (c *Client) resign(ctx context.Context, op string, seen []RemovalRecord, go
 		if o.checked == nil || o.StatementDigest != by[o.Ref].Digest {
 			return unseen(op, o, "statement")
 		}
+		if err := o.linked(op); err != nil {
+			return err // since the plan was made
+		}
 		drafts = append(drafts, newDraft(o))
 	}
 	if len(drafts) == 0 {
@@ -291,7 +294,7 @@ func (c *Client) reattest(ctx context.Context, op string, seen []RemovalRecord, 
 		if o.value != nil && !gone[o.value.Result.Signer.ID] {
 			continue
 		}
-		if o.State != InUse || o.content.DataDigest != by[o.Ref].Digest {
+		if !o.inUse() || o.content.DataDigest != by[o.Ref].Digest {
 			return unseen(op, o, "value")
 		}
 		if err := o.settled(op); err != nil {

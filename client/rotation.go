@@ -117,6 +117,9 @@ func (c *Client) SetRotation(ctx context.Context, s RotationSpec) error {
 		if err != nil {
 			return err
 		}
+		if err := o.linked(op); err != nil {
+			return err
+		}
 		resource, err := c.resourceOf(ctx, op, o)
 		if err != nil {
 			return err
@@ -153,6 +156,9 @@ func (c *Client) endRotation(ctx context.Context, op string, s RotationSpec) err
 	}
 	o, err := c.account(ctx, op, s.Account)
 	if err != nil {
+		return err
+	}
+	if err := o.linked(op); err != nil {
 		return err
 	}
 	a := accountOf(o)

@@ -405,7 +405,7 @@ func (c *Client) confirm(ctx context.Context, op string, j *job) error {
 	if err != nil {
 		return err
 	}
-	if o.State != InUse || o.value == nil || o.value.Seq < j.out.ValueSeq {
+	if !o.inUse() || o.value == nil || o.value.Seq < j.out.ValueSeq {
 		j.out.State = OutcomeLost
 		return &Error{
 			Class: Unknown, Reason: orElse(o.Reason, string(trust.ValueUnattested)), Op: op,

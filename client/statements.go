@@ -79,7 +79,7 @@ func (c *Client) signDraft(l *trust.Log, d *draft, seq uint64) (*clientv1.WriteO
 	}
 	opened, err := trust.OpenStatement(l, signed)
 	if err == nil {
-		err = trust.CheckLinks(l, opened, poolOf(s))
+		err = trust.CheckLinks(l, opened, d.pool())
 	}
 	if err != nil {
 		return nil, digest, ownStatement(err)
@@ -99,6 +99,16 @@ func ownStatement(err error) error {
 		return &Error{Class: Invalid, Reason: "invalid", Err: err}
 	}
 	return err
+}
+
+// pool is whose rights a new statement is held against: none for a subject that stays as
+// it was, since what a pool may read no longer keeps nobody from new keys.
+func (d *draft) pool() seal.ID {
+	r := d.subject.GetResource()
+	if d.former != nil && d.former.checked != nil && proto.Equal(r, d.former.checked.GetResource()) {
+		return seal.ID{}
+	}
+	return poolOf(d.subject)
 }
 
 func poolOf(s *trustv1.Statement) seal.ID { return idOr(s.GetResource().GetPoolId()) }
@@ -191,15 +201,17 @@ func (c *Client) putDrafts(ctx context.Context, op string, drafts []draft, with 
 // accountOf is the account of a record to be changed: a copy of the statement's,
 // or for a record without statement what its JSON says.
 func accountOf(o *opened) *trustv1.Account {
-	if a := o.Statement.GetAccount(); a != nil {
-		return proto.CloneOf(a)
+	if a := proto.CloneOf(o.Statement.GetAccount()); a != nil {
+		o.dropUnlinked(a)
+		return a
 	}
 	return &trustv1.Account{Login: o.text("login"), SecretKind: SecretPassword, VerifyMode: "login"}
 }
 
 func resourceOf(o *opened) *trustv1.Resource {
-	if r := o.Statement.GetResource(); r != nil {
-		return proto.CloneOf(r)
+	if r := proto.CloneOf(o.Statement.GetResource()); r != nil {
+		o.dropUnlinkedOf(r)
+		return r
 	}
 	r := &trustv1.Resource{}
 	if h, ok := o.data.Host(); ok {
@@ -210,7 +222,8 @@ func resourceOf(o *opened) *trustv1.Resource {
 
 // EditAccount signs the account's next statement with what change did to its
 // subject. A record without a statement that holds begins with what its JSON
-// says, so that change has to set at least the resource. A login that another account has
+// says, so that change has to set at least the resource; what its signer had no right to
+// name is left out, and change names it or another. A login that another account has
 // on the resource is a Conflict, unless sameLogin says that this is meant.
 func (c *Client) EditAccount(ctx context.Context, ref Ref, sameLogin bool, change func(*trustv1.Account) error) error {
 	op := "change the account " + ref.String()
@@ -221,6 +234,9 @@ func (c *Client) EditAccount(ctx context.Context, ref Ref, sameLogin bool, chang
 		a := accountOf(o)
 		if err := change(a); err != nil {
 			return err
+		}
+		if a.Resource == nil && len(o.Unlinked) > 0 {
+			return o.linked("")
 		}
 		if err := errors.Join(textual("login", a.Login), textual("scope", a.Scope)); err != nil {
 			return err
@@ -346,7 +362,7 @@ func (c *Client) replaceData(l *trust.Log, o *opened, data *record.Record, same 
 	ops := []*clientv1.WriteOp{{Op: &clientv1.WriteOp_PutRecord{PutRecord: &clientv1.PutRecord{
 		Ref: o.Ref.Proto(), Kind: o.Type, KeyVersion: o.view.KeyVersion, Data: box, Revision: o.view.Revision,
 	}}}}
-	if o.Type != TypeAccount || o.State != InUse {
+	if o.Type != TypeAccount || !o.inUse() {
 		return ops, nil
 	}
 	attest, err := c.attest(l, o, seal.Hash(box), same, false)
@@ -356,8 +372,12 @@ func (c *Client) replaceData(l *trust.Log, o *opened, data *record.Record, same 
 	return append(ops, attest), nil
 }
 
-// attest signs that a value is what the caller wants agents to use.
+// attest signs that a value is what the caller wants agents to use. With same it is
+// somebody else's word that is signed on.
 func (c *Client) attest(l *trust.Log, o *opened, dataDigest seal.Digest, same *trustv1.SameSecret, adoption bool) (*clientv1.WriteOp, error) {
+	if err := o.mayAttest(); err != nil && same != nil {
+		return nil, err
+	}
 	seq, prev := lastValue(o)
 	return c.signEdit(l, o.Ref, max(seq, o.known)+1, prev, dataDigest, same, adoption)
 }

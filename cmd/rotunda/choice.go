@@ -15,7 +15,7 @@ import (
 // shell completes them.
 var (
 	recordStates = stateWords(client.InUse, client.Unconfirmed, client.Unattested, client.Unsigned,
-		client.EditedOutside, client.RolledBack, client.Kept, client.Broken)
+		client.EditedOutside, client.NotLinked, client.RolledBack, client.Kept, client.Broken)
 	rotationStates  = []string{"scheduled", "paused", "running", "retrying", "alert", "done"}
 	missedTimes     = []string{"skip", "once"}
 	resourceKinds   = []string{"machine", "database", "directory"}

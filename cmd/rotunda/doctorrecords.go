@@ -72,7 +72,7 @@ func (v *vaultLook) refused(x *examination) {
 	var found []why
 	for _, r := range v.order {
 		account := r.Type == client.TypeAccount
-		if r.State == client.Kept || r.Statement != nil && r.State != client.Unattested || !account && !slices.Contains(resourceTypes[:], r.Type) {
+		if r.State == client.Kept || r.Statement != nil && r.State != client.Unattested && r.State != client.NotLinked || !account && !slices.Contains(resourceTypes[:], r.Type) {
 			continue
 		}
 		w := why{account, r.State, r.Reason}
@@ -97,6 +97,8 @@ func countAgain(account bool, state client.ValueState, title, reason string) str
 	switch {
 	case state == client.Unattested:
 		return "`rotunda record adopt " + title + "` makes the value count, once you have looked at it"
+	case state == client.NotLinked:
+		return "`rotunda record get " + title + "` says what it names without right; " + trust.NotLinked.Hint()
 	case state != client.Unsigned:
 		return trust.Reason(reason).Hint()
 	case account:
@@ -164,7 +166,7 @@ func few(titles []string) string {
 func (v *vaultLook) administrators(x *examination) {
 	for _, r := range v.order {
 		admin := v.all[refOf(r.Statement.GetResource().GetAdminAccount())]
-		if admin == nil || admin.State == client.Unattested || admin.Statement == nil { // told of already
+		if admin == nil || admin.State == client.Unattested || admin.State == client.NotLinked || admin.Statement == nil { // told of already
 			continue
 		}
 		switch s, _ := admin.Secret(); {

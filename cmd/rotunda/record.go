@@ -14,6 +14,7 @@ import (
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/span"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -41,6 +42,8 @@ type recordView struct {
 	PublicKey string         `json:"public_key,omitempty"`
 	State     string         `json:"state"`
 	Reason    string         `json:"reason,omitempty"`
+	Hint      string         `json:"hint,omitempty"`
+	NotLinked []string       `json:"not_linked,omitempty"` // what its signer had no right to name
 	Revision  int64          `json:"revision"`
 	Updated   string         `json:"updated,omitempty"`
 	SignedBy  string         `json:"signed_by,omitempty"`
@@ -164,6 +167,12 @@ func viewRecord(r *client.Record) recordView {
 	if res := r.Statement.GetResource(); res != nil {
 		v.Resource = viewResource(r.Statement, res)
 	}
+	if r.State == client.NotLinked {
+		v.Hint = trust.NotLinked.Hint()
+		for _, u := range r.Unlinked {
+			v.NotLinked = append(v.NotLinked, unlinkedText(u))
+		}
+	}
 	if a := r.Attested; a != nil {
 		v.Attested = &attestedView{Phase: phaseWord(a.Phase), ValueSeq: a.ValueSeq, Time: stamp(time.UnixMilli(a.Time))}
 		if a.Credential != trustv1.Outcome_OUTCOME_UNSPECIFIED {
@@ -177,6 +186,18 @@ func viewRecord(r *client.Record) recordView {
 		}
 	}
 	return v
+}
+
+// unlinkedText is a reference on which its signer has no right.
+func unlinkedText(u trust.Reference) string {
+	return fmt.Sprintf("names %s as its %s", u.Ref, u.As)
+}
+
+// warnUnlinked says before a statement is signed anew what of it that leaves out.
+func (c *cli) warnUnlinked(r *client.Record) {
+	for _, u := range r.Unlinked {
+		c.warn("%s %s, and who signed that has no right on it: it is left out, unless you name it yourself", printable(r.Title), unlinkedText(u))
+	}
 }
 
 func viewAccount(st *trustv1.Statement, a *trustv1.Account) *accountView {
@@ -214,7 +235,7 @@ func outcomeWord(o trustv1.Outcome) string {
 func showRecord(w io.Writer, v recordView) {
 	lines := []string{
 		"title", v.Title, "type", v.Type, "uid", v.UID, "folder", v.named(v.Folder),
-		"state", v.stateText(), "login", v.Login, "url", v.URL,
+		"state", v.stateText(), "not linked", strings.Join(v.NotLinked, "; "), "hint", v.Hint, "login", v.Login, "url", v.URL,
 		"secret", v.Secret, "public key", v.PublicKey, "notes", v.Notes,
 		"revision", fmt.Sprint(v.Revision), "updated", local(v.Updated), "signed by", v.SignedBy,
 	}
@@ -296,6 +317,8 @@ its value:
   unattested      a result attests another value than the one served
   unsigned        it has no statement: agents do not use it
   edited outside  a machine client wrote it: "rotunda record adopt" makes it count
+  not linked      it names a record on which its signer, or the pool, has no right: agents
+                  do not use it, and nobody's re-keying signs it anew
   rolled back     this device has seen a newer one: do not use it
   broken          it does not open; the reason says why`,
 		`rotunda record get Databases/app
@@ -655,7 +678,7 @@ func (c *cli) recordAdoptCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if r.State == client.InUse {
+			if r.State == client.InUse && !r.PoolUnknown {
 				return c.done(r.Title + " is in use already")
 			}
 			c.note("%s is %s; revision %d was written at %s", printable(r.Title), stateText(string(r.State), r.Reason), r.Revision, c.when(r.Updated))

@@ -289,6 +289,7 @@ func (c *cli) recordEditCmd() *cobra.Command {
 			}
 			// The statement first: a secret for another login must not be live before it.
 			if signed != nil {
+				c.warnUnlinked(r)
 				if err := cl.EditAccount(ctx, r.Ref, a.sameLogin, signed); err != nil {
 					return err
 				}

@@ -57,12 +57,17 @@ func leftHint(reason string) string {
 	switch trust.Reason(reason) {
 	case trust.RunOutstanding:
 		return "when its run is over, re-key the folder again"
-	case trust.NotAllowed, trust.NotLinked:
+	case trust.NotLinked:
+		return "agents refuse it, since it names a record on which its signer has no right, and your signature would give it yours: look at it (`rotunda record get`); name what is meant yourself (`rotunda record edit --resource`, `rotunda resource edit --admin`) or delete it, then re-key the folder again"
+	case trust.NotAllowed:
 		return "somebody who may sign its statement re-keys the folder again"
 	case trust.StatementRollback:
 		return "if the server was restored to before a re-keying, `rotunda folder rekey --restored` signs anew what it says now: look at what was changed since the backup"
 	case trust.SignerUnknown, trust.RecordUnsigned:
 		return "agents do not use it as it is: sign its statement anew (`rotunda record edit`), or remove it, then re-key the folder again"
+	}
+	if reason == client.PoolUnknown {
+		return client.PoolUnknownMeans + "; then re-key the folder again"
 	}
 	if hint := trust.Reason(reason).Hint(); hint != "" {
 		return hint
@@ -73,10 +78,26 @@ func leftHint(reason string) string {
 // rekey re-keys a folder and shows how far it is.
 func (c *cli) rekey(ctx context.Context, cl *client.Client, folder seal.ID, o client.RekeyOptions) (client.Rekeyed, error) {
 	m := c.meter("records with new keys:")
-	o.Progress = m.at
+	if o.Restored == nil { // else there are questions in between
+		o.Progress = m.at
+	}
 	r, err := cl.RekeyFolder(ctx, folder, o)
 	m.end()
 	return r, err
+}
+
+// takeRestored shows what a statement from before a restore says, and asks for it.
+func (c *cli) takeRestored(r client.Restored) (bool, error) {
+	w := c.p.stderr
+	fmt.Fprintf(w, "%s (%s): statement %d of %s, signed at %s; the log asks for %d or a later one. It says\n",
+		printable(r.Title), r.Ref, r.Seq, printable(r.By), c.when(r.Issued), r.Least)
+	for _, line := range r.Says {
+		fmt.Fprintf(w, "    %s\n", printable(line))
+	}
+	if c.yes {
+		return true, nil
+	}
+	return c.ask("sign " + printable(r.Title) + " anew as it is here")
 }
 
 // leftBehind is the failure of a re-keying that left records; nil: none.
@@ -91,6 +112,7 @@ func leftBehind(r client.Rekeyed) error {
 
 func (c *cli) folderRekeyCmd() *cobra.Command {
 	var o client.RekeyOptions
+	var restored bool
 	cmd := c.leaf("rekey FOLDER", "give a folder and each record in it new keys", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
 			f, err := cl.FindFolder(ctx, args[0])
@@ -104,6 +126,9 @@ func (c *cli) folderRekeyCmd() *cobra.Command {
 			if err := c.confirm(question); err != nil {
 				return err
 			}
+			if restored {
+				o.Restored = c.takeRestored
+			}
 			r, err := c.rekey(ctx, cl, f.UID, o)
 			if err != nil {
 				return err
@@ -115,7 +140,7 @@ func (c *cli) folderRekeyCmd() *cobra.Command {
 			return leftBehind(r)
 		})
 	})
-	cmd.Flags().BoolVar(&o.Restored, "restored", false, "sign anew what a server says that was restored to before the last re-keying")
+	cmd.Flags().BoolVar(&restored, "restored", false, "sign anew what a server says that was restored to before the last re-keying")
 	cmd.Flags().BoolVar(&o.New, "new", false, "make a further key also while records wait for theirs from the last one")
 	return help(cmd, `Ends what somebody still knows who could read the folder: a new folder key, sealed to
 all who may read it now, then, record by record, a new record key, the content
@@ -125,13 +150,15 @@ those either. The removal of a person, a device or an agent does all of this by 
 
 It may be interrupted: the same command goes on, also from another device. A record
 whose run is under way, or that nobody present may sign, keeps its key, is named, and
-is done by the next call; the exit code is 5 then. A folder with more than 20000 records
+is done by the next call; the exit code is 5 then. So is one that agents refuse already,
+since it names a record on which its signer has no right: signed anew by you it would
+have your rights. A folder with more than 20000 records
 cannot change over in one call. Needs share and edit on the folder.
 
 A server that was restored to before a re-keying has the former key alone, which nobody
 accepts: re-keying the folder again takes over what is under it. The statements of its
 records are older than the log allows then; with --restored you sign them anew as the
-server has them, each of which you should have seen since.`,
+server has them: each is shown, and asked for unless you say --yes.`,
 		`rotunda folder rekey Databases
 rotunda folder rekey Databases --yes --json`)
 }

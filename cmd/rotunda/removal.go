@@ -80,6 +80,8 @@ type statementView struct {
 	Former  *formerView `json:"former"` // null: nobody else signed one
 	Changes []string    `json:"changes"`
 	Stops   bool        `json:"stops,omitempty"`
+	// NotLinked: agents refuse it already, and it is not signed anew.
+	NotLinked bool `json:"not_linked,omitempty"`
 }
 
 type formerView struct {
@@ -101,7 +103,7 @@ func viewRemoval(p *client.Removal) removalView {
 		Statements: []statementView{}, Values: []string{}, Candidates: []candidateLeft{}, Folders: []planFolder{}, Apps: []string{},
 	}
 	for _, r := range p.Statements {
-		s := statementView{Record: r.Ref.String(), Title: r.Title, Digest: r.Digest.String(), Seq: r.Seq, Changes: r.Changes, Stops: r.Stops}
+		s := statementView{Record: r.Ref.String(), Title: r.Title, Digest: r.Digest.String(), Seq: r.Seq, Changes: r.Changes, Stops: r.Stops, NotLinked: r.NotLinked}
 		if r.Changes == nil {
 			s.Changes = []string{}
 		}
@@ -207,6 +209,9 @@ func (c *cli) showPlan(w io.Writer, plan *client.Removal) {
 	same := 0
 	for _, r := range plan.Statements {
 		switch {
+		case r.NotLinked:
+			fmt.Fprintf(w, "%s (%s) is not signed anew: agents refuse it already, since it names a record on which its signer has no right\n", printable(r.Title), r.Ref)
+			continue
 		case r.Stops:
 			fmt.Fprintf(w, "%s (%s) stops: nobody present can sign it anew\n", printable(r.Title), r.Ref)
 			continue
@@ -252,7 +257,7 @@ func (c *cli) chooseStatements(plan *client.Removal, flags removalFlags) (skip [
 	}
 	var open []string
 	for _, r := range plan.Statements {
-		if r.Stops || len(r.Changes) == 0 {
+		if r.Stops || r.NotLinked || len(r.Changes) == 0 {
 			continue
 		}
 		if n := slices.Index(named, r.Digest.String()); n >= 0 {

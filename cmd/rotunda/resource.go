@@ -226,6 +226,7 @@ func (c *cli) resourceEditCmd() *cobra.Command {
 				return usagef("nothing to change was named").withHint("`rotunda resource edit --help` lists what can change")
 			}
 			if change != nil {
+				c.warnUnlinked(found)
 				if err := cl.EditResource(ctx, found.Ref, change); err != nil {
 					return err
 				}

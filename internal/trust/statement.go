@@ -2,6 +2,7 @@ package trust
 
 import (
 	"crypto/ed25519"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -141,16 +142,31 @@ func References(s *trustv1.Statement) []Reference {
 	return refs
 }
 
+// MayName says whether a device may sign that a record of a folder names another one.
+func MayName(l *Log, device, folder seal.ID, r Reference) bool {
+	if r.As == "script" && !l.Roles(device, folder).Has(ApproveScript) {
+		return false
+	}
+	return l.Roles(device, r.Ref.Folder).Has(r.Needs)
+}
+
+// Unlinked lists what a statement names on which its signer has no right: why CheckLinks
+// refuses it, whatever the pool.
+func Unlinked(l *Log, s *Statement) []Reference {
+	return slices.DeleteFunc(References(s.Statement), func(r Reference) bool { return MayName(l, s.Signer.ID, s.Ref.Folder, r) })
+}
+
 // CheckLinks is 4.2 step 9, for one record: the statement's signer still has the
 // rights of 3.2 in the folder of everything that it names, and the pool may read
 // each. pool is the account's resource's, or the resource's own; zero leaves the
 // pool out (a client that cannot read the resource). NotLinked.
 func CheckLinks(l *Log, s *Statement, pool seal.ID) error {
 	for _, r := range References(s.Statement) {
-		if r.As == "script" && !l.Roles(s.Signer.ID, s.Ref.Folder).Has(ApproveScript) {
+		switch has := l.Roles(s.Signer.ID, r.Ref.Folder); {
+		case MayName(l, s.Signer.ID, s.Ref.Folder, r):
+		case has.Has(r.Needs):
 			return fail(NotLinked, "device %q may not let a script into folder %s", l.FullName(s.Signer), s.Ref.Folder)
-		}
-		if has := l.Roles(s.Signer.ID, r.Ref.Folder); !has.Has(r.Needs) {
+		default:
 			return fail(NotLinked, "%s names %s as %s, which needs %s there; device %q has %s", s.Ref, r.Ref, r.As, r.Needs, l.FullName(s.Signer), has)
 		}
 		if !pool.IsZero() && !l.Roles(pool, r.Ref.Folder).Has(Read) {
