@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -349,8 +350,63 @@ func foreignAdministrator(t *testing.T, w *hostileWorld) {
 					})
 				})
 				w.toldBy(t, since, "record.refused", trust.NotLinked, w.agent.Name)
+				w.othersSign(t, bob, folder, key, r, func(t *testing.T) {
+					since := w.now(t)
+					host.untouched(t, func() {
+						w.gate.untouched(t, func() {
+							bob.post(t, w.commandOf(t, bob, trustv1.Action_ACTION_TEST, trust.Ref{}, seal.ID{}, r))
+							w.logged(t, since, w.agent, `"msg":"command failed"`, `"reason":"not_linked"`)
+						})
+					})
+				})
 			})
 		}
+	}
+}
+
+// othersSign has an administrator do all that signs statements of others anew in a
+// member's folder: re-key it, remove somebody who could read it, change the record
+// otherwise. The statement of r, which nobody may use, is left as it is, and shown so.
+func (w *hostileWorld) othersSign(t *testing.T, bob *device, folder seal.ID, key seal.Key, r trust.Ref, refused func(t *testing.T)) {
+	t.Helper()
+	// What anybody may use is signed anew beside it, else nothing ran.
+	honest := trust.Ref{Folder: folder, Record: seal.NewID()}
+	pool := w.entry(t, trustv1.EntryKind_ENTRY_KIND_POOL, installation.Pool)
+	w.serveRecord(t, bob.stolen(), key, "pamDatabase", honest, []byte(`{"type":"pamDatabase","title":"honest","fields":[],"custom":[]}`), &trustv1.Statement{
+		Kind: trustv1.RecordKind_RECORD_KIND_RESOURCE,
+		Subject: &trustv1.Statement_Resource{Resource: &trustv1.Resource{
+			PoolId: pool.ID.Bytes(), Plugin: "postgres", Host: "127.0.0.1", Port: 1, Tls: &trustv1.Tls{Mode: trustv1.TlsMode_TLS_MODE_OFF},
+		}},
+	})
+	reader, _ := w.member(t, 0)
+	w.ada(t).append(t, trust.GrantOp(folder, reader, trust.Read))
+	name, _ := w.log(t).Entry(reader)
+	defer w.remove(t, reader)
+
+	seqs := func() (mine, other int64) {
+		w.read(t, "SELECT statement_seq FROM record WHERE org = 1 AND record_uid = ?", []any{r.Record.Bytes()}, &mine)
+		w.read(t, "SELECT statement_seq FROM record WHERE org = 1 AND record_uid = ?", []any{honest.Record.Bytes()}, &other)
+		return mine, other
+	}
+	for _, c := range []struct {
+		what string
+		args []string
+	}{
+		{"a re-keying", []string{"folder", "rekey", folder.String()}},
+		{"an offboarding", []string{"member", "remove", name.Name}},
+	} {
+		t.Run("after "+c.what, func(t *testing.T) {
+			before, honestBefore := seqs()
+			w.fails(t, trust.NotLinked, c.args...)
+			after, honestAfter := seqs()
+			if after != before || honestAfter == honestBefore {
+				t.Errorf("the statement went from %d to %d, the honest one beside it from %d to %d", before, after, honestBefore, honestAfter)
+			}
+			if state, reason := w.state(t, r); state != "not_linked" || reason != string(trust.NotLinked) {
+				t.Errorf("the client shows it as %s, %s", state, reason)
+			}
+			refused(t)
+		})
 	}
 }
 
@@ -403,6 +459,18 @@ func loginTakenOver(t *testing.T, w *hostileWorld) {
 	})
 	t.Run("by mandate", func(t *testing.T) {
 		w.dueRefused(t, r, "record.refused", trust.NotLinked)
+	})
+	w.othersSign(t, bob, folder, key, r, func(t *testing.T) {
+		w.dueRefused(t, r, "record.refused", trust.NotLinked)
+		w.fails(t, trust.NotLinked, "rotation", "set", path(r), "--every", "1d")
+		w.fails(t, trust.NotLinked, "record", "edit", path(r), "--verify-mode", "readback")
+		since := w.now(t)
+		run := w.due(t, r)
+		w.sql(t, "UPDATE run SET cause = 'person', next_attempt = 0, agent_id = ? WHERE org = 1 AND run_id = ?", stolen(t, w.agent).Entry.Bytes(), run.Bytes())
+		w.gate.untouched(t, func() {
+			bob.post(t, w.commandOf(t, bob, trustv1.Action_ACTION_ROTATE, r, run, db))
+			w.logged(t, since, w.agent, `"msg":"run ended"`, `"run":"`+run.String(), `"reason":"not_linked"`, `"credential"`)
+		})
 	})
 	w.opensTarget(t, victim)
 	w.works(t, victim)
