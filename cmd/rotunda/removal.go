@@ -232,7 +232,15 @@ func (c *cli) showPlan(w io.Writer, plan *client.Removal) {
 	if same > 0 {
 		fmt.Fprintf(w, "%d statement%s that say%s what somebody else had signed before will be signed anew by you\n", same, plural(same), verbS(same))
 	}
-	if n := len(plan.Values); n > 0 {
+	n := 0
+	for _, r := range plan.Values {
+		if !r.Stops {
+			n++
+			continue
+		}
+		fmt.Fprintf(w, "the value of %s (%s) stops: nobody present can attest it anew, `rotunda record adopt` afterwards makes it count\n", printable(r.Title), r.Ref)
+	}
+	if n > 0 {
 		fmt.Fprintf(w, "%d value%s will be attested anew by you\n", n, plural(n))
 	}
 	for _, r := range plan.Candidates {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/record"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -145,6 +146,49 @@ func (w *hostileWorld) abandons(t *testing.T, r trust.Ref, run string) {
 		t.Fatalf("the candidate is not cleared by run abandon: %v: %s", err, w.agent.Tail())
 	}
 	w.told(t, since, "candidate.abandoned", "abandoned")
+}
+
+// abandonsBeside gives a candidate up beside a value that a machine client wrote and that
+// the server has attested by a signature of nobody: it is not the account's by that.
+func (w *hostileWorld) abandonsBeside(t *testing.T, title string) {
+	r := w.ref(t, title)
+	w.keepRecord(t, r)
+	a := w.loot(t, r)
+	written := trust.SealData(a.key, []byte(`{"type":"pamUser","title":"`+title+`","fields":[{"type":"password","value":["what a machine client likes"]}],"custom":[]}`))
+	digest := seal.Hash(written)
+	keys, err := enrol.MakeKeys(trustv1.EntryKind_ENTRY_KIND_AGENT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := thief{stolenAgent(t, w.agent).id, keys}
+	var seq uint64
+	w.read(t, "SELECT value_seq FROM record WHERE org = 1 AND record_uid = ?", []any{r.Record.Bytes()}, &seq)
+	run := seal.NewID()
+	s := staged{data: trust.SealData(a.key, a.data), seq: seq + 2}
+	s.digest = seal.Hash(s.data).Bytes()
+	s.result, _ = w.result(t, nobody, &trustv1.Result{
+		Phase: trustv1.Phase_PHASE_STAGED, Account: r.Proto(), RunId: run.Bytes(), Event: 1, ValueSeq: s.seq, DataDigest: s.digest,
+	})
+	s.authority = trust.SealAuthority(w.log(t).Org(), a.key, r.Record, trust.Authority{Mandate: seal.Hash(a.signed)})
+
+	since := w.now(t)
+	w.sql(t, "UPDATE record SET data = ?, data_digest = ? WHERE org = 1 AND record_uid = ?", written, digest.Bytes(), r.Record.Bytes())
+	w.hideResults(t, r)
+	forged, d := w.result(t, nobody, &trustv1.Result{
+		Phase: trustv1.Phase_PHASE_COMMITTED, Account: r.Proto(), RunId: seal.NewID().Bytes(), ValueSeq: seq + 1, DataDigest: digest.Bytes(),
+	})
+	w.serveResult(t, r, forged, d, true)
+	w.serveOld(t, r, s)
+	w.sql(t, "UPDATE staged SET run_id = ? WHERE org = 1 AND record_uid = ?", run.Bytes(), r.Record.Bytes())
+	due := w.due(t, r)
+	w.sql(t, "UPDATE run SET run_id = ?, state = 'staged' WHERE org = 1 AND run_id = ?", run.Bytes(), due.Bytes())
+	w.logged(t, since, w.agent, `"msg":"run ended"`, `"run":"`+run.String(), `"credential"`)
+	w.abandons(t, r, run.String())
+	var attested []byte
+	w.read(t, "SELECT attestation FROM record WHERE org = 1 AND record_uid = ?", []any{r.Record.Bytes()}, &attested)
+	if state, reason := w.state(t, r); seal.Digest(attested) != d || state != "unattested" {
+		t.Errorf("the machine client's value was adopted unasked: it is %s, %s", state, reason)
+	}
 }
 
 // olderCandidateAsNew: to an agent that remembers nothing, with the value of then, the
@@ -353,4 +397,5 @@ func candidateWithoutAuthority(t *testing.T, w *hostileWorld) {
 	w.abandons(t, r, run.String())
 	w.works(t, title)
 	w.rejects(t, title, secret)
+	t.Run("abandoned beside a value with a forged attestation", func(t *testing.T) { w.abandonsBeside(t, title) })
 }

@@ -10,7 +10,9 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
+	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // Rows in which the server serves what was right once.
@@ -182,13 +184,18 @@ func (w *hostileWorld) outsider(t *testing.T) (pool seal.ID, th thief) {
 	}
 	pool = seal.NewID()
 	id := seal.NewID()
-	w.ada(t).append(t,
+	ada := w.ada(t)
+	signed := ada.sign(t, w.log(t),
 		trust.PutOp(&trustv1.Entry{EntryId: pool.Bytes(), Kind: trustv1.EntryKind_ENTRY_KIND_POOL, Name: w.name("pool"), V: trust.Version}),
 		trust.GrantOp(w.folder(t), pool, trust.Read),
 		trust.PutOp(&trustv1.Entry{
 			EntryId: id.Bytes(), Kind: trustv1.EntryKind_ENTRY_KIND_AGENT, Name: w.name("outsider"), OwnerId: pool.Bytes(), V: trust.Version,
 			SignPub: keys.SignPub(), KeysDigest: seal.Hash(public).Bytes(),
 		}))
+	err = ada.write(t, appends(signed), &clientv1.WriteOp{Op: &clientv1.WriteOp_PutKeys{PutKeys: &clientv1.PutKeys{EntryId: id.Bytes(), Keys: public}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return pool, thief{id, keys}
 }
 
@@ -255,6 +262,50 @@ func formerValue(t *testing.T, w *hostileWorld) {
 		})
 	}
 	w.works(t, title)
+	t.Run("signed on with the resource withheld", func(t *testing.T) { w.signedOn(t, pool, outsider) })
+}
+
+// signedOn has an administrator do what signs for values anew, while the server hides the
+// resource by whose pool it is known whether an agent's word counts.
+func (w *hostileWorld) signedOn(t *testing.T, pool seal.ID, outsider thief) {
+	title, folder := w.name("a"), w.name("folder")
+	w.cli(t, "folder", "add", folder)
+	w.cli(t, "folder", "grant", folder, installation.Pool, "read")
+	secret := sdk.NewSecret([]byte("first secret of " + title))
+	if err := w.pg.CreateRole(t.Context(), title, secret, ""); err != nil {
+		t.Fatal(err)
+	}
+	_, err := w.CLI(t.Context(), secret.Expose(), "record", "add", title, "--folder", folder, "--resource", "db", "--login", title, "--password-stdin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.works(t, title)
+	r, db := w.ref(t, title), w.ref(t, "db")
+	w.ada(t).append(t, trust.GrantOp(r.Folder, pool, trust.Read))
+	var former []byte
+	w.read(t, "SELECT data FROM record_history WHERE org = 1 AND record_uid = ? ORDER BY n DESC", []any{r.Record.Bytes()}, &former)
+	digest := seal.Hash(former)
+	w.sql(t, "UPDATE record SET data = ?, data_digest = ? WHERE org = 1 AND record_uid = ?", former, digest.Bytes(), r.Record.Bytes())
+	w.hideResults(t, r)
+	signed, d := w.result(t, outsider, &trustv1.Result{
+		Phase: trustv1.Phase_PHASE_COMMITTED, Account: r.Proto(), RunId: seal.NewID().Bytes(), ValueSeq: 99, DataDigest: digest.Bytes(),
+	})
+	w.serveResult(t, r, signed, d, true)
+	shown := w.keep(t, "record", "org = 1 AND record_uid = ?", db.Record.Bytes())
+	w.sql(t, "DELETE FROM record WHERE org = 1 AND record_uid = ?", db.Record.Bytes())
+
+	w.fails(t, "pool_unknown", "record", "edit", path(r), "--title", title+" anew")
+	w.fails(t, "pool_unknown", "folder", "rekey", r.Folder.String())
+	var attested []byte
+	w.read(t, "SELECT attestation FROM record WHERE org = 1 AND record_uid = ?", []any{r.Record.Bytes()}, &attested)
+	if seal.Digest(attested) != d {
+		t.Error("somebody has signed for the value of an agent of another pool")
+	}
+	shown()
+	if state, reason := w.state(t, r); state == "in_use" {
+		t.Errorf("with the resource shown again, the value is %s, %s", state, reason)
+	}
+	w.cli(t, "record", "remove", path(r))
 }
 
 // state is what the command line shows of a record.
