@@ -322,7 +322,9 @@ func (c *Client) token(ctx context.Context, op string, s tokenSpec) (NewToken, e
 			if err := nameFree(l, op, s.kind, s.owner, s.name, c.now()); err != nil {
 				return nil, err
 			}
-			return append(ops, trust.PutOp(trust.NewEnrolment(id, seed, s.kind, s.owner, s.name, s.roles, notAfter))), nil
+			put := trust.NewEnrolment(id, seed, s.kind, s.owner, s.name, s.roles, notAfter)
+			put.Unattended = s.unattended
+			return append(ops, trust.PutOp(put)), nil
 		},
 		with: func(after *trust.Log) ([]*clientv1.WriteOp, error) {
 			head = after.Head().Digest

@@ -124,6 +124,7 @@ func checkEntry(f *form, e *trustv1.Entry) {
 	} else {
 		f.must(e.NotAfter == 0, "not_after is set")
 	}
+	f.must(target || !e.Unattended, "unattended is set")
 	f.must(roles || e.Roles == 0, "roles are set")
 	if target {
 		f.must(e.TargetKind == trustv1.EntryKind_ENTRY_KIND_DEVICE || e.TargetKind == trustv1.EntryKind_ENTRY_KIND_AGENT, "target_kind is neither device nor agent")

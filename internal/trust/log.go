@@ -26,6 +26,7 @@ type Entry struct {
 	V          uint32            // newest message format it reads
 	NotAfter   time.Time         // device, enrolment; zero for the others
 	Roles      Roles             // mask of a device, or of the device that an enrolment makes
+	Unattended bool              // enrolment: its token carries folder keys
 	PutBy      seal.ID           // entry that signed it; zero: the root
 	Epoch      uint64            // change that put it last
 }
@@ -94,6 +95,7 @@ type state struct {
 	used     map[seal.ID]seal.ID // by key id of a consumed enrolment: the entry that it became
 	recovery seal.ID
 	grants   map[seal.ID]map[seal.ID]Roles // party, folder
+	shared   map[seal.ID]map[seal.ID]bool  // app, folders that it was ever granted
 	named    map[seal.ID]bool              // folder uids that any op has named
 	folders  map[seal.ID]FolderState
 	floors   floors
@@ -138,6 +140,7 @@ func NewLog(org seal.Digest) *Log {
 		keys:    map[seal.ID]seal.ID{},
 		used:    map[seal.ID]seal.ID{},
 		grants:  map[seal.ID]map[seal.ID]Roles{},
+		shared:  map[seal.ID]map[seal.ID]bool{},
 		named:   map[seal.ID]bool{},
 		folders: map[seal.ID]FolderState{},
 		floors:  floors{newer: map[Ref]uint64{}},
@@ -159,6 +162,10 @@ func (l *Log) Clone() *Log {
 	s.grants = maps.Clone(s.grants)
 	for id, folders := range s.grants {
 		s.grants[id] = maps.Clone(folders)
+	}
+	s.shared = maps.Clone(s.shared)
+	for id, folders := range s.shared {
+		s.shared[id] = maps.Clone(folders)
 	}
 	s.named = maps.Clone(s.named)
 	s.folders = maps.Clone(s.folders)
@@ -408,6 +415,36 @@ func (l *Log) GrantsOn(folder seal.ID) []Grant {
 	}
 	slices.SortFunc(out, func(a, b Grant) int { return slices.Compare(a.To[:], b.To[:]) })
 	return out
+}
+
+// MayHoldApp reports whether a member or device may hold an application's key: an
+// administrator, or who may SHARE each folder that the application was ever granted.
+// A folder that was withdrawn counts: what was wrapped under the key stays so. An
+// application that never had a folder is the administrators' alone: whoever holds its key
+// reads what it is granted next.
+func (l *Log) MayHoldApp(entry, app seal.ID) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.s.mayHoldApp(entry, app)
+}
+
+func (s *state) mayHoldApp(entry, app seal.ID) bool {
+	if s.roles(entry, seal.ID{}).Has(Admin) {
+		return true
+	}
+	for folder := range s.shared[app] {
+		if !s.roles(entry, folder).Has(Share) {
+			return false
+		}
+	}
+	return len(s.shared[app]) > 0
+}
+
+// AppFolders lists the folders that an application was ever granted, ordered by uid.
+func (l *Log) AppFolders(app seal.ID) []seal.ID {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return slices.SortedFunc(maps.Keys(l.s.shared[app]), func(a, b seal.ID) int { return slices.Compare(a[:], b[:]) })
 }
 
 // Readers lists the devices and agents that may hold a folder's key, and the

@@ -2,6 +2,7 @@ package trust
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ func TestWhoMaySign(t *testing.T) {
 	masked := person{base.bob.member, newParty(t, 73, false)} // Bob's second device: read and share only
 	plugin := Plugin{"x", "1", "linux", "amd64", seal.Digest{7}}
 	recovery, _ := base.log.Recovery()
+	freshApp := &trustv1.Entry{EntryId: id(51).Bytes(), Kind: trustv1.EntryKind_ENTRY_KIND_APP, Name: "new", AppCheck: make([]byte, 32)}
 
 	for _, row := range []struct {
 		name  string
@@ -71,6 +73,8 @@ func TestWhoMaySign(t *testing.T) {
 		{"member puts an enrolment for another", nil, bob, ops{PutOp(enrol(device, base.carol.member, Read, day))}, LogSigner},
 		{"member puts an enrolment for an agent", nil, bob, ops{PutOp(enrol(agent, base.p, 0, day))}, LogSigner},
 		{"admin puts an enrolment for an agent", nil, alice, ops{PutOp(enrol(agent, base.p, 0, day))}, ""},
+		{"enrolment that carries keys", nil, alice, ops{PutOp(edit(enrol(agent, base.p, 0, day), func(e *trustv1.Entry) { e.Unattended = true }))}, ""},
+		{"agent that carries keys", nil, alice, ops{PutOp(edit(agentEntry(newAgent, base.p, "four"), func(e *trustv1.Entry) { e.Unattended = true }))}, Malformed},
 		{"enrolment of more than seven days", nil, alice, ops{PutOp(enrol(agent, base.p, 0, 8*day))}, Malformed},
 		{"enrolment that is over already", nil, alice, ops{PutOp(enrol(agent, base.p, 0, 0))}, Malformed},
 		{"device of more than 400 days", nil, alice, ops{PutOp(edit(furtherOf(base.bob, Read), func(e *trustv1.Entry) { e.NotAfter = base.now.Add(401 * day).UnixMilli() }))}, Malformed},
@@ -131,7 +135,15 @@ func TestWhoMaySign(t *testing.T) {
 		{"sharer grants to a pool", nil, bob, ops{GrantOp(f, base.q, Read)}, LogSigner},
 		{"admin grants to a pool", nil, alice, ops{GrantOp(g, base.q, Read)}, ""},
 		{"admin grants a pool more than Read", nil, alice, ops{GrantOp(f, base.q, Read|Edit)}, Malformed},
-		{"sharer grants to an app", nil, bob, ops{GrantOp(f, base.app, Read|Edit)}, ""},
+		{"sharer of all its folders grants an app more", nil, bob, ops{GrantOp(f, base.app, Read|Edit)}, ""},
+		{"sharer of all its folders grants an app a folder of his", nil, bob, slices.Concat(NewFolderOps(base.org, g, base.bob.member, fixedKey(1)), ops{GrantOp(g, base.app, Read)}), ""},
+		{"who shares none of its folders grants an app one of his", nil, dave, slices.Concat(NewFolderOps(base.org, g, base.dave.member, fixedKey(1)), ops{GrantOp(g, base.app, Read)}), LogSigner},
+		{"who shares one of its folders grants an app more", func(w *world) { w.do(alice, GrantOp(g, base.app, Read)) }, bob, ops{GrantOp(f, base.app, Read|Edit)}, LogSigner},
+		{"who shares one of its folders grants an app less", func(w *world) { w.do(alice, GrantOp(f, base.app, Read|Edit), GrantOp(g, base.app, Read)) }, bob, ops{GrantOp(f, base.app, Read)}, ""},
+		{"who shares one of its folders withdraws it from an app", func(w *world) { w.do(alice, GrantOp(g, base.app, Read)) }, bob, ops{GrantOp(f, base.app, 0)}, ""},
+		{"who shares all that is left of its folders grants an app more", func(w *world) { w.do(alice, GrantOp(g, base.app, Read), GrantOp(g, base.app, 0)) }, bob, ops{GrantOp(f, base.app, Read|Edit)}, LogSigner},
+		{"sharer gives an app its first folder", func(w *world) { w.do(alice, PutOp(freshApp)) }, bob, ops{GrantOp(f, id(51), Read)}, LogSigner},
+		{"admin gives an app its first folder", func(w *world) { w.do(alice, PutOp(freshApp)) }, alice, ops{GrantOp(f, id(51), Read)}, ""},
 		{"an app more than Read and Edit", nil, alice, ops{GrantOp(f, base.app, Read|Operate)}, Malformed},
 		{"to a device", nil, alice, ops{GrantOp(f, bob.id, Read)}, Malformed},
 		{"to nobody", nil, alice, ops{GrantOp(f, id(99), Read)}, Malformed},

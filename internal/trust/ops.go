@@ -160,6 +160,7 @@ func (j *judge) void(id seal.ID) {
 	drop(j, s.entries, id)
 	set(j, s.gone, id, true)
 	drop(j, s.grants, id)
+	drop(j, s.shared, id)
 	if e.SignPub != nil {
 		drop(j, s.keys, keyID(e.SignPub))
 	}
@@ -186,7 +187,8 @@ func (j *judge) void(id seal.ID) {
 // members and apps, where the present and the new roles both lie within his own,
 // never Admin or ApproveScript; a folder never named before: any member to
 // himself, without those two. To a pool: Read only, by an administrator. To an
-// app: Read and Edit.
+// app: Read and Edit; more than it has only by those who may hold its key. Else a
+// member's folder would decide who they are.
 func (j *judge) grant(g Grant) error {
 	s := j.s
 	to, ok := s.entry(g.To)
@@ -216,6 +218,8 @@ func (j *judge) grant(g Grant) error {
 	case j.isRoot(), j.isAdmin():
 	case touched&(Admin|ApproveScript) != 0 || to.Kind == trustv1.EntryKind_ENTRY_KIND_POOL:
 		return j.refuse("%s may not grant %s to %s: that needs admin", s.describe(j.signer), g.Roles, s.describe(to.ID))
+	case to.Kind == trustv1.EntryKind_ENTRY_KIND_APP && !present.Has(g.Roles) && !s.mayHoldApp(j.signer, g.To):
+		return j.refuse("%s may not grant %s on folder %s to %s: that needs share on every folder that it was ever granted, or admin", s.describe(j.signer), g.Roles, g.Folder, s.describe(to.ID))
 	case own.Has(Share) && own.Has(touched):
 	case !g.Folder.IsZero() && !s.named[g.Folder] && g.To == j.member() && g.Roles != 0:
 		j.granted[g.Folder] = true
@@ -231,6 +235,12 @@ func (j *judge) grant(g Grant) error {
 		drop(j, s.grants[g.To], g.Folder)
 	} else {
 		set(j, s.grants[g.To], g.Folder, g.Roles)
+	}
+	if to.Kind == trustv1.EntryKind_ENTRY_KIND_APP && g.Roles != 0 {
+		if s.shared[g.To] == nil {
+			set(j, s.shared, g.To, map[seal.ID]bool{})
+		}
+		set(j, s.shared[g.To], g.Folder, true)
 	}
 	return nil
 }
@@ -327,7 +337,7 @@ func policyOf(p *trustv1.Policy) Policy {
 
 // entryOf reads an entry that checkEntry passed.
 func entryOf(p *trustv1.Entry) Entry {
-	e := Entry{ID: seal.ID(p.EntryId), Kind: p.Kind, Name: p.Name, TargetKind: p.TargetKind, V: p.V, Roles: Roles(p.Roles)}
+	e := Entry{ID: seal.ID(p.EntryId), Kind: p.Kind, Name: p.Name, TargetKind: p.TargetKind, V: p.V, Roles: Roles(p.Roles), Unattended: p.Unattended}
 	if len(p.OwnerId) > 0 {
 		e.Owner = seal.ID(p.OwnerId)
 	}
@@ -348,7 +358,7 @@ func entryOf(p *trustv1.Entry) Entry {
 
 // Proto is the entry as a put carries it: to renew it, or to replace its keys.
 func (e Entry) Proto() *trustv1.Entry {
-	p := &trustv1.Entry{EntryId: e.ID.Bytes(), Kind: e.Kind, Name: e.Name, TargetKind: e.TargetKind, SignPub: e.SignPub, V: e.V, Roles: uint32(e.Roles)}
+	p := &trustv1.Entry{EntryId: e.ID.Bytes(), Kind: e.Kind, Name: e.Name, TargetKind: e.TargetKind, SignPub: e.SignPub, V: e.V, Roles: uint32(e.Roles), Unattended: e.Unattended}
 	if !e.Owner.IsZero() {
 		p.OwnerId = e.Owner.Bytes()
 	}

@@ -69,6 +69,56 @@ func TestRolesOf(t *testing.T) {
 	}
 }
 
+// Whoever holds an application's key can open what was ever wrapped under it.
+func TestMayHoldApp(t *testing.T) {
+	base := newWorld(t)
+	alice, g := base.alice.device, id(61)
+	for _, row := range []struct {
+		name  string
+		given ops
+		app   seal.ID
+		holds string // alice, bob, carol, dave
+	}{
+		{"who may share its folder", nil, base.app, "ab"},
+		{"not who reads it", ops{GrantOp(base.folder, base.carol.member, Read|Edit|Operate)}, base.app, "ab"},
+		{"two who may share it", ops{GrantOp(base.folder, base.carol.member, Share)}, base.app, "abc"},
+		{"not who shares one of two", ops{GrantOp(g, base.app, Read)}, base.app, "a"},
+		{"who shares both", ops{GrantOp(g, base.app, Read), GrantOp(g, base.bob.member, Share), GrantOp(g, base.dave.member, Share)}, base.app, "ab"},
+		{"who shares all folders", ops{GrantOp(g, base.app, Read), GrantOp(seal.ID{}, base.dave.member, Share)}, base.app, "ad"},
+		{"not who shares the one that is left", ops{GrantOp(g, base.app, Read), GrantOp(g, base.app, 0)}, base.app, "a"},
+		{"what may read all folders", ops{GrantOp(seal.ID{}, base.app, Read)}, base.app, "a"},
+		{"without a folder", ops{PutOp(&trustv1.Entry{EntryId: id(51).Bytes(), Kind: trustv1.EntryKind_ENTRY_KIND_APP, Name: "new", AppCheck: make([]byte, 32)})}, id(51), "a"},
+		{"a withdrawal of what it never had", ops{GrantOp(g, base.app, 0)}, base.app, "ab"},
+		{"removed", ops{RemoveOp(base.app)}, base.app, "a"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := base.fork(t)
+			if row.given != nil {
+				w.do(alice, row.given...)
+			}
+			holds := ""
+			for i, p := range []person{w.alice, w.bob, w.carol, w.dave} {
+				may := w.log.MayHoldApp(p.device.id, row.app)
+				if may != w.log.MayHoldApp(p.member, row.app) {
+					t.Error("a device and its member differ")
+				}
+				if may {
+					holds += string("abcd"[i])
+				}
+			}
+			if holds != row.holds {
+				t.Errorf("held by %q, want %q", holds, row.holds)
+			}
+		})
+	}
+	w := base.fork(t)
+	masked := person{w.bob.member, newParty(t, 73, false)}
+	w.do(w.bob.device, PutOp(w.deviceEntry(masked, Read|Edit)))
+	if w.log.MayHoldApp(masked.device.id, w.app) {
+		t.Error("a device whose mask leaves out share holds it")
+	}
+}
+
 func TestFreshness(t *testing.T) {
 	w := newWorld(t)
 	age := DefaultAgeDays * day
@@ -154,7 +204,7 @@ func TestCloneIsIndependent(t *testing.T) {
 	w := newWorld(t)
 	before := w.log.Clone()
 	c := w.fork(t)
-	c.do(c.alice.device, PutOp(member(80)), GrantOp(c.folder, id(80), Read), RemoveOp(c.bob.member), FloorOp(Ref{c.folder, id(90)}, 3), PluginOp(Plugin{"x", "1", "linux", "amd64", seal.Digest{7}}))
+	c.do(c.alice.device, PutOp(member(80)), GrantOp(c.folder, id(80), Read), RemoveOp(c.bob.member), GrantOp(id(61), c.app, Read), FloorOp(Ref{c.folder, id(90)}, 3), PluginOp(Plugin{"x", "1", "linux", "amd64", seal.Digest{7}}))
 	if !reflect.DeepEqual(before.s, w.log.s) {
 		t.Error("an append to the clone shows in the original")
 	}

@@ -119,8 +119,8 @@ func newWorld(t testing.TB) *world {
 		PutOp(&trustv1.Entry{EntryId: w.app.Bytes(), Kind: trustv1.EntryKind_ENTRY_KIND_APP, Name: "CI", AppCheck: seal.AppCheck(org, w.appKey, w.app).Bytes()}),
 	)
 	w.do(w.bob.device, NewFolderOps(org, w.folder, w.bob.member, w.folderKey)...)
-	w.do(w.bob.device, GrantOp(w.folder, w.carol.member, Read), GrantOp(w.folder, w.app, Read))
-	w.do(w.alice.device, GrantOp(w.folder, w.p, Read), GrantOp(w.folder, w.q, Read))
+	w.do(w.bob.device, GrantOp(w.folder, w.carol.member, Read))
+	w.do(w.alice.device, GrantOp(w.folder, w.app, Read), GrantOp(w.folder, w.p, Read), GrantOp(w.folder, w.q, Read))
 	return w
 }
 

@@ -3,6 +3,7 @@ package clientapi
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -37,44 +38,28 @@ func (w *writer) app(b []byte) (seal.ID, error) {
 	return app, nil
 }
 
-// mayShareApp reports whether a party may hold an application's key: an
-// administrator, or who may SHARE one of its folders.
-func (p *party) mayShareApp(app seal.ID) bool {
-	if p.admin() {
-		return true
-	}
-	for _, g := range p.log.GrantsTo(app) {
-		if p.has(g.Folder, trust.Share) {
-			return true
-		}
-	}
-	return false
+// mayHoldApp reports whether a party may hold an application's key, and with it reach
+// all its folders and clients.
+func (p *party) mayHoldApp(app seal.ID) bool {
+	return p.admin() || p.log.MayHoldApp(p.entry, app)
 }
 
-// needWholeApp is for what reaches all folders of an application: whoever adds a
-// client to it has to be entitled to share each of them.
 func (p *party) needWholeApp(app seal.ID) error {
-	if p.admin() {
+	if p.mayHoldApp(app) {
 		return nil
 	}
-	for _, g := range p.log.GrantsTo(app) {
-		if !p.has(g.Folder, trust.Share) {
-			return notAllowed("this needs share on every folder of application %s", app)
-		}
-	}
-	return nil
+	return notAllowed("this needs share on every folder that application %s was ever granted", app)
+}
+
+// maySeeApp reports whether a party sees an application among others: who may hold its
+// key, and who may SHARE, and so withdraw, one of its folders.
+func (p *party) maySeeApp(app seal.ID) bool {
+	return p.mayHoldApp(app) || slices.ContainsFunc(p.log.GrantsTo(app), func(g trust.Grant) bool { return p.has(g.Folder, trust.Share) })
 }
 
 // appHolders are the devices that may hold an application's key.
 func appHolders(log *trust.Log, app seal.ID) []trust.Entry {
-	var out []trust.Entry
-	for _, e := range log.Entries(trustv1.EntryKind_ENTRY_KIND_DEVICE) {
-		p := party{caller: caller{entry: e.ID}, log: log, e: e}
-		if p.mayShareApp(app) {
-			out = append(out, e)
-		}
-	}
-	return out
+	return slices.DeleteFunc(log.Entries(trustv1.EntryKind_ENTRY_KIND_DEVICE), func(e trust.Entry) bool { return !log.MayHoldApp(e.ID, app) })
 }
 
 func (w *writer) putApp(r *clientv1.PutApp) error {
@@ -105,12 +90,11 @@ func (w *writer) putAppKey(r *clientv1.PutAppKey) error {
 	if err != nil {
 		return err
 	}
-	if !w.mayShareApp(app) {
-		return notAllowed("this needs share on a folder of application %s", app)
+	if err := w.needWholeApp(app); err != nil {
+		return err
 	}
 	e, ok := w.log.Entry(to)
-	p := party{caller: caller{entry: to}, log: w.log, e: e}
-	if !ok || e.Kind != trustv1.EntryKind_ENTRY_KIND_DEVICE || !p.mayShareApp(app) {
+	if !ok || e.Kind != trustv1.EntryKind_ENTRY_KIND_DEVICE || !w.log.MayHoldApp(to, app) {
 		return notAllowed("%s may not hold the key of application %s", to, app)
 	}
 	if len(r.GetSealed()) != sealedKeySize {
@@ -216,8 +200,8 @@ func (w *writer) removeAppClient(r *clientv1.RemoveAppClient) error {
 	if err != nil {
 		return err
 	}
-	if !w.mayShareApp(app) {
-		return notAllowed("this needs share on a folder of application %s", app)
+	if err := w.needWholeApp(app); err != nil {
+		return err
 	}
 	c, err := w.q.MachineClientByID(w.ctx, r.GetClientId())
 	if errors.Is(err, store.ErrNotFound) || err == nil && (c.Org != w.org || string(c.OwnerID) != string(app[:])) {
@@ -237,7 +221,7 @@ func (w *writer) removeAppClient(r *clientv1.RemoveAppClient) error {
 }
 
 // ListApps: see the service's definition. It lists the applications whose key
-// the caller may hold; the token is the id of the last one seen.
+// the caller may hold, or one of whose folders he may share; the token is the id of the last one seen.
 func (s *service) ListApps(ctx context.Context, r *connect.Request[clientv1.ListAppsRequest]) (*connect.Response[clientv1.ListAppsResponse], error) {
 	from, err := after(r.Msg.Page, 16)
 	if err != nil {
@@ -256,7 +240,7 @@ func (s *service) ListApps(ctx context.Context, r *connect.Request[clientv1.List
 				return err
 			}
 			for _, a := range rows {
-				if !p.mayShareApp(seal.ID(a.AppID)) {
+				if !p.maySeeApp(seal.ID(a.AppID)) {
 					continue
 				}
 				if len(answer.Apps) == n {
@@ -284,11 +268,15 @@ func (s *service) ListApps(ctx context.Context, r *connect.Request[clientv1.List
 func (s *service) appView(ctx context.Context, q *db.Queries, p *party, a db.App) (*clientv1.AppView, error) {
 	view := &clientv1.AppView{AppId: a.AppID, AppData: a.AppData, OwnerPub: a.OwnerPub}
 	var err error
+	view.FolderUids, err = q.AppFolders(ctx, db.AppFoldersParams{Org: p.org, AppID: a.AppID})
+	if err != nil || !p.mayHoldApp(seal.ID(a.AppID)) {
+		return view, err
+	}
 	view.SealedKey, err = q.SealedAppKey(ctx, db.SealedAppKeyParams{Org: p.org, AppID: a.AppID, RecipientID: p.entry[:]})
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
-	view.FolderUids, err = q.AppFolders(ctx, db.AppFoldersParams{Org: p.org, AppID: a.AppID})
+	view.HolderIds, err = q.AppKeyRecipients(ctx, db.AppKeyRecipientsParams{Org: p.org, AppID: a.AppID})
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ func (w *writer) putFolderKey(r *clientv1.PutFolderKey) error {
 		if w.enrolment {
 			return notAllowed("an enrolment's session stores its own keys alone")
 		}
-		if err := w.need(folder, trust.Share); err != nil {
+		if err := w.mayPutKey(folder, to, f.Version); err != nil {
 			return err
 		}
 	}
@@ -73,6 +73,22 @@ func (w *writer) putFolderKey(r *clientv1.PutFolderKey) error {
 	return w.q.PutFolderKey(w.ctx, db.PutFolderKeyParams{
 		Org: w.org, FolderUid: folder[:], KeyVersion: int64(f.Version), RecipientID: to[:], Sealed: r.GetSealed(),
 	})
+}
+
+// mayPutKey: a copy for somebody who has none is a share; one in the place of another can
+// take the folder from him, and is an edit, too.
+func (w *writer) mayPutKey(folder, to seal.ID, version uint32) error {
+	if err := w.need(folder, trust.Share); err != nil || w.has(folder, trust.Edit) || w.e.Kind == trustv1.EntryKind_ENTRY_KIND_RECOVERY {
+		return err
+	}
+	_, err := w.q.SealedFolderKey(w.ctx, db.SealedFolderKeyParams{Org: w.org, FolderUid: folder[:], KeyVersion: int64(version), RecipientID: to[:]})
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	return notAllowed("%s has a copy of the key of folder %s: putting another in its place needs edit there", to, folder)
 }
 
 func keyVersion(folder seal.ID, got, want uint32) error {
@@ -224,7 +240,7 @@ func (m *missing) find(ctx context.Context, q *db.Queries, p *party) error {
 	apps := p.log.Entries(trustv1.EntryKind_ENTRY_KIND_APP)
 	slices.SortFunc(apps, func(a, b trust.Entry) int { return slices.Compare(a.ID[:], b.ID[:]) })
 	for _, app := range apps {
-		if !p.mayShareApp(app.ID) {
+		if !p.mayHoldApp(app.ID) {
 			continue
 		}
 		holders := appHolders(p.log, app.ID)

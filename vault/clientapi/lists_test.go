@@ -296,7 +296,8 @@ func TestMissingKeys(t *testing.T) {
 	sc.o.Change(t, trust.RemoveOp(late.ID))
 	sc.o.Grant(t, sc.folder, reader.Owner, 0)
 	sc.o.Change(t, trust.FolderOp(sc.o.ID, sc.folder, 2, seal.NewKey()))
-	s.wait(trust.Skew + time.Minute) // a change that is sent back brings nothing along
+	s.wait(trust.Skew + time.Minute)
+	s.restored() // a change that such a server had lost brings nothing along
 	sc.admin.catchUp()
 	want("after a new key", 2, sc.o.Admin.ID, sc.agent.ID, recovery.ID, sharer.party.ID)
 	_, err := sharer.write(putFolderKey(sc.folder, 1, sc.agent.ID))

@@ -2,6 +2,7 @@ package clientapi
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,22 +25,28 @@ const (
 )
 
 // newKeys notes the folders to which a change gives another key: the same call has to
-// bring all that is under the former one. A change that is older is no new one, but sent
-// back to a server that had lost it.
-func (w *writer) newKeys(signed []byte) {
+// bring all that is under the former one. A server that was restored takes back changes
+// that it had lost, and what came with them is nobody's to bring again.
+func (w *writer) newKeys(signed []byte) error {
 	var envelope trustv1.Signed
 	var change trustv1.Change
 	if proto.Unmarshal(signed, &envelope) != nil || proto.Unmarshal(envelope.Body, &change) != nil {
-		return // the log has taken it: it is well-formed
+		return nil // the log has taken it: it is well-formed
 	}
-	if time.UnixMilli(change.Issued).Before(w.now.Add(-trust.Skew)) {
-		return
+	if !slices.ContainsFunc(change.Ops, func(op *trustv1.Op) bool { return op.GetFolder().GetKeyVersion() > 1 }) {
+		return nil
+	}
+	if err := w.s.Directory.MayGrow(w.ctx, w.q, w.org); trust.ReasonOf(err) == trust.LogRecovering {
+		return nil
+	} else if err != nil {
+		return err
 	}
 	for _, op := range change.Ops {
 		if f := op.GetFolder(); f.GetKeyVersion() > 1 {
 			w.rekeyed[seal.ID(f.FolderUid)] = false
 		}
 	}
+	return nil
 }
 
 // rekeyFolder wraps what is under a folder's former key under the new one.
@@ -52,7 +59,8 @@ func (w *writer) rekeyFolder(r *clientv1.RekeyFolder) error {
 	if _, now := w.rekeyed[folder]; !ok || !now || r.GetKeyVersion() != f.Version {
 		return refuse(connect.CodeFailedPrecondition, ReasonKeyVersion, "append the folder's new key in the same call", "this call gives folder %s no key of version %d", folder, r.GetKeyVersion())
 	}
-	if err := w.need(folder, trust.Share); err != nil {
+	// It overwrites what only those can check who hold the keys: that is an edit, too.
+	if err := w.need(folder, trust.Share|trust.Edit); err != nil {
 		return err
 	}
 	if n := len(r.GetData()); n == 0 || n > maxFolderData {

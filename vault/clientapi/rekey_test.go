@@ -210,6 +210,54 @@ func (s *server) sealedKeys(t *testing.T, folder seal.ID, version int64) (n int,
 	return n, err
 }
 
+// A call that gives a folder a new key overwrites what only the keys' holders can check.
+func TestRekeyNeedsEdit(t *testing.T) {
+	for roles, reason := range map[trust.Roles]string{trust.Share: "not_allowed", trust.Share | trust.Edit: ""} {
+		sc := newRekeyScene(t)
+		sharer := sc.o.Member(t, "sharer", 0)
+		sc.o.Grant(t, sc.folder, sharer.Owner, roles)
+		sc.admin.catchUp()
+		ops, _ := sc.call(t)
+		ops[0] = appendOp(sc.o.Sign(t, sharer, trust.FolderOp(sc.o.ID, sc.folder, 2, seal.NewKey())))
+		_, err := sc.s.signIn(sc.o, sharer).write(ops...)
+		if reason == "" {
+			ok(t, err)
+		} else {
+			refused(t, err, reason)
+		}
+	}
+}
+
+// However old a change is, it brings what is under the former key; unless the server was
+// restored, and has lost it.
+func TestOldChangeTakesAllOver(t *testing.T) {
+	sc := newRekeyScene(t)
+	ops, _ := sc.call(t)
+	sc.s.wait(trust.Skew + time.Minute)
+	_, err := sc.admin.write(ops[0])
+	refused(t, err, "rekey_incomplete")
+	sc.s.restored()
+	ok(t, second(sc.admin.write(ops[0])))
+	ok(t, second(sc.admin.write(ops[0]))) // and a change that is there already brings nothing
+}
+
+// Nobody who may only share takes the folder's key from those who have it.
+func TestSharerReplacesNoKey(t *testing.T) {
+	sc := newRekeyScene(t)
+	sharer := sc.o.Member(t, "sharer", 0)
+	sc.o.Grant(t, sc.folder, sharer.Owner, trust.Share)
+	editor := sc.o.Member(t, "editor", 0)
+	sc.o.Grant(t, sc.folder, editor.Owner, trust.Share|trust.Edit)
+	sc.admin.catchUp()
+	c := sc.s.signIn(sc.o, sharer)
+	ok(t, second(c.write(putFolderKey(sc.folder, 1, editor.ID))))
+	_, err := c.write(putFolderKey(sc.folder, 1, editor.ID))
+	refused(t, err, "not_allowed")
+	ok(t, second(c.write(putFolderKey(sc.folder, 1, sharer.ID)))) // his own
+	ok(t, second(c.write(putFolderKey(sc.folder, 1, sharer.ID))))
+	ok(t, second(sc.s.signIn(sc.o, editor).write(putFolderKey(sc.folder, 1, sharer.ID))))
+}
+
 // Who may not share may not re-key, nor see what is under the key if he may not read.
 func TestRekeyNeedsShare(t *testing.T) {
 	sc := newRekeyScene(t)

@@ -36,6 +36,7 @@ type server struct {
 	store store.Store
 	http  *httptest.Server
 	bus   bus.Bus
+	dir   *directory.Directory
 	sent  map[*orgtest.Org]int // changes that the server has
 
 	removed []db.File // whose contents were removed
@@ -53,6 +54,7 @@ func newServer(t *testing.T) *server {
 	t.Cleanup(func() { st.Close() })
 	s := &server{t: t, store: st, bus: bus.New(), sent: map[*orgtest.Org]int{}}
 	dir := directory.New(s.bus, s.now)
+	s.dir = dir
 	_, h := clientapi.New(clientapi.Config{
 		Store: st, Directory: dir, Work: &work.Work{Directory: dir, Bus: s.bus, Now: s.now}, Bus: s.bus, Now: s.now,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Version: "test",
@@ -80,6 +82,14 @@ func (s *server) wait(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.later += d
+}
+
+// restored marks the database as put back from a backup.
+func (s *server) restored() {
+	s.t.Helper()
+	if _, err := s.dir.MarkRestored(s.t.Context(), s.store); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func (s *server) dial() *enrol.Conn {

@@ -229,9 +229,12 @@ func TestEnrolment(t *testing.T) {
 	admin := s.found(o)
 	pool, folder := o.Pool(t, "pool"), o.Folder(t)
 	o.Grant(t, folder, pool, trust.Read)
-	e := o.Enrolment(t, trustv1.EntryKind_ENTRY_KIND_AGENT, pool)
+	attended := o.Enrolment(t, trustv1.EntryKind_ENTRY_KIND_AGENT, pool)
+	e := o.Unattended(t, trustv1.EntryKind_ENTRY_KIND_AGENT, pool)
 	admin.catchUp()
 	blob := random(100)
+	_, err := admin.write(&clientv1.WriteOp{Op: &clientv1.WriteOp_PutEnrolBlob{PutEnrolBlob: &clientv1.PutEnrolBlob{EntryId: attended.Entry.ID.Bytes(), Blob: blob}}})
+	refused(t, err, "not_allowed") // nobody would know what its holder can open
 	admin.must(admin.write(&clientv1.WriteOp{Op: &clientv1.WriteOp_PutEnrolBlob{PutEnrolBlob: &clientv1.PutEnrolBlob{EntryId: e.Entry.ID.Bytes(), Blob: blob}}}))
 
 	key := seal.EnrolSignKey(e.Seed)

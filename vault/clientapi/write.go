@@ -234,6 +234,7 @@ func (w *writer) append(signed []byte) error {
 	if w.enrolment && (w.appended || w.e.Kind != trustv1.EntryKind_ENTRY_KIND_ENROLMENT) {
 		return &trust.Error{Reason: trust.EnrolUsed, What: "the token was used already"}
 	}
+	known := w.log.Has(signed)
 	log, err := w.log, error(nil)
 	if w.appended {
 		err = w.s.Directory.AppendTo(w.ctx, w.q, w.org, log, signed)
@@ -247,7 +248,11 @@ func (w *writer) append(signed []byte) error {
 		return err
 	}
 	w.appended = true
-	w.newKeys(signed)
+	if !known {
+		if err := w.newKeys(signed); err != nil {
+			return err
+		}
+	}
 	if _, live := log.Entry(w.entry); !live {
 		w.log, w.gone = log, true
 		return nil
@@ -301,6 +306,9 @@ func (w *writer) putEnrolBlob(r *clientv1.PutEnrolBlob) error {
 	}
 	if e.PutBy != w.entry {
 		return notAllowed("enrolment %s is another's", entry)
+	}
+	if !e.Unattended {
+		return notAllowed("the log does not say that the token of enrolment %s carries keys", entry)
 	}
 	return w.q.PutEnrolBlob(w.ctx, db.PutEnrolBlobParams{Org: w.org, EntryID: entry[:], Blob: r.GetBlob()})
 }

@@ -201,12 +201,25 @@ type Enrolment struct {
 // Enrolment adds an enrolment.
 func (o *Org) Enrolment(t testing.TB, target trustv1.EntryKind, owner seal.ID) Enrolment {
 	t.Helper()
+	return o.enrolment(t, target, owner, false)
+}
+
+// Unattended adds an enrolment whose token carries folder keys.
+func (o *Org) Unattended(t testing.TB, target trustv1.EntryKind, owner seal.ID) Enrolment {
+	t.Helper()
+	return o.enrolment(t, target, owner, true)
+}
+
+func (o *Org) enrolment(t testing.TB, target trustv1.EntryKind, owner seal.ID, unattended bool) Enrolment {
+	t.Helper()
 	id, seed := seal.NewID(), seal.NewKey()
 	roles := trust.Roles(0)
 	if target == trustv1.EntryKind_ENTRY_KIND_DEVICE {
 		roles = trust.AllRoles
 	}
-	o.Change(t, trust.PutOp(trust.NewEnrolment(id, seed, target, owner, "new", roles, o.now().Add(trust.DefaultEnrolmentAge))))
+	put := trust.NewEnrolment(id, seed, target, owner, "new", roles, o.now().Add(trust.DefaultEnrolmentAge))
+	put.Unattended = unattended
+	o.Change(t, trust.PutOp(put))
 	e, ok := o.Log.Entry(id)
 	if !ok {
 		t.Fatal("the enrolment is not in the log")

@@ -6108,13 +6108,15 @@ func (x *ListAppsResponse) GetNext() string {
 }
 
 type AppView struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AppId         []byte                 `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
-	AppData       []byte                 `protobuf:"bytes,2,opt,name=app_data,json=appData,proto3" json:"app_data,omitempty"`
-	OwnerPub      []byte                 `protobuf:"bytes,3,opt,name=owner_pub,json=ownerPub,proto3" json:"owner_pub,omitempty"`
-	SealedKey     []byte                 `protobuf:"bytes,4,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"` // to the caller
-	Clients       []*AppClientView       `protobuf:"bytes,5,rep,name=clients,proto3" json:"clients,omitempty"`
-	FolderUids    [][]byte               `protobuf:"bytes,6,rep,name=folder_uids,json=folderUids,proto3" json:"folder_uids,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	AppId    []byte                 `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
+	AppData  []byte                 `protobuf:"bytes,2,opt,name=app_data,json=appData,proto3" json:"app_data,omitempty"`
+	OwnerPub []byte                 `protobuf:"bytes,3,opt,name=owner_pub,json=ownerPub,proto3" json:"owner_pub,omitempty"`
+	// Of the key and the clients those learn who may hold the key by the log.
+	SealedKey     []byte           `protobuf:"bytes,4,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"` // to the caller
+	Clients       []*AppClientView `protobuf:"bytes,5,rep,name=clients,proto3" json:"clients,omitempty"`
+	FolderUids    [][]byte         `protobuf:"bytes,6,rep,name=folder_uids,json=folderUids,proto3" json:"folder_uids,omitempty"`
+	HolderIds     [][]byte         `protobuf:"bytes,7,rep,name=holder_ids,json=holderIds,proto3" json:"holder_ids,omitempty"` // to whom a copy of the key is sealed, whether or not they may hold it now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6187,6 +6189,13 @@ func (x *AppView) GetClients() []*AppClientView {
 func (x *AppView) GetFolderUids() [][]byte {
 	if x != nil {
 		return x.FolderUids
+	}
+	return nil
+}
+
+func (x *AppView) GetHolderIds() [][]byte {
+	if x != nil {
+		return x.HolderIds
 	}
 	return nil
 }
@@ -7539,7 +7548,7 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x04page\x18\x01 \x01(\v2\x17.rotunda.client.v1.PageR\x04page\"V\n" +
 	"\x10ListAppsResponse\x12.\n" +
 	"\x04apps\x18\x01 \x03(\v2\x1a.rotunda.client.v1.AppViewR\x04apps\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\tR\x04next\"\xd4\x01\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\xf3\x01\n" +
 	"\aAppView\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\fR\x05appId\x12\x19\n" +
 	"\bapp_data\x18\x02 \x01(\fR\aappData\x12\x1b\n" +
@@ -7548,7 +7557,9 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"sealed_key\x18\x04 \x01(\fR\tsealedKey\x12:\n" +
 	"\aclients\x18\x05 \x03(\v2 .rotunda.client.v1.AppClientViewR\aclients\x12\x1f\n" +
 	"\vfolder_uids\x18\x06 \x03(\fR\n" +
-	"folderUids\"\x8d\x01\n" +
+	"folderUids\x12\x1d\n" +
+	"\n" +
+	"holder_ids\x18\a \x03(\fR\tholderIds\"\x8d\x01\n" +
 	"\rAppClientView\x12\x1b\n" +
 	"\tclient_id\x18\x01 \x01(\fR\bclientId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +

@@ -559,6 +559,7 @@ type Entry struct {
 	V             uint32                 `protobuf:"varint,9,opt,name=v,proto3" json:"v,omitempty"`                                                                     // newest message format this party reads
 	NotAfter      int64                  `protobuf:"varint,10,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`                                      // devices, enrolments; zero for the others
 	Roles         uint32                 `protobuf:"varint,11,opt,name=roles,proto3" json:"roles,omitempty"`                                                            // mask of a device (or of an enrolment's device)
+	Unattended    bool                   `protobuf:"varint,12,opt,name=unattended,proto3" json:"unattended,omitempty"`                                                  // enrolment only: its token opens folder keys that the server keeps for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -668,6 +669,13 @@ func (x *Entry) GetRoles() uint32 {
 		return x.Roles
 	}
 	return 0
+}
+
+func (x *Entry) GetUnattended() bool {
+	if x != nil {
+		return x.Unattended
+	}
+	return false
 }
 
 // Keys are a party's public keys, served beside the log and pinned by
@@ -3341,7 +3349,7 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\n" +
 	"folder_uid\x18\x01 \x01(\fR\tfolderUid\x12\x1d\n" +
 	"\n" +
-	"record_uid\x18\x02 \x01(\fR\trecordUid\"\xda\x02\n" +
+	"record_uid\x18\x02 \x01(\fR\trecordUid\"\xfa\x02\n" +
 	"\x05Entry\x12\x19\n" +
 	"\bentry_id\x18\x01 \x01(\fR\aentryId\x12/\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1b.rotunda.trust.v1.EntryKindR\x04kind\x12\x12\n" +
@@ -3356,7 +3364,10 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\x01v\x18\t \x01(\rR\x01v\x12\x1b\n" +
 	"\tnot_after\x18\n" +
 	" \x01(\x03R\bnotAfter\x12\x14\n" +
-	"\x05roles\x18\v \x01(\rR\x05roles\"@\n" +
+	"\x05roles\x18\v \x01(\rR\x05roles\x12\x1e\n" +
+	"\n" +
+	"unattended\x18\f \x01(\bR\n" +
+	"unattended\"@\n" +
 	"\x04Keys\x12\x19\n" +
 	"\bseal_pub\x18\x01 \x01(\fR\asealPub\x12\x1d\n" +
 	"\n" +
