@@ -449,7 +449,8 @@ type App struct {
 	ID      seal.ID
 	Name    string
 	Folders []AppFolder
-	Clients []AppClient
+	Clients []AppClient // where it is held
+	Held    bool        // this device may hold its key
 }
 
 // AppFolder is a folder that an application may use.

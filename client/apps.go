@@ -34,8 +34,8 @@ type appData struct {
 	Type  string `json:"type"`
 }
 
-// AddApp makes an application. Its key is sealed to the devices that may share
-// folders with it; its owner's key pair loses its private half at once, since
+// AddApp makes an application. Its key is sealed to administrators' devices, and later to
+// those that may share each of its folders; its owner's key pair loses its private half at once, since
 // the folder keys suffice to open what its clients create.
 func (c *Client) AddApp(ctx context.Context, name string) (App, error) {
 	op := "make the application " + name
@@ -104,7 +104,7 @@ func (c *Client) appRoute(app, to seal.ID) seal.Route {
 func (c *Client) sealAppKey(ctx context.Context, app, to seal.ID, public []byte) (*clientv1.WriteOp, error) {
 	const op = "seal an application's key"
 	e, ok := c.log.Entry(to)
-	if !ok || e.Kind != trustv1.EntryKind_ENTRY_KIND_DEVICE || !maySeeApp(c.log, to, app) {
+	if !ok || e.Kind != trustv1.EntryKind_ENTRY_KIND_DEVICE || !c.log.MayHoldApp(to, app) {
 		return nil, &Error{Class: Denied, Reason: string(trust.NotAllowed), Op: op, Err: fmt.Errorf("%q may not hold it", c.nameOf(to))}
 	}
 	keys, err := c.log.Recipient(to, public, c.now())
@@ -123,20 +123,6 @@ func (c *Client) sealAppKey(ctx context.Context, app, to seal.ID, public []byte)
 	return c.sealAppKeyTo(app, key, keys.SealPub, to)
 }
 
-// maySeeApp: a device may hold an application's key if it may SHARE one of the
-// application's folders, or is an administrator's.
-func maySeeApp(l *trust.Log, device, app seal.ID) bool {
-	if l.Roles(device, seal.ID{}).Has(Admin) {
-		return true
-	}
-	for _, g := range l.GrantsTo(app) {
-		if l.Roles(device, g.Folder).Has(Share) {
-			return true
-		}
-	}
-	return false
-}
-
 // openAppKey opens an application's key and holds it against the log.
 func (c *Client) openAppKey(v *clientv1.AppView) (seal.Key, error) {
 	id := idOr(v.AppId)
@@ -144,6 +130,12 @@ func (c *Client) openAppKey(v *clientv1.AppView) (seal.Key, error) {
 	e, ok := c.log.Entry(id)
 	if !ok || e.Kind != trustv1.EntryKind_ENTRY_KIND_APP {
 		return seal.Key{}, notFound(op, "there is no such application")
+	}
+	if !c.log.MayHoldApp(c.facts.Entry, id) {
+		return seal.Key{}, &Error{
+			Class: Denied, Reason: string(trust.NotAllowed), Op: op, Err: errors.New("its key is held by who may share every folder that it was ever granted"),
+			Hint: "who can do it, or give you the right: " + c.administrators(),
+		}
 	}
 	if len(v.SealedKey) == 0 {
 		return seal.Key{}, &Error{
@@ -215,7 +207,7 @@ func (c *Client) Apps(ctx context.Context) ([]App, error) {
 		if !ok || e.Kind != trustv1.EntryKind_ENTRY_KIND_APP {
 			return nil // removed from the log: the server's row means nothing
 		}
-		a := App{ID: id, Name: e.Name}
+		a := App{ID: id, Name: e.Name, Held: c.log.MayHoldApp(c.facts.Entry, id)}
 		for _, g := range c.log.GrantsTo(id) {
 			name := names[g.Folder]
 			if name == "" {
@@ -268,12 +260,15 @@ func (c *Client) GrantApp(ctx context.Context, app, folder seal.ID, roles Roles)
 	if roles&^appRoles != 0 || roles != 0 && !roles.Has(Read) || folder.IsZero() {
 		return invalid(op, "an application gets read, or read and edit, on one folder")
 	}
-	v, err := c.appView(ctx, app)
-	if err != nil {
-		return err
-	}
 	var with func(*trust.Log) ([]*clientv1.WriteOp, error)
 	if roles != 0 {
+		v, err := c.appView(ctx, app)
+		if err != nil {
+			return err
+		}
+		if err := c.noStrangers(ctx, op, v, folder); err != nil {
+			return err
+		}
 		appKey, err := c.openAppKey(v)
 		if err != nil {
 			return err
@@ -289,13 +284,16 @@ func (c *Client) GrantApp(ctx context.Context, app, folder seal.ID, roles Roles)
 			}}}}, nil
 		}
 	}
-	_, err = c.change(ctx, changeSpec{
+	_, err := c.change(ctx, changeSpec{
 		op: op, removal: roles == 0, with: with,
 		ops: func(*trust.Log) ([]*trustv1.Op, error) {
 			return []*trustv1.Op{trust.GrantOp(folder, app, roles)}, nil
 		},
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return c.fillMissing(ctx) // the folder's sharers may hold the application's key now
 }
 
 // machineConfig is the public SDKs' client configuration (all values text).

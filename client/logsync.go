@@ -151,6 +151,12 @@ func (c *Client) sendBack(ctx context.Context) error {
 			return err
 		}
 		_, err = call(ctx, c, op, c.conn.Write, &clientv1.WriteRequest{Ops: ops, Turn: turn.Turn})
+		if ReasonOf(err) == "rekey_incomplete" {
+			err = &Error{
+				Class: Conflict, Reason: "rekey_incomplete", Op: op, Err: errors.New("the server has lost a folder's re-keying, and does not know that it was restored"),
+				Hint: "put its backup back by `rotunda-server restore`, which marks it: then it takes back what it has lost",
+			}
+		}
 		ops, size = nil, 0
 		return err
 	}
@@ -418,6 +424,11 @@ func (c *Client) removeExpired(ctx context.Context) error {
 		return err
 	}
 	c.notice("tokens_expired", "%d tokens past their time were removed", len(gone))
+	for _, e := range gone {
+		if e.Unattended {
+			c.notice("token_keys", "the token of %q carried folder keys: whoever has seen it can open them; `rotunda doctor` says which folders to re-key", c.nameOf(e.ID))
+		}
+	}
 	return nil
 }
 

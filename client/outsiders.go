@@ -23,7 +23,7 @@ type Outsider struct {
 	Epoch   uint64 // change that shut him out
 	At      time.Time
 	Folders []OutsideFolder
-	Apps    []Outside // live applications whose key he could hold
+	Apps    []Outside // live applications whose key he could hold, and that open more than he may read
 }
 
 // OutsideFolder is a folder that an outsider could read.
@@ -50,6 +50,12 @@ func (o Outsider) Knows() []seal.ID {
 
 // Outsiders replays the log for who was shut out of what, in the order of the log.
 func (c *Client) Outsiders(ctx context.Context) ([]Outsider, error) {
+	all, err := c.shutOut(ctx)
+	return c.stillOutside(all), err
+}
+
+// shutOut replays the log for who was ever shut out of what.
+func (c *Client) shutOut(ctx context.Context) ([]Outsider, error) {
 	if err := c.fresh(ctx); err != nil {
 		return nil, err
 	}
@@ -69,7 +75,7 @@ func (c *Client) Outsiders(ctx context.Context) ([]Outsider, error) {
 			return nil, fail("read the log", err)
 		}
 	}
-	return c.stillOutside(r.found), nil
+	return r.found, nil
 }
 
 // stillOutside leaves out what was granted again, and what is gone.
@@ -77,12 +83,12 @@ func (c *Client) stillOutside(all []Outsider) []Outsider {
 	for i := range all {
 		o := &all[i]
 		o.Folders = slices.DeleteFunc(o.Folders, func(f OutsideFolder) bool { return c.log.Roles(o.ID, f.UID).Has(Read) })
-		o.Apps = slices.DeleteFunc(o.Apps, func(app Outside) bool { _, live := c.log.Entry(app.ID); return !live })
+		o.Apps = slices.DeleteFunc(o.Apps, func(app Outside) bool { _, live := c.log.Entry(app.ID); return !live || !c.opensMore(o.ID, app.ID) })
 		for n := range o.Apps {
 			o.Apps[n].Name = c.nameOf(o.Apps[n].ID)
 		}
 	}
-	return slices.DeleteFunc(all, func(o Outsider) bool { return !o.Removed && len(o.Folders) == 0 })
+	return slices.DeleteFunc(all, func(o Outsider) bool { return !o.Removed && len(o.Folders)+len(o.Apps) == 0 })
 }
 
 // knownOutside says whether somebody who may not read a folder knows its present key.
@@ -114,8 +120,8 @@ func (r *replay) add(signed []byte, now time.Time) error {
 	}
 	var parties []Outsider
 	var held []holding
-	for _, id := range narrowed(&change) {
-		if e, ok := r.log.Entry(id); ok && e.Kind != KindEnrolment {
+	for _, id := range r.narrowed(&change) {
+		if e, ok := r.log.Entry(id); ok && (e.Kind != KindEnrolment || e.Unattended) {
 			parties = append(parties, Outsider{ID: id, Kind: e.Kind, Name: r.log.FullName(e), Short: e.Name, Epoch: change.Epoch, At: time.UnixMilli(change.Issued)})
 			held = append(held, holds(r.log, e))
 		}
@@ -145,7 +151,7 @@ func (r *replay) add(signed []byte, now time.Time) error {
 				o.Apps = append(o.Apps, Outside{ID: app})
 			}
 		}
-		if o.Removed || len(o.Folders) > 0 {
+		if o.Removed || len(o.Folders)+len(o.Apps) > 0 {
 			r.found = append(r.found, o)
 		}
 	}
@@ -163,15 +169,25 @@ func (r *replay) rekeyed(folder seal.ID, epoch uint64) {
 	}
 }
 
-// narrowed lists the parties whose rights a change may lessen.
-func narrowed(change *trustv1.Change) []seal.ID {
+// narrowed lists the parties whose rights a change may lessen. A folder more for an
+// application lessens who may hold its key; with a device go the tokens that it made.
+func (r *replay) narrowed(change *trustv1.Change) []seal.ID {
 	var ids []seal.ID
+	also := func(kind trustv1.EntryKind) {
+		for _, e := range r.log.Entries(kind) {
+			ids = append(ids, e.ID)
+		}
+	}
 	for _, op := range change.Ops {
 		switch op := op.Op.(type) {
 		case *trustv1.Op_Remove:
 			ids = append(ids, idOr(op.Remove.EntryId))
+			also(KindEnrolment)
 		case *trustv1.Op_Grant:
 			ids = append(ids, idOr(op.Grant.To))
+			if to, ok := r.log.Entry(idOr(op.Grant.To)); ok && to.Kind == KindApp {
+				also(KindMember)
+			}
 		case *trustv1.Op_Put:
 			ids = append(ids, idOr(op.Put.EntryId))
 		}
@@ -181,22 +197,29 @@ func narrowed(change *trustv1.Change) []seal.ID {
 }
 
 // holds is what a party can open by a log. Who never had a device, or a pool that never
-// had an agent, opens nothing.
+// had an agent, opens nothing. An unattended token carries the keys that its party may
+// have: whoever has seen it opens them, though nobody has joined by it.
 func holds(l *trust.Log, e trust.Entry) (h holding) {
 	if e.Kind == KindMember || e.Kind == KindPool {
-		armed := slices.ContainsFunc(l.Owned(e.ID), func(d trust.Entry) bool { return d.Kind == KindDevice || d.Kind == KindAgent })
+		armed := slices.ContainsFunc(l.Owned(e.ID), func(d trust.Entry) bool { return d.Kind != KindEnrolment || d.Unattended })
 		if !armed {
 			return h
 		}
 	}
+	reader := e.ID
+	if e.Kind == KindEnrolment {
+		if reader = e.Owner; e.TargetKind == KindDevice && !e.Roles.Has(Read) {
+			return h
+		}
+	}
 	for _, f := range l.Folders() {
-		if l.Roles(e.ID, f.UID).Has(Read) {
+		if l.Roles(reader, f.UID).Has(Read) {
 			h.folders = append(h.folders, f.UID)
 		}
 	}
 	if e.Kind == KindMember || e.Kind == KindDevice {
 		for _, app := range l.Entries(KindApp) {
-			if maySeeApp(l, e.ID, app.ID) {
+			if l.MayHoldApp(e.ID, app.ID) {
 				h.apps = append(h.apps, app.ID)
 			}
 		}
@@ -225,20 +248,26 @@ type Exposed struct {
 
 // Exposed lists the accounts whose secret is older than what shut an outsider out: his
 // removal or, where the folder was re-keyed after it, the folder's new key. A secret that
-// was set between the two was written under a key that he knows.
-func (c *Client) Exposed(ctx context.Context, outsiders []Outsider) ([]Exposed, error) {
+// was set between the two was written under a key that he knows. Of the folders in unseen
+// this device can tell nothing: it may not read them, or has no key of them.
+func (c *Client) Exposed(ctx context.Context, outsiders []Outsider) (list []Exposed, unseen []seal.ID, err error) {
 	by := map[seal.ID][]Outsider{}
 	var folders []seal.ID
 	for _, o := range outsiders {
 		for _, f := range o.Folders {
-			if by[f.UID] == nil && c.log.Roles(c.facts.Entry, f.UID).Has(Read) {
+			if by[f.UID] == nil {
 				folders = append(folders, f.UID)
 			}
 			by[f.UID] = append(by[f.UID], o)
 		}
 	}
-	var out []Exposed
 	for _, folder := range folders {
+		if reads, err := c.reads(ctx, folder); err != nil {
+			return nil, nil, err
+		} else if !reads {
+			unseen = append(unseen, folder)
+			continue
+		}
 		err := c.walk(ctx, folder, []string{TypeAccount}, func(o *opened) bool {
 			x := Exposed{Ref: o.Ref, Title: o.Title}
 			set, known := c.setAt(o)
@@ -249,21 +278,36 @@ func (c *Client) Exposed(ctx context.Context, outsiders []Outsider) ([]Exposed, 
 				}
 			}
 			if len(x.By) > 0 {
-				out = append(out, x)
+				list = append(list, x)
 			}
 			return true
 		})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return out, nil
+	return list, unseen, nil
 }
 
-// setAt is the log's epoch by which a secret was set; 0 where nobody attests it. An
-// account without a secret has none to know.
+// reads reports whether this device can look into a folder.
+func (c *Client) reads(ctx context.Context, folder seal.ID) (bool, error) {
+	if !c.log.Roles(c.facts.Entry, folder).Has(Read) {
+		return false, nil
+	}
+	_, _, err := c.folderKey(ctx, folder)
+	if ClassOf(err) == Unreachable {
+		return false, err
+	}
+	return err == nil, nil
+}
+
+// setAt is the log's epoch by which a secret was set; 0 where nobody attests it, or what
+// is served does not open. An account without a secret has none to know.
 func (c *Client) setAt(o *opened) (epoch uint64, secret bool) {
-	if s, ok := o.Secret(); o.content == nil || !ok || s.Len() == 0 {
+	if o.content == nil {
+		return 0, true
+	}
+	if s, ok := o.Secret(); !ok || s.Len() == 0 {
 		return 0, false
 	}
 	if o.inUse() && o.value != nil {
@@ -287,6 +331,9 @@ func (c *Client) Unheard(ctx context.Context, outsiders []Outsider) ([]Unheard, 
 	}
 	var out []Unheard
 	for _, o := range outsiders {
+		if o.Kind == KindEnrolment {
+			continue // it signed nothing that they would act on
+		}
 		u := Unheard{Outsider: o}
 		for _, a := range agents {
 			if a.LogEpoch < o.Epoch {

@@ -23,7 +23,7 @@ type history struct {
 	admin   seal.ID
 	sign    ed25519.PrivateKey
 
-	f, g, bob, phone, pool, agent, app seal.ID
+	f, g, bob, phone, pool, agent, app, token seal.ID
 	names                              map[seal.ID]string
 }
 
@@ -110,6 +110,13 @@ func (h *history) do(ops ...*trustv1.Op) {
 	h.changes = append(h.changes, signed)
 }
 
+func (h *history) unattended(owner seal.ID) *trustv1.Op {
+	h.token = seal.NewID()
+	put := trust.NewEnrolment(h.token, seal.NewKey(), KindAgent, owner, "gw2", 0, h.now.Add(time.Hour))
+	put.Unattended = true
+	return trust.PutOp(put)
+}
+
 func (h *history) rekey(folder seal.ID) {
 	h.t.Helper()
 	state, _ := h.log.Folder(folder)
@@ -175,6 +182,19 @@ func TestOutsiders(t *testing.T) {
 		{"removal and new key in one change", func(h *history) {
 			h.do(trust.RemoveOp(h.bob), trust.FolderOp(h.log.Org(), h.f, 2, seal.NewKey()))
 		}, "Bob@1 f:known apps"}, // whether he was given it is not clear: it is taken to be known
+		{"lessened, then withdrawn", func(h *history) { h.do(trust.GrantOp(h.f, h.bob, Read)); h.do(trust.GrantOp(h.f, h.bob, 0)) }, "Bob@1 apps; Bob@2 f:known"},
+		{"an application that is given a folder which a holder of its key may not read", func(h *history) { h.do(trust.GrantOp(h.g, h.app, Read)) }, "Bob@1 apps"},
+		{"and which he may read", func(h *history) { h.do(trust.GrantOp(h.g, h.bob, Read)); h.do(trust.GrantOp(h.g, h.app, Read)) }, ""},
+		{"and share", func(h *history) { h.do(trust.GrantOp(h.g, h.bob, Share)); h.do(trust.GrantOp(h.g, h.app, Read)) }, ""},
+		{"an unattended token", func(h *history) { h.do(h.unattended(h.pool)); h.do(trust.RemoveOp(h.token)) }, "dc1 / gw2@2 g:known"},
+		{"an unattended token, and what it opened is re-keyed", func(h *history) { h.do(h.unattended(h.pool)); h.do(trust.RemoveOp(h.token)); h.rekey(h.g) }, "dc1 / gw2@2 g:3"},
+		{"an unattended token, void since its maker's device is removed", func(h *history) { h.do(h.unattended(h.pool)); h.do(trust.RemoveOp(h.admin)) }, "Ada / laptop@2 f:known g:known apps; dc1 / gw2@2 g:known"},
+		{"a pool's grant, of which there was an unattended token alone", func(h *history) {
+			dc2 := seal.NewID()
+			h.do(trust.PutOp(&trustv1.Entry{EntryId: dc2.Bytes(), Kind: KindPool, Name: "dc2", V: trust.Version}), trust.GrantOp(h.f, dc2, Read))
+			h.do(h.unattended(dc2))
+			h.do(trust.GrantOp(h.f, dc2, 0))
+		}, "dc2@3 f:known"},
 		{"a token", func(h *history) {
 			id := seal.NewID()
 			h.do(trust.PutOp(trust.NewEnrolment(id, seal.NewKey(), KindDevice, h.bob, "tablet", trust.AllRoles, h.now.Add(time.Hour))))

@@ -274,10 +274,10 @@ func (c *Client) wrapForApps(ctx context.Context, l *trust.Log, folder seal.ID, 
 			return nil, err
 		}
 		appKey, err := c.openAppKey(view)
-		if ReasonOf(err) == "app_key_missing" {
+		if reason := ReasonOf(err); reason == "app_key_missing" || reason == string(trust.NotAllowed) {
 			return nil, &Error{
-				Class: Conflict, Reason: "app_key_missing", Err: fmt.Errorf("the application %q may read the folder, and its key is not on this device", app.Name),
-				Hint: "somebody who holds it uses his client first; or withdraw its grant: `rotunda folder grant FOLDER APP none`",
+				Class: ClassOf(err), Reason: reason, Err: fmt.Errorf("the application %q may read the folder, and its key is not on this device", app.Name),
+				Hint: "who may share all its folders re-keys this one, or an administrator; or withdraw its grant: `rotunda folder grant FOLDER APP none`",
 			}
 		}
 		if err != nil {

@@ -32,12 +32,13 @@ type Removal struct {
 }
 
 // RemovalFolder is a folder that the one to be removed can read. Records and accounts
-// are counted where the caller reads them, too.
+// are counted where the caller reads them, too; else it is unread.
 type RemovalFolder struct {
 	UID      seal.ID
 	Name     string
 	Records  int
 	Accounts int
+	Unread   bool
 }
 
 // Outside is something with its name.
@@ -100,8 +101,8 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 		return nil, invalid("remove "+e.Name, "you cannot remove yourself: another administrator can")
 	}
 	r := &Removal{ID: id, Kind: e.Kind, Name: e.Name, Self: gone[c.facts.Entry]}
-	if e.Kind == KindEnrolment {
-		return r, nil // it signs nothing, and reads nothing before it has joined
+	if e.Kind == KindEnrolment && !e.Unattended {
+		return r, nil // it signs nothing, and its token opens nothing before it has joined
 	}
 	names, err := c.folderNames(ctx)
 	if err != nil {
@@ -111,7 +112,11 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 	at := map[seal.ID]int{}
 	for i, uid := range held.folders {
 		at[uid] = i
-		r.Folders = append(r.Folders, RemovalFolder{UID: uid, Name: orElse(names[uid], uid.String())})
+		reads, err := c.reads(ctx, uid)
+		if err != nil {
+			return nil, err
+		}
+		r.Folders = append(r.Folders, RemovalFolder{UID: uid, Name: orElse(names[uid], uid.String()), Unread: !reads})
 	}
 	for _, app := range held.apps {
 		r.Apps = append(r.Apps, Outside{app, c.nameOf(app)})

@@ -48,6 +48,8 @@ type appView struct {
 	Name    string          `json:"name"`
 	Folders []appFolderView `json:"folders"`
 	Clients []appClientView `json:"clients"`
+	Held    bool            `json:"held"`               // this device may hold its key, and sees its clients
+	KnownTo []string        `json:"known_to,omitempty"` // with whom its key is, who may not hold it
 }
 
 type appFolderView struct {
@@ -65,7 +67,7 @@ type appClientView struct {
 }
 
 func viewApp(a client.App) appView {
-	v := appView{a.ID.String(), a.Name, []appFolderView{}, []appClientView{}}
+	v := appView{ID: a.ID.String(), Name: a.Name, Folders: []appFolderView{}, Clients: []appClientView{}, Held: a.Held}
 	for _, f := range a.Folders {
 		v.Folders = append(v.Folders, appFolderView{f.UID.String(), f.Name, f.Roles.String()})
 	}
@@ -87,9 +89,15 @@ func (c *cli) appListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			known, err := c.knownApps(ctx, cl, seal.ID{})
+			if err != nil {
+				return err
+			}
 			views := make([]appView, 0, len(shown))
 			for _, a := range shown {
-				views = append(views, viewApp(a))
+				v := viewApp(a)
+				v.KnownTo = known[a.ID]
+				views = append(views, v)
 			}
 			return list(c, &pg, "apps", views, next, []string{"name", "folders", "clients", "id"}, func(a appView) []string {
 				var folders, clients []string
@@ -99,12 +107,30 @@ func (c *cli) appListCmd() *cobra.Command {
 				for _, k := range a.Clients {
 					clients = append(clients, fmt.Sprintf("%s (%s)", k.Name, k.State))
 				}
+				if !a.Held {
+					clients = []string{"not yours to see"}
+				}
 				return []string{a.Name, strings.Join(folders, ", "), strings.Join(clients, ", "), a.ID}
 			})
 		})
 	})
 	pg.flags(cmd)
 	return cmd
+}
+
+// knownApps says of an application (zero: of each) with whom its key is, who may not hold
+// it, and warns where it has to be issued anew.
+func (c *cli) knownApps(ctx context.Context, cl *client.Client, app seal.ID) (map[seal.ID][]string, error) {
+	list, err := cl.KnownApps(ctx)
+	known := map[seal.ID][]string{}
+	for _, k := range list {
+		if !app.IsZero() && k.App.ID != app {
+			continue
+		}
+		known[k.App.ID] = c.knownTo(k)
+		c.warn("the key of the application %s is or was with %s: issue it anew: %s", printable(k.App.Name), printable(few(known[k.App.ID])), printable(newApp(k.App.Name)))
+	}
+	return known, err
 }
 
 // appClientFlags are those of a new client of an application.
@@ -169,6 +195,9 @@ func (c *cli) appConfigCmd() *cobra.Command {
 				return err
 			}
 			spec.App = a.ID
+			if _, err := c.knownApps(ctx, cl, a.ID); err != nil {
+				return err
+			}
 			config, err := cl.AppConfig(ctx, spec)
 			if err != nil {
 				return err
@@ -205,6 +234,9 @@ func (c *cli) appTokenCmd() *cobra.Command {
 				return err
 			}
 			spec.App = a.ID
+			if _, err := c.knownApps(ctx, cl, a.ID); err != nil {
+				return err
+			}
 			token, err := cl.AppToken(ctx, spec)
 			if err != nil {
 				return err

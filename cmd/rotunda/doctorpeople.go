@@ -26,19 +26,21 @@ func (c *cli) examinePeople(ctx context.Context, x *examination, cl *client.Clie
 		x.failed("removals", err)
 		return
 	}
-	seen := map[seal.ID]bool{}
-	for _, o := range outsiders {
-		for _, app := range o.Apps {
-			if !seen[app.ID] {
-				seen[app.ID] = true
-				x.warn("removals", "issue it anew: "+newApp(app.Name), "%s could hold the key of the application %s, under which its folders' keys are", c.who(o), app.Name)
-			}
-		}
-	}
-	exposed, err := cl.Exposed(ctx, outsiders)
+	apps, err := cl.KnownApps(ctx)
 	if err != nil {
 		x.failed("removals", err)
 		return
+	}
+	for _, k := range apps {
+		x.warn("removals", "issue it anew: "+newApp(k.App.Name), "the key of the application %s, under which its folders' keys are, is or was with %s", k.App.Name, few(c.knownTo(k)))
+	}
+	exposed, unseen, err := cl.Exposed(ctx, outsiders)
+	if err != nil {
+		x.failed("removals", err)
+		return
+	}
+	if n := len(unseen); n > 0 {
+		x.warn("removals", lookedAtBy, "%d folder%s you cannot read: not looked at. Somebody who may not read %s could: %s", n, plural(n), themIt(n), few(uids(unseen)))
 	}
 	if len(exposed) > 0 {
 		var titles []string
@@ -54,6 +56,28 @@ func (c *cli) examinePeople(ctx context.Context, x *examination, cl *client.Clie
 		x.warn("removals", "`rotunda rotate --exposed` rotates them; `rotunda rotate --exposed --json` lists them", "%d account%s not rotated since %s could read %s: %s", len(titles), plural(len(titles)), few(by), themIt(len(titles)), few(titles))
 	}
 	x.ok("removals", "%d, and nobody who is out knows a key or an account's secret", len(outsiders))
+}
+
+// lookedAtBy is the advice about folders into which this device cannot look.
+const lookedAtBy = "who reads them runs `rotunda doctor`, which shows what is not rotated there"
+
+func uids(list []seal.ID) []string {
+	out := []string{}
+	for _, id := range list {
+		out = append(out, id.String())
+	}
+	return out
+}
+
+// knownTo names those with whom an application's key is, who may not hold it.
+func (c *cli) knownTo(k client.KnownApp) (names []string) {
+	for _, o := range k.By {
+		names = append(names, c.who(o))
+	}
+	for _, s := range k.Sealed {
+		names = append(names, s.Name+" (who may not hold it, and has a copy)")
+	}
+	return names
 }
 
 // who names somebody who was shut out, with when.
@@ -97,18 +121,31 @@ func (c *cli) unheard(ctx context.Context, x *examination, cl *client.Client, ou
 	return nil
 }
 
+func (c *cli) whoKnow(outsiders []client.Outsider, folder seal.ID) (names []string) {
+	for _, o := range outsiders {
+		if slices.Contains(o.Knows(), folder) {
+			names = append(names, c.who(o))
+		}
+	}
+	return names
+}
+
 func (c *cli) foldersKnown(ctx context.Context, x *examination, cl *client.Client, outsiders []client.Outsider) error {
 	folders, err := cl.Folders(ctx)
 	if err != nil {
 		return err
 	}
+	read := map[seal.ID]bool{}
 	for _, f := range folders {
-		var by []string
-		for _, o := range outsiders {
-			if slices.Contains(o.Knows(), f.UID) {
-				by = append(by, c.who(o))
-			}
+		read[f.UID] = true
+	}
+	for _, uid := range knows(outsiders) {
+		if !read[uid] {
+			x.warn("removals", "who may share and edit it runs `rotunda folder rekey "+uid.String()+"`", "the key of a folder that you cannot read, %s, is known to %s", uid, few(c.whoKnow(outsiders, uid)))
 		}
+	}
+	for _, f := range folders {
+		by := c.whoKnow(outsiders, f.UID)
 		switch do := "`rotunda folder rekey " + quoted(f.Name) + "`"; {
 		case len(by) > 0:
 			x.warn("removals", do, "the key of the folder %s is known to %s", f.Name, strings.TrimSpace(few(by)))

@@ -69,6 +69,7 @@ type planFolder struct {
 	Name     string `json:"name"`
 	Records  int    `json:"records"`
 	Accounts int    `json:"accounts"`
+	Unread   bool   `json:"not_looked_at,omitempty"` // this device cannot read it
 }
 
 // statementView is a statement of the one to be removed.
@@ -119,7 +120,7 @@ func viewRemoval(p *client.Removal) removalView {
 		v.Candidates = append(v.Candidates, candidateLeft{r.Ref.String(), r.Title, r.RunID.String()})
 	}
 	for _, f := range p.Folders {
-		v.Folders = append(v.Folders, planFolder{f.UID.String(), f.Name, f.Records, f.Accounts})
+		v.Folders = append(v.Folders, planFolder{f.UID.String(), f.Name, f.Records, f.Accounts, f.Unread})
 	}
 	for _, app := range p.Apps {
 		v.Apps = append(v.Apps, app.Name)
@@ -167,7 +168,7 @@ func (c *cli) remove(ctx context.Context, cl *client.Client, name string, flags 
 	if plan.Self {
 		return c.goneItself(plan)
 	}
-	if plan.Kind == client.KindEnrolment {
+	if plan.Kind == client.KindEnrolment && len(plan.Folders) == 0 {
 		return c.done("removed " + e.Name)
 	}
 	return c.shutOut(ctx, cl, id, e.Name, flags)
@@ -347,11 +348,20 @@ func afterwards(plan *client.Removal, flags removalFlags) string {
 
 // showReach says what the one to be removed knows and will know no more.
 func showReach(w io.Writer, plan *client.Removal) {
+	unread := 0
 	for _, f := range plan.Folders {
+		if f.Unread {
+			unread++
+			fmt.Fprintf(w, "it can read the folder %s, which you cannot: not looked at\n", printable(f.Name))
+			continue
+		}
 		fmt.Fprintf(w, "it can read the folder %s: %d record%s, %d of them accounts\n", printable(f.Name), f.Records, plural(f.Records), f.Accounts)
 		if kept := f.Records - f.Accounts; kept > 0 {
 			fmt.Fprintf(w, "    what is no account is re-keyed and not rotated: change those secrets where they are used\n")
 		}
+	}
+	if unread > 0 {
+		fmt.Fprintf(w, "%d folder%s you cannot read: not looked at. Who reads them re-keys them and rotates their accounts: have them run `rotunda doctor` after the removal\n", unread, plural(unread))
 	}
 	for _, app := range plan.Apps {
 		fmt.Fprintf(w, "it can hold the key of the application %s, under which its folders' new keys will be, too: issue it anew, best before the removal: %s\n", printable(app.Name), printable(newApp(app.Name)))

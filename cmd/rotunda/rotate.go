@@ -20,6 +20,7 @@ type chosen struct {
 	resource string
 	state    string // of the rotation
 	exposed  bool
+	unseen   []seal.ID // folders into which --exposed could not look
 }
 
 func (s *chosen) flags(cmd *cobra.Command) {
@@ -72,7 +73,7 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 	}
 	var known map[client.Ref]bool
 	if s.exposed {
-		if known, err = exposed(ctx, cl); err != nil {
+		if known, s.unseen, err = exposed(ctx, cl); err != nil {
 			return nil, err
 		}
 	}
@@ -92,23 +93,27 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 		}
 	}
 	if len(out) == 0 {
-		return nil, failf(exitNotFound, "not_found", "no account fits")
+		none := failf(exitNotFound, "not_found", "no account fits")
+		if n := len(s.unseen); n > 0 {
+			none = none.withHint("%d folder%s you cannot read: not looked at; %s", n, plural(n), lookedAtBy)
+		}
+		return nil, none
 	}
 	return out, nil
 }
 
 // exposed are the accounts whose secret somebody may know who may not read it any more.
-func exposed(ctx context.Context, cl *client.Client) (map[client.Ref]bool, error) {
+func exposed(ctx context.Context, cl *client.Client) (map[client.Ref]bool, []seal.ID, error) {
 	outsiders, err := cl.Outsiders(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	list, err := cl.Exposed(ctx, outsiders)
+	list, unseen, err := cl.Exposed(ctx, outsiders)
 	known := map[client.Ref]bool{}
 	for _, x := range list {
 		known[x.Ref] = true
 	}
-	return known, err
+	return known, unseen, err
 }
 
 func (c *cli) rotateCmd() *cobra.Command {
@@ -164,6 +169,9 @@ func (c *cli) runningCmd(verb, short, long, example string, start startRuns) *co
 			accounts, err := s.accounts(ctx, cl, args)
 			if err != nil {
 				return err
+			}
+			if n := len(s.unseen); n > 0 {
+				c.warn("%d folder%s you cannot read: not looked at; %s", n, plural(n), lookedAtBy)
 			}
 			if len(accounts) > 1 && len(args) == 0 {
 				for _, r := range accounts[:min(len(accounts), 20)] {

@@ -20,6 +20,7 @@ type shutOutView struct {
 	Outcomes   []outcomeView   `json:"outcomes"`
 	Known      []string        `json:"known_folders"` // whose present key he knows
 	NotRotated []exposedView   `json:"not_rotated"`
+	Unread     []string        `json:"not_looked_at"` // folders that this device cannot read
 	Apps       []string        `json:"applications"` // whose key he could hold
 	Agents     []behindView    `json:"unconfirmed"`
 	kept       map[string]bool // records that wait for their own new keys
@@ -45,11 +46,11 @@ func (c *cli) goOn(ctx context.Context, cl *client.Client, name string, flags re
 	if err != nil || !ok {
 		return errors.Join(notFound, err)
 	}
-	mine, exposed, err := c.outside(ctx, cl, o.ID)
+	mine, exposed, unseen, err := c.outside(ctx, cl, o.ID)
 	if err != nil {
 		return err
 	}
-	if len(exposed) == 0 && !slices.ContainsFunc(mine, func(o client.Outsider) bool { return len(o.Knows()) > 0 }) {
+	if len(exposed)+len(unseen) == 0 && !slices.ContainsFunc(mine, func(o client.Outsider) bool { return len(o.Knows()) > 0 }) {
 		return notFound
 	}
 	c.note("%s was removed %s; this goes on with what is left", printable(o.Name), c.ago(o.At))
@@ -74,15 +75,15 @@ func (c *cli) shutOutQuestion(mine []client.Outsider, accounts int, flags remova
 }
 
 // outside is what the log says of one who was shut out, and the accounts whose secret he
-// may know.
-func (c *cli) outside(ctx context.Context, cl *client.Client, id seal.ID) ([]client.Outsider, []client.Exposed, error) {
+// may know; unseen are his folders into which this device cannot look.
+func (c *cli) outside(ctx context.Context, cl *client.Client, id seal.ID) (mine []client.Outsider, exposed []client.Exposed, unseen []seal.ID, err error) {
 	all, err := cl.Outsiders(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	mine := slices.DeleteFunc(all, func(o client.Outsider) bool { return o.ID != id })
-	exposed, err := cl.Exposed(ctx, mine)
-	return mine, exposed, err
+	mine = slices.DeleteFunc(all, func(o client.Outsider) bool { return o.ID != id })
+	exposed, unseen, err = cl.Exposed(ctx, mine)
+	return mine, exposed, unseen, err
 }
 
 // knows lists the folders whose present key they know, each once.
@@ -101,8 +102,8 @@ func knows(list []client.Outsider) (folders []seal.ID) {
 // that come next are written under keys that he has not. What goes wrong with one thing
 // stops no other; all of it is found again from the log.
 func (c *cli) shutOut(ctx context.Context, cl *client.Client, id seal.ID, name string, flags removalFlags) error {
-	v := &shutOutView{Done: "removed " + name, Folders: []rekeyView{}, Known: []string{}, Outcomes: []outcomeView{}, NotRotated: []exposedView{}, Apps: []string{}, Agents: []behindView{}, kept: map[string]bool{}}
-	mine, _, err := c.outside(ctx, cl, id)
+	v := &shutOutView{Done: "removed " + name, Folders: []rekeyView{}, Known: []string{}, Outcomes: []outcomeView{}, NotRotated: []exposedView{}, Unread: []string{}, Apps: []string{}, Agents: []behindView{}, kept: map[string]bool{}}
+	mine, _, _, err := c.outside(ctx, cl, id)
 	if err != nil {
 		return err
 	}
@@ -117,6 +118,9 @@ func (c *cli) shutOut(ctx context.Context, cl *client.Client, id seal.ID, name s
 		return errors.Join(failed, err)
 	}
 	err = c.emit(v, func(w io.Writer) { c.showShutOut(w, name, v) })
+	if n := len(v.Unread); failed == nil && err == nil && n > 0 && !flags.noRotate {
+		err = failf(exitFindings, "not_looked_at", "%d folder%s you cannot read: not looked at", n, plural(n)).withHint(lookedAtBy)
+	}
 	return errors.Join(failed, err)
 }
 
@@ -147,7 +151,7 @@ func (c *cli) rekeyAll(ctx context.Context, cl *client.Client, folders []seal.ID
 // rotate" does: a person's command needs no mandate, and no schedule is moved. The
 // administrators of resources come last: the others' runs log in as them.
 func (c *cli) rotateExposed(ctx context.Context, cl *client.Client, id seal.ID, v *shutOutView, noWait bool) error {
-	_, exposed, err := c.outside(ctx, cl, id)
+	_, exposed, _, err := c.outside(ctx, cl, id)
 	if err != nil {
 		return err
 	}
@@ -204,19 +208,24 @@ func administrators(ctx context.Context, cl *client.Client) (map[client.Ref]bool
 // whatIsLeft looks again, by the log and the results as they are now.
 func (c *cli) whatIsLeft(ctx context.Context, cl *client.Client, id seal.ID, v *shutOutView) error {
 	ctx = context.WithoutCancel(ctx) // also after an interrupt: it is what the person has to know
-	mine, exposed, err := c.outside(ctx, cl, id)
+	mine, exposed, unseen, err := c.outside(ctx, cl, id)
 	if err != nil {
 		return err
 	}
+	v.Unread = uids(unseen)
 	folders, err := cl.Folders(ctx)
 	if err != nil {
 		return err
 	}
-	known := knows(mine)
+	names := map[seal.ID]string{}
 	for _, f := range folders {
-		if slices.Contains(known, f.UID) {
-			v.Known = append(v.Known, f.Name)
+		names[f.UID] = f.Name
+	}
+	for _, uid := range knows(mine) {
+		if names[uid] == "" {
+			names[uid] = uid.String()
 		}
+		v.Known = append(v.Known, names[uid])
 	}
 	for _, x := range exposed {
 		v.NotRotated = append(v.NotRotated, exposedView{x.Ref.String(), x.Title})
@@ -265,6 +274,9 @@ func (c *cli) showShutOut(w io.Writer, name string, v *shutOutView) {
 	}
 	for _, f := range v.Known {
 		fmt.Fprintf(w, "%s knows the key of the folder %s: `rotunda folder rekey %s` ends that\n", printable(name), printable(f), printable(quoted(f)))
+	}
+	if n := len(v.Unread); n > 0 {
+		fmt.Fprintf(w, "%d folder%s you cannot read: not looked at (%s); %s\n", n, plural(n), strings.Join(v.Unread, ", "), lookedAtBy)
 	}
 	for _, app := range v.Apps {
 		fmt.Fprintf(w, "the application %s: he could hold its key, under which its folders' keys are: issue it anew: %s\n", printable(app), printable(newApp(app)))
