@@ -24,7 +24,7 @@ type history struct {
 	sign    ed25519.PrivateKey
 
 	f, g, bob, phone, pool, agent, app, token seal.ID
-	names                              map[seal.ID]string
+	names                                     map[seal.ID]string
 }
 
 func newHistory(t *testing.T) *history {

@@ -21,7 +21,7 @@ type shutOutView struct {
 	Known      []string        `json:"known_folders"` // whose present key he knows
 	NotRotated []exposedView   `json:"not_rotated"`
 	Unread     []string        `json:"not_looked_at"` // folders that this device cannot read
-	Apps       []string        `json:"applications"` // whose key he could hold
+	Apps       []string        `json:"applications"`  // whose key he could hold
 	Agents     []behindView    `json:"unconfirmed"`
 	kept       map[string]bool // records that wait for their own new keys
 }
