@@ -136,6 +136,7 @@ func (h *history) outsiders() string {
 	var out []string
 	for _, o := range c.stillOutside(r.found) {
 		text := fmt.Sprintf("%s@%d", o.Name, o.Epoch-common)
+		slices.SortFunc(o.Folders, func(a, b OutsideFolder) int { return strings.Compare(h.names[a.UID], h.names[b.UID]) })
 		for _, f := range o.Folders {
 			since := "known"
 			if f.Rekeyed > 0 {

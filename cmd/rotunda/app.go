@@ -128,7 +128,7 @@ func (c *cli) knownApps(ctx context.Context, cl *client.Client, app seal.ID) (ma
 			continue
 		}
 		known[k.App.ID] = c.knownTo(k)
-		c.warn("the key of the application %s is or was with %s: issue it anew: %s", printable(k.App.Name), printable(few(known[k.App.ID])), printable(newApp(k.App.Name)))
+		c.warn("%s could hold the key of the application %s: issue it anew: %s", printable(few(known[k.App.ID])), printable(k.App.Name), printable(newApp(k.App.Name)))
 	}
 	return known, err
 }

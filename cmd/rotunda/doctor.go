@@ -89,8 +89,8 @@ func (c *cli) doctorCmd() *cobra.Command {
 	return help(cmd, `Looks at this profile and its store, the way to the server and its authority, the
 clocks, the age of the log, whether the server recovers from a backup, folder keys that
 have not come, agents (connected, of what version), devices that end, what those still
-know who were removed (folder keys, accounts not rotated since, keys of applications) and
-which agents have not heard of it, accounts that are late or whose value was lost, and
+know who were removed (folder keys, accounts not rotated since, keys of applications; folders
+that this device cannot read are not looked at, and that is a finding) and which agents have not heard of it, accounts that are late or whose value was lost, and
 records that name what is not there: above all the administrator of a resource whose
 accounts need one.
 The exit code is 10 when there is something to do.`, "")

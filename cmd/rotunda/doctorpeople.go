@@ -32,7 +32,7 @@ func (c *cli) examinePeople(ctx context.Context, x *examination, cl *client.Clie
 		return
 	}
 	for _, k := range apps {
-		x.warn("removals", "issue it anew: "+newApp(k.App.Name), "the key of the application %s, under which its folders' keys are, is or was with %s", k.App.Name, few(c.knownTo(k)))
+		x.warn("removals", "issue it anew: "+newApp(k.App.Name), "%s could hold the key of the application %s, under which its folders' keys are", few(c.knownTo(k)), k.App.Name)
 	}
 	exposed, unseen, err := cl.Exposed(ctx, outsiders)
 	if err != nil {
@@ -75,7 +75,7 @@ func (c *cli) knownTo(k client.KnownApp) (names []string) {
 		names = append(names, c.who(o))
 	}
 	for _, s := range k.Sealed {
-		names = append(names, s.Name+" (who may not hold it, and has a copy)")
+		names = append(names, s.Name+" (whose copy the server keeps)")
 	}
 	return names
 }

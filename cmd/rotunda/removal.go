@@ -48,7 +48,8 @@ with --sign. What was signed again since you looked is never signed by you.
 After the removal each folder that it could read is re-keyed (see "rotunda folder
 rekey"), then each account that it could read is rotated by a command of yours: that
 needs operate on the account's or its resource's folder, and no schedule. What is left
-is listed at the end, and by "rotunda doctor" until it is done. If it is interrupted, or
+is listed at the end, and by "rotunda doctor" until it is done. Into folders that you
+cannot read it cannot look: it says so, and does not end well (not_looked_at). If it is interrupted, or
 an agent was away, the same command goes on. --no-rekey and --no-rotate leave either.`
 
 // removalView is a plan as a program reads it.

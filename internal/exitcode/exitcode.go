@@ -47,7 +47,7 @@ func Table() []Row {
 		{Pending, "pending", "not decided yet: still running, or the outcome is unknown and Rotunda finds out later", "whether the token is used up is not known (enrol)"},
 		{Failed, "failed", "the run ended and the credential was not changed, or verifying said no", ""},
 		{Locked, "locked", "the device store is locked and no passphrase was to be had", "the key file is locked and no passphrase was to be had"},
-		{Findings, "findings", "doctor found something that needs a person", "doctor found something, or status says that the agent is not well"},
+		{Findings, "findings", "doctor found something that needs a person, or a removal left folders into which nobody could look", "doctor found something, or status says that the agent is not well"},
 		{Partly, "partly", "the credential is changed and in use, but dependents or scripts failed", ""},
 		{Declined, "declined", "asked, and the answer was no, or none was given: what was asked about is not done", ""},
 		{Interrupted, "interrupted", "stopped by a signal; work that was started goes on at the agent", ""},

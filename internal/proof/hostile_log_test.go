@@ -174,6 +174,9 @@ func rightsTaken(t *testing.T, w *hostileWorld) {
 	f, fresh := w.folder(t), seal.NewID()
 	pool := w.entry(t, trustv1.EntryKind_ENTRY_KIND_POOL, installation.Pool).ID
 	recovery, _ := w.log(t).Recovery()
+	name := w.name("ci")
+	w.cli(t, "app", "add", name)
+	app := w.entry(t, trustv1.EntryKind_ENTRY_KIND_APP, name).ID
 	keys, err := enrol.MakeKeys(trustv1.EntryKind_ENTRY_KIND_DEVICE)
 	if err != nil {
 		t.Fatal(err)
@@ -195,6 +198,8 @@ func rightsTaken(t *testing.T, w *hostileWorld) {
 		{"a role on zero", []*trustv1.Op{trust.GrantOp(seal.ID{}, member, trust.Read)}},
 		{"let a pool read", []*trustv1.Op{trust.GrantOp(f, pool, trust.Read)}},
 		{"take roles from somebody who has more", []*trustv1.Op{trust.GrantOp(f, more, trust.Read)}},
+		{"give an application its first folder", []*trustv1.Op{trust.GrantOp(f, app, trust.Read)}},
+		{"give an application a folder of his own", append(trust.NewFolderOps(w.log(t).Org(), fresh, member, seal.NewKey()), trust.GrantOp(fresh, app, trust.Read))},
 		{"put over another's device", []*trustv1.Op{over(w.ada(t).id, trustv1.EntryKind_ENTRY_KIND_DEVICE)}},
 		{"put over recovery", []*trustv1.Op{over(recovery.ID, trustv1.EntryKind_ENTRY_KIND_RECOVERY)}},
 	} {
