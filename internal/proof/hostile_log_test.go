@@ -512,7 +512,11 @@ func keysReplaced(t *testing.T, w *hostileWorld) {
 	// A device's: the agent seals it no reply.
 	w.answers(t, gw1)
 	restore = replace(w.ada(t).id)
-	since = w.now(t)
+	w.answers(t, gw1) // it remembers the true ones,
+	if err := w.restartAgent(t); err != nil {
+		t.Fatal(err)
+	}
+	since = w.now(t) // and now has to ask
 	w.ask(t, gw1)
 	w.logged(t, since, w.agent, `"a reply could not be sent"`, `"reason":"recipient_unverified"`)
 	w.toldBy(t, since, "command.refused", trust.RecipientUnverified, w.agent.Name)
