@@ -350,7 +350,7 @@ func foreignAdministrator(t *testing.T, w *hostileWorld) {
 					})
 				})
 				w.toldBy(t, since, "record.refused", trust.NotLinked, w.agent.Name)
-				w.othersSign(t, bob, folder, key, r, func(t *testing.T) {
+				honest, seqs := w.othersSign(t, bob, folder, key, r, func(t *testing.T) {
 					since := w.now(t)
 					host.untouched(t, func() {
 						w.gate.untouched(t, func() {
@@ -358,6 +358,15 @@ func foreignAdministrator(t *testing.T, w *hostileWorld) {
 							w.logged(t, since, w.agent, `"msg":"command failed"`, `"reason":"not_linked"`)
 						})
 					})
+				})
+				t.Run("after a restore", func(t *testing.T) {
+					before, honestBefore := seqs()
+					w.ada(t).append(t, trust.FloorOp(r, uint64(before)+5), trust.FloorOp(honest, uint64(honestBefore)+5))
+					w.fails(t, trust.StatementRollback, "folder", "rekey", folder.String(), "--new")
+					w.fails(t, trust.NotLinked, "folder", "rekey", folder.String(), "--restored")
+					if after, honestAfter := seqs(); after != before || honestAfter <= honestBefore+5 {
+						t.Errorf("the statement went from %d to %d, the honest one beside it from %d to %d", before, after, honestBefore, honestAfter)
+					}
 				})
 			})
 		}
@@ -367,10 +376,10 @@ func foreignAdministrator(t *testing.T, w *hostileWorld) {
 // othersSign has an administrator do all that signs statements of others anew in a
 // member's folder: re-key it, remove somebody who could read it, change the record
 // otherwise. The statement of r, which nobody may use, is left as it is, and shown so.
-func (w *hostileWorld) othersSign(t *testing.T, bob *device, folder seal.ID, key seal.Key, r trust.Ref, refused func(t *testing.T)) {
+func (w *hostileWorld) othersSign(t *testing.T, bob *device, folder seal.ID, key seal.Key, r trust.Ref, refused func(t *testing.T)) (honest trust.Ref, seqs func() (mine, other int64)) {
 	t.Helper()
 	// What anybody may use is signed anew beside it, else nothing ran.
-	honest := trust.Ref{Folder: folder, Record: seal.NewID()}
+	honest = trust.Ref{Folder: folder, Record: seal.NewID()}
 	pool := w.entry(t, trustv1.EntryKind_ENTRY_KIND_POOL, installation.Pool)
 	w.serveRecord(t, bob.stolen(), key, "pamDatabase", honest, []byte(`{"type":"pamDatabase","title":"honest","fields":[],"custom":[]}`), &trustv1.Statement{
 		Kind: trustv1.RecordKind_RECORD_KIND_RESOURCE,
@@ -383,7 +392,7 @@ func (w *hostileWorld) othersSign(t *testing.T, bob *device, folder seal.ID, key
 	name, _ := w.log(t).Entry(reader)
 	defer w.remove(t, reader)
 
-	seqs := func() (mine, other int64) {
+	seqs = func() (mine, other int64) {
 		w.read(t, "SELECT statement_seq FROM record WHERE org = 1 AND record_uid = ?", []any{r.Record.Bytes()}, &mine)
 		w.read(t, "SELECT statement_seq FROM record WHERE org = 1 AND record_uid = ?", []any{honest.Record.Bytes()}, &other)
 		return mine, other
@@ -408,6 +417,7 @@ func (w *hostileWorld) othersSign(t *testing.T, bob *device, folder seal.ID, key
 			refused(t)
 		})
 	}
+	return honest, seqs
 }
 
 // commandOf is a member's command to the shared agent, pinned to what the server
@@ -460,7 +470,7 @@ func loginTakenOver(t *testing.T, w *hostileWorld) {
 	t.Run("by mandate", func(t *testing.T) {
 		w.dueRefused(t, r, "record.refused", trust.NotLinked)
 	})
-	w.othersSign(t, bob, folder, key, r, func(t *testing.T) {
+	_, seqs := w.othersSign(t, bob, folder, key, r, func(t *testing.T) {
 		w.dueRefused(t, r, "record.refused", trust.NotLinked)
 		w.fails(t, trust.NotLinked, "rotation", "set", path(r), "--every", "1d")
 		w.fails(t, trust.NotLinked, "record", "edit", path(r), "--verify-mode", "readback")
@@ -471,6 +481,23 @@ func loginTakenOver(t *testing.T, w *hostileWorld) {
 			bob.post(t, w.commandOf(t, bob, trustv1.Action_ACTION_ROTATE, r, run, db))
 			w.logged(t, since, w.agent, `"msg":"run ended"`, `"run":"`+run.String(), `"reason":"not_linked"`, `"credential"`)
 		})
+	})
+	t.Run("after his own offboarding", func(t *testing.T) {
+		var plan struct {
+			Statements []struct {
+				NotLinked bool `json:"not_linked"`
+			}
+		}
+		name, _ := w.log(t).Entry(member)
+		if err := w.JSON(t.Context(), &plan, nil, "member", "remove", name.Name, "--plan"); err != nil || len(plan.Statements) != 1 || !plan.Statements[0].NotLinked {
+			t.Errorf("the plan lists %+v, %v", plan.Statements, err)
+		}
+		before, _ := seqs()
+		w.fails(t, trust.SignerUnknown, "member", "remove", name.Name)
+		if after, _ := seqs(); after != before {
+			t.Errorf("the statement went from %d to %d", before, after)
+		}
+		w.dueRefused(t, r, "record.refused", trust.SignerUnknown)
 	})
 	w.opensTarget(t, victim)
 	w.works(t, victim)
