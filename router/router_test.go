@@ -81,7 +81,10 @@ func TestCommandsArriveInOrderAndAreAcknowledged(t *testing.T) {
 			t.Errorf("command %s: %+v", id, c)
 		}
 	}
-	until(t, "all are counted", func() bool { s := n.router.Load().Stats(); return s.Delivered == uint64(len(want)) && s.Acked == uint64(len(want)) })
+	until(t, "all are counted", func() bool {
+		s := n.router.Load().Stats()
+		return s.Delivered == uint64(len(want)) && s.Acked == uint64(len(want))
+	})
 }
 
 func TestAnotherAgentsCommandsStayAway(t *testing.T) {

@@ -157,7 +157,7 @@ func TestDeadline(t *testing.T) {
 		}
 	})
 	t.Run("deaf verify", func(t *testing.T) {
-		f.open(t.Context(), srv.job("v")).Close() // its process runs: the deadline is the call's alone
+		f.open(t.Context(), srv.job("v")).Close()                      // its process runs: the deadline is the call's alone
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // it has to get there
 		defer cancel()
 		v, err := f.Verify(ctx, guest(), VerifyJob{Target: srv.target("v"), Account: sdk.Account{Name: "stop"}})
