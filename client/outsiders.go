@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -248,8 +249,9 @@ type Exposed struct {
 
 // Exposed lists the accounts whose secret is older than what shut an outsider out: his
 // removal or, where the folder was re-keyed after it, the folder's new key. A secret that
-// was set between the two was written under a key that he knows. Of the folders in unseen
-// this device can tell nothing: it may not read them, or has no key of them.
+// was set between the two was written under a key that he knows. So is one that has a
+// newer one beside it, and still opens the target. Of the folders in unseen this device can
+// tell nothing: it may not read them, or has no key of them.
 func (c *Client) Exposed(ctx context.Context, outsiders []Outsider) (list []Exposed, unseen []seal.ID, err error) {
 	by := map[seal.ID][]Outsider{}
 	var folders []seal.ID
@@ -268,9 +270,16 @@ func (c *Client) Exposed(ctx context.Context, outsiders []Outsider) (list []Expo
 			unseen = append(unseen, folder)
 			continue
 		}
+		var failed error
 		err := c.walk(ctx, folder, []string{TypeAccount}, func(o *opened) bool {
 			x := Exposed{Ref: o.Ref, Title: o.Title}
 			set, known := c.setAt(o)
+			if stands, err := c.formerStands(ctx, o); err != nil {
+				failed = err
+				return false
+			} else if stands {
+				set = 0
+			}
 			for _, who := range by[folder] {
 				i := slices.IndexFunc(who.Folders, func(f OutsideFolder) bool { return f.UID == folder })
 				if known && set < who.Folders[i].since(who) {
@@ -282,7 +291,7 @@ func (c *Client) Exposed(ctx context.Context, outsiders []Outsider) (list []Expo
 			}
 			return true
 		})
-		if err != nil {
+		if err = errors.Join(err, failed); err != nil {
 			return nil, nil, err
 		}
 	}

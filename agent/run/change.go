@@ -214,7 +214,7 @@ func (r *Run) commit(ctx context.Context) (State, error) {
 		r.outcome.Credential = trustv1.Outcome_OUTCOME_UNVERIFIABLE
 	}
 	if r.candidate.heals > 0 {
-		r.outcome.Reason = "healed"
+		r.outcome.Reason = trust.Healed
 	}
 	last := !r.needsRetire()
 	signed, err := r.sign(&trustv1.Result{

@@ -11,6 +11,7 @@
 //
 // When the point is reached the file is renamed to NAME.hit before the action, so
 // that a point fires once and the test can see that it did. The file "clock" holds
-// a duration (such as -24h) by which Now is off. A switch is on while a file of its
+// a duration (such as -24h) by which Now is off; clock.hit is there once somebody has
+// asked for that time. A switch is on while a file of its
 // name is there: by it a test has a server skip a check that an honest one makes.
 package fault

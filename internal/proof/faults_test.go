@@ -135,11 +135,11 @@ var hosts = []fault{
 	{name: "disk full under the journal", lasts: pastLease, left: noDisk, strike: func(t *testing.T, w *matrix) func() {
 		return w.fill(t, w.journal, func() int { return said(w.agent.Process, "no space left") })
 	}},
-	{name: "agent's clock an hour behind", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.agent.Fault, "-1h") }},
-	{name: "server's clock an hour behind", mute: true, lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.ServerFault(), "-1h") }},
-	{name: "server's clock an hour ahead", mute: true, lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return jump(t, w.ServerFault(), "1h") }},
+	{name: "agent's clock an hour behind", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return w.jump(t, w.agent.Fault, "-1h") }},
+	{name: "server's clock an hour behind", mute: true, lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return w.jump(t, w.ServerFault(), "-1h") }},
+	{name: "server's clock an hour ahead", mute: true, lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() { return w.jump(t, w.ServerFault(), "1h") }},
 	{name: "agent's clock an hour ahead", lasts: 5 * time.Second, strike: func(t *testing.T, w *matrix) func() {
-		mend := jump(t, w.agent.Fault, "1h")
+		mend := w.jump(t, w.agent.Fault, "1h")
 		return func() {
 			mend()
 			w.resetClock(t)
@@ -226,11 +226,15 @@ func shrinkWAL(t *testing.T, database string) {
 }
 
 // jump sets a program's clock off, and right again.
-func jump(t *testing.T, fault, by string) (heal func()) {
+func (w *matrix) jump(t *testing.T, fault, by string) (heal func()) {
 	t.Helper()
 	file := filepath.Join(fault, "clock")
 	must(t, os.WriteFile(file, []byte(by), 0o600))
-	return func() { must(t, os.Remove(file)) }
+	return func() {
+		must(t, os.Remove(file))
+		err := os.Remove(file + ".hit")
+		w.felt(t, err == nil, "the program did not look at the clock that was off")
+	}
 }
 
 // resetClock is what a person does to an agent whose clock was ahead: it believes no

@@ -65,6 +65,8 @@ func restoredToYesterday(t *testing.T, _ *hostileWorld) {
 	// What happens after the backup, while the server runs.
 	w.works(t, rotated)
 	w.works(t, rotated)
+	w.cli(t, "record", "edit", rotated, "--url", "https://example.test") // a value of its own number, which the agent sees
+	w.cli(t, "verify", rotated)
 	w.cli(t, "resource", "edit", resource, "--host", "localhost")
 	w.works(t, elsewhere)
 	r, s, h := w.ref(t, resource), w.ref(t, scheduled), w.ref(t, byHand)

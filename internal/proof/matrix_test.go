@@ -25,7 +25,7 @@ import (
 // healed, the vault must have what opens the target, be it staged beside the record. After
 // it the run must settle by itself: no candidate outstanding, no run unfinished, the
 // vault's secret opens the target, the next rotation is clean, and its secret opens the
-// target, too.
+// target, too; and no former key does.
 //
 // Kills of agent and server are done once for each point, to runs of every kind that stand
 // there. Whatever takes its time is struck once for all points: at 26 runs, each of which
@@ -48,6 +48,7 @@ func TestFaultMatrix(t *testing.T) {
 		series.Go(func() {
 			t.Run(name, func(t *testing.T) {
 				w := newMatrix(t)
+				sum.without(w.lacks...)
 				for _, f := range faults {
 					t.Run(f.name, func(t *testing.T) { w.suffers(t, f, &sum) })
 				}
@@ -62,14 +63,24 @@ func TestFaultMatrix(t *testing.T) {
 type tally struct {
 	mu                 sync.Mutex
 	cells, lost, stuck int
-	missing            []string // faults that this machine cannot have
+	missing            []string // accounts and faults that this machine cannot have
 }
 
-func (s *tally) leftOut() string {
-	if len(s.missing) == 0 {
+func (s *tally) without(what ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.missing = append(s.missing, what...)
+}
+
+func (s *tally) leftOut() string { return leftOut(s.missing) }
+
+// leftOut is the end of a report's line, once for each thing.
+func leftOut(missing []string) string {
+	if len(missing) == 0 {
 		return ""
 	}
-	return "; left out here: " + strings.Join(s.missing, ", ")
+	slices.Sort(missing)
+	return "; left out here: " + strings.Join(slices.Compact(missing), ", ")
 }
 
 // cell is an account of the matrix, and the point at which its run is struck.
@@ -171,9 +182,7 @@ func passedThrough(k kindOfTarget, point string) bool {
 // suffers fills a row of the matrix.
 func (w *matrix) suffers(t *testing.T, f fault, sum *tally) {
 	if why := f.needs(w); why != "" {
-		sum.mu.Lock()
-		sum.missing = append(sum.missing, f.name)
-		sum.mu.Unlock()
+		sum.without(f.name)
 		t.Skipf("left out: %s", why)
 	}
 	began := time.Now()
@@ -216,6 +225,10 @@ func (w *matrix) incidents(f fault) (all [][]cell) {
 func (w *matrix) strikes(t *testing.T, f fault, cells []cell, sum *tally) {
 	t.Helper()
 	ctx := t.Context()
+	had := former{}
+	for _, c := range cells {
+		must(t, had.note(ctx, w.world, c.kindOfTarget, c.title))
+	}
 	for _, c := range cells {
 		w.stands(t, c)
 	}
@@ -240,13 +253,27 @@ func (w *matrix) strikes(t *testing.T, f fault, cells []cell, sum *tally) {
 	healed := time.Now()
 	unsettled := w.unsettled(ctx, cells, healed.Add(patienceToSettle))
 	w.worst = max(w.worst, time.Since(healed))
+	ended := func() {
+		for _, c := range cells {
+			if err := had.ended(ctx, w.world, c.kindOfTarget, c.title); err != nil {
+				bad[c.title] = append(bad[c.title], err)
+			}
+		}
+	}
 	ask(w.opens)
+	ended()
+	for _, c := range cells {
+		if err := had.note(ctx, w.world, c.kindOfTarget, c.title); err != nil {
+			bad[c.title] = append(bad[c.title], err)
+		}
+	}
 	for title, err := range w.rotateAll(ctx, cells, w.next) {
 		if err != nil {
 			bad[title] = append(bad[title], fmt.Errorf("the next rotation: %w", err))
 		}
 	}
 	ask(w.opens)
+	ended()
 	for _, c := range cells {
 		errs := append(bad[c.title], unsettled[c.title])
 		t.Run(c.String(), func(t *testing.T) {

@@ -133,10 +133,16 @@ func TestRekeyAfterRestore(t *testing.T) {
 	w := newWorld(t, "fault")
 	pg := targets.Postgres(t)
 	must(t, w.AddPostgres(ctx, "db", pg))
-	_, err := w.AddRole(ctx, pg, "db", "app", "app")
-	must(t, err)
-	if o, err := w.Rotate(ctx, "app"); err != nil {
-		t.Fatalf("%v: %+v", err, o)
+	rotate := func(title, reason string) {
+		t.Helper()
+		if o, err := w.Rotate(ctx, title); err != nil || o.Reason != reason {
+			t.Fatalf("%s: %v: %+v", title, err, o)
+		}
+	}
+	for _, title := range []string{"app", "early"} {
+		_, err := w.AddRole(ctx, pg, "db", title, title)
+		must(t, err)
+		rotate(title, "")
 	}
 	file, err := sql.Open("sqlite", "file:"+w.Database()+"?_pragma=busy_timeout(10000)&_txlock=immediate")
 	must(t, err)
@@ -148,10 +154,13 @@ func TestRekeyAfterRestore(t *testing.T) {
 		must(t, err)
 	}
 	var r rekeyed
+	rotate("early", "")
 	must(t, w.JSON(ctx, &r, nil, "folder", "rekey", installation.Folder, "--yes"))
-	if o, err := w.Rotate(ctx, "app"); err != nil { // this secret is the agent's to bring back
-		t.Fatalf("%v: %+v", err, o)
+	rotate("app", "")
+	if _, err := w.CLI(ctx, nil, "verify", "early"); err != nil { // the agent sees the value that the re-keying signed
+		t.Fatal(err)
 	}
+	// Both secrets are the agent's to bring back.
 	for _, table := range tables {
 		_, err := file.Exec("DELETE FROM main." + table + "; INSERT INTO main." + table + " SELECT * FROM old_" + table)
 		must(t, err)
@@ -165,17 +174,15 @@ func TestRekeyAfterRestore(t *testing.T) {
 	uid := folders.Folders[0].UID // its name is under the former key
 	out, err := w.CLI(ctx, nil, "folder", "rekey", uid, "--yes", "--json")
 	must(t, json.Unmarshal(out, &r))
-	if reasonOf(err) != string(trust.StatementRollback) || r.KeyVersion != 3 || len(r.Left) != 3 {
+	if reasonOf(err) != string(trust.StatementRollback) || r.KeyVersion != 3 || len(r.Left) != 4 {
 		t.Errorf("re-keyed: %+v, %v", r, err)
 	}
 	must(t, w.JSON(ctx, &r, nil, "folder", "rekey", uid, "--restored", "--yes"))
-	if r.Rekeyed != 3 || r.NewKey || len(r.Left) > 0 {
+	if r.Rekeyed != 4 || r.NewKey || len(r.Left) > 0 {
 		t.Errorf("with the statements signed anew: %+v", r)
 	}
-	if o, err := w.Rotate(ctx, "app"); err != nil || o.Reason != "healed" {
-		t.Errorf("rotate afterwards: %v: %+v", err, o)
-	}
-	if o, err := w.Rotate(ctx, "app"); err != nil || o.Reason != "" {
-		t.Errorf("and again: %v: %+v", err, o)
+	for _, title := range []string{"app", "early"} {
+		rotate(title, "healed")
+		rotate(title, "")
 	}
 }

@@ -68,6 +68,7 @@ func TestSoak(t *testing.T) {
 	for _, f := range soaked() {
 		if why := f.needs(w); why != "" {
 			t.Logf("left out: %s: %s", f.name, why)
+			w.lacks = append(w.lacks, f.name)
 			continue
 		}
 		faults = append(faults, f)
@@ -76,7 +77,7 @@ func TestSoak(t *testing.T) {
 		s.round(t, faults[s.rnd.IntN(len(faults))])
 	}
 	t.Log(s.counts(faults))
-	report(t, "soak of the shipped programs: %d faults at %d runs, %d lost, %d stuck (seed %d)", s.faults, s.runs, s.lost, s.stuck, seed)
+	report(t, "soak of the shipped programs: %d faults at %d runs, %d lost, %d stuck (seed %d)%s", s.faults, s.runs, s.lost, s.stuck, seed, leftOut(w.lacks))
 }
 
 // soak counts what was struck: by the step at which a run stood, and by fault.
@@ -98,6 +99,10 @@ func (s *soak) round(t *testing.T, f fault) {
 	lasts := f.lasts
 	if s.rnd.IntN(3) > 0 { // mostly short: what ends before the lease is as much of a fault
 		lasts = min(lasts, time.Duration(s.rnd.Int64N(int64(3*time.Second))))
+	}
+	had := former{}
+	for _, c := range s.cells {
+		must(t, had.note(ctx, s.world, c.kindOfTarget, c.title))
 	}
 	var following []*follower
 	for _, c := range s.cells {
@@ -136,12 +141,25 @@ func (s *soak) round(t *testing.T, f fault) {
 	}
 	left := s.unsettled(ctx, s.cells, time.Now().Add(patienceToSettle))
 	ask(s.opens)
+	ended := func() {
+		for _, c := range s.cells {
+			if err := had.ended(ctx, s.world, c.kindOfTarget, c.title); err != nil {
+				s.stuck++
+				t.Errorf("%v\nafter %s\n%s", err, what, s.tells(ctx, c))
+			}
+		}
+	}
+	ended()
 	next := map[string]error{}
 	if !t.Failed() {
+		for _, c := range s.cells {
+			must(t, had.note(ctx, s.world, c.kindOfTarget, c.title))
+		}
 		began := time.Now()
 		next = s.rotateAll(ctx, s.cells, s.agent)
 		s.usual = time.Since(began)
 		ask(s.opens)
+		ended()
 	}
 	for _, c := range s.cells {
 		for _, err := range []error{left[c.title], next[c.title]} {

@@ -2,6 +2,7 @@ package proof
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -58,6 +59,7 @@ func bin(t *testing.T, tags ...string) string {
 type world struct {
 	*installation.Installation
 	agent *installation.Agent
+	lacks []string // what this machine cannot have
 }
 
 func newWorld(t *testing.T, tags ...string) *world {
@@ -88,7 +90,7 @@ func start(t *testing.T, o installation.Options) *world {
 	if err := i.AddFolder(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return &world{i, agent}
+	return &world{Installation: i, agent: agent}
 }
 
 // kindOfTarget is one kind of account of the proof: how to make it, and how to ask
@@ -154,10 +156,12 @@ func (w *world) kindsBehind(t *testing.T, newGate func(t *testing.T, target stri
 	}}
 	if os.Geteuid() != 0 {
 		t.Log("left out: ssh password and ssh key, since Unix accounts need root")
+		w.lacks = append(w.lacks, "Unix accounts")
 		return kinds, gates
 	}
 	if built, _ := filepath.Glob(filepath.Join(w.Bin, "plugins", "ssh@*")); len(built) == 0 {
 		t.Log("left out: ssh password and ssh key, since the ssh plugin is not built")
+		w.lacks = append(w.lacks, "Unix accounts")
 		return kinds, gates
 	}
 	sshd := targets.OpenSSH(t, targets.SSHDOptions{})
@@ -242,6 +246,40 @@ func (w *world) opens(ctx context.Context, k kindOfTarget, title string) error {
 		err = fmt.Errorf("LOST: the vault's secret of %s does not open its target", title)
 	}
 	return err
+}
+
+// former is what accounts had since an incident began, by title. Only a key is replaced in
+// two steps, and can be left behind.
+type former map[string][]sdk.Credential
+
+// note remembers the account's key of now.
+func (f former) note(ctx context.Context, w *world, k kindOfTarget, title string) error {
+	if k.kind != sdk.SSHKey {
+		return nil
+	}
+	c, err := w.Credential(ctx, title, k.kind)
+	f[title] = append(f[title], c)
+	return err
+}
+
+// ended says whether no key that was noted opens the target any more, but the present one.
+func (f former) ended(ctx context.Context, w *world, k kindOfTarget, title string) error {
+	if len(f[title]) == 0 {
+		return nil
+	}
+	present, err := w.Credential(ctx, title, k.kind)
+	if err != nil {
+		return err
+	}
+	for _, c := range f[title] {
+		if c.Secret.Equal(present.Secret) {
+			continue
+		}
+		if open, err := k.accepts(ctx, title, c); err != nil || open {
+			return errors.Join(err, fmt.Errorf("STUCK: a former key of %s opens its target still: %v", title, open))
+		}
+	}
+	return nil
 }
 
 // holds says whether the vault has what opens the target at this moment: as the record's

@@ -66,11 +66,18 @@ func OpenResult(l *Log, signed []byte) (*Result, error) {
 	return &Result{p, mustRef(p.Account), env.digest(l.Org()), signed, signer}, nil
 }
 
+// Healed is the reason of a commit that brought back a secret which the server had lost.
+const Healed = "healed"
+
 // SetBy is the number of the value that set the secret which this result attests, and
 // the epoch of the log by then: its own, unless it says that the secret is an older one.
+// One that was brought back may be of any time before; that epoch is 0.
 func (r *Result) SetBy() (seq, epoch uint64) {
-	if s := r.Same; s != nil {
+	switch s := r.Same; {
+	case s != nil:
 		return s.ValueSeq, s.LogEpoch
+	case r.Phase == trustv1.Phase_PHASE_COMMITTED && r.Reason == Healed:
+		return r.ValueSeq, 0
 	}
 	return r.ValueSeq, r.LogEpoch
 }

@@ -186,3 +186,74 @@ func (w *world) same(r *trustv1.Result, set uint64) *trustv1.Result {
 	r.Same = &trustv1.SameSecret{ValueSeq: set, LogEpoch: 2}
 	return r
 }
+
+// An edit that leaves the secret leads back to the result that set it, by digests: also
+// where its signer was removed since. Where the chain is cut, only a live word will do.
+func TestSetter(t *testing.T) {
+	const committed, edited = trustv1.Phase_PHASE_COMMITTED, trustv1.Phase_PHASE_EDITED
+	w := newWorld(t)
+	set := w.result(committed, w.one, 2, seal.Digest{2})
+	set.Reason = Healed
+	signed := w.signResult(w.one, set)
+	chain := [][]byte{signed}
+	edit := func(seq uint64, prev []byte) []byte {
+		r := w.same(w.result(edited, w.bob.device, seq, seal.Digest{byte(seq)}), 2)
+		if prev != nil {
+			d, err := ResultDigest(w.org, prev)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Prev = d.Bytes()
+		}
+		return w.signResult(w.bob.device, r)
+	}
+	first := edit(3, signed)
+	newest, err := OpenResult(w.log, edit(4, first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone, err := OpenResult(w.log, edit(4, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	setter, err := OpenResult(w.log, signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seq, epoch := setter.SetBy(); seq != 2 || epoch != 0 {
+		t.Errorf("a secret that was brought back is of epoch %d", epoch)
+	}
+	otherNumber := w.signResult(w.one, w.result(committed, w.one, 1, seal.Digest{1}))
+	for name, c := range map[string]struct {
+		newest  *Result
+		results [][]byte
+		removed bool
+		want    bool
+	}{
+		"itself":                            {setter, nil, false, true},
+		"by its chain":                      {newest, append(chain, first), false, true},
+		"by its chain, the agent removed":   {newest, append(chain, first), true, true},
+		"the chain is cut":                  {newest, chain, false, true},
+		"the chain is cut, the agent gone":  {newest, chain, true, false},
+		"no chain":                          {alone, chain, false, true},
+		"nothing of it":                     {newest, [][]byte{first}, false, false},
+		"an edit that hangs in the air":     {alone, [][]byte{first}, false, false},
+		"a commit of another number, alone": {alone, [][]byte{otherNumber}, false, false},
+	} {
+		l := w.log
+		if c.removed {
+			l = l.Clone()
+			change, _, err := SignChange(w.org, l.NewChange(w.alice.device.id, w.now, RemoveOp(w.one.id)), w.alice.device.sign)
+			if err == nil {
+				_, err = l.Append(change, w.now)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, _ := Setter(l, c.newest, c.results, w.p)
+		if (got != nil) != c.want || c.want && (got.ValueSeq != 2 || got.Phase != committed) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

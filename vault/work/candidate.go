@@ -23,6 +23,9 @@ const (
 	WhyRekeyed    = "rekeyed" // the same value, under another key
 )
 
+// settledByOther is why a run ended whose work another has done, or made void.
+const settledByOther = "settled_by_other_run"
+
 // Owners of a staged row.
 const (
 	OwnerAgent  = "agent"
@@ -193,6 +196,9 @@ func (w *Work) Commit(ctx context.Context, q *db.Queries, a Agent, r ksm.SettleR
 	if err := w.settleOther(ctx, q, a, run, staged, commit); err != nil {
 		return err
 	}
+	if err := w.overtake(ctx, q, run); err != nil {
+		return err
+	}
 	return w.afterCommit(ctx, q, a, run, r, result)
 }
 
@@ -355,8 +361,24 @@ func (w *Work) settleOther(ctx context.Context, q *db.Queries, a Agent, run db.R
 	if by == abandon {
 		other.State, other.Credential = Failed, int64(trustv1.Outcome_OUTCOME_FAILED)
 	}
-	other.Reason = "settled_by_other_run"
+	other.Reason = settledByOther
 	return w.save(ctx, q, other, before)
+}
+
+// overtake ends the runs of the account that were committed before and had more to do:
+// before a run makes a candidate, it ends what they have left.
+func (w *Work) overtake(ctx context.Context, q *db.Queries, run db.Run) error {
+	before, err := q.CommittedRunsOf(ctx, db.CommittedRunsOfParams{Org: run.Org, AccountUid: run.AccountUid, But: run.RunID})
+	if err != nil {
+		return fmt.Errorf("read runs: %w", err)
+	}
+	for _, r := range before {
+		r.State, r.Phase, r.Reason = Finished, Finished, settledByOther
+		if err := w.save(ctx, q, r, Committed); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // candidate reads an account's outstanding candidate and holds it against the

@@ -353,3 +353,34 @@ func TestNumberOfWhatIsBroughtBack(t *testing.T) {
 		}
 	}
 }
+
+// A run that has more to do after its commit is overtaken by another rotation, which has
+// ended what was left: it does not come back to begin anew.
+func TestOvertakenAfterItsCommit(t *testing.T) {
+	v := newVault(t)
+	first := v.start()
+	h := v.lease(v.a, first)
+	data := v.seal("second")
+	v.must(h.stage(h.stageRequest(data, 1)))
+	v.must(h.commit(h.settleRequest(committed, data, 1)))
+	if r := v.runRow(first); r.State != work.Committed {
+		t.Fatalf("it is %s", r.State)
+	}
+	v.pass(2 * work.Term)
+	next := v.lease(v.b, v.start())
+	third := v.seal("third")
+	v.must(next.stage(next.stageRequest(third, 2)))
+	if r := v.runRow(first); r.State != work.Committed {
+		t.Errorf("a candidate alone has made it %s", r.State)
+	}
+	v.must(next.commit(next.settleRequest(committed, third, 2)))
+	if r := v.runRow(first); r.State != work.Finished || r.NextAttempt != 0 || r.Finished == 0 || r.Credential != int64(done) || r.Reason != "settled_by_other_run" {
+		t.Errorf("then: %+v", r)
+	}
+	if r := v.runRow(next.run); r.State != work.Committed {
+		t.Errorf("the one that overtook it is %s", r.State)
+	}
+	if got, err := v.tryLease(v.a, first, "mandate"); err != nil || !got.Closed {
+		t.Errorf("leased: %+v, %v", got, err)
+	}
+}

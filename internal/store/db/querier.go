@@ -43,6 +43,7 @@ type Querier interface {
 	CommandByID(ctx context.Context, arg CommandByIDParams) (Command, error)
 	CommandOfAgent(ctx context.Context, arg CommandOfAgentParams) (CommandOfAgentRow, error)
 	CommitRecord(ctx context.Context, arg CommitRecordParams) error
+	CommittedRunsOf(ctx context.Context, arg CommittedRunsOfParams) ([]Run, error)
 	ConfirmClient(ctx context.Context, arg ConfirmClientParams) error
 	CountAppClients(ctx context.Context, arg CountAppClientsParams) (int64, error)
 	CountFilesOf(ctx context.Context, arg CountFilesOfParams) (int64, error)

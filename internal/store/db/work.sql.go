@@ -173,6 +173,64 @@ func (q *Queries) CommitRecord(ctx context.Context, arg CommitRecordParams) erro
 	return err
 }
 
+const committedRunsOf = `-- name: CommittedRunsOf :many
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE org = ?1 AND account_uid = ?2 AND finished = 0 AND state = 'committed' AND run_id <> ?3
+`
+
+type CommittedRunsOfParams struct {
+	Org        int64
+	AccountUid []byte
+	But        []byte
+}
+
+func (q *Queries) CommittedRunsOf(ctx context.Context, arg CommittedRunsOfParams) ([]Run, error) {
+	rows, err := q.db.QueryContext(ctx, committedRunsOf, arg.Org, arg.AccountUid, arg.But)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Run
+	for rows.Next() {
+		var i Run
+		if err := rows.Scan(
+			&i.Org,
+			&i.RunID,
+			&i.AccountUid,
+			&i.FolderUid,
+			&i.ResourceUid,
+			&i.ResourceFolder,
+			&i.PoolID,
+			&i.AgentID,
+			&i.Action,
+			&i.Cause,
+			&i.State,
+			&i.Phase,
+			&i.Attempt,
+			&i.CommandID,
+			&i.Credential,
+			&i.Dependents,
+			&i.Scripts,
+			&i.Class,
+			&i.Reason,
+			&i.Created,
+			&i.Started,
+			&i.Finished,
+			&i.NextAttempt,
+			&i.LateTold,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const hasResult = `-- name: HasResult :one
 SELECT count(*) FROM result WHERE org = ? AND digest = ?
 `

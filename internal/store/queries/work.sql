@@ -27,6 +27,9 @@ UPDATE run SET state = ?, phase = ?, agent_id = ?, attempt = ?, class = ?, reaso
   credential = ?, dependents = ?, scripts = ?
 WHERE org = ? AND run_id = ?;
 
+-- name: CommittedRunsOf :many
+SELECT * FROM run WHERE org = sqlc.arg(org) AND account_uid = sqlc.arg(account_uid) AND finished = 0 AND state = 'committed' AND run_id <> sqlc.arg(but);
+
 -- name: AddStaged :exec
 INSERT INTO staged (org, record_uid, owner_kind, owner_id, run_id, epoch, base_revision, data, data_digest, value_seq, result, authority, time)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
