@@ -23,7 +23,7 @@ func (w *world) remembers(a *Agent, n int) (accounts map[string]trust.Ref) {
 		must(w.t, a.journal.RememberStatement(ref, trust.StatementSeen{Seq: 1, Digest: d, Signed: []byte("statement")}))
 		must(w.t, a.journal.Keep(ref, journal.Kept{Seq: 2, Digest: d, Data: []byte("data"), KeyVersion: 1}, []byte("folder key")))
 		run := seal.NewID()
-		must(w.t, a.journal.EndRun(run, seal.ID{}, time.Now(), &journal.Settled{Account: ref, Digest: d, Value: &trust.ValueSeen{Seq: 2, Digest: d}, Result: []byte("committed")}))
+		must(w.t, a.journal.EndRun(run, seal.ID{}, time.Now(), &journal.Settled{Account: ref, Digest: d, Value: &trust.ValueSeen{Seq: 2, Digest: d, Set: 2}, Result: []byte("committed")}))
 		accounts[ref.Record.String()] = ref
 	}
 	return accounts
