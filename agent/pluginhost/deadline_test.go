@@ -82,7 +82,8 @@ func TestDeadlineOfASharedOpen(t *testing.T) {
 		}()
 	}
 	for range runs {
-		if err := <-ends; ReasonOf(err) != string(PluginDeadline) {
+		// The plugin's clock may ring before ours.
+		if err := <-ends; ReasonOf(err) != string(PluginDeadline) && ReasonOf(err) != deadline {
 			t.Errorf("%v (%s)", err, ReasonOf(err))
 		}
 	}

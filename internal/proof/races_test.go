@@ -29,6 +29,7 @@ func contested(t *testing.T, w *matrix, title string) cell {
 
 func (w *matrix) rotatesBy(t *testing.T, c cell, a *installation.Agent) {
 	t.Helper()
+	must(t, a.WaitConnected(t.Context())) // it may have been away
 	if o, err := w.Rotate(t.Context(), c.title, "--agent", a.Name); err != nil {
 		t.Fatalf("rotate by %s: %v: %+v: %s", a.Name, err, o, a.Tail())
 	}
