@@ -5,13 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/journal"
-	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/record"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -19,48 +16,6 @@ import (
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
-
-// target is everything that a run has found out about its account before it
-// touches anything.
-type target struct {
-	log      *trust.Log
-	account  *trust.Record
-	resource *trust.Record
-	value    *trust.Value    // that the record's current data is attested by
-	set      *trustv1.Result // that set its secret: value's, or an older one; nil: not known
-	setBy    []byte          // Signed{set}
-	revision int64
-
-	plugin   pluginhost.Plugin
-	manifest pluginhost.Description
-	at       pluginhost.Target
-	drives   who
-
-	login   sdk.Account
-	current sdk.Credential
-	former  sdk.Credential // the one before current: what retire ends after a takeover
-	// formerErr is why it is not known, though there was one.
-	formerErr error
-	leftover  bool // the run that made current is not known to have ended former
-	wrapped   wrapped
-	noAdmin   error // why the administrator is not at hand, for a run that can do without
-	admin     sdk.Credential
-	adminAs   sdk.Account
-	extras    map[string]sdk.Credential // further secrets that the resource's statement names
-}
-
-func (t *target) wipe() {
-	for _, c := range []sdk.Credential{t.current, t.former, t.admin} {
-		c.Secret.Wipe()
-	}
-	wipeAll(t.extras)
-	for _, r := range []*trust.Record{t.account, t.resource} {
-		if r != nil {
-			clear(r.Data)
-			r.Key.Wipe()
-		}
-	}
-}
 
 // asks is what a command's action makes of a run; rotate is the usual.
 var asks = map[trustv1.Action]string{
@@ -397,103 +352,6 @@ func (r *Run) journalStart() error {
 		r.inJournal(func() error { return r.e.Journal.BeginRun(run, false) })
 	}
 	return nil
-}
-
-// chooseTarget finds plugin, address and pins: all of them signed.
-func (r *Run) chooseTarget(ctx context.Context) error {
-	s := r.resource.Statement.GetResource()
-	plugin, err := r.e.Plugins.Find(s.Plugin)
-	if err != nil {
-		return &trust.Error{Reason: trust.PluginUnknown, What: s.Plugin, Err: err}
-	}
-	r.plugin = plugin
-	if r.manifest, err = r.e.Plugins.Describe(ctx, plugin); err != nil {
-		return err
-	}
-	r.at, err = TargetOf(ctx, r.resource.Statement, r.e.Journal, r.e.Dial)
-	if err != nil {
-		return err
-	}
-	r.at.Progress = func(step string) { r.progress(step) }
-	a := r.account.Statement.GetAccount()
-	if !slices.Contains(r.manifest.Kinds, r.kind()) {
-		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "secret_kind", NotSent: true, Err: fmt.Errorf("the plugin %s rotates %v, and the account's secret is a %s", r.plugin.Name, r.manifest.Kinds, r.kind())}
-	}
-	if len(a.Dependents) > 0 || len(a.Scripts) > 0 || len(s.Scripts) > 0 {
-		// Changing the secret without what must follow it would break those who use it.
-		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "dependents", NotSent: true, Err: errors.New("the statement names dependents or scripts, which this agent cannot serve: nothing was changed")}
-	}
-	r.login = sdk.Account{Name: a.Login, Scope: a.Scope}
-	return nil
-}
-
-// reachable says whether this agent can go where the resource's statement leads.
-func reachable(resource *trust.Statement) error {
-	if resource.GetResource().Via != nil {
-		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "via", NotSent: true, Err: errors.New("jump hosts come with a later version")}
-	}
-	return nil
-}
-
-// TargetOf is where the resource's statement leads: address, pins, settings.
-func TargetOf(ctx context.Context, resource *trust.Statement, j *journal.Journal, dial pluginhost.DialFunc) (pluginhost.Target, error) {
-	s := resource.GetResource()
-	address := net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port)))
-	if err := reachable(resource); err != nil {
-		return pluginhost.Target{}, err
-	}
-	var pins []byte
-	for _, p := range append(append([][]byte{}, s.Tls.GetSpkiSha256()...), s.SshHostKeySha256...) {
-		pins = append(pins, p...)
-	}
-	if len(pins) == 0 && s.Tofu {
-		first, err := firstHostKey(ctx, resource.Ref, address, j, dial)
-		if err != nil {
-			return pluginhost.Target{}, err
-		}
-		pins = first[:]
-	}
-	t := pluginhost.Target{
-		Key:      resource.Ref.String(),
-		Resource: sdk.Resource{Address: address, Config: s.Config, TLS: tlsOf(s.Tls)},
-		Allow:    []string{address},
-		Dial:     dial,
-	}
-	if len(pins) > 0 {
-		t.Pins = map[string][]byte{address: pins}
-	}
-	return t, nil
-}
-
-func tlsOf(t *trustv1.Tls) sdk.TLS {
-	modes := map[trustv1.TlsMode]sdk.TLSMode{
-		trustv1.TlsMode_TLS_MODE_OFF: sdk.TLSOff, trustv1.TlsMode_TLS_MODE_PIN: sdk.TLSPin,
-	}
-	mode, ok := modes[t.GetMode()]
-	if !ok {
-		mode = sdk.TLSSystem // also for a mode that was not said: the stricter one
-	}
-	return sdk.TLS{Mode: mode, ServerName: t.GetServerName()}
-}
-
-// openAdministrator finds who drives the change: the resource's administrator, or
-// the account itself where it has none or is it. Further secrets of the resource come
-// with it.
-func (r *Run) openAdministrator(ctx context.Context, served *servedRecords) (err error) {
-	if r.extras, err = r.e.extras(ctx, r.log, r.resource.Statement.GetResource(), r.pool()); err != nil {
-		return err
-	}
-	ref := mustRef(r.resource.Statement.GetResource().GetAdminAccount())
-	if ref.IsZero() || ref == r.job.Account {
-		if !r.manifest.Self {
-			return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "self", NotSent: true, Err: fmt.Errorf("accounts of %s cannot rotate themselves: name an administrator in the resource", r.plugin.Name)}
-		}
-		r.drives, r.admin, r.adminAs = bySelf, r.current, r.login
-		return nil
-	}
-	r.drives = byAdmin
-	r.admin, r.adminAs, err = served.login(ctx, "administrator", ref, r.pool())
-	return err
 }
 
 // slot is a run's place among those that work on a resource.

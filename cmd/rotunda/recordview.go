@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/span"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+)
+
+// recordView is a record without its secret, or with it after --reveal.
+type recordView struct {
+	UID       string         `json:"uid"`
+	Folder    string         `json:"folder_uid"`
+	Type      string         `json:"type"`
+	Title     string         `json:"title"`
+	Login     string         `json:"login,omitempty"`
+	URL       string         `json:"url,omitempty"`
+	Notes     string         `json:"notes,omitempty"`
+	Secret    string         `json:"secret,omitempty"`
+	PublicKey string         `json:"public_key,omitempty"`
+	State     string         `json:"state"`
+	Reason    string         `json:"reason,omitempty"`
+	Hint      string         `json:"hint,omitempty"`
+	NotLinked []string       `json:"not_linked,omitempty"` // what its signer had no right to name
+	Revision  int64          `json:"revision"`
+	Updated   string         `json:"updated,omitempty"`
+	SignedBy  string         `json:"signed_by,omitempty"`
+	Account   *accountView   `json:"account,omitempty"`
+	Resource  *resourceView  `json:"resource,omitempty"`
+	Attested  *attestedView  `json:"attested,omitempty"`
+	Candidate *candidateView `json:"candidate,omitempty"`
+
+	names map[string]string // of what the view refers to, for people
+}
+
+// named is a reference with the name that people know it by.
+func (v recordView) named(ref string) string {
+	if name := v.names[ref]; name != "" {
+		return name + " (" + ref + ")"
+	}
+	return ref
+}
+
+// findNames looks up what the view refers to. What this person may not read keeps
+// its uid.
+func (v *recordView) findNames(ctx context.Context, cl *client.Client) {
+	v.names = map[string]string{}
+	if f, err := cl.FindFolder(ctx, v.Folder); err == nil {
+		v.names[v.Folder] = f.Name
+	}
+	var refs []string
+	if v.Account != nil {
+		refs = append(refs, v.Account.Resource)
+	}
+	if v.Resource != nil {
+		refs = append(refs, v.Resource.Admin, v.Resource.Via)
+	}
+	for _, ref := range refs {
+		if ref == "" {
+			continue
+		}
+		if r, err := cl.FindRecord(ctx, ref); err == nil {
+			v.names[ref] = r.Title
+		}
+	}
+}
+
+// accountView is what an account's statement says.
+type accountView struct {
+	Resource   string       `json:"resource"`
+	Scope      string       `json:"scope,omitempty"`
+	SecretKind string       `json:"secret_kind"`
+	VerifyMode string       `json:"verify_mode,omitempty"`
+	Seq        uint64       `json:"statement"`
+	Mandate    *mandateView `json:"mandate,omitempty"`
+	Policy     string       `json:"policy,omitempty"`
+	Dependents int          `json:"dependents,omitempty"`
+}
+
+type mandateView struct {
+	Enabled      bool   `json:"enabled"`
+	MinIntervalS uint32 `json:"min_interval_s"`
+	ValidUntil   string `json:"valid_until"`
+}
+
+// text is the mandate in one line.
+func (m *mandateView) text() string {
+	if m == nil || !m.Enabled {
+		return "off: rotates by hand only"
+	}
+	return "at most every " + span.Text(time.Duration(m.MinIntervalS)*time.Second) + ", until " + local(m.ValidUntil)
+}
+
+type attestedView struct {
+	Phase      string `json:"phase"`
+	ValueSeq   uint64 `json:"value_seq"`
+	Time       string `json:"time"`
+	Credential string `json:"credential,omitempty"` // of an agent's word: done, or unverifiable
+}
+
+// notVerifiable says that a run changed the secret and nobody can log in to prove it.
+const notVerifiable = "changed, not verifiable"
+
+// unproven says whether the value in use is one that no login has proven.
+func (v recordView) unproven() bool {
+	return v.Attested != nil && v.Attested.Credential == "unverifiable"
+}
+
+// stateText is the state with what is to be known beside it.
+func (v recordView) stateText() string {
+	text := stateText(v.State, v.Reason)
+	if v.unproven() {
+		text += "; " + notVerifiable
+	}
+	return text
+}
+
+type candidateView struct {
+	RunID  string `json:"run_id"`
+	Owner  string `json:"owner"`
+	Staged string `json:"staged"`
+	Secret string `json:"secret,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// masked stands for a secret that is there and not shown.
+const masked = "********"
+
+// viewRecord gives a record with its secrets masked.
+func viewRecord(r *client.Record) recordView {
+	v := recordView{
+		UID: r.Ref.Record.String(), Folder: r.Ref.Folder.String(), Type: r.Type, Title: r.Title,
+		State: stateWord(string(r.State)), Reason: r.Reason,
+		Revision: r.Revision, Updated: stamp(r.Updated), SignedBy: r.SignedByName,
+	}
+	if r.State != client.Broken {
+		v.Login, v.URL, v.Notes, v.PublicKey = r.Login(), r.URL(), r.Notes(), r.PublicKey()
+		if s, ok := r.Secret(); ok && s.Len() > 0 {
+			v.Secret = masked
+		}
+	}
+	if a := r.Statement.GetAccount(); a != nil {
+		v.Account = viewAccount(r.Statement, a)
+	}
+	if res := r.Statement.GetResource(); res != nil {
+		v.Resource = viewResource(r.Statement, res)
+	}
+	if r.State == client.NotLinked {
+		v.Hint = trust.NotLinked.Hint()
+		for _, u := range r.Unlinked {
+			v.NotLinked = append(v.NotLinked, unlinkedText(u))
+		}
+	}
+	if a := r.Attested; a != nil {
+		v.Attested = &attestedView{Phase: phaseWord(a.Phase), ValueSeq: a.ValueSeq, Time: stamp(time.UnixMilli(a.Time))}
+		if a.Credential != trustv1.Outcome_OUTCOME_UNSPECIFIED {
+			v.Attested.Credential = outcomeWord(a.Credential)
+		}
+	}
+	if k := r.Candidate; k != nil {
+		v.Candidate = &candidateView{RunID: k.RunID.String(), Owner: k.Owner, Staged: stamp(k.Staged), Reason: k.Reason}
+		if k.Value.Len() > 0 {
+			v.Candidate.Secret = masked
+		}
+	}
+	return v
+}
+
+// unlinkedText is a reference on which its signer has no right.
+func unlinkedText(u trust.Reference) string {
+	return fmt.Sprintf("names %s as its %s", u.Ref, u.As)
+}
+
+// warnUnlinked says before a statement is signed anew what of it that leaves out.
+func (c *cli) warnUnlinked(r *client.Record) {
+	for _, u := range r.Unlinked {
+		c.warn("%s %s, and who signed that has no right on it: it is left out, unless you name it yourself", printable(r.Title), unlinkedText(u))
+	}
+}
+
+func viewAccount(st *trustv1.Statement, a *trustv1.Account) *accountView {
+	v := &accountView{
+		Resource: refText(a.Resource), Scope: a.Scope, SecretKind: a.SecretKind, VerifyMode: a.VerifyMode,
+		Seq: st.Seq, Dependents: len(a.Dependents), Policy: policyText(a.Policy),
+	}
+	if m := a.Mandate; m != nil {
+		v.Mandate = &mandateView{m.Enabled, m.MinIntervalS, stamp(time.UnixMilli(m.ValidUntil))}
+	}
+	return v
+}
+
+// refText is a reference as a person can give it back: FOLDER/RECORD.
+func refText(r *trustv1.Ref) string {
+	folder, err1 := seal.IDFrom(r.GetFolderUid())
+	rec, err2 := seal.IDFrom(r.GetRecordUid())
+	if err1 != nil || err2 != nil {
+		return ""
+	}
+	return client.Ref{Folder: folder, Record: rec}.String()
+}
+
+func phaseWord(p trustv1.Phase) string {
+	return strings.ToLower(strings.TrimPrefix(p.String(), "PHASE_"))
+}
+
+func outcomeWord(o trustv1.Outcome) string {
+	if o == trustv1.Outcome_OUTCOME_UNSPECIFIED {
+		return "unknown"
+	}
+	return strings.ToLower(strings.TrimPrefix(o.String(), "OUTCOME_"))
+}
+
+func showRecord(w io.Writer, v recordView) {
+	lines := []string{
+		"title", v.Title, "type", v.Type, "uid", v.UID, "folder", v.named(v.Folder),
+		"state", v.stateText(), "not linked", strings.Join(v.NotLinked, "; "), "hint", v.Hint, "login", v.Login, "url", v.URL,
+		"secret", v.Secret, "public key", v.PublicKey, "notes", v.Notes,
+		"revision", fmt.Sprint(v.Revision), "updated", local(v.Updated), "signed by", v.SignedBy,
+	}
+	if a := v.Account; a != nil {
+		verified := a.VerifyMode
+		if v.unproven() {
+			verified += ", which was not possible: the account may not log in"
+		}
+		lines = append(lines, "resource", v.named(a.Resource), "scope", a.Scope, "kind", a.SecretKind, "policy", a.Policy,
+			"verified by", verified, "dependents", nonZero(a.Dependents), "mandate", a.Mandate.text())
+	}
+	if v.Resource != nil {
+		lines = append(lines, v.Resource.lines(v.named)...)
+	}
+	if a := v.Attested; a != nil {
+		lines = append(lines, "value", fmt.Sprintf("%s as number %d at %s", a.Phase, a.ValueSeq, local(a.Time)))
+	}
+	if k := v.Candidate; k != nil {
+		lines = append(lines, "candidate", fmt.Sprintf("staged by run %s at %s", k.RunID, local(k.Staged)),
+			"candidate secret", k.Secret, "candidate refused", k.Reason)
+	}
+	pairs(w, lines...)
+}
+
+func stateText(state, reason string) string {
+	state = strings.ReplaceAll(state, "_", " ")
+	if reason == "" {
+		return state
+	}
+	return state + " (" + reason + ")"
+}
