@@ -272,6 +272,7 @@ func (a *Agent) Run(ctx context.Context, grace time.Duration) error {
 	select {
 	case <-drained:
 	case <-timer.C:
+		a.log.Info("the grace is over: what is under way is left to others, or to the next start", "runs", a.activeRuns())
 		a.stopWork(errDraining)
 		<-drained
 	}

@@ -9,15 +9,29 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // A burst of requests shares the connections that there are for it, and the next burst
 // finds them: no handshake is done for nothing.
 func TestRequestsShareConnections(t *testing.T) {
+	const connections = 8
 	var opened atomic.Int64
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		time.Sleep(5 * time.Millisecond) // as a durable write takes
+	var mu sync.Mutex
+	inside, full := 0, make(chan struct{})
+	// Requests are answered when there are as many as there may be connections, so that a
+	// burst needs all of them at once, again and again.
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		together := full
+		if inside++; inside == connections {
+			close(full)
+			inside, full = 0, make(chan struct{})
+		}
+		mu.Unlock()
+		select {
+		case <-together:
+		case <-r.Context().Done():
+		}
 	}))
 	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
 		if s == http.StateNew {
@@ -26,7 +40,6 @@ func TestRequestsShareConnections(t *testing.T) {
 	}
 	srv.StartTLS()
 	defer srv.Close()
-	const connections = 8
 	c := vaultHTTP(&tls.Config{InsecureSkipVerify: true}, connections)
 	defer c.CloseIdleConnections()
 	for range 3 {
@@ -44,7 +57,7 @@ func TestRequestsShareConnections(t *testing.T) {
 		}
 		all.Wait()
 	}
-	if n := opened.Load(); n < 1 || n > connections {
-		t.Errorf("%d connections for bursts of %d requests, want at most %d", n, 10*connections, connections)
+	if n := opened.Load(); n != connections {
+		t.Errorf("%d connections for bursts of %d requests, want %d", n, 10*connections, connections)
 	}
 }

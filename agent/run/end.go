@@ -97,7 +97,10 @@ func (r *Run) endLeftover(ctx context.Context) error {
 		r.note("the secret before the current one, which may still work, is not known", r.formerErr)
 		return nil
 	}
-	if err := errors.Join(r.journalled(), r.openSession(ctx)); err != nil {
+	if err := r.journalled(); err != nil {
+		return err
+	}
+	if err := r.openSession(ctx); err != nil {
 		return r.later(err)
 	}
 	if err := r.endSecret(ctx, r.current, r.former); err != nil {

@@ -281,10 +281,14 @@ func (w *moves) drained(t *testing.T) string {
 		w.agent.Stop()
 		must(t, w.agent.Start(t.Context()))
 		standing, queued := w.laden(t, "after-apply", "before-apply", "after-stage", "before-verify")
-		began := time.Now()
+		began, mark := time.Now(), w.agent.Mark()
 		must(t, syscall.Kill(w.agent.Pid(), syscall.SIGTERM))
 		waiting = append(waiting, w.done(t, queued, w.second, began))
-		time.Sleep(time.Until(began.Add(2 * time.Second))) // its time is over
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := w.agent.WaitLog(ctx, mark, "the grace is over"); err != nil {
+			t.Fatal(err)
+		}
 		disarm(t, w.agent)
 		ends(t, "the agent", w.agent.Exit)
 		for _, title := range standing {

@@ -228,7 +228,7 @@ CREATE TABLE agent_seen (
   org       BIGINT NOT NULL,
   agent_id  BLOB   NOT NULL,
   seen      BIGINT NOT NULL,
-  connected BIGINT NOT NULL,
+  connected BIGINT NOT NULL, -- 1: by node; 2: and begins nothing more, since it drains; 0: not
   node      TEXT   NOT NULL,
   version   TEXT   NOT NULL,
   os        TEXT   NOT NULL,
@@ -259,7 +259,7 @@ CREATE TABLE run (
   created      BIGINT NOT NULL,
   started      BIGINT NOT NULL,
   finished     BIGINT NOT NULL, -- 0: not yet
-  next_attempt BIGINT NOT NULL, -- when "run due" goes out (again); 0: never
+  next_attempt BIGINT NOT NULL, -- when "run due" goes out (again); 0: never; below zero: held while a restored server recovers
   late_told    BIGINT NOT NULL, -- 1: it was told of as overdue
   PRIMARY KEY (org, run_id)
 );

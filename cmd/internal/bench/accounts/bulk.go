@@ -16,6 +16,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // Accounts are made through the people's API, where the server checks everything, and
@@ -84,9 +85,11 @@ func (w *world) addAccounts(ctx context.Context, n int, prefix string, on []trus
 }
 
 // newAccount makes an account's record, with its first statement and its attested value.
-func (w *world) newAccount(a account, login, secret string, m *trustv1.Mandate) ([]*clientv1.WriteOp, error) {
+func (w *world) newAccount(a account, login string, secret sdk.Secret, m *trustv1.Mandate) ([]*clientv1.WriteOp, error) {
 	r := record.New(client.TypeAccount, a.title)
-	if err := errors.Join(r.SetText("login", []byte(login)), r.SetText("password", []byte(secret))); err != nil {
+	b := secret.Expose()
+	defer clear(b)
+	if err := errors.Join(r.SetText("login", []byte(login)), r.SetText("password", b)); err != nil {
 		return nil, err
 	}
 	ops, box, err := w.newRecord(a.ref, r, &trustv1.Statement{
@@ -147,7 +150,7 @@ func (w *world) newRecord(ref trust.Ref, r *record.Record, s *trustv1.Statement,
 }
 
 func (w *world) newScheduled(a account, s *clientv1.Schedule) ([]*clientv1.WriteOp, error) {
-	ops, err := w.newAccount(a, a.title, "first of "+a.title, &trustv1.Mandate{
+	ops, err := w.newAccount(a, a.title, sdk.NewSecret([]byte("first of "+a.title)), &trustv1.Mandate{
 		Enabled: true, MinIntervalS: uint32(trust.MinInterval / time.Second), ValidUntil: time.Now().Add(trust.MaxMandate - time.Hour).UnixMilli(),
 	})
 	if err == nil && s != nil {

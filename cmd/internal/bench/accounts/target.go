@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // target keeps accounts and their passwords, by digest, and costs next to nothing:
@@ -138,7 +140,7 @@ func floor(ctx context.Context, targets []*target, n int) ([]time.Duration, erro
 				return
 			}
 			defer warm.Close()
-			if errs[w] = warm.ask("LOGIN", admin, adminSecret); errs[w] != nil {
+			if errs[w] = warm.ask("LOGIN", admin, sdk.NewSecret([]byte(adminSecret))); errs[w] != nil {
 				return
 			}
 			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
@@ -154,7 +156,7 @@ func floor(ctx context.Context, targets []*target, n int) ([]time.Duration, erro
 }
 
 func changeOne(ctx context.Context, warm *line, at, name string) error {
-	secret := rand.Text()
+	secret := sdk.NewSecret([]byte(rand.Text()))
 	if err := warm.ask("SET", name, secret); err != nil {
 		return err
 	}
@@ -179,8 +181,10 @@ func dialLine(ctx context.Context, at string) (*line, error) {
 	return &line{c, bufio.NewReader(c)}, nil
 }
 
-func (l *line) ask(verb, name, secret string) error {
-	if _, err := fmt.Fprintf(l, "%s %s %s\n", verb, hex.EncodeToString([]byte(name)), hex.EncodeToString([]byte(secret))); err != nil {
+func (l *line) ask(verb, name string, secret sdk.Secret) error {
+	b := secret.Expose()
+	defer clear(b)
+	if _, err := fmt.Fprintf(l, "%s %s %s\n", verb, hex.EncodeToString([]byte(name)), hex.EncodeToString(b)); err != nil {
 		return err
 	}
 	answer, err := l.in.ReadString('\n')

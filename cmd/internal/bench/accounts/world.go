@@ -138,7 +138,7 @@ func (w *world) addResources(ctx context.Context, n, concurrency int) error {
 		title := "target-" + strconv.Itoa(i)
 		resource := trust.Ref{Folder: w.folder, Record: seal.NewID()}
 		by := account{trust.Ref{Folder: w.folder, Record: seal.NewID()}, resource, title + "-admin"}
-		of, err := w.newAccount(by, admin, adminSecret, nil)
+		of, err := w.newAccount(by, admin, sdk.NewSecret([]byte(adminSecret)), nil)
 		if err != nil {
 			return err
 		}

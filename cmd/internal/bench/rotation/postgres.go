@@ -88,15 +88,15 @@ func (p *postgres) addTo(ctx context.Context, i *installation.Installation, reso
 }
 
 // connect logs in afresh.
-func (p *postgres) connect(ctx context.Context, user, password string) (*pgconn.PgConn, error) {
+func (p *postgres) connect(ctx context.Context, user string, password sdk.Secret) (*pgconn.PgConn, error) {
 	c := p.login.Copy()
-	c.User, c.Password = user, password
+	c.User, c.Password = user, password.ExposeString()
 	return pgconn.ConnectConfig(ctx, c)
 }
 
 func (p *postgres) warm(ctx context.Context, n int) error {
 	for len(p.admin) < n {
-		c, err := p.connect(ctx, p.pg.Admin, p.pg.AdminPassword.ExposeString())
+		c, err := p.connect(ctx, p.pg.Admin, p.pg.AdminPassword)
 		if err != nil {
 			return fmt.Errorf("the administrator's session: %w", err)
 		}
@@ -122,7 +122,7 @@ func (p *postgres) rotate(ctx context.Context, worker int, role, verify string) 
 	if verify == "readback" {
 		return readBack(ctx, admin, role, password)
 	}
-	c, err := p.connect(ctx, role, password)
+	c, err := p.connect(ctx, role, sdk.NewSecret([]byte(password)))
 	if err != nil {
 		return fmt.Errorf("login: %w", err)
 	}
