@@ -26,6 +26,7 @@ type candidate struct {
 	seq        uint64
 	fresh      bool   // made by this run: nobody else can have applied it
 	recalled   bool   // from the journal, whose copy may be the only one
+	made       uint64 // epoch of the log when an earlier run made it; 0: this run did
 	noApply    error  // why it may be probed and committed, but not applied
 	heals      uint64 // number of the value that it brings back; 0: none
 	// outstanding is the kept candidate that is tried in place of that value; zero: none.

@@ -432,7 +432,7 @@ func (r *Run) takeUp(account *servedRecord) (State, error) {
 		return "", refusal(err)
 	}
 	r.candidate = &candidate{
-		credential: cred, data: account.served.Staged.Data, digest: c.DataDigest, seq: c.Result.ValueSeq, noApply: c.NoApply,
+		credential: cred, data: account.served.Staged.Data, digest: c.DataDigest, seq: c.Result.ValueSeq, noApply: c.NoApply, made: c.Result.Made(),
 	}
 	if err := r.e.Policy.Permit("rotate"); err != nil && c.NoApply == nil {
 		r.candidate.noApply = &trust.Error{Reason: trust.LocalPolicy, Err: err}

@@ -79,7 +79,17 @@ func (r *Result) SetBy() (seq, epoch uint64) {
 	case r.Phase == trustv1.Phase_PHASE_COMMITTED && r.Reason == Healed:
 		return r.ValueSeq, 0
 	}
-	return r.ValueSeq, r.LogEpoch
+	return r.ValueSeq, r.Made()
+}
+
+// Made is the log's epoch when the secret of a staged or committed value was made: whoever
+// could read the record then may know it. A candidate may wait for longer than the one who
+// could read it stays.
+func (r *Result) Made() uint64 {
+	if r.MadeEpoch > 0 {
+		return r.MadeEpoch
+	}
+	return r.LogEpoch
 }
 
 // Setter is the result that set the secret which a checked result attests: that one
@@ -278,6 +288,8 @@ func checkResult(r *trustv1.Result) error {
 		f.must(r.Phase == trustv1.Phase_PHASE_EDITED, "a result of phase %s says that the secret is as it was", r.Phase)
 		f.must(s.ValueSeq > 0 && s.ValueSeq < r.ValueSeq && s.LogEpoch <= r.LogEpoch, "the secret is not older than the result")
 	}
+	f.must(r.MadeEpoch == 0 || r.MadeEpoch < r.LogEpoch && (r.Phase == trustv1.Phase_PHASE_STAGED || r.Phase == trustv1.Phase_PHASE_COMMITTED),
+		"the secret of a result of phase %s is of epoch %d", r.Phase, r.MadeEpoch)
 	switch r.Phase {
 	case trustv1.Phase_PHASE_STAGED, trustv1.Phase_PHASE_COMMITTED, trustv1.Phase_PHASE_ABANDONED, trustv1.Phase_PHASE_EDITED:
 		f.ref("account", r.Account)

@@ -94,6 +94,15 @@ func TestCheckValue(t *testing.T) {
 		{"edited, the secret newer than its attestation", ValueSeen{}, nil, func(w *world) [][]byte {
 			return [][]byte{w.signResult(w.bob.device, w.same(w.result(edited, w.bob.device, 3, data), 3))}
 		}, ValueUnattested, 0},
+		{"committed, the secret made earlier", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.made(w.result(committed, w.one, 3, data), 2))}
+		}, "", 3},
+		{"committed, the secret made later", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.one, w.made(w.result(committed, w.one, 3, data), w.log.Head().Epoch))}
+		}, ValueUnattested, 0},
+		{"edited, the secret made earlier", ValueSeen{}, nil, func(w *world) [][]byte {
+			return [][]byte{w.signResult(w.bob.device, w.made(w.result(edited, w.bob.device, 3, data), 2))}
+		}, ValueUnattested, 0},
 		{"a number out of reach", ValueSeen{Seq: 1, Digest: older}, nil, func(w *world) [][]byte {
 			return [][]byte{w.signResult(w.one, w.result(committed, w.one, 2+MaxFloorRaise, data))}
 		}, ValueUnattested, 0},
@@ -182,6 +191,11 @@ func TestCheckValue(t *testing.T) {
 }
 
 // same says that a result leaves the secret that a value set.
+func (w *world) made(r *trustv1.Result, epoch uint64) *trustv1.Result {
+	r.MadeEpoch = epoch
+	return r
+}
+
 func (w *world) same(r *trustv1.Result, set uint64) *trustv1.Result {
 	r.Same = &trustv1.SameSecret{ValueSeq: set, LogEpoch: 2}
 	return r

@@ -2723,31 +2723,34 @@ func (x *CommandFrame) GetSealed() []byte {
 }
 
 type Result struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	V             uint32                 `protobuf:"varint,1,opt,name=v,proto3" json:"v,omitempty"`
-	LogEpoch      uint64                 `protobuf:"varint,2,opt,name=log_epoch,json=logEpoch,proto3" json:"log_epoch,omitempty"`
-	LogDigest     []byte                 `protobuf:"bytes,3,opt,name=log_digest,json=logDigest,proto3" json:"log_digest,omitempty"`
-	RunId         []byte                 `protobuf:"bytes,4,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
-	Event         uint32                 `protobuf:"varint,5,opt,name=event,proto3" json:"event,omitempty"` // counts the run's results
-	Phase         Phase                  `protobuf:"varint,6,opt,name=phase,proto3,enum=rotunda.trust.v1.Phase" json:"phase,omitempty"`
-	By            []byte                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
-	Cause         []byte                 `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`     // digest of the command, or of the account statement whose mandate allowed it
-	Account       *Ref                   `protobuf:"bytes,9,opt,name=account,proto3" json:"account,omitempty"` // the resource, in a reply that concerns no account
-	ValueSeq      uint64                 `protobuf:"varint,10,opt,name=value_seq,json=valueSeq,proto3" json:"value_seq,omitempty"`
-	DataDigest    []byte                 `protobuf:"bytes,11,opt,name=data_digest,json=dataDigest,proto3" json:"data_digest,omitempty"` // SHA-256 of the record's ciphertext
-	Prev          []byte                 `protobuf:"bytes,12,opt,name=prev,proto3" json:"prev,omitempty"`                               // digest of the account's former attesting result, where known
-	LeaseEpoch    uint64                 `protobuf:"varint,13,opt,name=lease_epoch,json=leaseEpoch,proto3" json:"lease_epoch,omitempty"`
-	Time          int64                  `protobuf:"varint,14,opt,name=time,proto3" json:"time,omitempty"`
-	Credential    Outcome                `protobuf:"varint,15,opt,name=credential,proto3,enum=rotunda.trust.v1.Outcome" json:"credential,omitempty"`
-	Dependents    Outcome                `protobuf:"varint,16,opt,name=dependents,proto3,enum=rotunda.trust.v1.Outcome" json:"dependents,omitempty"`
-	Scripts       Outcome                `protobuf:"varint,17,opt,name=scripts,proto3,enum=rotunda.trust.v1.Outcome" json:"scripts,omitempty"`
-	Reason        string                 `protobuf:"bytes,18,opt,name=reason,proto3" json:"reason,omitempty"` // stable code, at most 64 bytes
-	Class         string                 `protobuf:"bytes,19,opt,name=class,proto3" json:"class,omitempty"`   // error class of sdk, at most 64 bytes
-	Statements    []*Pin                 `protobuf:"bytes,30,rep,name=statements,proto3" json:"statements,omitempty"`
-	PluginSha256  []byte                 `protobuf:"bytes,31,opt,name=plugin_sha256,json=pluginSha256,proto3" json:"plugin_sha256,omitempty"`
-	ScriptSha256  [][]byte               `protobuf:"bytes,32,rep,name=script_sha256,json=scriptSha256,proto3" json:"script_sha256,omitempty"`
-	DetailDigest  []byte                 `protobuf:"bytes,33,opt,name=detail_digest,json=detailDigest,proto3" json:"detail_digest,omitempty"` // SHA-256 of the detail's ciphertext
-	Same          *SameSecret            `protobuf:"bytes,36,opt,name=same,proto3" json:"same,omitempty"`                                     // edited: the data is new, the secret in it is not
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	V            uint32                 `protobuf:"varint,1,opt,name=v,proto3" json:"v,omitempty"`
+	LogEpoch     uint64                 `protobuf:"varint,2,opt,name=log_epoch,json=logEpoch,proto3" json:"log_epoch,omitempty"`
+	LogDigest    []byte                 `protobuf:"bytes,3,opt,name=log_digest,json=logDigest,proto3" json:"log_digest,omitempty"`
+	RunId        []byte                 `protobuf:"bytes,4,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	Event        uint32                 `protobuf:"varint,5,opt,name=event,proto3" json:"event,omitempty"` // counts the run's results
+	Phase        Phase                  `protobuf:"varint,6,opt,name=phase,proto3,enum=rotunda.trust.v1.Phase" json:"phase,omitempty"`
+	By           []byte                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
+	Cause        []byte                 `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`     // digest of the command, or of the account statement whose mandate allowed it
+	Account      *Ref                   `protobuf:"bytes,9,opt,name=account,proto3" json:"account,omitempty"` // the resource, in a reply that concerns no account
+	ValueSeq     uint64                 `protobuf:"varint,10,opt,name=value_seq,json=valueSeq,proto3" json:"value_seq,omitempty"`
+	DataDigest   []byte                 `protobuf:"bytes,11,opt,name=data_digest,json=dataDigest,proto3" json:"data_digest,omitempty"` // SHA-256 of the record's ciphertext
+	Prev         []byte                 `protobuf:"bytes,12,opt,name=prev,proto3" json:"prev,omitempty"`                               // digest of the account's former attesting result, where known
+	LeaseEpoch   uint64                 `protobuf:"varint,13,opt,name=lease_epoch,json=leaseEpoch,proto3" json:"lease_epoch,omitempty"`
+	Time         int64                  `protobuf:"varint,14,opt,name=time,proto3" json:"time,omitempty"`
+	Credential   Outcome                `protobuf:"varint,15,opt,name=credential,proto3,enum=rotunda.trust.v1.Outcome" json:"credential,omitempty"`
+	Dependents   Outcome                `protobuf:"varint,16,opt,name=dependents,proto3,enum=rotunda.trust.v1.Outcome" json:"dependents,omitempty"`
+	Scripts      Outcome                `protobuf:"varint,17,opt,name=scripts,proto3,enum=rotunda.trust.v1.Outcome" json:"scripts,omitempty"`
+	Reason       string                 `protobuf:"bytes,18,opt,name=reason,proto3" json:"reason,omitempty"` // stable code, at most 64 bytes
+	Class        string                 `protobuf:"bytes,19,opt,name=class,proto3" json:"class,omitempty"`   // error class of sdk, at most 64 bytes
+	Statements   []*Pin                 `protobuf:"bytes,30,rep,name=statements,proto3" json:"statements,omitempty"`
+	PluginSha256 []byte                 `protobuf:"bytes,31,opt,name=plugin_sha256,json=pluginSha256,proto3" json:"plugin_sha256,omitempty"`
+	ScriptSha256 [][]byte               `protobuf:"bytes,32,rep,name=script_sha256,json=scriptSha256,proto3" json:"script_sha256,omitempty"`
+	DetailDigest []byte                 `protobuf:"bytes,33,opt,name=detail_digest,json=detailDigest,proto3" json:"detail_digest,omitempty"` // SHA-256 of the detail's ciphertext
+	Same         *SameSecret            `protobuf:"bytes,36,opt,name=same,proto3" json:"same,omitempty"`                                     // edited: the data is new, the secret in it is not
+	// staged, committed: the log's epoch when the secret was made, where that was in an
+	// earlier run; 0: log_epoch.
+	MadeEpoch     uint64 `protobuf:"varint,37,opt,name=made_epoch,json=madeEpoch,proto3" json:"made_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2948,6 +2951,13 @@ func (x *Result) GetSame() *SameSecret {
 		return x.Same
 	}
 	return nil
+}
+
+func (x *Result) GetMadeEpoch() uint64 {
+	if x != nil {
+		return x.MadeEpoch
+	}
+	return 0
 }
 
 // SameSecret tells an edit that leaves the secret as it was (new keys, another title,
@@ -3550,7 +3560,7 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\x02id\x18\x03 \x01(\fR\x02id\x12\x18\n" +
 	"\aexpires\x18\x04 \x01(\x03R\aexpires\x12\x15\n" +
 	"\x06run_id\x18\x05 \x01(\fR\x05runId\x12\x16\n" +
-	"\x06sealed\x18\x06 \x01(\fR\x06sealed\"\xcf\x06\n" +
+	"\x06sealed\x18\x06 \x01(\fR\x06sealed\"\xee\x06\n" +
 	"\x06Result\x12\f\n" +
 	"\x01v\x18\x01 \x01(\rR\x01v\x12\x1b\n" +
 	"\tlog_epoch\x18\x02 \x01(\x04R\blogEpoch\x12\x1d\n" +
@@ -3585,7 +3595,9 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\rplugin_sha256\x18\x1f \x01(\fR\fpluginSha256\x12#\n" +
 	"\rscript_sha256\x18  \x03(\fR\fscriptSha256\x12#\n" +
 	"\rdetail_digest\x18! \x01(\fR\fdetailDigest\x120\n" +
-	"\x04same\x18$ \x01(\v2\x1c.rotunda.trust.v1.SameSecretR\x04sameJ\x04\b\x14\x10\x1eJ\x04\b\"\x10#J\x04\b#\x10$\"F\n" +
+	"\x04same\x18$ \x01(\v2\x1c.rotunda.trust.v1.SameSecretR\x04same\x12\x1d\n" +
+	"\n" +
+	"made_epoch\x18% \x01(\x04R\tmadeEpochJ\x04\b\x14\x10\x1eJ\x04\b\"\x10#J\x04\b#\x10$\"F\n" +
 	"\n" +
 	"SameSecret\x12\x1b\n" +
 	"\tvalue_seq\x18\x01 \x01(\x04R\bvalueSeq\x12\x1b\n" +
