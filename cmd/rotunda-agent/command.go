@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/fault"
+	"github.com/rotunda-pam/rotunda/internal/lean"
 	"github.com/rotunda-pam/rotunda/internal/version"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -164,6 +166,11 @@ agent of the pool.`,
 				defer stop()
 			}
 			log.Info("agent started", "name", id.Name, "id", id.Entry, "server", id.Server, "version", version.Version)
+			var running sync.WaitGroup
+			defer running.Wait()
+			staying, stop := context.WithCancel(c.Context())
+			defer stop()
+			running.Go(func() { lean.Stay(staying) })
 			return a.Run(c.Context(), s.grace())
 		},
 	}

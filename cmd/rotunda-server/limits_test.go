@@ -167,14 +167,6 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-func TestGarbageIsBounded(t *testing.T) {
-	for live, want := range map[uint64]int{0: 100, 10 << 20: 100, 64 << 20: 50, 300 << 20: 25, 1 << 40: 25} {
-		if got := percentFor(live); got != want {
-			t.Errorf("%d bytes in use: %d %%, want %d", live, got, want)
-		}
-	}
-}
-
 func TestNetworkOfAnAddress(t *testing.T) {
 	for address, want := range map[string]string{
 		"192.0.2.7:1234":             "192.0.2.7/32",

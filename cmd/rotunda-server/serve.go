@@ -19,6 +19,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/lean"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/socket"
 	"github.com/rotunda-pam/rotunda/internal/store"
@@ -113,7 +114,7 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 	connections := shakeHands(bound(listener, possible(s.connections, log), s.perAddress, log), ca.TLS(store.Now), handshakesAtOnce, log)
 	running.Go(func() { failed <- srv.Serve(connections) })
 	running.Go(func() { parts.scheduler.Run(scheduling) })
-	running.Go(func() { stayLean(scheduling) })
+	running.Go(func() { lean.Stay(scheduling) })
 	log.Info("serving", "address", listener.Addr(), "names", names, "ca", seal.Digest(ca.Pin()), "version", version.Version)
 	select {
 	case err = <-failed:
@@ -229,7 +230,7 @@ func health(w http.ResponseWriter, r *http.Request, st store.Store, hub *router.
 	}
 	stats := st.Stats()
 	_ = json.NewEncoder(w).Encode(map[string]any{ // the caller is gone, or it is not
-		"ok": err == nil, "agents": hub.Stats().Connected, "commits": stats.Commits, "writes": stats.Writes, "heap": inUse(),
+		"ok": err == nil, "agents": hub.Stats().Connected, "commits": stats.Commits, "writes": stats.Writes, "heap": lean.InUse(),
 		// Organisations that recover from a restored backup, and since when: Unix seconds, 0 for none.
 		"recovering": recovering.N, "recoveringSince": recovering.Since / 1000,
 	})
