@@ -17,7 +17,6 @@ const (
 	OpStage   = "stage"
 	OpCommit  = "commit"
 	OpAbandon = "abandon"
-	OpRelease = "release"
 	OpReport  = "report"
 	OpRestate = "restate"
 )
@@ -127,7 +126,7 @@ type StageRequest struct {
 	Former []byte `json:"former,omitempty"`
 }
 
-// SettleRequest is commit, abandon or release: it names the candidate by its
+// SettleRequest is commit or abandon: it names the candidate by its
 // digest. A repeat of what was done is a success. Finish makes a commit the run's
 // end in the same transaction.
 type SettleRequest struct {
@@ -210,7 +209,6 @@ type KeysAnswer struct {
 
 // Error codes of the agents' operations, in the answer's "error".
 const (
-	CodeBusy         = "busy"
 	CodeEpochOld     = "epoch_old"       // the lease has moved on: stop
 	CodeDigest       = "digest_mismatch" // another candidate is staged
 	CodeNotStaged    = "not_staged"

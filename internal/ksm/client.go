@@ -137,12 +137,6 @@ func (c *Client) Abandon(ctx context.Context, r SettleRequest) error {
 	return err
 }
 
-// Release gives the lease back; the run stays.
-func (c *Client) Release(ctx context.Context, r SettleRequest) error {
-	_, err := call[struct{}](ctx, c, PathAgent, OpRelease, &r, &r.AgentHead)
-	return err
-}
-
 // Report ends a run, answers a command, or tells of refusals.
 func (c *Client) Report(ctx context.Context, r ReportRequest) error {
 	_, err := call[struct{}](ctx, c, PathAgent, OpReport, &r, &r.AgentHead)

@@ -41,7 +41,7 @@ func Refuse(code, format string, args ...any) *Error {
 	switch code {
 	case CodeAccessDenied, CodeKey, CodeThrottled:
 		status = http.StatusForbidden // also throttled: the SDKs look for it there
-	case CodeBusy, CodeEpochOld, CodeDigest, CodeNotStaged, CodeOutstanding, CodeRunUnknown, CodeNotLost:
+	case CodeEpochOld, CodeDigest, CodeNotStaged, CodeOutstanding, CodeRunUnknown, CodeNotLost:
 		status = http.StatusConflict
 	case CodeTooLarge:
 		status = http.StatusRequestEntityTooLarge

@@ -212,7 +212,7 @@ func (a *API) drive(ctx context.Context, r *request, do func(q *db.Queries) erro
 	return err
 }
 
-// settle makes the handler of commit, abandon or release.
+// settle makes the handler of commit or abandon.
 func settle(do func(*work.Work, context.Context, *db.Queries, work.Agent, ksm.SettleRequest) error) handler {
 	return func(a *API, ctx context.Context, r *request) (answer, error) {
 		in, agent, err := agentOp(r, func(r *ksm.SettleRequest) *ksm.AgentHead { return &r.AgentHead })

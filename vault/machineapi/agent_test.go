@@ -335,7 +335,7 @@ func TestOperationStandsInThePayload(t *testing.T) {
 	p, _ := s.agent("a")
 	id := seal.AgentClientID(s.o.ID, p.ID)
 	m := machine{id[:], p.DeviceKey}
-	for _, path := range []string{ksm.OpLog, ksm.OpAppend, ksm.OpKeys, ksm.OpLease, ksm.OpStage, ksm.OpCommit, ksm.OpAbandon, ksm.OpRelease, ksm.OpReport} {
+	for _, path := range []string{ksm.OpLog, ksm.OpAppend, ksm.OpKeys, ksm.OpLease, ksm.OpStage, ksm.OpCommit, ksm.OpAbandon, ksm.OpReport} {
 		op := ksm.OpAbandon
 		if path == op {
 			op = ksm.OpCommit

@@ -181,7 +181,6 @@ var agentOps = map[string]handler{
 	ksm.OpStage:   (*API).agentStage,
 	ksm.OpCommit:  settle((*work.Work).Commit),
 	ksm.OpAbandon: settle((*work.Work).Abandon),
-	ksm.OpRelease: settle((*work.Work).Release),
 	ksm.OpReport:  (*API).agentReport,
 	ksm.OpRestate: (*API).agentRestate,
 }

@@ -194,7 +194,7 @@ func FuzzRequest(f *testing.F) {
 func FuzzAgentRequest(f *testing.F) {
 	r := newRequests(f, ksm.Std)
 	ops := []string{
-		ksm.OpLog, ksm.OpAppend, ksm.OpKeys, ksm.OpLease, ksm.OpStage, ksm.OpCommit, ksm.OpAbandon, ksm.OpRelease, ksm.OpReport, ksm.OpRestate, ksm.OpFetch,
+		ksm.OpLog, ksm.OpAppend, ksm.OpKeys, ksm.OpLease, ksm.OpStage, ksm.OpCommit, ksm.OpAbandon, ksm.OpReport, ksm.OpRestate, ksm.OpFetch,
 	}
 	const account = `"account":{"folder":"@edit","record":"@owned"},"runId":"@run","epoch":1`
 	for op, payloads := range map[string][]string{
@@ -205,7 +205,6 @@ func FuzzAgentRequest(f *testing.F) {
 		ksm.OpStage:   {`{` + account + `,"revision":1,"data":"@data","dataDigest":"@digest","result":"@isstaged","authority":"AA==","valueSeq":1}`, `{` + account + `,"revision":1,"data":"AA==","dataDigest":"AA==","result":"AA=="}`},
 		ksm.OpCommit:  {`{` + account + `,"dataDigest":"@digest","result":"@iscommitted","finish":true}`},
 		ksm.OpAbandon: {`{` + account + `,"dataDigest":"AA==","result":"AA=="}`},
-		ksm.OpRelease: {`{` + account + `}`},
 		ksm.OpReport:  {`{` + account + `,"retry":true}`, `{` + account + `,"result":"@isfinished","detail":"AA=="}`, `{"refusals":[{"name":"run.refused","reason":"mandate_off","runId":"@run","record":{"folder":"@edit","record":"@owned"},"fields":{}}]}`},
 		ksm.OpRestate: {`{"record":{"folder":"@edit","record":"@owned"},"seq":2,"digest":"AA==","blob":"AA=="}`},
 		ksm.OpFetch:   {`{"requestedRecords":["@owned","@open","@secret"],"ext":true}`},

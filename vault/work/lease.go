@@ -182,18 +182,10 @@ func (w *Work) runToLease(ctx context.Context, q *db.Queries, a Agent, r ksm.Lea
 }
 
 // holding finds what an operation under a lease concerns, and refuses it when
-// the lease has moved on or the account is not of the agent's pool.
+// the lease has moved on or the account is not of the agent's pool. A lease whose
+// time is over but which nobody took is still the agent's: its epoch is the
+// greatest.
 func (w *Work) holding(ctx context.Context, q *db.Queries, a Agent, ref ksm.Ref, runID []byte, epoch uint64) (db.Run, trust.Ref, error) {
-	run, account, err := w.held(ctx, q, a, ref, runID, epoch)
-	if err == nil {
-		err = w.ofPool(ctx, q, a, account, run.PoolID)
-	}
-	return run, account, err
-}
-
-// held is holding of any pool. A lease whose time is over but which nobody took
-// is still the agent's: its epoch is the greatest.
-func (w *Work) held(ctx context.Context, q *db.Queries, a Agent, ref ksm.Ref, runID []byte, epoch uint64) (db.Run, trust.Ref, error) {
 	account, err := w.account(ctx, q, a, ref)
 	if err != nil {
 		return db.Run{}, account, err
@@ -209,16 +201,7 @@ func (w *Work) held(ctx context.Context, q *db.Queries, a Agent, ref ksm.Ref, ru
 	if err != nil {
 		return db.Run{}, account, fmt.Errorf("read run: %w", err)
 	}
-	return run, account, nil
-}
-
-// Release gives a lease back; the run goes on with whoever takes it next.
-func (w *Work) Release(ctx context.Context, q *db.Queries, a Agent, r ksm.SettleRequest) error {
-	run, _, err := w.held(ctx, q, a, r.Account, r.RunID, r.Epoch)
-	if err != nil {
-		return err
-	}
-	return w.giveBack(ctx, q, a, run, int64(r.Epoch), 0, "released")
+	return run, account, w.ofPool(ctx, q, a, account, run.PoolID)
 }
 
 // giveBack ends a lease before its run's end; the run is due again after a delay.

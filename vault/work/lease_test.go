@@ -81,10 +81,6 @@ func TestEveryCallOfAnOlderEpochIsRefused(t *testing.T) {
 	v.wantCode("abandon", old.abandon(old.settleRequest(abandoned, data, 1)), ksm.CodeEpochOld)
 	v.wantCode("report", old.report(old.endRequest(done)), ksm.CodeEpochOld)
 	v.wantCode("retry", old.report(ksm.ReportRequest{Account: v.ref(), RunID: run[:], Epoch: old.epoch, Retry: true}), ksm.CodeEpochOld)
-	release := func(ctx context.Context, q *db.Queries) error {
-		return v.work.Release(ctx, q, v.agent(v.a), ksm.SettleRequest{Account: v.ref(), RunID: run[:], Epoch: old.epoch})
-	}
-	v.wantCode("release", v.try(release), ksm.CodeEpochOld)
 	if s, ok := v.staged(); !ok || string(s.Data) != string(data) || v.record().Revision != 1 {
 		t.Error("a call of an older epoch changed something")
 	}
@@ -166,18 +162,4 @@ func TestOneOfManyGetsTheLease(t *testing.T) {
 	if taken != 1 {
 		t.Errorf("%d agents got the lease", taken)
 	}
-}
-
-func TestReleaseMakesTheRunDueAtOnce(t *testing.T) {
-	v := newVault(t)
-	run := v.start()
-	h := v.lease(v.a, run)
-	v.pass(time.Second)
-	v.write(func(ctx context.Context, q *db.Queries) error {
-		return v.work.Release(ctx, q, v.agent(v.a), ksm.SettleRequest{Account: v.ref(), RunID: run[:], Epoch: h.epoch})
-	})
-	if r := v.runRow(run); r.State != work.Queued || r.NextAttempt != v.clock().UnixMilli() {
-		t.Errorf("run: %+v", r)
-	}
-	v.lease(v.b, run)
 }

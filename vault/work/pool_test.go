@@ -81,18 +81,6 @@ func TestPoolIsTheResources(t *testing.T) {
 	v.must(h.commit(h.settleRequest(committed, data, 1)))
 }
 
-func TestLeaseOfAnotherPoolIsGivenBack(t *testing.T) {
-	v := newVault(t)
-	p, office := v.stranger()
-	run := v.start()
-	old := v.lease(v.a, run)
-	v.aim(office)
-	v.write(func(ctx context.Context, q *db.Queries) error {
-		return v.work.Release(ctx, q, v.agent(v.a), ksm.SettleRequest{Account: v.ref(), RunID: run[:], Epoch: old.epoch})
-	})
-	v.lease(p, run)
-}
-
 // Where the records name no pool, what a signed-in person or his schedule said
 // stands; an agent's own word does not.
 func TestPoolThatNoRecordNames(t *testing.T) {

@@ -35,7 +35,7 @@ const (
 	stage   step = "stage"
 	commit  step = "commit"
 	abandon step = "abandon"
-	release step = "release" // also a retry
+	release step = "release" // to be tried again
 	succeed step = "succeed"
 	fail    step = "fail"
 	alert   step = "alert"
