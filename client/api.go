@@ -171,7 +171,7 @@ type HistoryValue struct {
 	Time     time.Time
 	Why      string // replaced, abandoned, rolled_back, rekeyed
 	RunID    seal.ID
-	Attested bool // a result that this device verified names exactly this value
+	Attested bool // a result whose word counts names exactly this value
 	Reason   string
 	data     *record.Record
 }

@@ -592,11 +592,14 @@ func (c *Client) historyValue(ref Ref, folderKey seal.Key, v *clientv1.HistoryVi
 	}
 	if len(v.Result) > 0 {
 		r, err := trust.OpenResult(c.log, v.Result)
+		if err == nil {
+			err = trust.CheckWord(c.log, r, ref, seal.ID{}) // of a result that ends a run, too: it names no value
+		}
 		if err != nil {
 			h.Reason = string(trust.ReasonOf(err))
 			return h
 		}
-		h.Attested = r.Account == ref && seal.Digest(r.DataDigest) == content.DataDigest
+		h.Attested = seal.Digest(r.DataDigest) == content.DataDigest
 	}
 	return h
 }
