@@ -191,7 +191,7 @@ func TestASlowAgentIsCut(t *testing.T) {
 }
 
 // What an agent had, or was told of, is looked at as soon as it is gone or drains; not what
-// only it can do, and not after a restart of the server, from which agents come back.
+// only it can do, nor what it gave back to be tried again later, and not after a restart of the server, from which agents come back.
 func TestTheRunsOfAnAgentThatLeaves(t *testing.T) {
 	for _, c := range []struct {
 		what      string
@@ -210,18 +210,33 @@ func TestTheRunsOfAnAgentThatLeaves(t *testing.T) {
 		r := n.welcomed(a)
 		n.connected(a)
 		later := time.Now().Add(time.Hour).UnixMilli()
-		run := func(of enrolled, cause, state string) seal.ID {
+		run := func(of enrolled, cause, state string, attempt int64) seal.ID {
 			id := seal.NewID()
 			n.write(func(q *db.Queries) error {
 				ctx := context.Background()
 				return errors.Join(
 					q.AddRun(ctx, db.AddRunParams{Org: 1, RunID: id[:], AccountUid: id[:], FolderUid: id[:], PoolID: id[:], AgentID: of.id[:], Action: "rotate", Cause: cause, NextAttempt: later}),
-					q.MoveRun(ctx, db.MoveRunParams{State: state, AgentID: of.id[:], NextAttempt: later, Org: 1, RunID: id[:]}))
+					q.MoveRun(ctx, db.MoveRunParams{State: state, AgentID: of.id[:], Attempt: attempt, NextAttempt: later, Org: 1, RunID: id[:]}))
 			})
 			return id
 		}
-		moves := []seal.ID{run(a, "schedule", "queued"), run(a, "schedule", "leased"), run(a, "person", "staged"), run(a, "recover", "committed")}
-		stays := []seal.ID{run(a, "person", "queued"), run(a, "person", "leased"), run(other, "schedule", "queued")}
+		told := func(of enrolled, cause string) seal.ID { return run(of, cause, "queued", 0) }
+		had := func(cause, state string) seal.ID {
+			id := run(a, cause, state, 1)
+			n.write(func(q *db.Queries) error {
+				return q.PutLease(context.Background(), db.PutLeaseParams{Org: 1, AccountUid: id[:], RunID: id[:], Epoch: 1, AgentID: a.id[:]})
+			})
+			return id
+		}
+		gaveBack := func(state string) seal.ID {
+			id := had("schedule", state)
+			n.write(func(q *db.Queries) error {
+				return q.ReturnLease(context.Background(), db.ReturnLeaseParams{Org: 1, AccountUid: id[:], Epoch: 1})
+			})
+			return id
+		}
+		moves := []seal.ID{told(a, "schedule"), had("schedule", "leased"), had("person", "staged"), had("recover", "committed")}
+		stays := []seal.ID{told(a, "person"), had("person", "leased"), told(other, "schedule"), gaveBack("queued"), gaveBack("staged"), gaveBack("committed")}
 		work := n.bus.Subscribe(bus.Work)
 		c.leave(n, r)
 		until(t, c.what+": it is noticed", func() bool { p, _ := n.presence(a); return p.Connected == c.connected })
@@ -248,7 +263,7 @@ func TestTheRunsOfAnAgentThatLeaves(t *testing.T) {
 		}
 		for i, id := range stays {
 			if due(id) {
-				t.Errorf("%s: run %d, which is nobody else's, is looked at", c.what, i)
+				t.Errorf("%s: run %d, which is nobody else's or rests, is looked at", c.what, i)
 			}
 		}
 	}

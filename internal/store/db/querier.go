@@ -113,6 +113,8 @@ type Querier interface {
 	LeasesOfLater(ctx context.Context, now int64) error
 	ListOrgs(ctx context.Context) ([]Org, error)
 	LonelyRuns(ctx context.Context, arg LonelyRunsParams) ([]Run, error)
+	// A run that was given back, to be tried again later, waits for that: a channel that comes
+	// and goes must not make attempts of it, each of which may be a failed login.
 	LookAtRunsOf(ctx context.Context, arg LookAtRunsOfParams) error
 	MachineClientByID(ctx context.Context, clientID []byte) (MachineClient, error)
 	MarkOverdue(ctx context.Context, arg MarkOverdueParams) (int64, error)

@@ -220,8 +220,9 @@ func (q *Queries) FreshTerms(ctx context.Context, now int64) error {
 
 const lookAtRunsOf = `-- name: LookAtRunsOf :exec
 UPDATE run SET next_attempt = ?1
-WHERE org = ?2 AND agent_id = ?3 AND finished = 0 AND next_attempt > ?1
+WHERE run.org = ?2 AND run.agent_id = ?3 AND finished = 0 AND next_attempt > ?1
   AND (cause <> 'person' OR state NOT IN ('queued', 'leased'))
+  AND (attempt = 0 OR EXISTS (SELECT 1 FROM lease l WHERE l.org = run.org AND l.account_uid = run.account_uid AND l.run_id = run.run_id AND l.live = 1))
 `
 
 type LookAtRunsOfParams struct {
@@ -230,6 +231,8 @@ type LookAtRunsOfParams struct {
 	AgentID []byte
 }
 
+// A run that was given back, to be tried again later, waits for that: a channel that comes
+// and goes must not make attempts of it, each of which may be a failed login.
 func (q *Queries) LookAtRunsOf(ctx context.Context, arg LookAtRunsOfParams) error {
 	_, err := q.db.ExecContext(ctx, lookAtRunsOf, arg.Now, arg.Org, arg.AgentID)
 	return err

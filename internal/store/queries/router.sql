@@ -40,10 +40,13 @@ UPDATE agent_seen SET connected = 0 WHERE org = sqlc.arg(org) AND agent_id = sql
 -- name: AgentDrains :exec
 UPDATE agent_seen SET connected = 2 WHERE org = sqlc.arg(org) AND agent_id = sqlc.arg(agent_id) AND node = sqlc.arg(node) AND connected = 1;
 
+-- A run that was given back, to be tried again later, waits for that: a channel that comes
+-- and goes must not make attempts of it, each of which may be a failed login.
 -- name: LookAtRunsOf :exec
 UPDATE run SET next_attempt = sqlc.arg(now)
-WHERE org = sqlc.arg(org) AND agent_id = sqlc.arg(agent_id) AND finished = 0 AND next_attempt > sqlc.arg(now)
-  AND (cause <> 'person' OR state NOT IN ('queued', 'leased'));
+WHERE run.org = sqlc.arg(org) AND run.agent_id = sqlc.arg(agent_id) AND finished = 0 AND next_attempt > sqlc.arg(now)
+  AND (cause <> 'person' OR state NOT IN ('queued', 'leased'))
+  AND (attempt = 0 OR EXISTS (SELECT 1 FROM lease l WHERE l.org = run.org AND l.account_uid = run.account_uid AND l.run_id = run.run_id AND l.live = 1));
 
 -- name: NodeGone :exec
 UPDATE agent_seen SET connected = 0 WHERE node = sqlc.arg(node) AND connected > 0;
