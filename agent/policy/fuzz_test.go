@@ -40,6 +40,10 @@ func FuzzParse(f *testing.F) {
 			if (p.Reach(a) == nil) != (p.Reach(netip.AddrFrom16(a.As16())) == nil) {
 				t.Errorf("%q judges %s by its form", text, a)
 			}
+			// Nor is there a way through a translator to what is shut, but one that is named.
+			if through := translated(a); a.Is4() && !a.IsUnspecified() && p.Reach(a) != nil && p.Reach(through) == nil && !strings.Contains(text, "allow") {
+				t.Errorf("%q shuts %s and lets the agent reach it as %s", text, a, through)
+			}
 		}
 		for _, action := range policy.Actions {
 			if p.Permit(action) != nil && !strings.Contains(text, "actions") {
@@ -50,4 +54,12 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q permits what is none", text)
 		}
 	})
+}
+
+// translated is an IPv4 address as NAT64 has it.
+func translated(a netip.Addr) netip.Addr {
+	b := netip.MustParseAddr("64:ff9b::").As16()
+	v4 := a.As16()
+	copy(b[12:], v4[12:])
+	return netip.AddrFrom16(b)
 }

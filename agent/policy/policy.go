@@ -108,16 +108,20 @@ func Parse(text string) (*Policy, error) {
 	return p, nil
 }
 
+// prefixes reads addresses and networks. IPv4 ones in their mapped form are IPv4 ones, as
+// the addresses are that they are held against.
 func prefixes(list []string) ([]netip.Prefix, error) {
 	out := make([]netip.Prefix, 0, len(list))
 	for _, s := range list {
-		if a, err := netip.ParseAddr(s); err == nil {
-			out = append(out, netip.PrefixFrom(a, a.BitLen()))
-			continue
-		}
 		p, err := netip.ParsePrefix(s)
+		if a, e := netip.ParseAddr(s); e == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", s)
+		}
+		if p.Addr().Is4In6() && p.Bits() >= 96 {
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 		}
 		out = append(out, p.Masked())
 	}
@@ -134,18 +138,65 @@ func (p *Policy) Permit(action string) error {
 
 // Reach is nil where this agent may connect to an address; else it says what to
 // change. It is asked after names are resolved, so that a name cannot lead elsewhere
-// than the rule meant. Deny wins over allow; an allow list admits only what it names.
+// than the rule meant. Deny wins over allow, and holds for every address that this one
+// leads to; an allow list admits only what it names.
 func (p *Policy) Reach(a netip.Addr) error {
 	a = a.Unmap().WithZone("")
-	switch {
-	case contains(p.deny, a):
-		return fmt.Errorf("the local policy does not allow %s: it is in networks.deny of %s", a, p.where())
-	case len(p.allow) > 0 && !contains(p.allow, a):
+	for _, to := range append([]netip.Addr{a}, behind(a)...) {
+		it := "it"
+		if to != a {
+			it = fmt.Sprintf("it leads to %s, which", to)
+		}
+		switch {
+		case contains(p.deny, to):
+			return fmt.Errorf("the local policy does not allow %s: %s is in networks.deny of %s", a, it, p.where())
+		case len(p.allow) == 0 && contains(metadata, to):
+			return fmt.Errorf("the local policy does not allow %s: %s is an address where clouds hand out credentials, which is reached only where networks.allow of %s names it", a, it, p.where())
+		}
+	}
+	if len(p.allow) > 0 && !contains(p.allow, a) {
 		return fmt.Errorf("the local policy does not allow %s: it is not in networks.allow of %s", a, p.where())
-	case len(p.allow) == 0 && contains(metadata, a):
-		return fmt.Errorf("%s is an address where clouds hand out credentials, which is reached only where networks.allow of %s names it", a, p.where())
 	}
 	return nil
+}
+
+// embeddings are IPv6 prefixes whose addresses name an IPv4 host, by the bytes that hold
+// its address: a connection to it goes there, or through there. Teredo's are left out,
+// which name a router's outside, and ISATAP's, which have no prefix of their own; what a
+// network translates with a prefix of its own cannot be known here, and is denied by it.
+var embeddings = []struct {
+	prefix netip.Prefix
+	at     [4]int
+}{
+	{netip.MustParsePrefix("64:ff9b::/96"), [4]int{12, 13, 14, 15}},    // NAT64 (RFC 6052)
+	{netip.MustParsePrefix("64:ff9b:1::/48"), [4]int{6, 7, 9, 10}},     // NAT64 of local use (RFC 8215), in each length
+	{netip.MustParsePrefix("64:ff9b:1::/48"), [4]int{7, 9, 10, 11}},    // that its prefix may have: which one this
+	{netip.MustParsePrefix("64:ff9b:1::/48"), [4]int{9, 10, 11, 12}},   // network's has is not known, and one that is
+	{netip.MustParsePrefix("64:ff9b:1::/48"), [4]int{12, 13, 14, 15}},  // denied denies the address
+	{netip.MustParsePrefix("::ffff:0:0:0/96"), [4]int{12, 13, 14, 15}}, // stateless translators (RFC 2765)
+	{netip.MustParsePrefix("::/96"), [4]int{12, 13, 14, 15}},           // IPv4-compatible: through a tunnel to that host
+	{netip.MustParsePrefix("2002::/16"), [4]int{2, 3, 4, 5}},           // 6to4: through that host
+}
+
+// nowhere is IPv4's "this network": no host's address.
+var nowhere = netip.MustParsePrefix("0.0.0.0/8")
+
+// behind lists what a connection to an address reaches, or may reach, in its place.
+func behind(a netip.Addr) (list []netip.Addr) {
+	if a.IsUnspecified() { // the host itself, to its kernel
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	}
+	if a.Is4() {
+		return nil
+	}
+	b := a.As16()
+	for _, e := range embeddings {
+		v4 := netip.AddrFrom4([4]byte{b[e.at[0]], b[e.at[1]], b[e.at[2]], b[e.at[3]]})
+		if e.prefix.Contains(a) && !nowhere.Contains(v4) { // ::1 is IPv6's own
+			list = append(list, v4)
+		}
+	}
+	return list
 }
 
 func (p *Policy) where() string {

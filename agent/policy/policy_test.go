@@ -11,6 +11,7 @@ import (
 )
 
 func TestReach(t *testing.T) {
+	const deny10 = `networks.deny = ["10.0.0.0/8"]`
 	for _, c := range []struct {
 		name, text, addr string
 		refused          string // "": it is reached
@@ -23,6 +24,28 @@ func TestReach(t *testing.T) {
 		{"an allow list admits only what it names", `networks.allow = ["10.0.0.0/8"]`, "192.168.0.1", "not in networks.allow"},
 		{"deny wins", "[networks]\nallow = [\"10.0.0.0/8\"]\ndeny = [\"10.1.0.0/16\"]", "10.1.0.1", "networks.deny"},
 		{"host bits in a network do not matter", `networks.allow = ["10.9.9.9/8"]`, "10.1.2.3", ""},
+		{"a rule in the mapped form is one for IPv4", `networks.deny = ["::ffff:10.1.0.0/112"]`, "10.1.2.3", "networks.deny"},
+		{"an address in it, too", `networks.allow = ["::ffff:10.1.2.3"]`, "10.1.2.3", ""},
+		{"not a wider one", `networks.deny = ["::/0"]`, "10.1.2.3", ""},
+
+		{"NAT64 to cloud metadata", "", "64:ff9b::169.254.169.254", "it leads to 169.254.169.254, which is an address"},
+		{"NAT64 to what is denied", deny10, "64:ff9b::10.1.2.3", "it leads to 10.1.2.3, which is in networks.deny"},
+		{"NAT64 to what is not", deny10, "64:ff9b::192.0.2.1", ""},
+		{"NAT64 by its own name", `networks.allow = ["64:ff9b::/96"]`, "64:ff9b::10.1.2.3", ""},
+		{"NAT64 by its own name, to what is denied", "[networks]\nallow = [\"64:ff9b::/96\"]\ndeny = [\"10.0.0.0/8\"]", "64:ff9b::10.1.2.3", "networks.deny"},
+		{"an IPv4 network admits no NAT64", `networks.allow = ["10.0.0.0/8"]`, "64:ff9b::10.1.2.3", "not in networks.allow"},
+		{"local NAT64 of 48 bits", deny10, "64:ff9b:1:0a01:2:300::", "leads to 10.1.2.3"},
+		{"local NAT64 of 56 bits", deny10, "64:ff9b:1:770a:1:203::", "leads to 10.1.2.3"},
+		{"local NAT64 of 64 bits", deny10, "64:ff9b:1:7777:a:102:300:0", "leads to 10.1.2.3"},
+		{"local NAT64 of 96 bits", deny10, "64:ff9b:1::10.1.2.3", "leads to 10.1.2.3"},
+		{"local NAT64 to what is not denied", `networks.deny = ["10.0.0.0/8", "0.0.0.0/8"]`, "64:ff9b:1::192.0.2.1", ""},
+		{"a stateless translator", deny10, "::ffff:0:10.1.2.3", "leads to 10.1.2.3"},
+		{"IPv4-compatible", deny10, "::10.1.2.3", "leads to 10.1.2.3"},
+		{"6to4", deny10, "2002:a01:203::1", "leads to 10.1.2.3"},
+		{"another address with those bytes", deny10, "2001:db8::10.1.2.3", ""},
+		{"the loopback of IPv6 is no IPv4 address", `networks.deny = ["0.0.0.0/0"]`, "::1", ""},
+		{"the unspecified address is the loopback", `networks.deny = ["127.0.0.0/8"]`, "0.0.0.0", "it leads to 127.0.0.1, which is in networks.deny"},
+		{"that of IPv6, too", `networks.deny = ["::1"]`, "::", "it leads to ::1, which is in networks.deny"},
 	} {
 		p, err := policy.Parse(c.text)
 		if err != nil {
