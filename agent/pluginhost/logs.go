@@ -15,11 +15,15 @@ import (
 	"github.com/rotunda-pam/rotunda/sdk/scrub"
 )
 
-// Bounds of what a process may have logged: a burst, and lines a second from then
-// on; separately for records and for other lines, so that noise hides no record.
+// Bounds of what a process may have logged: a burst, and lines a second from then on;
+// separately for records (with steps) and for other lines, so that noise hides no record.
+// Before a record's level can be known it has to be decoded: that has a bound of its own,
+// in bytes.
 const (
 	logBurst  = 500
 	logRate   = 50
+	readBurst = 4 << 20
+	readRate  = 256 << 10
 	logFields = 32
 	logText   = 8 << 10
 	maxStep   = 64
@@ -34,22 +38,28 @@ type output struct {
 
 	mu      sync.Mutex
 	steps   map[uint64]func(string) // progress by job
+	decode  bucket
 	records bucket
 	noise   bucket
 }
 
+// bucket holds what may be taken at once, and is filled at a rate.
 type bucket struct {
-	tokens float64
-	last   time.Time
-	lost   int
+	burst, rate float64
+	tokens      float64
+	last        time.Time
+	lost        int // lines that were left out, and not told of yet
+}
+
+func fullBucket(burst, rate float64) bucket {
+	return bucket{burst: burst, rate: rate, tokens: burst, last: time.Now()}
 }
 
 func newOutput(log *slog.Logger) *output {
 	s := new(scrub.Set)
-	full := bucket{tokens: logBurst, last: time.Now()}
 	return &output{
-		log: slog.New(scrub.Handler(log.Handler(), s)), secrets: s,
-		steps: map[uint64]func(string){}, records: full, noise: full,
+		log: slog.New(scrub.Handler(log.Handler(), s)), secrets: s, steps: map[uint64]func(string){},
+		decode: fullBucket(readBurst, readRate), records: fullBucket(logBurst, logRate), noise: fullBucket(logBurst, logRate),
 	}
 }
 
@@ -79,10 +89,19 @@ func (o *output) read(r *bufio.Reader) {
 	}
 }
 
+// line takes one line. What costs the agent time is asked of a bucket first: a process
+// that is held to little of it must not spend the agent's.
 func (o *output) line(b []byte) {
+	if b[0] != '{' {
+		o.other(b)
+		return
+	}
+	if !o.decodes(len(b)) {
+		return
+	}
 	var fields map[string]any
-	if b[0] != '{' || json.Unmarshal(b, &fields) != nil {
-		o.emit(&o.noise, slog.LevelDebug, string(b), nil)
+	if json.Unmarshal(b, &fields) != nil {
+		o.other(b)
 		return
 	}
 	text := func(key string) string {
@@ -94,13 +113,16 @@ func (o *output) line(b []byte) {
 		o.mu.Lock()
 		f := o.steps[uint64(job)]
 		o.mu.Unlock()
-		if f != nil {
+		if f != nil && o.may(&o.records) {
 			step = o.secrets.Text(strings.ToValidUTF8(step, "?"))
 			f(step[:min(len(step), maxStep)])
 		}
 		return
 	}
-	level, message := levelOf(text(pluginv1.LogLevel)), text(pluginv1.LogMessage)
+	level := levelOf(text(pluginv1.LogLevel))
+	if !o.log.Enabled(context.Background(), level) || !o.may(&o.records) {
+		return
+	}
 	var attrs []slog.Attr
 	for k, v := range fields {
 		switch k {
@@ -111,7 +133,14 @@ func (o *output) line(b []byte) {
 			attrs = append(attrs, slog.String(cut(o.secrets.Text(k), maxStep), cut(o.secrets.Text(fmt.Sprint(v)), logText)))
 		}
 	}
-	o.emit(&o.records, level, message, attrs)
+	o.emit(level, text(pluginv1.LogMessage), attrs)
+}
+
+// other takes a line that is no record.
+func (o *output) other(b []byte) {
+	if o.log.Enabled(context.Background(), slog.LevelDebug) && o.may(&o.noise) {
+		o.emit(slog.LevelDebug, string(b), nil)
+	}
 }
 
 func cut(s string, n int) string { return s[:min(len(s), n)] }
@@ -129,35 +158,46 @@ func levelOf(s string) slog.Level {
 	}
 }
 
-func (o *output) emit(b *bucket, l slog.Level, message string, attrs []slog.Attr) {
-	ctx := context.Background()
-	if !o.log.Enabled(ctx, l) {
-		return
-	}
-	o.mu.Lock()
-	ok, lost := b.take(time.Now())
-	o.mu.Unlock()
-	if !ok {
-		return
-	}
-	if lost > 0 {
-		o.log.LogAttrs(ctx, slog.LevelWarn, "plugin logs too fast", slog.Int("lines_left_out", lost))
-	}
-	// Values are scrubbed before they are cut: half a secret would not be found.
-	o.log.LogAttrs(ctx, l, "plugin: "+cut(o.secrets.Text(message), logText), slog.GroupAttrs("plugin", attrs...))
+// emit logs. Values are scrubbed before they are cut: half a secret would not be found.
+func (o *output) emit(l slog.Level, message string, attrs []slog.Attr) {
+	o.log.LogAttrs(context.Background(), l, "plugin: "+cut(o.secrets.Text(message), logText), slog.GroupAttrs("plugin", attrs...))
 }
 
-// take takes a token; lost is how many were refused since the last one.
-func (b *bucket) take(now time.Time) (ok bool, lost int) {
-	b.tokens = min(logBurst, b.tokens+logRate*now.Sub(b.last).Seconds())
-	b.last = now
-	if b.tokens < 1 {
-		b.lost++
-		return false, 0
+// decodes takes what it costs to decode a line; one that is left out counts as a record.
+func (o *output) decodes(n int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ok := o.decode.take(n, time.Now())
+	if !ok {
+		o.records.lost++
 	}
-	b.tokens--
-	lost, b.lost = b.lost, 0
-	return true, lost
+	return ok
+}
+
+// may takes what it costs to log a line, and tells how many were left out before it.
+func (o *output) may(b *bucket) bool {
+	o.mu.Lock()
+	ok, lost := b.take(1, time.Now()), 0
+	if ok {
+		lost, b.lost = b.lost, 0
+	} else {
+		b.lost++
+	}
+	o.mu.Unlock()
+	if lost > 0 {
+		o.log.LogAttrs(context.Background(), slog.LevelWarn, "plugin logs too fast", slog.Int("lines_left_out", lost))
+	}
+	return ok
+}
+
+func (b *bucket) take(n int, now time.Time) bool {
+	b.tokens = min(b.burst, b.tokens+b.rate*now.Sub(b.last).Seconds())
+	b.last = now
+	if b.tokens < float64(n) {
+		return false
+	}
+	b.tokens -= float64(n)
+	return true
 }
 
 // firstLine reads the handshake, at most max bytes of it.

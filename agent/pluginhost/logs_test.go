@@ -3,6 +3,7 @@ package pluginhost
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"log/slog"
 	"strings"
 	"testing"
@@ -56,5 +57,46 @@ func TestOutput(t *testing.T) {
 	}
 	if len(steps) != 1 || steps[0] != "first" {
 		t.Errorf("steps %q", steps)
+	}
+}
+
+// What a plugin prints beyond its bounds costs the agent next to nothing: it is neither
+// decoded nor looked through for secrets, and the next line that is logged tells of it.
+func TestOutputBeyondItsBounds(t *testing.T) {
+	record := func(n int) []byte { // of n fields
+		return []byte(`{"@level":"warn","@message":"m"` + strings.Repeat(`,"a field":[{"b":["c"]}]`, n) + `}`)
+	}
+	long := record(2500)
+	ten := record(10)
+	decoded := testing.AllocsPerRun(10, func() { _ = json.Unmarshal(ten, new(map[string]any)) })
+	for _, row := range []struct {
+		name  string
+		spend func(*output)
+		line  []byte
+		most  float64 // allocations
+	}{
+		{"long records", func(o *output) { o.decode.tokens, o.decode.rate = 0, 0 }, long, 0},
+		{"many records", func(o *output) { o.records.tokens, o.records.rate = 0, 0 }, ten, decoded},
+		{"noise", func(o *output) { o.noise.tokens, o.noise.rate = 0, 0 }, bytes.Repeat([]byte("x"), len(long)), 0},
+	} {
+		var out bytes.Buffer
+		o := newOutput(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		row.spend(o)
+		if n := testing.AllocsPerRun(10, func() { o.line(row.line) }); n > row.most {
+			t.Errorf("%s: %v allocations a line, want at most %v", row.name, n, row.most)
+		}
+		if out.Len() > 0 {
+			t.Errorf("%s: logged %.200s", row.name, out.String())
+		}
+		o.records.tokens, o.noise.tokens = 1, 1
+		if row.name == "noise" {
+			o.line([]byte("x"))
+		} else {
+			o.decode.tokens = readBurst
+			o.line(record(0))
+		}
+		if !strings.Contains(out.String(), `msg="plugin logs too fast" lines_left_out=11`) {
+			t.Errorf("%s: it is not told of: %s", row.name, out.String())
+		}
 	}
 }
