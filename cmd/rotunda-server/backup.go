@@ -117,6 +117,11 @@ Beside it there has to be room for a second copy of the database while it is mad
 }
 
 func backup(ctx context.Context, data, out string) (m manifest, err error) {
+	if half, err := unfinished(data); err != nil {
+		return m, err
+	} else if half != "" {
+		return m, exitcode.With(exitcode.Conflict, fmt.Errorf("a restore of the folder %s is under way or was broken off: `rotunda-server serve` finishes it at its start", data))
+	}
 	database := filepath.Join(data, databaseFile)
 	if _, err := os.Stat(database); err != nil {
 		return m, exitcode.With(exitcode.NotFound, fmt.Errorf("there is no database in %s: %w", data, err))

@@ -57,7 +57,11 @@ func restoredCommand() *cobra.Command {
 the disk, or a standby that had not received everything. The server must not run.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			database := filepath.Join(data, databaseFile)
-			if _, err := os.Stat(database); err != nil {
+			half, err := unfinished(data)
+			if err != nil {
+				return err
+			}
+			if _, err := os.Stat(database); err != nil && half == "" {
 				return exitcode.With(exitcode.NotFound, fmt.Errorf("there is no database in %s: %w", data, err))
 			}
 			unlock, err := lockFolder(data)
@@ -65,6 +69,9 @@ the disk, or a standby that had not received everything. The server must not run
 				return err
 			}
 			defer unlock()
+			if _, err := finishRestore(data); err != nil {
+				return err
+			}
 			return markRestored(c.Context(), database, c.OutOrStdout())
 		},
 	}
@@ -72,7 +79,7 @@ the disk, or a standby that had not received everything. The server must not run
 	return c
 }
 
-func restore(ctx context.Context, data, file string, replace bool, w io.Writer) (err error) {
+func restore(ctx context.Context, data, file string, replace bool, w io.Writer) error {
 	in, err := os.Open(file)
 	if err != nil {
 		return exitcode.With(exitcode.NotFound, err)
@@ -81,21 +88,59 @@ func restore(ctx context.Context, data, file string, replace bool, w io.Writer) 
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return exitcode.With(exitcode.Usage, fmt.Errorf("data folder: %w", err))
 	}
-	former, err := contents(data)
-	if err != nil {
+	if _, err := replaceable(data, replace); err != nil { // before the lock, which is a file there
 		return err
-	}
-	if len(former) > 0 && !replace {
-		return exitcode.With(exitcode.Conflict, fmt.Errorf("the folder %s is not empty: name another, or give --replace, which moves what is there into a folder before-TIME in it", data))
 	}
 	unlock, err := lockFolder(data)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	work, err := os.MkdirTemp(data, "restoring-") // 0700, on the same file system
+	if _, err := finishRestore(data); err != nil {
+		return err
+	}
+	former, err := replaceable(data, replace)
 	if err != nil {
-		return exitcode.With(exitcode.Usage, fmt.Errorf("data folder: %w", err))
+		return err
+	}
+	aside, err := prepare(ctx, data, in, file, len(former) > 0, w)
+	if err != nil {
+		return err
+	}
+	if _, err := finishRestore(data); err != nil {
+		return err
+	}
+	if len(former) > 0 {
+		fmt.Fprintf(w, "what was in %s is in %s now\n", data, aside)
+	}
+	return nil
+}
+
+// replaceable lists what a restore would replace, and refuses where it may not.
+func replaceable(data string, replace bool) (former []string, err error) {
+	former, err = contents(data)
+	if err == nil && len(former) > 0 && !replace {
+		err = exitcode.With(exitcode.Conflict, fmt.Errorf("the folder %s is not empty: name another, or give --replace, which moves what is there into a folder before-TIME in it", data))
+	}
+	return former, err
+}
+
+// Folders of a restore, in the data folder. A restore that is broken off before the backup
+// was looked at and marked wholly leaves only the first, and all else as it was. From then
+// on it is finished, by whichever command holds the folder next: the folder's name says
+// how far it got.
+const (
+	preparing = "restoring-" // a backup that is being unpacked
+	replacing = "replacing-" // TIME: what it replaces is on its way into before-TIME
+	replaced  = "restored-"  // TIME: it is on its way into the data folder
+	before    = "before-"
+)
+
+// prepare unpacks and marks a backup, and makes it what finishRestore puts in place.
+func prepare(ctx context.Context, data string, in io.Reader, file string, former bool, w io.Writer) (aside string, err error) {
+	work, err := os.MkdirTemp(data, preparing) // 0700, on the same file system
+	if err != nil {
+		return "", exitcode.With(exitcode.Usage, fmt.Errorf("data folder: %w", err))
 	}
 	defer os.RemoveAll(work)
 	m, err := unpack(ctx, in, work)
@@ -106,54 +151,134 @@ func restore(ctx context.Context, data, file string, replace bool, w io.Writer) 
 		err = store.Check(ctx, filepath.Join(work, databaseFile))
 	}
 	if err != nil {
-		return exitcode.With(exitcode.Usage, fmt.Errorf("the backup %s cannot be used: %w; nothing was put back", file, err))
+		return "", exitcode.With(exitcode.Usage, fmt.Errorf("the backup %s cannot be used: %w; nothing was put back", file, err))
 	}
 	fmt.Fprintf(w, "%s, of %s, by version %s:\n", file, m.Made.Format(time.RFC3339), m.Version)
 	m.tell(w)
 	if err := markRestored(ctx, filepath.Join(work, databaseFile), w); err != nil {
-		return err
+		return "", err
 	}
-	if len(former) > 0 {
-		aside := filepath.Join(data, "before-"+store.Now().UTC().Format("20060102T150405Z"))
-		if err := os.Mkdir(aside, 0o700); err != nil {
-			return fmt.Errorf("move the former contents of %s aside: %w", data, err)
-		}
-		if err := move(data, aside, former); err != nil {
-			return fmt.Errorf("move the former contents of %s aside: %w", data, err)
-		}
-		fmt.Fprintf(w, "what was in %s is in %s now\n", data, aside)
+	at := store.Now().UTC().Format("20060102T150405Z")
+	aside = filepath.Join(data, before+at)
+	if former {
+		err = os.Mkdir(aside, 0o700) // it may not be an earlier restore's
 	}
-	fresh, err := contents(work)
 	if err == nil {
-		err = move(work, data, fresh)
+		err = durableTree(work)
+	}
+	if err == nil {
+		err = rename(work, filepath.Join(data, replacing+at))
 	}
 	if err != nil {
-		return fmt.Errorf("put the backup into %s: %w", data, err)
+		return "", fmt.Errorf("put the backup into %s: %w", data, err)
 	}
-	return nil
+	return aside, nil
 }
 
-// contents lists what a data folder holds, but for its lock and earlier restores.
-func contents(dir string) (names []string, err error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
+// unfinished is the folder of a restore that is under way or was broken off, "" for none.
+func unfinished(data string) (string, error) {
+	found, err := folders(data, replacing, replaced)
+	if err != nil || len(found) == 0 {
+		return "", err
+	}
+	return found[0], nil
+}
+
+// folders lists what in a data folder begins with one of some words.
+func folders(data string, words ...string) (names []string, err error) {
+	entries, err := os.ReadDir(data)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, exitcode.With(exitcode.Usage, fmt.Errorf("data folder: %w", err))
 	}
 	for _, e := range entries {
-		if n := e.Name(); n != lockName && !strings.HasPrefix(n, "before-") && !strings.HasPrefix(n, "restoring-") {
-			names = append(names, n)
+		if slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(e.Name(), w) }) {
+			names = append(names, e.Name())
 		}
 	}
 	return names, nil
 }
 
-func move(from, to string, names []string) error {
-	for _, n := range names {
-		if err := os.Rename(filepath.Join(from, n), filepath.Join(to, n)); err != nil {
+// finishRestore puts a prepared backup in place, and removes what one left behind that
+// was not prepared wholly. The caller holds the folder's lock.
+func finishRestore(data string) (finished bool, err error) {
+	for {
+		name, err := unfinished(data)
+		if err != nil {
+			return finished, err
+		}
+		if name == "" {
+			break
+		}
+		if err := restoreStep(data, name); err != nil {
+			return finished, fmt.Errorf("put a backup into %s: %w; mend that, and `rotunda-server serve` goes on with it at its start", data, err)
+		}
+		finished = true
+	}
+	left, err := folders(data, preparing)
+	for _, name := range left {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(data, name)))
+	}
+	return finished, err
+}
+
+// restoreStep renames one thing, durably: whatever is there after it, the next one goes on.
+func restoreStep(data, name string) error {
+	work := filepath.Join(data, name)
+	if at, ok := strings.CutPrefix(name, replacing); ok {
+		former, err := contents(data)
+		switch {
+		case err != nil:
+			return err
+		case len(former) == 0:
+			return rename(work, filepath.Join(data, replaced+at))
+		}
+		aside := filepath.Join(data, before+at)
+		if err := os.MkdirAll(aside, 0o700); err != nil {
 			return err
 		}
+		return rename(filepath.Join(data, former[0]), filepath.Join(aside, former[0]))
 	}
-	return durable.Folder(to)
+	fresh, err := contents(work)
+	switch {
+	case err != nil:
+		return err
+	case len(fresh) == 0:
+		return errors.Join(os.Remove(work), durable.Folder(data))
+	}
+	return rename(filepath.Join(work, fresh[0]), filepath.Join(data, fresh[0]))
+}
+
+// rename is durable in both folders.
+func rename(from, to string) error {
+	return errors.Join(os.Rename(from, to), durable.Folder(filepath.Dir(to)), durable.Folder(filepath.Dir(from)))
+}
+
+// durableTree makes the names in a folder and below it durable.
+func durableTree(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return durable.Folder(path)
+	})
+}
+
+// contents lists what a data folder holds, but for its lock and what is of restores.
+func contents(dir string) (names []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, exitcode.With(exitcode.Usage, fmt.Errorf("data folder: %w", err))
+	}
+	ofRestores, err := folders(dir, preparing, replacing, replaced, before)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if n := e.Name(); n != lockName && !slices.Contains(ofRestores, n) {
+			names = append(names, n)
+		}
+	}
+	return names, nil
 }
 
 // maxManifest bounds a backup's list.

@@ -65,6 +65,13 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 		return err
 	}
 	defer unlock()
+	finished, err := finishRestore(s.data)
+	if err != nil {
+		return exitcode.With(exitcode.Usage, err)
+	}
+	if finished {
+		log.Warn("a restore of this folder was broken off: it is finished now", "folder", s.data)
+	}
 	names := localNames(s.names)
 	ca, err := openAuthority(s.data, names, store.Now())
 	if err != nil {
