@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/rotunda-pam/rotunda/audit"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -233,7 +234,7 @@ func (s *service) ListApps(ctx context.Context, r *connect.Request[clientv1.List
 		if err != nil {
 			return err
 		}
-		n := size(r.Msg.Page)
+		n, bytes := size(r.Msg.Page), 0
 		for {
 			rows, err := q.AppsAfter(ctx, db.AppsAfterParams{Org: p.org, After: from, Rows: rowsAtOnce})
 			if err != nil {
@@ -243,14 +244,15 @@ func (s *service) ListApps(ctx context.Context, r *connect.Request[clientv1.List
 				if !p.maySeeApp(seal.ID(a.AppID)) {
 					continue
 				}
-				if len(answer.Apps) == n {
-					answer.Next = token(answer.Apps[n-1].AppId)
+				if have := len(answer.Apps); have == n || bytes > pageBytes {
+					answer.Next = token(answer.Apps[have-1].AppId)
 					return nil
 				}
 				view, err := s.appView(ctx, q, p, a)
 				if err != nil {
 					return err
 				}
+				bytes += proto.Size(view)
 				answer.Apps = append(answer.Apps, view)
 			}
 			if len(rows) < rowsAtOnce {

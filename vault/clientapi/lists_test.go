@@ -12,7 +12,6 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
-	"github.com/rotunda-pam/rotunda/vault/directory/orgtest"
 )
 
 // TestPaging walks every list page by page: all rows, each once, none twice.
@@ -218,33 +217,6 @@ func walk(t *testing.T, size uint32, page func(p *clientv1.Page) ([]string, stri
 			t.Fatal("pages without end")
 		}
 		p = &clientv1.Page{Size: size, Token: next}
-	}
-}
-
-// TestPagesEndByBytes: large records make short pages, and all arrive.
-func TestPagesEndByBytes(t *testing.T) {
-	s, o := newServer(t), orgtest.New(t, time.Now)
-	folder := o.Folder(t)
-	admin := s.found(o)
-	for range 8 {
-		_, create := newRecord(folder, "login")
-		create.GetPutRecord().Data = random(1 << 20)
-		admin.must(admin.write(create))
-	}
-	pages := 0
-	all := walk(t, 1000, func(p *clientv1.Page) (keys []string, next string, err error) {
-		pages++
-		r, err := admin.ListRecords(t.Context(), connect.NewRequest(&clientv1.ListRecordsRequest{Page: p}))
-		if err != nil {
-			return nil, "", err
-		}
-		for _, v := range r.Msg.Records {
-			keys = append(keys, string(v.Ref.RecordUid))
-		}
-		return keys, r.Msg.Next, nil
-	})
-	if len(all) != 8 || pages < 2 {
-		t.Errorf("%d records on %d pages", len(all), pages)
 	}
 }
 

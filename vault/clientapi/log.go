@@ -38,18 +38,22 @@ func (s *service) GetLog(ctx context.Context, r *connect.Request[clientv1.GetLog
 		}
 		head := p.log.Head()
 		answer.HeadEpoch, answer.HeadDigest = head.Epoch, head.Digest[:]
-		rows, err := q.ChangesFrom(ctx, db.ChangesFromParams{Org: p.org, Epoch: int64(r.Msg.FromEpoch), N: limit})
+		sizes, err := q.SizesOfChanges(ctx, db.SizesOfChangesParams{Org: p.org, Epoch: int64(r.Msg.FromEpoch), N: limit})
 		if err != nil {
 			return err
 		}
-		bytes := 0
-		for _, c := range rows {
-			if bytes += len(c.Signed); bytes > pageBytes && len(answer.Changes) > 0 {
+		bytes := int64(0)
+		for i, c := range sizes {
+			if bytes += c.Size; bytes > pageBytes && i > 0 {
+				limit = int64(i)
 				break
 			}
+		}
+		rows, err := q.ChangesFrom(ctx, db.ChangesFromParams{Org: p.org, Epoch: int64(r.Msg.FromEpoch), N: limit})
+		for _, c := range rows {
 			answer.Changes = append(answer.Changes, c.Signed)
 		}
-		return nil
+		return err
 	})
 	if c := callerOf(ctx); err == nil && recovering && !c.enrolment {
 		// By asking for what comes after it, the device says what it holds.

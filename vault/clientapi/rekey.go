@@ -338,7 +338,7 @@ func (s *service) ListWrapped(ctx context.Context, r *connect.Request[clientv1.L
 			return err
 		}
 		if from == nil {
-			subfolders, err := q.SubfoldersOf(ctx, db.SubfoldersOfParams{Org: p.org, RootUid: folder[:]})
+			subfolders, err := q.SubfolderKeysOf(ctx, db.SubfolderKeysOfParams{Org: p.org, RootUid: folder[:]})
 			if err != nil {
 				return err
 			}
@@ -406,23 +406,31 @@ func (s *service) ListOldKeys(ctx context.Context, r *connect.Request[clientv1.L
 		}
 		f, _ := p.log.Folder(folder)
 		limit := min(size(r.Msg.Page), rowsAtOnce)
-		rows, err := q.OldKeysInFolder(ctx, db.OldKeysInFolderParams{
+		rows, err := q.SizesOfOldKeys(ctx, db.SizesOfOldKeysParams{
 			Org: p.org, FolderUid: folder[:], After: from, KeyVersion: int64(f.Version), Rows: int64(limit),
 		})
 		if err != nil || len(rows) == 0 {
 			return err
 		}
-		full, bytes := len(rows) == limit, 0
+		var uids [][]byte
+		for _, row := range rows {
+			uids = append(uids, row.RecordUid)
+		}
+		beside, err := sizesBeside(ctx, q, p.org, uids)
+		if err != nil {
+			return err
+		}
+		full, bytes := len(rows) == limit, int64(0)
 		for i, row := range rows {
-			if bytes += len(row.Data); bytes > pageBytes && i > 0 {
-				rows, full = rows[:i], true
+			if bytes += row.Size + beside[string(row.RecordUid)]; bytes > pageBytes && i > 0 {
+				uids, full = uids[:i], true
 				break
 			}
 		}
 		if full {
-			answer.Next = token(rows[len(rows)-1].RecordUid)
+			answer.Next = token(uids[len(uids)-1])
 		}
-		answer.Records, err = oldKeys(ctx, q, p.org, rows)
+		answer.Records, err = oldKeys(ctx, q, p.org, uids)
 		return err
 	})
 	if err != nil {
@@ -431,14 +439,14 @@ func (s *service) ListOldKeys(ctx context.Context, r *connect.Request[clientv1.L
 	return connect.NewResponse(answer), nil
 }
 
-func oldKeys(ctx context.Context, q *db.Queries, org int64, rows []db.Record) ([]*clientv1.OldKey, error) {
-	views, err := recordViews(ctx, q, org, rows)
+func oldKeys(ctx context.Context, q *db.Queries, org int64, uids [][]byte) ([]*clientv1.OldKey, error) {
+	rows, err := records(ctx, q, org, uids)
 	if err != nil {
 		return nil, err
 	}
-	var uids [][]byte
-	for _, r := range rows {
-		uids = append(uids, r.RecordUid)
+	views, err := recordViews(ctx, q, org, rows)
+	if err != nil {
+		return nil, err
 	}
 	files, err := q.FilesOfRecords(ctx, db.FilesOfRecordsParams{Org: org, Uids: uids})
 	if err != nil {

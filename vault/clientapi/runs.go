@@ -26,8 +26,8 @@ const (
 	// rowsPerPage bounds what one page looks at while it searches for rows that
 	// the caller may see: a page may be short, even empty, and have a next one.
 	rowsPerPage = 5000
-	// resultsOfRun bounds the results that GetRun gives.
-	resultsOfRun = 100
+	// mostResults bounds the results that GetRun gives.
+	mostResults = 100
 	// agentsAtOnce bounds ListAgents.
 	agentsAtOnce = 100_000
 	// replyWait bounds how long GetReply waits: a server that stops waits for it.
@@ -274,19 +274,33 @@ func (s *service) GetRun(ctx context.Context, r *connect.Request[clientv1.GetRun
 				answer.Run.Until = c.Expires
 			}
 		}
-		results, err := q.ResultsOfRun(ctx, db.ResultsOfRunParams{Org: p.org, RunID: runID[:], Rows: resultsOfRun})
-		if err != nil {
-			return err
-		}
-		for _, x := range results {
-			answer.Results = append(answer.Results, &clientv1.ResultView{Signed: x.Signed, Detail: x.Detail})
-		}
-		return nil
+		answer.Results, err = resultsOfRun(ctx, q, run)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(answer), nil
+}
+
+// resultsOfRun gives a run's results, and of their details as many as an answer bears.
+func resultsOfRun(ctx context.Context, q *db.Queries, run db.Run) (views []*clientv1.ResultView, err error) {
+	rows, err := q.ResultsOfRun(ctx, db.ResultsOfRunParams{Org: run.Org, RunID: run.RunID, SubjectUid: run.AccountUid, Rows: mostResults})
+	if err != nil {
+		return nil, err
+	}
+	bytes := int64(0)
+	for _, row := range rows {
+		view := &clientv1.ResultView{Signed: row.Signed}
+		if row.Detail > 0 && bytes+row.Detail <= 2*pageBytes {
+			bytes += row.Detail
+			if view.Detail, err = q.DetailOf(ctx, db.DetailOfParams{Org: run.Org, Digest: row.Digest}); err != nil {
+				return nil, err
+			}
+		}
+		views = append(views, view)
+	}
+	return views, nil
 }
 
 // GetReply: see the service's definition. A reply is sealed to the device that

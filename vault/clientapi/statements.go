@@ -36,17 +36,24 @@ func (s *service) ListStatements(ctx context.Context, r *connect.Request[clientv
 			return err
 		}
 		n := size(r.Msg.Page)
-		rows, err := q.FormerStatements(ctx, db.FormerStatementsParams{Org: p.org, RecordUid: name.Record[:], Before: before, Rows: int64(n) + 1})
+		sizes, err := q.SizesOfFormerStatements(ctx, db.SizesOfFormerStatementsParams{Org: p.org, RecordUid: name.Record[:], Before: before, Rows: int64(n) + 1})
 		if err != nil {
 			return err
 		}
-		bytes := 0
-		for i, row := range rows {
+		bytes := int64(0)
+		for i, x := range sizes {
 			if i == n || bytes > pageBytes {
-				answer.Next = token(number(rows[i-1].Seq))
+				n = i
+				answer.Next = token(number(sizes[i-1].Seq))
 				break
 			}
-			bytes += len(row.Blob)
+			bytes += x.Size
+		}
+		rows, err := q.FormerStatements(ctx, db.FormerStatementsParams{Org: p.org, RecordUid: name.Record[:], Before: before, Rows: int64(n)})
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
 			answer.Statements = append(answer.Statements, &clientv1.StatementView{Seq: uint64(row.Seq), Digest: row.Digest, Blob: row.Blob})
 		}
 		return nil

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	rowsAtOnce = 100 // rows read in one query (RecordsInFolderOfKinds says so too): a page ends by bytes, not only by rows
+	rowsAtOnce = 100 // rows read in one query (SizesInFolderOfKinds says so too): a page ends by bytes, not only by rows
 	kindsMax   = 50
 )
 
@@ -86,7 +86,7 @@ type recordLister struct {
 	org   int64
 	kinds []string
 	limit int
-	bytes int
+	bytes int64
 
 	dataOnly bool
 
@@ -98,14 +98,16 @@ type recordLister struct {
 // the folder's end.
 func (l *recordLister) folder(folder seal.ID, start []byte) (full bool, err error) {
 	for {
-		var rows []db.Record
-		if len(l.kinds) == 0 {
-			rows, err = l.q.RecordsInFolder(l.ctx, db.RecordsInFolderParams{Org: l.org, FolderUid: folder[:], After: start, N: rowsAtOnce})
-		} else {
-			rows, err = l.q.RecordsInFolderOfKinds(l.ctx, db.RecordsInFolderOfKindsParams{Org: l.org, FolderUid: folder[:], After: start, Kinds: l.kinds})
-		}
+		rows, err := l.sizes(folder, start)
 		if err != nil || len(rows) == 0 {
 			return false, err
+		}
+		var beside map[string]int64
+		if !l.dataOnly {
+			beside, err = sizesBeside(l.ctx, l.q, l.org, uidsOf(rows))
+			if err != nil {
+				return false, err
+			}
 		}
 		cut := len(rows)
 		for i, r := range rows {
@@ -113,10 +115,10 @@ func (l *recordLister) folder(folder seal.ID, start []byte) (full bool, err erro
 				cut, full = i, true
 				break
 			}
-			l.bytes += len(r.Data)
+			l.bytes += r.Size + beside[string(r.RecordUid)]
 			l.last = [32]byte(slices.Concat(folder[:], r.RecordUid))
 		}
-		if err := l.add(rows[:cut]); err != nil {
+		if err := l.add(uidsOf(rows[:cut])); err != nil {
 			return false, err
 		}
 		if full || len(rows) < rowsAtOnce {
@@ -126,7 +128,22 @@ func (l *recordLister) folder(folder seal.ID, start []byte) (full bool, err erro
 	}
 }
 
-func (l *recordLister) add(rows []db.Record) error {
+func (l *recordLister) sizes(folder seal.ID, start []byte) (rows []db.SizesInFolderRow, err error) {
+	if len(l.kinds) == 0 {
+		return l.q.SizesInFolder(l.ctx, db.SizesInFolderParams{Org: l.org, FolderUid: folder[:], After: start, N: rowsAtOnce})
+	}
+	ofKinds, err := l.q.SizesInFolderOfKinds(l.ctx, db.SizesInFolderOfKindsParams{Org: l.org, FolderUid: folder[:], After: start, Kinds: l.kinds})
+	for _, r := range ofKinds {
+		rows = append(rows, db.SizesInFolderRow(r))
+	}
+	return rows, err
+}
+
+func (l *recordLister) add(uids [][]byte) error {
+	rows, err := records(l.ctx, l.q, l.org, uids)
+	if err != nil {
+		return err
+	}
 	if !l.dataOnly {
 		views, err := recordViews(l.ctx, l.q, l.org, rows)
 		l.found = append(l.found, views...)
@@ -163,20 +180,29 @@ func (s *service) GetRecords(ctx context.Context, r *connect.Request[clientv1.Ge
 				uids = append(uids, name.Record.Bytes())
 			}
 		}
-		bytes := 0
+		bytes := int64(0)
 		for part := range slices.Chunk(uids, rowsAtOnce) {
-			rows, err := q.RecordsByUID(ctx, db.RecordsByUIDParams{Org: p.org, Uids: part})
+			sizes, err := q.SizesOf(ctx, db.SizesOfParams{Org: p.org, Uids: part})
 			if err != nil {
 				return err
 			}
-			rows = slices.DeleteFunc(rows, func(r db.Record) bool {
-				return !asked[trust.Ref{Folder: seal.ID(r.FolderUid), Record: seal.ID(r.RecordUid)}]
-			})
-			for _, r := range rows {
-				bytes += len(r.Data)
+			beside, err := sizesBeside(ctx, q, p.org, part)
+			if err != nil {
+				return err
+			}
+			var found [][]byte
+			for _, r := range sizes {
+				if asked[trust.Ref{Folder: seal.ID(r.FolderUid), Record: seal.ID(r.RecordUid)}] {
+					found = append(found, r.RecordUid)
+					bytes += r.Size + beside[string(r.RecordUid)]
+				}
 			}
 			if bytes > 2*pageBytes {
 				return refuse(connect.CodeInvalidArgument, ReasonTooLarge, "ask in parts", "these records are together too large for one answer")
+			}
+			rows, err := records(ctx, q, p.org, found)
+			if err != nil {
+				return err
 			}
 			views, err := recordViews(ctx, q, p.org, rows)
 			if err != nil {
@@ -192,6 +218,34 @@ func (s *service) GetRecords(ctx context.Context, r *connect.Request[clientv1.Ge
 	return connect.NewResponse(answer), nil
 }
 
+func uidsOf(rows []db.SizesInFolderRow) [][]byte {
+	uids := make([][]byte, len(rows))
+	for i, r := range rows {
+		uids[i] = r.RecordUid
+	}
+	return uids
+}
+
+// records reads records, ordered by uid. Their sizes were counted before.
+func records(ctx context.Context, q *db.Queries, org int64, uids [][]byte) ([]db.Record, error) {
+	if len(uids) == 0 {
+		return nil, nil
+	}
+	rows, err := q.RecordsByUID(ctx, db.RecordsByUIDParams{Org: org, Uids: uids})
+	slices.SortFunc(rows, func(a, b db.Record) int { return slices.Compare(a.RecordUid, b.RecordUid) })
+	return rows, err
+}
+
+// sizesBeside counts what recordViews puts beside records, in bytes.
+func sizesBeside(ctx context.Context, q *db.Queries, org int64, uids [][]byte) (map[string]int64, error) {
+	rows, err := q.SizesBeside(ctx, db.SizesBesideParams{Org: org, Uids: uids})
+	sizes := make(map[string]int64, len(rows))
+	for _, r := range rows {
+		sizes[string(r.RecordUid)] = r.Size
+	}
+	return sizes, err
+}
+
 // recordView is a record as its row has it.
 func recordView(r db.Record) *clientv1.RecordView {
 	return &clientv1.RecordView{
@@ -201,7 +255,8 @@ func recordView(r db.Record) *clientv1.RecordView {
 	}
 }
 
-// recordViews joins records with their statement, results and candidate.
+// recordViews joins records with their statement, results and candidate. The results'
+// details stay away: GetRun has them.
 func recordViews(ctx context.Context, q *db.Queries, org int64, rows []db.Record) ([]*clientv1.RecordView, error) {
 	if len(rows) == 0 {
 		return nil, nil
@@ -240,7 +295,7 @@ func recordViews(ctx context.Context, q *db.Queries, org int64, rows []db.Record
 		return nil, err
 	}
 	for _, r := range last {
-		byUID[string(r.SubjectUid)].Last = &clientv1.ResultView{Signed: r.Signed, Detail: r.Detail}
+		byUID[string(r.SubjectUid)].Last = &clientv1.ResultView{Signed: r.Signed}
 	}
 	if len(digests) == 0 {
 		return views, nil
@@ -250,7 +305,7 @@ func recordViews(ctx context.Context, q *db.Queries, org int64, rows []db.Record
 		return nil, err
 	}
 	for _, r := range results {
-		attested[string(r.Digest)].Attestation = &clientv1.ResultView{Signed: r.Signed, Detail: r.Detail}
+		attested[string(r.Digest)].Attestation = &clientv1.ResultView{Signed: r.Signed}
 	}
 	return views, nil
 }
@@ -291,18 +346,25 @@ func (s *service) ListHistory(ctx context.Context, r *connect.Request[clientv1.L
 			return err
 		}
 		n := size(r.Msg.Page)
-		rows, err := q.HistoryBefore(ctx, db.HistoryBeforeParams{Org: p.org, RecordUid: name.Record[:], Before: before, Rows: int64(n) + 1})
+		sizes, err := q.SizesOfHistory(ctx, db.SizesOfHistoryParams{Org: p.org, RecordUid: name.Record[:], Before: before, Rows: int64(n) + 1})
 		if err != nil {
 			return err
 		}
-		bytes := 0
-		var digests [][]byte
-		for i, h := range rows {
+		bytes := int64(0)
+		for i, h := range sizes {
 			if i == n || bytes > pageBytes {
-				answer.Next = token(number(rows[i-1].N))
+				n = i
+				answer.Next = token(number(sizes[i-1].N))
 				break
 			}
-			bytes += len(h.Data)
+			bytes += h.Size
+		}
+		rows, err := q.HistoryBefore(ctx, db.HistoryBeforeParams{Org: p.org, RecordUid: name.Record[:], Before: before, Rows: int64(n)})
+		if err != nil {
+			return err
+		}
+		var digests [][]byte
+		for _, h := range rows {
 			answer.History = append(answer.History, &clientv1.HistoryView{
 				Revision: h.Revision, RecordKey: h.RecordKey, KeyVersion: uint32(max(h.KeyVersion, 0)), UnderRecord: h.KeyVersion < 0,
 				Data: h.Data, Why: h.Why, Time: h.Time, RunId: h.RunID, Result: h.Result,

@@ -65,15 +65,22 @@ func (a *API) agentLog(ctx context.Context, r *request) (answer, error) {
 		if in.From > uint64(head.Epoch) {
 			return nil
 		}
+		sizes, err := q.SizesOfChanges(ctx, db.SizesOfChangesParams{Org: agent.Org, Epoch: int64(in.From), N: int64(limit)})
+		if err != nil {
+			return fmt.Errorf("read the log: %w", err)
+		}
+		size := int64(0)
+		for i, c := range sizes {
+			if size += c.Size; size > maxLogBytes && i > 0 {
+				limit = i
+				break
+			}
+		}
 		changes, err := q.ChangesFrom(ctx, db.ChangesFromParams{Org: agent.Org, Epoch: int64(in.From), N: int64(limit)})
 		if err != nil {
 			return fmt.Errorf("read the log: %w", err)
 		}
-		size := 0
 		for _, c := range changes {
-			if size += len(c.Signed); size > maxLogBytes && len(out.Changes) > 0 {
-				break
-			}
 			out.Changes = append(out.Changes, c.Signed)
 		}
 		return nil
@@ -233,9 +240,12 @@ func (a *API) agentReport(ctx context.Context, r *request) (answer, error) {
 
 // Bounds of one fetch.
 const (
-	maxFetched   = 256     // records, with those that links lead to
-	maxFetchSize = 8 << 20 // bytes of their data; candidate and former value come on top
-	maxLinks     = 3       // account, resource, administrator
+	maxFetched = 256 // records, with those that links lead to
+	maxLinks   = 3   // account, resource, administrator
+	// maxFetchSize bounds the bytes of all that is answered. One account always fits, with
+	// those that its links lead to: each has up to 4.4 MiB of data, candidate, former
+	// value, statement and results.
+	maxFetchSize = 16 << 20
 )
 
 // agentFetch brings the records asked for and those that their clear links lead
@@ -264,11 +274,12 @@ func (a *API) agentFetch(ctx context.Context, r *request) (answer, error) {
 // folder that a link names; nil: any.
 func (a *API) fetch(ctx context.Context, log *trust.Log, agent work.Agent, wanted map[string][]byte) (out ksm.FetchAnswer, err error) {
 	err = a.Store.Read(ctx, func(q *db.Queries) error {
-		records, err := a.linked(ctx, q, log, agent, wanted)
+		size := fetched(0)
+		records, err := a.linked(ctx, q, log, agent, wanted, &size)
 		if err != nil {
 			return err
 		}
-		out.Records, err = extend(ctx, q, agent.Org, records)
+		out.Records, err = extend(ctx, q, agent.Org, records, &size)
 		if err != nil {
 			return err
 		}
@@ -278,18 +289,32 @@ func (a *API) fetch(ctx context.Context, log *trust.Log, agent work.Agent, wante
 	return out, err
 }
 
-// linked reads records and, link by link, those they lead to.
-func (a *API) linked(ctx context.Context, q *db.Queries, log *trust.Log, agent work.Agent, wanted map[string][]byte) ([]db.Record, error) {
+// fetched counts the bytes of an answer.
+type fetched int64
+
+// add refuses what is too much for one answer.
+func (f *fetched) add(n int64) error {
+	if *f += fetched(n); *f > maxFetchSize {
+		return ksm.Refuse(ksm.CodeTooLarge, "more than %d bytes: ask for fewer records", maxFetchSize)
+	}
+	return nil
+}
+
+// linked reads records and, link by link, those they lead to. It counts them, and what
+// extend puts beside them but for former values and results, before it reads them.
+func (a *API) linked(ctx context.Context, q *db.Queries, log *trust.Log, agent work.Agent, wanted map[string][]byte, size *fetched) ([]db.Record, error) {
 	var found []db.Record
-	size := 0
 	have := make(map[string]bool)
 	for range maxLinks {
-		var uids [][]byte
-		for uid := range wanted {
-			uids = append(uids, []byte(uid))
+		uids, err := a.readable(ctx, q, log, agent, wanted, size)
+		if err != nil {
+			return nil, err
 		}
 		if len(uids) == 0 {
 			break
+		}
+		if len(found)+len(uids) > maxFetched {
+			return nil, ksm.Refuse(ksm.CodeTooLarge, "more than %d records: ask for fewer", maxFetched)
 		}
 		rows, err := q.RecordsByUID(ctx, db.RecordsByUIDParams{Org: agent.Org, Uids: uids})
 		if err != nil {
@@ -297,13 +322,6 @@ func (a *API) linked(ctx context.Context, q *db.Queries, log *trust.Log, agent w
 		}
 		next := make(map[string][]byte)
 		for _, row := range rows {
-			folder := wanted[string(row.RecordUid)]
-			if folder != nil && string(folder) != string(row.FolderUid) || !log.Roles(agent.ID, seal.ID(row.FolderUid)).Has(trust.Read) {
-				continue
-			}
-			if size += len(row.Data); len(found) == maxFetched || size > maxFetchSize {
-				return nil, ksm.Refuse(ksm.CodeTooLarge, "more than %d records or %d bytes: ask for fewer", maxFetched, maxFetchSize)
-			}
 			have[string(row.RecordUid)] = true
 			found = append(found, row)
 			for _, link := range [][2][]byte{{row.ResourceFolder, row.ResourceUid}, {row.AdminFolder, row.AdminUid}} {
@@ -322,8 +340,46 @@ func (a *API) linked(ctx context.Context, q *db.Queries, log *trust.Log, agent w
 	return found, nil
 }
 
+// readable gives those of the wanted records that the agent may read, and counts them.
+func (a *API) readable(ctx context.Context, q *db.Queries, log *trust.Log, agent work.Agent, wanted map[string][]byte, size *fetched) (found [][]byte, err error) {
+	var uids [][]byte
+	for uid := range wanted {
+		uids = append(uids, []byte(uid))
+	}
+	if len(uids) == 0 {
+		return nil, nil
+	}
+	rows, err := q.SizesOf(ctx, db.SizesOfParams{Org: agent.Org, Uids: uids})
+	if err != nil {
+		return nil, fmt.Errorf("count records: %w", err)
+	}
+	for _, row := range rows {
+		folder := wanted[string(row.RecordUid)]
+		if folder != nil && string(folder) != string(row.FolderUid) || !log.Roles(agent.ID, seal.ID(row.FolderUid)).Has(trust.Read) {
+			continue
+		}
+		if err := size.add(row.Size); err != nil {
+			return nil, err
+		}
+		found = append(found, row.RecordUid)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	beside, err := q.SizesBeside(ctx, db.SizesBesideParams{Org: agent.Org, Uids: found})
+	if err != nil {
+		return nil, fmt.Errorf("count what is beside records: %w", err)
+	}
+	for _, row := range beside {
+		if err := size.add(row.Size); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
 // extend puts beside each record what an agent needs to check and to use it.
-func extend(ctx context.Context, q *db.Queries, org int64, records []db.Record) ([]ksm.ExtRecord, error) {
+func extend(ctx context.Context, q *db.Queries, org int64, records []db.Record, size *fetched) ([]ksm.ExtRecord, error) {
 	if len(records) == 0 {
 		return nil, nil
 	}
@@ -384,6 +440,12 @@ func extend(ctx context.Context, q *db.Queries, org int64, records []db.Record) 
 			return nil, fmt.Errorf("read results: %w", err)
 		}
 		if err := replaced(ctx, q, org, &e); err != nil {
+			return nil, err
+		}
+		for _, signed := range e.Recent {
+			err = errors.Join(err, size.add(int64(len(signed))))
+		}
+		if err = errors.Join(err, size.add(int64(len(e.HistoryData)))); err != nil {
 			return nil, err
 		}
 		out = append(out, e)

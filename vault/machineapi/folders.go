@@ -141,7 +141,7 @@ func (a *API) deleteTree(ctx context.Context, q *db.Queries, r *request, uid []b
 	if err != nil {
 		return err
 	}
-	all, err := q.SubfoldersOf(ctx, db.SubfoldersOfParams{Org: r.client.Org, RootUid: top.RootUid})
+	all, err := q.SubfolderKeysOf(ctx, db.SubfolderKeysOfParams{Org: r.client.Org, RootUid: top.RootUid})
 	if err != nil {
 		return fmt.Errorf("read folders: %w", err)
 	}
@@ -153,7 +153,7 @@ func (a *API) deleteTree(ctx context.Context, q *db.Queries, r *request, uid []b
 	for i := 0; i < len(tree) && len(tree) <= len(all); i++ {
 		tree = append(tree, children[string(tree[i])]...)
 	}
-	records, err := q.RecordsInSubfolders(ctx, db.RecordsInSubfoldersParams{
+	records, err := q.SizesInSubfolders(ctx, db.SizesInSubfoldersParams{
 		Org: r.client.Org, FolderUid: top.RootUid, SubFolders: tree,
 	})
 	if err != nil {
@@ -170,7 +170,11 @@ func (a *API) deleteTree(ctx context.Context, q *db.Queries, r *request, uid []b
 			return ksm.Refuse(ksm.CodeAccessDenied, "the folder holds a record that a person manages: an application may not delete it")
 		}
 	}
-	for _, record := range records {
+	for _, found := range records {
+		record, err := q.RecordByUID(ctx, db.RecordByUIDParams{Org: r.client.Org, RecordUid: found.RecordUid})
+		if err != nil {
+			return fmt.Errorf("read record: %w", err)
+		}
 		if err := a.deleteRecord(ctx, q, r, record); err != nil {
 			return err
 		}

@@ -120,13 +120,13 @@ func (a *API) getSecret(ctx context.Context, r *request) (answer, error) {
 		if err != nil {
 			return err
 		}
-		size := 0
+		size := answered(0)
 		for _, f := range folders {
 			rows, err := a.recordsOf(ctx, q, r, f, in, &size)
 			if err != nil {
 				return err
 			}
-			records, err := a.present(ctx, q, r, f, rows)
+			records, err := a.present(ctx, q, r, f, rows, &size)
 			if err != nil {
 				return err
 			}
@@ -146,31 +146,56 @@ func contains(list ksm.UIDs, uid []byte) bool {
 	return slices.ContainsFunc(list, func(u []byte) bool { return string(u) == string(uid) })
 }
 
-// recordsOf reads a folder's records, or those asked for. size counts the bytes
-// of the whole answer.
-func (a *API) recordsOf(ctx context.Context, q *db.Queries, r *request, f shared, in ksm.GetRequest, size *int) ([]db.Record, error) {
-	var out []db.Record
-	add := func(rows []db.Record) error {
-		for _, row := range rows {
-			if row.KeyVersion != f.version {
-				continue // it waits for its new wrapping
-			}
-			if *size += len(row.Data) + 256; *size > maxAnswered {
-				return ksm.Refuse(ksm.CodeTooLarge, "the shared records exceed %d bytes: request them by uid or by folder", maxAnswered)
-			}
-			out = append(out, row)
-		}
-		return nil
+// answered counts the bytes of a whole answer, before they are read.
+type answered int64
+
+// around is what an item of an answer has around its ciphertext, at most, in bytes: a
+// file's address is the longest.
+const around = 256
+
+// add counts items with so many bytes of ciphertext in all.
+func (s *answered) add(bytes, items int64) error {
+	if *s += answered(bytes + items*around); *s > maxAnswered {
+		return ksm.Refuse(ksm.CodeTooLarge, "what is shared exceeds %d bytes: share less, or request records by uid or by folder", maxAnswered)
 	}
+	return nil
+}
+
+// recordsOf reads a folder's records, or those asked for.
+func (a *API) recordsOf(ctx context.Context, q *db.Queries, r *request, f shared, in ksm.GetRequest, size *answered) (out []db.Record, err error) {
+	uids, err := a.uidsOf(ctx, q, r, f, in, size)
+	if err != nil {
+		return nil, err
+	}
+	for part := range slices.Chunk(uids, atOnce) {
+		rows, err := q.RecordsByUID(ctx, db.RecordsByUIDParams{Org: r.client.Org, Uids: part})
+		if err != nil {
+			return nil, fmt.Errorf("read records: %w", err)
+		}
+		for _, row := range rows {
+			if row.KeyVersion == f.version { // else it waits for its new wrapping
+				out = append(out, row)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b db.Record) int { return slices.Compare(a.RecordUid, b.RecordUid) })
+	return out, nil
+}
+
+// uidsOf names the records that recordsOf reads, and counts them.
+func (a *API) uidsOf(ctx context.Context, q *db.Queries, r *request, f shared, in ksm.GetRequest, size *answered) (out [][]byte, err error) {
 	if len(in.RequestedRecords) == 0 && len(in.RequestedFolders) == 0 || contains(in.RequestedFolders, f.uid) {
 		after := []byte{}
 		for {
-			rows, err := q.RecordsInFolder(ctx, db.RecordsInFolderParams{Org: r.client.Org, FolderUid: f.uid, After: after, N: atOnce})
+			rows, err := q.SizesInFolder(ctx, db.SizesInFolderParams{Org: r.client.Org, FolderUid: f.uid, After: after, N: atOnce})
 			if err != nil {
-				return nil, fmt.Errorf("read records: %w", err)
+				return nil, fmt.Errorf("count records: %w", err)
 			}
-			if err := add(rows); err != nil {
-				return nil, err
+			for _, row := range rows {
+				if err := size.add(row.Size, 1); err != nil {
+					return nil, err
+				}
+				out = append(out, row.RecordUid)
 			}
 			if len(rows) < atOnce {
 				return out, nil
@@ -180,41 +205,52 @@ func (a *API) recordsOf(ctx context.Context, q *db.Queries, r *request, f shared
 	}
 	have := make(map[string]bool)
 	if len(in.RequestedFolders) > 0 {
-		rows, err := q.RecordsInSubfolders(ctx, db.RecordsInSubfoldersParams{
+		rows, err := q.SizesInSubfolders(ctx, db.SizesInSubfoldersParams{
 			Org: r.client.Org, FolderUid: f.uid, SubFolders: in.RequestedFolders,
 		})
 		if err != nil {
-			return nil, fmt.Errorf("read records: %w", err)
-		}
-		if err := add(rows); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("count records: %w", err)
 		}
 		for _, row := range rows {
+			if err := size.add(row.Size, 1); err != nil {
+				return nil, err
+			}
+			out = append(out, row.RecordUid)
 			have[string(row.RecordUid)] = true
 		}
 	}
 	if len(in.RequestedRecords) > 0 {
-		rows, err := q.RecordsByUID(ctx, db.RecordsByUIDParams{Org: r.client.Org, Uids: in.RequestedRecords})
+		rows, err := q.SizesOf(ctx, db.SizesOfParams{Org: r.client.Org, Uids: in.RequestedRecords})
 		if err != nil {
-			return nil, fmt.Errorf("read records: %w", err)
+			return nil, fmt.Errorf("count records: %w", err)
 		}
-		rows = slices.DeleteFunc(rows, func(row db.Record) bool {
-			return string(row.FolderUid) != string(f.uid) || have[string(row.RecordUid)]
-		})
-		if err := add(rows); err != nil {
-			return nil, err
+		for _, row := range rows {
+			if string(row.FolderUid) != string(f.uid) || have[string(row.RecordUid)] {
+				continue
+			}
+			if err := size.add(row.Size, 1); err != nil {
+				return nil, err
+			}
+			out = append(out, row.RecordUid)
 		}
 	}
 	return out, nil
 }
 
 // present makes the answer's records, with the files whose contents have arrived.
-func (a *API) present(ctx context.Context, q *db.Queries, r *request, f shared, rows []db.Record) ([]ksm.Record, error) {
-	files := make(map[string][]ksm.File)
+func (a *API) present(ctx context.Context, q *db.Queries, r *request, f shared, rows []db.Record, size *answered) ([]ksm.Record, error) {
+	of := make(map[string][]ksm.File)
 	for chunk := range slices.Chunk(rows, atOnce) {
 		var uids [][]byte
 		for _, row := range chunk {
 			uids = append(uids, row.RecordUid)
+		}
+		files, err := q.SizeOfFiles(ctx, db.SizeOfFilesParams{Org: r.client.Org, Uids: uids})
+		if err != nil {
+			return nil, fmt.Errorf("count files: %w", err)
+		}
+		if err := size.add(files.Size, files.Files); err != nil {
+			return nil, err
 		}
 		list, err := q.FilesOfRecords(ctx, db.FilesOfRecordsParams{Org: r.client.Org, Uids: uids})
 		if err != nil {
@@ -224,7 +260,7 @@ func (a *API) present(ctx context.Context, q *db.Queries, r *request, f shared, 
 			if file.Present == 0 {
 				continue
 			}
-			files[string(file.RecordUid)] = append(files[string(file.RecordUid)], ksm.File{
+			of[string(file.RecordUid)] = append(of[string(file.RecordUid)], ksm.File{
 				FileUID: ksm.URL(file.FileUid), FileKey: ksm.Std(file.FileKey), Data: ksm.Std(file.Data),
 				URL: a.fileURL(r.client.Org, file.FileUid, r.now),
 			})
@@ -234,7 +270,7 @@ func (a *API) present(ctx context.Context, q *db.Queries, r *request, f shared, 
 	for _, row := range rows {
 		record := ksm.Record{
 			RecordUID: ksm.URL(row.RecordUid), RecordKey: ksm.Std(row.RecordKey), Data: ksm.Std(row.Data),
-			Revision: row.Revision, IsEditable: f.edit, Files: files[string(row.RecordUid)],
+			Revision: row.Revision, IsEditable: f.edit, Files: of[string(row.RecordUid)],
 		}
 		if record.Files == nil {
 			record.Files = []ksm.File{}
@@ -262,6 +298,7 @@ func (a *API) getFolders(ctx context.Context, r *request) (answer, error) {
 			return err
 		}
 		var below []ksm.Folder
+		size := answered(0)
 		for _, f := range roots {
 			row, err := q.FolderByUID(ctx, db.FolderByUIDParams{Org: r.client.Org, FolderUid: f.uid})
 			if isNotFound(err) || err == nil && len(row.Data) == 0 {
@@ -274,6 +311,13 @@ func (a *API) getFolders(ctx context.Context, r *request) (answer, error) {
 			out.Folders = append(out.Folders, ksm.Folder{
 				FolderUID: ksm.URL(f.uid), FolderKey: ksm.Std(f.wrapped), Data: &name, Records: []ksm.Record{},
 			})
+			names, err := q.SizeOfSubfolders(ctx, db.SizeOfSubfoldersParams{Org: r.client.Org, RootUid: f.uid})
+			if err != nil {
+				return fmt.Errorf("count folders: %w", err)
+			}
+			if err := size.add(names.Size, names.Folders); err != nil {
+				return err
+			}
 			subs, err := q.SubfoldersOf(ctx, db.SubfoldersOfParams{Org: r.client.Org, RootUid: f.uid})
 			if err != nil {
 				return fmt.Errorf("read folders: %w", err)

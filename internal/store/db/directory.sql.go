@@ -402,3 +402,41 @@ func (q *Queries) SessionByHash(ctx context.Context, bearerHash []byte) (Session
 	)
 	return i, err
 }
+
+const sizesOfChanges = `-- name: SizesOfChanges :many
+SELECT epoch, CAST(length(signed) AS BIGINT) AS size FROM log_change WHERE org = ?1 AND epoch >= ?2 ORDER BY epoch LIMIT ?3
+`
+
+type SizesOfChangesParams struct {
+	Org   int64
+	Epoch int64
+	N     int64
+}
+
+type SizesOfChangesRow struct {
+	Epoch int64
+	Size  int64
+}
+
+func (q *Queries) SizesOfChanges(ctx context.Context, arg SizesOfChangesParams) ([]SizesOfChangesRow, error) {
+	rows, err := q.db.QueryContext(ctx, sizesOfChanges, arg.Org, arg.Epoch, arg.N)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SizesOfChangesRow
+	for rows.Next() {
+		var i SizesOfChangesRow
+		if err := rows.Scan(&i.Epoch, &i.Size); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

@@ -386,74 +386,6 @@ func (q *Queries) MachineClientByID(ctx context.Context, clientID []byte) (Machi
 	return i, err
 }
 
-const recordsInSubfolders = `-- name: RecordsInSubfolders :many
-SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated, made_version FROM record WHERE org = ?1 AND folder_uid = ?2 AND sub_folder_uid IN (/*SLICE:sub_folders*/?)
-ORDER BY record_uid LIMIT 100000
-`
-
-type RecordsInSubfoldersParams struct {
-	Org        int64
-	FolderUid  []byte
-	SubFolders [][]byte
-}
-
-func (q *Queries) RecordsInSubfolders(ctx context.Context, arg RecordsInSubfoldersParams) ([]Record, error) {
-	query := recordsInSubfolders
-	var queryParams []interface{}
-	queryParams = append(queryParams, arg.Org)
-	queryParams = append(queryParams, arg.FolderUid)
-	if len(arg.SubFolders) > 0 {
-		for _, v := range arg.SubFolders {
-			queryParams = append(queryParams, v)
-		}
-		query = strings.Replace(query, "/*SLICE:sub_folders*/?", strings.Repeat(",?", len(arg.SubFolders))[1:], 1)
-	} else {
-		query = strings.Replace(query, "/*SLICE:sub_folders*/?", "NULL", 1)
-	}
-	rows, err := q.db.QueryContext(ctx, query, queryParams...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Record
-	for rows.Next() {
-		var i Record
-		if err := rows.Scan(
-			&i.Org,
-			&i.RecordUid,
-			&i.FolderUid,
-			&i.SubFolderUid,
-			&i.Kind,
-			&i.RecordKey,
-			&i.KeyVersion,
-			&i.Data,
-			&i.DataDigest,
-			&i.Revision,
-			&i.ValueSeq,
-			&i.Attestation,
-			&i.StatementSeq,
-			&i.ResourceUid,
-			&i.ResourceFolder,
-			&i.AdminUid,
-			&i.AdminFolder,
-			&i.PoolID,
-			&i.Created,
-			&i.Updated,
-			&i.MadeVersion,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const renameSubfolder = `-- name: RenameSubfolder :exec
 UPDATE subfolder SET data = ? WHERE org = ? AND folder_uid = ?
 `
@@ -498,6 +430,112 @@ func (q *Queries) SetSubfolder(ctx context.Context, arg SetSubfolderParams) erro
 	return err
 }
 
+const sizeOfFiles = `-- name: SizeOfFiles :one
+SELECT CAST(coalesce(sum(length(data) + length(file_key)), 0) AS BIGINT) AS size, count(*) AS files FROM file
+WHERE org = ?1 AND record_uid IN (/*SLICE:uids*/?)
+`
+
+type SizeOfFilesParams struct {
+	Org  int64
+	Uids [][]byte
+}
+
+type SizeOfFilesRow struct {
+	Size  int64
+	Files int64
+}
+
+func (q *Queries) SizeOfFiles(ctx context.Context, arg SizeOfFilesParams) (SizeOfFilesRow, error) {
+	query := sizeOfFiles
+	var queryParams []interface{}
+	queryParams = append(queryParams, arg.Org)
+	if len(arg.Uids) > 0 {
+		for _, v := range arg.Uids {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:uids*/?", strings.Repeat(",?", len(arg.Uids))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:uids*/?", "NULL", 1)
+	}
+	row := q.db.QueryRowContext(ctx, query, queryParams...)
+	var i SizeOfFilesRow
+	err := row.Scan(&i.Size, &i.Files)
+	return i, err
+}
+
+const sizeOfSubfolders = `-- name: SizeOfSubfolders :one
+SELECT CAST(coalesce(sum(length(data) + length(folder_key)), 0) AS BIGINT) AS size, count(*) AS folders FROM subfolder WHERE org = ? AND root_uid = ?
+`
+
+type SizeOfSubfoldersParams struct {
+	Org     int64
+	RootUid []byte
+}
+
+type SizeOfSubfoldersRow struct {
+	Size    int64
+	Folders int64
+}
+
+func (q *Queries) SizeOfSubfolders(ctx context.Context, arg SizeOfSubfoldersParams) (SizeOfSubfoldersRow, error) {
+	row := q.db.QueryRowContext(ctx, sizeOfSubfolders, arg.Org, arg.RootUid)
+	var i SizeOfSubfoldersRow
+	err := row.Scan(&i.Size, &i.Folders)
+	return i, err
+}
+
+const sizesInSubfolders = `-- name: SizesInSubfolders :many
+SELECT record_uid, statement_seq, CAST(length(data) AS BIGINT) AS size FROM record WHERE org = ?1 AND folder_uid = ?2 AND sub_folder_uid IN (/*SLICE:sub_folders*/?)
+ORDER BY record_uid LIMIT 100000
+`
+
+type SizesInSubfoldersParams struct {
+	Org        int64
+	FolderUid  []byte
+	SubFolders [][]byte
+}
+
+type SizesInSubfoldersRow struct {
+	RecordUid    []byte
+	StatementSeq int64
+	Size         int64
+}
+
+func (q *Queries) SizesInSubfolders(ctx context.Context, arg SizesInSubfoldersParams) ([]SizesInSubfoldersRow, error) {
+	query := sizesInSubfolders
+	var queryParams []interface{}
+	queryParams = append(queryParams, arg.Org)
+	queryParams = append(queryParams, arg.FolderUid)
+	if len(arg.SubFolders) > 0 {
+		for _, v := range arg.SubFolders {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:sub_folders*/?", strings.Repeat(",?", len(arg.SubFolders))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:sub_folders*/?", "NULL", 1)
+	}
+	rows, err := q.db.QueryContext(ctx, query, queryParams...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SizesInSubfoldersRow
+	for rows.Next() {
+		var i SizesInSubfoldersRow
+		if err := rows.Scan(&i.RecordUid, &i.StatementSeq, &i.Size); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const subfolderByUID = `-- name: SubfolderByUID :one
 SELECT org, folder_uid, root_uid, parent_uid, folder_key, data, created FROM subfolder WHERE org = ? AND folder_uid = ?
 `
@@ -520,6 +558,44 @@ func (q *Queries) SubfolderByUID(ctx context.Context, arg SubfolderByUIDParams) 
 		&i.Created,
 	)
 	return i, err
+}
+
+const subfolderKeysOf = `-- name: SubfolderKeysOf :many
+SELECT folder_uid, parent_uid, folder_key FROM subfolder WHERE org = ? AND root_uid = ? ORDER BY created, folder_uid
+`
+
+type SubfolderKeysOfParams struct {
+	Org     int64
+	RootUid []byte
+}
+
+type SubfolderKeysOfRow struct {
+	FolderUid []byte
+	ParentUid []byte
+	FolderKey []byte
+}
+
+func (q *Queries) SubfolderKeysOf(ctx context.Context, arg SubfolderKeysOfParams) ([]SubfolderKeysOfRow, error) {
+	rows, err := q.db.QueryContext(ctx, subfolderKeysOf, arg.Org, arg.RootUid)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SubfolderKeysOfRow
+	for rows.Next() {
+		var i SubfolderKeysOfRow
+		if err := rows.Scan(&i.FolderUid, &i.ParentUid, &i.FolderKey); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const subfoldersOf = `-- name: SubfoldersOf :many

@@ -71,6 +71,7 @@ type Querier interface {
 	DeleteStagedOf(ctx context.Context, arg DeleteStagedOfParams) error
 	DeleteStatements(ctx context.Context, arg DeleteStatementsParams) error
 	DeleteSubfolder(ctx context.Context, arg DeleteSubfolderParams) error
+	DetailOf(ctx context.Context, arg DetailOfParams) ([]byte, error)
 	DueRotations(ctx context.Context, arg DueRotationsParams) ([]Rotation, error)
 	DueRuns(ctx context.Context, arg DueRunsParams) ([]Run, error)
 	EndExpiredSessions(ctx context.Context, now int64) error
@@ -107,7 +108,7 @@ type Querier interface {
 	InsertEvent(ctx context.Context, arg InsertEventParams) error
 	KeepInHistory(ctx context.Context, arg KeepInHistoryParams) error
 	KeysInFolder(ctx context.Context, arg KeysInFolderParams) ([]KeysInFolderRow, error)
-	LastResultsOf(ctx context.Context, arg LastResultsOfParams) ([]Result, error)
+	LastResultsOf(ctx context.Context, arg LastResultsOfParams) ([]LastResultsOfRow, error)
 	LeaseOf(ctx context.Context, arg LeaseOfParams) (Lease, error)
 	LeasesOf(ctx context.Context, arg LeasesOfParams) ([]LeasesOfRow, error)
 	LeasesOfLater(ctx context.Context, now int64) error
@@ -124,7 +125,6 @@ type Querier interface {
 	NextRunDue(ctx context.Context) (int64, error)
 	NodeGone(ctx context.Context, node string) error
 	NotePhase(ctx context.Context, arg NotePhaseParams) error
-	OldKeysInFolder(ctx context.Context, arg OldKeysInFolderParams) ([]Record, error)
 	OpenRunsBefore(ctx context.Context, arg OpenRunsBeforeParams) ([]Run, error)
 	OrgByID(ctx context.Context, orgID []byte) (Org, error)
 	OrgByNumber(ctx context.Context, id int64) (Org, error)
@@ -146,10 +146,6 @@ type Querier interface {
 	RecentResults(ctx context.Context, arg RecentResultsParams) ([][]byte, error)
 	RecordByUID(ctx context.Context, arg RecordByUIDParams) (Record, error)
 	RecordsByUID(ctx context.Context, arg RecordsByUIDParams) ([]Record, error)
-	RecordsInFolder(ctx context.Context, arg RecordsInFolderParams) ([]Record, error)
-	// A list of parameters has to be the last of a query's: those after it would be miscounted.
-	RecordsInFolderOfKinds(ctx context.Context, arg RecordsInFolderOfKindsParams) ([]Record, error)
-	RecordsInSubfolders(ctx context.Context, arg RecordsInSubfoldersParams) ([]Record, error)
 	RecoveringSince(ctx context.Context) (RecoveringSinceRow, error)
 	RekeyRecord(ctx context.Context, arg RekeyRecordParams) (int64, error)
 	ReleaseRotations(ctx context.Context, org int64) error
@@ -158,9 +154,9 @@ type Querier interface {
 	ReplaceRecord(ctx context.Context, arg ReplaceRecordParams) (int64, error)
 	ReplacedByRun(ctx context.Context, arg ReplacedByRunParams) ([]RecordHistory, error)
 	ReportedOf(ctx context.Context, org int64) ([]Reported, error)
-	ResultsByDigest(ctx context.Context, arg ResultsByDigestParams) ([]Result, error)
+	ResultsByDigest(ctx context.Context, arg ResultsByDigestParams) ([]ResultsByDigestRow, error)
 	ResultsOfReplacing(ctx context.Context, arg ResultsOfReplacingParams) ([][]byte, error)
-	ResultsOfRun(ctx context.Context, arg ResultsOfRunParams) ([]Result, error)
+	ResultsOfRun(ctx context.Context, arg ResultsOfRunParams) ([]ResultsOfRunRow, error)
 	ReturnLease(ctx context.Context, arg ReturnLeaseParams) error
 	RevokeAppClient(ctx context.Context, arg RevokeAppClientParams) (int64, error)
 	RevokeClientsOf(ctx context.Context, arg RevokeClientsOfParams) error
@@ -188,11 +184,25 @@ type Querier interface {
 	SetReply(ctx context.Context, arg SetReplyParams) error
 	SetSubfolder(ctx context.Context, arg SetSubfolderParams) error
 	SettleRotation(ctx context.Context, arg SettleRotationParams) error
+	SizeOfFiles(ctx context.Context, arg SizeOfFilesParams) (SizeOfFilesRow, error)
+	SizeOfSubfolders(ctx context.Context, arg SizeOfSubfoldersParams) (SizeOfSubfoldersRow, error)
+	SizesBeside(ctx context.Context, arg SizesBesideParams) ([]SizesBesideRow, error)
+	// What goes into an answer is counted, with the queries named sizes, before it is read.
+	SizesInFolder(ctx context.Context, arg SizesInFolderParams) ([]SizesInFolderRow, error)
+	// A list of parameters has to be the last of a query's: those after it would be miscounted.
+	SizesInFolderOfKinds(ctx context.Context, arg SizesInFolderOfKindsParams) ([]SizesInFolderOfKindsRow, error)
+	SizesInSubfolders(ctx context.Context, arg SizesInSubfoldersParams) ([]SizesInSubfoldersRow, error)
+	SizesOf(ctx context.Context, arg SizesOfParams) ([]SizesOfRow, error)
+	SizesOfChanges(ctx context.Context, arg SizesOfChangesParams) ([]SizesOfChangesRow, error)
+	SizesOfFormerStatements(ctx context.Context, arg SizesOfFormerStatementsParams) ([]SizesOfFormerStatementsRow, error)
+	SizesOfHistory(ctx context.Context, arg SizesOfHistoryParams) ([]SizesOfHistoryRow, error)
+	SizesOfOldKeys(ctx context.Context, arg SizesOfOldKeysParams) ([]SizesOfOldKeysRow, error)
 	StagedByUID(ctx context.Context, arg StagedByUIDParams) ([]Staged, error)
 	StagedOf(ctx context.Context, arg StagedOfParams) (Staged, error)
 	StatementBySeq(ctx context.Context, arg StatementBySeqParams) (Statement, error)
 	StatementsOf(ctx context.Context, arg StatementsOfParams) ([]Statement, error)
 	SubfolderByUID(ctx context.Context, arg SubfolderByUIDParams) (Subfolder, error)
+	SubfolderKeysOf(ctx context.Context, arg SubfolderKeysOfParams) ([]SubfolderKeysOfRow, error)
 	SubfoldersOf(ctx context.Context, arg SubfoldersOfParams) ([]Subfolder, error)
 	TellAgent(ctx context.Context, arg TellAgentParams) error
 	WaitingCommands(ctx context.Context, arg WaitingCommandsParams) ([]WaitingCommandsRow, error)

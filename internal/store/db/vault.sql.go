@@ -747,6 +747,22 @@ func (q *Queries) DeleteStatements(ctx context.Context, arg DeleteStatementsPara
 	return err
 }
 
+const detailOf = `-- name: DetailOf :one
+SELECT detail FROM result WHERE org = ? AND digest = ?
+`
+
+type DetailOfParams struct {
+	Org    int64
+	Digest []byte
+}
+
+func (q *Queries) DetailOf(ctx context.Context, arg DetailOfParams) ([]byte, error) {
+	row := q.db.QueryRowContext(ctx, detailOf, arg.Org, arg.Digest)
+	var detail []byte
+	err := row.Scan(&detail)
+	return detail, err
+}
+
 const folderKeyRecipients = `-- name: FolderKeyRecipients :many
 SELECT recipient_id FROM folder_key WHERE org = ? AND folder_uid = ? AND key_version = ?
 `
@@ -1088,7 +1104,7 @@ func (q *Queries) KeysInFolder(ctx context.Context, arg KeysInFolderParams) ([]K
 }
 
 const lastResultsOf = `-- name: LastResultsOf :many
-SELECT org, digest, subject_uid, run_id, phase, by_id, value_seq, data_digest, signed, detail, n, time FROM result WHERE result.org = ?1 AND result.n IN (
+SELECT subject_uid, signed FROM result WHERE result.org = ?1 AND result.n IN (
   SELECT max(r.n) FROM result r WHERE r.org = ?1 AND r.subject_uid IN (/*SLICE:uids*/?) GROUP BY r.subject_uid)
 `
 
@@ -1097,7 +1113,12 @@ type LastResultsOfParams struct {
 	Uids [][]byte
 }
 
-func (q *Queries) LastResultsOf(ctx context.Context, arg LastResultsOfParams) ([]Result, error) {
+type LastResultsOfRow struct {
+	SubjectUid []byte
+	Signed     []byte
+}
+
+func (q *Queries) LastResultsOf(ctx context.Context, arg LastResultsOfParams) ([]LastResultsOfRow, error) {
 	query := lastResultsOf
 	var queryParams []interface{}
 	queryParams = append(queryParams, arg.Org)
@@ -1114,23 +1135,10 @@ func (q *Queries) LastResultsOf(ctx context.Context, arg LastResultsOfParams) ([
 		return nil, err
 	}
 	defer rows.Close()
-	var items []Result
+	var items []LastResultsOfRow
 	for rows.Next() {
-		var i Result
-		if err := rows.Scan(
-			&i.Org,
-			&i.Digest,
-			&i.SubjectUid,
-			&i.RunID,
-			&i.Phase,
-			&i.ByID,
-			&i.ValueSeq,
-			&i.DataDigest,
-			&i.Signed,
-			&i.Detail,
-			&i.N,
-			&i.Time,
-		); err != nil {
+		var i LastResultsOfRow
+		if err := rows.Scan(&i.SubjectUid, &i.Signed); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -1179,71 +1187,6 @@ func (q *Queries) LeasesOf(ctx context.Context, arg LeasesOfParams) ([]LeasesOfR
 	for rows.Next() {
 		var i LeasesOfRow
 		if err := rows.Scan(&i.AgentID, &i.Leases); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const oldKeysInFolder = `-- name: OldKeysInFolder :many
-SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated, made_version FROM record WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
-  AND made_version < ?4
-ORDER BY record_uid LIMIT ?5
-`
-
-type OldKeysInFolderParams struct {
-	Org        int64
-	FolderUid  []byte
-	After      []byte
-	KeyVersion int64
-	Rows       int64
-}
-
-func (q *Queries) OldKeysInFolder(ctx context.Context, arg OldKeysInFolderParams) ([]Record, error) {
-	rows, err := q.db.QueryContext(ctx, oldKeysInFolder,
-		arg.Org,
-		arg.FolderUid,
-		arg.After,
-		arg.KeyVersion,
-		arg.Rows,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Record
-	for rows.Next() {
-		var i Record
-		if err := rows.Scan(
-			&i.Org,
-			&i.RecordUid,
-			&i.FolderUid,
-			&i.SubFolderUid,
-			&i.Kind,
-			&i.RecordKey,
-			&i.KeyVersion,
-			&i.Data,
-			&i.DataDigest,
-			&i.Revision,
-			&i.ValueSeq,
-			&i.Attestation,
-			&i.StatementSeq,
-			&i.ResourceUid,
-			&i.ResourceFolder,
-			&i.AdminUid,
-			&i.AdminFolder,
-			&i.PoolID,
-			&i.Created,
-			&i.Updated,
-			&i.MadeVersion,
-		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -1702,140 +1645,6 @@ func (q *Queries) RecordsByUID(ctx context.Context, arg RecordsByUIDParams) ([]R
 	return items, nil
 }
 
-const recordsInFolder = `-- name: RecordsInFolder :many
-SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated, made_version FROM record WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
-ORDER BY record_uid LIMIT ?4
-`
-
-type RecordsInFolderParams struct {
-	Org       int64
-	FolderUid []byte
-	After     []byte
-	N         int64
-}
-
-func (q *Queries) RecordsInFolder(ctx context.Context, arg RecordsInFolderParams) ([]Record, error) {
-	rows, err := q.db.QueryContext(ctx, recordsInFolder,
-		arg.Org,
-		arg.FolderUid,
-		arg.After,
-		arg.N,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Record
-	for rows.Next() {
-		var i Record
-		if err := rows.Scan(
-			&i.Org,
-			&i.RecordUid,
-			&i.FolderUid,
-			&i.SubFolderUid,
-			&i.Kind,
-			&i.RecordKey,
-			&i.KeyVersion,
-			&i.Data,
-			&i.DataDigest,
-			&i.Revision,
-			&i.ValueSeq,
-			&i.Attestation,
-			&i.StatementSeq,
-			&i.ResourceUid,
-			&i.ResourceFolder,
-			&i.AdminUid,
-			&i.AdminFolder,
-			&i.PoolID,
-			&i.Created,
-			&i.Updated,
-			&i.MadeVersion,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const recordsInFolderOfKinds = `-- name: RecordsInFolderOfKinds :many
-SELECT org, record_uid, folder_uid, sub_folder_uid, kind, record_key, key_version, data, data_digest, revision, value_seq, attestation, statement_seq, resource_uid, resource_folder, admin_uid, admin_folder, pool_id, created, updated, made_version FROM record WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
-  AND kind IN (/*SLICE:kinds*/?)
-ORDER BY record_uid LIMIT 100
-`
-
-type RecordsInFolderOfKindsParams struct {
-	Org       int64
-	FolderUid []byte
-	After     []byte
-	Kinds     []string
-}
-
-// A list of parameters has to be the last of a query's: those after it would be miscounted.
-func (q *Queries) RecordsInFolderOfKinds(ctx context.Context, arg RecordsInFolderOfKindsParams) ([]Record, error) {
-	query := recordsInFolderOfKinds
-	var queryParams []interface{}
-	queryParams = append(queryParams, arg.Org)
-	queryParams = append(queryParams, arg.FolderUid)
-	queryParams = append(queryParams, arg.After)
-	if len(arg.Kinds) > 0 {
-		for _, v := range arg.Kinds {
-			queryParams = append(queryParams, v)
-		}
-		query = strings.Replace(query, "/*SLICE:kinds*/?", strings.Repeat(",?", len(arg.Kinds))[1:], 1)
-	} else {
-		query = strings.Replace(query, "/*SLICE:kinds*/?", "NULL", 1)
-	}
-	rows, err := q.db.QueryContext(ctx, query, queryParams...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Record
-	for rows.Next() {
-		var i Record
-		if err := rows.Scan(
-			&i.Org,
-			&i.RecordUid,
-			&i.FolderUid,
-			&i.SubFolderUid,
-			&i.Kind,
-			&i.RecordKey,
-			&i.KeyVersion,
-			&i.Data,
-			&i.DataDigest,
-			&i.Revision,
-			&i.ValueSeq,
-			&i.Attestation,
-			&i.StatementSeq,
-			&i.ResourceUid,
-			&i.ResourceFolder,
-			&i.AdminUid,
-			&i.AdminFolder,
-			&i.PoolID,
-			&i.Created,
-			&i.Updated,
-			&i.MadeVersion,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const rekeyRecord = `-- name: RekeyRecord :execrows
 UPDATE record SET record_key = ?1, key_version = ?2, made_version = ?2,
   data = ?3, data_digest = ?4, revision = revision + 1, updated = ?5
@@ -1907,7 +1716,7 @@ func (q *Queries) ReplaceRecord(ctx context.Context, arg ReplaceRecordParams) (i
 }
 
 const resultsByDigest = `-- name: ResultsByDigest :many
-SELECT org, digest, subject_uid, run_id, phase, by_id, value_seq, data_digest, signed, detail, n, time FROM result WHERE org = ?1 AND digest IN (/*SLICE:digests*/?)
+SELECT digest, signed FROM result WHERE org = ?1 AND digest IN (/*SLICE:digests*/?)
 `
 
 type ResultsByDigestParams struct {
@@ -1915,7 +1724,12 @@ type ResultsByDigestParams struct {
 	Digests [][]byte
 }
 
-func (q *Queries) ResultsByDigest(ctx context.Context, arg ResultsByDigestParams) ([]Result, error) {
+type ResultsByDigestRow struct {
+	Digest []byte
+	Signed []byte
+}
+
+func (q *Queries) ResultsByDigest(ctx context.Context, arg ResultsByDigestParams) ([]ResultsByDigestRow, error) {
 	query := resultsByDigest
 	var queryParams []interface{}
 	queryParams = append(queryParams, arg.Org)
@@ -1932,23 +1746,10 @@ func (q *Queries) ResultsByDigest(ctx context.Context, arg ResultsByDigestParams
 		return nil, err
 	}
 	defer rows.Close()
-	var items []Result
+	var items []ResultsByDigestRow
 	for rows.Next() {
-		var i Result
-		if err := rows.Scan(
-			&i.Org,
-			&i.Digest,
-			&i.SubjectUid,
-			&i.RunID,
-			&i.Phase,
-			&i.ByID,
-			&i.ValueSeq,
-			&i.DataDigest,
-			&i.Signed,
-			&i.Detail,
-			&i.N,
-			&i.Time,
-		); err != nil {
+		var i ResultsByDigestRow
+		if err := rows.Scan(&i.Digest, &i.Signed); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -1963,38 +1764,38 @@ func (q *Queries) ResultsByDigest(ctx context.Context, arg ResultsByDigestParams
 }
 
 const resultsOfRun = `-- name: ResultsOfRun :many
-SELECT org, digest, subject_uid, run_id, phase, by_id, value_seq, data_digest, signed, detail, n, time FROM result WHERE org = ?1 AND run_id = ?2 ORDER BY n LIMIT ?3
+SELECT digest, signed, CAST(length(detail) AS BIGINT) AS detail FROM result
+WHERE org = ?1 AND run_id = ?2 AND subject_uid = ?3 ORDER BY n LIMIT ?4
 `
 
 type ResultsOfRunParams struct {
-	Org   int64
-	RunID []byte
-	Rows  int64
+	Org        int64
+	RunID      []byte
+	SubjectUid []byte
+	Rows       int64
 }
 
-func (q *Queries) ResultsOfRun(ctx context.Context, arg ResultsOfRunParams) ([]Result, error) {
-	rows, err := q.db.QueryContext(ctx, resultsOfRun, arg.Org, arg.RunID, arg.Rows)
+type ResultsOfRunRow struct {
+	Digest []byte
+	Signed []byte
+	Detail int64
+}
+
+func (q *Queries) ResultsOfRun(ctx context.Context, arg ResultsOfRunParams) ([]ResultsOfRunRow, error) {
+	rows, err := q.db.QueryContext(ctx, resultsOfRun,
+		arg.Org,
+		arg.RunID,
+		arg.SubjectUid,
+		arg.Rows,
+	)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []Result
+	var items []ResultsOfRunRow
 	for rows.Next() {
-		var i Result
-		if err := rows.Scan(
-			&i.Org,
-			&i.Digest,
-			&i.SubjectUid,
-			&i.RunID,
-			&i.Phase,
-			&i.ByID,
-			&i.ValueSeq,
-			&i.DataDigest,
-			&i.Signed,
-			&i.Detail,
-			&i.N,
-			&i.Time,
-		); err != nil {
+		var i ResultsOfRunRow
+		if err := rows.Scan(&i.Digest, &i.Signed, &i.Detail); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -2520,6 +2321,353 @@ func (q *Queries) SetRecordValue(ctx context.Context, arg SetRecordValueParams) 
 		arg.RecordUid,
 	)
 	return err
+}
+
+const sizesBeside = `-- name: SizesBeside :many
+SELECT r.record_uid, CAST(
+    coalesce(length(s.blob), 0) + coalesce(length(c.data) + length(c.result) + length(c.authority), 0) + coalesce(length(a.signed), 0)
+    + coalesce((SELECT length(x.signed) FROM result x WHERE x.org = r.org AND x.subject_uid = r.record_uid ORDER BY x.n DESC LIMIT 1), 0)
+  AS BIGINT) AS size
+FROM record r
+LEFT JOIN statement s ON s.org = r.org AND s.record_uid = r.record_uid AND s.seq = r.statement_seq
+LEFT JOIN staged c ON c.org = r.org AND c.record_uid = r.record_uid
+LEFT JOIN result a ON a.org = r.org AND a.digest = r.attestation
+WHERE r.org = ?1 AND r.record_uid IN (/*SLICE:uids*/?)
+`
+
+type SizesBesideParams struct {
+	Org  int64
+	Uids [][]byte
+}
+
+type SizesBesideRow struct {
+	RecordUid []byte
+	Size      int64
+}
+
+func (q *Queries) SizesBeside(ctx context.Context, arg SizesBesideParams) ([]SizesBesideRow, error) {
+	query := sizesBeside
+	var queryParams []interface{}
+	queryParams = append(queryParams, arg.Org)
+	if len(arg.Uids) > 0 {
+		for _, v := range arg.Uids {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:uids*/?", strings.Repeat(",?", len(arg.Uids))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:uids*/?", "NULL", 1)
+	}
+	rows, err := q.db.QueryContext(ctx, query, queryParams...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SizesBesideRow
+	for rows.Next() {
+		var i SizesBesideRow
+		if err := rows.Scan(&i.RecordUid, &i.Size); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const sizesInFolder = `-- name: SizesInFolder :many
+SELECT record_uid, CAST(length(data) AS BIGINT) AS size FROM record
+WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
+ORDER BY record_uid LIMIT ?4
+`
+
+type SizesInFolderParams struct {
+	Org       int64
+	FolderUid []byte
+	After     []byte
+	N         int64
+}
+
+type SizesInFolderRow struct {
+	RecordUid []byte
+	Size      int64
+}
+
+// What goes into an answer is counted, with the queries named sizes, before it is read.
+func (q *Queries) SizesInFolder(ctx context.Context, arg SizesInFolderParams) ([]SizesInFolderRow, error) {
+	rows, err := q.db.QueryContext(ctx, sizesInFolder,
+		arg.Org,
+		arg.FolderUid,
+		arg.After,
+		arg.N,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SizesInFolderRow
+	for rows.Next() {
+		var i SizesInFolderRow
+		if err := rows.Scan(&i.RecordUid, &i.Size); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const sizesInFolderOfKinds = `-- name: SizesInFolderOfKinds :many
+SELECT record_uid, CAST(length(data) AS BIGINT) AS size FROM record
+WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
+  AND kind IN (/*SLICE:kinds*/?)
+ORDER BY record_uid LIMIT 100
+`
+
+type SizesInFolderOfKindsParams struct {
+	Org       int64
+	FolderUid []byte
+	After     []byte
+	Kinds     []string
+}
+
+type SizesInFolderOfKindsRow struct {
+	RecordUid []byte
+	Size      int64
+}
+
+// A list of parameters has to be the last of a query's: those after it would be miscounted.
+func (q *Queries) SizesInFolderOfKinds(ctx context.Context, arg SizesInFolderOfKindsParams) ([]SizesInFolderOfKindsRow, error) {
+	query := sizesInFolderOfKinds
+	var queryParams []interface{}
+	queryParams = append(queryParams, arg.Org)
+	queryParams = append(queryParams, arg.FolderUid)
+	queryParams = append(queryParams, arg.After)
+	if len(arg.Kinds) > 0 {
+		for _, v := range arg.Kinds {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:kinds*/?", strings.Repeat(",?", len(arg.Kinds))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:kinds*/?", "NULL", 1)
+	}
+	rows, err := q.db.QueryContext(ctx, query, queryParams...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SizesInFolderOfKindsRow
+	for rows.Next() {
+		var i SizesInFolderOfKindsRow
+		if err := rows.Scan(&i.RecordUid, &i.Size); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const sizesOf = `-- name: SizesOf :many
+SELECT record_uid, folder_uid, CAST(length(data) AS BIGINT) AS size FROM record
+WHERE org = ?1 AND record_uid IN (/*SLICE:uids*/?)
+`
+
+type SizesOfParams struct {
+	Org  int64
+	Uids [][]byte
+}
+
+type SizesOfRow struct {
+	RecordUid []byte
+	FolderUid []byte
+	Size      int64
+}
+
+func (q *Queries) SizesOf(ctx context.Context, arg SizesOfParams) ([]SizesOfRow, error) {
+	query := sizesOf
+	var queryParams []interface{}
+	queryParams = append(queryParams, arg.Org)
+	if len(arg.Uids) > 0 {
+		for _, v := range arg.Uids {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:uids*/?", strings.Repeat(",?", len(arg.Uids))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:uids*/?", "NULL", 1)
+	}
+	rows, err := q.db.QueryContext(ctx, query, queryParams...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SizesOfRow
+	for rows.Next() {
+		var i SizesOfRow
+		if err := rows.Scan(&i.RecordUid, &i.FolderUid, &i.Size); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const sizesOfFormerStatements = `-- name: SizesOfFormerStatements :many
+SELECT s.seq, CAST(length(s.blob) AS BIGINT) AS size FROM statement s JOIN record r ON r.org = s.org AND r.record_uid = s.record_uid AND r.statement_seq > s.seq
+WHERE s.org = ?1 AND s.record_uid = ?2 AND s.seq < ?3 ORDER BY s.seq DESC LIMIT ?4
+`
+
+type SizesOfFormerStatementsParams struct {
+	Org       int64
+	RecordUid []byte
+	Before    int64
+	Rows      int64
+}
+
+type SizesOfFormerStatementsRow struct {
+	Seq  int64
+	Size int64
+}
+
+func (q *Queries) SizesOfFormerStatements(ctx context.Context, arg SizesOfFormerStatementsParams) ([]SizesOfFormerStatementsRow, error) {
+	rows, err := q.db.QueryContext(ctx, sizesOfFormerStatements,
+		arg.Org,
+		arg.RecordUid,
+		arg.Before,
+		arg.Rows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SizesOfFormerStatementsRow
+	for rows.Next() {
+		var i SizesOfFormerStatementsRow
+		if err := rows.Scan(&i.Seq, &i.Size); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const sizesOfHistory = `-- name: SizesOfHistory :many
+SELECT h.n, CAST(length(h.data) + coalesce((SELECT length(a.signed) FROM result a WHERE a.org = h.org AND a.digest = h.result), 0) AS BIGINT) AS size
+FROM record_history h WHERE h.org = ?1 AND h.record_uid = ?2 AND h.n < ?3 ORDER BY h.n DESC LIMIT ?4
+`
+
+type SizesOfHistoryParams struct {
+	Org       int64
+	RecordUid []byte
+	Before    int64
+	Rows      int64
+}
+
+type SizesOfHistoryRow struct {
+	N    int64
+	Size int64
+}
+
+func (q *Queries) SizesOfHistory(ctx context.Context, arg SizesOfHistoryParams) ([]SizesOfHistoryRow, error) {
+	rows, err := q.db.QueryContext(ctx, sizesOfHistory,
+		arg.Org,
+		arg.RecordUid,
+		arg.Before,
+		arg.Rows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SizesOfHistoryRow
+	for rows.Next() {
+		var i SizesOfHistoryRow
+		if err := rows.Scan(&i.N, &i.Size); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const sizesOfOldKeys = `-- name: SizesOfOldKeys :many
+SELECT record_uid, CAST(length(data) AS BIGINT) AS size FROM record WHERE org = ?1 AND folder_uid = ?2 AND record_uid > ?3
+  AND made_version < ?4
+ORDER BY record_uid LIMIT ?5
+`
+
+type SizesOfOldKeysParams struct {
+	Org        int64
+	FolderUid  []byte
+	After      []byte
+	KeyVersion int64
+	Rows       int64
+}
+
+type SizesOfOldKeysRow struct {
+	RecordUid []byte
+	Size      int64
+}
+
+func (q *Queries) SizesOfOldKeys(ctx context.Context, arg SizesOfOldKeysParams) ([]SizesOfOldKeysRow, error) {
+	rows, err := q.db.QueryContext(ctx, sizesOfOldKeys,
+		arg.Org,
+		arg.FolderUid,
+		arg.After,
+		arg.KeyVersion,
+		arg.Rows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SizesOfOldKeysRow
+	for rows.Next() {
+		var i SizesOfOldKeysRow
+		if err := rows.Scan(&i.RecordUid, &i.Size); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const stagedByUID = `-- name: StagedByUID :many

@@ -7,6 +7,9 @@ SELECT * FROM org ORDER BY id;
 -- name: AddChange :exec
 INSERT INTO log_change (org, epoch, digest, signed, received) VALUES (?, ?, ?, ?, ?);
 
+-- name: SizesOfChanges :many
+SELECT epoch, CAST(length(signed) AS BIGINT) AS size FROM log_change WHERE org = sqlc.arg(org) AND epoch >= sqlc.arg(epoch) ORDER BY epoch LIMIT sqlc.arg(n);
+
 -- name: ChangesFrom :many
 SELECT epoch, signed FROM log_change WHERE org = sqlc.arg(org) AND epoch >= sqlc.arg(epoch) ORDER BY epoch LIMIT sqlc.arg(n);
 

@@ -27,6 +27,12 @@ SELECT * FROM subfolder WHERE org = ? AND folder_uid = ?;
 -- name: SubfoldersOf :many
 SELECT * FROM subfolder WHERE org = ? AND root_uid = ? ORDER BY created, folder_uid;
 
+-- name: SubfolderKeysOf :many
+SELECT folder_uid, parent_uid, folder_key FROM subfolder WHERE org = ? AND root_uid = ? ORDER BY created, folder_uid;
+
+-- name: SizeOfSubfolders :one
+SELECT CAST(coalesce(sum(length(data) + length(folder_key)), 0) AS BIGINT) AS size, count(*) AS folders FROM subfolder WHERE org = ? AND root_uid = ?;
+
 -- name: CountSubfoldersOf :one
 SELECT count(*) FROM subfolder WHERE org = ? AND root_uid = ?;
 
@@ -39,8 +45,8 @@ UPDATE subfolder SET data = ? WHERE org = ? AND folder_uid = ?;
 -- name: DeleteSubfolder :exec
 DELETE FROM subfolder WHERE org = ? AND folder_uid = ?;
 
--- name: RecordsInSubfolders :many
-SELECT * FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND sub_folder_uid IN (sqlc.slice(sub_folders))
+-- name: SizesInSubfolders :many
+SELECT record_uid, statement_seq, CAST(length(data) AS BIGINT) AS size FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND sub_folder_uid IN (sqlc.slice(sub_folders))
 ORDER BY record_uid LIMIT 100000;
 
 -- name: SetSubfolder :exec
@@ -51,6 +57,10 @@ INSERT INTO file (org, file_uid, record_uid, file_key, data, size, upload_hash, 
 
 -- name: FileByUID :one
 SELECT * FROM file WHERE org = ? AND file_uid = ?;
+
+-- name: SizeOfFiles :one
+SELECT CAST(coalesce(sum(length(data) + length(file_key)), 0) AS BIGINT) AS size, count(*) AS files FROM file
+WHERE org = sqlc.arg(org) AND record_uid IN (sqlc.slice(uids));
 
 -- name: FilesOfRecords :many
 SELECT * FROM file WHERE org = sqlc.arg(org) AND record_uid IN (sqlc.slice(uids)) ORDER BY created, file_uid;

@@ -21,15 +21,33 @@ SELECT recipient_id FROM folder_key WHERE org = ? AND folder_uid = ? AND key_ver
 -- name: RecordByUID :one
 SELECT * FROM record WHERE org = ? AND record_uid = ?;
 
--- name: RecordsInFolder :many
-SELECT * FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid > sqlc.arg(after)
+-- What goes into an answer is counted, with the queries named sizes, before it is read.
+-- name: SizesInFolder :many
+SELECT record_uid, CAST(length(data) AS BIGINT) AS size FROM record
+WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid > sqlc.arg(after)
 ORDER BY record_uid LIMIT sqlc.arg(n);
 
 -- A list of parameters has to be the last of a query's: those after it would be miscounted.
--- name: RecordsInFolderOfKinds :many
-SELECT * FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid > sqlc.arg(after)
+-- name: SizesInFolderOfKinds :many
+SELECT record_uid, CAST(length(data) AS BIGINT) AS size FROM record
+WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid > sqlc.arg(after)
   AND kind IN (sqlc.slice(kinds))
 ORDER BY record_uid LIMIT 100;
+
+-- name: SizesOf :many
+SELECT record_uid, folder_uid, CAST(length(data) AS BIGINT) AS size FROM record
+WHERE org = sqlc.arg(org) AND record_uid IN (sqlc.slice(uids));
+
+-- name: SizesBeside :many
+SELECT r.record_uid, CAST(
+    coalesce(length(s.blob), 0) + coalesce(length(c.data) + length(c.result) + length(c.authority), 0) + coalesce(length(a.signed), 0)
+    + coalesce((SELECT length(x.signed) FROM result x WHERE x.org = r.org AND x.subject_uid = r.record_uid ORDER BY x.n DESC LIMIT 1), 0)
+  AS BIGINT) AS size
+FROM record r
+LEFT JOIN statement s ON s.org = r.org AND s.record_uid = r.record_uid AND s.seq = r.statement_seq
+LEFT JOIN staged c ON c.org = r.org AND c.record_uid = r.record_uid
+LEFT JOIN result a ON a.org = r.org AND a.digest = r.attestation
+WHERE r.org = sqlc.arg(org) AND r.record_uid IN (sqlc.slice(uids));
 
 -- name: RecordsByUID :many
 SELECT * FROM record WHERE org = sqlc.arg(org) AND record_uid IN (sqlc.slice(uids));
@@ -89,8 +107,8 @@ SELECT DISTINCT h.record_uid, h.record_key FROM record_history h JOIN record r O
 WHERE r.org = sqlc.arg(org) AND r.folder_uid = sqlc.arg(folder_uid) AND r.record_uid > sqlc.arg(after) AND r.record_uid <= sqlc.arg(last)
   AND h.key_version > 0 AND h.record_key <> r.record_key;
 
--- name: OldKeysInFolder :many
-SELECT * FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid > sqlc.arg(after)
+-- name: SizesOfOldKeys :many
+SELECT record_uid, CAST(length(data) AS BIGINT) AS size FROM record WHERE org = sqlc.arg(org) AND folder_uid = sqlc.arg(folder_uid) AND record_uid > sqlc.arg(after)
   AND made_version < sqlc.arg(key_version)
 ORDER BY record_uid LIMIT sqlc.arg(rows);
 
@@ -127,6 +145,10 @@ VALUES (sqlc.arg(org), sqlc.arg(record_uid),
   (SELECT coalesce(max(h.n), 0) + 1 FROM record_history h WHERE h.org = sqlc.arg(org) AND h.record_uid = sqlc.arg(record_uid)),
   sqlc.arg(revision), sqlc.arg(record_key), sqlc.arg(key_version), sqlc.arg(data), sqlc.arg(why), sqlc.arg(run_id), sqlc.arg(result), sqlc.arg(time));
 
+-- name: SizesOfHistory :many
+SELECT h.n, CAST(length(h.data) + coalesce((SELECT length(a.signed) FROM result a WHERE a.org = h.org AND a.digest = h.result), 0) AS BIGINT) AS size
+FROM record_history h WHERE h.org = sqlc.arg(org) AND h.record_uid = sqlc.arg(record_uid) AND h.n < sqlc.arg(before) ORDER BY h.n DESC LIMIT sqlc.arg(rows);
+
 -- name: HistoryBefore :many
 SELECT * FROM record_history WHERE org = sqlc.arg(org) AND record_uid = sqlc.arg(record_uid) AND n < sqlc.arg(before) ORDER BY n DESC LIMIT sqlc.arg(rows);
 
@@ -143,6 +165,10 @@ SELECT * FROM statement WHERE org = ? AND record_uid = ? AND seq = ?;
 SELECT s.* FROM statement s JOIN record r ON r.org = s.org AND r.record_uid = s.record_uid AND r.statement_seq = s.seq
 WHERE s.org = sqlc.arg(org) AND s.record_uid IN (sqlc.slice(uids));
 
+-- name: SizesOfFormerStatements :many
+SELECT s.seq, CAST(length(s.blob) AS BIGINT) AS size FROM statement s JOIN record r ON r.org = s.org AND r.record_uid = s.record_uid AND r.statement_seq > s.seq
+WHERE s.org = sqlc.arg(org) AND s.record_uid = sqlc.arg(record_uid) AND s.seq < sqlc.arg(before) ORDER BY s.seq DESC LIMIT sqlc.arg(rows);
+
 -- name: FormerStatements :many
 SELECT s.* FROM statement s JOIN record r ON r.org = s.org AND r.record_uid = s.record_uid AND r.statement_seq > s.seq
 WHERE s.org = sqlc.arg(org) AND s.record_uid = sqlc.arg(record_uid) AND s.seq < sqlc.arg(before) ORDER BY s.seq DESC LIMIT sqlc.arg(rows);
@@ -156,14 +182,18 @@ VALUES (sqlc.arg(org), sqlc.arg(digest), sqlc.arg(subject_uid), sqlc.arg(run_id)
   sqlc.arg(data_digest), sqlc.arg(signed), sqlc.arg(detail), (SELECT coalesce(max(r.n), 0) + 1 FROM result r WHERE r.org = sqlc.arg(org)), sqlc.arg(time));
 
 -- name: ResultsByDigest :many
-SELECT * FROM result WHERE org = sqlc.arg(org) AND digest IN (sqlc.slice(digests));
+SELECT digest, signed FROM result WHERE org = sqlc.arg(org) AND digest IN (sqlc.slice(digests));
 
 -- name: LastResultsOf :many
-SELECT * FROM result WHERE result.org = sqlc.arg(org) AND result.n IN (
+SELECT subject_uid, signed FROM result WHERE result.org = sqlc.arg(org) AND result.n IN (
   SELECT max(r.n) FROM result r WHERE r.org = sqlc.arg(org) AND r.subject_uid IN (sqlc.slice(uids)) GROUP BY r.subject_uid);
 
 -- name: ResultsOfRun :many
-SELECT * FROM result WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) ORDER BY n LIMIT sqlc.arg(rows);
+SELECT digest, signed, CAST(length(detail) AS BIGINT) AS detail FROM result
+WHERE org = sqlc.arg(org) AND run_id = sqlc.arg(run_id) AND subject_uid = sqlc.arg(subject_uid) ORDER BY n LIMIT sqlc.arg(rows);
+
+-- name: DetailOf :one
+SELECT detail FROM result WHERE org = ? AND digest = ?;
 
 -- name: DeleteResultsOf :exec
 DELETE FROM result WHERE org = ? AND subject_uid = ?;

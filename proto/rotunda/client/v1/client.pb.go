@@ -4216,9 +4216,9 @@ type RecordView struct {
 	Updated       int64                  `protobuf:"varint,7,opt,name=updated,proto3" json:"updated,omitempty"`
 	Links         *Links                 `protobuf:"bytes,8,opt,name=links,proto3" json:"links,omitempty"`
 	Statement     *StatementView         `protobuf:"bytes,9,opt,name=statement,proto3" json:"statement,omitempty"`
-	Attestation   *ResultView            `protobuf:"bytes,10,opt,name=attestation,proto3" json:"attestation,omitempty"` // newest committed or edited result
+	Attestation   *ResultView            `protobuf:"bytes,10,opt,name=attestation,proto3" json:"attestation,omitempty"` // newest committed or edited result, without its detail
 	Staged        *StagedView            `protobuf:"bytes,11,opt,name=staged,proto3" json:"staged,omitempty"`
-	Last          *ResultView            `protobuf:"bytes,12,opt,name=last,proto3" json:"last,omitempty"` // newest result of any phase
+	Last          *ResultView            `protobuf:"bytes,12,opt,name=last,proto3" json:"last,omitempty"` // newest result of any phase, without its detail: GetRun has it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
