@@ -50,7 +50,16 @@ func (w *writer) pool(b []byte, reads trust.Ref) (seal.ID, error) {
 	return pool, nil
 }
 
+// Bounds of what is stored as it came, with fields that this server does not know.
+const (
+	maxSchedule = 1 << 10
+	maxFrame    = 256 // of a command, without what is sealed
+)
+
 func parseSchedule(s *clientv1.Schedule) (*schedule.Schedule, error) {
+	if n := proto.Size(s); n > maxSchedule {
+		return nil, refuse(connect.CodeInvalidArgument, ReasonTooLarge, "", "a schedule of %d bytes, at most %d", n, maxSchedule)
+	}
 	parsed, err := schedule.Parse(s)
 	if err != nil {
 		return nil, refuse(connect.CodeInvalidArgument, ReasonSchedule, "", "%v", err)
@@ -200,6 +209,8 @@ func (w *writer) frame(f *trustv1.CommandFrame) (agent trust.Entry, err error) {
 	switch {
 	case len(f.GetSealed()) == 0 || len(f.GetSealed()) > trust.MaxSealedCommand:
 		return agent, refuse(connect.CodeInvalidArgument, ReasonTooLarge, "", "a command of %d bytes, at most %d", len(f.GetSealed()), trust.MaxSealedCommand)
+	case proto.Size(f) > len(f.GetSealed())+maxFrame:
+		return agent, refuse(connect.CodeInvalidArgument, ReasonTooLarge, "", "a command's frame of %d bytes, at most %d more than the command", proto.Size(f), maxFrame)
 	case !expires.After(w.now.Add(-trust.Skew)):
 		return agent, refuse(connect.CodeFailedPrecondition, ReasonExpired, "check this computer's clock, sign again", "the command has expired")
 	case expires.After(w.now.Add(trust.StagingTime + trust.Skew)):

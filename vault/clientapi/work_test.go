@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -17,6 +18,11 @@ import (
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
+
+// unknownField is a field of so many bytes that no message has.
+func unknownField(n int) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), make([]byte, n))
+}
 
 func TestStartRun(t *testing.T) {
 	s := newServer(t)
@@ -45,6 +51,7 @@ func TestStartRun(t *testing.T) {
 		{"an expired command", func(r *clientv1.StartRun) { r.Command.Expires = time.Now().Add(-time.Hour).UnixMilli() }, "expired"},
 		{"a command for ever", func(r *clientv1.StartRun) { r.Command.Expires = time.Now().Add(24 * time.Hour).UnixMilli() }, "malformed"},
 		{"an empty command", func(r *clientv1.StartRun) { r.Command.Sealed = nil }, "too_large"},
+		{"a frame with unknown fields without end", func(r *clientv1.StartRun) { r.Command.ProtoReflect().SetUnknown(unknownField(1 << 20)) }, "too_large"},
 		{"a command too large", func(r *clientv1.StartRun) { r.Command.Sealed = random(64<<10 + 1) }, "too_large"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -196,6 +203,9 @@ func TestRotations(t *testing.T) {
 		{"a time that has passed", func(r *clientv1.PutRotation) {
 			r.Schedule = &clientv1.Schedule{Kind: &clientv1.Schedule_Once{Once: time.Now().Add(-time.Hour).UnixMilli()}}
 		}, "schedule_bad"},
+		{"unknown fields without end", func(r *clientv1.PutRotation) {
+			r.Schedule.ProtoReflect().SetUnknown(unknownField(1 << 20))
+		}, "too_large"},
 		{"an unknown policy", func(r *clientv1.PutRotation) { r.Missed = "twice" }, "malformed"},
 		{"too much jitter", func(r *clientv1.PutRotation) { r.JitterS = 90_000 }, "malformed"},
 		{"no such account", func(r *clientv1.PutRotation) { r.Account.RecordUid = random(16) }, "not_found"},
