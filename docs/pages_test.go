@@ -65,7 +65,7 @@ func blocks(t *testing.T, page string) []block {
 // The first pages are one story in one folder and one shell, so they are run as one.
 func TestManualRuns(t *testing.T) {
 	if _, err := exec.LookPath("psql"); err != nil {
-		if err := targets.Install(t.Context(), func(s string) { t.Log(s) }); err != nil {
+		if err := targets.Install(t.Context(), func(s string) { t.Log(s) }, targets.PostgreSQL); err != nil {
 			t.Skipf("left out: %v", err)
 		}
 	}

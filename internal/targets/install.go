@@ -10,25 +10,51 @@ import (
 	"strings"
 )
 
+// Server is one of the servers that this package starts.
+type Server string
+
+// The servers.
+const (
+	PostgreSQL Server = "PostgreSQL"
+	OpenSSHD   Server = "OpenSSH"
+	Redis      Server = "Redis"
+	MariaDB    Server = "MariaDB"
+	OpenLDAP   Server = "OpenLDAP"
+	SambaAD    Server = "Samba AD"
+)
+
 // needs are the programs and the Debian packages that bring them.
 var needs = []struct {
-	pkg  string
-	have func() bool
+	server Server
+	pkg    string
+	have   func() bool
 }{
-	{"openssh-server", func() bool { return exists("/usr/sbin/sshd") }},
-	{"sudo", func() bool { return exists("/usr/bin/sudo") }},
-	{"postgresql", func() bool { _, err := postgresBin(); return err == nil }},
+	{OpenSSHD, "openssh-server", file("/usr/sbin/sshd")},
+	{OpenSSHD, "sudo", file("/usr/bin/sudo")},
+	{PostgreSQL, "postgresql", func() bool { _, err := postgresBin(); return err == nil }},
+	{Redis, "redis-server", file("/usr/bin/redis-server")},
+	{MariaDB, "mariadb-server", file("/usr/sbin/mariadbd")},
+	{OpenLDAP, "slapd", file("/usr/sbin/slapd")},
+	{OpenLDAP, "ldap-utils", file("/usr/bin/ldapwhoami")},
+	{SambaAD, "samba-ad-dc", file("/usr/sbin/samba")},
+	{SambaAD, "samba-ad-provision", file("/usr/share/samba/setup/provision.ldif")},
+	{SambaAD, "samba-dsdb-modules", file("/usr/share/doc/samba-dsdb-modules")},
+	{SambaAD, "samba-vfs-modules", file("/usr/share/doc/samba-vfs-modules")},
+	{SambaAD, "python3-samba", file("/usr/lib/python3/dist-packages/samba/netcmd/main.py")},
+	{SambaAD, "ldap-utils", file("/usr/bin/ldapwhoami")},
 }
 
-// Install installs the servers' Debian packages that are missing. It says what it is
-// about to do first. Several processes may call it at once. Without root or apt-get it
-// fails with [ErrUnavailable], which names what a person should install.
-func Install(ctx context.Context, log func(string)) error {
-	if len(missing()) == 0 {
+func file(name string) func() bool { return func() bool { return exists(name) } }
+
+// Install installs the Debian packages of these servers that are missing. It says what
+// it is about to do first. Several processes may call it at once. Without root or apt-get
+// it fails with [ErrUnavailable], which names what a person should install.
+func Install(ctx context.Context, log func(string), servers ...Server) error {
+	if len(missing(servers)) == 0 {
 		return nil
 	}
 	if os.Getuid() != 0 || !exists("/usr/bin/apt-get") {
-		return fmt.Errorf("%w: install %s (needs root and apt-get)", ErrUnavailable, strings.Join(missing(), " "))
+		return fmt.Errorf("%w: install %s (needs root and apt-get)", ErrUnavailable, strings.Join(missing(servers), " "))
 	}
 	root, err := base()
 	if err != nil {
@@ -39,7 +65,7 @@ func Install(ctx context.Context, log func(string)) error {
 		return err
 	}
 	defer unlock()
-	packages := missing() // somebody may have installed them while we waited
+	packages := missing(servers) // somebody may have installed them while we waited
 	if len(packages) == 0 {
 		return nil
 	}
@@ -52,16 +78,16 @@ func Install(ctx context.Context, log func(string)) error {
 	if err := run(ctx, nil, append(install, packages...)...); err != nil {
 		return fmt.Errorf("install test servers: %w", err)
 	}
-	if left := missing(); len(left) > 0 {
+	if left := missing(servers); len(left) > 0 {
 		return fmt.Errorf("%w: apt-get ended well but %s is still missing", ErrUnavailable, strings.Join(left, " "))
 	}
 	return nil
 }
 
-func missing() []string {
+func missing(servers []Server) []string {
 	var out []string
 	for _, n := range needs {
-		if !n.have() {
+		if slices.Contains(servers, n.server) && !slices.Contains(out, n.pkg) && !n.have() {
 			out = append(out, n.pkg)
 		}
 	}

@@ -110,7 +110,7 @@ func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
 		p.Kill()
 		select {}
 	}
-	_, _, ok := forTest(t)
+	_, _, ok := forTest(t, OpenSSHD)
 	if !ok {
 		return
 	}

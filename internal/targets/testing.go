@@ -22,7 +22,7 @@ type TB interface {
 // or skips the test and says why.
 func Postgres(t TB, settings ...string) *PG {
 	t.Helper()
-	ctx, dir, ok := forTest(t)
+	ctx, dir, ok := forTest(t, PostgreSQL)
 	if !ok {
 		return nil
 	}
@@ -42,7 +42,7 @@ func Postgres(t TB, settings ...string) *PG {
 // skips the test and says why.
 func OpenSSH(t TB, o SSHDOptions) *SSHD {
 	t.Helper()
-	ctx, dir, ok := forTest(t)
+	ctx, dir, ok := forTest(t, OpenSSHD)
 	if !ok {
 		return nil
 	}
@@ -58,12 +58,12 @@ func OpenSSH(t TB, o SSHDOptions) *SSHD {
 	return s
 }
 
-// forTest installs the servers and makes a folder that is removed after the test.
-func forTest(t TB) (context.Context, string, bool) {
+// forTest installs the server and makes a folder that is removed after the test.
+func forTest(t TB, server Server) (context.Context, string, bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
-	if fatal(t, Install(ctx, func(s string) { t.Logf("%s", s) })) {
+	if fatal(t, Install(ctx, func(s string) { t.Logf("%s", s) }, server)) {
 		return nil, "", false
 	}
 	dir, remove, err := WorkDir()

@@ -63,7 +63,7 @@ func (d *demo) claim(holds bool, format string, args ...any) {
 
 // up starts the targets, the server and an agent, and makes the accounts.
 func (d *demo) up(ctx context.Context, bin, dir string) (err error) {
-	if err := targets.Install(ctx, func(s string) { d.say("%s", s) }); err != nil && !errors.Is(err, targets.ErrUnavailable) {
+	if err := targets.Install(ctx, func(s string) { d.say("%s", s) }, targets.PostgreSQL, targets.OpenSSHD); err != nil && !errors.Is(err, targets.ErrUnavailable) {
 		return err
 	}
 	d.say("starting a PostgreSQL of its own")

@@ -38,7 +38,7 @@ func run(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	say := func(s string) { fmt.Fprintln(os.Stderr, s) }
-	if err := targets.Install(ctx, say); err != nil && !errors.Is(err, targets.ErrUnavailable) {
+	if err := targets.Install(ctx, say, targets.PostgreSQL); err != nil && !errors.Is(err, targets.ErrUnavailable) {
 		return err
 	}
 	pg, err := targets.StartPostgres(ctx, dir)

@@ -111,7 +111,7 @@ func measure(ctx context.Context, o options) (r *report, err error) {
 	if o.bin, err = filepath.Abs(o.bin); err != nil {
 		return nil, err
 	}
-	if err := targets.Install(ctx, func(string) {}); err != nil && !errors.Is(err, targets.ErrUnavailable) {
+	if err := targets.Install(ctx, func(string) {}, targets.PostgreSQL, targets.OpenSSHD); err != nil && !errors.Is(err, targets.ErrUnavailable) {
 		return nil, err
 	}
 	dir, remove, err := targets.WorkDir()
