@@ -58,6 +58,26 @@ func OpenSSH(t TB, o SSHDOptions) *SSHD {
 	return s
 }
 
+// RedisWithACL starts a Redis that ends with the test. It installs what is missing, or
+// skips the test and says why.
+func RedisWithACL(t TB, lines ...string) *RedisServer {
+	t.Helper()
+	ctx, dir, ok := forTest(t, Redis)
+	if !ok {
+		return nil
+	}
+	r, err := StartRedis(ctx, filepath.Join(dir, "redis"), lines...)
+	if fatal(t, err) {
+		return nil
+	}
+	t.Cleanup(func() {
+		if err := r.Stop(); err != nil {
+			t.Logf("stop Redis: %v", err)
+		}
+	})
+	return r
+}
+
 // forTest installs the server and makes a folder that is removed after the test.
 func forTest(t TB, server Server) (context.Context, string, bool) {
 	t.Helper()
