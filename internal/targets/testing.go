@@ -78,6 +78,26 @@ func RedisWithACL(t TB, lines ...string) *RedisServer {
 	return r
 }
 
+// LDAP starts an OpenLDAP that ends with the test. It installs what is missing, or
+// skips the test and says why.
+func LDAP(t TB) *LDAPServer {
+	t.Helper()
+	ctx, dir, ok := forTest(t, OpenLDAP)
+	if !ok {
+		return nil
+	}
+	l, err := StartLDAP(ctx, filepath.Join(dir, "slapd"))
+	if fatal(t, err) {
+		return nil
+	}
+	t.Cleanup(func() {
+		if err := l.Stop(); err != nil {
+			t.Logf("stop OpenLDAP: %v", err)
+		}
+	})
+	return l
+}
+
 // forTest installs the server and makes a folder that is removed after the test.
 func forTest(t TB, server Server) (context.Context, string, bool) {
 	t.Helper()

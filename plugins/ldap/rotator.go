@@ -1,0 +1,273 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/directory"
+	"github.com/rotunda-pam/rotunda/sdk/pool"
+)
+
+// rotator remembers its open sessions, by address, only to ask them why a login was
+// refused; a login itself never goes through one.
+type rotator struct {
+	mu   sync.Mutex
+	open map[string][]*session // by address, newest last
+}
+
+func newServer(h sdk.Host, r sdk.Resource) (directory.Server, Config, error) {
+	var c Config
+	err := sdk.DecodeConfig(r, &c)
+	return directory.Server{Host: h, Resource: r, StartTLS: c.StartTLS}, c, err
+}
+
+// Open logs the administrator in and asks the server how it wants passwords changed.
+func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, error) {
+	if err := notCancelled(ctx); err != nil {
+		return nil, err
+	}
+	if r.Admin.Kind != sdk.Password {
+		return nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "kind", NotSent: true, Err: errors.New("administrator needs a password")}
+	}
+	server, config, err := newServer(r.Host, r.Resource)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{server: server, admin: r.AdminAs.Name, self: r.Self, exop: config.Method == "exop"}
+	s.pool = pool.New(concurrency, func(ctx context.Context) (*directory.Conn, error) {
+		return login(ctx, server, r.AdminAs.Name, r.Admin.Secret)
+	}, (*directory.Conn).HangUp)
+	s.closed = func() { p.forget(s) }
+	c, _, err := s.pool.Take(ctx)
+	if err != nil {
+		return nil, adminRefused(err)
+	}
+	if config.Method == "auto" {
+		s.exop, err = hasExop(ctx, c)
+	}
+	s.pool.Give(c, c.Alive())
+	if err != nil {
+		s.pool.Close()
+		return nil, err
+	}
+	p.remember(s)
+	return s, nil
+}
+
+// login connects and binds.
+func login(ctx context.Context, server directory.Server, name string, secret sdk.Secret) (*directory.Conn, error) {
+	if _, err := ldap.ParseDN(name); err != nil || name == "" {
+		return nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "account.name", NotSent: true, Err: errors.New("an account of a directory is named by its DN")}
+	}
+	if empty(secret) { // it would be a login as nobody, which succeeds (RFC 4513, 5.1.2)
+		return nil, &sdk.Error{Class: sdk.ClassAuth, Reason: "bad_secret", NotSent: true, Err: errors.New("the password is empty")}
+	}
+	c, err := server.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.Bind(ctx, name, secret, ldap.NewControlBeheraPasswordPolicy())
+	if err != nil {
+		c.HangUp()
+		return nil, bindError(ctx, err, answer)
+	}
+	return c, nil
+}
+
+func empty(s sdk.Secret) bool {
+	b := s.Expose()
+	defer clear(b)
+	return len(b) == 0
+}
+
+// bindError reads why a login was refused.
+func bindError(ctx context.Context, err error, answer []ldap.Control) error {
+	code, ok := directory.Code(err)
+	if !ok {
+		return directory.Unreached(ctx, err)
+	}
+	out := &sdk.Error{NotSent: true, Err: err}
+	switch code {
+	case ldap.LDAPResultInvalidCredentials: // or there is no such entry, or it is locked
+		out.Class, out.Reason = sdk.ClassAuth, "bad_secret"
+		switch policyError(answer) {
+		case accountLocked:
+			out.Reason = "locked"
+		case passwordExpired:
+			out.Reason = "expired"
+		}
+	case ldap.LDAPResultInappropriateAuthentication, ldap.LDAPResultInsufficientAccessRights, ldap.LDAPResultUnwillingToPerform: // 389 DS: switched off
+		out.Class, out.Reason = sdk.ClassAuth, "no_login"
+	case ldap.LDAPResultConstraintViolation: // 389 DS: too many tries
+		out.Class, out.Reason = sdk.ClassUnreachable, "throttled"
+	case ldap.LDAPResultBusy, ldap.LDAPResultUnavailable:
+		out.Class, out.Reason = sdk.ClassUnreachable, "target.busy"
+	case ldap.LDAPResultInvalidDNSyntax:
+		out.Class, out.Reason = sdk.ClassInvalid, "account.name"
+	case ldap.LDAPResultConfidentialityRequired, ldap.LDAPResultStrongAuthRequired:
+		out.Class, out.Reason = sdk.ClassUnsupported, "auth.method"
+	default:
+		out.Class, out.Reason = sdk.ClassUnsupported, "login.refused"
+	}
+	return out
+}
+
+// What a server says of its password policy (draft-behera-ldap-password-policy-11, 6.2).
+const (
+	noPolicyError   = -1
+	passwordExpired = 0
+	accountLocked   = 1
+	changeAfter     = 2 // the login is good, and good for nothing but a change of the password
+	tooYoung        = 7
+)
+
+func policyError(answer []ldap.Control) int8 {
+	for _, c := range answer {
+		if p, ok := c.(*ldap.ControlBeheraPasswordPolicy); ok {
+			return p.Error
+		}
+	}
+	return noPolicyError
+}
+
+// hasExop asks whether the server has the password modify operation.
+func hasExop(ctx context.Context, c *directory.Conn) (bool, error) {
+	found, err := search(ctx, c, "", "(objectClass=*)", "supportedExtension")
+	switch {
+	case err != nil:
+		return false, err
+	case len(found) != 1:
+		return false, nil
+	}
+	return slices.Contains(found[0].GetAttributeValues("supportedExtension"), passwordModify), nil
+}
+
+// search reads one entry by its DN; none is no error.
+func search(ctx context.Context, c *directory.Conn, dn, filter string, attributes ...string) ([]*ldap.Entry, error) {
+	var out *ldap.SearchResult
+	err := c.Do(ctx, func() (err error) {
+		out, err = c.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false, filter, attributes, nil))
+		return err
+	})
+	if err == nil {
+		return out.Entries, nil
+	}
+	code, ok := directory.Code(err)
+	switch {
+	case !ok:
+		return nil, directory.Unreached(ctx, err)
+	case code == ldap.LDAPResultNoSuchObject, code == ldap.LDAPResultInvalidDNSyntax:
+		return nil, nil
+	}
+	class, reason := refusal(code)
+	return nil, &sdk.Error{Class: class, Reason: reason, NotSent: true, Err: err}
+}
+
+// adminRefused says that it was the administrator who could not log in.
+func adminRefused(err error) error {
+	var e *sdk.Error
+	if errors.As(err, &e) && e.Class == sdk.ClassAuth && e.Reason != "target_identity" {
+		return &sdk.Error{Class: sdk.ClassAuth, Reason: "admin.refused", NotSent: true, Err: e.Err}
+	}
+	return err
+}
+
+func (p *rotator) remember(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open == nil {
+		p.open = map[string][]*session{}
+	}
+	p.open[s.address()] = append(p.open[s.address()], s)
+}
+
+func (p *rotator) forget(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open[s.address()] = slices.DeleteFunc(p.open[s.address()], func(o *session) bool { return o == s })
+	if len(p.open[s.address()]) == 0 {
+		delete(p.open, s.address())
+	}
+}
+
+// Verify binds on a connection of its own.
+func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyResponse, error) {
+	if err := notCancelled(ctx); err != nil {
+		return sdk.VerifyResponse{}, err
+	}
+	if v.Credential.Kind != sdk.Password {
+		return sdk.VerifyResponse{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "kind", NotSent: true}
+	}
+	server, _, err := newServer(v.Host, v.Resource)
+	if err != nil {
+		return sdk.VerifyResponse{}, err
+	}
+	c, err := login(ctx, server, v.Account.Name, v.Credential.Secret)
+	if err == nil {
+		c.HangUp()
+		return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+	}
+	undecided := func(reason string) (sdk.VerifyResponse, error) {
+		return sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: reason}, nil
+	}
+	var e *sdk.Error
+	switch {
+	case !errors.As(err, &e):
+		return sdk.VerifyResponse{}, err
+	case e.Reason == "bad_secret":
+		return p.refused(ctx, v)
+	case e.Reason == "locked", e.Reason == "expired", e.Reason == "no_login", e.Reason == "throttled":
+		return undecided(e.Reason)
+	case e.Class == sdk.ClassUnreachable:
+		return undecided("unreachable")
+	}
+	return sdk.VerifyResponse{}, err
+}
+
+// lockAttributes are where servers write down that nobody may log in to an account:
+// OpenLDAP's password policy, 389 Directory Server's, and its switch.
+var lockAttributes = []string{"pwdAccountLockedTime", "accountUnlockTime", "nsAccountLock"}
+
+// refused asks the administrator why: a server answers an entry that is missing, and by
+// default one that is locked, exactly as it answers a wrong password. Where he is not
+// logged in, nobody knows.
+func (p *rotator) refused(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyResponse, error) {
+	undecided := func(reason string) (sdk.VerifyResponse, error) {
+		return sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: reason}, nil
+	}
+	p.mu.Lock()
+	var s *session
+	if open := p.open[v.Resource.Address]; len(open) > 0 {
+		s = open[len(open)-1]
+	}
+	p.mu.Unlock()
+	if s == nil || s.self {
+		return undecided("not_judged")
+	}
+	c, entry, err := s.look(ctx, v.Account.Name)
+	if err != nil {
+		return undecided("not_judged")
+	}
+	s.pool.Give(c, c.Alive())
+	if entry == nil { // or he may not see it
+		return undecided("not_judged")
+	}
+	for _, a := range lockAttributes {
+		if entry.GetAttributeValue(a) != "" {
+			return undecided("locked")
+		}
+	}
+	return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
+}
+
+func notCancelled(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return &sdk.Error{Class: sdk.ClassUnreachable, Reason: "deadline", NotSent: true, Err: err}
+	}
+	return nil
+}
