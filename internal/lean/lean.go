@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	garbage      = 32 << 20 // bytes that may lie about
+	garbage      = 24 << 20 // bytes that may lie about
 	mostPercent  = 400      // of what is in use, in a small program
-	leastPercent = 25       // in a large one
+	leastPercent = 20       // in a large one
 	every        = 5 * time.Second
 )
 
-// Stay has the collector come when some 32 MiB of garbage lie about, until ctx ends. By
+// Stay has the collector come when some 24 MiB of garbage lie about, until ctx ends. By
 // itself it comes when garbage is as much as what is in use: in a small program that has
 // much to do many times a second, which takes up to a fifth of its work; in a server
 // with thousands of agents, which only stand there, so late that their memory is taken
