@@ -47,6 +47,7 @@ type row struct {
 	AgentKB        float64            `json:"agent_kb_per_run"`
 	StepsMS        map[string]float64 `json:"steps_ms"` // of one run
 
+	of             work
 	ratios         []float64
 	floor, product []sample
 }
@@ -67,7 +68,7 @@ func newReport(o options) *report {
 	}
 	for _, w := range o.works {
 		for _, n := range w.inFlight {
-			r.Rows = append(r.Rows, &row{Work: w.name, InFlight: n})
+			r.Rows = append(r.Rows, &row{Work: w.name, InFlight: n, of: w})
 		}
 	}
 	return r
@@ -226,11 +227,12 @@ func (r *report) print(out io.Writer) error {
 	fmt.Fprintf(out, "%s, %s, %d × %s, %s; %s; %d rounds, floor and product in turn\n",
 		r.Date.Format(time.DateOnly), r.System, r.CPUs, r.CPU, r.Go, strings.Join(r.Targets, "; "), r.Rounds)
 	t := &table{out: out}
-	t.head("work", "in flight", "floor p50 / p99 ms", "per second", "product p50 / p99 ms", "per second", "ratio (rounds)")
+	t.head("work", "in flight", "floor p50 / p99 ms", "per second", "product p50 / p99 ms", "per second", "ratio (rounds)", "aim")
 	for _, w := range r.Rows {
 		t.row(w.Work, w.InFlight, fmt.Sprintf("%.0f / %.0f", w.Floor.P50MS, w.Floor.P99MS), "%.1f", w.Floor.PerSecond,
 			fmt.Sprintf("%.0f / %.0f", w.Product.P50MS, w.Product.P99MS), "%.1f", w.Product.PerSecond,
-			fmt.Sprintf("%.2f (%.2f to %.2f)", w.Ratio, slices.Min(w.ratios), slices.Max(w.ratios)))
+			fmt.Sprintf("%.2f (%.2f to %.2f)", w.Ratio, slices.Min(w.ratios), slices.Max(w.ratios)),
+			w.of.aimed(w.InFlight, w.Ratio, w.Product.PerSecond))
 	}
 	t.head("of one run", "in flight", "requests to the server", "changes at the server", "its durable writes", "the agent's durable writes", "kB to the disk: server", "agent")
 	for _, w := range r.Rows {
