@@ -7,6 +7,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 func TestLeaseEndsEightSecondsAfterTheLastAcknowledgedHeartbeat(t *testing.T) {
@@ -42,7 +46,7 @@ func TestLeaseEndsEightSecondsAfterTheLastAcknowledgedHeartbeat(t *testing.T) {
 }
 
 // A process that was stopped goes on where it stood, before the watch has had its turn.
-func TestLeaseIsLookedAtBeforeTheTargetIsTouched(t *testing.T) {
+func TestCheckNeedsNoWatch(t *testing.T) {
 	var now time.Time
 	l := NewLeases(func() time.Time { return time.Time{} }, func(int) {}, func() time.Time { return now })
 	ctx, hold := l.Guard(t.Context())
@@ -59,6 +63,46 @@ func TestLeaseIsLookedAtBeforeTheTargetIsTouched(t *testing.T) {
 	now = start.Add(LeaseWork)
 	if err := hold.Check(); !errors.Is(err, ErrLeaseLost) || !errors.Is(context.Cause(ctx), ErrLeaseLost) {
 		t.Fatalf("past its time: %v, %v", err, context.Cause(ctx))
+	}
+}
+
+// Nobody watches here, and no context ends: a run that goes on past its lease changes
+// nothing on the target, be it to set a secret, to end one, or to end what an earlier run
+// left. The next to have the account finishes what is left.
+func TestPastItsLeaseARunChangesNothing(t *testing.T) {
+	for step, want := range map[string]struct{ applied, retired int }{
+		"prepare": {0, 0}, // which ends what the earlier run left
+		"apply":   {0, 1},
+		"retire":  {1, 1},
+	} {
+		w := newWorld(t, false)
+		w.target.manifest.Overlap, w.target.retire = []sdk.Kind{sdk.Password}, sdk.Unchanged
+		if out, err := w.run(seal.NewID()); err != nil || out.Reason != "retire.pending" {
+			t.Fatalf("%s: the earlier run: %+v, %v", step, out, err)
+		}
+		w.later(2 * time.Minute)
+		w.target.retire, w.target.applied, w.target.retired = 0, nil, nil
+
+		var stopped time.Duration
+		w.engine.Leases = NewLeases(func() time.Time { return time.Time{} }, func(int) {}, func() time.Time { return time.Now().Add(stopped) })
+		w.engine.Hint = func(_ seal.ID, _ trust.Ref, phase string) {
+			if phase == step {
+				stopped = LeaseWork
+			}
+		}
+		id := seal.NewID()
+		out, err := w.run(id)
+		if !errors.Is(err, ErrLeaseLost) || len(w.target.applied) != want.applied || len(w.target.retired) != want.retired {
+			t.Errorf("stopped before %s: %+v, %v: applied %d, ended %d, want %+v", step, out, err, len(w.target.applied), len(w.target.retired), want)
+		}
+		if !w.kept() {
+			t.Errorf("stopped before %s: the secret that opens the target is lost", step)
+		}
+
+		stopped, w.engine.Hint = 0, func(seal.ID, trust.Ref, string) {}
+		if out, err := w.run(id); err != nil || out.Credential != done || !w.opens() || len(w.target.applied) != 1 || len(w.target.retired) != 2 {
+			t.Errorf("stopped before %s, the same run again: %+v, %v: applied %d, ended %d", step, out, err, len(w.target.applied), len(w.target.retired))
+		}
 	}
 }
 

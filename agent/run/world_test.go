@@ -297,7 +297,11 @@ type memoryVault struct {
 
 var errCrash = errors.New("killed here")
 
-func (v *memoryVault) before(op string) error {
+// before refuses what a test says, and every call under a context that has ended.
+func (v *memoryVault) before(ctx context.Context, op string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if err := v.fail[op]; err != nil {
 		delete(v.fail, op)
 		return err
@@ -356,10 +360,10 @@ func (v *memoryVault) Lease(_ context.Context, r ksm.LeaseRequest) (ksm.LeaseAns
 	return answer, nil
 }
 
-func (v *memoryVault) Stage(_ context.Context, r ksm.StageRequest) error {
+func (v *memoryVault) Stage(ctx context.Context, r ksm.StageRequest) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := v.before("stage"); err != nil {
+	if err := v.before(ctx, "stage"); err != nil {
 		return err
 	}
 	x := v.records[seal.ID(r.Account.Record)]
@@ -378,10 +382,10 @@ func (v *memoryVault) Stage(_ context.Context, r ksm.StageRequest) error {
 	return v.after("stage")
 }
 
-func (v *memoryVault) Commit(_ context.Context, r ksm.SettleRequest) error {
+func (v *memoryVault) Commit(ctx context.Context, r ksm.SettleRequest) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := v.before("commit"); err != nil {
+	if err := v.before(ctx, "commit"); err != nil {
 		return err
 	}
 	x := v.records[seal.ID(r.Account.Record)]
@@ -407,10 +411,10 @@ func (v *memoryVault) Abandon(_ context.Context, r ksm.SettleRequest) error {
 	return nil
 }
 
-func (v *memoryVault) Restate(_ context.Context, r ksm.RestateRequest) error {
+func (v *memoryVault) Restate(ctx context.Context, r ksm.RestateRequest) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := v.before("restate"); err != nil {
+	if err := v.before(ctx, "restate"); err != nil {
 		return err
 	}
 	v.records[seal.ID(r.Record.Record)].Statement = r.Blob
@@ -418,9 +422,12 @@ func (v *memoryVault) Restate(_ context.Context, r ksm.RestateRequest) error {
 	return nil
 }
 
-func (v *memoryVault) Report(_ context.Context, r ksm.ReportRequest) error {
+func (v *memoryVault) Report(ctx context.Context, r ksm.ReportRequest) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if err := v.before(ctx, "report"); err != nil {
+		return err
+	}
 	v.last = r
 	v.writes++
 	if x := v.records[seal.ID(r.Account.Record)]; len(r.Result) > 0 {
