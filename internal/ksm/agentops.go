@@ -85,8 +85,8 @@ type ExtStaged struct {
 
 // LeaseRequest takes or retakes the account's lease, durably. With cause
 // "recover" a run that the vault does not know is made first (action verify), and
-// stays queued where the answer is Busy: so an agent that lost its lease while
-// it was applying has the account looked at.
+// stays queued where the answer is Busy, unless another waits already: so an agent
+// that lost its lease while it was applying has the account looked at.
 type LeaseRequest struct {
 	AgentHead
 	Account Ref    `json:"account"`

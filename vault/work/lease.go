@@ -27,15 +27,14 @@ func Live(l db.Lease, seen int64, now time.Time) bool {
 
 // Lease takes or retakes an account's lease for a run. Busy and Closed are
 // answers. With cause "recover" a run that the vault does not know is made
-// first (action verify, queued even when the answer is Busy): so an agent has
-// an account looked at whose lease it lost while it was applying, or whose run
-// a restored vault has forgotten.
+// first (see recover): so an agent has an account looked at whose lease it lost
+// while it was applying, or whose run a restored vault has forgotten.
 func (w *Work) Lease(ctx context.Context, q *db.Queries, a Agent, r ksm.LeaseRequest) (ksm.LeaseAnswer, error) {
 	account, err := w.account(ctx, q, a, r.Account)
 	if err != nil {
 		return ksm.LeaseAnswer{}, err
 	}
-	run, err := w.runToLease(ctx, q, a, r, account)
+	run, unknown, err := w.runToLease(ctx, q, a, r, account)
 	if err != nil {
 		return ksm.LeaseAnswer{}, err
 	}
@@ -57,31 +56,20 @@ func (w *Work) Lease(ctx context.Context, q *db.Queries, a Agent, r ksm.LeaseReq
 	} else if err != nil {
 		return answer, fmt.Errorf("read record: %w", err)
 	}
-	now := w.now()
-	held, err := q.LeaseOf(ctx, db.LeaseOfParams{Org: a.Org, AccountUid: account.Record[:]})
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return answer, fmt.Errorf("read lease: %w", err)
+	held, busy, err := w.heldByOther(ctx, q, a, account, run)
+	if err != nil {
+		return answer, err
 	}
-	mine := string(held.AgentID) == string(a.ID[:])
-	takenOver := false
-	if held.Live == 1 && !(mine && string(held.RunID) == string(run.RunID)) {
-		seen, err := q.AgentSeenAt(ctx, db.AgentSeenAtParams{Org: a.Org, AgentID: held.AgentID})
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return answer, fmt.Errorf("read the holder's last sign: %w", err)
-		}
-		holder := Agent{Org: a.Org, ID: seal.ID(held.AgentID)}
-		if err := w.ofPool(ctx, q, holder, account, run.PoolID); errors.As(err, new(*WrongPool)) {
-			seen = 0 // the account's pool has changed since: it can finish nothing, and does not hold up those who can
-		} else if err != nil {
+	if unknown {
+		if run, err = w.recover(ctx, q, a, run, held, busy); err != nil {
 			return answer, err
 		}
-		if Live(held, seen, now) {
-			answer.Busy, answer.Holder, answer.Epoch = true, held.RunID, uint64(held.Epoch)
-			return answer, nil
-		}
-		takenOver = !mine
 	}
-	epoch := held.Epoch + 1
+	if busy {
+		answer.Busy, answer.Holder, answer.Epoch = true, held.RunID, uint64(held.Epoch)
+		return answer, nil
+	}
+	now, epoch := w.now(), held.Epoch+1
 	err = q.PutLease(ctx, db.PutLeaseParams{
 		Org: a.Org, AccountUid: account.Record[:], RunID: run.RunID, Epoch: epoch, AgentID: a.ID[:], Taken: now.UnixMilli(),
 	})
@@ -92,7 +80,7 @@ func (w *Work) Lease(ctx context.Context, q *db.Queries, a Agent, r ksm.LeaseReq
 	if err := w.begin(ctx, q, a, run); err != nil {
 		return answer, err
 	}
-	if takenOver {
+	if held.Live == 1 && string(held.AgentID) != string(a.ID[:]) {
 		err := w.tell(ctx, q, audit.Event{
 			Org: a.Org, Time: now, Name: audit.LeaseTaken, Actor: a.ID[:], Folder: run.FolderUid, Record: run.AccountUid, RunID: run.RunID,
 			Fields: map[string]string{"epoch": strconv.FormatInt(epoch, 10), "former": ksm.URL(held.AgentID)},
@@ -108,6 +96,29 @@ func (w *Work) Lease(ctx context.Context, q *db.Queries, a Agent, r ksm.LeaseReq
 			"epoch": strconv.FormatInt(epoch, 10), "attempt": strconv.FormatInt(run.Attempt+1, 10),
 		},
 	})
+}
+
+// heldByOther finds an account's lease, and whether it lives and is not this agent's for
+// this very run.
+func (w *Work) heldByOther(ctx context.Context, q *db.Queries, a Agent, account trust.Ref, run db.Run) (held db.Lease, busy bool, err error) {
+	held, err = q.LeaseOf(ctx, db.LeaseOfParams{Org: a.Org, AccountUid: account.Record[:]})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return held, false, fmt.Errorf("read lease: %w", err)
+	}
+	if held.Live != 1 || string(held.AgentID) == string(a.ID[:]) && string(held.RunID) == string(run.RunID) {
+		return held, false, nil
+	}
+	seen, err := q.AgentSeenAt(ctx, db.AgentSeenAtParams{Org: a.Org, AgentID: held.AgentID})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return held, false, fmt.Errorf("read the holder's last sign: %w", err)
+	}
+	holder := Agent{Org: a.Org, ID: seal.ID(held.AgentID)}
+	if err := w.ofPool(ctx, q, holder, account, run.PoolID); errors.As(err, new(*WrongPool)) {
+		seen = 0 // the account's pool has changed since: it can finish nothing, and does not hold up those who can
+	} else if err != nil {
+		return held, false, err
+	}
+	return held, Live(held, seen, w.now()), nil
 }
 
 // begin moves the run whose lease was taken.
@@ -136,47 +147,69 @@ func (w *Work) begin(ctx context.Context, q *db.Queries, a Agent, run db.Run) er
 	return w.save(ctx, q, run, before)
 }
 
-// runToLease finds the run, or makes the one that an agent asks for to recover.
-func (w *Work) runToLease(ctx context.Context, q *db.Queries, a Agent, r ksm.LeaseRequest, account trust.Ref) (db.Run, error) {
+// runToLease finds the run. unknown: it is to be made, for an agent that asks for it to
+// recover.
+func (w *Work) runToLease(ctx context.Context, q *db.Queries, a Agent, r ksm.LeaseRequest, account trust.Ref) (run db.Run, unknown bool, err error) {
 	id, err := seal.IDFrom(r.RunID)
 	if err != nil || id.IsZero() {
-		return db.Run{}, ksm.Refuse(ksm.CodeBadRequest, "the lease names no run")
+		return run, false, ksm.Refuse(ksm.CodeBadRequest, "the lease names no run")
 	}
-	run, err := q.RunByID(ctx, db.RunByIDParams{Org: a.Org, RunID: id[:]})
-	if errors.Is(err, store.ErrNotFound) && r.Cause == "recover" {
+	run, err = q.RunByID(ctx, db.RunByIDParams{Org: a.Org, RunID: id[:]})
+	switch {
+	case errors.Is(err, store.ErrNotFound) && r.Cause == "recover":
 		record, err := w.record(ctx, q, a.Org, account)
 		if err != nil {
-			return db.Run{}, err
+			return run, false, err
 		}
 		pool, err := w.poolOf(ctx, q, a.Org, account)
 		if err != nil {
-			return db.Run{}, err
+			return run, false, err
 		}
-		// Nobody has said for which pool this run is but the records.
-		if err := w.ofPool(ctx, q, a, account, nil); err != nil {
-			return db.Run{}, err
-		}
-		s := Start{
-			RunID: id, Account: account.Proto(), PoolID: pool, Action: "verify", Cause: "recover", Actor: a.ID[:],
-			Resource: &trustv1.Ref{FolderUid: record.ResourceFolder, RecordUid: record.ResourceUid},
-		}
-		if err := w.StartRun(ctx, q, a.Org, s); err != nil {
-			return db.Run{}, err
-		}
-		run, err = q.RunByID(ctx, db.RunByIDParams{Org: a.Org, RunID: id[:]})
-		if err != nil {
-			return db.Run{}, fmt.Errorf("read run: %w", err)
-		}
-		return run, nil
+		return db.Run{
+			Org: a.Org, RunID: id[:], AccountUid: account.Record[:], FolderUid: account.Folder[:], PoolID: pool,
+			ResourceUid: record.ResourceUid, ResourceFolder: record.ResourceFolder, Action: "verify", Cause: "recover", State: Queued,
+		}, true, w.ofPool(ctx, q, a, account, nil) // nobody has said for which pool this run is but the records
+	case errors.Is(err, store.ErrNotFound):
+		return run, false, ksm.Refuse(ksm.CodeRunUnknown, "there is no run %s", id)
+	case err != nil:
+		return run, false, fmt.Errorf("read run: %w", err)
+	case string(run.AccountUid) != string(account.Record[:]) || string(run.FolderUid) != string(account.Folder[:]):
+		return run, false, ksm.Refuse(ksm.CodeAccessDenied, "run %s concerns another account", id)
 	}
-	if errors.Is(err, store.ErrNotFound) {
-		return db.Run{}, ksm.Refuse(ksm.CodeRunUnknown, "there is no run %s", id)
-	}
+	return run, false, nil
+}
+
+// recover makes the run that an agent asks for, so that the account is looked at after
+// what this agent did. One that waits does that as well: while the account is leased none
+// is made beside it, and it gives way to this one where the agent can begin at once. So
+// an agent that asks without end makes no queue.
+func (w *Work) recover(ctx context.Context, q *db.Queries, a Agent, run db.Run, held db.Lease, busy bool) (db.Run, error) {
+	open, err := q.OpenRecoveriesOf(ctx, db.OpenRecoveriesOfParams{Org: run.Org, AccountUid: run.AccountUid})
 	if err != nil {
-		return db.Run{}, fmt.Errorf("read run: %w", err)
+		return run, fmt.Errorf("read runs: %w", err)
 	}
-	if string(run.AccountUid) != string(account.Record[:]) || string(run.FolderUid) != string(account.Folder[:]) {
-		return db.Run{}, ksm.Refuse(ksm.CodeAccessDenied, "run %s concerns another account", id)
+	for _, other := range open {
+		switch {
+		case busy && string(other.RunID) == string(held.RunID): // it may have looked before
+		case busy:
+			return run, nil
+		case other.State == Queued || other.State == Leased: // else it has more to do than to look
+			if err := w.dropped(ctx, q, other, "superseded", a.ID[:]); err != nil {
+				return run, err
+			}
+		}
+	}
+	err = w.StartRun(ctx, q, run.Org, Start{
+		RunID: seal.ID(run.RunID), Account: &trustv1.Ref{FolderUid: run.FolderUid, RecordUid: run.AccountUid},
+		Resource: &trustv1.Ref{FolderUid: run.ResourceFolder, RecordUid: run.ResourceUid},
+		PoolID:   run.PoolID, Action: run.Action, Cause: run.Cause, Actor: a.ID[:],
+	})
+	if err != nil {
+		return run, err
+	}
+	run, err = q.RunByID(ctx, db.RunByIDParams{Org: run.Org, RunID: run.RunID})
+	if err != nil {
+		return run, fmt.Errorf("read run: %w", err)
 	}
 	return run, nil
 }

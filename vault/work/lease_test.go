@@ -134,6 +134,96 @@ func TestRecoverMakesARunEvenWhileAnotherWorks(t *testing.T) {
 	}
 }
 
+// openRuns are the account's runs that have not ended.
+func (v *vault) openRuns() (open []db.Run) {
+	v.t.Helper()
+	v.read(func(ctx context.Context, q *db.Queries) (err error) {
+		open, err = q.OpenRunsBefore(ctx, db.OpenRunsBeforeParams{Org: v.org, Created: 1 << 62, RunID: []byte{}, Rows: 1000})
+		return err
+	})
+	return open
+}
+
+func TestAnAgentThatAsksToRecoverWithoutEndMakesNoQueue(t *testing.T) {
+	for _, c := range []struct {
+		what string
+		then func(v *vault, h *hand) // with each lease that it gets
+		most int                     // runs open at once
+	}{
+		{"another works on the account", nil, 2},
+		{"it gives each back", func(v *vault, h *hand) {
+			v.must(h.report(ksm.ReportRequest{Account: v.ref(), RunID: h.run[:], Epoch: h.epoch, Retry: true}))
+		}, 1},
+		{"it is silent with each", func(v *vault, _ *hand) { v.pass(work.Term) }, 1},
+		{"it commits with each", func(v *vault, h *hand) {
+			data, seq := v.seal("next"), uint64(v.record().ValueSeq)+1
+			v.must(h.stage(h.stageRequest(data, seq)))
+			v.must(h.commit(h.settleRequest(committed, data, seq)))
+			v.pass(work.Term)
+		}, 2},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			v := newVault(t)
+			if c.then == nil {
+				v.lease(v.b, v.start())
+			}
+			for range 20 {
+				id := seal.NewID()
+				got, err := v.tryLease(v.a, id, "recover")
+				v.must(err)
+				if got.Busy != (c.then == nil) {
+					t.Fatalf("got %+v", got)
+				}
+				if c.then != nil {
+					c.then(v, &hand{v, v.a, id, got.Epoch})
+				}
+				if open := v.openRuns(); len(open) > c.most {
+					t.Fatalf("%d runs are open: %+v", len(open), open)
+				}
+			}
+		})
+	}
+}
+
+// What an agent did after the holder began is looked at again, by a run that waits.
+func TestRecoverMakesARunBesideARecoveryUnderWay(t *testing.T) {
+	v := newVault(t)
+	under := seal.NewID()
+	if got, err := v.tryLease(v.b, under, "recover"); err != nil || got.Busy {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	waits := seal.NewID()
+	if got, err := v.tryLease(v.a, waits, "recover"); err != nil || !got.Busy || string(got.Holder) != string(under[:]) {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if r := v.runRow(waits); r.State != work.Queued {
+		t.Errorf("run: %+v", r)
+	}
+}
+
+// The agent that keeps a secret has to do the work itself: it does not wait for a run that
+// another asked for.
+func TestRecoverTakesTheAccountThatARunWaitsFor(t *testing.T) {
+	v := newVault(t)
+	run := v.start()
+	h := v.lease(v.b, run)
+	waits := seal.NewID()
+	if got, err := v.tryLease(v.a, waits, "recover"); err != nil || !got.Busy {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	v.must(h.report(h.endRequest(done)))
+	own := seal.NewID()
+	if got, err := v.tryLease(v.b, own, "recover"); err != nil || got.Busy || got.Closed {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if r := v.runRow(waits); r.State != work.Dropped || r.Reason != "superseded" {
+		t.Errorf("the run that waited: %+v", r)
+	}
+	if r := v.runRow(own); r.State != work.Leased {
+		t.Errorf("the run: %+v", r)
+	}
+}
+
 func TestOneOfManyGetsTheLease(t *testing.T) {
 	v := newVault(t)
 	agents := []*orgtest.Party{v.a, v.b}

@@ -57,7 +57,7 @@ var moves = map[step]map[string]string{
 	succeed: {Leased: Finished, Staged: Alert, Committed: Finished},
 	fail:    {Queued: Failed, Leased: Failed, Staged: Alert, Committed: Finished},
 	alert:   {Leased: Alert, Staged: Alert, Committed: Alert},
-	drop:    {Queued: Dropped},
+	drop:    {Queued: Dropped, Leased: Dropped},
 }
 
 // ended holds the states in which a run's row has a finishing time.

@@ -214,6 +214,10 @@ func (w *Work) Drop(ctx context.Context, q *db.Queries, org int64, runID []byte,
 	if run.State != Queued {
 		return ksm.Refuse(ksm.CodeOutstanding, "an agent has taken the run: it is %s", run.State)
 	}
+	return w.dropped(ctx, q, run, reason, actor)
+}
+
+func (w *Work) dropped(ctx context.Context, q *db.Queries, run db.Run, reason string, actor []byte) error {
 	before := run.State
 	if err := move(&run, drop); err != nil {
 		return err
@@ -223,7 +227,7 @@ func (w *Work) Drop(ctx context.Context, q *db.Queries, org int64, runID []byte,
 		return err
 	}
 	return w.tell(ctx, q, audit.Event{
-		Org: org, Time: w.now(), Name: audit.RunDropped, Actor: actor, Reason: reason,
+		Org: run.Org, Time: w.now(), Name: audit.RunDropped, Actor: actor, Reason: reason,
 		Folder: run.FolderUid, Record: run.AccountUid, RunID: run.RunID,
 	})
 }

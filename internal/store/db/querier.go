@@ -125,6 +125,7 @@ type Querier interface {
 	NextRunDue(ctx context.Context) (int64, error)
 	NodeGone(ctx context.Context, node string) error
 	NotePhase(ctx context.Context, arg NotePhaseParams) error
+	OpenRecoveriesOf(ctx context.Context, arg OpenRecoveriesOfParams) ([]Run, error)
 	OpenRunsBefore(ctx context.Context, arg OpenRunsBeforeParams) ([]Run, error)
 	OrgByID(ctx context.Context, orgID []byte) (Org, error)
 	OrgByNumber(ctx context.Context, id int64) (Org, error)

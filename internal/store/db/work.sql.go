@@ -314,6 +314,63 @@ func (q *Queries) MoveRun(ctx context.Context, arg MoveRunParams) error {
 	return err
 }
 
+const openRecoveriesOf = `-- name: OpenRecoveriesOf :many
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE org = ? AND account_uid = ? AND finished = 0 AND cause = 'recover'
+`
+
+type OpenRecoveriesOfParams struct {
+	Org        int64
+	AccountUid []byte
+}
+
+func (q *Queries) OpenRecoveriesOf(ctx context.Context, arg OpenRecoveriesOfParams) ([]Run, error) {
+	rows, err := q.db.QueryContext(ctx, openRecoveriesOf, arg.Org, arg.AccountUid)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Run
+	for rows.Next() {
+		var i Run
+		if err := rows.Scan(
+			&i.Org,
+			&i.RunID,
+			&i.AccountUid,
+			&i.FolderUid,
+			&i.ResourceUid,
+			&i.ResourceFolder,
+			&i.PoolID,
+			&i.AgentID,
+			&i.Action,
+			&i.Cause,
+			&i.State,
+			&i.Phase,
+			&i.Attempt,
+			&i.CommandID,
+			&i.Credential,
+			&i.Dependents,
+			&i.Scripts,
+			&i.Class,
+			&i.Reason,
+			&i.Created,
+			&i.Started,
+			&i.Finished,
+			&i.NextAttempt,
+			&i.LateTold,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const putLease = `-- name: PutLease :exec
 INSERT INTO lease (org, account_uid, run_id, epoch, agent_id, live, taken) VALUES (?, ?, ?, ?, ?, 1, ?)
 ON CONFLICT (org, account_uid) DO UPDATE SET run_id = excluded.run_id, epoch = excluded.epoch, agent_id = excluded.agent_id,

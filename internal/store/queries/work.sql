@@ -27,6 +27,9 @@ UPDATE run SET state = ?, phase = ?, agent_id = ?, attempt = ?, class = ?, reaso
   credential = ?, dependents = ?, scripts = ?
 WHERE org = ? AND run_id = ?;
 
+-- name: OpenRecoveriesOf :many
+SELECT * FROM run WHERE org = ? AND account_uid = ? AND finished = 0 AND cause = 'recover';
+
 -- name: CommittedRunsOf :many
 SELECT * FROM run WHERE org = sqlc.arg(org) AND account_uid = sqlc.arg(account_uid) AND finished = 0 AND state = 'committed' AND run_id <> sqlc.arg(but);
 
