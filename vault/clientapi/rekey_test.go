@@ -2,6 +2,7 @@ package clientapi_test
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 	"time"
 
@@ -197,6 +198,39 @@ func TestNewFolderKeyTakesAllOver(t *testing.T) {
 				t.Errorf("%d copies of the former key are kept: %v", sealed, err)
 			}
 		})
+	}
+}
+
+// A former value may have a key of its own, which is no record's any more: it is taken
+// over, too, or the call is refused.
+func TestNewFolderKeyTakesFormerValuesOver(t *testing.T) {
+	for _, leftOut := range []bool{true, false} {
+		sc := newRekeyScene(t)
+		key := random(60)
+		err := sc.s.store.Write(t.Context(), func(q *db.Queries) error {
+			return q.KeepInHistory(t.Context(), db.KeepInHistoryParams{Org: 1, RecordUid: sc.record.Record[:], Revision: 1, RecordKey: key, KeyVersion: 1, Data: random(40), Why: "replaced"})
+		})
+		ok(t, err)
+		ops, r := sc.call(t)
+		own := slices.IndexFunc(r.Records, func(x *clientv1.Rewrapped) bool { return bytes.Equal(x.Former, key) })
+		if len(r.Records) != 3 || own < 0 {
+			t.Fatalf("under the key: %d keys, the former value's among them: %v", len(r.Records), own >= 0)
+		}
+		wrapped := r.Records[own].Wrapped
+		if leftOut {
+			r.Records = slices.Delete(r.Records, own, own+1)
+		}
+		_, err = sc.admin.write(ops...)
+		if leftOut {
+			refused(t, err, "rekey_incomplete")
+			continue
+		}
+		ok(t, err)
+		history, err := sc.admin.ListHistory(t.Context(), connect.NewRequest(&clientv1.ListHistoryRequest{Ref: sc.record.Proto()}))
+		if err != nil || len(history.Msg.History) != 2 || history.Msg.History[0].KeyVersion != 2 || history.Msg.History[1].KeyVersion != 2 {
+			t.Fatalf("history: %v, %v", history, err)
+		}
+		equal(t, "key of its own", history.Msg.History[0].RecordKey, wrapped)
 	}
 }
 
