@@ -86,6 +86,27 @@ func TestEveryCallOfAnOlderEpochIsRefused(t *testing.T) {
 	}
 }
 
+// A lease is one run's: its agent does nothing under it in the name of another run of the
+// account.
+func TestEveryCallOfAnotherRunIsRefused(t *testing.T) {
+	v := newVault(t)
+	run, other := v.start(), v.start()
+	own := v.lease(v.a, run)
+	data := v.seal("second")
+	v.must(own.stage(own.stageRequest(data, 1)))
+
+	h := &hand{v, v.a, other, own.epoch}
+	v.wantCode("stage", h.stage(h.stageRequest(data, 1)), ksm.CodeEpochOld)
+	v.wantCode("commit", h.commit(h.settleRequest(committed, data, 1)), ksm.CodeEpochOld)
+	v.wantCode("abandon", h.abandon(h.settleRequest(abandoned, data, 1)), ksm.CodeEpochOld)
+	v.wantCode("report", h.report(h.endRequest(done)), ksm.CodeEpochOld)
+	v.wantCode("retry", h.report(ksm.ReportRequest{Account: v.ref(), RunID: other[:], Epoch: h.epoch, Retry: true}), ksm.CodeEpochOld)
+	if _, ok := v.staged(); !ok || v.record().Revision != 1 || v.runRow(other).State != "queued" {
+		t.Error("a call of another run changed something")
+	}
+	v.must(own.commit(own.settleRequest(committed, data, 1)))
+}
+
 func TestLeaseIsForAgentsThatReadTheAccount(t *testing.T) {
 	v := newVault(t)
 	run := v.start()
