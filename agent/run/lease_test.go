@@ -66,42 +66,72 @@ func TestCheckNeedsNoWatch(t *testing.T) {
 	}
 }
 
-// Nobody watches here, and no context ends: a run that goes on past its lease changes
-// nothing on the target, be it to set a secret, to end one, or to end what an earlier run
-// left. The next to have the account finishes what is left.
+// changesAt counts what a run has changed on the target when it is stopped before one of
+// the steps that change something, where an earlier run has left a secret to be ended.
+var changesAt = map[string]struct{ applied, retired int }{
+	"prepare": {0, 0}, // which ends what the earlier run left
+	"apply":   {0, 1},
+	"retire":  {1, 1},
+}
+
+// stopsBefore runs into what stop makes of the run before a step: nothing more is changed
+// on the target. After mend the same run changes the rest.
+func (w *world) stopsBefore(step string, stop func(*Run), mend func()) error {
+	w.t.Helper()
+	w.target.manifest.Overlap, w.target.retire = []sdk.Kind{sdk.Password}, sdk.Unchanged
+	if out, err := w.run(seal.NewID()); err != nil || out.Reason != "retire.pending" {
+		w.t.Fatalf("the earlier run: %+v, %v", out, err)
+	}
+	w.later(2 * time.Minute)
+	w.target.retire, w.target.applied, w.target.retired = 0, nil, nil
+
+	r := &Run{e: w.engine, job: Job{ID: seal.NewID(), Account: w.account}, state: Queued, as: "rotate"}
+	ctx, hold := w.engine.Leases.Guard(w.t.Context())
+	defer hold.End()
+	r.hold = hold
+	w.engine.Hint = func(_ seal.ID, _ trust.Ref, phase string) {
+		if phase == step {
+			stop(r)
+		}
+	}
+	stopped := r.drive(ctx)
+	r.leave()
+	want := changesAt[step]
+	if stopped == nil || len(w.target.applied) != want.applied || len(w.target.retired) != want.retired || !w.kept() {
+		w.t.Errorf("stopped before %s: %v: applied %d, ended %d, want %+v; what opens the target is kept: %v", step, stopped, len(w.target.applied), len(w.target.retired), want, w.kept())
+	}
+
+	mend()
+	w.engine.Hint = func(seal.ID, trust.Ref, string) {}
+	if out, err := w.run(r.job.ID); err != nil || out.Credential != done || !w.opens() || len(w.target.applied) != 1 || len(w.target.retired) != 2 {
+		w.t.Errorf("stopped before %s, the same run again: %+v, %v: applied %d, ended %d", step, out, err, len(w.target.applied), len(w.target.retired))
+	}
+	return stopped
+}
+
+// Nobody watches here, and no context ends by itself: a run that goes on past its lease
+// changes nothing on the target, be it to set a secret, to end one, or to end what an
+// earlier run left.
 func TestPastItsLeaseARunChangesNothing(t *testing.T) {
-	for step, want := range map[string]struct{ applied, retired int }{
-		"prepare": {0, 0}, // which ends what the earlier run left
-		"apply":   {0, 1},
-		"retire":  {1, 1},
-	} {
+	for step := range changesAt {
 		w := newWorld(t, false)
-		w.target.manifest.Overlap, w.target.retire = []sdk.Kind{sdk.Password}, sdk.Unchanged
-		if out, err := w.run(seal.NewID()); err != nil || out.Reason != "retire.pending" {
-			t.Fatalf("%s: the earlier run: %+v, %v", step, out, err)
+		var slept time.Duration
+		w.engine.Leases = NewLeases(func() time.Time { return time.Time{} }, func(int) {}, func() time.Time { return time.Now().Add(slept) })
+		err := w.stopsBefore(step, func(*Run) { slept = LeaseWork }, func() { slept = 0 })
+		if !errors.Is(err, ErrLeaseLost) {
+			t.Errorf("stopped before %s: %v", step, err)
 		}
-		w.later(2 * time.Minute)
-		w.target.retire, w.target.applied, w.target.retired = 0, nil, nil
+	}
+}
 
-		var stopped time.Duration
-		w.engine.Leases = NewLeases(func() time.Time { return time.Time{} }, func(int) {}, func() time.Time { return time.Now().Add(stopped) })
-		w.engine.Hint = func(_ seal.ID, _ trust.Ref, phase string) {
-			if phase == step {
-				stopped = LeaseWork
-			}
-		}
-		id := seal.NewID()
-		out, err := w.run(id)
-		if !errors.Is(err, ErrLeaseLost) || len(w.target.applied) != want.applied || len(w.target.retired) != want.retired {
-			t.Errorf("stopped before %s: %+v, %v: applied %d, ended %d, want %+v", step, out, err, len(w.target.applied), len(w.target.retired), want)
-		}
-		if !w.kept() {
-			t.Errorf("stopped before %s: the secret that opens the target is lost", step)
-		}
-
-		stopped, w.engine.Hint = 0, func(seal.ID, trust.Ref, string) {}
-		if out, err := w.run(id); err != nil || out.Credential != done || !w.opens() || len(w.target.applied) != 1 || len(w.target.retired) != 2 {
-			t.Errorf("stopped before %s, the same run again: %+v, %v: applied %d, ended %d", step, out, err, len(w.target.applied), len(w.target.retired))
+// What a run gave to its journal is there before anything is changed on the target.
+func TestNothingIsChangedThatTheJournalDoesNotHave(t *testing.T) {
+	full := errors.New("no space left")
+	for step := range changesAt {
+		w := newWorld(t, false)
+		err := w.stopsBefore(step, func(r *Run) { r.inJournal(func() error { return full }) }, func() {})
+		if !errors.Is(err, full) {
+			t.Errorf("stopped before %s: %v", step, err)
 		}
 	}
 }

@@ -91,6 +91,9 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		if len(w.target.applied) != before || w.vault.records[w.account.Record].Staged != nil {
 			t.Errorf("%s: the target was touched, or a candidate was left", name)
 		}
+		if k, _, err := w.engine.Journal.Kept(w.account); err != nil || k != nil {
+			t.Errorf("%s: the journal keeps a candidate that nobody has: %v, %v", name, k != nil, err)
+		}
 	}
 }
 

@@ -122,6 +122,34 @@ func TestOneRunIsBoundedLikeMany(t *testing.T) {
 	}
 }
 
+// An agent counts its candidates itself: a server that serves nothing of the runs before
+// gets no more of them.
+func TestCandidatesAreCountedWithoutTheServer(t *testing.T) {
+	w := newWorld(t, false)
+	w.put(w.account, "pamUser", []byte("old"), w.accountStatement("app", &trustv1.Mandate{Enabled: true, MinIntervalS: 3600, ValidUntil: w.now.Add(24 * time.Hour).UnixMilli()}))
+	before := *w.vault.records[w.account.Record]
+	w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.history"}, nil
+	}
+	tries := func() (reason string) {
+		for range 2 * trust.MaxNewCandidates {
+			w.later(trust.StartGap + time.Second)
+			out, err := w.run(seal.NewID())
+			must(t, err)
+			reason = out.Reason
+			*w.vault.records[w.account.Record] = before
+		}
+		return reason
+	}
+	if reason := tries(); reason != string(trust.TooOften) || len(w.target.applied) != trust.MaxNewCandidates {
+		t.Errorf("within the mandate's interval: %d candidates, %s; want %d", len(w.target.applied), reason, trust.MaxNewCandidates)
+	}
+	w.later(time.Hour)
+	if tries(); len(w.target.applied) != 2*trust.MaxNewCandidates {
+		t.Errorf("after it: %d candidates, want %d", len(w.target.applied), 2*trust.MaxNewCandidates)
+	}
+}
+
 // Each look at a candidate costs the account failed logins: the server may ask for one
 // now and then.
 func TestAStagedCandidateIsNotProbedAtWill(t *testing.T) {
