@@ -57,6 +57,7 @@ type service struct {
 	log        *slog.Logger
 	challenges challenges
 	attempts   limiter
+	notes      limiter // events that devices note
 	watches    watches
 	waits      watches // for replies
 }

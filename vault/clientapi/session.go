@@ -27,6 +27,7 @@ const (
 	challengesOfAddress = 1200
 	signInsOfAddress    = 600
 	refusalsTold        = 60 // as events, of one entry
+	notesOfEntry        = 600
 )
 
 var errSignIn = refuse(connect.CodeUnauthenticated, ReasonSignature,

@@ -317,6 +317,9 @@ func (w *writer) noteEvent(r *clientv1.NoteEvent) error {
 	if !audit.ClientMayNote(r.GetName()) {
 		return malformed("no event %q of a client's", r.GetName())
 	}
+	if !w.s.notes.allow(w.entry.String(), notesOfEntry, w.now) {
+		return throttled()
+	}
 	e := audit.Event{Name: r.GetName(), Reason: r.GetReason()}
 	if r.GetRecord() != nil {
 		rec, err := ref(r.GetRecord())

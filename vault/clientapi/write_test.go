@@ -403,3 +403,26 @@ func receive(stream *connect.ServerStreamForClient[clientv1.WatchResponse], err 
 	}
 	return nil, stream.Err()
 }
+
+// Events stay: a device notes so many in a minute, in one call or in many.
+func TestNotesOfADeviceAreThrottled(t *testing.T) {
+	s, o := newServer(t), orgtest.New(t, time.Now)
+	bob := o.Member(t, "Bob", trust.Read)
+	admin := s.found(o)
+	notes := func(n int) []*clientv1.WriteOp {
+		return slices.Repeat([]*clientv1.WriteOp{{Op: &clientv1.WriteOp_NoteEvent{NoteEvent: &clientv1.NoteEvent{Name: "record.revealed"}}}}, n)
+	}
+	admin.must(admin.write(notes(400)...))
+	_, err := admin.write(notes(201)...)
+	refused(t, err, "throttled")
+	_, err = admin.write(notes(1)...)
+	refused(t, err, "throttled")
+	if n := admin.eventNames()["record.revealed"]; n != 400 {
+		t.Errorf("%d events", n)
+	}
+	_, err = s.signIn(o, bob).write(notes(1)...)
+	ok(t, err)
+	s.wait(time.Minute)
+	_, err = admin.write(notes(1)...)
+	ok(t, err)
+}

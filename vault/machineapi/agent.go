@@ -235,6 +235,11 @@ func (a *API) agentReport(ctx context.Context, r *request) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if wait := a.reports.takeAll(string(r.client.ClientID), len(in.Refusals), r.now); wait > 0 {
+		e := ksm.Refuse(ksm.CodeThrottled, "too many refusals are reported")
+		e.RetryAfter = wait
+		return nil, e
+	}
 	return nil, a.drive(ctx, r, func(q *db.Queries) error { return a.Work.Report(ctx, q, agent, *in) })
 }
 

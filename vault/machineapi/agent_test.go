@@ -366,3 +366,27 @@ func TestAgentsAreThrottledByThemselves(t *testing.T) {
 	_, err = b.Log(t.Context(), ksm.LogRequest{})
 	s.must(err)
 }
+
+func TestRefusalsOfAnAgentAreThrottled(t *testing.T) {
+	s := newServer(t)
+	_, a := s.agent("a")
+	_, b := s.agent("b")
+	r := s.addRecord(s.edit, login("1"))
+	many := ksm.ReportRequest{Refusals: slices.Repeat([]ksm.Refusal{{
+		Name: "run.refused", Reason: "mandate_off", Record: ksm.Ref{Folder: s.edit[:], Record: r.uid[:]},
+	}}, 64)}
+	told, began := 0, time.Now()
+	var err error
+	for err == nil && told < 10_000 {
+		if err = a.Report(t.Context(), many); err == nil {
+			told += len(many.Refusals)
+		}
+	}
+	s.want("without end", refusal(err), ksm.CodeThrottled)
+	if most := 5000 + 20*int(time.Since(began).Seconds()+1); told > most || told < 4900 {
+		t.Errorf("%d refusals were taken, at most %d are to be", told, most)
+	}
+	s.must(b.Report(t.Context(), many))
+	_, err = a.Log(t.Context(), ksm.LogRequest{})
+	s.must(err) // the rest of its work goes on
+}

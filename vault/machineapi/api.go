@@ -58,10 +58,18 @@ type API struct {
 	apps    *throttle
 	agents  *throttle
 	told    *throttle // of refusals' events
+	reports *throttle // of what agents report as refused
 	seen    *recent
 	uploads chan struct{}
 	blobs   blobs
 }
+
+// An agent's refusals become events, which stay: it may report so many a second, and so
+// many at once.
+const (
+	refusalRate  = 20
+	refusalBurst = 5000
+)
 
 // maxUploads bounds the uploads that are received at once.
 const maxUploads = 32
@@ -81,6 +89,7 @@ func New(c Config) (*API, error) {
 		apps:    newThrottle(or(c.Rate, 20), or(c.Burst, 200)),
 		agents:  newThrottle(or(c.AgentRate, 2000), or(c.AgentBurst, 4000)),
 		told:    newThrottle(0, 1),
+		reports: newThrottle(refusalRate, refusalBurst),
 		seen:    newRecent(),
 		uploads: make(chan struct{}, maxUploads),
 	}

@@ -35,6 +35,11 @@ func newThrottle(rate, burst int) *throttle {
 
 // take takes a token, or says after how long one will be there.
 func (t *throttle) take(who string, now time.Time) (wait time.Duration) {
+	return t.takeAll(who, 1, now)
+}
+
+// takeAll takes n tokens, or none and says after how long they will be there.
+func (t *throttle) takeAll(who string, n int, now time.Time) (wait time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	b, ok := t.buckets[who]
@@ -48,10 +53,10 @@ func (t *throttle) take(who string, now time.Time) (wait time.Duration) {
 		b.tokens = min(t.burst, b.tokens+passed.Seconds()*t.rate)
 	}
 	b.at = now
-	if b.tokens < 1 {
-		wait = time.Duration((1 - b.tokens) / t.rate * float64(time.Second))
+	if b.tokens < float64(n) {
+		wait = time.Duration((float64(n) - b.tokens) / t.rate * float64(time.Second))
 	} else {
-		b.tokens--
+		b.tokens -= float64(n)
 	}
 	t.buckets[who] = b
 	return wait
