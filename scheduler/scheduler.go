@@ -66,6 +66,10 @@ const (
 // must not be held for longer than a moment.
 const batch = 200
 
+// rounds bounds the batches of one pass: where runs fall due faster than they are
+// dispatched, what comes after them in a pass has its turn all the same.
+const rounds = 64
+
 // Directory gives an organisation's log, which says what agents a pool has.
 type Directory interface {
 	View(ctx context.Context, q *db.Queries, org int64) (*trust.Log, error)
@@ -158,12 +162,12 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 }
 
-// pass handles all that is due now.
+// pass handles what is due now: all of it, or as much as one pass may.
 func (s *Scheduler) pass(ctx context.Context) error {
 	if err := s.clockSetBack(ctx); err != nil {
 		return fmt.Errorf("compute anew what is next: %w", err)
 	}
-	for {
+	for range rounds {
 		due, err := s.anythingDue(ctx)
 		if err != nil {
 			return err

@@ -1050,6 +1050,46 @@ func TestOverdueRunsAreToldOfOnce(t *testing.T) {
 	}
 }
 
+// Who has more due than one pass dispatches keeps nobody else waiting: late runs are told
+// of, and agents that came get what waited for them, and what is left goes on.
+func TestAPassEnds(t *testing.T) {
+	w := newWorld(t)
+	const runs = rounds*batch + 1
+	w.write(func(q *db.Queries) error {
+		for range runs {
+			account := seal.NewID()
+			err := w.work.StartRun(context.Background(), q, w.org, work.Start{
+				RunID: seal.NewID(), Account: &trustv1.Ref{FolderUid: w.folder[:], RecordUid: account[:]}, PoolID: w.pool[:],
+				Action: "rotate", Cause: "schedule",
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	w.later(overdueAfter)
+	due := func() (n int) {
+		w.read(func(q *db.Queries) error {
+			rows, err := q.DueRuns(context.Background(), db.DueRunsParams{Now: w.clock().UnixMilli(), Rows: runs})
+			n = len(rows)
+			return err
+		})
+		return n
+	}
+	w.pass()
+	if n := due(); n != 1 {
+		t.Errorf("after one pass %d runs are due, want 1", n)
+	}
+	if n := len(w.events(audit.RunOverdue)); n != batch {
+		t.Errorf("told of %d late runs, want %d", n, batch)
+	}
+	w.pass()
+	if n := due(); n != 0 {
+		t.Errorf("after the next pass %d runs are due", n)
+	}
+}
+
 // A pool that is down makes many runs overdue at once; telling of them keeps
 // nobody waiting.
 func TestManyOverdueRunsAreToldOfInBatches(t *testing.T) {
