@@ -34,6 +34,7 @@ var needs = []struct {
 	{PostgreSQL, "postgresql", func() bool { _, err := postgresBin(); return err == nil }},
 	{Redis, "redis-server", file("/usr/bin/redis-server")},
 	{MariaDB, "mariadb-server", file("/usr/sbin/mariadbd")},
+	{MariaDB, "mariadb-client", file("/usr/bin/mariadb")},
 	{OpenLDAP, "slapd", file("/usr/sbin/slapd")},
 	{OpenLDAP, "ldap-utils", file("/usr/bin/ldapwhoami")},
 	{SambaAD, "samba-ad-dc", file("/usr/sbin/samba")},

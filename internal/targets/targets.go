@@ -1,7 +1,7 @@
 // Package targets starts the real servers that rotations are tested against:
-// PostgreSQL and OpenSSH, on private ports of the loopback interface, each in a
-// folder of its own. It is plain Go for demonstrations and a thin layer for tests:
-// [Postgres] and [OpenSSH].
+// PostgreSQL, OpenSSH, MariaDB and others, on private ports of the loopback interface,
+// each in a folder of its own. It is plain Go for demonstrations and a thin layer for
+// tests: [Postgres], [OpenSSH], [Maria] and so on.
 //
 // Nothing that it makes outlives its owner for long: what a killed run leaves behind
 // (processes, folders, Unix accounts) is written down in the folder before it is made,
@@ -183,7 +183,9 @@ func killLeftover(pidFile, dir string) error {
 	if err != nil {
 		return nil
 	}
-	_ = p.Signal(os.Interrupt)
+	for _, sig := range []os.Signal{interrupt, terminate} { // MariaDB takes no notice of the first, PostgreSQL waits for its clients at the second
+		_ = p.Signal(sig)
+	}
 	// Not our child, so there is nothing to wait on but the process table.
 	for end := time.Now().Add(hung); ours(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {

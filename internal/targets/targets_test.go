@@ -1,6 +1,7 @@
 package targets
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"os/user"
@@ -72,6 +73,35 @@ func TestSSHDLetsInOnlyTheRightSecret(t *testing.T) {
 		if got, err := s.Accepts(ctx, c.user, c.with); err != nil || got != c.want {
 			t.Errorf("%s with a %s: %v, %v, want %v\n%s", c.user, c.with.Kind, got, err, c.want, logTail(s.LogFile))
 		}
+	}
+}
+
+func TestMariaDBLetsInOnlyTheRightPassword(t *testing.T) {
+	m := Maria(t)
+	ctx := t.Context()
+	odd := `a b"c'd\e#f$g;h=` + "\n" + `ü `
+	for _, host := range []string{m.Host, "10.0.0.1"} {
+		if err := m.CreateUser(ctx, odd, host, secret(odd)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		user, with string
+		as         string
+	}{
+		{odd, odd, odd + "@" + m.Host},
+		{odd, odd + " ", ""},
+		{odd, "", ""},
+		{"nobody", odd, ""},
+		{m.Admin, m.AdminPassword.ExposeString(), m.Admin + "@%"},
+	} {
+		as, ok, err := m.Accepts(ctx, c.user, secret(c.with))
+		if err != nil || as != c.as || ok != (c.as != "") {
+			t.Errorf("%q: %q, %v, %v, want %q\n%s", c.user, as, ok, err, c.as, logTail(m.LogFile))
+		}
+	}
+	if log, err := os.ReadFile(m.GeneralLog); err != nil || !bytes.Contains(log, []byte("CREATE USER")) {
+		t.Errorf("the general log has no statements: %v", err)
 	}
 }
 

@@ -98,6 +98,26 @@ func LDAP(t TB) *LDAPServer {
 	return l
 }
 
+// Maria starts a MariaDB that ends with the test. It installs what is missing, or skips
+// the test and says why.
+func Maria(t TB, settings ...string) *MariaDBServer {
+	t.Helper()
+	ctx, dir, ok := forTest(t, MariaDB)
+	if !ok {
+		return nil
+	}
+	m, err := StartMariaDB(ctx, filepath.Join(dir, "mariadb"), settings...)
+	if fatal(t, err) {
+		return nil
+	}
+	t.Cleanup(func() {
+		if err := m.Stop(); err != nil {
+			t.Logf("stop MariaDB: %v", err)
+		}
+	})
+	return m
+}
+
 // forTest installs the server and makes a folder that is removed after the test.
 func forTest(t TB, server Server) (context.Context, string, bool) {
 	t.Helper()
