@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -214,33 +213,8 @@ func assemble(ctx context.Context, st store.Store, s *settings, ca *authority, k
 		mux.Handle(p, machines)
 	}
 	mux.Handle("GET "+socket.Path, hub)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { health(w, r, st, hub) })
+	mux.Handle("GET /healthz", &health{st: st, hub: hub})
 	return &parts{mux, hub, sched}, nil
-}
-
-// health tells whether the database can be written: the empty transaction costs no
-// write to the disk, and fails where another process holds the file.
-func health(w http.ResponseWriter, r *http.Request, st store.Store, hub *router.Router) {
-	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-	defer cancel()
-	var recovering db.RecoveringSinceRow
-	err := st.Read(ctx, func(q *db.Queries) (err error) {
-		recovering, err = q.RecoveringSince(ctx)
-		return err
-	})
-	if err == nil {
-		err = st.Write(ctx, func(*db.Queries) error { return nil })
-	}
-	w.Header().Set("Content-Type", "application/json")
-	if err != nil {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	stats := st.Stats()
-	_ = json.NewEncoder(w).Encode(map[string]any{ // the caller is gone, or it is not
-		"ok": err == nil, "agents": hub.Stats().Connected, "commits": stats.Commits, "writes": stats.Writes, "heap": lean.InUse(),
-		// Organisations that recover from a restored backup, and since when: Unix seconds, 0 for none.
-		"recovering": recovering.N, "recoveringSince": recovering.Since / 1000,
-	})
 }
 
 // filesBeside is how many open files are kept for other things than connections: the
