@@ -18,16 +18,20 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/terminal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := exitcode.Execute(ctx, command()); err != nil {
-		fmt.Fprintln(os.Stderr, "rotunda-agent:", err)
+	root, stderr := command(), terminal.Of(os.Stderr)
+	root.SetOut(terminal.Of(os.Stdout))
+	root.SetErr(stderr)
+	if err := exitcode.Execute(ctx, root); err != nil {
+		fmt.Fprintln(stderr, "rotunda-agent:", err)
 		if hint := hintOf(err); hint != "" {
-			fmt.Fprintln(os.Stderr, "hint:", hint)
+			fmt.Fprintln(stderr, "hint:", hint)
 		}
 		os.Exit(int(exitOf(err)))
 	}

@@ -17,14 +17,18 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/store"
+	"github.com/rotunda-pam/rotunda/internal/terminal"
 	"github.com/rotunda-pam/rotunda/internal/version"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := exitcode.Execute(ctx, command()); err != nil {
-		fmt.Fprintln(os.Stderr, "rotunda-server:", err)
+	root, stderr := command(), terminal.Of(os.Stderr)
+	root.SetOut(terminal.Of(os.Stdout))
+	root.SetErr(stderr)
+	if err := exitcode.Execute(ctx, root); err != nil {
+		fmt.Fprintln(stderr, "rotunda-server:", err)
 		os.Exit(int(exitOf(err)))
 	}
 }

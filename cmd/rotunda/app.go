@@ -14,6 +14,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/terminal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -128,7 +129,7 @@ func (c *cli) knownApps(ctx context.Context, cl *client.Client, app seal.ID) (ma
 			continue
 		}
 		known[k.App.ID] = c.knownTo(k)
-		c.warn("%s could hold the key of the application %s: issue it anew: %s", printable(few(known[k.App.ID])), printable(k.App.Name), printable(newApp(k.App.Name)))
+		c.warn("%s could hold the key of the application %s: issue it anew: %s", few(known[k.App.ID]), k.App.Name, newApp(k.App.Name))
 	}
 	return known, err
 }
@@ -286,7 +287,7 @@ func (c *cli) appRemoveCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := c.confirm(fmt.Sprintf("end the client %q of %q", printable(k.Name), printable(a.Name))); err != nil {
+			if err := c.confirm(fmt.Sprintf("end the client %q of %q", k.Name, a.Name)); err != nil {
 				return err
 			}
 			if err := cl.RemoveAppClient(ctx, a.ID, k.ID); err != nil {
@@ -317,7 +318,7 @@ func findAppClient(a client.App, name string) (client.AppClient, error) {
 	f := failf(exitNotFound, "ambiguous", "application %s has %d clients named %q", a.Name, len(found), name)
 	var lines []string
 	for _, k := range found {
-		lines = append(lines, fmt.Sprintf("%s, made %s: %s", k.Name, k.Created.Format(time.DateTime), hex.EncodeToString(k.ID)))
+		lines = append(lines, terminal.Line(fmt.Sprintf("%s, made %s: %s", k.Name, k.Created.Format(time.DateTime), hex.EncodeToString(k.ID))))
 	}
 	return client.AppClient{}, f.withHint("%s", strings.Join(lines, "\n"))
 }

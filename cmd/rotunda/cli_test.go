@@ -101,23 +101,6 @@ func TestNoWaitIsDone(t *testing.T) {
 	}
 }
 
-func TestPrintable(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain":          "plain",
-		"Zoë 京":          "Zoë 京",
-		"two\nlines\tx":  "two lines x",
-		"\x1b[31mred":    "\uFFFD[31mred",
-		"\u202Egnp.exe":  "\uFFFDgnp.exe",
-		"bell\a\x9bCSI":  "bell\uFFFD\uFFFDCSI",
-		"c1 \u009b csi":  "c1 \uFFFD csi",
-		"\xffnot utf-8 ": "\uFFFDnot utf-8 ",
-	} {
-		if got := printable(in); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
-		}
-	}
-}
-
 func TestPages(t *testing.T) {
 	all := []int{0, 1, 2, 3, 4, 5, 6}
 	seq := func(yield func(int, error) bool) {
@@ -271,23 +254,6 @@ func TestOutputLost(t *testing.T) {
 type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
-
-// TestPairsArePrintable: what others named and what targets say reaches no terminal raw.
-func TestPairsArePrintable(t *testing.T) {
-	const evil = "\x1b]0;owned\a\u202Ename\nforged: line"
-	p, out, _ := fakeProcess(t)
-	c := &cli{p: p}
-	showRun(out, c.viewRun(client.Run{State: "failed", AgentName: evil, Class: evil, Reason: evil, Action: evil}, evil))
-	showRun(out, runView{Results: []resultView{{Phase: evil, By: evil, Class: evil, Reason: evil, Detail: evil, Refused: evil}}})
-	showRecord(out, recordView{Title: evil, Login: evil, Notes: evil, Folder: evil, State: evil, Reason: evil})
-	showOutcomes(out, []outcomeView{{Title: evil, State: evil, Detail: evil, Reason: evil}})
-	if n := strings.Count(out.String(), "\uFFFD]0;owned\uFFFD\uFFFDname forged: line"); n < 12 {
-		t.Errorf("%d names in:\n%s", n, out)
-	}
-	if strings.ContainsAny(out.String(), "\x1b\a\u202E") || strings.Contains(out.String(), "\nforged") {
-		t.Errorf("%q", out)
-	}
-}
 
 // TestSecretLost: where the only copy of a secret could not be written, the error says
 // what was made and the command that ends it.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/terminal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -153,8 +154,8 @@ func (c *cli) names(ctx context.Context, list lister) []string {
 	}
 	for i, n := range names {
 		name, about, has := strings.Cut(n, "\t")
-		if names[i] = printable(name); has {
-			names[i] = cobra.CompletionWithDesc(names[i], printable(about))
+		if names[i] = terminal.Line(name); has {
+			names[i] = cobra.CompletionWithDesc(names[i], terminal.Line(about))
 		}
 	}
 	slices.Sort(names)

@@ -75,9 +75,9 @@ func (c *cli) doctorCmd() *cobra.Command {
 		}
 		err := c.emit(map[string]any{"findings": x.list}, func(w io.Writer) {
 			for _, f := range x.list {
-				fmt.Fprintf(w, "%-4s  %-9s  %s\n", f.Status, f.Check, printable(f.Text))
+				printLine(w, "%-4s  %-9s  %s", f.Status, f.Check, f.Text)
 				for line := range strings.Lines(f.Do) {
-					fmt.Fprintf(w, "                 -> %s\n", printable(line))
+					printLine(w, "                 -> %s", strings.TrimRight(line, "\n"))
 				}
 			}
 		})

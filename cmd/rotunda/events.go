@@ -120,7 +120,7 @@ func (c *cli) followEvents(ctx context.Context, cl *client.Client, f client.Even
 					line = append(line, s)
 				}
 			}
-			fmt.Fprintln(w, printable(strings.Join(line, "  ")))
+			printLine(w, "%s", strings.Join(line, "  "))
 		})
 	})
 	if c.timeout > 0 && errors.Is(ctx.Err(), context.DeadlineExceeded) {

@@ -75,13 +75,13 @@ func report(w io.Writer, err error, asJSON bool) exit {
 		_ = enc.Encode(line) // nobody is left to tell
 		return f.exit
 	}
-	message := printable(f.Error())
+	message := f.Error()
 	if f.reason != "" && f.reason != "usage" && f.reason != "internal" {
 		message += " (" + f.reason + ")"
 	}
-	fmt.Fprintf(w, "rotunda: %s\n", message)
+	printLine(w, "rotunda: %s", message)
 	for line := range strings.Lines(f.hint) {
-		fmt.Fprintf(w, "hint: %s\n", printable(strings.TrimRight(line, "\n")))
+		printLine(w, "hint: %s", strings.TrimRight(line, "\n"))
 	}
 	return f.exit
 }

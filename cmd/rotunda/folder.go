@@ -126,7 +126,7 @@ func (c *cli) folderGrantCmd() *cobra.Command {
 				return err
 			}
 			if to.Kind == trustv1.EntryKind_ENTRY_KIND_POOL && roles != 0 {
-				question := fmt.Sprintf("every agent of pool %q will be able to read what is in %s; go on", printable(to.Name), printable(args[0]))
+				question := fmt.Sprintf("every agent of pool %q will be able to read what is in %s; go on", to.Name, args[0])
 				if err := c.confirm(question); err != nil {
 					return err
 				}

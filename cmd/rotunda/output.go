@@ -7,7 +7,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
+
+	"github.com/rotunda-pam/rotunda/internal/terminal"
 )
 
 // output keeps the first error of what is written to it, and writes nothing after it.
@@ -63,25 +64,32 @@ func (c *cli) note(format string, args ...any) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Fprintf(c.p.stderr, format+"\n", args...)
+	printLine(c.p.stderr, format, args...)
 }
 
 // warn tells what a person must not miss, also with --json and --quiet.
 func (c *cli) warn(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Fprintf(c.p.stderr, "warning: "+format+"\n", args...)
+	printLine(c.p.stderr, "warning: "+format, args...)
 }
 
-// table prints rows under a heading, columns aligned. Cells come from other
-// people, so what a terminal would obey is taken out.
+// printLine prints one line, whatever is in it: names and texts come from other people,
+// from targets and from the server. Text for people is printed by this, table and pairs
+// alone; a value that is to be exact, and JSON, go as they are, and on a terminal through
+// its Writer (see run).
+func printLine(w io.Writer, format string, args ...any) {
+	fmt.Fprintln(w, terminal.Line(fmt.Sprintf(format, args...)))
+}
+
+// table prints rows under a heading, columns aligned.
 func table(w io.Writer, heading []string, rows [][]string) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, strings.ToUpper(strings.Join(heading, "\t")))
 	for _, row := range rows {
 		cells := make([]string, len(row))
 		for i, cell := range row {
-			cells[i] = printable(cell)
+			cells[i] = terminal.Line(cell)
 			if cells[i] == "" {
 				cells[i] = "-"
 			}
@@ -98,24 +106,9 @@ func pairs(w io.Writer, list ...string) {
 		if list[i+1] == "" {
 			continue
 		}
-		fmt.Fprintf(tw, "%s:\t%s\n", list[i], printable(list[i+1]))
+		fmt.Fprintf(tw, "%s:\t%s\n", list[i], terminal.Line(list[i+1]))
 	}
 	tw.Flush()
-}
-
-// printable takes out what a terminal would act on: titles, names and error
-// texts come from other people and from targets.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t' || r == '\r':
-			return ' '
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == unicode.ReplacementChar:
-			return '\uFFFD'
-		default:
-			return r
-		}
-	}, s)
 }
 
 // timeText is how people read a moment, in local time.

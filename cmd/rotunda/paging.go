@@ -127,7 +127,7 @@ func list[T any](c *cli, pg *page, name string, views []T, next string, heading 
 	case next != "":
 		c.note("more: --page %s", next)
 	case len(views) == 0 && pg.token != "":
-		c.note("nothing is on the page %s: the list ends before it", printable(pg.token))
+		c.note("nothing is on the page %s: the list ends before it", pg.token)
 	}
 	return nil
 }

@@ -147,7 +147,7 @@ func (c *cli) pluginApproveCmd() *cobra.Command {
 		}
 		return c.with(ctx, func(cl *client.Client) error {
 			v := viewPlugin(p)
-			question := fmt.Sprintf("let every agent start %s %s for %s, sha256 %s, with the secrets of its jobs", printable(v.Name), printable(v.Version), v.Platform, v.SHA256)
+			question := fmt.Sprintf("let every agent start %s %s for %s, sha256 %s, with the secrets of its jobs", v.Name, v.Version, v.Platform, v.SHA256)
 			if err := c.confirm(question); err != nil {
 				return err
 			}
@@ -156,7 +156,7 @@ func (c *cli) pluginApproveCmd() *cobra.Command {
 			}
 			return c.emit(v, func(w io.Writer) {
 				pairs(w, "approved", v.Name+" "+v.Version, "sha256", v.SHA256)
-				c.note("copy it into each agent's plugin_dir as %s@%s", printable(v.Name), v.SHA256)
+				c.note("copy it into each agent's plugin_dir as %s@%s", v.Name, v.SHA256)
 			})
 		})
 	})

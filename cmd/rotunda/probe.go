@@ -181,7 +181,7 @@ func (c *cli) resourceProbeCmd() *cobra.Command {
 			}
 			return c.emit(v, func(w io.Writer) {
 				showProbe(w, v)
-				c.note("to pin them: rotunda resource probe %s --pin", printable(args[0]))
+				c.note("to pin them: rotunda resource probe %s --pin", args[0])
 			})
 		})
 	})

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/terminal"
 )
 
 // meter shows how far long work is: one line that is written anew on a
@@ -24,15 +26,17 @@ func (m *meter) at(n int) {
 		return
 	}
 	m.last = now
-	if m.c.p.stderrTerminal {
-		fmt.Fprintf(m.c.p.stderr, "\r%s %d", m.what, n)
+	if t, ok := m.c.p.stderr.(*terminal.Writer); ok {
+		t.Again(m.line())
 		return
 	}
-	fmt.Fprintf(m.c.p.stderr, "%s %d\n", m.what, n)
+	printLine(m.c.p.stderr, "%s", m.line())
 }
 
+func (m *meter) line() string { return fmt.Sprintf("%s %d", m.what, m.n) }
+
 func (m *meter) every() time.Duration {
-	if m.c.p.stderrTerminal {
+	if _, ok := m.c.p.stderr.(*terminal.Writer); ok {
 		return 100 * time.Millisecond
 	}
 	return time.Second
@@ -40,7 +44,8 @@ func (m *meter) every() time.Duration {
 
 // end leaves the line.
 func (m *meter) end() {
-	if m.c.p.stderrTerminal && !m.c.quiet && !m.c.json && m.n > 0 {
-		fmt.Fprintf(m.c.p.stderr, "\r%s %d\n", m.what, m.n)
+	if t, ok := m.c.p.stderr.(*terminal.Writer); ok && !m.c.quiet && !m.c.json && m.n > 0 {
+		t.Again(m.line())
+		fmt.Fprintln(t)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/rotunda-pam/rotunda/internal/terminal"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -124,7 +125,7 @@ func (c *cli) promptLine(prompt string) (string, error) {
 // readLine reads a byte at a time, so that what follows the line is left for the next
 // reader.
 func (c *cli) readLine(prompt string) ([]byte, error) {
-	fmt.Fprint(c.p.stderr, prompt)
+	fmt.Fprint(c.p.stderr, terminal.Line(prompt))
 	line, err := unlessStopped(c, func() ([]byte, error) {
 		line, one := make([]byte, 0, maxLine), make([]byte, 1) // a secret that outgrew it would leave copies
 		for {

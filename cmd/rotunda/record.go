@@ -12,6 +12,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/terminal"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -59,7 +60,10 @@ func (c *cli) recordGetCmd() *cobra.Command {
 			if !c.json {
 				v.findNames(ctx, cl)
 			}
-			return c.emit(v, func(w io.Writer) { showRecord(w, v) })
+			return c.emit(v, func(w io.Writer) {
+				c.warnEscaped(v.Secret, v.Candidate.secret())
+				showRecord(w, v)
+			})
 		})
 	})
 	cmd.Flags().BoolVar(&reveal, "reveal", false, "show the secret; an event notes who looked")
@@ -115,18 +119,23 @@ func (c *cli) showCandidate(ctx context.Context, cl *client.Client, r *client.Re
 		}
 	}
 	if v.Why == "" {
-		return failf(exitNotFound, "not_found", "%s has no candidate of the run %s", printable(r.Title), id).
+		return failf(exitNotFound, "not_found", "%s has no candidate of the run %s", r.Title, id).
 			withHint("`rotunda record history` lists the former values with their runs")
 	}
 	if reveal {
 		v.Secret = secret.ExposeString()
 	}
+	if field != "" && secret.Len() == 0 {
+		return failf(exitNotFound, "no_field", "the candidate of the run %s does not open: %s", id, orWord(v.Reason, "it holds no secret"))
+	}
+	if field != "" && !c.json {
+		value := secret.Expose()
+		defer clear(value)
+		return c.showValue(value)
+	}
 	return c.emit(v, func(w io.Writer) {
-		if field != "" {
-			fmt.Fprintln(w, v.Secret)
-			return
-		}
-		pairs(w, "run", v.RunID, "why", v.Why, "time", local(v.Time), "reason", v.Reason, "secret", v.Secret)
+		c.warnEscaped(v.Secret)
+		pairs(w, "run", v.RunID, "why", v.Why, "time", local(v.Time), "reason", v.Reason, "secret", terminal.Escaped(v.Secret))
 	})
 }
 
@@ -163,16 +172,34 @@ func (c *cli) showField(r *client.Record, field string) error {
 		value = s.Expose()
 	}
 	defer clear(value)
-	if c.json {
+	return c.showValue(value)
+}
+
+// showValue prints one value and nothing else: into a pipe or a file byte by byte.
+func (c *cli) showValue(value []byte) error {
+	switch {
+	case c.json:
 		return c.emit(map[string]string{"value": string(value)}, nil)
-	}
-	if _, err := c.p.stdout.Write(value); err != nil {
+	case !c.p.stdoutTerminal:
+		_, err := c.p.stdout.Write(value)
 		return err
 	}
-	if c.p.stdoutTerminal {
-		_, _ = io.WriteString(c.p.stdout, "\n")
+	shown := terminal.Shown(string(value))
+	if shown != string(value) {
+		c.warn(escapedMeans)
 	}
-	return nil
+	_, err := fmt.Fprintln(c.p.stdout, shown)
+	return err
+}
+
+// escapedMeans is said beside a value that is not shown as it is.
+const escapedMeans = `it holds control characters, which are written here as in JSON (\n, \u001b): --json, or --field into a pipe or a file, gives it as it is`
+
+// warnEscaped says so where one of these is no plain line.
+func (c *cli) warnEscaped(secrets ...string) {
+	if slices.ContainsFunc(secrets, func(s string) bool { return terminal.Escaped(s) != s }) {
+		c.warn(escapedMeans)
+	}
 }
 
 // recordFilter chooses records of a list.
@@ -285,7 +312,7 @@ func (c *cli) recordHistoryCmd() *cobra.Command {
 			if revision > 0 {
 				values = slices.DeleteFunc(values, func(h client.HistoryValue) bool { return h.Revision != revision })
 				if len(values) == 0 {
-					return failf(exitNotFound, "not_found", "%s keeps no former value of revision %d", printable(r.Title), revision).
+					return failf(exitNotFound, "not_found", "%s keeps no former value of revision %d", r.Title, revision).
 						withHint("`rotunda record history` lists those that are kept; the present value is shown by `rotunda record get`")
 				}
 			}
@@ -302,6 +329,13 @@ func (c *cli) recordHistoryCmd() *cobra.Command {
 			for i := range shown {
 				views = append(views, viewHistory(&shown[i], reveal))
 			}
+			if !c.json {
+				secrets := make([]string, len(views))
+				for i, v := range views {
+					secrets[i] = v.Secret
+				}
+				c.warnEscaped(secrets...)
+			}
 			return list(c, &pg, "history", views, next, []string{"revision", "until", "why", "attested", "run", "secret"}, func(h historyView) []string {
 				attested := "yes"
 				if !h.Attested {
@@ -310,7 +344,7 @@ func (c *cli) recordHistoryCmd() *cobra.Command {
 				if h.Reason != "" {
 					attested += " (" + h.Reason + ")"
 				}
-				return []string{fmt.Sprint(h.Revision), local(h.Time), h.Why, attested, h.RunID, h.Secret}
+				return []string{fmt.Sprint(h.Revision), local(h.Time), h.Why, attested, h.RunID, terminal.Escaped(h.Secret)}
 			})
 		})
 	})
@@ -357,7 +391,7 @@ func (c *cli) recordRemoveCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			question := fmt.Sprintf("delete %q (%s) and its history for ever", printable(r.Title), r.Ref)
+			question := fmt.Sprintf("delete %q (%s) and its history for ever", r.Title, r.Ref)
 			if len(uses) > 0 {
 				if !used {
 					return inUse(r, uses)
@@ -387,7 +421,7 @@ const maxNamed = 5
 func named(uses []client.Use) string {
 	var parts []string
 	for _, u := range uses[:min(len(uses), maxNamed)] {
-		parts = append(parts, printable(u.String()))
+		parts = append(parts, u.String())
 	}
 	if more := len(uses) - maxNamed; more > 0 {
 		parts = append(parts, fmt.Sprintf("%d more", more))
@@ -403,6 +437,7 @@ func named(uses []client.Use) string {
 func inUse(r *client.Record, uses []client.Use) error {
 	var do []string
 	add := func(line string) {
+		line = terminal.Line(line) // each is a line of the hint, with a title in it
 		if !slices.Contains(do, line) {
 			do = append(do, line)
 		}
@@ -424,7 +459,7 @@ func inUse(r *client.Record, uses []client.Use) error {
 		}
 	}
 	do = append(do[:min(len(do), maxNamed)], "or say --even-in-use: agents refuse those records from then on")
-	return failf(exitConflict, "in_use", "%s is not deleted: %s", printable(r.Title), named(uses)).withHint("%s", strings.Join(do, "\n"))
+	return failf(exitConflict, "in_use", "%s is not deleted: %s", r.Title, named(uses)).withHint("%s", strings.Join(do, "\n"))
 }
 
 func (c *cli) recordAdoptCmd() *cobra.Command {
@@ -438,8 +473,8 @@ func (c *cli) recordAdoptCmd() *cobra.Command {
 			if r.State == client.InUse && !r.PoolUnknown {
 				return c.done(r.Title + " is in use already")
 			}
-			c.note("%s is %s; revision %d was written at %s", printable(r.Title), stateText(string(r.State), r.Reason), r.Revision, c.when(r.Updated))
-			if err := c.confirm(fmt.Sprintf("sign for the value of %q as it is served now", printable(r.Title))); err != nil {
+			c.note("%s is %s; revision %d was written at %s", r.Title, stateText(string(r.State), r.Reason), r.Revision, c.when(r.Updated))
+			if err := c.confirm(fmt.Sprintf("sign for the value of %q as it is served now", r.Title)); err != nil {
 				return err
 			}
 			if err := cl.Adopt(ctx, r.Ref, r.Revision, sameLogin); err != nil {

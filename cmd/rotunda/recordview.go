@@ -10,6 +10,7 @@ import (
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/span"
+	"github.com/rotunda-pam/rotunda/internal/terminal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
@@ -130,6 +131,14 @@ type candidateView struct {
 	Reason string `json:"reason,omitempty"`
 }
 
+// secret is the candidate's secret as it is shown; nil is no candidate.
+func (v *candidateView) secret() string {
+	if v == nil {
+		return ""
+	}
+	return v.Secret
+}
+
 // masked stands for a secret that is there and not shown.
 const masked = "********"
 
@@ -181,7 +190,7 @@ func unlinkedText(u trust.Reference) string {
 // warnUnlinked says before a statement is signed anew what of it that leaves out.
 func (c *cli) warnUnlinked(r *client.Record) {
 	for _, u := range r.Unlinked {
-		c.warn("%s %s, and who signed that has no right on it: it is left out, unless you name it yourself", printable(r.Title), unlinkedText(u))
+		c.warn("%s %s, and who signed that has no right on it: it is left out, unless you name it yourself", r.Title, unlinkedText(u))
 	}
 }
 
@@ -221,7 +230,7 @@ func showRecord(w io.Writer, v recordView) {
 	lines := []string{
 		"title", v.Title, "type", v.Type, "uid", v.UID, "folder", v.named(v.Folder),
 		"state", v.stateText(), "not linked", strings.Join(v.NotLinked, "; "), "hint", v.Hint, "login", v.Login, "url", v.URL,
-		"secret", v.Secret, "public key", v.PublicKey, "notes", v.Notes,
+		"secret", terminal.Escaped(v.Secret), "public key", v.PublicKey, "notes", v.Notes,
 		"revision", fmt.Sprint(v.Revision), "updated", local(v.Updated), "signed by", v.SignedBy,
 	}
 	if a := v.Account; a != nil {
@@ -240,7 +249,7 @@ func showRecord(w io.Writer, v recordView) {
 	}
 	if k := v.Candidate; k != nil {
 		lines = append(lines, "candidate", fmt.Sprintf("staged by run %s at %s", k.RunID, local(k.Staged)),
-			"candidate secret", k.Secret, "candidate refused", k.Reason)
+			"candidate secret", terminal.Escaped(k.Secret), "candidate refused", k.Reason)
 	}
 	pairs(w, lines...)
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 
@@ -89,7 +88,7 @@ func (c *cli) warnKind(kind string, resource *client.Record) {
 	case kind == client.SecretAPIKey, kind == client.SecretToken:
 		c.warn("agents rotate no secret of kind %s yet: it is kept, and each rotation of it fails", kind)
 	case kind == client.SecretSSHKey && plugin == "postgres":
-		c.warn("the plugin %s of %s rotates passwords and no %s: it is kept, and each rotation of it fails", plugin, printable(resource.Title), kind)
+		c.warn("the plugin %s of %s rotates passwords and no %s: it is kept, and each rotation of it fails", plugin, resource.Title, kind)
 	}
 }
 
@@ -170,7 +169,7 @@ func (c *cli) recordAddCmd() *cobra.Command {
 			}
 			var secret sdk.Secret
 			if !s.none {
-				if secret, err = c.secretInput(s.source, "secret of "+printable(args[0])+": "); err != nil {
+				if secret, err = c.secretInput(s.source, "secret of "+args[0]+": "); err != nil {
 					return err
 				}
 			}
@@ -256,7 +255,7 @@ func (c *cli) recordEditCmd() *cobra.Command {
 				return err
 			}
 			if revision != 0 && r.Revision != revision {
-				return failf(exitConflict, "out_of_sync", "%s has revision %d, not %d: nothing was changed", printable(r.Title), r.Revision, revision).
+				return failf(exitConflict, "out_of_sync", "%s has revision %d, not %d: nothing was changed", r.Title, r.Revision, revision).
 					withHint("`rotunda record get` shows what it holds now")
 			}
 			account := r.Type == client.TypeAccount
@@ -264,7 +263,7 @@ func (c *cli) recordEditCmd() *cobra.Command {
 				e.Login = &a.login
 			}
 			if newSecret || s.source.given() {
-				secret, err := c.secretInput(s.source, "new secret of "+printable(r.Title)+": ")
+				secret, err := c.secretInput(s.source, "new secret of "+r.Title+": ")
 				if err != nil {
 					return err
 				}
@@ -281,7 +280,7 @@ func (c *cli) recordEditCmd() *cobra.Command {
 				return failf(exitUsage, "no_account", "%s is no account: --same-login belongs to accounts", r.Title)
 			}
 			if account && r.Statement == nil && signed != nil && !set("resource") {
-				return usagef("%s has no statement that holds: name its resource, too, with --resource", printable(r.Title))
+				return usagef("%s has no statement that holds: name its resource, too, with --resource", r.Title)
 			}
 			values := e.Title != nil || e.URL != nil || e.Notes != nil || e.PublicKey != nil || e.Login != nil || e.Secret != nil
 			if !values && signed == nil {
@@ -426,9 +425,9 @@ func (c *cli) showImport(rep client.ImportReport) error {
 		v.Failed = append(v.Failed, line{f.Line, cl.reason, cl.Error()})
 	}
 	err := c.emit(v, func(w io.Writer) {
-		fmt.Fprintf(w, "added %d record%s\n", v.Added, plural(v.Added))
+		printLine(w, "added %d record%s", v.Added, plural(v.Added))
 		for _, f := range v.Failed {
-			fmt.Fprintf(w, "line %d: %s (%s)\n", f.Line, printable(f.Error), f.Reason)
+			printLine(w, "line %d: %s (%s)", f.Line, f.Error, f.Reason)
 		}
 	})
 	if err == nil && len(v.Failed) > 0 {

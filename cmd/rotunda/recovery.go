@@ -78,7 +78,7 @@ func (c *cli) orgEndRecoveryCmd() *cobra.Command {
 				return err
 			}
 			return c.emit(map[string]any{"restored": stamp(r.Restored), "changes": r.Changes, "parties": views, "not_reported": silent}, func(w io.Writer) {
-				fmt.Fprintf(w, "the recovery has ended; %d of %d had reported\n", len(views)-silent, len(views))
+				printLine(w, "the recovery has ended; %d of %d had reported", len(views)-silent, len(views))
 			})
 		})
 	})

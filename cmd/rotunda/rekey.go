@@ -43,12 +43,12 @@ func showRekey(w io.Writer, v rekeyView) {
 	if v.NewKey {
 		what = "has a new key"
 	}
-	fmt.Fprintf(w, "folder %s %s, version %d; new keys of their own: %d record%s\n", printable(v.Folder), what, v.KeyVersion, v.Rekeyed, plural(v.Rekeyed))
+	printLine(w, "folder %s %s, version %d; new keys of their own: %d record%s", v.Folder, what, v.KeyVersion, v.Rekeyed, plural(v.Rekeyed))
 	for _, l := range v.Left {
-		fmt.Fprintf(w, "  %s (%s) keeps its former key for now: %s: %s\n", printable(l.Title), l.Record, l.Reason, leftHint(l.Reason))
+		printLine(w, "  %s (%s) keeps its former key for now: %s: %s", l.Title, l.Record, l.Reason, leftHint(l.Reason))
 	}
 	if v.Error != "" {
-		fmt.Fprintf(w, "  not finished: %s\n", printable(v.Error))
+		printLine(w, "  not finished: %s", v.Error)
 	}
 }
 
@@ -89,15 +89,15 @@ func (c *cli) rekey(ctx context.Context, cl *client.Client, folder seal.ID, o cl
 // takeRestored shows what a statement from before a restore says, and asks for it.
 func (c *cli) takeRestored(r client.Restored) (bool, error) {
 	w := c.p.stderr
-	fmt.Fprintf(w, "%s (%s): statement %d of %s, signed at %s; the log asks for %d or a later one. It says\n",
-		printable(r.Title), r.Ref, r.Seq, printable(r.By), c.when(r.Issued), r.Least)
+	printLine(w, "%s (%s): statement %d of %s, signed at %s; the log asks for %d or a later one. It says",
+		r.Title, r.Ref, r.Seq, r.By, c.when(r.Issued), r.Least)
 	for _, line := range r.Says {
-		fmt.Fprintf(w, "    %s\n", printable(line))
+		printLine(w, "    %s", line)
 	}
 	if c.yes {
 		return true, nil
 	}
-	return c.ask("sign " + printable(r.Title) + " anew as it is here")
+	return c.ask("sign " + r.Title + " anew as it is here")
 }
 
 // leftBehind is the failure of a re-keying that left records; nil: none.
@@ -106,7 +106,7 @@ func leftBehind(r client.Rekeyed) error {
 	if n == 0 {
 		return nil
 	}
-	return failf(exitConflict, r.Left[0].Reason, "folder %s: %d record%s keep%s former keys for now, the first is %s", printable(r.Name), n, plural(n), verbS(n), printable(r.Left[0].Title)).
+	return failf(exitConflict, r.Left[0].Reason, "folder %s: %d record%s keep%s former keys for now, the first is %s", r.Name, n, plural(n), verbS(n), r.Left[0].Title).
 		withHint("%s: `rotunda folder rekey %s`", leftHint(r.Left[0].Reason), r.Folder)
 }
 
@@ -119,9 +119,9 @@ func (c *cli) folderRekeyCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			question := fmt.Sprintf("give the folder %q a new key, and its %d records new keys of their own", printable(f.Name), f.Records)
+			question := fmt.Sprintf("give the folder %q a new key, and its %d records new keys of their own", f.Name, f.Records)
 			if f.OldKeys > 0 && !o.New {
-				question = fmt.Sprintf("go on re-keying the folder %q: %d of its %d records wait for keys of their own", printable(f.Name), f.OldKeys, f.Records)
+				question = fmt.Sprintf("go on re-keying the folder %q: %d of its %d records wait for keys of their own", f.Name, f.OldKeys, f.Records)
 			}
 			if err := c.confirm(question); err != nil {
 				return err

@@ -160,7 +160,7 @@ func (c *cli) remove(ctx context.Context, cl *client.Client, name string, flags 
 	if err := c.leaveOwn(plan, flags); err != nil {
 		return err
 	}
-	if err := c.confirm(fmt.Sprintf("remove %s %q for ever%s", kindWord(e.Kind), printable(e.Name), afterwards(plan, flags))); err != nil {
+	if err := c.confirm(fmt.Sprintf("remove %s %q for ever%s", kindWord(e.Kind), e.Name, afterwards(plan, flags))); err != nil {
 		return err
 	}
 	if err := cl.Remove(ctx, plan, skip); err != nil {
@@ -181,11 +181,11 @@ func (c *cli) leaveOwn(plan *client.Removal, flags removalFlags) error {
 	if !plan.Self || n == 0 {
 		return nil
 	}
-	c.warn("%s is this device: agents stop using what it signed last, since it cannot sign that anew", printable(plan.Name))
+	c.warn("%s is this device: agents stop using what it signed last, since it cannot sign that anew", plan.Name)
 	if flags.leave || c.p.stdinTerminal {
 		return nil
 	}
-	return failf(exitUsage, "not_confirmed", "%s is this device, whose word %d statement%s and value%s rest on, and nobody can be asked", printable(plan.Name), n, plural(n), plural(n)).
+	return failf(exitUsage, "not_confirmed", "%s is this device, whose word %d statement%s and value%s rest on, and nobody can be asked", plan.Name, n, plural(n), plural(n)).
 		withHint("remove it from another device of yours, or have an administrator remove it: then they are signed anew; --leave leaves them")
 }
 
@@ -200,7 +200,7 @@ func (c *cli) goneItself(plan *client.Removal) error {
 		return err
 	}
 	if len(plan.Folders) > 0 {
-		c.warn("the folders that it could read keep their keys: on another device `rotunda device remove %s` goes on with that", printable(quoted(plan.Name)))
+		c.warn("the folders that it could read keep their keys: on another device `rotunda device remove %s` goes on with that", quoted(plan.Name))
 	}
 	return c.done("removed " + plan.Name + ": this device is out of the organisation, and its store opens nothing any more; delete " + info.Dir)
 }
@@ -212,27 +212,27 @@ func (c *cli) showPlan(w io.Writer, plan *client.Removal) {
 	for _, r := range plan.Statements {
 		switch {
 		case r.NotLinked:
-			fmt.Fprintf(w, "%s (%s) is not signed anew: agents refuse it already, since it names a record on which its signer has no right\n", printable(r.Title), r.Ref)
+			printLine(w, "%s (%s) is not signed anew: agents refuse it already, since it names a record on which its signer has no right", r.Title, r.Ref)
 			continue
 		case r.Stops:
-			fmt.Fprintf(w, "%s (%s) stops: nobody present can sign it anew\n", printable(r.Title), r.Ref)
+			printLine(w, "%s (%s) stops: nobody present can sign it anew", r.Title, r.Ref)
 			continue
 		case len(r.Changes) == 0:
 			same++
 			continue
 		case r.Former == nil:
-			fmt.Fprintf(w, "%s (%s), statement %d: nobody else has signed it before. It says\n", printable(r.Title), r.Ref, r.Seq)
+			printLine(w, "%s (%s), statement %d: nobody else has signed it before. It says", r.Title, r.Ref, r.Seq)
 		default:
-			fmt.Fprintf(w, "%s (%s), statement %d: against statement %d, signed by %s at %s, it changed\n",
-				printable(r.Title), r.Ref, r.Seq, r.Former.Seq, printable(r.Former.By), c.when(r.Former.Issued))
+			printLine(w, "%s (%s), statement %d: against statement %d, signed by %s at %s, it changed",
+				r.Title, r.Ref, r.Seq, r.Former.Seq, r.Former.By, c.when(r.Former.Issued))
 		}
 		for _, change := range r.Changes {
-			fmt.Fprintf(w, "    %s\n", printable(change))
+			printLine(w, "    %s", change)
 		}
-		fmt.Fprintf(w, "    digest %s\n", r.Digest)
+		printLine(w, "    digest %s", r.Digest)
 	}
 	if same > 0 {
-		fmt.Fprintf(w, "%d statement%s that say%s what somebody else had signed before will be signed anew by you\n", same, plural(same), verbS(same))
+		printLine(w, "%d statement%s that say%s what somebody else had signed before will be signed anew by you", same, plural(same), verbS(same))
 	}
 	n := 0
 	for _, r := range plan.Values {
@@ -240,14 +240,14 @@ func (c *cli) showPlan(w io.Writer, plan *client.Removal) {
 			n++
 			continue
 		}
-		fmt.Fprintf(w, "the value of %s (%s) stops: nobody present can attest it anew, `rotunda record adopt` afterwards makes it count\n", printable(r.Title), r.Ref)
+		printLine(w, "the value of %s (%s) stops: nobody present can attest it anew, `rotunda record adopt` afterwards makes it count", r.Title, r.Ref)
 	}
 	if n > 0 {
-		fmt.Fprintf(w, "%d value%s will be attested anew by you\n", n, plural(n))
+		printLine(w, "%d value%s will be attested anew by you", n, plural(n))
 	}
 	for _, r := range plan.Candidates {
-		fmt.Fprintf(w, "%s (%s): a new secret that it staged is outstanding, and may be the one that the target has. Settle it first: `rotunda run abandon %s` has an agent of the pool find out, `rotunda run watch %s` waits\n",
-			printable(r.Title), r.Ref, r.RunID, r.RunID)
+		printLine(w, "%s (%s): a new secret that it staged is outstanding, and may be the one that the target has. Settle it first: `rotunda run abandon %s` has an agent of the pool find out, `rotunda run watch %s` waits",
+			r.Title, r.Ref, r.RunID, r.RunID)
 	}
 }
 
@@ -280,7 +280,7 @@ func (c *cli) chooseStatements(plan *client.Removal, flags removalFlags) (skip [
 		case !c.p.stdinTerminal:
 			open = append(open, r.Title)
 		default:
-			yes, err := c.ask("sign " + printable(r.Title) + " anew as it is now")
+			yes, err := c.ask("sign " + r.Title + " anew as it is now")
 			if err != nil {
 				return nil, err
 			}
@@ -290,11 +290,11 @@ func (c *cli) chooseStatements(plan *client.Removal, flags removalFlags) (skip [
 		}
 	}
 	if len(named) > 0 {
-		return nil, failf(exitConflict, "plan_stale", "--sign %s: no changed statement of his has this digest", printable(named[0])).
+		return nil, failf(exitConflict, "plan_stale", "--sign %s: no changed statement of his has this digest", named[0]).
 			withHint("nobody was removed: look at the statements again with --plan")
 	}
 	if len(open) > 0 {
-		return nil, failf(exitUsage, "not_confirmed", "%s: it changed what %s say%s, and nobody can be asked", printable(plan.Name), printable(strings.Join(open, ", ")), verbS(len(open))).
+		return nil, failf(exitUsage, "not_confirmed", "%s: it changed what %s say%s, and nobody can be asked", plan.Name, strings.Join(open, ", "), verbS(len(open))).
 			withHint("look at the changes with --plan, then name each that you sign with --sign DIGEST; --leave leaves the others, whose records agents stop using")
 	}
 	return skip, nil
@@ -353,18 +353,18 @@ func showReach(w io.Writer, plan *client.Removal) {
 	for _, f := range plan.Folders {
 		if f.Unread {
 			unread++
-			fmt.Fprintf(w, "it can read the folder %s, which you cannot: not looked at\n", printable(f.Name))
+			printLine(w, "it can read the folder %s, which you cannot: not looked at", f.Name)
 			continue
 		}
-		fmt.Fprintf(w, "it can read the folder %s: %d record%s, %d of them accounts\n", printable(f.Name), f.Records, plural(f.Records), f.Accounts)
+		printLine(w, "it can read the folder %s: %d record%s, %d of them accounts", f.Name, f.Records, plural(f.Records), f.Accounts)
 		if kept := f.Records - f.Accounts; kept > 0 {
-			fmt.Fprintf(w, "    what is no account is re-keyed and not rotated: change those secrets where they are used\n")
+			printLine(w, "    what is no account is re-keyed and not rotated: change those secrets where they are used")
 		}
 	}
 	if unread > 0 {
-		fmt.Fprintf(w, "%d folder%s you cannot read: not looked at. Who reads them re-keys them and rotates their accounts: have them run `rotunda doctor` after the removal\n", unread, plural(unread))
+		printLine(w, "%d folder%s you cannot read: not looked at. Who reads them re-keys them and rotates their accounts: have them run `rotunda doctor` after the removal", unread, plural(unread))
 	}
 	for _, app := range plan.Apps {
-		fmt.Fprintf(w, "it can hold the key of the application %s, under which its folders' new keys will be, too: issue it anew, best before the removal: %s\n", printable(app.Name), printable(newApp(app.Name)))
+		printLine(w, "it can hold the key of the application %s, under which its folders' new keys will be, too: issue it anew, best before the removal: %s", app.Name, newApp(app.Name))
 	}
 }

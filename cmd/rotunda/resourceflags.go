@@ -151,7 +151,7 @@ func findPool(ctx context.Context, cl *client.Client, name string) (seal.ID, err
 func (c *cli) warnAdmin(admin *client.Record, at client.Ref, title string) {
 	if a := admin.Statement.GetAccount(); a != nil && refOf(a.Resource) != at {
 		c.warn("%s is not an account of %s but of another resource: agents will log in to %s as %q with its secret, and no run works there unless it is taken",
-			printable(admin.Title), printable(title), printable(title), printable(a.Login))
+			admin.Title, title, title, a.Login)
 	}
 }
 

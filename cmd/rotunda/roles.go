@@ -91,7 +91,7 @@ func (c *cli) handOut(ctx context.Context, cl *client.Client, t tokenFlags, out 
 	if err != nil {
 		return err
 	}
-	c.note("the token of %s works once, until %s%s", printable(name), c.when(tok.NotAfter), inFile(t.out))
+	c.note("the token of %s works once, until %s%s", name, c.when(tok.NotAfter), inFile(t.out))
 	if t.noWait || t.unattended {
 		return nil
 	}

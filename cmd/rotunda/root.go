@@ -12,6 +12,8 @@ import (
 
 	"charm.land/fang/v2"
 	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/internal/terminal"
 )
 
 // cli is one run of the program: its surroundings and the flags that every
@@ -41,11 +43,19 @@ func run(p *process) exit {
 	root := c.tree()
 	root.SetArgs(p.args)
 	root.SetIn(p.stdin)
-	out := &output{w: p.stdout}
-	if !c.colourful() { // styles are for the terminal itself
-		p.stdout = out
+	styled := p.stdout
+	if p.stdoutTerminal {
+		p.stdout = terminal.NewWriter(p.stdout)
 	}
+	if p.stderrTerminal {
+		p.stderr = terminal.NewWriter(p.stderr)
+	}
+	out := &output{w: p.stdout}
+	p.stdout = out
 	root.SetOut(p.stdout)
+	if c.styled(root) { // help alone goes there, which is this program's own text
+		root.SetOut(styled)
+	}
 	root.SetErr(p.stderr)
 
 	signals := make(chan os.Signal, 1)
@@ -90,7 +100,7 @@ func interrupted(err error) bool {
 // execute runs the tree. Help for a person at a terminal is styled by fang, which
 // asks the terminal for its colours: nothing else goes through it.
 func (c *cli) execute(ctx context.Context, root *cobra.Command) error {
-	if !c.colourful() || !wantsHelp(root, c.p.args) {
+	if !c.styled(root) {
 		root.SilenceUsage, root.SilenceErrors = true, true
 		return root.ExecuteContext(ctx)
 	}
@@ -105,6 +115,9 @@ const narrowest = 40
 func (c *cli) colourful() bool {
 	return c.p.stdoutTerminal && c.p.getenv("NO_COLOR") == "" && c.p.getenv("TERM") != "dumb" && c.p.width() >= narrowest
 }
+
+// styled says whether the command line asks for help that is styled.
+func (c *cli) styled(root *cobra.Command) bool { return c.colourful() && wantsHelp(root, c.p.args) }
 
 // wantsHelp reports whether the command line ends in a help text.
 func wantsHelp(root *cobra.Command, args []string) bool {

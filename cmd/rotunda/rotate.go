@@ -175,7 +175,7 @@ func (c *cli) runningCmd(verb, short, long, example string, start startRuns) *co
 			}
 			if len(accounts) > 1 && len(args) == 0 {
 				for _, r := range accounts[:min(len(accounts), 20)] {
-					c.note("  %s", printable(r.Title))
+					c.note("  %s", r.Title)
 				}
 				if err := c.confirm(fmt.Sprintf("%s %d accounts", verb, len(accounts))); err != nil {
 					return err
@@ -184,7 +184,7 @@ func (c *cli) runningCmd(verb, short, long, example string, start startRuns) *co
 			seen := map[client.Ref]bool{}
 			for _, r := range accounts {
 				if seen[r.Ref] {
-					return usagef("%s is named twice", printable(r.Title))
+					return usagef("%s is named twice", r.Title)
 				}
 				seen[r.Ref] = true
 			}
@@ -244,10 +244,10 @@ func (f *follower) progress(p client.Progress) {
 	f.over[p.RunID] = client.Over(p.State)
 	at := f.c.p.now().Sub(f.start).Seconds()
 	if f.single {
-		f.c.note("%6.1f s  %s", at, printable(step))
+		f.c.note("%6.1f s  %s", at, step)
 		return
 	}
-	f.c.note("%6.1f s  %s  %s", at, printable(f.name(p.Account)), printable(step))
+	f.c.note("%6.1f s  %s  %s", at, f.name(p.Account), step)
 }
 
 func (f *follower) name(ref client.Ref) string {

@@ -169,10 +169,10 @@ func findAccount(ctx context.Context, cl *client.Client, name string) (*client.R
 	case otherErr != nil:
 		return nil, err
 	case slices.Contains(resourceTypes[:], other.Type):
-		return nil, failf(exitUsage, "no_account", "%s is a resource, not an account", printable(other.Title)).
+		return nil, failf(exitUsage, "no_account", "%s is a resource, not an account", other.Title).
 			withHint("`rotunda rotate --resource NAME` and `rotunda verify --resource NAME` choose its accounts")
 	}
-	return nil, failf(exitUsage, "no_account", "%s is a record of type %s, not an account: Rotunda only keeps it", printable(other.Title), other.Type).
+	return nil, failf(exitUsage, "no_account", "%s is a record of type %s, not an account: Rotunda only keeps it", other.Title, other.Type).
 		withHint("an account is made with `rotunda record add --resource`")
 }
 
@@ -360,7 +360,7 @@ func (c *cli) rotationPreviewCmd() *cobra.Command {
 					if f.Refused != "" {
 						line += "  the mandate refuses it: " + string(f.Refused)
 					}
-					fmt.Fprintln(w, line)
+					printLine(w, "%s", line)
 				}
 			})
 		}
@@ -416,7 +416,7 @@ func (c *cli) rotationPauseCmd(verb, short string, paused bool) *cobra.Command {
 				if err := cl.PauseRotation(ctx, r.Ref, paused); err != nil {
 					return err
 				}
-				c.note("%s %sd", printable(r.Title), verb)
+				c.note("%s %sd", r.Title, verb)
 			}
 			return c.emit(map[string]any{"done": verb, "accounts": len(args)}, func(io.Writer) {})
 		})

@@ -189,7 +189,8 @@ func showRun(w io.Writer, v runView) {
 		if r.Refused != "" {
 			word = "does not count: " + r.Refused
 		}
-		fmt.Fprintf(w, "\n%s at %s by %s (%s)\n", printable(r.Phase), local(r.Time), printable(r.By), printable(word))
+		fmt.Fprintln(w)
+		printLine(w, "%s at %s by %s (%s)", r.Phase, local(r.Time), r.By, word)
 		pairs(w, "  credential", skipNone(r.Credential), "  dependents", skipNone(r.Dependents), "  scripts", skipNone(r.Scripts),
 			"  class", r.Class, "  reason", r.Reason, "  detail", r.Detail)
 	}
@@ -249,7 +250,7 @@ func (c *cli) runAbandonCmd() *cobra.Command {
 		if client.ReasonOf(err) != client.AbandonUnproven || !c.p.stdinTerminal {
 			return out, err
 		}
-		c.warn("%s", printable(classify(err).Error()))
+		c.warn("%s", classify(err).Error())
 		c.warn("%s", client.AbandonMeans)
 		yes, asked := c.ask("clear it all the same")
 		if asked != nil {

@@ -65,8 +65,8 @@ func (c *cli) with(ctx context.Context, do func(*client.Client) error) error {
 // notice passes on what the library did or saw by itself.
 func (c *cli) notice(n client.Notice) {
 	if n.Alarm {
-		c.warn("%s (%s)", printable(n.Text), n.Code)
+		c.warn("%s (%s)", n.Text, n.Code)
 		return
 	}
-	c.note("notice: %s (%s)", printable(n.Text), n.Code)
+	c.note("notice: %s (%s)", n.Text, n.Code)
 }

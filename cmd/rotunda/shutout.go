@@ -53,7 +53,7 @@ func (c *cli) goOn(ctx context.Context, cl *client.Client, name string, flags re
 	if len(exposed)+len(unseen) == 0 && !slices.ContainsFunc(mine, func(o client.Outsider) bool { return len(o.Knows()) > 0 }) {
 		return notFound
 	}
-	c.note("%s was removed %s; this goes on with what is left", printable(o.Name), c.ago(o.At))
+	c.note("%s was removed %s; this goes on with what is left", o.Name, c.ago(o.At))
 	if flags.plan {
 		return notFound
 	}
@@ -273,26 +273,26 @@ func (c *cli) showShutOut(w io.Writer, name string, v *shutOutView) {
 		showOutcomes(w, v.Outcomes)
 	}
 	for _, f := range v.Known {
-		fmt.Fprintf(w, "%s knows the key of the folder %s: `rotunda folder rekey %s` ends that\n", printable(name), printable(f), printable(quoted(f)))
+		printLine(w, "%s knows the key of the folder %s: `rotunda folder rekey %s` ends that", name, f, quoted(f))
 	}
 	if n := len(v.Unread); n > 0 {
-		fmt.Fprintf(w, "%d folder%s you cannot read: not looked at (%s); %s\n", n, plural(n), strings.Join(v.Unread, ", "), lookedAtBy)
+		printLine(w, "%d folder%s you cannot read: not looked at (%s); %s", n, plural(n), strings.Join(v.Unread, ", "), lookedAtBy)
 	}
 	for _, app := range v.Apps {
-		fmt.Fprintf(w, "the application %s: he could hold its key, under which its folders' keys are: issue it anew: %s\n", printable(app), printable(newApp(app)))
+		printLine(w, "the application %s: he could hold its key, under which its folders' keys are: issue it anew: %s", app, newApp(app))
 	}
 	for _, a := range v.Agents {
 		seen := "never seen"
 		if a.Seen != "" {
 			seen = "seen " + local(a.Seen)
 		}
-		fmt.Fprintf(w, "agent %s / %s (%s) has not confirmed the removal: %s\n", printable(a.Pool), printable(a.Name), seen, treatAsLost)
+		printLine(w, "agent %s / %s (%s) has not confirmed the removal: %s", a.Pool, a.Name, seen, treatAsLost)
 	}
 	if n := len(v.NotRotated); n > 0 {
-		fmt.Fprintf(w, "%d account%s that %s could read %s not rotated yet; `rotunda rotate --exposed` rotates %s, `rotunda doctor` shows them until they are:\n", n, plural(n), printable(name), isAre(n), themIt(n))
+		printLine(w, "%d account%s that %s could read %s not rotated yet; `rotunda rotate --exposed` rotates %s, `rotunda doctor` shows them until they are:", n, plural(n), name, isAre(n), themIt(n))
 		for _, x := range v.NotRotated {
-			fmt.Fprintf(w, "  %s (%s)\n", printable(x.Title), x.Record)
+			printLine(w, "  %s (%s)", x.Title, x.Record)
 		}
 	}
-	c.note("%s", printable(v.Done))
+	c.note("%s", v.Done)
 }

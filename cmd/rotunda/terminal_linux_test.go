@@ -145,7 +145,7 @@ func TestInterruptedRuns(t *testing.T) {
 // without one, when it reads.
 func interruptAt(t *testing.T, env []string, prompt string, args ...string) {
 	t.Helper()
-	master, slave := terminal(t)
+	master, slave := pseudoTerminal(t)
 	before := termios(t, slave)
 	var shown bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), "rotunda", args...)
@@ -207,8 +207,8 @@ func waitReading(t *testing.T, pid int) {
 	t.Fatal("it does not read its standard input")
 }
 
-// terminal makes a pseudo-terminal.
-func terminal(t *testing.T) (master, slave *os.File) {
+// pseudoTerminal makes a pseudo-terminal.
+func pseudoTerminal(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -243,4 +243,64 @@ func termios(t *testing.T, f *os.File) *unix.Termios {
 		t.Fatal(err)
 	}
 	return state
+}
+
+// onTerminal runs the program on a terminal of its own, where every question is answered
+// with no, and gives what that was sent.
+func onTerminal(t *testing.T, env []string, args ...string) string {
+	t.Helper()
+	master, slave := pseudoTerminal(t)
+	cmd := exec.CommandContext(t.Context(), "rotunda", args...)
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, slave, slave, slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = slave.Close() // the last end is the program's
+	if _, err := master.Write([]byte("n\n")); err != nil {
+		t.Fatal(err)
+	}
+	var shown bytes.Buffer
+	_, _ = shown.ReadFrom(master) // ends with an error when that is closed
+	_ = cmd.Wait()
+	return strings.ReplaceAll(shown.String(), "\r\n", "\n") // the terminal's own line ends
+}
+
+// TestTerminalIsSafe: what a member wrote for others to read is acted on by no terminal,
+// whichever command shows it, and is every byte of it in a pipe.
+func TestTerminalIsSafe(t *testing.T) {
+	const title, secret = "a\u009b2K title", "pass\x1b[2K\u009bword"
+	p := startPeople(t)
+	write := func(name, content string) string {
+		file := filepath.Join(p.i.Dir, name)
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	p.do("folder", "add", "Web\u009b2K")
+	p.do("record", "add", title, "--folder", "Web\u009b2K", "--login", "login\u009b2K\u202E", "--url", "https://x/\u009b2K",
+		"--notes-file", write("notes", evil), "--password-file", write("secret", secret))
+	p.do("record", "edit", title, "--password-file", write("secret", secret+"2"))
+	env := append(os.Environ(), "ROTUNDA_HOME="+filepath.Join(p.i.Dir, "home"), "XDG_RUNTIME_DIR="+filepath.Join(p.i.Dir, "home"))
+	for _, line := range []string{
+		"folder list", "folder list --json", "record list", "record list --json", "record get TITLE", "record get TITLE --json",
+		"record get TITLE --field login", "record get TITLE --field notes", "record get TITLE --field url", "record get TITLE --reveal",
+		"record get TITLE --reveal --json", "record get TITLE --reveal --field secret", "record history TITLE --reveal",
+		"record history TITLE --reveal --json", "record remove TITLE", "record get no-such-\u009b2K", "folder rekey Web\u009b2K", "events", "doctor",
+	} {
+		args := strings.Fields(line)
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "TITLE", title)
+		}
+		shown := onTerminal(t, env, args...)
+		if strings.ContainsAny(shown, "\x1b\a\u009b\u202E\x7f\r") || shown == "" {
+			t.Errorf("%s: %q", line, shown)
+		}
+	}
+	for field, want := range map[string]string{"secret": secret + "2", "notes": evil, "login": "login\u009b2K\u202E"} {
+		if got := p.do("record", "get", title, "--reveal", "--field", field); got != want {
+			t.Errorf("%s in a pipe: %q, want %q", field, got, want)
+		}
+	}
 }

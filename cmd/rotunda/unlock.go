@@ -62,5 +62,5 @@ func (c *cli) lockCmd() *cobra.Command {
 
 // done is the result of a command that has nothing to show but that it did it.
 func (c *cli) done(what string) error {
-	return c.emit(map[string]string{"done": what}, func(io.Writer) { c.note("%s", printable(what)) })
+	return c.emit(map[string]string{"done": what}, func(io.Writer) { c.note("%s", what) })
 }
