@@ -67,6 +67,18 @@ func (c *cli) note(format string, args ...any) {
 	printLine(c.p.stderr, format, args...)
 }
 
+// about tells what the next question is about: also with --json and --quiet, where it
+// will be asked.
+func (c *cli) about(format string, args ...any) {
+	if !c.willAsk() {
+		c.note(format, args...)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	printLine(c.p.stderr, format, args...)
+}
+
 // warn tells what a person must not miss, also with --json and --quiet.
 func (c *cli) warn(format string, args ...any) {
 	c.mu.Lock()

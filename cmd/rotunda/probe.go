@@ -164,13 +164,7 @@ func (c *cli) resourceProbeCmd() *cobra.Command {
 				return failf(exitFailed, orWord(v.Reason, "probe_failed"), "agent %s saw no key of %s", v.Agent, args[0]).withHint("%s", client.Hint(v.Reason))
 			}
 			if pin {
-				// What is pinned is shown before it is asked about.
-				if !c.json {
-					if err := c.emit(v, func(w io.Writer) { showProbe(w, v) }); err != nil {
-						return err
-					}
-				}
-				if err := c.confirm("compare the keys with what the target's administrator says; pin them"); err != nil {
+				if err := c.confirmPins(v); err != nil {
 					return err
 				}
 				if err := cl.Pin(ctx, ref, reply); err != nil {
@@ -188,4 +182,17 @@ func (c *cli) resourceProbeCmd() *cobra.Command {
 	cmd.Flags().StringVar(&agent, "agent", "", "agent to ask (default: a live one of the pool)")
 	cmd.Flags().BoolVar(&pin, "pin", false, "put the keys into the resource's statement, after a question")
 	return cmd
+}
+
+// confirmPins asks before keys are pinned, which are shown where the question is.
+func (c *cli) confirmPins(v probeView) error {
+	if !c.json {
+		if err := c.emit(v, func(w io.Writer) { showProbe(w, v) }); err != nil {
+			return err
+		}
+	}
+	if c.willAsk() && (c.json || !c.p.stdoutTerminal) {
+		showProbe(c.p.stderr, v)
+	}
+	return c.confirm("compare the keys with what the target's administrator says; pin them")
 }

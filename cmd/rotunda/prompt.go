@@ -188,6 +188,9 @@ func (c *cli) confirm(question string) error {
 	return err
 }
 
+// willAsk says whether confirm asks somebody.
+func (c *cli) willAsk() bool { return !c.yes && c.p.stdinTerminal }
+
 // ask asks on the terminal, whatever --yes says.
 func (c *cli) ask(question string) (bool, error) {
 	answer, err := c.promptLine(question + "? [y/N] ")

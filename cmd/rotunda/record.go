@@ -473,7 +473,7 @@ func (c *cli) recordAdoptCmd() *cobra.Command {
 			if r.State == client.InUse && !r.PoolUnknown {
 				return c.done(r.Title + " is in use already")
 			}
-			c.note("%s is %s; revision %d was written at %s", r.Title, stateText(string(r.State), r.Reason), r.Revision, c.when(r.Updated))
+			c.about("%s is %s; revision %d was written at %s", r.Title, stateText(string(r.State), r.Reason), r.Revision, c.when(r.Updated))
 			if err := c.confirm(fmt.Sprintf("sign for the value of %q as it is served now", r.Title)); err != nil {
 				return err
 			}

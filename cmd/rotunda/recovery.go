@@ -63,9 +63,9 @@ func (c *cli) orgEndRecoveryCmd() *cobra.Command {
 					silent++
 				}
 			}
-			c.note("the server was restored at %s; its log has %d changes now", c.when(r.Restored), r.Changes)
+			c.about("the server was restored at %s; its log has %d changes now", c.when(r.Restored), r.Changes)
 			for _, p := range views {
-				c.note("  %-6s %s: %s", p.Kind, p.Name, p.text(r.Changes))
+				c.about("  %-6s %s: %s", p.Kind, p.Name, p.text(r.Changes))
 			}
 			question := fmt.Sprintf("end the recovery: all %d have reported", len(views))
 			if silent > 0 {

@@ -175,7 +175,7 @@ func (c *cli) runningCmd(verb, short, long, example string, start startRuns) *co
 			}
 			if len(accounts) > 1 && len(args) == 0 {
 				for _, r := range accounts[:min(len(accounts), 20)] {
-					c.note("  %s", r.Title)
+					c.about("  %s", r.Title)
 				}
 				if err := c.confirm(fmt.Sprintf("%s %d accounts", verb, len(accounts))); err != nil {
 					return err
