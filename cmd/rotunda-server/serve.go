@@ -109,7 +109,7 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 		return err
 	}
 	srv := &http.Server{
-		Handler:           dated(bodiesWithin(s.bodyTime, parts.handler)),
+		Handler:           dated(bodiesWithin(s.bodyTime, heard(parts.handler))),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog:  slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Protocols: protocols(),

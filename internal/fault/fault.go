@@ -14,4 +14,6 @@
 // a duration (such as -24h) by which Now is off; clock.hit is there once somebody has
 // asked for that time. A switch is on while a file of its
 // name is there: by it a test has a server skip a check that an honest one makes.
+// The file "heard", where it is there, gets all that Heard is given: by it a server
+// writes down what it decrypts, as that of a curious operator would.
 package fault

@@ -15,6 +15,7 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("FAULT_TEST_POINT") != "" {
 		_, _ = os.Stdout.WriteString(fault.Now().UTC().Format(time.RFC3339) + "\n")
+		fault.Heard("frame", []byte("what was said"))
 		fault.At("point")
 		fault.At("point")
 		_, _ = os.Stdout.WriteString("went on\n")
@@ -45,6 +46,7 @@ func TestOff(t *testing.T) {
 	dir := t.TempDir()
 	arm(t, dir, "point", "kill")
 	arm(t, dir, "clock", "-24h")
+	arm(t, dir, "heard", "")
 	out, err := reach(t, dir).Output()
 	if err != nil || !strings.Contains(string(out), "went on") {
 		t.Errorf("%v, %s", err, out)
@@ -54,5 +56,8 @@ func TestOff(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "point")); err != nil {
 		t.Errorf("the point was looked at: %v", err)
+	}
+	if heard, err := os.ReadFile(filepath.Join(dir, "heard")); err != nil || len(heard) > 0 {
+		t.Errorf("what was said is written down: %q, %v", heard, err)
 	}
 }

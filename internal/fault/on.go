@@ -3,8 +3,10 @@
 package fault
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -51,6 +53,22 @@ func On(name string) bool {
 	}
 	_, err := os.Stat(filepath.Join(dir, name))
 	return err == nil
+}
+
+// Heard writes down what others sent to this process, whole in one write: what is
+// searched for may not be cut in two by what somebody else sends meanwhile.
+func Heard(what string, said []byte) {
+	if dir == "" {
+		return
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "heard"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return // nobody listens
+	}
+	_, err = f.Write(slices.Concat([]byte("\n"+what+": "), said))
+	if err = errors.Join(err, f.Close()); err != nil {
+		panic(err) // what is not written down would count as not said
+	}
 }
 
 // Now is the time, off by what the file "clock" says.

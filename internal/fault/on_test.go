@@ -82,6 +82,25 @@ func TestBlock(t *testing.T) {
 	}
 }
 
+// What was said is written down where somebody wants it, and nowhere else.
+func TestHeard(t *testing.T) {
+	dir := t.TempDir()
+	for _, want := range []string{"", "\nframe: what was said", "\nframe: what was said\nframe: what was said"} {
+		if out, err := reach(t, dir).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		heard, err := os.ReadFile(filepath.Join(dir, "heard"))
+		if want == "" {
+			if !errors.Is(err, os.ErrNotExist) {
+				t.Fatalf("it is written down unasked: %q, %v", heard, err)
+			}
+			arm(t, dir, "heard", "")
+		} else if string(heard) != want || err != nil {
+			t.Errorf("%q, %v, want %q", heard, err, want)
+		}
+	}
+}
+
 func TestClock(t *testing.T) {
 	dir := t.TempDir()
 	arm(t, dir, "clock", "-24h")

@@ -32,6 +32,11 @@ type Options struct {
 	Log io.Writer // what the programs log; nil: files in Dir only
 	Env []string  // added to the programs' environment
 	Tap bool      // keep what passes between the server and everybody else
+
+	// Curious is a server's program in place of Bin's, with fault points: one that writes
+	// down what it decrypts. Bin itself may hold such a server.
+	Curious string
+	Listen  bool // keep what a server with fault points decrypts
 }
 
 // Installation is a running one. Close ends its processes.
@@ -53,6 +58,11 @@ func Start(ctx context.Context, o Options) (*Installation, error) {
 	i := &Installation{Options: o}
 	for _, d := range []string{"server", "home", "log", "fault/server"} {
 		if err := os.MkdirAll(filepath.Join(o.Dir, d), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if o.Listen {
+		if err := os.WriteFile(i.heard(), nil, 0o600); err != nil {
 			return nil, err
 		}
 	}
@@ -100,7 +110,11 @@ func (i *Installation) StartServer(ctx context.Context) error {
 	if listen == "" {
 		listen = "127.0.0.1:0"
 	}
-	p, err := i.process("server", []string{"ROTUNDA_FAULT_DIR=" + i.ServerFault()}, filepath.Join(i.Bin, "rotunda-server"), "serve",
+	program := i.Curious
+	if program == "" {
+		program = filepath.Join(i.Bin, "rotunda-server")
+	}
+	p, err := i.process("server", []string{"ROTUNDA_FAULT_DIR=" + i.ServerFault()}, program, "serve",
 		"--data", filepath.Join(i.Dir, "server"), "--listen", listen, "--name", "127.0.0.1", "--log-format", "json")
 	if err != nil {
 		return err
@@ -144,6 +158,12 @@ func (i *Installation) Wire() []byte {
 	defer i.tap.mu.Unlock()
 	return bytes.Clone(i.tap.seen.Bytes())
 }
+
+// Heard is what the server has decrypted so far: requests with their headers and bodies,
+// the secrets-manager API's payloads, the channels' frames.
+func (i *Installation) Heard() ([]byte, error) { return os.ReadFile(i.heard()) }
+
+func (i *Installation) heard() string { return filepath.Join(i.ServerFault(), "heard") }
 
 // Close ends every process, agents first.
 func (i *Installation) Close() {

@@ -26,21 +26,30 @@ type ServerHealth struct {
 
 // Health asks the server how it fares.
 func (i *Installation) Health(ctx context.Context) (h ServerHealth, err error) {
-	ca, err := os.ReadFile(filepath.Join(i.Dir, "server", "ca.crt"))
+	config, err := i.TLS()
 	if err != nil {
 		return h, err
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(ca) {
-		return h, errors.New("the server's ca.crt holds no certificate")
-	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}
+	transport := &http.Transport{TLSClientConfig: config}
 	defer transport.CloseIdleConnections()
 	body, err := get(ctx, &http.Client{Transport: transport}, "https://"+i.Addr+"/healthz")
 	if err != nil {
 		return h, err
 	}
 	return h, json.Unmarshal(body, &h)
+}
+
+// TLS trusts the server's authority.
+func (i *Installation) TLS() (*tls.Config, error) {
+	ca, err := os.ReadFile(filepath.Join(i.Dir, "server", "ca.crt"))
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		return nil, errors.New("the server's ca.crt holds no certificate")
+	}
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}, nil
 }
 
 // Metrics is what the agent counts: samples by name, labels included as in the text

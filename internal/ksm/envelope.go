@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rotunda-pam/rotunda/internal/fault"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 )
 
@@ -80,6 +81,7 @@ func (keys ServerKeys) Open(h http.Header, body []byte) (*Opened, *Error) {
 		if err != nil {
 			return nil, Refuse(CodeBadRequest, "the request's body does not open under its transmission key")
 		}
+		fault.Heard("payload", payload)
 		return &Opened{Payload: payload, key: key, sealed: sealed, body: body, sig: sig}, nil
 	}
 	// A hint with the id that the client has just used would send one SDK into

@@ -3,12 +3,14 @@ package proof
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"io/fs"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -19,8 +21,12 @@ import (
 
 	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/record"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/socket"
+	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
+	"github.com/rotunda-pam/rotunda/proto/rotunda/client/v1/clientv1connect"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -101,11 +107,16 @@ func (s *searcher) in(data []byte) (found []form) {
 }
 
 // places are all that the operator, a thief of an agent's or a person's disk without
-// their key files, and whoever reads logs or listens, can have.
+// their key files, and whoever reads logs or listens, can have. The operator's server is
+// the other end of TLS, so what it decrypts is his, too.
 func (w *hostileWorld) places(t *testing.T) map[string][]byte {
 	t.Helper()
-	places := map[string][]byte{"traffic": w.Wire()}
-	err := filepath.WalkDir(w.Dir, func(path string, d fs.DirEntry, err error) error {
+	heard, err := w.Heard()
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := map[string][]byte{"traffic": w.Wire(), "what the server decrypted": heard}
+	err = filepath.WalkDir(w.Dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
@@ -282,9 +293,76 @@ func nothingLeaks(t *testing.T, w *hostileWorld) {
 			hits++
 			t.Errorf("%s is in %s, as %s", f.of, place, f.as)
 		}
+		if place == "what the server decrypted" && bytes.Contains(data, []byte("Content-Encoding: ")) {
+			t.Error("a request's body is compressed: a secret in it would not be found")
+		}
 	}
 	t.Logf("%d secrets, %d hits in %d KiB", len(secrets), hits, size>>10)
 	w.searchFinds(t)
+}
+
+// say sends the server a text within TLS in every way that there is: as a header and in a
+// body (a person's request), in the envelope of the secrets-manager API (an agent's), and
+// in a frame of the agents' channel. What it gives are the texts that were sent.
+func (w *hostileWorld) say(t *testing.T) (said map[string][]byte) {
+	t.Helper()
+	said = map[string][]byte{}
+	for _, way := range []string{"header", "body", "payload", "frame"} {
+		said[way] = []byte("said <in confidence> as a " + way)
+	}
+	config, err := w.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	transport := &http.Transport{TLSClientConfig: config.Clone(), ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	body := encode(t, &clientv1.ChallengeRequest{KeyId: said["body"]})
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+w.Addr+clientv1connect.VaultServiceChallengeProcedure, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/proto")
+	r.Header.Set("Said", string(said["header"]))
+	answer, err := transport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.ProtoMajor != 2 {
+		t.Errorf("a person's request went by %s, which is not what clients speak", answer.Proto)
+	}
+
+	key, err := seal.GenerateDeviceKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent, err := ksm.NewClient(ksm.ClientConfig{BaseURL: "https://" + w.Addr, HTTP: &http.Client{Transport: transport}, Key: key, Version: string(said["payload"])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := agent.Log(t.Context(), ksm.LogRequest{}); refusedWith(err) != ksm.CodeAccessDenied {
+		t.Errorf("a request of nobody's: %v", err)
+	}
+
+	config = config.Clone()
+	config.NextProtos = []string{"http/1.1"}
+	raw, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", w.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sock, err := socket.Dial(t.Context(), raw, w.Addr, socket.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	if err := sock.Write(said["frame"], patience); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil { // the challenge, the refusal, the end: then it was read
+		_, err = sock.Read(patience)
+	}
+	return said
 }
 
 // searchFinds is the positive control: what is planted is found, in every form, and in
@@ -310,10 +388,16 @@ func (w *hostileWorld) searchFinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.Remove(line)
+	said := w.say(t)
 	found := map[string]bool{}
 	for place, data := range w.places(t) {
 		if len(search.in(data)) > 0 {
 			found[strings.TrimSuffix(place, "-wal")] = true
+		}
+		for way, text := range said {
+			if hit := len(newSearcher([]secret{{way, text}}).in(data)) > 0; hit != (place == "what the server decrypted") {
+				t.Errorf("what was said within TLS as a %s is found in %s: %t", way, place, hit)
+			}
 		}
 	}
 	for _, place := range []string{"server/rotunda.db", "log/planted"} {

@@ -27,7 +27,7 @@ var recordRows = []manipulation{
 	{row: 55, what: "a forged or replayed result \"committed\"", run: committedForged},
 	{row: 56, what: "a secrets-manager client finalizes, rolls back or updates an account in the middle of a run", run: machineMeddles},
 	{row: 57, what: "a plugin binary replaced on the agent's disk", run: pluginReplaced},
-	{row: 61, what: "database, logs and traffic searched for every secret of the run", run: nothingLeaks},
+	{row: 61, what: "database, logs, traffic and what the server decrypts of it searched for every secret of the run", run: nothingLeaks},
 	{row: 62, what: "one-time-token binding answered with the server's own owner key", run: ownerKeyOfServer},
 	{row: 63, what: "a member names another folder's account as his resource's administrator", run: foreignAdministrator},
 	{row: 64, what: "a member makes an account of his own on a resource where he may not operate", run: loginTakenOver},

@@ -38,7 +38,7 @@ type hostileWorld struct {
 }
 
 func newHostileWorld(t *testing.T) *hostileWorld {
-	w := &hostileWorld{world: start(t, installation.Options{Bin: bin(t, "fault"), Tap: true}), pg: targets.Postgres(t), made: 1} // gw1 is there
+	w := &hostileWorld{world: start(t, installation.Options{Bin: bin(t, "fault"), Tap: true, Listen: true}), pg: targets.Postgres(t), made: 1} // gw1 is there
 	w.gate = newGate(t, w.pg.Address)
 	if err := w.AddPostgres(t.Context(), "db", w.behind(w.gate)); err != nil {
 		t.Fatal(err)

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/rotunda-pam/rotunda/internal/fault"
 )
 
 // MaxMessage bounds a message in bytes, both ways.
@@ -122,7 +124,11 @@ func (c *Conn) Read(timeout time.Duration) ([]byte, error) {
 	if kind != websocket.BinaryMessage {
 		return nil, ErrNotBinary
 	}
-	return io.ReadAll(r)
+	message, err := io.ReadAll(r)
+	if err == nil {
+		fault.Heard("frame", message)
+	}
+	return message, err
 }
 
 // Write sends one message. A peer that has not taken it within the given time

@@ -7,10 +7,12 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -62,7 +64,7 @@ func (d *demo) claim(holds bool, format string, args ...any) {
 }
 
 // up starts the targets, the server and an agent, and makes the accounts.
-func (d *demo) up(ctx context.Context, bin, dir string) (err error) {
+func (d *demo) up(ctx context.Context, bin, server, dir string) (err error) {
 	if err := targets.Install(ctx, func(s string) { d.say("%s", s) }, targets.PostgreSQL, targets.OpenSSHD); err != nil && !errors.Is(err, targets.ErrUnavailable) {
 		return err
 	}
@@ -79,7 +81,8 @@ func (d *demo) up(ctx context.Context, bin, dir string) (err error) {
 		d.say("left out: sshd and Unix accounts, since this is not root, or the ssh plugin is not built")
 	}
 	d.say("starting a server (SQLite, its own certificate authority) and making an organisation")
-	if d.rotunda, err = installation.Start(ctx, installation.Options{Bin: bin, Dir: d.dir, Tap: true}); err != nil {
+	d.say("the server is a curious operator's: it writes down all that it decrypts")
+	if d.rotunda, err = installation.Start(ctx, installation.Options{Bin: bin, Dir: d.dir, Curious: server, Listen: true, Tap: true}); err != nil {
 		return err
 	}
 	d.say("enrolling an agent by a one-time token")
@@ -312,12 +315,22 @@ func (d *demo) untilBlocked(ctx context.Context) error {
 }
 
 // whatTheServerHas searches everything that the server keeps, logged, and was sent
-// for every secret that was in use, in the forms in which one would lie about.
+// for every secret that was in use, in the forms in which one would lie about. It was sent
+// one secret, too, so that the search has something to find.
 func (d *demo) whatTheServerHas(ctx context.Context) error {
+	given := sdk.NewSecret([]byte("given away " + rand.Text()))
+	d.say("giving the server one secret within TLS, as the control of the search")
+	if err := d.give(ctx, given); err != nil {
+		return err
+	}
 	d.agent.Stop()
 	d.rotunda.Server.Stop()
-	places := map[string][]byte{"the traffic": d.rotunda.Wire()}
-	err := filepath.WalkDir(filepath.Join(d.rotunda.Dir, "server"), func(path string, e fs.DirEntry, err error) error {
+	decrypted, err := d.rotunda.Heard()
+	if err != nil {
+		return err
+	}
+	places := map[string][]byte{"the traffic": d.rotunda.Wire(), "what the server decrypted": decrypted}
+	err = filepath.WalkDir(filepath.Join(d.rotunda.Dir, "server"), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
 		}
@@ -336,17 +349,47 @@ func (d *demo) whatTheServerHas(ctx context.Context) error {
 	for place, data := range places {
 		total += len(data)
 		for _, s := range d.secrets {
-			for form, needle := range forms(s) {
-				if bytes.Contains(data, needle) {
-					hits++
-					d.say("  a secret in %s (%s)", place, form)
-				}
+			for _, form := range in(data, s) {
+				hits++
+				d.say("  a secret in %s (%s)", place, form)
 			}
 		}
 	}
-	d.claim(hits == 0 && total > 0, "none of %d secrets is in the server's database, files, logs or traffic (%d kB searched, raw, base64, hex, URL form)", len(d.secrets), total/1024)
+	d.claim(len(in(decrypted, given)) > 0 && len(in(places["the traffic"], given)) == 0,
+		"the secret that it was given is found in the %d kB that it decrypted, and not in what the network carried", len(decrypted)/1024)
+	d.claim(hits == 0, "none of %d others is there, or in the server's database, files, logs or traffic (%d kB searched in all, raw, base64, hex, URL form, JSON)", len(d.secrets), total/1024)
 	d.claim(len(places["rotunda.db"]) > 0 && !bytes.Contains(places["rotunda.db"], []byte("orders-db")), "not even a record's title is in the database")
 	return nil
+}
+
+// give sends the server a secret as a header, which no client of ours does.
+func (d *demo) give(ctx context.Context, secret sdk.Secret) error {
+	config, err := d.rotunda.TLS()
+	if err != nil {
+		return err
+	}
+	transport := &http.Transport{TLSClientConfig: config}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+d.rotunda.Addr+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Given", secret.ExposeString())
+	answer, err := transport.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	return answer.Body.Close()
+}
+
+// in names the forms in which data holds a secret.
+func in(data []byte, s sdk.Secret) (found []string) {
+	for form, needle := range forms(s) {
+		if bytes.Contains(data, needle) {
+			found = append(found, form)
+		}
+	}
+	return found
 }
 
 // forms are the shapes of a secret that are searched for.
@@ -355,6 +398,9 @@ func forms(s sdk.Secret) map[string][]byte {
 	f := map[string][]byte{
 		"raw": raw, "hex": []byte(hex.EncodeToString(raw)), "url": []byte(url.QueryEscape(string(raw))),
 		"sha256": []byte(fmt.Sprintf("%x", sha256.Sum256(raw))),
+	}
+	if quoted, err := json.Marshal(string(raw)); err == nil { // keys have lines
+		f["JSON"] = quoted[1 : len(quoted)-1]
 	}
 	// Base64 depends on where the secret begins in its surroundings: the middle of
 	// each of the three alignments is searched.

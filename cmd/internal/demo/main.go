@@ -18,6 +18,7 @@ import (
 
 func main() {
 	bin := flag.String("bin", "bin", "folder of the built programs")
+	server := flag.String("server", ".demo/rotunda-server", "the server's program, built with fault points: it writes down what it decrypts")
 	keep := flag.Bool("keep", false, "leave the folder of the installation for a look")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -26,7 +27,7 @@ func main() {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	d := &demo{out: os.Stdout, start: time.Now()}
-	err := d.run(ctx, *bin, *keep)
+	err := d.run(ctx, *bin, *server, *keep)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		fmt.Printf("demo: broke off, after %d of %d claims held\n", d.held, d.claims)
@@ -39,9 +40,11 @@ func main() {
 }
 
 // run builds everything up, shows it, and takes it down again.
-func (d *demo) run(ctx context.Context, bin string, keep bool) (err error) {
-	bin, err = filepath.Abs(bin)
-	if err != nil {
+func (d *demo) run(ctx context.Context, bin, server string, keep bool) (err error) {
+	if bin, err = filepath.Abs(bin); err != nil {
+		return err
+	}
+	if server, err = filepath.Abs(server); err != nil {
 		return err
 	}
 	dir, remove, err := targets.WorkDir()
@@ -58,7 +61,7 @@ func (d *demo) run(ctx context.Context, bin string, keep bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, remove()) }()
 	defer func() { err = errors.Join(err, d.down()) }()
-	if err := d.up(ctx, bin, dir); err != nil {
+	if err := d.up(ctx, bin, server, dir); err != nil {
 		return err
 	}
 	for _, part := range []func(context.Context) error{d.onDemand, d.bySchedule, d.killed, d.whatTheServerHas} {
