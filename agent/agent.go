@@ -80,12 +80,14 @@ type Agent struct {
 	stopWork context.CancelCauseFunc
 	draining atomic.Bool
 
-	later    sync.WaitGroup // runs that broke off and wait to be started again
-	patience context.Context
-	endWaits context.CancelFunc
+	later      sync.WaitGroup // runs that broke off and wait to be started again
+	againAfter time.Duration
+	patience   context.Context
+	endWaits   context.CancelFunc
 
 	mu      sync.Mutex
 	active  map[trust.Ref][]run.Job // by account: the run under way, and the commands that wait for it
+	waits   []waiting               // those of later
 	lastRun lastRun
 	counts  map[string]uint64  // runs by how they ended
 	keys    map[seal.ID][]byte // public, of devices that asked for something
@@ -110,7 +112,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, id: cfg.Identity, log: cfg.Log, now: fault.Now, started: fault.Now(),
-		active: map[trust.Ref][]run.Job{}, counts: map[string]uint64{}, keys: map[seal.ID][]byte{},
+		againAfter: againAfter, active: map[trust.Ref][]run.Job{}, counts: map[string]uint64{}, keys: map[seal.ID][]byte{},
 		refusals: make(chan ksm.Refusal, 256), steps: newSteps(), sweep: sweep{wanted: make(chan time.Time, 1), jitter: sweepJitter, again: sweepAgain},
 	}
 	a.ctx, a.stopWork = context.WithCancelCause(context.Background())

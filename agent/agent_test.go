@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -348,6 +349,75 @@ func TestOneRunPerAccount(t *testing.T) {
 		t.Errorf("leased %s", got)
 	}
 	a.work.Wait()
+}
+
+// A run whose lease is lost is taken up at once, and then after a while, however often the
+// vault says so and the router announces it.
+func TestRunsThatBreakOffRest(t *testing.T) {
+	w := newWorld(t)
+	var leases atomic.Int32
+	w.vault.lease = func(ksm.LeaseRequest) (ksm.LeaseAnswer, bool) {
+		return ksm.LeaseAnswer{Epoch: 1}, leases.Add(1) < 100 // a run that does not rest ends then
+	}
+	w.vault.set(func(v *fakeVault) { v.refuse[ksm.OpReport] = ksm.CodeEpochOld })
+	a := w.start()
+	a.againAfter = time.Hour
+	account, id := w.account(), seal.NewID()
+	rest := func(waits int) {
+		t.Helper()
+		for range 2 {
+			soon(t, "a lease", w.vault.leases)
+		}
+		until(t, "it rests", func() bool { return a.activeRuns() == 0 })
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if n := len(w.vault.leases); n != 0 || len(a.waits) != waits {
+			t.Fatalf("%d more leases; %d runs wait, want %d", n, len(a.waits), waits)
+		}
+	}
+	must(t, deliver(t, a, w.command(trustv1.Action_ACTION_ROTATE, w.onAccount(account, id))))
+	rest(1)
+	for range 3 {
+		a.runDue(t.Context(), &channelv1.RunDue{RunId: id.Bytes(), Account: account.Proto()})
+		rest(2)
+	}
+	w.end(a)
+
+	// The next start waits for nothing, once.
+	for _, leases := range []int{1, 0} {
+		a = w.start()
+		a.againAfter = time.Hour
+		must(t, a.resume())
+		until(t, "it rests", func() bool { return a.activeRuns() == 0 })
+		if n := len(w.vault.leases); n != leases || len(a.waits) != 1 {
+			t.Errorf("%d leases, want %d; %d runs wait", n, leases, len(a.waits))
+		}
+		for len(w.vault.leases) > 0 {
+			<-w.vault.leases
+		}
+		must(t, a.journal.NoteAgain(account, time.Now())) // as a run does that comes to the target
+		must(t, a.journal.BeginRun(journal.Run{ID: id, Folder: account.Folder, Account: account.Record, Command: seal.NewID()}, false))
+		a.runDue(t.Context(), &channelv1.RunDue{RunId: id.Bytes(), Account: account.Proto()})
+		a.work.Wait()
+		if n := len(w.vault.leases); n != 0 || len(a.waits) != 1 {
+			t.Errorf("announced: %d leases; %d runs wait", n, len(a.waits))
+		}
+		w.end(a)
+	}
+}
+
+// One that rested is started again.
+func TestRunsThatRestedGoOn(t *testing.T) {
+	w := newWorld(t)
+	w.vault.set(func(v *fakeVault) { v.refuse[ksm.OpReport] = ksm.CodeEpochOld })
+	w.vault.lease = func(ksm.LeaseRequest) (ksm.LeaseAnswer, bool) { return ksm.LeaseAnswer{Epoch: 1}, true }
+	a := w.start()
+	defer w.end(a)
+	a.againAfter = time.Millisecond
+	must(t, deliver(t, a, w.command(trustv1.Action_ACTION_ROTATE, w.onAccount(w.account(), seal.NewID()))))
+	for range 5 {
+		soon(t, "a lease", w.vault.leases)
+	}
 }
 
 // Words of the router's that name nothing begin nothing; nor does one that comes when the

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/channel"
@@ -49,7 +50,7 @@ func (a *Agent) deliver(ctx context.Context, frames []*trustv1.CommandFrame) []e
 		case err != nil:
 			answers[at[k]] = err // not acknowledged: it comes again
 		case taken[k]:
-			a.begin(c, entries[k].RunID)
+			a.begin(c, entries[k].RunID, false)
 		default: // twice at once
 			a.refuseCommand(frames[at[k]], &trust.Error{Reason: trust.Replayed, What: "command " + c.ID.String()})
 		}
@@ -122,11 +123,11 @@ func (a *Agent) refuseCommand(frame *trustv1.CommandFrame, err error) {
 	a.refuse(ksm.Refusal{Name: "command.refused", Reason: string(reason), RunID: frame.RunId, Time: a.now().UnixMilli()})
 }
 
-// begin acts on a journalled command.
-func (a *Agent) begin(c *trust.Command, runID seal.ID) {
+// begin acts on a journalled command. again: an earlier start of the agent may have begun it.
+func (a *Agent) begin(c *trust.Command, runID seal.ID, again bool) {
 	switch c.Action {
 	case trustv1.Action_ACTION_ROTATE, trustv1.Action_ACTION_VERIFY, trustv1.Action_ACTION_CANCEL:
-		a.start(run.Job{ID: runID, Account: c.Account, Command: c, Resource: resourceOf(c)})
+		a.start(run.Job{ID: runID, Account: c.Account, Command: c, Again: again, Resource: resourceOf(c)})
 	default:
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -189,9 +190,12 @@ func (a *Agent) account(ref trust.Ref) {
 	for job, ok := a.next(ref, false); ok; job, ok = a.next(ref, true) {
 		outcome, err := a.engine.Do(a.ctx, job)
 		a.ended(job, outcome, err)
-		switch job.Again = true; {
+		first := !job.Again
+		job.Again = job.Again || !errors.Is(err, run.ErrBehind) // which was not begun
+		switch {
 		case err == nil || a.ctx.Err() != nil:
-		case errors.Is(err, run.ErrLeaseLost):
+		case first && errors.Is(err, run.ErrTooSoon): // announced; the one that broke off waits already
+		case errors.Is(err, run.ErrLeaseLost) && (first || !refused(err)): // where it ran out, that took its time
 			a.start(job) // finds out whether others went on in the meantime
 		default:
 			a.startAfterAWhile(job)
@@ -199,25 +203,45 @@ func (a *Agent) account(ref trust.Ref) {
 	}
 }
 
-// againAfter is how long a run waits that broke off here: the journal has it, and
-// nobody else can know of it.
-const againAfter = 30 * time.Second
+// refused says whether an error is the vault's word.
+func refused(err error) bool { return errors.As(err, new(*ksm.Error)) }
 
+// againAfter is how long a run waits that broke off here: the journal has it, and
+// nobody else can know of it. Shorter in tests.
+const againAfter = trust.StartGap
+
+// startAfterAWhile starts a run again that broke off. Each waits once, however often the
+// server has it begun in the meantime.
 func (a *Agent) startAfterAWhile(job run.Job) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.draining.Load() {
 		return // the journal has it, for the next start
 	}
+	id := waiting{job.ID, job.Account, job.Command}
+	if slices.Contains(a.waits, id) || job.Command == nil && len(a.waits) >= maxActive {
+		return
+	}
+	a.waits = append(a.waits, id)
 	a.later.Go(func() {
-		t := time.NewTimer(againAfter)
+		t := time.NewTimer(a.againAfter)
 		defer t.Stop()
 		select {
 		case <-a.patience.Done():
 		case <-t.C:
+			a.mu.Lock()
+			a.waits = slices.DeleteFunc(a.waits, func(w waiting) bool { return w == id })
+			a.mu.Unlock()
 			a.start(job)
 		}
 	})
+}
+
+// waiting is a run that waits to be started again.
+type waiting struct {
+	id      seal.ID
+	account trust.Ref
+	command *trust.Command
 }
 
 // next is the account's first job, after taking away the one that is done.
@@ -239,7 +263,7 @@ func (a *Agent) next(ref trust.Ref, done bool) (run.Job, bool) {
 func (a *Agent) ended(job run.Job, outcome run.Outcome, err error) {
 	word := trustOutcome(outcome.Credential)
 	switch {
-	case errors.Is(err, run.ErrBehind):
+	case errors.Is(err, run.ErrBehind), errors.Is(err, run.ErrTooSoon):
 		a.log.Info("run waits", "run", job.ID, "account", job.Account, "for", err)
 		return
 	case errors.Is(err, run.ErrNotBegun):
@@ -278,12 +302,12 @@ func (a *Agent) resume() error {
 			continue
 		}
 		a.log.Info("taking up a command again", "command", stored.ID, "run", stored.RunID)
-		a.begin(c, stored.RunID)
+		a.begin(c, stored.RunID, true)
 	}
 	runs, err := a.journal.OpenRuns()
 	for _, r := range runs {
 		if r.Command.IsZero() {
-			a.start(run.Job{ID: r.ID, Account: trust.Ref{Folder: r.Folder, Record: r.Account}})
+			a.start(run.Job{ID: r.ID, Account: trust.Ref{Folder: r.Folder, Record: r.Account}, Again: true})
 		}
 	}
 	return errors.Join(failed, err)

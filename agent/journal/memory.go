@@ -26,6 +26,7 @@ type seenRecord struct {
 // accountActivity is what a mandate's limits are judged by.
 type accountActivity struct {
 	Starts    []time.Time `json:"starts,omitempty"`
+	Again     []time.Time `json:"again,omitempty"`
 	Staged    []time.Time `json:"staged,omitempty"`
 	Committed []time.Time `json:"committed,omitempty"`
 }
@@ -182,7 +183,7 @@ func (j *Journal) Activity(r trust.Ref) (trust.Activity, error) {
 		_, err := getJSON(tx, bucketAccounts, key(r), &a)
 		return err
 	})
-	return trust.Activity{Starts: a.Starts, Staged: a.Staged, Committed: a.Committed, Greatest: greatest.UTC()}, err
+	return trust.Activity{Starts: a.Starts, Again: a.Again, Staged: a.Staged, Committed: a.Committed, Greatest: greatest.UTC()}, err
 }
 
 func addActivity(tx *bbolt.Tx, r trust.Ref, add func(*accountActivity)) error {
@@ -191,7 +192,7 @@ func addActivity(tx *bbolt.Tx, r trust.Ref, add func(*accountActivity)) error {
 		return err
 	}
 	add(&a)
-	a.Starts, a.Staged, a.Committed = last(a.Starts), last(a.Staged), last(a.Committed)
+	a.Starts, a.Again, a.Staged, a.Committed = last(a.Starts), last(a.Again), last(a.Staged), last(a.Committed)
 	return putJSON(tx, bucketAccounts, key(r), a)
 }
 
@@ -199,6 +200,13 @@ func addActivity(tx *bbolt.Tx, r trust.Ref, add func(*accountActivity)) error {
 func (j *Journal) NoteStaged(r trust.Ref, now time.Time) error {
 	return j.update(func(tx *bbolt.Tx) error {
 		return addActivity(tx, r, func(a *accountActivity) { a.Staged = append(a.Staged, now) })
+	})
+}
+
+// NoteAgain journals that a run of an account is taken up again, before the target sees it.
+func (j *Journal) NoteAgain(r trust.Ref, now time.Time) error {
+	return j.update(func(tx *bbolt.Tx) error {
+		return addActivity(tx, r, func(a *accountActivity) { a.Again = append(a.Again, now) })
 	})
 }
 

@@ -26,10 +26,36 @@ var asks = map[trustv1.Action]string{
 // permits is what the local policy calls each.
 var permits = map[string]string{"rotate": "rotate", "verify": "verify", "abandon": "cancel"}
 
+// rest has a run wait that goes on with what was begun here before, where a run of the
+// account did so a moment ago: that one has not ended is the server's word, and each time may
+// cost a failed login. What a person has only just asked for does not rest: a command counts
+// once.
+func (r *Run) rest() error {
+	_, known, err := r.begunHere()
+	if r.again = r.job.Again || r.job.Command == nil && known; err != nil || !r.again {
+		return err
+	}
+	activity, err := r.e.Journal.Activity(r.job.Account)
+	if err != nil {
+		return err
+	}
+	if err := trust.CheckAgain(r.job.Account, activity, r.e.Now()); err != nil {
+		return fmt.Errorf("%w: %w", ErrTooSoon, err)
+	}
+	return nil
+}
+
+// begunHere is the run, of this account, as it was begun here and has not ended. An id is the
+// server's to choose.
+func (r *Run) begunHere() (run journal.Run, known bool, err error) {
+	run, known, err = r.e.Journal.Run(r.job.ID)
+	return run, known && run.Account == r.job.Account.Record && run.Folder == r.job.Account.Folder, err
+}
+
 // lease takes the account's lease. Everything after it carries its epoch; the
 // vault refuses an older one.
 func (r *Run) lease(ctx context.Context) (State, error) {
-	_, interrupted, err := r.e.Journal.Run(r.job.ID)
+	_, interrupted, err := r.begunHere()
 	if err != nil {
 		return "", err
 	}
@@ -298,9 +324,10 @@ func (r *Run) checkCommand(account *servedRecord) error {
 
 // checkAsked is what bounds a run that the vault asked for. A verify needs no mandate,
 // nor does a candidate that is staged, which has its own authority beside it (4.5); but
-// each may cost a failed login. After the commit only the end is left.
+// each may cost a failed login. After the commit only the end is left, which is taken up
+// wherever it was begun.
 func (r *Run) checkAsked(account *servedRecord) error {
-	if r.committedByMe() || r.recovering {
+	if r.recovering || r.again && r.committedByMe() {
 		return nil
 	}
 	activity, err := r.e.Journal.Activity(r.job.Account)
@@ -310,11 +337,12 @@ func (r *Run) checkAsked(account *servedRecord) error {
 	if r.resumed() { // it was counted when it began
 		activity.Starts = nil
 	}
-	if r.as == "verify" || account.wire.Staged != nil {
-		if err := trust.CheckStarts(r.job.Account, activity, r.e.Now()); err != nil {
-			return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.ReasonOf(err)), Later: true, Err: err}
-		}
-		return nil
+	switch {
+	case r.committedByMe():
+		r.again = true
+		return tooOften(trust.CheckAgain(r.job.Account, activity, r.e.Now()))
+	case r.as == "verify" || account.wire.Staged != nil:
+		return tooOften(trust.CheckStarts(r.job.Account, activity, r.e.Now()))
 	}
 	err = trust.CheckMandate(r.log, r.e.Me.ID, r.account.Statement, r.resource.Statement, activity, account.wire.Recent, r.e.Now())
 	if errors.Is(err, trust.ErrFresh) {
@@ -324,20 +352,35 @@ func (r *Run) checkAsked(account *servedRecord) error {
 	return err
 }
 
+// tooOften ends a run for now that the vault asked for too soon.
+func tooOften(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.ReasonOf(err)), Later: true, Err: err}
+}
+
 // begins says whether this is the start of a run that the vault asked for, which is
 // counted: not one that is taken up again.
 func (r *Run) begins() bool {
 	return r.job.Command == nil && !r.recovering && !r.committedByMe() && !r.resumed()
 }
 
-// resumed says whether this agent began the run, of this account, and knows no end of
-// it; an id proves nothing else.
+// resumed says whether this agent began the run by itself, and knows no end of it; an id
+// proves nothing else.
 func (r *Run) resumed() bool {
-	former, known, err := r.e.Journal.Run(r.job.ID)
-	return err == nil && known && former.Command.IsZero() && former.Account == r.job.Account.Record && former.Folder == r.job.Account.Folder
+	former, known, err := r.begunHere()
+	return err == nil && known && former.Command.IsZero()
 }
 
+// journalStart journals that the run begins, or goes on, before the target sees it.
 func (r *Run) journalStart() error {
+	if r.again && !r.noted {
+		if err := r.e.Journal.NoteAgain(r.job.Account, r.e.Now()); err != nil {
+			return err
+		}
+		r.noted = true
+	}
 	run := journal.Run{ID: r.job.ID, Folder: r.job.Account.Folder, Account: r.job.Account.Record, Started: r.e.Now()}
 	if r.job.Command != nil {
 		run.Command = r.job.Command.ID

@@ -111,7 +111,7 @@ type Job struct {
 	ID      seal.ID
 	Account trust.Ref
 	Command *trust.Command // nil: the vault announced it (by schedule, or to be taken over)
-	Again   bool           // it broke off here: nobody announces it here again
+	Again   bool           // it was begun here before and broke off: nobody announces it here again
 	Recover bool           // this agent's own: a restored vault has lost something of the account
 	// Resource is whose queue the run waits in before it begins; zero for not known. It
 	// is a guess, and nothing else comes from it: the statements decide.
@@ -133,6 +133,8 @@ type Run struct {
 	state State
 	epoch uint64
 
+	again  bool         // it goes on with what was begun before
+	noted  bool         // and the journal knows that it does
 	begun  bool         // the start of a command's run was given to the journal
 	writes []chan error // of the journal, under way or done
 
@@ -193,6 +195,10 @@ func (s *Stop) Unwrap() error { return s.Err }
 // ErrBehind says that a run of this agent has the account's lease and comes first.
 var ErrBehind = errors.New("another run of this agent has the account's lease")
 
+// ErrTooSoon says that a run of the account was taken up again a moment ago: this one rests,
+// and nobody was asked anything.
+var ErrTooSoon = errors.New("the run rests for a while")
+
 // ErrNotBegun says that the agent drained while the run waited for its turn.
 var ErrNotBegun = errors.New("the agent drains: the run was not begun")
 
@@ -206,6 +212,9 @@ func (e *Engine) Do(ctx context.Context, job Job) (Outcome, error) {
 	r := &Run{e: e, job: job, state: Queued, as: "rotate", recovering: job.Recover}
 	r.outcome = Outcome{Credential: trustv1.Outcome_OUTCOME_NONE, Dependents: trustv1.Outcome_OUTCOME_NONE, Scripts: trustv1.Outcome_OUTCOME_NONE}
 	defer r.leave()
+	if err := r.rest(); err != nil {
+		return r.outcome, err
+	}
 	began := time.Now()
 	if err := r.queue(ctx); err != nil {
 		return r.outcome, fmt.Errorf("run %s stopped in its resource's queue: %w", job.ID, err)

@@ -110,11 +110,13 @@ func TestVerifyUnderAPolicyThatForbidsRotation(t *testing.T) {
 // them out of one run than out of many.
 func TestOneRunIsBoundedLikeMany(t *testing.T) {
 	w := newWorld(t, false)
+	w.put(w.account, "pamUser", []byte("old"), w.accountStatement("app", &trustv1.Mandate{Enabled: true, MinIntervalS: 3000, ValidUntil: w.now.Add(time.Hour).UnixMilli()}))
 	id := seal.NewID()
 	for range 3 * trust.MaxNewCandidates {
 		w.vault.fail = map[string]error{"commit": ksm.Refuse(ksm.CodeEpochOld, "the lease has moved on")}
 		_, _ = w.run(id)
 		w.vault.records[w.account.Record].Staged = nil
+		w.later(trust.StartGap + time.Second)
 	}
 	slices.Sort(w.target.applied)
 	if n := len(slices.Compact(w.target.applied)); n == 0 || n > trust.MaxNewCandidates {

@@ -195,9 +195,12 @@ func (w *matrix) suffers(t *testing.T, f fault, sum *tally) {
 	t.Logf("%s: %d cells in %s; settled within %s", f.name, count, time.Since(began).Round(time.Second), w.worst.Round(100*time.Millisecond))
 }
 
-// incidents are the cells of a fault, by the times that it is struck.
-func (w *matrix) incidents(f fault) (all [][]cell) {
+// incidents are the cells of a fault, by the times that it is struck. An account is struck
+// before and after its step: what is done once for each point comes to it again when its
+// runs have rested.
+func (w *matrix) incidents(f fault) [][]cell {
 	var before, after []cell
+	var eachBefore, eachAfter [][]cell
 	for _, point := range run.FaultPoints() {
 		var here []cell
 		for _, k := range w.kinds {
@@ -205,16 +208,15 @@ func (w *matrix) incidents(f fault) (all [][]cell) {
 				here = append(here, cell{k, titleOf(k, point), point})
 			}
 		}
-		all = append(all, here)
 		if strings.HasPrefix(point, "before-") {
-			before = append(before, here...)
+			before, eachBefore = append(before, here...), append(eachBefore, here)
 		} else {
-			after = append(after, here...)
+			after, eachAfter = append(after, here...), append(eachAfter, here)
 		}
 	}
 	switch f.at {
 	case eachPoint:
-		return all
+		return slices.Concat(eachBefore, eachAfter)
 	case allPoints:
 		return [][]cell{before, after}
 	}

@@ -53,7 +53,8 @@ const (
 	MaxMandate = 400 * 24 * time.Hour
 	// MinInterval is the least min_interval_s of a mandate.
 	MinInterval = 60 * time.Second
-	// StartGap is the least time between two starts of one account's scheduled runs.
+	// StartGap is the least time between two starts of one account's scheduled runs, and
+	// between two times that one of its runs is taken up again.
 	StartGap = 30 * time.Second
 	// MaxNewCandidates is how many candidates may be made within a mandate's interval.
 	MaxNewCandidates = 3

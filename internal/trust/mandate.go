@@ -14,6 +14,7 @@ import (
 // that is resumed.
 type Activity struct {
 	Starts    []time.Time // of scheduled runs
+	Again     []time.Time // runs that were taken up again
 	Staged    []time.Time // new candidates that this agent made
 	Committed []time.Time // commits by this agent
 	Greatest  time.Time   // greatest time that the journal has seen
@@ -106,6 +107,16 @@ func CheckStarts(account Ref, a Activity, now time.Time) error {
 	}
 	if within(a.Starts, now.Add(-StartGap), now) > 0 {
 		return fail(TooOften, "a run of account %s started within the last %s", account, StartGap)
+	}
+	return nil
+}
+
+// CheckAgain bounds how often an account's runs are taken up again, whichever they are and
+// whoever asked for them: the server says when a run has not ended, and each time may cost
+// a failed login. TooOften.
+func CheckAgain(account Ref, a Activity, now time.Time) error {
+	if within(a.Again, now.Add(-StartGap), now) > 0 {
+		return fail(TooOften, "a run of account %s was taken up again within the last %s", account, StartGap)
 	}
 	return nil
 }
