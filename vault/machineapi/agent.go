@@ -459,8 +459,9 @@ func extend(ctx context.Context, q *db.Queries, org int64, records []db.Record, 
 }
 
 // replaced adds the value before the one that an agent's commit set last, whatever edits
-// came after it, with the words that prove it: with many edits or attempts since, they
-// are not among the newest results any more.
+// came after it, with the words that prove it and the run's last one, which says whether
+// the former secret was ended: with many edits or attempts since, they are not among the
+// newest results any more.
 func replaced(ctx context.Context, q *db.Queries, org int64, e *ksm.ExtRecord) error {
 	former, err := q.ReplacedByRun(ctx, db.ReplacedByRunParams{Org: org, RecordUid: e.Ref.Record})
 	if err != nil {
@@ -471,7 +472,8 @@ func replaced(ctx context.Context, q *db.Queries, org int64, e *ksm.ExtRecord) e
 	}
 	e.HistoryKey, e.HistoryData = former[0].RecordKey, former[0].Data
 	words, err := q.ResultsOfReplacing(ctx, db.ResultsOfReplacingParams{
-		Org: org, Former: former[0].Result, RunID: former[0].RunID, SubjectUid: e.Ref.Record, Committed: int64(trustv1.Phase_PHASE_COMMITTED),
+		Org: org, Former: former[0].Result, RunID: former[0].RunID, SubjectUid: e.Ref.Record,
+		Committed: int64(trustv1.Phase_PHASE_COMMITTED), Finished: int64(trustv1.Phase_PHASE_FINISHED),
 	})
 	if err != nil {
 		return fmt.Errorf("read results: %w", err)

@@ -478,6 +478,10 @@ const resultsOfReplacing = `-- name: ResultsOfReplacing :many
 SELECT a.signed FROM result a WHERE a.org = ?1 AND a.digest = ?2
 UNION SELECT b.signed FROM result b
   WHERE b.org = ?1 AND b.run_id = ?3 AND b.subject_uid = ?4 AND b.phase = ?5
+UNION SELECT c.signed FROM result c WHERE c.org = ?1 AND c.digest = (
+  SELECT d.digest FROM result d
+  WHERE d.org = ?1 AND d.run_id = ?3 AND d.subject_uid = ?4 AND d.phase = ?6
+  ORDER BY d.n DESC LIMIT 1)
 `
 
 type ResultsOfReplacingParams struct {
@@ -486,6 +490,7 @@ type ResultsOfReplacingParams struct {
 	RunID      []byte
 	SubjectUid []byte
 	Committed  int64
+	Finished   int64
 }
 
 func (q *Queries) ResultsOfReplacing(ctx context.Context, arg ResultsOfReplacingParams) ([][]byte, error) {
@@ -495,6 +500,7 @@ func (q *Queries) ResultsOfReplacing(ctx context.Context, arg ResultsOfReplacing
 		arg.RunID,
 		arg.SubjectUid,
 		arg.Committed,
+		arg.Finished,
 	)
 	if err != nil {
 		return nil, err

@@ -56,7 +56,11 @@ SELECT * FROM record_history WHERE org = ? AND record_uid = ? AND why = 'replace
 -- name: ResultsOfReplacing :many
 SELECT a.signed FROM result a WHERE a.org = sqlc.arg(org) AND a.digest = sqlc.arg(former)
 UNION SELECT b.signed FROM result b
-  WHERE b.org = sqlc.arg(org) AND b.run_id = sqlc.arg(run_id) AND b.subject_uid = sqlc.arg(subject_uid) AND b.phase = sqlc.arg(committed);
+  WHERE b.org = sqlc.arg(org) AND b.run_id = sqlc.arg(run_id) AND b.subject_uid = sqlc.arg(subject_uid) AND b.phase = sqlc.arg(committed)
+UNION SELECT c.signed FROM result c WHERE c.org = sqlc.arg(org) AND c.digest = (
+  SELECT d.digest FROM result d
+  WHERE d.org = sqlc.arg(org) AND d.run_id = sqlc.arg(run_id) AND d.subject_uid = sqlc.arg(subject_uid) AND d.phase = sqlc.arg(finished)
+  ORDER BY d.n DESC LIMIT 1);
 
 -- name: AgentConfirmed :exec
 UPDATE agent_seen SET log_epoch = sqlc.arg(log_epoch)
