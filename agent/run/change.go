@@ -26,7 +26,7 @@ type candidate struct {
 	seq        uint64
 	fresh      bool   // made by this run: nobody else can have applied it
 	recalled   bool   // from the journal, whose copy may be the only one
-	made       uint64 // epoch of the log when an earlier run made it; 0: this run did
+	made       uint64 // epoch of the log by which the record was opened that it was made for
 	noApply    error  // why it may be probed and committed, but not applied
 	heals      uint64 // number of the value that it brings back; 0: none
 	// outstanding is the kept candidate that is tried in place of that value; zero: none.
@@ -51,7 +51,7 @@ func (r *Run) prepare(ctx context.Context) (State, error) {
 	if err != nil {
 		return "", refusal(err)
 	}
-	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1, fresh: true}
+	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1, fresh: true, made: r.opened}
 	if r.value != nil {
 		r.candidate.seq = r.value.Seq + 1
 	}

@@ -254,8 +254,8 @@ func (r *Run) sign(result *trustv1.Result, detail []byte) ([]byte, error) {
 	if r.candidate != nil {
 		result.ValueSeq, result.DataDigest = r.candidate.seq, r.candidate.digest.Bytes()
 	}
-	if c, p := r.candidate, result.Phase; (p == trustv1.Phase_PHASE_STAGED || p == trustv1.Phase_PHASE_COMMITTED) && c.made < r.log.Head().Epoch {
-		result.MadeEpoch = c.made
+	if p := result.Phase; p == trustv1.Phase_PHASE_STAGED || p == trustv1.Phase_PHASE_COMMITTED {
+		result.MadeEpoch = r.candidate.made
 	}
 	if r.value != nil {
 		result.Prev = r.value.Result.Digest.Bytes()

@@ -123,7 +123,7 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 		next = max(next, r.value.Seq+1)
 	}
 	r.candidate = &candidate{
-		credential: cred, seq: next, heals: k.Seq, committed: k.Result,
+		credential: cred, seq: next, heals: k.Seq, committed: k.Result, made: 1, // as its commit counts (trust.Result.SetBy)
 		noApply: &trust.Error{Reason: trust.ValueRollback, What: fmt.Sprintf("value %d of %s is brought back where the target takes it, and not applied", use.Seq, r.job.Account)},
 	}
 	if newer {

@@ -182,7 +182,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if err != nil {
 		return "", refusal(err)
 	}
-	r.log = log
+	r.log, r.opened = log, log.Head().Epoch
 	got, err := r.fetch(ctx)
 	if err != nil {
 		return "", vaultError("fetch", err)

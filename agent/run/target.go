@@ -19,6 +19,7 @@ import (
 // touches anything.
 type target struct {
 	log      *trust.Log
+	opened   uint64 // epoch of the log by which the records were opened: it goes on
 	account  *trust.Record
 	resource *trust.Record
 	value    *trust.Value    // that the record's current data is attested by

@@ -13,11 +13,15 @@ import (
 )
 
 // SignResult fills in v and the log's head (and a zero cause, where there is
-// none) and signs. The caller sets by.
+// none) and signs. The caller sets by. A secret that was made by this head needs
+// no made_epoch.
 func SignResult(l *Log, key ed25519.PrivateKey, r *trustv1.Result) (signed []byte, digest seal.Digest, err error) {
 	r = proto.CloneOf(r)
 	h := l.Head()
 	r.V, r.LogEpoch, r.LogDigest = Version, h.Epoch, h.Digest.Bytes()
+	if r.MadeEpoch == h.Epoch {
+		r.MadeEpoch = 0
+	}
 	if len(r.Cause) == 0 {
 		r.Cause = make([]byte, len(seal.Digest{}))
 	}

@@ -190,12 +190,33 @@ func TestCheckValue(t *testing.T) {
 	})
 }
 
-// same says that a result leaves the secret that a value set.
+// The log may go on until the moment in which a result is signed: the secret is of the
+// epoch that its maker names.
+func TestMadeIsHeldAgainstTheHeadThatIsSigned(t *testing.T) {
+	w := newWorld(t)
+	head := w.log.Head().Epoch
+	for made, want := range map[uint64]uint64{0: head, 1: 1, head - 1: head - 1, head: head} {
+		signed, _, err := SignResult(w.log, w.one.sign, w.made(w.result(trustv1.Phase_PHASE_COMMITTED, w.one, 2, seal.Digest{1}), made))
+		if err != nil {
+			t.Errorf("made at %d: %v", made, err)
+			continue
+		}
+		if r, err := OpenResult(w.log, signed); err != nil || r.Made() != want {
+			t.Errorf("made at %d: counts as %d, want %d, %v", made, r.Made(), want, err)
+		}
+	}
+	if _, _, err := SignResult(w.log, w.one.sign, w.made(w.result(trustv1.Phase_PHASE_COMMITTED, w.one, 2, seal.Digest{1}), head+1)); err == nil {
+		t.Error("a secret of an epoch that is not there yet")
+	}
+}
+
+// made says of which epoch a result's secret is.
 func (w *world) made(r *trustv1.Result, epoch uint64) *trustv1.Result {
 	r.MadeEpoch = epoch
 	return r
 }
 
+// same says that a result leaves the secret that a value set.
 func (w *world) same(r *trustv1.Result, set uint64) *trustv1.Result {
 	r.Same = &trustv1.SameSecret{ValueSeq: set, LogEpoch: 2}
 	return r
