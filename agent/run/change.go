@@ -47,7 +47,7 @@ func (r *Run) prepare(ctx context.Context) (State, error) {
 	if err != nil {
 		return "", refusal(err)
 	}
-	data, err := r.recordWith(cred)
+	data, err := r.recordWith(cred, r.account.Data)
 	if err != nil {
 		return "", refusal(err)
 	}
@@ -78,10 +78,10 @@ func (r *Run) newCredential() (sdk.Credential, error) {
 	return sdk.Credential{Kind: sdk.Password, Secret: sdk.NewSecret(pw)}, nil
 }
 
-// recordWith is the record's JSON with the candidate in place of the current
-// secret, encrypted.
-func (r *Run) recordWith(c sdk.Credential) ([]byte, error) {
-	rec, err := record.Parse(r.account.Data)
+// recordWith is a record's JSON with the candidate in place of the secret that it has,
+// encrypted. Its other fields are attested with it.
+func (r *Run) recordWith(c sdk.Credential, json []byte) ([]byte, error) {
+	rec, err := record.Parse(json)
 	if err != nil {
 		return nil, err
 	}

@@ -62,13 +62,18 @@ func (r *Run) missing(account *servedRecord) (k *journal.Kept, fork bool, err er
 // recall takes up a candidate of this agent that the vault does not have any more: it is
 // staged again, and then asked of the target.
 func (r *Run) recall(account *servedRecord, k *journal.Kept, fork bool) (State, error) {
-	cred, current, err := r.openKept(k)
+	plain, current, err := r.openKept(k)
+	if err != nil {
+		return "", refusal(err)
+	}
+	defer clear(plain)
+	cred, err := credential(plain, r.kind())
 	if err != nil {
 		return "", refusal(err)
 	}
 	data := k.Data
 	if !current {
-		if data, err = r.recordWith(cred); err != nil {
+		if data, err = r.recordWith(cred, r.account.Data); err != nil {
 			return "", refusal(err)
 		}
 	}
@@ -113,9 +118,23 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 	if newer {
 		use = outstanding
 	}
-	cred, _, err := r.openKept(use)
+	plain, _, err := r.openKept(use)
 	if err != nil {
 		return "", refusal(err)
+	}
+	defer clear(plain)
+	cred, err := credential(plain, r.kind())
+	if err != nil {
+		return "", refusal(err)
+	}
+	// Whoever has the record's key may have written what is served: of that only what
+	// somebody attests is signed again, and ended.
+	attested, rest := r.value != nil && seal.Digest(r.value.Result.DataDigest) == r.account.DataDigest, plain
+	switch {
+	case attested && r.value.Seq > use.Seq: // a person went on with what was left
+		rest = r.account.Data
+	case !attested && r.account.DataDigest != seen.Former && r.account.DataDigest != seen.Digest:
+		r.endsUnknown = &trust.Error{Reason: trust.ValueUnattested, What: fmt.Sprintf("the value of %s that was served in place of a newer one", r.job.Account)}
 	}
 	r.tellLost("record.refused", trust.ValueRollback)
 	next := max(k.Seq, seen.Seq) + 1
@@ -143,7 +162,7 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 			return "", err
 		}
 	}
-	if r.candidate.data, err = r.recordWith(cred); err != nil {
+	if r.candidate.data, err = r.recordWith(cred, rest); err != nil {
 		return "", refusal(err)
 	}
 	r.candidate.digest = seal.Hash(r.candidate.data)
@@ -167,35 +186,30 @@ func (r *Run) makeRoom(ctx context.Context, staged *ksm.ExtStaged, rollback erro
 	return nil
 }
 
-// openKept opens a kept value. current: its ciphertext is under the record's key as it
-// is now.
-func (r *Run) openKept(k *journal.Kept) (cred sdk.Credential, current bool, err error) {
-	plain, err := seal.OpenGCM(r.account.Key, k.Data, nil)
-	if err == nil {
-		defer clear(plain)
-		cred, err = credential(plain, r.kind())
-		return cred, true, err
+// openKept opens a kept value, the record's JSON. current: its ciphertext is under the
+// record's key as it is now.
+func (r *Run) openKept(k *journal.Kept) (plain []byte, current bool, err error) {
+	if plain, err := seal.OpenGCM(r.account.Key, k.Data, nil); err == nil {
+		return plain, true, nil
 	}
 	sealed, err := r.e.Journal.FolderKey(r.job.Account.Folder, k.KeyVersion)
 	if err != nil {
-		return sdk.Credential{}, false, err
+		return nil, false, err
 	}
 	folder, err := trust.OpenFormerFolderKey(r.log, r.e.Me.ID, r.e.Me.Seal, r.job.Account.Folder, sealed)
 	if err != nil {
-		return sdk.Credential{}, false, fmt.Errorf("kept value: %w", err)
+		return nil, false, fmt.Errorf("kept value: %w", err)
 	}
 	defer folder.Wipe()
 	key, err := seal.UnwrapKey(folder, k.RecordKey)
 	if err != nil {
-		return sdk.Credential{}, false, &trust.Error{Reason: trust.RecordCorrupt, What: "kept value's key", Err: err}
+		return nil, false, &trust.Error{Reason: trust.RecordCorrupt, What: "kept value's key", Err: err}
 	}
 	defer key.Wipe()
 	if plain, err = seal.OpenGCM(key, k.Data, nil); err != nil {
-		return sdk.Credential{}, false, &trust.Error{Reason: trust.RecordCorrupt, What: "kept value", Err: err}
+		return nil, false, &trust.Error{Reason: trust.RecordCorrupt, What: "kept value", Err: err}
 	}
-	defer clear(plain)
-	cred, err = credential(plain, r.kind())
-	return cred, false, err
+	return plain, false, nil
 }
 
 // lostAtCommit is for a candidate that was staged and that the vault, asked to commit

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/record"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -416,6 +417,73 @@ func TestHeldCandidate(t *testing.T) {
 			if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() {
 				t.Errorf("%s, then: %+v, %v", as, out, err)
 			}
+		}
+	}
+}
+
+// edit writes the record's data anew, and says nothing of it.
+func (w *world) edit(title, secret string) {
+	w.t.Helper()
+	x := w.row()
+	key, err := seal.UnwrapKey(w.folderKey, x.RecordKey)
+	must(w.t, err)
+	rec := record.New("pamUser", title)
+	must(w.t, rec.SetText("password", []byte(secret)))
+	plain, err := rec.JSON()
+	must(w.t, err)
+	x.Data = trust.SealData(key, plain)
+	x.Revision++
+}
+
+func (w *world) title() string {
+	w.t.Helper()
+	x := w.row()
+	key, err := seal.UnwrapKey(w.folderKey, x.RecordKey)
+	must(w.t, err)
+	plain, err := seal.OpenGCM(key, x.Data, nil)
+	must(w.t, err)
+	rec, err := record.Parse(plain)
+	must(w.t, err)
+	return rec.Title()
+}
+
+// A value that is brought back has the fields that it had, or those that a person has
+// attested since. What else is served beside an older word comes from whoever has the
+// record's key, a reader or an application: it is not signed, nor is its secret ended.
+func TestOnlyWhatIsAttestedIsBroughtBack(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		serve  func(w *world)
+		title  string
+		reason string
+		ended  []string
+	}{
+		{"the value before", func(*world) {}, "title", trust.Healed, []string{"old"}},
+		{"other data under its word", func(w *world) { w.edit("another's", "another's") }, "title", "retire.pending", nil},
+		{"what a person made of the value before", func(w *world) { w.edit("new title", "old"); w.attestSame() }, "new title", trust.Healed, []string{"old"}},
+	} {
+		w := newWorld(t, false)
+		w.target.manifest.Overlap = []sdk.Kind{sdk.Password}
+		before := *w.row()
+		if out, err := w.rotate(); err != nil || out.Credential != done {
+			t.Fatalf("%s: %+v, %v", tc.name, out, err)
+		}
+		w.known = w.seq()
+		*w.row() = before
+		tc.serve(w)
+		w.target.retired = nil
+		out, err := w.rotate()
+		if err != nil || out.Credential != done || out.Reason != tc.reason || !w.opens() || len(w.target.applied) != 1 {
+			t.Errorf("%s: %+v, %v: applied %d times", tc.name, out, err, len(w.target.applied))
+		}
+		if w.title() != tc.title || !slices.Equal(w.target.retired, tc.ended) {
+			t.Errorf("%s: the title is %q, ended %d secrets", tc.name, w.title(), len(w.target.retired))
+		}
+		if out, err := w.rotate(); err != nil || out.Credential != done || out.Reason != "" || !w.opens() || w.title() != tc.title {
+			t.Errorf("%s, the next: %+v, %v: the title is %q", tc.name, out, err, w.title())
+		}
+		if slices.Contains(w.target.retired, "another's") {
+			t.Errorf("%s, the next: it ended a secret that nobody attests", tc.name)
 		}
 	}
 }
