@@ -51,6 +51,14 @@ type Harness struct {
 	Candidate func(t *testing.T) sdk.Credential
 	// Refused is a candidate that the target's own rules refuse; nil: it has none.
 	Refused func(t *testing.T) sdk.Credential
+	// Powerless is an administrator who may log in, and change nobody's secret; nil: the
+	// target has none.
+	Powerless func(t *testing.T) (sdk.Account, sdk.Credential)
+	// Failures is how many failed logins the target has counted for an account; nil: it
+	// does not tell.
+	Failures func(t *testing.T, a sdk.Account) int
+	// Lock has the target let an account in no more, whatever its secret; nil: it cannot.
+	Lock func(t *testing.T, a sdk.Account)
 }
 
 // Build builds the plugin of a package and gives the binary's path.
@@ -87,18 +95,30 @@ func (k *kit) tests() []test {
 		{"RejectedIsProven", k.rejectedIsProven},
 		{"ApplyTwice", k.applyTwice},
 		{"LostReplyIsUnknown", k.lostReplyIsUnknown},
+		{"LateReplyIsUnknown", k.lateReplyIsUnknown},
 		{"CancelledHasNoEffect", k.cancelledHasNoEffect},
+		{"KillEveryStep", k.killEveryStep},
+		{"TwoAgents", k.twoAgents},
 		{"PolicyIsUnchanged", k.policyIsUnchanged},
 		{"MissingIsNotFound", k.missingIsNotFound},
+		{"LockedIsUndecided", k.lockedIsUndecided},
 		{"WrongAdminIsAuth", k.wrongAdminIsAuth},
+		{"NoRightsIsPermission", k.noRightsIsPermission},
 		{"DownIsUnreachable", k.downIsUnreachable},
 		{"HungEndsAtTheDeadline", k.hungEndsAtTheDeadline},
+		{"DialsOnlyThroughDialer", k.dialsOnlyThroughDialer},
+		{"LoginBudget", k.loginBudget},
 		{"OverlapKeepsCurrent", k.overlapKeepsCurrent},
 		{"RetireTouchesOnlyOld", k.retireTouchesOnlyOld},
 		{"RetireTwice", k.retireTwice},
 		{"ReadbackAgrees", k.readbackAgrees},
 		{"Printable", k.printable},
+		{"OddSecrets", k.oddSecrets},
 		{"HostileNames", k.hostileNames},
+		{"ManifestMatches", k.manifestMatches},
+		{"NoSecretInProc", k.noSecretInProc},
+		{"NoLeftover", k.noLeftover},
+		{"NoLeak", k.noLeak},
 		{"NoSecretInTheLog", k.noSecretInTheLog},
 	}
 }
@@ -106,6 +126,7 @@ func (k *kit) tests() []test {
 // kit is one plugin in a host, and the line to its target.
 type kit struct {
 	Harness
+	dir      string // the host's, with the copy of the binary that it runs
 	host     *pluginhost.Host
 	plugin   pluginhost.Plugin
 	manifest sdk.Manifest
@@ -132,7 +153,7 @@ func newKit(t *testing.T, h Harness) *kit {
 	if h.Kind == "" {
 		h.Kind = sdk.Password
 	}
-	k := &kit{Harness: h, line: &line{}, log: &logged{}}
+	k := &kit{Harness: h, line: &line{held: make(chan struct{})}, log: &logged{}}
 	if k.Candidate == nil {
 		k.Candidate = func(*testing.T) sdk.Credential {
 			return sdk.Credential{Kind: sdk.Password, Secret: sdk.NewSecret([]byte(rand.Text()))}
@@ -150,6 +171,7 @@ func newKit(t *testing.T, h Harness) *kit {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	k.dir = dir
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
@@ -230,9 +252,9 @@ func (k *kit) candidate(t *testing.T) sdk.Credential {
 // callTime is what a call may take where a test does not say otherwise.
 const callTime = 30 * time.Second
 
-func (k *kit) openAs(ctx context.Context, admin sdk.Credential) (*pluginhost.Session, error) {
+func (k *kit) openAs(ctx context.Context, as sdk.Account, admin sdk.Credential) (*pluginhost.Session, error) {
 	k.saw(admin)
-	s, err := k.host.Open(ctx, k.plugin, pluginhost.Job{Target: k.target(), Admin: admin, AdminAs: k.AdminAs})
+	s, err := k.host.Open(ctx, k.plugin, pluginhost.Job{Target: k.target(), Admin: admin, AdminAs: as})
 	k.note(err)
 	return s, err
 }
@@ -243,7 +265,7 @@ func (k *kit) open(t *testing.T) *pluginhost.Session {
 	ctx, cancel := context.WithTimeout(t.Context(), callTime)
 	defer cancel()
 	k.host.Forget("target")
-	s, err := k.openAs(ctx, k.Admin)
+	s, err := k.openAs(ctx, k.AdminAs, k.Admin)
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}

@@ -3,98 +3,107 @@ package conformance_test
 import (
 	"bytes"
 	"encoding/json"
-	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/rotunda-pam/rotunda/conformance"
-	"github.com/rotunda-pam/rotunda/examples/plugin-http/target"
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/sdktest"
 )
 
-// flaws are what a plugin may do wrong, and the test that must find it.
-var flaws = []struct{ flaw, found string }{
-	{"a lost reply is unchanged", "LostReplyIsUnknown"},
-	{"nothing was ever sent", "LostReplyIsUnknown"},
-	{"a lost reply is changed", "LostReplyIsUnknown"},
-	{"everything else is rejected", "RejectedIsProven"},
-	{"rejects without asking", "FirstChange"},
-	{"believes itself", "VerifyIsFresh"},
-	{"takes characters away", "Printable"},
-	{"pastes names", "HostileNames"},
-	{"open does not look", "WrongAdminIsAuth"},
-	{"no answer is a refusal", "DownIsUnreachable"},
-	{"policy is unknown", "PolicyIsUnchanged"},
-	{"a missing account is policy", "MissingIsNotFound"},
-	{"reasons are sentences", "MissingIsNotFound"},
-	{"", "ReadbackAgrees"},
-}
+// needOverlap are the tests for targets where old and new both work for a while.
+var needOverlap = []string{"OverlapKeepsCurrent", "RetireTouchesOnlyOld", "RetireTwice"}
 
-const chosen = "ROTUNDA_CONFORMANCE_FLAW"
+const chosen = "ROTUNDA_CONFORMANCE_FAULT"
 
-// Each flaw is found by the test that is there for it. The kit fails its test, so it
-// runs in a process of its own.
-func TestFlawsAreFound(t *testing.T) {
-	binary := conformance.Build(t, "./internal/flawed")
-	for _, f := range flaws {
-		t.Run(f.flaw, func(t *testing.T) {
+// Each fault of the plugin that has them is found by the test that is named beside it.
+// The kit fails its test, so it runs in a process of its own.
+func TestFaultsAreFound(t *testing.T) {
+	binary := conformance.Build(t, "../plugins/fault")
+	text, err := os.ReadFile("../plugins/fault/faults.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile(`fault = "([a-z-]+)" +// ([A-Za-z]+)`).FindAllStringSubmatch(string(text), -1)
+	if n := strings.Count(string(text), " fault = "); len(rows) != n-1 || len(rows) < 30 {
+		t.Fatalf("%d of %d faults name the test that finds them; none alone needs none", len(rows), n)
+	}
+	for _, row := range rows {
+		fault, found := row[1], row[2]
+		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFlawed$", "-test.v")
-			cmd.Env = append(os.Environ(), chosen+"="+f.flaw+"!"+binary)
-			out, err := cmd.CombinedOutput()
-			if err == nil || !bytes.Contains(out, []byte("--- FAIL: TestFlawed/"+f.found+" ")) {
-				t.Errorf("%s does not fail (%v):\n%s", f.found, err, out)
+			if found == "NoSecretInTheLog" { // which looks back
+				found = "(FirstChange|NoSecretInTheLog)"
 			}
-			if f.flaw == "" && bytes.Count(out, []byte("--- FAIL: TestFlawed/")) != 1 {
-				t.Errorf("without a further flaw more than %s fails:\n%s", f.found, out)
+			out, err := kit(t, binary, fault, "^TestFaulty$/^"+found+"$")
+			found = row[2]
+			if err == nil || !bytes.Contains(out, []byte("--- FAIL: TestFaulty/"+found+" ")) {
+				t.Errorf("%s does not fail (%v):\n%s", found, err, out)
+			}
+		})
+	}
+	for _, name := range []string{"none", "none+overlap"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if out, err := kit(t, binary, name, "^TestFaulty$"); err != nil {
+				t.Errorf("a plugin without a fault fails: %v\n%s", err, out)
 			}
 		})
 	}
 }
 
-// TestFlawed is what TestFlawsAreFound runs.
-func TestFlawed(t *testing.T) {
-	flaw, binary, ok := strings.Cut(os.Getenv(chosen), "!")
-	if !ok {
-		t.Skip("only TestFlawsAreFound runs this")
+func kit(t *testing.T, binary, fault, run string) ([]byte, error) {
+	t.Helper()
+	for _, name := range needOverlap {
+		if strings.Contains(run, "/^"+name) {
+			fault += "+overlap"
+		}
 	}
-	settings, err := json.Marshal(map[string]string{"flaw": flaw})
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run="+run, "-test.v")
+	cmd.Env = append(os.Environ(), chosen+"="+fault+"!"+binary)
+	return cmd.CombinedOutput()
+}
+
+// TestFaulty is what TestFaultsAreFound runs.
+func TestFaulty(t *testing.T) {
+	fault, binary, ok := strings.Cut(os.Getenv(chosen), "!")
+	if !ok {
+		t.Skip("only TestFaultsAreFound runs this")
+	}
+	fault, overlaps := strings.CutSuffix(fault, "+overlap")
+	name := "fault"
+	if overlaps {
+		name = "fault-overlap"
+	}
+	settings, err := json.Marshal(map[string]string{"fault": fault})
 	if err != nil {
 		t.Fatal(err)
 	}
 	admin := password("the administrator's own")
-	service := target.New(admin.Secret.Expose())
+	service := sdktest.New(admin.Secret)
 	srv := httptest.NewServer(service)
 	t.Cleanup(srv.Close)
-	ask := func(method, path, name string, c sdk.Credential, pw string) int {
-		body, err := json.Marshal(map[string]string{"password": pw})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := httptest.NewRequestWithContext(t.Context(), method, path, bytes.NewReader(body))
-		r.SetBasicAuth(name, c.Secret.ExposeString())
-		w := httptest.NewRecorder()
-		service.ServeHTTP(w, r)
-		return w.Code
+	first := password("a first password")
+	account := func(_ *testing.T, name string) (sdk.Account, sdk.Credential) {
+		service.Add(name, first.Secret)
+		return sdk.Account{Name: name}, first
 	}
 	conformance.Run(t, conformance.Harness{
-		Binary: binary, Name: "flawed",
+		Binary: binary, Name: name,
 		Resource: sdk.Resource{Address: srv.Listener.Addr().String(), TLS: sdk.TLS{Mode: sdk.TLSOff}, Config: settings},
-		Admin:    admin, AdminAs: sdk.Account{Name: target.Admin},
-		Account: func(t *testing.T, name string) (sdk.Account, sdk.Credential) {
-			if status := ask("POST", "/users/"+url.PathEscape(name), target.Admin, admin, "a first password"); status != http.StatusCreated {
-				t.Fatalf("make the user %q: status %d", name, status)
-			}
-			return sdk.Account{Name: name}, password("a first password")
-		},
-		Accepts: func(_ *testing.T, a sdk.Account, c sdk.Credential) bool {
-			return ask("GET", "/me", a.Name, c, "") == http.StatusOK
-		},
+		Admin:    admin, AdminAs: sdk.Account{Name: sdktest.Admin},
+		Account: account,
+		Accepts: func(_ *testing.T, a sdk.Account, c sdk.Credential) bool { return service.Accepts(a.Name, c.Secret) },
 		Refused: func(*testing.T) sdk.Credential { return password("short") },
+		Powerless: func(t *testing.T) (sdk.Account, sdk.Credential) {
+			return account(t, "clerk")
+		},
+		Failures: func(_ *testing.T, a sdk.Account) int { return service.Failures(a.Name) },
+		Lock:     func(_ *testing.T, a sdk.Account) { service.Lock(a.Name) },
 	})
 }
 

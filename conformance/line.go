@@ -14,15 +14,19 @@ type line struct {
 	mu     sync.Mutex
 	damage damage
 	dials  int
-	writes int // of the plugin's, since the damage was set
+	writes int           // of the plugin's, since the damage was set
+	open   int           // connections that nobody has closed
+	held   chan struct{} // closed when the damage is taken away
 }
 
 // damage is what a line does. Writes are counted from 1.
 type damage struct {
-	down      bool // no connection is made
-	hung      bool // connections are made and carry nothing
-	cutBefore int  // the line is cut in place of this write
-	cutAfter  int  // this write arrives, and what the target answers does not
+	down      bool            // no connection is made
+	hung      bool            // connections are made and carry nothing
+	cutBefore int             // the line is cut in place of this write
+	cutAfter  int             // this write arrives, and what the target answers does not
+	late      bool            // everything arrives, and what the target answers comes when the damage is over
+	before    func(write int) // called before each write
 }
 
 var errCut = errors.New("the line is cut")
@@ -31,7 +35,17 @@ var errCut = errors.New("the line is cut")
 func (l *line) set(d damage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.damage, l.dials, l.writes = d, 0, 0
+	if l.held != nil {
+		close(l.held)
+	}
+	l.damage, l.dials, l.writes, l.held = d, 0, 0, make(chan struct{})
+}
+
+// connections is how many are open.
+func (l *line) connections() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open
 }
 
 func (l *line) counts() (dials, writes int) {
@@ -52,7 +66,10 @@ func (l *line) dial(ctx context.Context, network, address string) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Conn: c, line: l}, nil
+	l.mu.Lock()
+	l.open++
+	l.mu.Unlock()
+	return &conn{Conn: c, line: l, closed: make(chan struct{})}, nil
 }
 
 // conn is one connection on the line.
@@ -60,8 +77,21 @@ type conn struct {
 	net.Conn
 	line *line
 
+	once   sync.Once
+	closed chan struct{}
+
 	mu   sync.Mutex
 	deaf bool // what the target answers from now on is lost
+}
+
+func (c *conn) Close() error {
+	c.once.Do(func() {
+		close(c.closed)
+		c.line.mu.Lock()
+		c.line.open--
+		c.line.mu.Unlock()
+	})
+	return c.Conn.Close()
 }
 
 func (c *conn) Write(b []byte) (int, error) {
@@ -69,11 +99,14 @@ func (c *conn) Write(b []byte) (int, error) {
 	c.line.writes++
 	d, n := c.line.damage, c.line.writes
 	c.line.mu.Unlock()
+	if d.before != nil {
+		d.before(n)
+	}
 	switch {
 	case d.hung:
 		return len(b), nil
 	case d.cutBefore > 0 && n >= d.cutBefore, d.cutAfter > 0 && n > d.cutAfter:
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, errCut
 	case d.cutAfter == n && n > 0:
 		c.mu.Lock()
@@ -87,11 +120,20 @@ func (c *conn) Write(b []byte) (int, error) {
 // it by then.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	c.line.mu.Lock()
+	late, held := c.line.damage.late, c.line.held
+	c.line.mu.Unlock()
+	if late {
+		select {
+		case <-held:
+		case <-c.closed:
+		}
+	}
 	c.mu.Lock()
 	deaf := c.deaf
 	c.mu.Unlock()
 	if deaf {
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, io.EOF
 	}
 	return n, err
@@ -102,5 +144,5 @@ func (c *conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
-	return c.Conn.Close()
+	return c.Close()
 }

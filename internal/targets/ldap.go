@@ -3,6 +3,8 @@ package targets
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -165,6 +167,29 @@ func (l *LDAPServer) Modify(ctx context.Context, ldif string) error {
 func (l *LDAPServer) asRoot(ctx context.Context, program, ldif string) error {
 	_, err := l.tool(ctx, ldapRoot, l.rootPassword, ldif, program, "-e", "relax")
 	return err
+}
+
+// Values are an entry's of one attribute, as somebody sees them who may see everything.
+func (l *LDAPServer) Values(ctx context.Context, dn, attribute string) ([]string, error) {
+	c, err := ldap.DialURL("ldaps://"+l.Address, ldap.DialWithTLSConfig(&tls.Config{RootCAs: pool(l.CA), MinVersion: tls.VersionTLS12}))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if err := c.Bind(ldapRoot, l.rootPassword.ExposeString()); err != nil {
+		return nil, err
+	}
+	out, err := c.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 5, false, "(objectClass=*)", []string{attribute}, nil))
+	if err != nil {
+		return nil, err
+	}
+	return out.Entries[0].GetAttributeValues(attribute), ctx.Err()
+}
+
+func pool(pem []byte) *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AppendCertsFromPEM(pem)
+	return p
 }
 
 // Accepts tells whether the server lets an entry in with this password. It asks

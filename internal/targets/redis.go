@@ -3,6 +3,7 @@ package targets
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -125,6 +126,28 @@ func (r *RedisServer) Accepts(ctx context.Context, name string, password sdk.Sec
 		return false, nil
 	}
 	return false, fmt.Errorf("redis-cli says %q: %w", out, err)
+}
+
+// Failures is how many logins as a user have failed.
+func (r *RedisServer) Failures(ctx context.Context, name string) (int, error) {
+	out, err := r.Do(ctx, "--json", "ACL", "LOG")
+	if err != nil {
+		return 0, err
+	}
+	var entries []struct {
+		Count            int
+		Reason, Username string
+	}
+	if err := json.Unmarshal([]byte(out), &entries); err != nil {
+		return 0, fmt.Errorf("read the server's log of refusals: %w", err)
+	}
+	n := 0
+	for _, e := range entries {
+		if e.Reason == "auth" && e.Username == name {
+			n += e.Count
+		}
+	}
+	return n, nil
 }
 
 // do runs redis-cli, which exits with 0 whatever the server says. The password is given

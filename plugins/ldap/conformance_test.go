@@ -35,6 +35,26 @@ func TestConformance(t *testing.T) {
 			return ok
 		},
 		Refused: func(*testing.T) sdk.Credential { return password("short") },
+		Powerless: func(t *testing.T) (sdk.Account, sdk.Credential) {
+			clerk := password("clerk-" + rand.Text())
+			dn, err := l.CreateEntry(t.Context(), "clerk"+rand.Text(), clerk.Secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return sdk.Account{Name: dn}, clerk
+		},
+		Failures: func(t *testing.T, a sdk.Account) int {
+			values, err := l.Values(t.Context(), a.Name, "pwdFailureTime")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(values)
+		},
+		Lock: func(t *testing.T, a sdk.Account) {
+			if err := l.Modify(t.Context(), "dn: "+a.Name+"\nchangetype: modify\nreplace: pwdAccountLockedTime\npwdAccountLockedTime: 000001010000Z\n"); err != nil {
+				t.Fatal(err)
+			}
+		},
 	}
 	for name, c := range map[string]struct{ address, config string }{
 		"password modify": {l.Address, `{}`},

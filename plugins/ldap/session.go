@@ -15,12 +15,12 @@ import (
 
 // session is one administrator on one server, or an account that changes itself.
 type session struct {
-	server  directory.Server
-	admin   string
-	self    bool
-	exop    bool // the server has the password modify operation
-	pool    *pool.Pool[*directory.Conn]
-	closed  func()
+	server directory.Server
+	admin  string
+	self   bool
+	exop   bool // the server has the password modify operation
+	pool   *pool.Pool[*directory.Conn]
+	closed func()
 }
 
 func (s *session) address() string { return s.server.Resource.Address }

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
+	"os"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/rotunda-pam/rotunda/conformance"
 	"github.com/rotunda-pam/rotunda/internal/targets"
@@ -32,6 +36,25 @@ func TestConformance(t *testing.T) {
 				t.Fatal(err)
 			}
 			return ok
+		},
+		Powerless: func(t *testing.T) (sdk.Account, sdk.Credential) {
+			clerk := password("clerk-" + rand.Text())
+			if err := pg.CreateRole(t.Context(), "clerk", clerk.Secret, ""); err != nil {
+				t.Fatal(err)
+			}
+			return sdk.Account{Name: "clerk"}, clerk
+		},
+		Failures: func(t *testing.T, a sdk.Account) int {
+			log, err := os.ReadFile(pg.LogFile)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return bytes.Count(log, []byte(`FATAL:  password authentication failed for user "`+a.Name+`"`))
+		},
+		Lock: func(t *testing.T, a sdk.Account) {
+			if err := pg.Exec(t.Context(), "ALTER ROLE "+pgx.Identifier{a.Name}.Sanitize()+" VALID UNTIL '2001-01-01'"); err != nil {
+				t.Fatal(err)
+			}
 		},
 	})
 }

@@ -11,6 +11,14 @@ import (
 
 func TestConformance(t *testing.T) {
 	r := targets.RedisWithACL(t)
+	do := func(t *testing.T, argv ...string) string {
+		t.Helper()
+		out, err := r.Do(t.Context(), argv...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
 	conformance.Run(t, conformance.Harness{
 		Binary:   conformance.Build(t, "."),
 		Name:     "redis",
@@ -33,5 +41,17 @@ func TestConformance(t *testing.T) {
 			}
 			return ok
 		},
+		Powerless: func(t *testing.T) (sdk.Account, sdk.Credential) {
+			do(t, "ACL", "SETUSER", "clerk", "reset", "on", ">the clerk's own", "+acl|getuser", "+config|get", "+info")
+			return sdk.Account{Name: "clerk"}, password("the clerk's own")
+		},
+		Failures: func(t *testing.T, a sdk.Account) int {
+			n, err := r.Failures(t.Context(), a.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		},
+		Lock: func(t *testing.T, a sdk.Account) { do(t, "ACL", "SETUSER", a.Name, "off") },
 	})
 }

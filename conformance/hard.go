@@ -1,0 +1,353 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// A target whose answer comes after the deadline may have taken the candidate.
+func (k *kit) lateReplyIsUnknown(t *testing.T) {
+	defer k.line.set(damage{})
+	a, first := k.account(t)
+	s, second := k.open(t), k.candidate(t)
+	k.line.set(damage{late: true})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	out, err := s.Apply(ctx, sdk.ApplyRequest{Account: a, Candidate: second, Current: first})
+	k.note(err)
+	k.line.set(damage{})
+	k.truthful(t, a, second, out, err)
+	k.mustApply(t, k.open(t), a, second, first)
+}
+
+// The plugin's process is killed at every write of a change. Whoever comes next applies
+// the same candidate, and the account has it.
+func (k *kit) killEveryStep(t *testing.T) {
+	if len(k.pids()) == 0 {
+		t.Skip("the plugin's process cannot be found on this system")
+	}
+	defer k.line.set(damage{})
+	a, current := k.account(t)
+	s, next := k.open(t), k.candidate(t)
+	k.line.set(damage{})
+	k.mustApply(t, s, a, next, current)
+	_, writes := k.line.counts()
+	current = next
+	steps := 0
+	for n := 1; n <= min(writes, maxCuts); n++ {
+		s, next := k.open(t), k.candidate(t)
+		var mu sync.Mutex // held while it is killed, which ends the call
+		killed := 0
+		k.line.set(damage{before: func(write int) {
+			if write == n {
+				mu.Lock()
+				defer mu.Unlock()
+				killed = k.kill()
+			}
+		}})
+		out, err := k.apply(t, s, a, next, current)
+		k.line.set(damage{})
+		mu.Lock()
+		steps += killed
+		mu.Unlock()
+		k.truthful(t, a, next, out, err)
+		k.mustApply(t, k.open(t), a, next, current)
+		current = next
+	}
+	if steps == 0 {
+		t.Error("no process was killed")
+	}
+	t.Logf("killed at %d writes", steps)
+}
+
+// Two agents that drive the same candidate at the same time leave the account with it.
+func (k *kit) twoAgents(t *testing.T) {
+	a, current := k.account(t)
+	for range 3 {
+		one, two, next := k.open(t), k.open(t), k.candidate(t)
+		var both sync.WaitGroup
+		for _, s := range []*pluginhost.Session{one, two} {
+			both.Go(func() {
+				out, err := k.apply(t, s, a, next, current)
+				if err == nil && out.Outcome == sdk.Unchanged && out.Class == sdk.ClassPolicy {
+					t.Errorf("apply: %s; the candidate would be given up, and the other has set it", said(out, err))
+				}
+			})
+		}
+		both.Wait()
+		k.mustApply(t, k.open(t), a, next, current)
+		if k.overlaps() {
+			k.mustRetire(t, k.open(t), a, next, current)
+		}
+		current = next
+	}
+}
+
+// The right secret of an account that is locked is not a wrong one.
+func (k *kit) lockedIsUndecided(t *testing.T) {
+	if k.Lock == nil {
+		t.Skip("the harness cannot lock an account")
+	}
+	a, first := k.account(t)
+	k.open(t) // who may be asked why
+	k.Lock(t, a)
+	if k.Accepts(t, a, first) {
+		t.Fatal("the harness's locked account is let in")
+	}
+	k.mustVerify(t, a, first, sdk.Undecided)
+}
+
+func (k *kit) noRightsIsPermission(t *testing.T) {
+	if k.Powerless == nil {
+		t.Skip("the harness names no administrator without rights")
+	}
+	a, first := k.account(t)
+	as, secret := k.Powerless(t)
+	ctx, cancel := context.WithTimeout(t.Context(), callTime)
+	defer cancel()
+	k.host.Forget("target")
+	s, err := k.openAs(ctx, as, secret)
+	var e *sdk.Error
+	switch {
+	case errors.As(err, &e) && e.Class == sdk.ClassPermission:
+		return
+	case err != nil:
+		t.Fatalf("open: %v; want a session, or class permission", err)
+	}
+	defer s.Close()
+	next := k.candidate(t)
+	out, err := k.apply(t, s, a, next, first)
+	k.truthful(t, a, next, out, err)
+	if err != nil || out.Outcome != sdk.Unchanged || out.Class != sdk.ClassPermission {
+		t.Errorf("apply: %s; want unchanged, permission", said(out, err))
+	}
+	k.isCode(t, out.Reason)
+	if !k.Accepts(t, a, first) {
+		t.Error("the old secret is refused, though nothing was changed")
+	}
+}
+
+// With the line down there is no other way to the target.
+func (k *kit) dialsOnlyThroughDialer(t *testing.T) {
+	defer k.line.set(damage{})
+	a, first := k.account(t)
+	s, second := k.open(t), k.candidate(t)
+	k.line.set(damage{down: true, cutBefore: 1})
+	if got, err := k.verify(t, a, first); err == nil && got.Verdict != sdk.Undecided {
+		t.Errorf("verify with the line down: %s", verdicts[got.Verdict])
+	}
+	out, err := k.apply(t, s, a, second, first)
+	if k.Accepts(t, a, second) {
+		t.Errorf("apply with the line down changed the target: %s", said(out, err))
+	}
+}
+
+// One verify is one try: targets count those that fail, and lock.
+func (k *kit) loginBudget(t *testing.T) {
+	a, _ := k.account(t)
+	k.open(t)
+	before := 0
+	if k.Failures != nil {
+		before = k.Failures(t, a)
+	}
+	k.line.set(damage{})
+	k.mustVerify(t, a, k.candidate(t), sdk.Rejected)
+	if k.Failures == nil {
+		t.Skip("the harness cannot count failed logins at the target; dials are no measure where one connection serves for several tries")
+	}
+	if n := k.Failures(t, a) - before; n > 1 {
+		t.Errorf("one verify of a wrong secret cost %d failed logins", n)
+	}
+}
+
+// Secrets that people or policies may come up with are taken as they are, or refused,
+// and both for certain.
+func (k *kit) oddSecrets(t *testing.T) {
+	if k.Kind != sdk.Password {
+		t.Skip("not a password")
+	}
+	a, current := k.account(t)
+	s := k.open(t)
+	for name, secret := range map[string]string{
+		"one character": "x", "128 characters": strings.Repeat("Ab3-", 32), "not ASCII": "pässwörd-Ключ-鍵-" + k.nonce(),
+		"a line break": "line\nbreak-" + k.nonce(), "a tab": "tab\tstop-" + k.nonce(), "spaces around": "  spaces-" + k.nonce() + "  ",
+		"quotes": `'"` + "`" + k.nonce(), "backslashes": `\n\\` + k.nonce(), "dollars": `$HOME ${x} $(id) ` + k.nonce(), "a NUL": "zero\x00byte-" + k.nonce(),
+	} {
+		next := sdk.Credential{Kind: sdk.Password, Secret: sdk.NewSecret([]byte(secret))}
+		k.saw(next)
+		out, err := k.apply(t, s, a, next, current)
+		switch {
+		case err != nil || out.Outcome == sdk.Unknown:
+			t.Errorf("%s: apply: %s; a secret is taken as it is, or refused", name, said(out, err))
+		case out.Outcome == sdk.Unchanged && out.Class != sdk.ClassPolicy && out.Class != sdk.ClassUnsupported:
+			t.Errorf("%s: apply: %s; want class policy or unsupported", name, said(out, err))
+		case out.Outcome == sdk.Changed:
+			k.mustVerify(t, a, next, sdk.Accepted)
+			current = next
+		}
+	}
+}
+
+func (k *kit) nonce() string { return strings.ToLower(rand.Text()[:8]) }
+
+// What the program says of itself by hand is what it says to the agent.
+func (k *kit) manifestMatches(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), k.Binary, "manifest").Output()
+	if err != nil {
+		t.Fatalf("%s manifest: %v", filepath.Base(k.Binary), err)
+	}
+	var all []sdk.Manifest
+	if err := json.Unmarshal(out, &all); err != nil {
+		t.Fatal(err)
+	}
+	told, err := json.Marshal(normal(k.manifest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all {
+		if m.Name != k.Name {
+			continue
+		}
+		if said, err := json.Marshal(normal(m)); err != nil || !bytes.Equal(said, told) {
+			t.Errorf("by hand it says %s\nto the agent %s (%v)", said, told, err)
+		}
+		return
+	}
+	t.Errorf("by hand it does not name the plugin %q", k.Name)
+}
+
+// normal is a manifest with its defaults filled in.
+func normal(m sdk.Manifest) sdk.Manifest {
+	m.Config, m.Concurrency, m.LoginTries = nil, max(1, m.Concurrency), max(1, m.LoginTries)
+	return m
+}
+
+// While a change is under way its secrets are in the memory of the process, and nowhere
+// else that others may look.
+func (k *kit) noSecretInProc(t *testing.T) {
+	if len(k.pids()) == 0 {
+		t.Skip("the plugin's process cannot be found on this system")
+	}
+	defer k.line.set(damage{})
+	a, first := k.account(t)
+	s, second := k.open(t), k.candidate(t)
+	var looked sync.Once
+	var places map[string][]byte
+	k.line.set(damage{before: func(int) { looked.Do(func() { places = k.places(t) }) }})
+	k.mustApply(t, s, a, second, first)
+	k.line.set(damage{})
+	for place, b := range k.places(t) {
+		places["after: "+place] = b
+	}
+	if len(places) < 4 {
+		t.Fatalf("looked into %d places only", len(places))
+	}
+	for place, b := range places {
+		for _, c := range []sdk.Credential{k.Admin, first, second} {
+			for _, form := range forms(c.Secret) {
+				if bytes.Contains(b, []byte(form)) {
+					t.Errorf("a secret is in %s", place)
+				}
+			}
+		}
+		if strings.HasSuffix(place, "limits") && !bytes.Contains(b, []byte("Max core file size        0 ")) {
+			t.Error("a crash of the process would leave its memory in a file")
+		}
+	}
+}
+
+// places are what the system shows of the plugin's processes, and the files that they
+// can write.
+func (k *kit) places(t *testing.T) map[string][]byte {
+	out := map[string][]byte{}
+	for _, pid := range k.pids() {
+		for _, name := range []string{"cmdline", "environ", "comm", "limits"} {
+			if b, err := os.ReadFile(filepath.Join("/proc", pid, name)); err == nil {
+				out[filepath.Join(pid, name)] = b
+			}
+		}
+	}
+	err := filepath.WalkDir(filepath.Join(k.dir, "run"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil // it may be gone by now
+		}
+		if info, err := d.Info(); err == nil && info.Size() < 1<<20 { // not the binary
+			if b, err := os.ReadFile(path); err == nil {
+				out[path] = b
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return out
+}
+
+// A session that is closed and forgotten leaves no connection, and a verify none either.
+func (k *kit) noLeftover(t *testing.T) {
+	a, first := k.account(t)
+	s, second := k.open(t), k.candidate(t)
+	k.mustApply(t, s, a, second, first)
+	k.mustVerify(t, a, second, sdk.Accepted)
+	s.Close()
+	k.host.Forget("target")
+	for end := time.Now().Add(patience); k.line.connections() > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d connections to the target are open, and nobody uses them", k.line.connections())
+		}
+	}
+}
+
+// calls is after how many calls the process is looked at.
+const calls = 10_000
+
+// Calls leave nothing behind in the plugin's process.
+func (k *kit) noLeak(t *testing.T) {
+	if len(k.pids()) == 0 {
+		t.Skip("the plugin's process cannot be found on this system")
+	}
+	defer k.line.set(damage{})
+	a, first := k.account(t)
+	k.line.set(damage{down: true})
+	many := func(n int) {
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				for range n / 8 {
+					if got, err := k.verify(t, a, first); err == nil && got.Verdict != sdk.Undecided {
+						t.Errorf("verify with the line down: %s", verdicts[got.Verdict])
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+	}
+	many(calls / 10) // what it keeps once
+	before := k.uses(t)
+	many(calls)
+	after := k.uses(t)
+	t.Logf("after %d calls: descriptors %d to %d, memory %d to %d kB", calls, before.files, after.files, before.kB, after.kB)
+	if after.files > before.files+8 {
+		t.Errorf("descriptors grew from %d to %d", before.files, after.files)
+	}
+	// A goroutine that never ends keeps at least 2 kB.
+	if grown := after.kB - before.kB; grown > 2*calls {
+		t.Errorf("memory grew by %d kB, which is %d bytes a call", grown, grown*1024/calls)
+	}
+}

@@ -1,0 +1,49 @@
+package main
+
+// A fault is something that a plugin does wrong.
+type fault string
+
+// The faults, and beside each the test of the conformance kit that finds it.
+const (
+	none fault = "none"
+
+	// Apply, after which the agent must know where it stands.
+	lostIsUnchanged   fault = "lost-is-unchanged"   // LostReplyIsUnknown
+	lostIsChanged     fault = "lost-is-changed"     // LostReplyIsUnknown
+	neverSent         fault = "never-sent"          // LostReplyIsUnknown: NotSent of what was sent
+	lateIsUnchanged   fault = "late-is-unchanged"   // LateReplyIsUnknown
+	onceOnly          fault = "once-only"           // ApplyTwice: the same candidate again is refused
+	needsOld          fault = "needs-old"           // KillEveryStep: a change that is begun again must find the old secret
+	firstComeOnly     fault = "first-come-only"     // TwoAgents: the candidate that somebody else has set is refused
+	endsCurrent       fault = "ends-current"        // OverlapKeepsCurrent
+	policyIsUnknown   fault = "policy-is-unknown"   // PolicyIsUnchanged
+	missingIsPolicy   fault = "missing-is-policy"   // MissingIsNotFound
+	reasonIsText      fault = "reason-is-text"      // MissingIsNotFound: reasons are codes
+	noRightsIsPolicy  fault = "no-rights-is-policy" // NoRightsIsPermission
+	dropsCharacters   fault = "drops-characters"    // Printable
+	trimsSecrets      fault = "trims-secrets"       // OddSecrets
+	pastesNames       fault = "pastes-names"        // HostileNames
+	deafToTheDeadline fault = "deaf"                // HungEndsAtTheDeadline
+
+	// Retire, which must end the old secret and nothing else.
+	endsEverything fault = "ends-everything" // RetireTouchesOnlyOld
+	retireOnce     fault = "retire-once"     // RetireTwice
+
+	// Open.
+	openDoesNotLook  fault = "open-does-not-look" // WrongAdminIsAuth
+	silenceIsRefusal fault = "silence-is-refusal" // DownIsUnreachable
+	openChanges      fault = "open-changes"       // OpenIsReadOnly
+
+	// Verify, which overwrites something when it says rejected.
+	allElseIsRejected fault = "all-else-is-rejected" // RejectedIsProven
+	lockedIsRejected  fault = "locked-is-rejected"   // LockedIsUndecided
+	neverAsks         fault = "never-asks"           // FirstChange
+	believesItself    fault = "believes-itself"      // VerifyIsFresh
+	triesTwice        fault = "tries-twice"          // LoginBudget
+	readsWhatItLikes  fault = "reads-what-it-likes"  // ReadbackAgrees
+
+	// What it leaves behind.
+	writesSecrets fault = "writes-secrets" // NoSecretInProc
+	printsSecrets fault = "prints-secrets" // NoSecretInTheLog
+	leaks         fault = "leaks"          // NoLeak
+)

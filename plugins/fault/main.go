@@ -1,0 +1,29 @@
+// Command fault is a plugin that does one thing wrong, which the resource's settings
+// choose. It shows authors what each sentence of the SDK is about, operators what a bad
+// plugin does, and the conformance kit that it finds every one of them. Its target is
+// the user service of [github.com/rotunda-pam/rotunda/sdk/sdktest].
+//
+// It is no part of an agent: who wants to see one go wrong has the log approve it.
+package main
+
+import "github.com/rotunda-pam/rotunda/sdk"
+
+// Config are the settings of a resource.
+type Config struct {
+	Fault string `json:"fault" default:"none" doc:"what the plugin does wrong: one of the names of faults.go"`
+}
+
+// plugins are two: of targets where the new password ends the former one, and of those
+// where both work until the former is retired.
+func plugins() []sdk.Plugin {
+	m := sdk.Manifest{Version: "1.0.0", Kinds: []sdk.Kind{sdk.Password}, Readback: true, Concurrency: 4, Config: &Config{}}
+	replaces, overlaps := m, m
+	replaces.Name, overlaps.Name = "fault", "fault-overlap"
+	overlaps.Overlap = m.Kinds
+	return []sdk.Plugin{
+		{Manifest: replaces, Rotator: &rotator{}},
+		{Manifest: overlaps, Rotator: &rotator{keep: true}},
+	}
+}
+
+func main() { sdk.Serve(plugins()...) }

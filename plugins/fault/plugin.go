@@ -1,0 +1,267 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// rotator is one plugin of the two.
+type rotator struct {
+	keep bool // the former password works until Retire
+
+	mu   sync.Mutex
+	seen map[string]string // by account: the newest password that was set, for faults that remember
+}
+
+func (p *rotator) remember(account, password string) (again bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.seen == nil {
+		p.seen = map[string]string{}
+	}
+	again = p.seen[account] == password
+	p.seen[account] = password
+	return again
+}
+
+func (p *rotator) remembers(account, password string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen[account] == password
+}
+
+// session is an administrator who is logged in.
+type session struct {
+	*rotator
+	service
+	admin  sdk.Account
+	secret sdk.Secret
+}
+
+func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, error) {
+	svc, err := newService(r.Host, r.Resource)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{p, svc, r.AdminAs, r.Admin.Secret}
+	if s.fault == openDoesNotLook {
+		return s, nil
+	}
+	status, err := s.login(ctx, r.AdminAs.Name, r.Admin.Secret)
+	switch {
+	case err != nil && s.fault == silenceIsRefusal, err == nil && status == http.StatusUnauthorized:
+		return nil, &sdk.Error{Class: sdk.ClassAuth, Reason: "admin.refused", NotSent: true, Err: err}
+	case err != nil:
+		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "http", NotSent: true, Err: err}
+	case status != http.StatusOK:
+		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "service.status", NotSent: true}
+	}
+	if s.fault == openChanges {
+		_, err = s.set(ctx, r.AdminAs.Name, "set while opening", false)
+	}
+	return s, err
+}
+
+func (s *session) Close() error { return nil }
+
+func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+	unchanged := func(class sdk.Class, reason string) (sdk.ApplyResponse, error) {
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: class, Reason: reason}, nil
+	}
+	password, name := a.Candidate.Secret.ExposeString(), a.Account.Name
+	switch s.fault {
+	case dropsCharacters:
+		password = strings.ReplaceAll(password, "<", "")
+	case trimsSecrets:
+		password = strings.TrimSpace(password)
+	case writesSecrets:
+		if err := os.WriteFile(filepath.Join(os.TempDir(), "last"), []byte(password), 0o600); err != nil {
+			return sdk.ApplyResponse{}, err
+		}
+	case printsSecrets:
+		// No scrubber knows every way to write one.
+		fmt.Println("new password: " + strings.Join(strings.Split(password, ""), " "))
+	case needsOld:
+		if status, err := s.login(ctx, name, a.Current.Secret); err == nil && status == http.StatusUnauthorized {
+			return unchanged(sdk.ClassConflict, "account.changed")
+		}
+	case firstComeOnly:
+		if status, err := s.login(ctx, name, a.Candidate.Secret); err == nil && status == http.StatusOK {
+			return unchanged(sdk.ClassPolicy, "policy.history")
+		}
+	}
+	if s.remember(name, password) && s.fault == onceOnly {
+		return unchanged(sdk.ClassPolicy, "policy.history")
+	}
+	status, err := s.set(ctx, name, password, s.keep && s.fault != endsCurrent)
+	if err != nil {
+		return s.unanswered(ctx, err)
+	}
+	switch status {
+	case http.StatusNoContent:
+		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+	case http.StatusNotFound:
+		switch s.fault {
+		case missingIsPolicy:
+			return unchanged(sdk.ClassPolicy, "account.missing")
+		case reasonIsText:
+			return unchanged(sdk.ClassNotFound, "No such user!")
+		}
+		return unchanged(sdk.ClassNotFound, "account.missing")
+	case http.StatusForbidden:
+		if s.fault == noRightsIsPolicy {
+			return unchanged(sdk.ClassPolicy, "admin.rights")
+		}
+		return unchanged(sdk.ClassPermission, "admin.rights")
+	case http.StatusUnauthorized: // its own password was changed meanwhile
+		return unchanged(sdk.ClassAuth, "admin.refused")
+	case http.StatusUnprocessableEntity:
+		if s.fault == policyIsUnknown {
+			return sdk.ApplyResponse{}, nil
+		}
+		return unchanged(sdk.ClassPolicy, "policy.refused")
+	}
+	return sdk.ApplyResponse{}, nil // not known
+}
+
+// unanswered is a change of which no answer came.
+func (s *session) unanswered(ctx context.Context, err error) (sdk.ApplyResponse, error) {
+	switch {
+	case s.fault == lostIsUnchanged, s.fault == lateIsUnchanged && ctx.Err() != nil:
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassUnreachable, Reason: "http"}, nil
+	case s.fault == lostIsChanged:
+		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+	case s.fault == deafToTheDeadline:
+		select {} // the agent kills whoever stays deaf
+	}
+	return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "http", NotSent: s.fault == neverSent, Err: err}
+}
+
+func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireResponse, error) {
+	old, name := r.Old.Secret.ExposeString(), r.Account.Name
+	if s.remember("retired "+name, old) && s.fault == retireOnce {
+		return sdk.RetireResponse{Outcome: sdk.Unchanged}, nil
+	}
+	status, err := s.end(ctx, name, old)
+	if err == nil && s.fault == endsEverything {
+		status, err = s.end(ctx, name, r.Keep.Secret.ExposeString())
+	}
+	switch {
+	case err != nil:
+		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "http", Err: err}
+	case status == http.StatusNoContent, status == http.StatusNotFound:
+		return sdk.RetireResponse{Outcome: sdk.Changed}, nil
+	}
+	return sdk.RetireResponse{}, nil
+}
+
+func (s *session) Readback(ctx context.Context, a sdk.ApplyRequest) (sdk.VerifyResponse, error) {
+	if s.fault == readsWhatItLikes {
+		return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+	}
+	return s.judge(ctx, a.Account.Name, a.Candidate.Secret)
+}
+
+func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyResponse, error) {
+	svc, err := newService(v.Host, v.Resource)
+	if err != nil {
+		return sdk.VerifyResponse{}, err
+	}
+	switch svc.fault {
+	case neverAsks:
+		return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+	case believesItself:
+		if p.remembers(v.Account.Name, v.Credential.Secret.ExposeString()) {
+			return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+		}
+	case leaks:
+		kept := make([]byte, 4<<10)
+		go func() {
+			<-make(chan struct{})
+			clear(kept)
+		}()
+	}
+	return svc.judge(ctx, v.Account.Name, v.Credential.Secret)
+}
+
+// service is the target.
+type service struct {
+	host     sdk.Host
+	resource sdk.Resource
+	fault    fault
+}
+
+func newService(h sdk.Host, r sdk.Resource) (service, error) {
+	var c Config
+	err := sdk.DecodeConfig(r, &c)
+	return service{h, r, fault(c.Fault)}, err
+}
+
+// judge tells a secret that was found wrong from everything else.
+func (s service) judge(ctx context.Context, name string, secret sdk.Secret) (out sdk.VerifyResponse, err error) {
+	status, err := s.login(ctx, name, secret)
+	if err == nil && status == http.StatusUnauthorized && s.fault == triesTwice {
+		status, err = s.login(ctx, name, secret)
+	}
+	switch {
+	case err == nil && status == http.StatusOK:
+		out.Verdict = sdk.Accepted
+	case err == nil && status == http.StatusUnauthorized,
+		err == nil && status == http.StatusLocked && s.fault == lockedIsRejected,
+		s.fault == allElseIsRejected:
+		out.Verdict, out.Reason = sdk.Rejected, "bad_secret"
+	case err == nil && status == http.StatusLocked:
+		out.Reason = "locked"
+	default:
+		out.Reason = "unreachable"
+	}
+	return out, nil
+}
+
+func (s service) login(ctx context.Context, name string, secret sdk.Secret) (int, error) {
+	return s.call(ctx, http.MethodGet, "/me", name, secret, nil)
+}
+
+func (s *session) set(ctx context.Context, name, password string, keep bool) (int, error) {
+	return s.asAdmin(ctx, http.MethodPut, name, map[string]any{"password": password, "keep": keep})
+}
+
+func (s *session) end(ctx context.Context, name, password string) (int, error) {
+	return s.asAdmin(ctx, http.MethodDelete, name, map[string]any{"password": password})
+}
+
+func (s *session) asAdmin(ctx context.Context, method, name string, body any) (int, error) {
+	if s.fault != pastesNames {
+		name = url.PathEscape(name)
+	}
+	return s.call(ctx, method, "/users/"+name+"/password", s.admin.Name, s.secret, body)
+}
+
+func (s service) call(ctx context.Context, method, path, name string, secret sdk.Secret, body any) (int, error) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return 0, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+s.resource.Address+path, bytes.NewReader(b))
+	if err != nil { // of a path that was pasted together
+		return http.StatusBadRequest, nil
+	}
+	req.SetBasicAuth(name, secret.ExposeString())
+	transport := &http.Transport{DialContext: s.host.Dialer.DialContext, DisableKeepAlives: true}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return 0, errors.Join(err, ctx.Err())
+	}
+	return resp.StatusCode, resp.Body.Close()
+}

@@ -1,0 +1,160 @@
+// Package sdktest is a target in memory for a plugin's first test: a user service over
+// HTTP that can do what targets do, good and bad.
+//
+//	POST   /users/NAME           {"password": "..."}                201 made, 409 exists            administrator
+//	PUT    /users/NAME/password  {"password": "...", "keep": true}  204 set; keep: others work on   administrator
+//	DELETE /users/NAME/password  {"password": "..."}                204 gone                        administrator
+//	GET    /me                                                      200                             anybody who logs in
+//
+// Everybody logs in by HTTP Basic. 401 is a wrong name or password, 403 somebody who is
+// not the administrator, 404 no such user, 422 a password that the rules refuse, 423 a
+// user who is locked.
+package sdktest
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"sync"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// MinLength is the shortest password that the service's rules allow.
+const MinLength = 12
+
+// Admin is the administrator's name.
+const Admin = "admin"
+
+// Service is the user service: an [http.Handler].
+type Service struct {
+	mux http.ServeMux
+
+	mu    sync.Mutex
+	users map[string]*user
+}
+
+type user struct {
+	passwords [][sha256.Size]byte // digests: a test service needs no more
+	locked    bool
+	failures  int
+}
+
+// New makes a service whose only user is the administrator.
+func New(admin sdk.Secret) *Service {
+	s := &Service{users: map[string]*user{Admin: {passwords: [][sha256.Size]byte{digest(admin)}}}}
+	s.mux.HandleFunc("GET /me", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(s.login(r, false)) })
+	for pattern, change := range map[string]func(name string, u *user, in request) int{
+		"POST /users/{name}": func(name string, u *user, in request) int {
+			if u != nil {
+				return http.StatusConflict
+			}
+			s.users[name] = &user{passwords: [][sha256.Size]byte{in.digest}}
+			return http.StatusCreated
+		},
+		"PUT /users/{name}/password": func(_ string, u *user, in request) int {
+			if u == nil {
+				return http.StatusNotFound
+			}
+			if !in.Keep {
+				u.passwords = nil
+			}
+			if !slices.Contains(u.passwords, in.digest) {
+				u.passwords = append(u.passwords, in.digest)
+			}
+			return http.StatusNoContent
+		},
+		"DELETE /users/{name}/password": func(_ string, u *user, in request) int {
+			if u == nil {
+				return http.StatusNotFound
+			}
+			u.passwords = slices.DeleteFunc(u.passwords, func(p [sha256.Size]byte) bool { return p == in.digest })
+			return http.StatusNoContent
+		},
+	} {
+		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(s.change(r, change)) })
+	}
+	return s
+}
+
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// Add makes a user.
+func (s *Service) Add(name string, password sdk.Secret) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users[name] = &user{passwords: [][sha256.Size]byte{digest(password)}}
+}
+
+// Lock has nobody log in as a user any more.
+func (s *Service) Lock(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users[name].locked = true
+}
+
+// Failures is how many logins as a user have failed.
+func (s *Service) Failures(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.users[name].failures
+}
+
+// Accepts tells whether a user is let in, and counts nothing.
+func (s *Service) Accepts(name string, password sdk.Secret) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.users[name]
+	return u != nil && !u.locked && slices.Contains(u.passwords, digest(password))
+}
+
+func digest(s sdk.Secret) [sha256.Size]byte {
+	b := s.Expose()
+	defer clear(b)
+	return sha256.Sum256(b)
+}
+
+// login gives 200, or why the request's user is not let in.
+func (s *Service) login(r *http.Request, admin bool) int {
+	name, password, _ := r.BasicAuth()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.users[name]
+	switch {
+	case u == nil:
+		return http.StatusUnauthorized
+	case u.locked:
+		return http.StatusLocked
+	case !slices.Contains(u.passwords, sha256.Sum256([]byte(password))):
+		u.failures++
+		return http.StatusUnauthorized
+	case admin && name != Admin:
+		return http.StatusForbidden
+	}
+	return http.StatusOK
+}
+
+type request struct {
+	Password string
+	Keep     bool
+	digest   [sha256.Size]byte
+}
+
+func (s *Service) change(r *http.Request, change func(name string, u *user, in request) int) int {
+	if status := s.login(r, true); status != http.StatusOK {
+		return status
+	}
+	var in request
+	if err := json.NewDecoder(http.MaxBytesReader(nil, r.Body, 64<<10)).Decode(&in); err != nil {
+		return http.StatusBadRequest
+	}
+	if len(in.Password) < MinLength && r.Method != http.MethodDelete {
+		return http.StatusUnprocessableEntity
+	}
+	in.digest = sha256.Sum256([]byte(in.Password))
+	name := r.PathValue("name")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return change(name, s.users[name], in)
+}
