@@ -3,10 +3,9 @@ package main
 // A fault is something that a plugin does wrong.
 type fault string
 
-// The faults, and beside each the test of the conformance kit that finds it.
+// The faults, and beside each the test of the conformance kit that finds it. Any other
+// name, none by default, is no fault.
 const (
-	none fault = "none"
-
 	// Apply, after which the agent must know where it stands.
 	lostIsUnchanged   fault = "lost-is-unchanged"   // LostReplyIsUnknown
 	lostIsChanged     fault = "lost-is-changed"     // LostReplyIsUnknown
