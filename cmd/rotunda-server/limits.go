@@ -1,13 +1,19 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/rotunda-pam/rotunda/internal/ksm"
 )
 
 // bodyTime bounds how long a request's body may take to arrive: nobody has signed
@@ -45,6 +51,83 @@ func (b *timedBody) Read(p []byte) (int, error) {
 		b.conn.SetReadDeadline(time.Time{}) //nolint:errcheck // the connection is gone, or it is not
 	}
 	return n, err
+}
+
+// bodies bounds what requests' bodies hold in memory together, and what those from one
+// address do: nobody has signed in before his is there, and many may send theirs at once.
+type bodies struct {
+	all, each int64
+
+	mu   sync.Mutex
+	held int64
+	from map[netip.Prefix]int64
+}
+
+// Bounds in bytes. A body is decoded beside itself: what it costs is up to three times that.
+const (
+	bodiesAll  = 128 << 20
+	bodiesEach = 32 << 20
+)
+
+func newBodies(all, each int64) *bodies {
+	return &bodies{all: all, each: each, from: make(map[netip.Prefix]int64)}
+}
+
+// bounded counts each body as it arrives, until its request is answered. What would be too
+// much is not read. A file's contents go to the disk, and have bounds of their own.
+func (b *bodies) bounded(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body == nil || r.Body == http.NoBody || strings.HasPrefix(r.URL.Path, ksm.PathFiles) {
+			h.ServeHTTP(w, r)
+			return
+		}
+		body := &heldBody{ReadCloser: r.Body, b: b, from: networkOf(r.RemoteAddr)}
+		defer body.give()
+		counted := *r
+		counted.Body = body
+		h.ServeHTTP(w, &counted)
+	})
+}
+
+// errCrowded is the refusal of both APIs.
+var errCrowded = errors.Join(
+	ksm.Refuse(ksm.CodeUnavailable, "the server receives too much at once; try again"),
+	connect.NewError(connect.CodeUnavailable, errors.New("the server receives too much at once; try again")))
+
+type heldBody struct {
+	io.ReadCloser
+	b    *bodies
+	from netip.Prefix
+	n    int64
+	err  error
+}
+
+func (h *heldBody) Read(p []byte) (int, error) {
+	if h.err != nil {
+		return 0, h.err
+	}
+	n, err := h.ReadCloser.Read(p)
+	if !h.b.take(h.from, int64(n)) {
+		h.err = errCrowded
+		return 0, h.err
+	}
+	h.n += int64(n)
+	return n, err
+}
+
+func (h *heldBody) give() { h.b.take(h.from, -h.n) }
+
+func (b *bodies) take(from netip.Prefix, n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n > 0 && (b.held+n > b.all || b.from[from]+n > b.each) {
+		return false
+	}
+	b.held += n
+	if b.from[from] += n; b.from[from] == 0 {
+		delete(b.from, from)
+	}
+	return true
 }
 
 // bounded is a listener that keeps so many connections and no more, together and
@@ -104,8 +187,10 @@ func (b *bounded) leave(from netip.Prefix) {
 }
 
 // network is what counts as one address: of IPv6 everybody has 2^64.
-func network(a net.Addr) netip.Prefix {
-	at, err := netip.ParseAddrPort(a.String())
+func network(a net.Addr) netip.Prefix { return networkOf(a.String()) }
+
+func networkOf(address string) netip.Prefix {
+	at, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return netip.Prefix{} // they count together
 	}

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -184,6 +185,82 @@ func TestNetworkOfAnAddress(t *testing.T) {
 	}
 }
 
+// A body waits in its handler while others arrive.
+func TestBodiesAreBounded(t *testing.T) {
+	const size = 10_000
+	b := newBodies(5*size, 2*size)
+	arrived := make(chan error)
+	done := make(chan struct{})
+	h := b.bounded(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, err := io.Copy(io.Discard, r.Body)
+		arrived <- err
+		<-done
+	}))
+	var under sync.WaitGroup
+	send := func(from, path string, n int) error {
+		t.Helper()
+		r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(make([]byte, n)))
+		r.RemoteAddr = from + ":1000"
+		under.Go(func() { h.ServeHTTP(httptest.NewRecorder(), r) })
+		return <-arrived
+	}
+	const api, files = ksm.PathMachine + ksm.OpGetSecret, ksm.PathFiles + "upload"
+	round := func() {
+		for _, c := range []struct {
+			what, from, path string
+			n                int
+			fits             bool
+		}{
+			{"one", "192.0.2.1", api, size, true},
+			{"a second from there", "192.0.2.1", api, size, true},
+			{"a third", "192.0.2.1", api, 1, false},
+			{"a file from there", "192.0.2.1", files, 10 * size, true},
+			{"another address", "192.0.2.2", api, 2 * size, true},
+			{"a third address", "192.0.2.3", api, size, true},
+			{"one more than fits in all", "192.0.2.4", api, 1, false},
+			{"one without a body", "192.0.2.4", api, 0, true},
+		} {
+			if err := send(c.from, c.path, c.n); (err == nil) != c.fits {
+				t.Errorf("%s: %v", c.what, err)
+			}
+		}
+		close(done)
+		under.Wait()
+	}
+	round()
+	done = make(chan struct{})
+	round() // all were given back
+	if b.held != 0 || len(b.from) != 0 {
+		t.Errorf("%d bytes are held, by %v", b.held, b.from)
+	}
+}
+
+// bodyTooMany: both APIs say that it may be tried again.
+func bodyTooMany(t *testing.T, address string, insecure *tls.Config) {
+	transport := &http.Transport{TLSClientConfig: insecure, DisableKeepAlives: true}
+	defer transport.CloseIdleConnections()
+	for path, want := range map[string]string{
+		ksm.PathMachine + ksm.OpGetSecret:                `"error":"server_unavailable"`,
+		clientv1connect.VaultServiceSignInProcedure:      `"code":"unavailable"`,
+		clientv1connect.VaultServiceListRecordsProcedure: `"code":"unavailable"`,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+address+path, bytes.NewReader(make([]byte, 101<<10)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/proto")
+		resp, err := (&http.Client{Transport: transport}).Do(req)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		answer, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(answer), want) {
+			t.Errorf("%s: %s, %s, %v", path, resp.Status, answer, err)
+		}
+	}
+}
+
 // TestStrangersHoldNothing is the whole server, to which somebody connects who
 // has no key and takes his time.
 func TestStrangersHoldNothing(t *testing.T) {
@@ -195,7 +272,7 @@ func TestStrangersHoldNothing(t *testing.T) {
 	l.Close()
 	s := &settings{
 		data: t.TempDir(), listen: address, names: []string{"localhost"}, logFormat: "text", logLevel: "error",
-		connections: 3, perAddress: 3, bodyTime: 500 * time.Millisecond,
+		connections: 3, perAddress: 3, bodyTime: 500 * time.Millisecond, bodies: newBodies(1<<20, 100<<10),
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
@@ -222,6 +299,7 @@ func TestStrangersHoldNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	t.Run("a body too many", func(t *testing.T) { bodyTooMany(t, address, insecure) })
 	for name, path := range slow {
 		c, err := dial()
 		// The connection before may hold its place until the server sees its end.

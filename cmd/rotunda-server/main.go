@@ -55,7 +55,7 @@ func command() *cobra.Command {
 }
 
 func serveCommand() *cobra.Command {
-	s := &settings{bodyTime: bodyTime}
+	s := &settings{bodyTime: bodyTime, bodies: newBodies(bodiesAll, bodiesEach)}
 	c := &cobra.Command{
 		Use: "serve", Short: "run the server until it is told to stop", Args: cobra.NoArgs,
 		Long: `Keeps everything in one folder (--data): the database, the certificate authority,

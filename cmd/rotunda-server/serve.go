@@ -39,6 +39,7 @@ type settings struct {
 	// connections and perAddress bound what is open at once.
 	connections, perAddress int
 	bodyTime                time.Duration // no flag: for tests
+	bodies                  *bodies       // no flag: for tests
 }
 
 // stopping bounds how long a stop may take: agents are told when to come back,
@@ -109,7 +110,7 @@ func serve(ctx context.Context, s *settings, stderr io.Writer) (err error) {
 		return err
 	}
 	srv := &http.Server{
-		Handler:           dated(bodiesWithin(s.bodyTime, heard(parts.handler))),
+		Handler:           dated(bodiesWithin(s.bodyTime, s.bodies.bounded(heard(parts.handler)))),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog:  slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Protocols: protocols(),

@@ -209,7 +209,7 @@ func (a *API) serveOp(w http.ResponseWriter, r *http.Request, op string, ops map
 	if err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 			err = ksm.Refuse(ksm.CodeTooLarge, "the request's body has more than %d bytes", ksm.MaxBody)
-		} else {
+		} else if _, refused := errors.AsType[*ksm.Error](err); !refused { // by whoever bounds all bodies
 			err = ksm.Refuse(ksm.CodeBadRequest, "the request's body could not be read")
 		}
 		a.fail(w, r, err)
