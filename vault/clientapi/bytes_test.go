@@ -1,6 +1,7 @@
 package clientapi_test
 
 import (
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -211,5 +212,61 @@ func TestListOfOldKeysEndsByBytes(t *testing.T) {
 	})
 	if len(all) != 10 {
 		t.Errorf("%d records, want 10", len(all))
+	}
+}
+
+// slowly is an answer that is not read before somebody wants to.
+type slowly struct {
+	http.ResponseWriter
+	asked func()
+}
+
+func (s slowly) Write(b []byte) (int, error) {
+	s.asked()
+	return s.ResponseWriter.Write(b)
+}
+
+// TestAnswersAtOnce: who does not read his answers holds a few of them, whatever he asks
+// for; others are answered.
+func TestAnswersAtOnce(t *testing.T) {
+	s := newServer(t)
+	sc := newScene(t, s)
+	bob := sc.member(t, trust.Read)
+	written, read := make(chan string), make(chan struct{})
+	s.reader = func(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+		who := r.Header.Get("Authorization")
+		return slowly{w, func() { written <- who; <-read }}
+	}
+	answered := make(chan error)
+	list := func(c *client) {
+		_, err := c.ListFolders(t.Context(), connect.NewRequest(&clientv1.ListFoldersRequest{}))
+		answered <- err
+	}
+	const most = 4
+	for range most + 1 {
+		go list(sc.admin)
+	}
+	admin := <-written
+	for range most - 1 {
+		<-written
+	}
+	go list(bob)
+	if who := <-written; who == admin {
+		t.Fatalf("more than %d of his answers are under way", most)
+	}
+	for range 2 {
+		read <- struct{}{}
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+	}
+	if who := <-written; who != admin {
+		t.Error("the fifth is not answered when there is room")
+	}
+	close(read)
+	for range most {
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
 	}
 }

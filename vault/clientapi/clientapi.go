@@ -16,6 +16,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/rotunda-pam/rotunda/internal/atonce"
 	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
@@ -60,11 +61,12 @@ type service struct {
 	notes      limiter // events that devices note
 	watches    watches
 	waits      watches // for replies
+	answers    *atonce.Gate
 }
 
 // New gives the path below which the service is mounted, and its handler.
 func New(c Config) (string, http.Handler) {
-	s := &service{Config: c, log: c.Log, watches: watches{most: watchesPerEntry}, waits: watches{most: waitsPerEntry}}
+	s := &service{Config: c, log: c.Log, watches: watches{most: watchesPerEntry}, waits: watches{most: waitsPerEntry}, answers: atonce.New(largeAtOnce)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -74,8 +76,23 @@ func New(c Config) (string, http.Handler) {
 		connect.WithCompressMinBytes(compressFrom),
 		connect.WithInterceptors(gate{s}))
 	return path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), connKey{}, conn{r.TLS, r.RemoteAddr})))
+		v := &visit{conn: conn{r.TLS, r.RemoteAddr}, whenWritten: func() {}}
+		defer func() { v.whenWritten() }()
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitKey{}, v)))
 	})
+}
+
+// visit is one request.
+type visit struct {
+	conn        conn
+	whenWritten func() // called when its answer has been written
+}
+
+type visitKey struct{}
+
+func visitOf(ctx context.Context) *visit {
+	v, _ := ctx.Value(visitKey{}).(*visit)
+	return v
 }
 
 // conn is the connection that a request came by.
@@ -84,12 +101,7 @@ type conn struct {
 	addr string
 }
 
-type connKey struct{}
-
-func connOf(ctx context.Context) conn {
-	c, _ := ctx.Value(connKey{}).(conn)
-	return c
-}
+func connOf(ctx context.Context) conn { return visitOf(ctx).conn }
 
 // address is the client's, without port.
 func (c conn) address() string {

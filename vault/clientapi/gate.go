@@ -34,7 +34,29 @@ var (
 		clientv1connect.VaultServiceListFoldersProcedure:  true,
 		clientv1connect.VaultServiceGetEnrolBlobProcedure: true,
 	}
+	// large lists those whose answers have megabytes: each caller has a few of them at once.
+	large = map[string]bool{
+		clientv1connect.VaultServiceGetLogProcedure:              true,
+		clientv1connect.VaultServiceListRecordsProcedure:         true,
+		clientv1connect.VaultServiceGetRecordsProcedure:          true,
+		clientv1connect.VaultServiceListHistoryProcedure:         true,
+		clientv1connect.VaultServiceListStatementsProcedure:      true,
+		clientv1connect.VaultServiceGetFormerStatementsProcedure: true,
+		clientv1connect.VaultServiceListWrappedProcedure:         true,
+		clientv1connect.VaultServiceListOldKeysProcedure:         true,
+		clientv1connect.VaultServiceListFoldersProcedure:         true,
+		clientv1connect.VaultServiceListMissingKeysProcedure:     true,
+		clientv1connect.VaultServiceListAppsProcedure:            true,
+		clientv1connect.VaultServiceListAgentsProcedure:          true,
+		clientv1connect.VaultServiceListRotationsProcedure:       true,
+		clientv1connect.VaultServiceListRunsProcedure:            true,
+		clientv1connect.VaultServiceGetRunProcedure:              true,
+		clientv1connect.VaultServiceListEventsProcedure:          true,
+	}
 )
+
+// largeAtOnce is how many of them.
+const largeAtOnce = 4
 
 var errSession = refuse(connect.CodeUnauthenticated, ReasonSession, "sign in again", "there is no such session, or it has ended")
 
@@ -60,6 +82,13 @@ func (g gate) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		in, err := g.s.enter(ctx, procedure, r.Header().Get("Authorization"))
 		if err != nil {
 			return nil, g.s.answered(ctx, procedure, err)
+		}
+		if large[procedure] {
+			leave, err := g.s.answers.Enter(ctx, callerOf(in).entry.String())
+			if err != nil {
+				return nil, g.s.answered(ctx, procedure, err)
+			}
+			visitOf(ctx).whenWritten = leave
 		}
 		answer, err := next(in, r)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
@@ -39,7 +40,8 @@ type server struct {
 	dir   *directory.Directory
 	sent  map[*orgtest.Org]int // changes that the server has
 
-	removed []db.File // whose contents were removed
+	removed []db.File                                                    // whose contents were removed
+	reader  func(http.ResponseWriter, *http.Request) http.ResponseWriter // how answers are read; nil: at once
 
 	mu    sync.Mutex
 	later time.Duration // its clock, ahead of the true one
@@ -64,7 +66,12 @@ func newServer(t *testing.T) *server {
 		},
 		Hosts: []string{"vault.example", "127.0.0.1"},
 	})
-	s.http = httptest.NewUnstartedServer(h)
+	s.http = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.reader != nil {
+			w = s.reader(w, r)
+		}
+		h.ServeHTTP(w, r)
+	}))
 	s.http.EnableHTTP2 = true
 	s.http.StartTLS()
 	t.Cleanup(s.http.Close)

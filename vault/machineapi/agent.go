@@ -47,6 +47,9 @@ func (a *API) agentLog(ctx context.Context, r *request) (answer, error) {
 	if limit <= 0 || limit > maxChanges {
 		limit = maxChanges
 	}
+	if err := a.large(ctx, r); err != nil {
+		return nil, err
+	}
 	var out ksm.LogAnswer
 	// By asking for what comes after it, the agent says what it has.
 	confirmed, recovering := false, false
@@ -181,7 +184,11 @@ func (a *API) agentLease(ctx context.Context, r *request) (answer, error) {
 	if err != nil || !in.Fetch || out.Busy || out.Closed {
 		return out, err
 	}
-	fetched, err := a.fetch(ctx, r.log, agent, map[string][]byte{string(in.Account.Record): nil})
+	var fetched ksm.FetchAnswer
+	err = a.large(ctx, r)
+	if err == nil {
+		fetched, err = a.fetch(ctx, r.log, agent, map[string][]byte{string(in.Account.Record): nil})
+	}
 	if err != nil {
 		// The lease is taken: how the fetch fails is told to whoever asks for it alone.
 		a.log.Warn("a lease goes out without its records", "error", err)
@@ -271,6 +278,9 @@ func (a *API) agentFetch(ctx context.Context, r *request) (answer, error) {
 	}
 	if len(wanted) > maxFetched {
 		return nil, ksm.Refuse(ksm.CodeTooLarge, "%d records asked for, at most %d", len(wanted), maxFetched)
+	}
+	if err := a.large(ctx, r); err != nil {
+		return nil, err
 	}
 	return a.fetch(ctx, r.log, agent, wanted)
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/audit"
+	"github.com/rotunda-pam/rotunda/internal/atonce"
 	"github.com/rotunda-pam/rotunda/internal/bus"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -62,6 +63,8 @@ type API struct {
 	seen    *recent
 	uploads chan struct{}
 	blobs   blobs
+
+	appAnswers, agentAnswers *atonce.Gate
 }
 
 // An agent's refusals become events, which stay: it may report so many a second, and so
@@ -69,6 +72,12 @@ type API struct {
 const (
 	refusalRate  = 20
 	refusalBurst = 5000
+)
+
+// How many answers that may have many megabytes a client has at once; others wait.
+const (
+	appAnswersAtOnce   = 2
+	agentAnswersAtOnce = 4
 )
 
 // maxUploads bounds the uploads that are received at once.
@@ -92,6 +101,8 @@ func New(c Config) (*API, error) {
 		reports: newThrottle(refusalRate, refusalBurst),
 		seen:    newRecent(),
 		uploads: make(chan struct{}, maxUploads),
+
+		appAnswers: atonce.New(appAnswersAtOnce), agentAnswers: atonce.New(agentAnswersAtOnce),
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -161,6 +172,21 @@ type request struct {
 	owner   seal.ID // the application's or agent's entry
 	binding bool    // the answer carries the application's key
 	head    ksm.Head
+
+	whenWritten func() // called when the answer has been written
+}
+
+// large waits for the client's turn, where an answer may have many megabytes.
+func (a *API) large(ctx context.Context, r *request) error {
+	g := a.appAnswers
+	if r.client.Kind == kindAgent {
+		g = a.agentAnswers
+	}
+	leave, err := g.Enter(ctx, string(r.client.ClientID))
+	if err == nil {
+		r.whenWritten = leave
+	}
+	return err
 }
 
 // answer is what an operation answers: a value to encode, or nil for an empty body.
@@ -221,7 +247,8 @@ func (a *API) serveOp(w http.ResponseWriter, r *http.Request, op string, ops map
 		return
 	}
 	defer opened.Wipe()
-	req := &request{op: op, payload: opened.Payload, now: a.Now(), address: address(r)}
+	req := &request{op: op, payload: opened.Payload, now: a.Now(), address: address(r), whenWritten: func() {}}
+	defer func() { req.whenWritten() }()
 	if err := a.authenticate(r.Context(), req, opened); err != nil {
 		a.fail(w, r, err)
 		return

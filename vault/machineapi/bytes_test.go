@@ -2,7 +2,10 @@ package machineapi_test
 
 import (
 	"context"
+	"errors"
+	"net/http"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -144,4 +147,76 @@ func TestApplicationsAnswersAreBounded(t *testing.T) {
 	s.want("a thousand folders", s.do(m, ksm.OpGetFolders, map[string]any{}), "")
 	folders(1600)
 	s.want("more", s.do(m, ksm.OpGetFolders, map[string]any{}), ksm.CodeTooLarge)
+}
+
+// slowly is an answer that is not read before somebody wants to.
+type slowly struct {
+	http.ResponseWriter
+	asked func()
+}
+
+func (s slowly) Write(b []byte) (int, error) {
+	s.asked()
+	return s.ResponseWriter.Write(b)
+}
+
+// TestAnswersAtOnce: who does not read his answers holds a few of them, whatever he asks
+// for; others are answered.
+func TestAnswersAtOnce(t *testing.T) {
+	s := newServer(t)
+	_, agent := s.agent("a")
+	m := s.prebound("m")
+	r := s.addRecord(s.edit, login("1"))
+	app := func(op string) func() error {
+		return func() error {
+			code, _ := s.send(ksm.PathMachine+op, s.raw(m, map[string]any{}))
+			if code != "" {
+				return errors.New(code)
+			}
+			return nil
+		}
+	}
+	fetch := func() error {
+		_, err := agent.Fetch(t.Context(), ksm.FetchRequest{RequestedRecords: []string{r.uid.String()}})
+		return err
+	}
+	log := func() error { _, err := agent.Log(t.Context(), ksm.LogRequest{}); return err }
+	written, read := make(chan struct{}), make(chan struct{})
+	answered := make(chan error)
+	ask := func(f func() error) { answered <- f() }
+	waits := func(what string) {
+		t.Helper()
+		select {
+		case <-written:
+			t.Fatalf("%s: one answer too many is under way", what)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	s.must(log()) // and reads the server's key
+	s.reader = func(w http.ResponseWriter) http.ResponseWriter {
+		return slowly{w, func() { written <- struct{}{}; <-read }}
+	}
+	for range 2 {
+		go ask(app(ksm.OpGetSecret))
+		<-written
+	}
+	go ask(app(ksm.OpGetFolders))
+	waits("an application")
+	for range 2 {
+		go ask(fetch)
+		<-written
+		go ask(log)
+		<-written
+	}
+	go ask(fetch)
+	waits("an agent")
+	close(read)
+	for range 2 {
+		<-written // those that waited
+	}
+	for range 8 {
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -126,6 +126,8 @@ type server struct {
 	mu    sync.Mutex
 	now   time.Time // zero: the real time
 	calls atomic.Int64
+
+	reader func(http.ResponseWriter) http.ResponseWriter // how answers are read; nil: at once
 }
 
 func newServer(t testing.TB, alter ...func(*machineapi.Config)) *server {
@@ -227,6 +229,9 @@ func (s *server) listen(alter ...func(*machineapi.Config)) {
 	}
 	counted := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.calls.Add(1)
+		if s.reader != nil {
+			w = s.reader(w)
+		}
 		mux.ServeHTTP(w, r)
 	})
 	srv := &http.Server{

@@ -110,6 +110,9 @@ func (a *API) getSecret(ctx context.Context, r *request) (answer, error) {
 	if len(in.RequestedRecords)+len(in.RequestedFolders) > maxRequested {
 		return nil, ksm.Refuse(ksm.CodeTooLarge, "more than %d records and folders requested", maxRequested)
 	}
+	if err := a.large(ctx, r); err != nil {
+		return nil, err
+	}
 	var out *ksm.GetAnswer
 	err := a.Store.Read(ctx, func(q *db.Queries) error {
 		var err error
@@ -287,6 +290,9 @@ func (a *API) present(ctx context.Context, q *db.Queries, r *request, f shared, 
 // getFolders lists every folder with its name: all roots first, since one SDK
 // resolves keys in the list's order.
 func (a *API) getFolders(ctx context.Context, r *request) (answer, error) {
+	if err := a.large(ctx, r); err != nil {
+		return nil, err
+	}
 	var out *ksm.GetAnswer
 	err := a.Store.Read(ctx, func(q *db.Queries) error {
 		var err error
