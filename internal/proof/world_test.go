@@ -1,11 +1,13 @@
 package proof
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -100,6 +102,10 @@ type kindOfTarget struct {
 	kind    sdk.Kind
 	add     func(title string) error
 	accepts func(ctx context.Context, title string, c sdk.Credential) (bool, error)
+	// keys is the whole of the file that says which keys open an account; nil: there is
+	// none. besides is what it holds besides the account's own key.
+	keys    func(title string) ([]byte, error)
+	besides []byte
 }
 
 // accountsOfResource is how many accounts share a resource of the proof: as many as it
@@ -142,15 +148,15 @@ func (w *world) kindsBehind(t *testing.T, newGate func(t *testing.T, target stri
 	behind(pg.Address, &seen.Port)
 	db := resources("db", func(title string) error { return w.AddPostgres(t.Context(), title, &seen) })
 	kinds = []kindOfTarget{{
-		"postgres", sdk.Password,
-		func(title string) error {
+		name: "postgres", kind: sdk.Password,
+		add: func(title string) error {
 			resource, err := db()
 			if err == nil {
 				_, err = w.AddRole(t.Context(), pg, resource, title, title)
 			}
 			return err
 		},
-		func(ctx context.Context, title string, c sdk.Credential) (bool, error) {
+		accepts: func(ctx context.Context, title string, c sdk.Credential) (bool, error) {
 			return pg.Accepts(ctx, title, c.Secret)
 		},
 	}}
@@ -168,17 +174,22 @@ func (w *world) kindsBehind(t *testing.T, newGate func(t *testing.T, target stri
 	shown := *sshd
 	behind(sshd.Address, &shown.Port)
 	web := resources("web", func(title string) error { return w.AddSSHD(t.Context(), title, &shown) })
-	users := map[string]string{}
+	users := map[string]targets.User{}
 	accepts := func(ctx context.Context, title string, c sdk.Credential) (bool, error) {
-		return sshd.Accepts(ctx, users[title], c)
+		return sshd.Accepts(ctx, users[title].Name, c)
 	}
+	somebody, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	besides := slices.Concat([]byte("# kept\n"), bytes.TrimSpace(somebody.Public), []byte("\n"))
 	password := func(title string) error {
 		pw := sdk.NewSecret([]byte("first-" + random()))
 		user, err := sshd.CreateUser(t.Context(), targets.UserOptions{Password: pw})
 		if err != nil {
 			return err
 		}
-		users[title] = user.Name
+		users[title] = user
 		resource, err := web()
 		if err != nil {
 			return err
@@ -190,18 +201,23 @@ func (w *world) kindsBehind(t *testing.T, newGate func(t *testing.T, target stri
 		if err != nil {
 			return err
 		}
-		user, err := sshd.CreateUser(t.Context(), targets.UserOptions{AuthorizedKeys: append(append([]byte("# kept\n"), c.Public...), '\n')})
+		user, err := sshd.CreateUser(t.Context(), targets.UserOptions{AuthorizedKeys: slices.Concat(besides, bytes.TrimSpace(c.Public), []byte("\n"))})
 		if err != nil {
 			return err
 		}
-		users[title] = user.Name
+		users[title] = user
 		resource, err := web()
 		if err != nil {
 			return err
 		}
 		return w.AddUser(t.Context(), resource, title, user.Name, c)
 	}
-	return append(kinds, kindOfTarget{"ssh password", sdk.Password, password, accepts}, kindOfTarget{"ssh key", sdk.SSHKey, key, accepts}), gates
+	return append(kinds,
+		kindOfTarget{name: "ssh password", kind: sdk.Password, add: password, accepts: accepts},
+		kindOfTarget{
+			name: "ssh key", kind: sdk.SSHKey, add: key, accepts: accepts, besides: besides,
+			keys: func(title string) ([]byte, error) { return os.ReadFile(users[title].KeysFile()) },
+		}), gates
 }
 
 // settled waits until no candidate is outstanding and the run has ended.
@@ -262,7 +278,9 @@ func (f former) note(ctx context.Context, w *world, k kindOfTarget, title string
 	return err
 }
 
-// ended says whether no key that was noted opens the target any more, but the present one.
+// ended says whether nothing opens the target any more but the present key: none that was
+// noted, as the target says when it is asked, and none that nobody noted (a candidate that
+// was given up), as its file says.
 func (f former) ended(ctx context.Context, w *world, k kindOfTarget, title string) error {
 	if len(f[title]) == 0 {
 		return nil
@@ -270,6 +288,13 @@ func (f former) ended(ctx context.Context, w *world, k kindOfTarget, title strin
 	present, err := w.Credential(ctx, title, k.kind)
 	if err != nil {
 		return err
+	}
+	file, err := k.keys(title)
+	if err != nil {
+		return err
+	}
+	if want := slices.Concat(k.besides, bytes.TrimSpace(present.Public), []byte("\n")); !bytes.Equal(file, want) {
+		return fmt.Errorf("STUCK: the keys that open the target of %s are\n%swhere the vault's is\n%s", title, file, want)
 	}
 	for _, c := range f[title] {
 		if c.Secret.Equal(present.Secret) {
