@@ -51,27 +51,48 @@ func (k *kit) killEveryStep(t *testing.T) {
 	for n := 1; n <= min(writes, maxCuts); n++ {
 		s, next := k.open(t), k.candidate(t)
 		var mu sync.Mutex // held while it is killed, which ends the call
-		killed := 0
+		killed, over := 0, false
 		k.line.set(damage{before: func(write int) {
-			if write == n {
-				mu.Lock()
-				defer mu.Unlock()
+			mu.Lock()
+			defer mu.Unlock()
+			if write == n && !over {
 				killed = k.kill()
 			}
 		}})
 		out, err := k.apply(t, s, a, next, current)
-		k.line.set(damage{})
 		mu.Lock()
+		over = true
 		steps += killed
 		mu.Unlock()
+		k.line.set(damage{})
 		k.truthful(t, a, next, out, err)
-		k.mustApply(t, k.open(t), a, next, current)
+		k.mustApply(t, k.openAfterAKill(t), a, next, current)
 		current = next
 	}
 	if steps == 0 {
 		t.Error("no process was killed")
 	}
 	t.Logf("killed at %d writes", steps)
+}
+
+// openAfterAKill opens a session as an agent does: one that still had the process that is
+// dead is tried again.
+func (k *kit) openAfterAKill(t *testing.T) *pluginhost.Session {
+	t.Helper()
+	for end := time.Now().Add(patience); ; {
+		k.host.Forget("target")
+		ctx, cancel := context.WithTimeout(t.Context(), callTime)
+		s, err := k.openAs(ctx, k.AdminAs, k.Admin)
+		cancel()
+		if pluginhost.ReasonOf(err) == string(pluginhost.PluginCrashed) && time.Now().Before(end) {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("open: %v", err)
+		}
+		t.Cleanup(s.Close)
+		return s
+	}
 }
 
 // Two agents that drive the same candidate at the same time leave the account with it.

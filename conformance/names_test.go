@@ -1,11 +1,16 @@
 package conformance
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/rotunda-pam/rotunda/conformance/obligation"
 )
 
 // The SDK names the test that proves a sentence: each is there.
@@ -36,23 +41,25 @@ func TestNamesInTheSDK(t *testing.T) {
 	}
 }
 
-// The manual lists every test, in the kit's order.
-func TestNamesInTheManual(t *testing.T) {
+// What the tests ask stands in the manual, word for word and in the kit's order.
+func TestObligations(t *testing.T) {
 	text, err := os.ReadFile("../docs/plugins.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var listed []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z][A-Za-z]+)` \\| ").FindAllSubmatch(text, -1) {
-		if slices.ContainsFunc(new(kit).tests(), func(one test) bool { return one.name == string(m[1]) }) {
-			listed = append(listed, string(m[1]))
-		}
+	var rows strings.Builder
+	var names, listed []string
+	for _, o := range obligation.All {
+		fmt.Fprintf(&rows, "| `%s` | %s |\n", o.Test, o.Asks)
+		listed = append(listed, o.Test)
 	}
-	var names []string
 	for _, one := range new(kit).tests() {
 		names = append(names, one.name)
 	}
 	if !slices.Equal(listed, names) {
-		t.Errorf("docs/plugins.md lists %v\nthe kit has %v", listed, names)
+		t.Errorf("obligations of %v\nthe kit has %v", listed, names)
+	}
+	if !bytes.Contains(text, []byte("\n|---|---|\n"+rows.String()+"\n")) {
+		t.Errorf("docs/plugins.md does not have this table:\n%s", &rows)
 	}
 }

@@ -17,7 +17,7 @@ import (
 func (c *cli) pluginCmd() *cobra.Command {
 	cmd := c.group("plugin", "plugin files that agents may start", `Agents start the plugins that were built with them, and files whose hash the
 organisation's log approves. Nothing else.`)
-	cmd.AddCommand(c.pluginListCmd(), c.pluginVerifyCmd(), c.pluginApproveCmd(), c.pluginWithdrawCmd())
+	cmd.AddCommand(c.pluginNewCmd(), c.pluginTestCmd(), c.pluginListCmd(), c.pluginVerifyCmd(), c.pluginApproveCmd(), c.pluginWithdrawCmd())
 	return cmd
 }
 

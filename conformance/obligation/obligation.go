@@ -1,0 +1,44 @@
+// Package obligation says what each test of the conformance kit asks of a plugin, for
+// whoever shows its outcome.
+package obligation
+
+// Obligation is one test.
+type Obligation struct {
+	Test string // its name
+	Asks string // Markdown, one line
+}
+
+// All are in the order in which the kit runs them.
+var All = []Obligation{
+	{"FirstChange", "the target takes the new secret and refuses the old one, and the plugin says so of both"},
+	{"OpenIsReadOnly", "`Open` changes nothing"},
+	{"VerifyIsFresh", "`Verify` logs in on a connection of its own, whatever session is open"},
+	{"RejectedIsProven", "with the line cut at any write, or down, the right secret is never called rejected"},
+	{"ApplyTwice", "the same candidate again is `Changed` again, on the same session and on another"},
+	{"LostReplyIsUnknown", "with the line cut before and after each write, what `Apply` says is true, and the same candidate can be applied afterwards"},
+	{"LateReplyIsUnknown", "likewise where the target answers after the deadline"},
+	{"CancelledHasNoEffect", "a call whose context is over changes nothing"},
+	{"KillEveryStep", "the process is killed at each write; the next one applies the same candidate"},
+	{"TwoAgents", "two that apply the same candidate at once leave the account with it"},
+	{"PolicyIsUnchanged", "a candidate that the rules refuse is `Unchanged`, class `policy`"},
+	{"MissingIsNotFound", "an account that is not there is `Unchanged`, class `not_found`, and is not made"},
+	{"LockedIsUndecided", "the right secret of a locked account is not rejected"},
+	{"WrongAdminIsAuth", "a wrong secret of the administrator is class `auth`"},
+	{"NoRightsIsPermission", "an administrator without rights is class `permission`, and nothing is changed"},
+	{"DownIsUnreachable", "no connection is class `unreachable`"},
+	{"HungEndsAtTheDeadline", "a target that is silent does not hold the call, and the agent need not kill the process"},
+	{"DialsOnlyThroughDialer", "with the line down there is no other way to the target"},
+	{"LoginBudget", "one `Verify` of a wrong secret costs one failed login"},
+	{"OverlapKeepsCurrent", "with `Overlap`, `Apply` leaves the old secret working"},
+	{"RetireTouchesOnlyOld", "`Retire` ends the old secret, and no other"},
+	{"RetireTwice", "what is gone already is a success"},
+	{"ReadbackAgrees", "`Readback` says what a login would"},
+	{"Printable", "every printable ASCII character arrives as it is"},
+	{"OddSecrets", "one and 128 characters, line breaks, quotes, spaces around, not ASCII: taken as they are or refused, for certain"},
+	{"HostileNames", "names that would do harm in a command are taken as they are"},
+	{"ManifestMatches", "the manifest by hand is the one that the agent gets"},
+	{"NoSecretInProc", "while a change is under way no secret is in arguments, environment, files, and a crash would write none"},
+	{"NoLeftover", "a session that is closed leaves no connection"},
+	{"NoLeak", "10,000 calls leave neither descriptors nor memory"},
+	{"NoSecretInTheLog", "no secret is in any log line or error of all of the above, however it is written"},
+}
