@@ -4,6 +4,7 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -31,6 +32,7 @@ const (
 	SSH      Kind = "ssh"
 	TLS      Kind = "tls"
 	Postgres Kind = "postgres" // TLS after an SSLRequest
+	MySQL    Kind = "mysql"    // TLS after the server's greeting and an SSLRequest of its own form
 )
 
 // KindOf is how the targets of a plugin speak.
@@ -40,6 +42,8 @@ func KindOf(plugin string) Kind {
 		return SSH
 	case "postgres":
 		return Postgres
+	case "mysql":
+		return MySQL
 	default:
 		return TLS
 	}
@@ -104,10 +108,14 @@ func certificates(ctx context.Context, dial Dial, kind Kind, address, serverName
 		return err
 	}
 	defer conn.Close()
-	if kind == Postgres {
-		if err := sslRequest(conn); err != nil {
-			return err
-		}
+	switch kind {
+	case Postgres:
+		err = postgresTLS(conn)
+	case MySQL:
+		err = mysqlTLS(conn)
+	}
+	if err != nil {
+		return err
 	}
 	if serverName == "" {
 		serverName, _, _ = net.SplitHostPort(address)
@@ -127,9 +135,9 @@ func certificates(ctx context.Context, dial Dial, kind Kind, address, serverName
 	return nil
 }
 
-// sslRequest asks a PostgreSQL server to speak TLS (PostgreSQL manual, "Message
+// postgresTLS asks a PostgreSQL server to speak TLS (PostgreSQL manual, "Message
 // Formats", SSLRequest).
-func sslRequest(conn net.Conn) error {
+func postgresTLS(conn net.Conn) error {
 	if _, err := conn.Write(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 8), 80877103)); err != nil {
 		return err
 	}
@@ -141,6 +149,45 @@ func sslRequest(conn net.Conn) error {
 		return errors.New("the server does not offer tls")
 	}
 	return nil
+}
+
+// maxGreeting bounds what a MySQL server says first.
+const maxGreeting = 4096
+
+// mysqlTLS hears a MySQL or MariaDB server's greeting and asks it to speak TLS (MySQL
+// source documentation, "Protocol::HandshakeV10" and "Protocol::SSLRequest").
+func mysqlTLS(conn net.Conn) error {
+	header := make([]byte, 4) // length, sequence number
+	if _, err := io.ReadFull(conn, header); err != nil {
+		return fmt.Errorf("no greeting: %w", err)
+	}
+	size := int(header[0]) | int(header[1])<<8 | int(header[2])<<16
+	if size > maxGreeting {
+		return errors.New("what it says first is no greeting of a mysql server")
+	}
+	greeting := make([]byte, size)
+	if _, err := io.ReadFull(conn, greeting); err != nil {
+		return fmt.Errorf("no greeting: %w", err)
+	}
+	if size > 0 && greeting[0] == 0xff { // code, text
+		return fmt.Errorf("the server turns us away: %q", greeting[min(3, size):min(size, 300)])
+	}
+	// Protocol version, server version, connection id, scramble, filler, capabilities.
+	_, rest, ok := bytes.Cut(greeting, []byte{0})
+	if !ok || greeting[0] != 10 || len(rest) < 15 {
+		return errors.New("what it says first is no greeting of a mysql server")
+	}
+	const protocol41, wantsTLS, secureConnection, pluginAuth = 1 << 9, 1 << 11, 1 << 15, 1 << 19
+	if binary.LittleEndian.Uint16(rest[13:])&wantsTLS == 0 {
+		return errors.New("the server does not offer tls")
+	}
+	request := make([]byte, 4+32)
+	request[0], request[3] = 32, header[3]+1
+	binary.LittleEndian.PutUint32(request[4:], protocol41|wantsTLS|secureConnection|pluginAuth)
+	binary.LittleEndian.PutUint32(request[8:], 1<<24) // largest packet
+	request[12] = 45                                  // utf8mb4
+	_, err := conn.Write(request)
+	return err
 }
 
 func connect(ctx context.Context, dial Dial, address string) (net.Conn, error) {

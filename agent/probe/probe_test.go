@@ -63,7 +63,7 @@ func serve(t *testing.T, answer func(net.Conn)) string {
 }
 
 func TestKindOf(t *testing.T) {
-	for plugin, want := range map[string]probe.Kind{"ssh": probe.SSH, "postgres": probe.Postgres, "rest": probe.TLS, "": probe.TLS} {
+	for plugin, want := range map[string]probe.Kind{"ssh": probe.SSH, "postgres": probe.Postgres, "mysql": probe.MySQL, "rest": probe.TLS, "": probe.TLS} {
 		if got := probe.KindOf(plugin); got != want {
 			t.Errorf("%q: %s, want %s", plugin, got, want)
 		}
@@ -132,6 +132,34 @@ func TestPostgres(t *testing.T) {
 	}
 }
 
+func TestMySQL(t *testing.T) {
+	m := targets.Maria(t)
+	l := &counted{}
+	got, err := probe.Target(t.Context(), l.dial, probe.MySQL, m.Address, "")
+	must(t, err)
+	if len(got.TlsSpkiSha256) != 1 || !bytes.Equal(got.TlsSpkiSha256[0], m.SPKI[:]) {
+		t.Errorf("%x, want %x", got.TlsSpkiSha256, m.SPKI)
+	}
+	if l.dials != 1 {
+		t.Errorf("%d connections", l.dials)
+	}
+	// What a server says that is too busy, or that has no TLS.
+	packet := func(payload string) string { return string([]byte{byte(len(payload)), 0, 0, 0}) + payload }
+	for said, want := range map[string]string{
+		packet("\xff\x10\x04Too many connections"):                                                "Too many connections",
+		packet("\x0a8.0.36\x00\x01\x00\x00\x0012345678\x00\xff\xf7" + strings.Repeat("\x00", 30)): "does not offer tls",
+		packet("\x09old\x00" + strings.Repeat("\x00", 30)):                                        "no greeting of a mysql server",
+		packet("\x0a8.0.36\x00\x01\x00\x00\x0012345678\x00\xff"):                                  "no greeting of a mysql server",
+		packet(""):                         "no greeting of a mysql server",
+		"HTTP/1.1 400 Bad Request\r\n\r\n": "no greeting of a mysql server",
+	} {
+		address := serve(t, func(c net.Conn) { _, _ = c.Write([]byte(said)) })
+		if _, err := probe.Target(t.Context(), new(counted).dial, probe.MySQL, address, ""); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", said, err, want)
+		}
+	}
+}
+
 // Every host key of an sshd is shown, in the order of preference, and nobody logs in.
 func TestSSH(t *testing.T) {
 	keys := map[string]ssh.Signer{}
@@ -172,18 +200,19 @@ func TestSSH(t *testing.T) {
 // Whatever answers, the probe ends with an error that names the address, and in time.
 func TestHostileTargets(t *testing.T) {
 	answers := map[string]func(net.Conn){
-		"hangs up":  func(net.Conn) {},
-		"silent":    func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
-		"garbage":   func(c net.Conn) { _, _ = c.Write(bytes.Repeat([]byte("S\x16\x03\x01\xff\xff\r\n"), 1000)) },
-		"endless":   func(c net.Conn) { endless(c, "SSH-2.0-x") },
-		"no line":   func(c net.Conn) { endless(c, strings.Repeat("x", 4096)) },
-		"half ssh":  func(c net.Conn) { _, _ = c.Write([]byte("SSH-2.0-half\r\n")); _, _ = io.Copy(io.Discard, c) },
-		"half tls":  func(c net.Conn) { _, _ = c.Write([]byte("\x16\x03\x03\x40\x00")); _, _ = io.Copy(io.Discard, c) },
-		"yes, then": func(c net.Conn) { _, _ = c.Write([]byte("S")); _, _ = io.Copy(io.Discard, c) },
+		"hangs up":   func(net.Conn) {},
+		"silent":     func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
+		"garbage":    func(c net.Conn) { _, _ = c.Write(bytes.Repeat([]byte("S\x16\x03\x01\xff\xff\r\n"), 1000)) },
+		"endless":    func(c net.Conn) { endless(c, "SSH-2.0-x") },
+		"no line":    func(c net.Conn) { endless(c, strings.Repeat("x", 4096)) },
+		"half ssh":   func(c net.Conn) { _, _ = c.Write([]byte("SSH-2.0-half\r\n")); _, _ = io.Copy(io.Discard, c) },
+		"half mysql": func(c net.Conn) { _, _ = c.Write([]byte("\xff\x0f\x00\x00\x0a")); _, _ = io.Copy(io.Discard, c) },
+		"half tls":   func(c net.Conn) { _, _ = c.Write([]byte("\x16\x03\x03\x40\x00")); _, _ = io.Copy(io.Discard, c) },
+		"yes, then":  func(c net.Conn) { _, _ = c.Write([]byte("S")); _, _ = io.Copy(io.Discard, c) },
 	}
 	for name, answer := range answers {
 		address := serve(t, answer)
-		for _, kind := range []probe.Kind{probe.TLS, probe.SSH, probe.Postgres} {
+		for _, kind := range []probe.Kind{probe.TLS, probe.SSH, probe.Postgres, probe.MySQL} {
 			t.Run(name+" "+string(kind), func(t *testing.T) {
 				t.Parallel()
 				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)

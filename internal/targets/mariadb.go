@@ -153,19 +153,25 @@ func (m *MariaDBServer) Resume() error { return m.proc.resume() }
 
 // Exec runs statements as somebody who may do everything.
 func (m *MariaDBServer) Exec(ctx context.Context, sql ...string) error {
-	_, err := m.client(ctx, []byte(strings.Join(sql, ";\n")+";\n"), "--no-defaults", "--socket="+m.socket(), "--user="+m.root)
+	_, err := m.client(ctx, []byte(strings.Join(sql, ";\n")+";\n"), m.asRoot()...)
 	return err
 }
 
 // Query runs one statement as somebody who may do everything, and gives what the client
 // program prints: columns by tabs, rows by newlines.
 func (m *MariaDBServer) Query(ctx context.Context, sql string) (string, error) {
-	return m.client(ctx, []byte(sql+";\n"), "--no-defaults", "--socket="+m.socket(), "--user="+m.root, "--skip-column-names", "--batch")
+	return m.client(ctx, []byte(sql+";\n"), append(m.asRoot(), "--skip-column-names", "--batch")...)
 }
 
-// CreateUser makes an account that has a password and no rights.
-func (m *MariaDBServer) CreateUser(ctx context.Context, name, host string, password sdk.Secret) error {
-	return m.Exec(ctx, "CREATE USER "+sqlText(name)+"@"+sqlText(host)+" IDENTIFIED BY "+sqlText(password.ExposeString()))
+// asRoot has the server read text as [sqlText] writes it, whatever its own mode.
+func (m *MariaDBServer) asRoot() []string {
+	return []string{"--no-defaults", "--socket=" + m.socket(), "--user=" + m.root, "--init-command=SET sql_mode = ''"}
+}
+
+// CreateUser makes an account that logs in by this method with a password, and has no
+// rights.
+func (m *MariaDBServer) CreateUser(ctx context.Context, name, host, method string, password sdk.Secret) error {
+	return m.Exec(ctx, "CREATE USER "+sqlText(name)+"@"+sqlText(host)+" IDENTIFIED VIA "+method+" USING PASSWORD("+sqlText(password.ExposeString())+")")
 }
 
 // Accepts tells whether the server lets name in with this password, and as which account.
@@ -190,10 +196,16 @@ func (m *MariaDBServer) Accepts(ctx context.Context, name string, password sdk.S
 	switch {
 	case err == nil:
 		return as, true, nil
-	case strings.Contains(err.Error(), "ERROR 1045 "):
+	case strings.Contains(err.Error(), "ERROR 1045 "), strings.Contains(err.Error(), "ERROR 4151 "): // denied, locked
 		return "", false, nil
 	}
 	return "", false, err
+}
+
+// Failures is how often the server has refused a login of this name.
+func (m *MariaDBServer) Failures(name string) (int, error) {
+	log, err := os.ReadFile(m.GeneralLog)
+	return strings.Count(string(log), "Access denied for user '"+name+"'@"), err
 }
 
 func (m *MariaDBServer) client(ctx context.Context, input []byte, args ...string) (string, error) {
@@ -207,7 +219,7 @@ func (m *MariaDBServer) client(ctx context.Context, input []byte, args ...string
 	return strings.TrimSuffix(string(out), "\n"), nil
 }
 
-// sqlText is a literal for a session with the default sql_mode.
+// sqlText is a literal for a session with no sql_mode.
 func sqlText(s string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
 }

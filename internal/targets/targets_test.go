@@ -81,7 +81,7 @@ func TestMariaDBLetsInOnlyTheRightPassword(t *testing.T) {
 	ctx := t.Context()
 	odd := `a b"c'd\e#f$g;h=` + "\n" + `ü `
 	for _, host := range []string{m.Host, "10.0.0.1"} {
-		if err := m.CreateUser(ctx, odd, host, secret(odd)); err != nil {
+		if err := m.CreateUser(ctx, odd, host, "mysql_native_password", secret(odd)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -99,6 +99,9 @@ func TestMariaDBLetsInOnlyTheRightPassword(t *testing.T) {
 		if err != nil || as != c.as || ok != (c.as != "") {
 			t.Errorf("%q: %q, %v, %v, want %q\n%s", c.user, as, ok, err, c.as, logTail(m.LogFile))
 		}
+	}
+	if n, err := m.Failures("nobody"); err != nil || n != 1 {
+		t.Errorf("%d refused logins of nobody, %v, want 1", n, err)
 	}
 	if log, err := os.ReadFile(m.GeneralLog); err != nil || !bytes.Contains(log, []byte("CREATE USER")) {
 		t.Errorf("the general log has no statements: %v", err)
