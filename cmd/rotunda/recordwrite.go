@@ -38,7 +38,7 @@ func (a *accountFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&a.login, "login", "", "name that it logs in with")
 	f.StringVar(&a.resource, "resource", "", "account: resource where it logs in")
-	f.StringVar(&a.scope, "scope", "", "account: database, or DN, that the login belongs to")
+	f.StringVar(&a.scope, "scope", "", "account: database, DN or host part that the login belongs to")
 	choiceVar(cmd, &a.verify, "verify-mode", "", verifyModes, "account: login (a fresh login proves a new secret), or readback")
 	f.Uint32Var(&a.maxProbe, "max-probe", 0, "account: failed logins that one run may cause (0: the plugin's own limit)")
 	f.StringVar(&a.dependents, "dependents-file", "", "account: `FILE` with what uses the secret and must follow, a JSON list of {resource, plugin, config}")
