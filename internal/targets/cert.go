@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// certificate is a server's proof: for 127.0.0.1 and localhost, from an authority
-// that signs nothing else.
+// certificate is a server's proof: for 127.0.0.1, localhost and what else it is asked
+// for, from an authority that signs nothing else.
 type certificate struct {
 	ca, cert, key []byte // PEM
 	spki          [sha256.Size]byte
 }
 
-func newCertificate() (certificate, error) {
+func newCertificate(also ...string) (certificate, error) {
 	fail := func(err error) (certificate, error) {
 		return certificate{}, fmt.Errorf("make a test certificate: %w", err)
 	}
@@ -48,6 +48,13 @@ func newCertificate() (certificate, error) {
 		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	for _, name := range also {
+		if ip := net.ParseIP(name); ip != nil {
+			leaf.IPAddresses = append(leaf.IPAddresses, ip)
+		} else {
+			leaf.DNSNames = append(leaf.DNSNames, name)
+		}
 	}
 	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
 	if err != nil {

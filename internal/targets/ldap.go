@@ -205,30 +205,36 @@ func (l *LDAPServer) Accepts(ctx context.Context, dn string, password sdk.Secret
 	return false, err
 }
 
-// tool runs a program of ldap-utils. Its exit status is the server's code.
 func (l *LDAPServer) tool(ctx context.Context, dn string, password sdk.Secret, input, program string, args ...string) (int, error) {
-	f, err := os.CreateTemp(l.dir, "pass-")
+	code, _, err := ldapTool(ctx, l.dir, l.Address, dn, password, input, program, args...)
+	return code, err
+}
+
+// ldapTool runs a program of ldap-utils against the server that was started in dir. Its
+// exit status is the server's code.
+func ldapTool(ctx context.Context, dir, address, name string, password sdk.Secret, input, program string, args ...string) (int, string, error) {
+	f, err := os.CreateTemp(dir, "pass-")
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	defer os.Remove(f.Name())
 	secret := password.Expose()
 	defer clear(secret)
 	if _, err := f.Write(secret); err != nil {
-		return 0, errors.Join(err, f.Close())
+		return 0, "", errors.Join(err, f.Close())
 	}
 	if err := f.Close(); err != nil {
-		return 0, err
+		return 0, "", err
 	}
-	cmd := exec.CommandContext(ctx, program, append([]string{"-x", "-H", "ldaps://" + l.Address, "-D", dn, "-y", f.Name()}, args...)...)
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C", "LDAPTLS_CACERT=" + filepath.Join(l.dir, "ca.pem")}
+	cmd := exec.CommandContext(ctx, program, append([]string{"-x", "-H", "ldaps://" + address, "-D", name, "-y", f.Name()}, args...)...)
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C", "LDAPTLS_CACERT=" + filepath.Join(dir, "ca.pem")}
 	cmd.Stdin = strings.NewReader(input)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return exit.ExitCode(), fmt.Errorf("%s: %w: %s", filepath.Base(program), err, tail(out, 300))
+		return exit.ExitCode(), "", fmt.Errorf("%s: %w: %s", filepath.Base(program), err, tail(out, 300))
 	}
-	return 0, err
+	return 0, string(out), err
 }
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }

@@ -3,9 +3,9 @@
 // each in a folder of its own. It is plain Go for demonstrations and a thin layer for
 // tests: [Postgres], [OpenSSH], [Maria] and so on.
 //
-// Nothing that it makes outlives its owner for long: what a killed run leaves behind
-// (processes, folders, Unix accounts) is written down in the folder before it is made,
-// and swept by the next run.
+// Nothing that it makes outlives its owner for long, but for one Active Directory domain
+// that later runs copy: what a killed run leaves behind (processes, folders, Unix
+// accounts) is written down in the folder before it is made, and swept by the next run.
 package targets
 
 import (
@@ -88,7 +88,7 @@ func sweep(root string) error {
 		return fmt.Errorf("look for leftovers of test servers: %w", err)
 	}
 	for _, r := range runs {
-		if !r.IsDir() {
+		if !r.IsDir() || r.Name() == domains {
 			continue
 		}
 		dir := filepath.Join(root, r.Name())
@@ -171,10 +171,11 @@ func killLeftover(pidFile, dir string) error {
 	if err != nil || pid <= 1 {
 		return nil
 	}
-	argv := filepath.Join("/proc", strconv.Itoa(pid), "cmdline")
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
 	ours := func() bool {
-		b, err := os.ReadFile(argv)
-		return err == nil && bytes.Contains(b, []byte(dir))
+		argv, err := os.ReadFile(filepath.Join(proc, "cmdline"))
+		in, _ := os.Readlink(filepath.Join(proc, "cwd")) // Samba writes a title over its arguments
+		return err == nil && (bytes.Contains(argv, []byte(dir)) || in == dir)
 	}
 	if !ours() {
 		return nil

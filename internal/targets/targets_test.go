@@ -187,3 +187,40 @@ func TestCleanTouchesNoFolderOfOthers(t *testing.T) {
 		t.Errorf("cleaned a folder that is not ours: %v", err)
 	}
 }
+
+func TestADLetsInOnlyTheRightPassword(t *testing.T) {
+	s := AD(t)
+	ctx := t.Context()
+	good := secret(`p:A\s's"w-ö€1`)
+	dn, err := s.CreateUser(ctx, `o'brien, "jr"`, good, "sAMAccountName: obrien")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{dn, "obrien@" + s.DNS, s.NetBIOS + `\obrien`} {
+		for _, c := range []struct {
+			with sdk.Secret
+			want bool
+		}{{good, true}, {secret("another"), false}, {good, true}} {
+			if got, err := s.Accepts(ctx, name, c.with); err != nil || got != c.want {
+				t.Errorf("%s: %v, %v, want %v", name, got, err, c.want)
+			}
+		}
+	}
+	if got, err := s.Get(ctx, dn, "sAMAccountName"); err != nil || got != "obrien" {
+		t.Errorf("get: %q, %v", got, err)
+	}
+	// What a killed run leaves behind is known by its folder, though Samba writes over its
+	// arguments.
+	ended := s.proc.done
+	if err := Clean(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		t.Error("the server goes on without its folder")
+	}
+	if _, err := s.Accepts(ctx, dn, good); err == nil {
+		t.Error("a server that was stopped judged a password")
+	}
+}

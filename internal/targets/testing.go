@@ -118,6 +118,26 @@ func Maria(t TB, settings ...string) *MariaDBServer {
 	return m
 }
 
+// AD starts a controller of an Active Directory domain that ends with the test. It
+// installs what is missing, or skips the test and says why.
+func AD(t TB, settings ...string) *ADServer {
+	t.Helper()
+	ctx, dir, ok := forTest(t, SambaAD)
+	if !ok {
+		return nil
+	}
+	s, err := StartAD(ctx, filepath.Join(dir, "samba"), settings...)
+	if fatal(t, err) {
+		return nil
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Logf("stop Samba: %v", err)
+		}
+	})
+	return s
+}
+
 // forTest installs the server and makes a folder that is removed after the test.
 func forTest(t TB, server Server) (context.Context, string, bool) {
 	t.Helper()

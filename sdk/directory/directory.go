@@ -27,7 +27,14 @@ type Server struct {
 	Host     sdk.Host
 	Resource sdk.Resource
 	StartTLS bool // TLS is asked for on a connection that began in clear
+	// Prefer is where the resource's name led before, as [Conn.Remote] gives it: of several
+	// servers behind one name the same is taken again while it answers. It proves itself as
+	// the resource's address does.
+	Prefer string
 }
+
+// preferFor is how long the preferred server has to take a connection.
+const preferFor = 5 * time.Second
 
 // Conn is one connection. The library's calls take no context: use [Conn.Do].
 type Conn struct {
@@ -50,6 +57,9 @@ func (c *Conn) HangUp() {
 	_ = c.wire.Close()
 }
 
+// Remote is the address of the server at the other end.
+func (c *Conn) Remote() string { return c.wire.RemoteAddr().String() }
+
 // Alive tells whether the connection can be used for another call.
 func (c *Conn) Alive() bool { return !c.IsClosing() }
 
@@ -60,7 +70,7 @@ func (s Server) Connect(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	wire, err := s.Host.Dialer.DialContext(ctx, "tcp", s.Resource.Address)
+	wire, err := s.dial(ctx)
 	if err != nil {
 		return nil, Unreached(ctx, err)
 	}
@@ -92,6 +102,18 @@ func (s Server) Connect(ctx context.Context) (*Conn, error) {
 	return c, nil
 }
 
+func (s Server) dial(ctx context.Context) (net.Conn, error) {
+	if s.Prefer != "" {
+		ctx, cancel := context.WithTimeout(ctx, preferFor)
+		wire, err := s.Host.Dialer.DialContext(ctx, "tcp", s.Prefer)
+		cancel()
+		if err == nil {
+			return wire, nil
+		}
+	}
+	return s.Host.Dialer.DialContext(ctx, "tcp", s.Resource.Address)
+}
+
 // Bind logs in. Its error is the library's, or what ended the connection.
 func (c *Conn) Bind(ctx context.Context, name string, secret sdk.Secret, controls ...ldap.Control) ([]ldap.Control, error) {
 	var answer []ldap.Control
@@ -113,6 +135,16 @@ func Code(err error) (uint16, bool) {
 		return 0, false
 	}
 	return e.ResultCode, true
+}
+
+// Text is what the server wrote beside its answer in an error of the library's: for
+// people, and for what servers say nowhere else.
+func Text(err error) string {
+	var e *ldap.Error
+	if !errors.As(err, &e) || e.ResultCode >= ldap.ErrorNetwork || e.Err == nil {
+		return ""
+	}
+	return e.Err.Error()
 }
 
 // Controls are those that came with an error.
