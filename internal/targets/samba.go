@@ -219,12 +219,10 @@ func (s *ADServer) tool(ctx context.Context, name string, password sdk.Secret, i
 	return ldapTool(ctx, s.dir, s.Address, name, password, input, program, args...)
 }
 
-// domains is the folder below base where the domain is kept that every controller begins
-// as a copy of: to make it takes half a minute. It is left for later test runs.
-const (
-	domains    = "domains"
-	domainLock = "lock"
-)
+// domains is added to base's name: the folder where the domain is kept that every
+// controller begins as a copy of, since to make it takes half a minute. It is left for
+// later test runs, and so is no folder of base, which each of them sweeps.
+const domains = "-domains"
 
 // recipe fills a fresh domain, with the secrets on standard input: root's and agent's.
 const recipe = `
@@ -259,11 +257,14 @@ func copyDomain(ctx context.Context, to string) (domainSecrets, error) {
 	if err != nil {
 		return domainSecrets{}, err
 	}
-	kept := filepath.Join(root, domains)
+	kept := root + domains
 	if err := os.MkdirAll(kept, 0o700); err != nil {
 		return domainSecrets{}, fmt.Errorf("make the folder of test domains: %w", err)
 	}
-	unlock, err := lockFile(filepath.Join(kept, domainLock), true)
+	if ok, err := ownedByUs(kept); err != nil || !ok {
+		return domainSecrets{}, fmt.Errorf("folder of test domains %s is not a folder of this user: remove it (%w)", kept, err)
+	}
+	unlock, err := lockFile(filepath.Join(root, "domains.lock"), true)
 	if err != nil {
 		return domainSecrets{}, err
 	}
@@ -296,17 +297,8 @@ func copyDomain(ctx context.Context, to string) (domainSecrets, error) {
 // makeDomain makes the domain beside its place and moves it there when it is whole; what
 // was there, of another recipe or half done, goes.
 func makeDomain(ctx context.Context, kept, domain string) error {
-	former, err := os.ReadDir(kept)
-	if err != nil {
-		return fmt.Errorf("look for former test domains: %w", err)
-	}
-	for _, f := range former {
-		if f.Name() == domainLock {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(kept, f.Name())); err != nil {
-			return fmt.Errorf("remove a former test domain: %w", err)
-		}
+	if err := os.RemoveAll(kept); err != nil {
+		return fmt.Errorf("remove former test domains: %w", err)
 	}
 	half := filepath.Join(kept, "half")
 	if err := os.MkdirAll(half, 0o700); err != nil {
@@ -316,7 +308,7 @@ func makeDomain(ctx context.Context, kept, domain string) error {
 	if err := os.WriteFile(filepath.Join(half, "base.conf"), []byte("[global]\n"), 0o600); err != nil {
 		return fmt.Errorf("make a test domain: %w", err)
 	}
-	err = run(ctx, nil, "/usr/bin/samba-tool", "domain", "provision", "--configfile="+filepath.Join(half, "base.conf"), "--targetdir="+filepath.Join(half, "dc"),
+	err := run(ctx, nil, "/usr/bin/samba-tool", "domain", "provision", "--configfile="+filepath.Join(half, "base.conf"), "--targetdir="+filepath.Join(half, "dc"),
 		"--realm="+adRealm, "--domain=ROTUNDA", "--server-role=dc", "--dns-backend=NONE", "--host-name=dc1", "--host-ip=127.0.0.1")
 	if err != nil {
 		return fmt.Errorf("make a test domain: %w", err)

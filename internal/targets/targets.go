@@ -88,7 +88,7 @@ func sweep(root string) error {
 		return fmt.Errorf("look for leftovers of test servers: %w", err)
 	}
 	for _, r := range runs {
-		if !r.IsDir() || r.Name() == domains {
+		if !r.IsDir() {
 			continue
 		}
 		dir := filepath.Join(root, r.Name())
