@@ -46,7 +46,7 @@ func TestFaultsAreFound(t *testing.T) {
 			}
 		})
 	}
-	for _, name := range []string{"none", "none+overlap"} {
+	for _, name := range []string{"none", "none+overlap", "none+lives"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if out, err := kit(t, binary, name, "^TestFaulty$"); err != nil {
@@ -63,6 +63,9 @@ func kit(t *testing.T, binary, fault, run string) ([]byte, error) {
 			fault += "+overlap"
 		}
 	}
+	if fault == "living-is-rejected" {
+		fault += "+lives"
+	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run="+run, "-test.v")
 	cmd.Env = append(os.Environ(), chosen+"="+fault+"!"+binary)
 	return cmd.CombinedOutput()
@@ -74,10 +77,10 @@ func TestFaulty(t *testing.T) {
 	if !ok {
 		t.Skip("only TestFaultsAreFound runs this")
 	}
-	fault, overlaps := strings.CutSuffix(fault, "+overlap")
+	fault, variant, _ := strings.Cut(fault, "+")
 	name := "fault"
-	if overlaps {
-		name = "fault-overlap"
+	if variant != "" {
+		name = "fault-" + variant
 	}
 	settings, err := json.Marshal(map[string]string{"fault": fault})
 	if err != nil {

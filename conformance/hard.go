@@ -34,8 +34,8 @@ func (k *kit) lateReplyIsUnknown(t *testing.T) {
 	k.mustApply(t, k.open(t), a, second, first)
 }
 
-// The plugin's process is killed at every write of a change. Whoever comes next applies
-// the same candidate, and the account has it.
+// The plugin's process is killed when a write of a change has arrived, at each of them.
+// Whoever comes next applies the same candidate, and the account has it.
 func (k *kit) killEveryStep(t *testing.T) {
 	if len(k.pids()) == 0 {
 		t.Skip("the plugin's process cannot be found on this system")
@@ -50,12 +50,16 @@ func (k *kit) killEveryStep(t *testing.T) {
 	steps := 0
 	for n := 1; n <= min(writes, maxCuts); n++ {
 		s, next := k.open(t), k.candidate(t)
-		var mu sync.Mutex // held while it is killed, which ends the call
+		var mu sync.Mutex // held from before the write, whose answer may end the call, until it is killed
 		killed, over := 0, false
-		k.line.set(damage{before: func(write int) {
+		k.line.set(damage{before: func(write int) func() {
 			mu.Lock()
-			defer mu.Unlock()
-			if write == n && !over {
+			if write != n || over {
+				mu.Unlock()
+				return nil
+			}
+			return func() {
+				defer mu.Unlock()
 				killed = k.kill()
 			}
 		}})
@@ -72,7 +76,7 @@ func (k *kit) killEveryStep(t *testing.T) {
 	if steps == 0 {
 		t.Error("no process was killed")
 	}
-	t.Logf("killed at %d writes", steps)
+	t.Logf("killed after %d writes", steps)
 }
 
 // openAfterAKill opens a session as an agent does: one that still had the process that is
@@ -268,7 +272,10 @@ func (k *kit) noSecretInProc(t *testing.T) {
 	s, second := k.open(t), k.candidate(t)
 	var looked sync.Once
 	var places map[string][]byte
-	k.line.set(damage{before: func(int) { looked.Do(func() { places = k.places(t) }) }})
+	k.line.set(damage{before: func(int) func() {
+		looked.Do(func() { places = k.places(t) })
+		return nil
+	}})
 	k.mustApply(t, s, a, second, first)
 	k.line.set(damage{})
 	for place, b := range k.places(t) {

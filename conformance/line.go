@@ -21,12 +21,14 @@ type line struct {
 
 // damage is what a line does. Writes are counted from 1.
 type damage struct {
-	down      bool            // no connection is made
-	hung      bool            // connections are made and carry nothing
-	cutBefore int             // the line is cut in place of this write
-	cutAfter  int             // this write arrives, and what the target answers does not
-	late      bool            // everything arrives, and what the target answers comes when the damage is over
-	before    func(write int) // called before each write
+	down      bool // no connection is made
+	hung      bool // connections are made and carry nothing
+	cutBefore int  // the line is cut in place of this write
+	cutAfter  int  // this write arrives, and what the target answers does not
+	late      bool // everything arrives, and what the target answers comes when the damage is over
+	// Before is called before each write; what it gives, once the write has arrived. The
+	// target's answer to that is lost.
+	before func(write int) (after func())
 }
 
 var errCut = errors.New("the line is cut")
@@ -100,7 +102,13 @@ func (c *conn) Write(b []byte) (int, error) {
 	d, n := c.line.damage, c.line.writes
 	c.line.mu.Unlock()
 	if d.before != nil {
-		d.before(n)
+		if after := d.before(n); after != nil {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			defer after()
+			c.deaf = true
+			return c.Conn.Write(b)
+		}
 	}
 	switch {
 	case d.hung:

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +33,7 @@ type dialServer struct {
 
 	mu     sync.Mutex
 	grants map[[pluginv1.TokenLen]byte]*grant
+	led    map[string][]string // where an address of a statement led: several servers may share a name
 }
 
 // grant is what one session or one Verify may reach.
@@ -66,12 +69,13 @@ func newDialServer(path string, uid, conns int) (*dialServer, error) {
 		_ = l.Close()
 		return nil, err
 	}
-	s := &dialServer{l: l, slots: make(chan struct{}, conns), grants: map[[pluginv1.TokenLen]byte]*grant{}}
+	s := &dialServer{l: l, slots: make(chan struct{}, conns), grants: map[[pluginv1.TokenLen]byte]*grant{}, led: map[string][]string{}}
 	s.wg.Go(s.serve)
 	return s, nil
 }
 
-// grant lets one job dial. The addresses are those of its statement.
+// grant lets one job dial. The addresses are those of its statement, and where these led
+// in this process before: a plugin verifies at the server that took the change.
 func (s *dialServer) grant(allow []string, maxConns int, dial DialFunc) (*grant, error) {
 	g := &grant{s: s, dial: dial, max: maxConns, allow: map[string]bool{}, open: map[*relay]struct{}{}}
 	for _, a := range allow {
@@ -85,6 +89,11 @@ func (s *dialServer) grant(allow []string, maxConns int, dial DialFunc) (*grant,
 	g.ctx, g.end = context.WithCancel(context.Background())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, a := range slices.Collect(maps.Keys(g.allow)) {
+		for _, remote := range s.led[a] {
+			g.allow[remote] = true
+		}
+	}
 	s.grants[g.token] = g
 	return g, nil
 }
@@ -174,7 +183,7 @@ func (s *dialServer) one(c *net.UnixConn) {
 		return
 	}
 	defer func() { _ = target.Close() }()
-	if !g.connected(r, target) {
+	if !g.connected(r, target, req.Address) {
 		answer(c, pluginv1.DialClosed, "")
 		return
 	}
@@ -223,17 +232,30 @@ const maxRemotes = 64 // addresses that names have resolved to
 
 // connected registers the target's side, unless the grant was cut meanwhile. The
 // resolved address may be dialled from now on: pgx cancels a query there.
-func (g *grant) connected(r *relay, target net.Conn) bool {
+func (g *grant) connected(r *relay, target net.Conn, asked string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.ctx.Err() != nil {
 		return false
 	}
 	r.target = target
-	if n, err := normal(target.RemoteAddr().String()); err == nil && len(g.allow) < maxRemotes {
+	if n, err := normal(target.RemoteAddr().String()); err == nil && len(g.allow) < maxRemotes && !g.allow[n] {
 		g.allow[n] = true
+		g.s.leads(asked, n)
 	}
 	return true
+}
+
+// leads notes where an address led, the newest last.
+func (s *dialServer) leads(asked, remote string) {
+	asked, err := normal(asked)
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := slices.DeleteFunc(s.led[asked], func(o string) bool { return o == remote })
+	s.led[asked] = append(known[max(0, len(known)-maxRemotes/2):], remote)
 }
 
 // reach dials. Meanwhile it watches the plugin's side, so that a dial that was given

@@ -121,6 +121,41 @@ func ended(t *testing.T, what string, c net.Conn) {
 	}
 }
 
+// A name may lead to several servers. Where it led for one job, the next of the same
+// address may go, too; nobody else.
+func TestWhereANameLed(t *testing.T) {
+	dial, out := targets()
+	g := newGrant(t, 4, dial)
+	dialBy(t, g, "tcp", "DB.example.:5432", 0)
+	first := (<-out).LocalAddr().String()
+	if c := dialBy(t, g, "tcp", first, 0); c.status != pluginv1.DialOK {
+		t.Errorf("the same job: %d", c.status)
+	}
+	for allow, want := range map[string]pluginv1.DialStatus{"db.example:5432": pluginv1.DialOK, "db.example:5433": pluginv1.DialRefused} {
+		other, err := g.s.grant([]string{allow}, 4, dial)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := dialBy(t, other, "tcp", first, 0); c.status != want {
+			t.Errorf("another job, for %s: %d, want %d", allow, c.status, want)
+		}
+	}
+	for range 2 * maxRemotes { // the memory has an end
+		other, err := g.s.grant([]string{"db.example:5432"}, 4, dial)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = dialBy(t, other, "tcp", "db.example:5432", 0).Close()
+		_ = (<-out).Close()
+		other.cut()
+	}
+	g.s.mu.Lock()
+	defer g.s.mu.Unlock()
+	if n := len(g.s.led["db.example:5432"]); n == 0 || n > maxRemotes {
+		t.Errorf("%d addresses are remembered", n)
+	}
+}
+
 func TestPump(t *testing.T) {
 	dial, out := targets()
 	t.Run("both ways, counted, half-close carried", func(t *testing.T) {

@@ -15,6 +15,7 @@ const (
 	needsOld          fault = "needs-old"           // KillEveryStep: a change that is begun again must find the old secret
 	firstComeOnly     fault = "first-come-only"     // TwoAgents: the candidate that somebody else has set is refused
 	endsCurrent       fault = "ends-current"        // OverlapKeepsCurrent
+	keepsOld          fault = "keeps-old"           // FirstChange: nothing in the manifest says so
 	policyIsUnknown   fault = "policy-is-unknown"   // PolicyIsUnchanged
 	missingIsPolicy   fault = "missing-is-policy"   // MissingIsNotFound
 	reasonIsText      fault = "reason-is-text"      // MissingIsNotFound: reasons are codes
@@ -37,6 +38,7 @@ const (
 	allElseIsRejected fault = "all-else-is-rejected" // RejectedIsProven
 	lockedIsRejected  fault = "locked-is-rejected"   // LockedIsUndecided
 	neverAsks         fault = "never-asks"           // FirstChange
+	livingIsRejected  fault = "living-is-rejected"   // FirstChange: of an old secret that the target still takes
 	believesItself    fault = "believes-itself"      // VerifyIsFresh
 	triesTwice        fault = "tries-twice"          // LoginBudget
 	readsWhatItLikes  fault = "reads-what-it-likes"  // ReadbackAgrees

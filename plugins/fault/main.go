@@ -6,23 +6,28 @@
 // It is no part of an agent: who wants to see one go wrong has the log approve it.
 package main
 
-import "github.com/rotunda-pam/rotunda/sdk"
+import (
+	"time"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
 
 // Config are the settings of a resource.
 type Config struct {
 	Fault string `json:"fault" default:"none" doc:"what the plugin does wrong: one of the names of faults.go"`
 }
 
-// plugins are two: of targets where the new password ends the former one, and of those
-// where both work until the former is retired.
+// plugins are three: of targets where the new password ends the former one, of those
+// where both work until the former is retired, and of those where it lives on for a while.
 func plugins() []sdk.Plugin {
 	m := sdk.Manifest{Version: "1.0.0", Kinds: []sdk.Kind{sdk.Password}, Readback: true, Concurrency: 4, Config: &Config{}}
-	replaces, overlaps := m, m
-	replaces.Name, overlaps.Name = "fault", "fault-overlap"
-	overlaps.Overlap = m.Kinds
+	replaces, overlaps, lives := m, m, m
+	replaces.Name, overlaps.Name, lives.Name = "fault", "fault-overlap", "fault-lives"
+	overlaps.Overlap, lives.OldLives = m.Kinds, time.Hour
 	return []sdk.Plugin{
 		{Manifest: replaces, Rotator: &rotator{}},
 		{Manifest: overlaps, Rotator: &rotator{keep: true}},
+		{Manifest: lives, Rotator: &rotator{keep: true}},
 	}
 }
 

@@ -16,9 +16,9 @@ import (
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-// rotator is one plugin of the two.
+// rotator is one plugin of the three.
 type rotator struct {
-	keep bool // the former password works until Retire
+	keep bool // the former password works on
 
 	mu   sync.Mutex
 	seen map[string]string // by account: the newest password that was set, for faults that remember
@@ -39,6 +39,13 @@ func (p *rotator) remembers(account, password string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seen[account] == password
+}
+
+// knows says whether a password of the account was set.
+func (p *rotator) knows(account string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen[account] != ""
 }
 
 // session is an administrator who is logged in.
@@ -104,7 +111,7 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	if s.remember(name, password) && s.fault == onceOnly {
 		return unchanged(sdk.ClassPolicy, "policy.history")
 	}
-	status, err := s.set(ctx, name, password, s.keep && s.fault != endsCurrent)
+	status, err := s.set(ctx, name, password, s.keep && s.fault != endsCurrent || s.fault == keepsOld)
 	if err != nil {
 		return s.unanswered(ctx, err)
 	}
@@ -184,6 +191,13 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 	case believesItself:
 		if p.remembers(v.Account.Name, v.Credential.Secret.ExposeString()) {
 			return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+		}
+	case livingIsRejected:
+		if out, err := svc.judge(ctx, v.Account.Name, v.Credential.Secret); err != nil || out.Verdict != sdk.Accepted || p.remembers(v.Account.Name, v.Credential.Secret.ExposeString()) {
+			return out, err
+		}
+		if p.knows(v.Account.Name) {
+			return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
 		}
 	case leaks:
 		kept := make([]byte, 4<<10)
