@@ -157,13 +157,16 @@ func (s *ADServer) Stop() error { return errors.Join(s.Down(), Clean(s.dir)) }
 // further ones of its LDIF; it has sAMAccountName of the name that is given, unless they
 // say another.
 func (s *ADServer) CreateUser(ctx context.Context, name string, password sdk.Secret, lines ...string) (string, error) {
-	dn := "CN=" + ldap.EscapeDN(name) + "," + s.People
+	dn := s.DN(name)
 	ldif := []string{"dn:: " + b64(dn), "changetype: add", "objectClass: user", "userAccountControl: 512", "unicodePwd:: " + unicodePwd(password)}
 	if !strings.HasPrefix(strings.Join(lines, "\n"), "sAMAccountName") {
 		ldif = append(ldif, "sAMAccountName:: "+b64(name))
 	}
 	return dn, s.Modify(ctx, strings.Join(append(append(ldif, lines...), ""), "\n"))
 }
+
+// DN is that of an account which CreateUser makes.
+func (s *ADServer) DN(name string) string { return "CN=" + ldap.EscapeDN(name) + "," + s.People }
 
 // unicodePwd is a password as the attribute takes it ([MS-ADTS] 3.1.1.3.1.5), in base64.
 func unicodePwd(password sdk.Secret) string {

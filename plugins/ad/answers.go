@@ -42,8 +42,15 @@ func codeOfLogin(text string) (uint32, bool) {
 	if len(found) != 1 {
 		return 0, false
 	}
-	code, err := strconv.ParseUint(found[0][1], 16, 32)
-	return uint32(code), err == nil
+	return hex(found[0][1])
+}
+
+func hex(digits string) (uint32, bool) {
+	n, err := strconv.ParseUint(digits, 16, 32)
+	if err != nil {
+		return 0, false
+	}
+	return uint32(n), true
 }
 
 // loginError reads why a login was refused.
@@ -90,8 +97,7 @@ func codeOfChange(text string) (uint32, bool) {
 	if found == nil {
 		return 0, false
 	}
-	code, err := strconv.ParseUint(found[1], 16, 32)
-	return uint32(code), err == nil
+	return hex(found[1])
 }
 
 // refusal reads the answer to an operation that the controller did not carry out.

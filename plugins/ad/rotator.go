@@ -27,7 +27,7 @@ func newServer(h sdk.Host, r sdk.Resource) (directory.Server, error) {
 		return directory.Server{}, err
 	}
 	if r.TLS.Mode == sdk.TLSOff {
-		return directory.Server{}, &sdk.Error{Class: sdk.ClassUnsupported, Reason: "target.tls", NotSent: true, Err: errors.New("Active Directory takes passwords over TLS only: let the resource prove itself")}
+		return directory.Server{}, &sdk.Error{Class: sdk.ClassUnsupported, Reason: "target.tls", NotSent: true, Err: errors.New("a domain takes passwords over TLS only: say in the resource how the controller proves itself")}
 	}
 	return directory.Server{Host: h, Resource: r, StartTLS: c.StartTLS}, nil
 }

@@ -102,11 +102,7 @@ func (s *session) see(ctx context.Context, name string) (*account, error) {
 	if e == nil {
 		return nil, nil
 	}
-	p, err := policyOf(ctx, c, s.domain, e)
-	if err != nil {
-		return nil, err
-	}
-	spared, err := p.spared(ctx, c, e)
+	spared, err := s.spared(ctx, c, e)
 	return &account{dn: e.DN, barred: barred(e), spared: spared}, err
 }
 
@@ -136,6 +132,12 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	if e == nil {
 		return unchanged(sdk.ClassNotFound, "account.missing")
 	}
+	if s.self {
+		// A former password that is wrong counts as a failed login.
+		if spared, err := s.spared(ctx, c, e); err != nil || !spared {
+			return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "throttled", NotSent: true, Err: err}
+		}
+	}
 	err = c.Do(ctx, func() error { return c.Modify(s.modify(e.DN, a.Current.Secret, next)) })
 	if err == nil {
 		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
@@ -154,18 +156,26 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	return unchanged(class, reason)
 }
 
+func (s *session) spared(ctx context.Context, c *directory.Conn, e *ldap.Entry) (bool, error) {
+	p, err := policyOf(ctx, c, s.domain, e)
+	if err != nil {
+		return false, err
+	}
+	return p.spared(ctx, c, e)
+}
+
 // unlessSet finds out what the account's own change was refused for. A candidate that is
 // its password already is refused as one that was used before, or because the former one
 // is wrong; that is so where this change was made before and its answer was lost.
-func (s *session) unlessSet(ctx context.Context, c *directory.Conn, e *ldap.Entry, a sdk.ApplyRequest, class sdk.Class, reason string) (sdk.ApplyResponse, error) {
+func (s *session) unlessSet(ctx context.Context, c *directory.Conn, before *ldap.Entry, a sdk.ApplyRequest, class sdk.Class, reason string) (sdk.ApplyResponse, error) {
 	lost := func(reason string, err error) (sdk.ApplyResponse, error) {
 		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: reason, Err: err}
 	}
-	p, err := policyOf(ctx, c, s.domain, e)
-	if err != nil {
+	e, err := read(ctx, c, before.DN, accountAttributes...)
+	if err != nil || e == nil {
 		return lost(notJudged, err)
 	}
-	if spared, err := p.spared(ctx, c, e); err != nil || !spared {
+	if spared, err := s.spared(ctx, c, e); err != nil || !spared {
 		return lost("throttled", err)
 	}
 	server := s.server
@@ -179,6 +189,10 @@ func (s *session) unlessSet(ctx context.Context, c *directory.Conn, e *ldap.Entr
 		return lost(notJudged, err)
 	}
 	if class == sdk.ClassPolicy {
+		p, err := policyOf(ctx, c, s.domain, e)
+		if err != nil {
+			return lost(notJudged, err)
+		}
 		soon, err := p.tooSoon(ctx, c, e)
 		if err != nil {
 			return lost(notJudged, err)
