@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"unicode/utf16"
 
@@ -44,6 +45,9 @@ type ADServer struct {
 	rootPassword sdk.Secret
 	proc         *process
 }
+
+// ADLocksAfter is how many failed logins lock an account.
+const ADLocksAfter = 5
 
 const (
 	adRealm  = "ROTUNDA.TEST"
@@ -205,6 +209,15 @@ func (s *ADServer) Get(ctx context.Context, dn, attribute string) (string, error
 	return "", err
 }
 
+// Failures is how many failed logins the domain counts for an account.
+func (s *ADServer) Failures(ctx context.Context, dn string) (int, error) {
+	value, err := s.Get(ctx, dn, "badPwdCount")
+	if err != nil || value == "" {
+		return 0, err
+	}
+	return strconv.Atoi(value)
+}
+
 // Accepts tells whether the server lets an account in with this password, by DN, UPN or
 // DOMAIN\name. It asks ldapsearch, so that the judge shares no code with what is judged.
 func (s *ADServer) Accepts(ctx context.Context, name string, password sdk.Secret) (bool, error) {
@@ -236,13 +249,13 @@ from samba.samdb import SamDB
 from samba.sd_utils import SDUtils
 from samba.ndr import ndr_unpack
 from samba.dcerpc import security
-conf, domain, people = sys.argv[1:]
+conf, domain, people, threshold = sys.argv[1:]
 root, agent = sys.stdin.read().split()
 lp = LoadParm()
 lp.load(conf)
 db = SamDB(url=lp.private_path("sam.ldb"), session_info=system_session(), lp=lp)
 db.modify_ldif("dn: %s\nchangetype: modify\nreplace: minPwdAge\nminPwdAge: 0\n-\nreplace: minPwdLength\nminPwdLength: 8\n-\n"
-    "replace: lockoutThreshold\nlockoutThreshold: 5\n" % domain)
+    "replace: lockoutThreshold\nlockoutThreshold: %s\n" % (domain, threshold))
 db.setpassword("(sAMAccountName=Administrator)", root)
 db.create_ou(people)
 db.newuser("agent", agent)
@@ -321,7 +334,7 @@ func makeDomain(ctx context.Context, kept, domain string) error {
 	if err := os.WriteFile(filepath.Join(half, "secrets"), secrets, 0o600); err != nil {
 		return fmt.Errorf("make a test domain: %w", err)
 	}
-	if err := run(ctx, secrets, "/usr/bin/python3", "-c", recipe, filepath.Join(half, "dc/etc/smb.conf"), adDomain, adPeople); err != nil {
+	if err := run(ctx, secrets, "/usr/bin/python3", "-c", recipe, filepath.Join(half, "dc/etc/smb.conf"), adDomain, adPeople, strconv.Itoa(ADLocksAfter)); err != nil {
 		return fmt.Errorf("fill the test domain: %w", err)
 	}
 	return os.Rename(half, domain)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"sync"
 	"testing"
 
 	"github.com/rotunda-pam/rotunda/conformance"
@@ -20,15 +21,16 @@ func TestConformance(t *testing.T) {
 		"DN": {ad.Address, `{}`, "CN=agent,CN=Users," + ad.Domain, func(name string) (string, []string) {
 			return ad.DN(name), []string{"sAMAccountName: d" + rand.Text()[:12]}
 		}},
-		"UPN, TLS asked for": {ad.PlainAddress, `{"starttls":true}`, ad.Admin, func(name string) (string, []string) {
-			upn := name + "@elsewhere.test"
-			return upn, []string{"sAMAccountName: u" + rand.Text()[:12], "userPrincipalName: " + upn}
-		}},
-		"DOMAIN and name": {ad.Address, `{}`, ad.NetBIOS + `\agent`, func(name string) (string, []string) {
+		"name, TLS asked for": {ad.PlainAddress, `{"starttls":true}`, ad.Admin, func(name string) (string, []string) {
 			return ad.NetBIOS + `\` + name, nil
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			var dns sync.Map // of accounts, by the names that the kit knows them by
+			dnOf := func(a sdk.Account) string {
+				dn, _ := dns.Load(a.Name)
+				return dn.(string)
+			}
 			conformance.Run(t, conformance.Harness{
 				Binary:   binary,
 				Name:     "ad",
@@ -42,6 +44,7 @@ func TestConformance(t *testing.T) {
 					if _, err := ad.CreateUser(t.Context(), name, first.Secret, lines...); err != nil {
 						t.Skipf("left out: %v", err)
 					}
+					dns.Store(called, ad.DN(name))
 					return sdk.Account{Name: called}, first
 				},
 				Accepts: func(t *testing.T, a sdk.Account, c sdk.Credential) bool {
@@ -54,6 +57,28 @@ func TestConformance(t *testing.T) {
 				},
 				Candidate: func(*testing.T) sdk.Credential { return password("Next-" + rand.Text()) },
 				Refused:   func(*testing.T) sdk.Credential { return password("nothingButLetters") },
+				Powerless: func(t *testing.T) (sdk.Account, sdk.Credential) {
+					clerk := password("Clerk-" + rand.Text())
+					dn, err := ad.CreateUser(t.Context(), "c"+rand.Text()[:12], clerk.Secret)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return sdk.Account{Name: dn}, clerk
+				},
+				Failures: func(t *testing.T, a sdk.Account) int {
+					n, err := ad.Failures(t.Context(), dnOf(a))
+					if err != nil {
+						t.Fatal(err)
+					}
+					return n
+				},
+				Lock: func(t *testing.T, a sdk.Account) {
+					for range targets.ADLocksAfter {
+						if _, err := ad.Accepts(t.Context(), a.Name, password("wrong").Secret); err != nil {
+							t.Fatal(err)
+						}
+					}
+				},
 			})
 		})
 	}

@@ -195,6 +195,7 @@ func TestRotate(t *testing.T) {
 		}
 		mustApply(t, s, dn, "", "", unchanged(sdk.ClassPolicy, "policy.charset"))
 		mustApply(t, s, dn, "", "no text: Aa1\xff", unchanged(sdk.ClassPolicy, "policy.charset"))
+		mustApply(t, s, dn, "", "half of it: Aa1\x00 is cut off", unchanged(sdk.ClassPolicy, "policy.charset"))
 		f.mustAccept(t, dn, "First-1-policy", true)
 		// History is for those who change their own.
 		mustApply(t, s, dn, "", "First-1-policy", changed)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -219,11 +220,11 @@ func (s *session) modify(dn string, current sdk.Secret, next string) *ldap.Modif
 }
 
 // unicodePwd is a password as the attribute takes it: quoted, in UTF-16. It is false of
-// one that is empty or no text.
+// one that is empty or no text, or has a NUL, at which logins end.
 func unicodePwd(secret sdk.Secret) (string, bool) {
 	b := secret.Expose()
 	defer clear(b)
-	if len(b) == 0 || !utf8.Valid(b) {
+	if len(b) == 0 || !utf8.Valid(b) || bytes.IndexByte(b, 0) >= 0 {
 		return "", false
 	}
 	out := []byte{'"', 0}
