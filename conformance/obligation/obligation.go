@@ -10,7 +10,7 @@ type Obligation struct {
 
 // All are in the order in which the kit runs them.
 var All = []Obligation{
-	{"FirstChange", "the target takes the new secret and refuses the old one, and the plugin says so of both"},
+	{"FirstChange", "the target takes the new secret and refuses the old one, but for what `OldLives` allows, and the plugin says so of both"},
 	{"OpenIsReadOnly", "`Open` changes nothing"},
 	{"VerifyIsFresh", "`Verify` logs in on a connection of its own, whatever session is open"},
 	{"RejectedIsProven", "with the line cut at any write, or down, the right secret is never called rejected"},
@@ -18,7 +18,7 @@ var All = []Obligation{
 	{"LostReplyIsUnknown", "with the line cut before and after each write, what `Apply` says is true, and the same candidate can be applied afterwards"},
 	{"LateReplyIsUnknown", "likewise where the target answers after the deadline"},
 	{"CancelledHasNoEffect", "a call whose context is over changes nothing"},
-	{"KillEveryStep", "the process is killed at each write; the next one applies the same candidate"},
+	{"KillEveryStep", "the process is killed after each write; the next one applies the same candidate"},
 	{"TwoAgents", "two that apply the same candidate at once leave the account with it"},
 	{"PolicyIsUnchanged", "a candidate that the rules refuse is `Unchanged`, class `policy`"},
 	{"MissingIsNotFound", "an account that is not there is `Unchanged`, class `not_found`, and is not made"},
