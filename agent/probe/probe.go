@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,11 +34,20 @@ const (
 	TLS      Kind = "tls"
 	Postgres Kind = "postgres" // TLS after an SSLRequest
 	MySQL    Kind = "mysql"    // TLS after the server's greeting and an SSLRequest of its own form
+	LDAP     Kind = "ldap"     // TLS after an extended request
 )
 
-// KindOf is how the targets of a plugin speak.
-func KindOf(plugin string) Kind {
+// KindOf is how a target of a plugin with these settings speaks.
+func KindOf(plugin string, settings []byte) Kind {
 	switch plugin {
+	case "ldap", "ad":
+		var c struct {
+			StartTLS bool `json:"starttls"`
+		}
+		if json.Unmarshal(settings, &c) == nil && c.StartTLS { // the plugin says what is wrong with them
+			return LDAP
+		}
+		return TLS
 	case "ssh":
 		return SSH
 	case "postgres":
@@ -113,6 +123,8 @@ func certificates(ctx context.Context, dial Dial, kind Kind, address, serverName
 		err = postgresTLS(conn)
 	case MySQL:
 		err = mysqlTLS(conn)
+	case LDAP:
+		err = ldapTLS(conn)
 	}
 	if err != nil {
 		return err
@@ -188,6 +200,82 @@ func mysqlTLS(conn net.Conn) error {
 	request[12] = 45                                  // utf8mb4
 	_, err := conn.Write(request)
 	return err
+}
+
+// maxLDAP bounds what an LDAP server answers to a request for TLS.
+const maxLDAP = 4096
+
+// ldapTLS asks an LDAP server to speak TLS (RFC 4511, 4.14).
+func ldapTLS(conn net.Conn) error {
+	const operation = "1.3.6.1.4.1.1466.20037"
+	request := append([]byte{
+		0x30, 7 + byte(len(operation)), 0x02, 1, 1, // message 1
+		0x77, 2 + byte(len(operation)), 0x80, byte(len(operation)), // extended request, its name
+	}, operation...)
+	if _, err := conn.Write(request); err != nil {
+		return err
+	}
+	strange := errors.New("what it answers to the request for tls is no ldap")
+	header := make([]byte, 2, 6)
+	if _, err := io.ReadFull(conn, header); err != nil {
+		return fmt.Errorf("no answer to the request for tls: %w", err)
+	}
+	if more := int(header[1]) - 0x80; more > 0 { // bytes that the length has
+		if more > 4 {
+			return strange
+		}
+		header = header[:2+more]
+		if _, err := io.ReadFull(conn, header[2:]); err != nil {
+			return fmt.Errorf("no answer to the request for tls: %w", err)
+		}
+	}
+	size, ok := berLength(header[1:])
+	if !ok || size > maxLDAP {
+		return strange
+	}
+	message := make([]byte, size)
+	if _, err := io.ReadFull(conn, message); err != nil {
+		return fmt.Errorf("no answer to the request for tls: %w", err)
+	}
+	_, _, rest, _ := berElement(message) // its number
+	tag, response, _, _ := berElement(rest)
+	code, result, _, ok := berElement(response)
+	switch {
+	case header[0] != 0x30 || tag != 0x78 || code != 0x0a || !ok || len(result) != 1:
+		return strange
+	case result[0] != 0:
+		return fmt.Errorf("the server does not offer tls: it answers %d (RFC 4511, 4.1.9)", result[0])
+	}
+	return nil
+}
+
+// berElement takes the first element off b.
+func berElement(b []byte) (tag byte, value, rest []byte, ok bool) {
+	if len(b) < 2 {
+		return 0, nil, nil, false
+	}
+	size, ok := berLength(b[1:])
+	if begin := 2 + max(0, int(b[1])-0x80); ok && begin+size <= len(b) {
+		return b[0], b[begin : begin+size], b[begin+size:], true
+	}
+	return 0, nil, nil, false
+}
+
+// berLength reads a length that is at the beginning of b: Active Directory writes small
+// ones in the long form, too.
+func berLength(b []byte) (int, bool) {
+	if b[0] < 0x80 {
+		return int(b[0]), true
+	}
+	more := int(b[0]) - 0x80
+	if more == 0 || more > 4 || len(b) < 1+more {
+		return 0, false
+	}
+	n := 0
+	for _, c := range b[1 : 1+more] {
+		n = n<<8 | int(c)
+	}
+	return n, n <= maxLDAP
 }
 
 func connect(ctx context.Context, dial Dial, address string) (net.Conn, error) {

@@ -63,9 +63,23 @@ func serve(t *testing.T, answer func(net.Conn)) string {
 }
 
 func TestKindOf(t *testing.T) {
-	for plugin, want := range map[string]probe.Kind{"ssh": probe.SSH, "postgres": probe.Postgres, "mysql": probe.MySQL, "rest": probe.TLS, "": probe.TLS} {
-		if got := probe.KindOf(plugin); got != want {
-			t.Errorf("%q: %s, want %s", plugin, got, want)
+	for _, c := range []struct {
+		plugin, settings string
+		want             probe.Kind
+	}{
+		{"ssh", "", probe.SSH},
+		{"postgres", "{}", probe.Postgres},
+		{"mysql", "", probe.MySQL},
+		{"ldap", "", probe.TLS},
+		{"ldap", `{"method":"exop"}`, probe.TLS},
+		{"ldap", `{"starttls":true}`, probe.LDAP},
+		{"ad", `{"starttls":true}`, probe.LDAP},
+		{"ad", `{"starttls":"yes"}`, probe.TLS},
+		{"rest", `{"starttls":true}`, probe.TLS},
+		{"", "", probe.TLS},
+	} {
+		if got := probe.KindOf(c.plugin, []byte(c.settings)); got != c.want {
+			t.Errorf("%q with %s: %s, want %s", c.plugin, c.settings, got, c.want)
 		}
 	}
 }
@@ -160,6 +174,42 @@ func TestMySQL(t *testing.T) {
 	}
 }
 
+func TestLDAP(t *testing.T) {
+	server := targets.LDAP(t)
+	l := &counted{}
+	got, err := probe.Target(t.Context(), l.dial, probe.LDAP, server.PlainAddress(), "")
+	must(t, err)
+	if len(got.TlsSpkiSha256) != 1 || !bytes.Equal(got.TlsSpkiSha256[0], server.SPKI[:]) {
+		t.Errorf("%x, want %x", got.TlsSpkiSha256, server.SPKI)
+	}
+	if l.dials != 1 {
+		t.Errorf("%d connections", l.dials)
+	}
+	for answer, want := range map[string]string{
+		"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x02\x04\x00\x04\x00":                                 "does not offer tls: it answers 2",
+		"\x30\x84\x00\x00\x00\x10\x02\x01\x01\x78\x84\x00\x00\x00\x07\x0a\x01\x34\x04\x00\x04\x00": "it answers 52", // as Active Directory writes lengths
+		"\x30\x84\x00\x00\x00\x10\x02\x01\x01\x78\x84\x00\x00\x00\x07\x0a\x01\x00\x04\x00\x04\x00": "tls: ",         // it begins
+		"\x30\x84\x7f\xff\xff\xff":                 "no ldap",
+		"\x30\x89\x01":                             "no ldap",
+		"\x30\x80\x00\x00":                         "no ldap",
+		"\x30\x00":                                 "no ldap",
+		"\x30\x02\x02\x84":                         "no ldap",
+		"\x30\x03\x02\x05\x01":                     "no ldap",
+		"\x30\x07\x02\x01\x01\x78\x02\x0a\x00":     "no ldap",
+		"\x30\x08\x02\x01\x01\x61\x03\x0a\x01\x00": "no ldap", // the answer to a login
+		"HTTP/1.1 400 Bad Request\r\n\r\n":         "no",
+		"":                                         "no answer",
+	} {
+		address := serve(t, func(c net.Conn) {
+			_, _ = io.ReadFull(c, make([]byte, 31))
+			_, _ = io.WriteString(c, answer)
+		})
+		if _, err := probe.Target(t.Context(), new(counted).dial, probe.LDAP, address, ""); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%x: %v, want %q", answer, err, want)
+		}
+	}
+}
+
 // Every host key of an sshd is shown, in the order of preference, and nobody logs in.
 func TestSSH(t *testing.T) {
 	keys := map[string]ssh.Signer{}
@@ -212,7 +262,7 @@ func TestHostileTargets(t *testing.T) {
 	}
 	for name, answer := range answers {
 		address := serve(t, answer)
-		for _, kind := range []probe.Kind{probe.TLS, probe.SSH, probe.Postgres, probe.MySQL} {
+		for _, kind := range []probe.Kind{probe.TLS, probe.SSH, probe.Postgres, probe.MySQL, probe.LDAP} {
 			t.Run(name+" "+string(kind), func(t *testing.T) {
 				t.Parallel()
 				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)

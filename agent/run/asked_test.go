@@ -223,6 +223,14 @@ func TestAbandonWantsProof(t *testing.T) {
 		"nobody can judge":             {false, notJudged, false, pending},
 		"the administrator is refused": {false, func(w *world) { w.target.secrets["admin"] = "changed" }, false, pending},
 		"itself, nobody can judge, and the current one opens": {true, notJudged, true, trustv1.Outcome_OUTCOME_NONE},
+		"itself, nobody can judge, and the current one may live on": {true, func(w *world) {
+			notJudged(w)
+			w.target.manifest.OldLives = time.Hour
+		}, false, pending},
+		"itself, nobody can judge, and the one asked may not have heard": {true, func(w *world) {
+			notJudged(w)
+			w.target.manifest.Settle = time.Minute
+		}, false, pending},
 		"itself, nobody can judge, and the current one does not": {true, func(w *world) {
 			notJudged(w)
 			_, w.target.secrets["app"] = w.secret(w.account)

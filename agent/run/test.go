@@ -73,7 +73,7 @@ func (e *Engine) Probe(ctx context.Context, c *trust.Command) (*trustv1.ProbeRep
 	}
 	s := resource.Statement.GetResource()
 	address := net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port)))
-	reply, err := probe.Target(ctx, probe.Dial(e.Dial), probe.KindOf(s.Plugin), address, s.Tls.GetServerName())
+	reply, err := probe.Target(ctx, probe.Dial(e.Dial), probe.KindOf(s.Plugin, s.Config), address, s.Tls.GetServerName())
 	if own := (*sdk.Error)(nil); errors.As(err, &own) {
 		return nil, own // the local policy's word
 	}

@@ -188,8 +188,8 @@ const notJudged = "not_judged"
 // proven rejected.
 func (r *Run) abandonAsked(ctx context.Context, seen sdk.VerifyResponse) error {
 	proven := seen.Verdict == sdk.Rejected
-	if seen.Reason == notJudged && r.drives == bySelf && !r.needsRetire() {
-		// A password that works is the only one that does.
+	if seen.Reason == notJudged && r.drives == bySelf && !r.needsRetire() && r.manifest.OldLives == 0 && r.manifest.Settle == 0 {
+		// A password that works is the only one that does, and does so everywhere.
 		proven = r.tryCurrent(ctx) == sdk.Accepted
 	}
 	if proven {

@@ -37,6 +37,7 @@ func plugin() sdk.Plugin {
 			// one that knows (the PDC emulator) before it refuses.
 			Settle: time.Minute,
 			MaxLen: 127, // what Windows' own dialogues take
+			Forbid: "\x00",
 			Config: &Config{},
 		},
 		Rotator: &rotator{},
