@@ -102,8 +102,9 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	if !ok {
 		class, reason = refusal(code)
 	}
-	if reason == "policy.history" || reason == "policy.refused" {
-		// A candidate that was set already is refused as one that was used before.
+	if s.self || reason == "policy.history" || reason == "policy.refused" {
+		// A candidate that was set already is refused as one that was used before, or since
+		// the former one, which an account has to say, is wrong by now.
 		return s.unlessSet(ctx, a, class, reason)
 	}
 	return unchanged(class, reason)
