@@ -148,8 +148,11 @@ func (c *Client) newestFormer(ctx context.Context, records []*opened) (map[Ref]*
 		}
 		for _, v := range answer.Statements {
 			ref, err := refFrom(v.Ref)
-			if err != nil || v.Statement == nil {
+			if err != nil {
 				return nil, badServer("look at former statements", "record: %w", err)
+			}
+			if v.Statement == nil {
+				return nil, badServer("look at former statements", "a former statement of %s that is none", ref)
 			}
 			newest[ref] = v.Statement
 		}

@@ -98,7 +98,7 @@ func (c *Client) open(ctx context.Context, views []*clientv1.RecordView) ([]*ope
 	var out []*opened
 	keys := map[seal.ID]seal.Key{}
 	for _, v := range views {
-		ref, err := refFrom(v.Ref)
+		ref, err := refFrom(v.GetRef()) // a view may be missing where a record is part of an answer
 		if err != nil || ref.IsZero() {
 			return nil, badServer("open records", "a record without its name")
 		}
