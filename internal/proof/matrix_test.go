@@ -25,7 +25,7 @@ import (
 // healed, the vault must have what opens the target, be it staged beside the record. After
 // it the run must settle by itself: no candidate outstanding, no run unfinished, the
 // vault's secret opens the target, the next rotation is clean, and its secret opens the
-// target, too; and no former key does.
+// target, too; and no other key does.
 //
 // Kills of agent and server are done once for each point, to runs of every kind that stand
 // there. Whatever takes its time is struck once for all points: at 26 runs, each of which

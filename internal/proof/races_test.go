@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // Two who work on one account at a time. Each test shows the honest case first: either
@@ -159,27 +160,40 @@ func appliesLate(t *testing.T, w *matrix) {
 
 // The story of an account tells how it stands at vault, agents and target, and no secret.
 func storyIsTold(t *testing.T, w *matrix) {
-	c := contested(t, w, "told")
-	c.point = "before-verify"
-	w.stands(t, c)
-	story := w.tells(t.Context(), c)
-	w.release(t)
-	w.comesToRest(t, c)
-	t.Log(story)
-	for _, words := range []string{
-		"the vault's current value: REFUSED", ": accepted", "(replaced): REFUSED", // asked of the target
-		"table staged", "owner_kind=agent", "state:         staged", // of the vault
-		"journal of gw1", "staged and no end known: value 4", "log of gw1", "run.staged",
-	} {
-		if !strings.Contains(story, words) {
-			t.Errorf("the story does not tell %q", words)
+	for n, k := range w.kinds {
+		c := cell{kindOfTarget: k, title: fmt.Sprint("told", n), point: "before-verify"}
+		must(t, c.add(c.title))
+		for _, a := range []*installation.Agent{w.agent, w.second} {
+			w.rotatesBy(t, c, a)
 		}
-	}
-	var all struct{ History []struct{ Secret string } }
-	must(t, w.JSON(t.Context(), &all, nil, "record", "history", c.title, "--reveal"))
-	for _, h := range all.History {
-		if strings.Contains(story, h.Secret) {
-			t.Error("the story holds a secret")
+		w.stands(t, c)
+		story := w.tells(t.Context(), c)
+		w.release(t)
+		w.comesToRest(t, c)
+		t.Log(story)
+		current := "REFUSED"
+		if k.kind == sdk.SSHKey { // which is ended by a later step
+			current = "accepted"
+		}
+		for _, words := range []string{
+			"the vault's current value: " + current, "the candidate of run ", ": accepted", "(replaced): REFUSED", // asked of the target
+			"table staged", "owner_kind=agent", "state:         staged", // of the vault
+			"journal of gw1", "staged and no end known: value 4", "log of gw1", "run.staged",
+		} {
+			if !strings.Contains(story, words) {
+				t.Errorf("the story of the %s does not tell %q", k.name, words)
+			}
+		}
+		var all struct{ History []struct{ Secret string } }
+		must(t, w.JSON(t.Context(), &all, nil, "record", "history", c.title, "--reveal"))
+		if len(all.History) < 3 {
+			t.Errorf("the history of the %s has %d values", k.name, len(all.History))
+		}
+		for _, h := range all.History {
+			lines := strings.Split(strings.TrimSpace(h.Secret), "\n")
+			if line := lines[len(lines)/2]; len(line) < 8 || strings.Contains(story, line) {
+				t.Errorf("the story of the %s holds a secret", k.name)
+			}
 		}
 	}
 }

@@ -68,8 +68,8 @@ func (w *world) refOf(ctx context.Context, title string) (trust.Ref, error) {
 	return trust.Ref{Folder: folder, Record: record}, err
 }
 
-// tellTarget asks the target about the current value, and about each password that the
-// vault has beside it or had before.
+// tellTarget asks the target about the current value, the candidate beside it, and the five
+// values before.
 func (w *world) tellTarget(ctx context.Context, b *strings.Builder, k kindOfTarget, title string) {
 	says := func(what string, c sdk.Credential, err error) {
 		if err == nil {
@@ -83,8 +83,9 @@ func (w *world) tellTarget(ctx context.Context, b *strings.Builder, k kindOfTarg
 	}
 	c, err := w.Credential(ctx, title, k.kind)
 	says("the vault's current value", c, err)
-	if k.kind != sdk.Password {
-		return
+	if k.keys != nil {
+		file, err := k.keys(title)
+		fmt.Fprintf(b, "---- its keys (%v)\n%s", err, file)
 	}
 	if r, err := w.Record(ctx, title); err == nil && r.Candidate != nil {
 		var shown struct{ Secret string }
