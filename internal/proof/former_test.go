@@ -74,13 +74,26 @@ func TestFormerKeyIsNotForgotten(t *testing.T) {
 // leaves has somebody come who reads the accounts, and go.
 func (w *world) leaves(t *testing.T, name string) {
 	t.Helper()
+	w.comes(t, name, "read")
+	w.all(t, []string{"member", "remove", name, "--yes", "--no-rekey", "--no-rotate"})
+}
+
+// comes has somebody come who has roles on the accounts: his device is a profile of his
+// name.
+func (w *world) comes(t *testing.T, name, roles string) {
+	t.Helper()
 	token := filepath.Join(t.TempDir(), "token")
-	for _, argv := range [][]string{
-		{"member", "add", name, "--out", token, "--no-wait"},
-		{"join", token, "--profile", strings.ToLower(name)},
-		{"folder", "grant", installation.Folder, name, "read", "--yes"},
-		{"member", "remove", name, "--yes", "--no-rekey", "--no-rotate"},
-	} {
+	w.all(t,
+		[]string{"member", "add", name, "--out", token, "--no-wait"},
+		[]string{"join", token, "--profile", strings.ToLower(name)},
+		[]string{"folder", "grant", installation.Folder, name, roles, "--yes"},
+	)
+}
+
+// all runs commands, one after the other.
+func (w *world) all(t *testing.T, commands ...[]string) {
+	t.Helper()
+	for _, argv := range commands {
 		if out, err := w.CLI(t.Context(), nil, argv...); err != nil {
 			t.Fatalf("%s: %v: %s", strings.Join(argv, " "), err, out)
 		}

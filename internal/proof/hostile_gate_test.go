@@ -171,6 +171,13 @@ func (g *gate) flow() (held int64) {
 	return g.held
 }
 
+// holds is how many bytes are held now.
+func (g *gate) holds() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.held
+}
+
 // wait is where n bytes are held.
 func (g *gate) wait(n int) {
 	g.mu.Lock()

@@ -3,7 +3,6 @@ package proof
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -78,47 +77,95 @@ func TestRaces(t *testing.T) {
 	}
 }
 
-// Two persons' commands for one account reach two agents at the same time: one agent has
-// the lease, the other waits for it, and both changes are made, one after the other.
+// Two persons' commands for one account reach two agents: the second comes while the first
+// agent's run stands at a step of its work. One agent has the lease, the other waits for it,
+// and both changes are made, one after the other.
 func twoAgents(t *testing.T, w *matrix) {
+	ctx := t.Context()
 	c := contested(t, w, "two")
-	for range 5 {
-		var errs [2]error
-		by := func(n int, a *installation.Agent) func() {
-			return func() {
-				o, err := w.Rotate(t.Context(), c.title, "--agent", a.Name)
-				if err != nil {
-					errs[n] = fmt.Errorf("by %s: %w: %+v", a.Name, err, o)
-				}
+	w.comes(t, "Grace", "read,operate")
+	for _, c.point = range []string{"before-lease", "before-stage", "before-apply", "before-verify", "before-commit"} {
+		w.stands(t, c)
+		var hers error
+		atOnce(func() {
+			var o installation.Outcome
+			if o, hers = w.Rotate(ctx, c.title, "--agent", w.second.Name, "--profile", "grace"); hers != nil {
+				hers = fmt.Errorf("Grace's: %w: %+v", hers, o)
 			}
+		}, func() {
+			w.bothUnderWay(t, c)
+			w.release(t)
+		})
+		if left := w.unsettled(ctx, []cell{c}, time.Now().Add(patienceToSettle)); len(left) > 0 || hers != nil {
+			t.Fatalf("%v, %v\n%s", hers, left, w.tells(ctx, c))
 		}
-		atOnce(by(0, w.agent), by(1, w.second))
-		if err := errors.Join(errs[:]...); err != nil {
-			t.Error(err)
+		if met, ended := w.newestMeet(t, c); !met || ended != [2]string{"done", "done"} {
+			t.Errorf("%s: the runs met: %t; they ended as %s", c.point, met, ended)
 		}
-		if err := w.opens(t.Context(), c.kindOfTarget, c.title); err != nil {
-			t.Fatalf("%v\n%s", err, w.tells(t.Context(), c))
+		if err := w.opens(ctx, c.kindOfTarget, c.title); err != nil {
+			t.Fatalf("%v\n%s", err, w.tells(ctx, c))
 		}
 	}
 	w.comesToRest(t, c)
 }
 
-// A schedule fires while a person rotates, at different distances from each other. Whoever
-// comes second waits, or finds that there is nothing to do any more.
+// bothUnderWay waits until two runs of an account have no end yet.
+func (w *matrix) bothUnderWay(t *testing.T, c cell) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		var list struct{ Runs []json.RawMessage }
+		must(t, w.JSON(t.Context(), &list, nil, "run", "list", "--account", c.title, "--unfinished"))
+		if len(list.Runs) == 2 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Errorf("%s has %d runs under way", c.title, len(list.Runs))
+			return
+		}
+	}
+}
+
+// newestMeet says whether one of an account's two newest runs was asked for while the other
+// was under way, and how both ended.
+func (w *matrix) newestMeet(t *testing.T, c cell) (met bool, ended [2]string) {
+	t.Helper()
+	var list struct {
+		Runs []struct {
+			Created, Finished time.Time
+			Credential        string
+		}
+	}
+	must(t, w.JSON(t.Context(), &list, nil, "run", "list", "--account", c.title, "--limit", "2"))
+	if len(list.Runs) != 2 {
+		t.Fatalf("%s has %d runs", c.title, len(list.Runs))
+	}
+	a, b := list.Runs[0], list.Runs[1]
+	return a.Created.Before(b.Finished) && b.Created.Before(a.Finished), [2]string{a.Credential, b.Credential}
+}
+
+// A schedule fires while a person's run stands before apply, and at different distances from
+// one that nobody holds. Whoever comes second waits, or finds that there is nothing to do any
+// more.
 func handAgainstSchedule(t *testing.T, w *matrix) {
 	ctx := t.Context()
-	for i, earlier := range []time.Duration{-300, -100, 0, 100, 300} {
+	for i, earlier := range []time.Duration{standing, -300, -100, 0, 100, 300} {
 		// One that was not rotated yet: agents refuse a schedule soon after a change.
-		c := cell{kindOfTarget: w.kinds[0], title: fmt.Sprint("scheduled", i)}
+		c := cell{kindOfTarget: w.kinds[0], title: fmt.Sprint("scheduled", i), point: "before-apply"}
 		must(t, c.add(c.title))
 		must(t, w.opens(ctx, c.kindOfTarget, c.title))
 		fires := time.Now().Add(2 * time.Second)
 		if _, err := w.CLI(ctx, nil, "rotation", "set", c.title, "--at", fires.Format(time.RFC3339Nano), "--min-interval", "1m"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Until(fires.Add(-earlier * time.Millisecond)))
-		if o, err := w.Rotate(ctx, c.title, "--agent", w.agent.Name); err != nil {
-			t.Errorf("by hand: %v: %+v", err, o)
+		if earlier == standing {
+			w.stands(t, c)
+			w.bothUnderWay(t, c)
+			w.release(t)
+		} else {
+			time.Sleep(time.Until(fires.Add(-earlier * time.Millisecond)))
+			if o, err := w.Rotate(ctx, c.title, "--agent", w.agent.Name); err != nil {
+				t.Errorf("by hand: %v: %+v", err, o)
+			}
 		}
 		var rotation struct{ State, Reason string }
 		for end := time.Now().Add(time.Minute); rotation.State != "done"; time.Sleep(100 * time.Millisecond) {
@@ -127,10 +174,20 @@ func handAgainstSchedule(t *testing.T, w *matrix) {
 				t.Fatalf("the schedule did not fire: %+v\n%s", rotation, w.tells(ctx, c))
 			}
 		}
-		t.Logf("by hand %d ms before the schedule: %q", earlier, rotation.Reason)
+		if left := w.unsettled(ctx, []cell{c}, time.Now().Add(patienceToSettle)); len(left) > 0 {
+			t.Fatalf("%v\n%s", left, w.tells(ctx, c))
+		}
+		met, ended := w.newestMeet(t, c)
+		if earlier == standing && !met {
+			t.Error("the runs did not meet")
+		}
+		t.Logf("by hand %d ms before the schedule: %q; the runs met: %t, and ended as %s", earlier, rotation.Reason, met, ended)
 		w.comesToRest(t, c)
 	}
 }
+
+// standing is in place of a distance: the person's run stands until the schedule has fired.
+const standing = time.Duration(2000)
 
 // An agent is stopped just before it applies a candidate. The other takes the same
 // candidate up and commits it, and rotates the account once more. Then the first goes on:
@@ -219,31 +276,48 @@ func (w *matrix) verifiedAfterwards(t *testing.T, c cell) {
 }
 
 // The target's network holds what an agent sends it, and the agent's link to the server
-// is cut: its lease ends while it applies, the other agent takes the candidate up, and
-// the first one's change arrives in the middle of that.
+// is cut: its lease ends while it applies, the other agent takes the account over and stands
+// before the same network, and then the first one's change arrives, with what the other sent.
 func leaseEndsDuringApply(t *testing.T, w *matrix) {
 	c := contested(t, w, "during")
 	c.point = "before-apply"
 	w.stands(t, c)
 	each(w.targets, (*gate).stall)
 	w.link.close()
-	mark, first := w.second.Mark(), w.agent.Mark()
+	mark, first, taken := w.second.Mark(), w.agent.Mark(), w.takenOver(t)
 	w.release(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := w.agent.WaitLog(ctx, first, `"msg":"run interrupted"`, "the lease can no longer be relied on"); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(5 * time.Second) // the other has been told, and stands before the same network
-	var held int64
-	each(w.targets, func(g *gate) { held += g.flow() })
-	if held == 0 {
+	held := func() (n int64) {
+		each(w.targets, func(g *gate) { n += g.holds() })
+		return n
+	}
+	sent := held()
+	if sent == 0 {
 		t.Error("nothing was on its way")
 	}
+	for held() == sent || w.takenOver(t) == taken {
+		if ctx.Err() != nil {
+			t.Fatalf("the other does not come to the target: %s", w.second.Tail())
+		}
+		time.Sleep(20 * time.Millisecond) // a gate gives no signal
+	}
+	each(w.targets, func(g *gate) { g.flow() })
 	if _, err := w.second.WaitLog(ctx, mark, `"msg":"run ended"`, `"credential":"done"`); err != nil {
 		t.Fatal(err)
 	}
 	w.link.reopen()
 	must(t, w.agent.WaitConnected(t.Context()))
 	w.comesToRest(t, c)
+}
+
+// takenOver is how often an agent has taken an account over whose lease had run out.
+func (w *matrix) takenOver(t *testing.T) int {
+	t.Helper()
+	var list struct{ Events []json.RawMessage }
+	must(t, w.JSON(t.Context(), &list, nil, "events", "--name", "lease.taken_over", "--limit", "1000"))
+	return len(list.Events)
 }
