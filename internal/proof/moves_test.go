@@ -33,7 +33,11 @@ type moves struct {
 	pg     *targets.PG
 	kind   kindOfTarget
 	made   int
+	runs   []*moving // whose end was waited for
 }
+
+// moving is a run whose end was waited for.
+type moving struct{ done, lost bool }
 
 func newMoves(t *testing.T) *moves {
 	t.Helper()
@@ -137,12 +141,18 @@ func (w *moves) newest(t *testing.T, title string) (r moved, ok bool) {
 func (w *moves) done(t *testing.T, title string, by *installation.Agent, since time.Time) time.Duration {
 	t.Helper()
 	var r moved
+	m := &moving{}
+	w.runs = append(w.runs, m)
 	w.until(t, title+" is rotated", patienceToSettle, func() bool { r, _ = w.newest(t, title); return !r.Finished.IsZero() })
-	if r.Credential != "done" || !strings.HasSuffix(r.Agent, by.Name) {
+	m.done = r.Credential == "done" && strings.HasSuffix(r.Agent, by.Name)
+	if !m.done {
 		t.Errorf("%s, to be done by %s: %+v\n%s", title, by.Name, r, w.story(t.Context(), w.kind, title, w.agent, w.second))
 	}
 	must(t, w.settled(t.Context(), title))
-	must(t, w.opens(t.Context(), w.kind, title))
+	if err := w.opens(t.Context(), w.kind, title); err != nil {
+		m.lost = true
+		t.Error(err)
+	}
 	return r.Finished.Sub(since)
 }
 
@@ -194,9 +204,8 @@ func TestWorkMoves(t *testing.T) {
 			t.Errorf("%d times %s", len(at), name)
 		}
 	}
-	if !t.Failed() {
-		report(t, "%s\n%s\n%s", killed, silent, drained)
-	}
+	lines := slices.DeleteFunc([]string{killed, silent, drained}, func(s string) bool { return s == "" }) // it broke off, or was not run
+	report(t, "%s", strings.Join(lines, "\n"))
 }
 
 // The first agent is killed: with candidates that are staged and not applied, with others
@@ -260,6 +269,7 @@ func (w *moves) silent(t *testing.T) string {
 // under way it finishes, if it can in the time that it has.
 func (w *moves) drained(t *testing.T) string {
 	var waiting, staged []time.Duration
+	w.runs = nil
 	t.Run("in time", func(t *testing.T) {
 		standing, queued := w.laden(t, "before-apply", "before-verify", "before-stage", "before-commit")
 		began := time.Now()
@@ -298,8 +308,17 @@ func (w *moves) drained(t *testing.T) string {
 		must(t, w.agent.Start(t.Context()))
 		w.rests(t)
 	})
-	return fmt.Sprintf("drain: 0 of 10 runs lost, 0 late; another agent committed what was queued after %s (p50/max of %d), what was left staged after %s (of %d)",
-		spread(waiting), len(waiting), spread(staged), len(staged))
+	undone, lost := 0, 0
+	for _, m := range w.runs {
+		if !m.done {
+			undone++
+		}
+		if m.lost {
+			lost++
+		}
+	}
+	return fmt.Sprintf("drain: %d runs, %d lost, %d not done by whom it was to be; another agent committed what was queued after %s (p50/max of %d), what was left staged after %s (of %d)",
+		len(w.runs), lost, undone, spread(waiting), len(waiting), spread(staged), len(staged))
 }
 
 // disarm lets what stands at a point go on.
