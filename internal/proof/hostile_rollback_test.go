@@ -146,28 +146,31 @@ func formerMandate(t *testing.T, w *hostileWorld) {
 	allowed := w.statementSeq(t, r)
 	w.cli(t, "rotation", "set", title, "--manual")
 	w.keepRecord(t, r)
-	gw2 := w.newcomer(t)
 
-	// Honestly served, both refuse for what the statement says now; the two take turns.
-	asked := func(reason trust.Reason, event string) {
+	// refusedAlone has one agent of the pool be there, asked for the run, and refuse.
+	refusedAlone := func(a *installation.Agent, event string, reason trust.Reason) {
 		t.Helper()
-		since := w.now(t, gw2)
+		since := w.now(t, a)
 		w.gate.untouched(t, func() {
-			for range 2 {
-				run := w.due(t, r)
-				w.runEnds(t, run)
-			}
-			for _, a := range []*installation.Agent{w.agent, gw2} {
-				w.logged(t, since, a, `"msg":"run ended"`, `"reason":"`+string(reason)+`"`, `"credential"`)
-			}
+			w.logged(t, since, a, `"msg":"run ended"`, `"run":"`+w.due(t, r).String(), `"reason":"`+string(reason)+`"`, `"credential"`)
 		})
-		w.toldBy(t, since, event, reason, w.agent.Name)
-		w.toldBy(t, since, event, reason, gw2.Name)
+		w.toldBy(t, since, event, reason, a.Name)
 	}
-	asked(trust.MandateOff, "run.refused")
+	// The agent that remembers has seen the newer statement, honestly served.
+	refusedAlone(w.agent, "run.refused", trust.MandateOff)
 	w.serveSeq(t, r, allowed)
-	asked(trust.StatementRollback, "record.refused")
+	refusedAlone(w.agent, "record.refused", trust.StatementRollback)
 	w.refusedByClient(t, r, trust.StatementRollback)
+
+	// Another that remembers nothing is shown the former one alone: the log's floor is all
+	// that it can go by.
+	w.agent.Stop()
+	gw2 := w.newcomer(t)
+	w.newcomerWorks(t, gw2)
+	refusedAlone(gw2, "record.refused", trust.StatementRollback)
+	if err := w.agent.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	w.opensTargetOf(t, path(r), title)
 }
 
