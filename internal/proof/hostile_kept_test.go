@@ -4,8 +4,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rotunda-pam/rotunda/internal/record"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // Rows in which the server loses what it has acknowledged, and the agents' own copies
@@ -67,7 +69,9 @@ func leaseGivenTwice(t *testing.T, w *hostileWorld) {
 	w.newcomerWorks(t, second)
 
 	since := w.now(t, second)
+	var hidden, other sdk.Secret // the first agent's candidate, and what the second made meanwhile
 	run, line := w.midway(t, w.agent, title, "before-apply", func() {
+		hidden = w.candidate(t, r)
 		first := w.keep(t, "lease", "org = 1 AND account_uid = ?", r.Record.Bytes())
 		w.loseStaged(t, r)
 		w.sql(t, "DELETE FROM lease WHERE org = 1 AND account_uid = ?", r.Record.Bytes())
@@ -76,6 +80,10 @@ func leaseGivenTwice(t *testing.T, w *hostileWorld) {
 			t.Fatalf("rotate by %s: %v: %+v", second.Name, err, o)
 		}
 		w.opensTarget(t, title)
+		var err error
+		if other, err = w.Secret(t.Context(), title); err != nil {
+			t.Fatal(err)
+		}
 		first()
 		w.sql(t, "UPDATE run SET state = 'staged' WHERE org = 1 AND run_id = (SELECT run_id FROM lease WHERE org = 1 AND account_uid = ?)", r.Record.Bytes())
 	})
@@ -85,5 +93,47 @@ func leaseGivenTwice(t *testing.T, w *hostileWorld) {
 	ended(t, line, "done", "")
 	w.toldBy(t, since, "value_fork", trust.ValueFork, w.agent.Name)
 	w.opensTarget(t, title)
+	if hidden.Equal(other) {
+		t.Fatal("both agents made the same value")
+	}
+	for who, s := range map[string]sdk.Secret{"the first agent's": hidden, "the second agent's": other} {
+		if !w.vaultHas(t, title, s) {
+			t.Errorf("%s value is neither the record's nor in its history", who)
+		}
+	}
 	w.works(t, title)
+}
+
+// candidate is the secret that is staged for an account.
+func (w *hostileWorld) candidate(t *testing.T, r trust.Ref) sdk.Secret {
+	t.Helper()
+	plain, err := seal.OpenGCM(w.loot(t, r).key, w.staged(t, r).data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := record.Parse(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pw, _ := rec.Text("password")
+	return sdk.NewSecret(pw)
+}
+
+// vaultHas says whether a secret is an account's value, or in its history.
+func (w *hostileWorld) vaultHas(t *testing.T, title string, s sdk.Secret) bool {
+	t.Helper()
+	present, err := w.Secret(t.Context(), title)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var former struct{ History []struct{ Secret string } }
+	if err := w.JSON(t.Context(), &former, nil, "record", "history", title, "--reveal"); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range former.History {
+		if s.Equal(sdk.NewSecret([]byte(h.Secret))) {
+			return true
+		}
+	}
+	return s.Equal(present)
 }
