@@ -17,20 +17,62 @@ import (
 )
 
 var channelRows = []manipulation{
-	{row: 16, what: "same command frame twice", run: sameFrameTwice},
-	{row: 17, what: "same frame after SIGKILL and restart of the agent", run: sameFrameAfterKill},
-	{row: 18, what: "same frame after the journal was deleted", run: sameFrameWithoutJournal},
-	{row: 19, what: "frame held back 15 minutes", run: frameHeldBack},
-	{row: 20, what: "frame of one agent delivered to another", run: frameOfAnotherAgent},
-	{row: 21, what: "frame's clear part edited", run: frameEdited},
-	{row: 22, what: "command made by the server", run: commandOfTheServer},
-	{row: 23, what: "command's body altered and sealed anew", run: commandAltered},
-	{row: 24, what: "signature of a statement under a command", run: signatureOfAStatement},
-	{row: 25, what: "command of another organisation on the same server", run: commandOfAnotherOrganisation},
-	{row: 26, what: "command with an extra field, correctly signed", run: commandWithExtraField},
-	{row: 27, what: "command of a device without OPERATE", run: commandWithoutOperate},
-	{row: 28, what: "agent's clock set back a day", run: clockSetBack},
-	{row: 60, what: "secrets-manager request used as channel challenge", run: requestAsChallenge},
+	{
+		row: 16, what: "same command frame twice", run: sameFrameTwice,
+		events: []string{"command.refused replayed"},
+	},
+	{
+		row: 17, what: "same frame after SIGKILL and restart of the agent", run: sameFrameAfterKill,
+		events: []string{"command.refused replayed"},
+	},
+	{
+		row: 18, what: "same frame after the journal was deleted", run: sameFrameWithoutJournal,
+		events: []string{"command.refused replay_floor"},
+	},
+	{
+		row: 19, what: "frame held back 15 minutes", run: frameHeldBack,
+		events: []string{"command.refused expired"},
+	},
+	{
+		row: 20, what: "frame of one agent delivered to another", run: frameOfAnotherAgent,
+		events: []string{"command.refused seal_open", "command.refused wrong_agent"},
+	},
+	{
+		row: 21, what: "frame's clear part edited", run: frameEdited,
+		events: []string{"command.refused seal_open"},
+	},
+	{
+		row: 22, what: "command made by the server", run: commandOfTheServer,
+		events: []string{"command.refused signer_unknown"},
+	},
+	{
+		row: 23, what: "command's body altered and sealed anew", run: commandAltered,
+		events: []string{"command.refused signature_bad"},
+	},
+	{
+		row: 24, what: "signature of a statement under a command", run: signatureOfAStatement,
+		events: []string{"command.refused signature_bad"},
+	},
+	{
+		row: 25, what: "command of another organisation on the same server", run: commandOfAnotherOrganisation,
+		events: []string{"command.refused seal_open", "command.refused log_fork"},
+	},
+	{
+		row: 26, what: "command with an extra field, correctly signed", run: commandWithExtraField,
+		events: []string{"command.refused unknown_field"},
+	},
+	{
+		row: 27, what: "command of a device without OPERATE", run: commandWithoutOperate,
+		events: []string{"command.refused not_allowed"},
+	},
+	{
+		row: 28, what: "agent's clock set back a day", run: clockSetBack,
+		events: []string{"command.refused clock_back"},
+	},
+	{
+		row: 60, what: "secrets-manager request used as channel challenge", run: requestAsChallenge,
+		events: []string{"channel.refused malformed"},
+	},
 }
 
 // rotated rotates an account by the command line, and gives the run.
@@ -327,10 +369,12 @@ func requestAsChallenge(t *testing.T, w *hostileWorld) {
 	redirect(t, a, router.address)
 	router.ask(request)
 	since := w.now(t)
-	if err := a.Launch(); err != nil {
-		t.Fatal(err)
-	}
-	w.logged(t, since, a, `"the channel to the server is down"`, `"reason":"malformed"`)
+	w.gate.untouched(t, func() {
+		if err := a.Launch(); err != nil {
+			t.Fatal(err)
+		}
+		w.logged(t, since, a, `"the channel to the server is down"`, `"reason":"malformed"`)
+	})
 	w.told(t, since, "channel.refused", trust.Malformed)
 	select {
 	case got := <-router.answers:

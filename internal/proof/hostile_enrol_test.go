@@ -65,9 +65,11 @@ func (w *hostileWorld) enrol(t *testing.T, token enrol.Token) (said string, made
 // barred asserts that a token leads nowhere, for that reason.
 func (w *hostileWorld) barred(t *testing.T, reason trust.Reason, token enrol.Token) {
 	t.Helper()
-	if said, made := w.enrol(t, token); made || !strings.Contains(said, string(reason)) {
-		t.Errorf("an agent was made: %t; the program said %q, want %s", made, said, reason)
-	}
+	w.gate.untouched(t, func() {
+		if said, made := w.enrol(t, token); made || !strings.Contains(said, string(reason)) {
+			t.Errorf("an agent was made: %t; the program said %q, want %s", made, said, reason)
+		}
+	})
 }
 
 // welcome is the honest case of a token.
@@ -86,6 +88,10 @@ func (w *hostileWorld) welcome(t *testing.T, token enrol.Token, e trust.Entry) {
 }
 
 func anotherLogShown(t *testing.T, w *hostileWorld) {
+	honest, made := w.token(t)
+	defer w.remove(t, made.ID)
+	w.welcome(t, honest, made)
+
 	token, e := w.token(t)
 	defer w.remove(t, e.ID)
 	l := w.log(t)
@@ -99,7 +105,13 @@ func anotherLogShown(t *testing.T, w *hostileWorld) {
 	at.Server = w.fakeVault(t, l.Org(), e.ID, w.changes(t, 1)[:e.Epoch], older)
 	w.barred(t, trust.HeadMissing, at)
 
-	// The token is not used up, and the same fake with the true log is no obstacle.
+	// With the true log the same fake is believed: it fails at what it cannot do.
+	at.Server = w.fakeVault(t, l.Org(), e.ID, w.changes(t, 1), l.Head().Digest)
+	if said, made := w.enrol(t, at); made || strings.Contains(said, string(trust.HeadMissing)) || !strings.Contains(said, "unimplemented") {
+		t.Errorf("the fake with the true log: an agent was made: %t; the program said %q", made, said)
+	}
+
+	// The token is not used up.
 	if now, _ := w.log(t).Entry(e.ID); now.Kind != trustv1.EntryKind_ENTRY_KIND_ENROLMENT {
 		t.Errorf("entry %s is a %v", e.ID, now.Kind)
 	}
@@ -120,38 +132,53 @@ func tokenUsedTwice(t *testing.T, w *hostileWorld) {
 func enrolmentInTheMiddle(t *testing.T, w *hostileWorld) {
 	reached := make(chan struct{}, 16)
 	address := newAuthority(t).listen(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached <- struct{}{} }))
+	honest, made := w.token(t)
+	defer w.remove(t, made.ID)
+	w.welcome(t, honest, made)
 	token, e := w.token(t)
 	defer w.remove(t, e.ID)
 	at := token
 	at.Server = address
 	w.barred(t, trust.CAMismatch, at)
-	w.welcome(t, token, e)
+	w.welcome(t, token, e) // it is not used up
 
 	// A person's device.
-	name := w.name("bob")
-	file := filepath.Join(w.Dir, name+".token")
-	w.cli(t, "member", "add", name, "--out", file, "--no-wait")
-	defer w.cli(t, "member", "remove", name, "--no-rekey", "--no-rotate")
-	at = readToken(t, file)
-	at.Server = address
-	there := file + ".led-astray"
-	if err := os.WriteFile(there, at.Text().Expose(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	bob := w.elsewhere(t, name)
-	if _, err := bob.CLI(t.Context(), nil, "join", there, "--json"); reasonOf(err) != string(trust.CAMismatch) {
-		t.Errorf("join: %q, %v", reasonOf(err), err)
-	}
-	if _, err := bob.CLI(t.Context(), nil, "join", file); err != nil {
-		t.Errorf("the honest case: %v", err)
-	}
+	w.joins(t, "alice", func(*installation.Installation, string) {})
+	w.joins(t, "bob", func(bob *installation.Installation, file string) {
+		at := readToken(t, file)
+		at.Server = address
+		there := file + ".led-astray"
+		if err := os.WriteFile(there, at.Text().Expose(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bob.CLI(t.Context(), nil, "join", there, "--json"); reasonOf(err) != string(trust.CAMismatch) {
+			t.Errorf("join: %q, %v", reasonOf(err), err)
+		}
+	})
 	if len(reached) > 0 {
 		t.Error("a request went to a server of another authority")
 	}
 }
 
+// joins has a person join by a token, before which something may be done with it.
+func (w *hostileWorld) joins(t *testing.T, name string, before func(person *installation.Installation, token string)) {
+	t.Helper()
+	name = w.name(name)
+	file := filepath.Join(w.Dir, name+".token")
+	w.cli(t, "member", "add", name, "--out", file, "--no-wait")
+	defer w.cli(t, "member", "remove", name, "--no-rekey", "--no-rotate")
+	person := w.elsewhere(t, name)
+	before(person, file)
+	if _, err := person.CLI(t.Context(), nil, "join", file); err != nil {
+		t.Errorf("the honest case: %v", err)
+	}
+}
+
 func enrolmentForged(t *testing.T, w *hostileWorld) {
 	pool := w.entry(t, trustv1.EntryKind_ENTRY_KIND_POOL, installation.Pool).ID
+	honest, made := w.token(t)
+	defer w.remove(t, made.ID)
+	w.welcome(t, honest, made)
 
 	// The server knows an open enrolment, not its token.
 	token, e := w.token(t)
@@ -171,7 +198,7 @@ func enrolmentForged(t *testing.T, w *hostileWorld) {
 	w.unlawful(t, trust.LogSigner, func(l *trust.Log) []byte {
 		return signedBy(t, l, l.NewChange(e.ID, time.Now(), put(e)), own, keys.Sign)
 	})
-	w.welcome(t, token, e)
+	w.welcome(t, token, e) // it is not used up
 
 	// An administrator kept a token, and was removed or demoted.
 	for _, removed := range []bool{true, false} {

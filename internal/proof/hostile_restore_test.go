@@ -46,8 +46,7 @@ func (w *hostileWorld) putBack(t *testing.T, backup string) {
 // The whole database is restored to what it was before accounts were rotated, a resource
 // edited, a schedule switched off and a member removed. It has a world of its own: what
 // comes after is not what the others began with.
-func restoredToYesterday(t *testing.T, _ *hostileWorld) {
-	w := newHostileWorld(t)
+func restoredToYesterday(t *testing.T, w *hostileWorld) {
 	rotated, scheduled, byHand := w.account(t), w.account(t), w.account(t)
 	resource, _ := w.resource(t)
 	elsewhere := w.accountOn(t, resource)

@@ -16,7 +16,6 @@ import (
 
 	_ "modernc.org/sqlite"
 
-	"github.com/rotunda-pam/rotunda/agent/run"
 	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/targets"
@@ -457,7 +456,7 @@ func (w *hostileWorld) refusedBy(t *testing.T, a *installation.Agent, g *gate, t
 		t.Errorf("the agent ended the run otherwise than by %s: %s: %s", reason, line, a.Tail())
 		return
 	}
-	w.toldBy(t, since, run.EventOf(reason, false), reason, a.Name)
+	w.toldBy(t, since, "record.refused", reason, a.Name)
 }
 
 // ---- the log, and stolen keys ----
