@@ -298,8 +298,16 @@ func (w *matrix) fill(t *testing.T, d *disk, told func() int) (heal func()) {
 	t.Helper()
 	before := told()
 	name := filepath.Join(d.dir, "filler")
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	must(t, err)
+	// Most of it is taken without being written, since runs go on meanwhile.
+	var free syscall.Statfs_t
+	must(t, syscall.Statfs(d.dir, &free))
+	if most := int64(free.Bavail)*int64(free.Bsize) - 2<<20; most > 0 {
+		if out, err := exec.Command("fallocate", "--length", strconv.FormatInt(most, 10), name).CombinedOutput(); err != nil {
+			t.Logf("the disk is filled slowly: %v: %s", err, out)
+		}
+	}
 	for block := make([]byte, 1<<20); len(block) > 0; {
 		if _, err := f.Write(block); errors.Is(err, syscall.ENOSPC) {
 			block = block[:len(block)/2]
