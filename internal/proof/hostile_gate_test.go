@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // gate stands in front of a target and counts what reaches it: connections, and bytes
@@ -21,6 +22,7 @@ type gate struct {
 	held   int64         // bytes, while it stalls
 	loses  bool          // what the target says
 	lost   int64         // answers
+	far    time.Duration // that all takes on its way, either way
 	seen   traffic
 	open   map[net.Conn]struct{}
 	work   sync.WaitGroup
@@ -189,8 +191,19 @@ func (g *gate) holds() int64 {
 	return g.held
 }
 
-// wait is where n bytes are held.
+// lies has all that passes take a while.
+func (g *gate) lies(far time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.far = far
+}
+
+// wait is where n bytes are on their way, and held.
 func (g *gate) wait(n int) {
+	g.mu.Lock()
+	far := g.far
+	g.mu.Unlock()
+	time.Sleep(far)
 	g.mu.Lock()
 	stalls := g.stalls
 	if stalls != nil {

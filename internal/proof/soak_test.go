@@ -1,18 +1,13 @@
 package proof
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	crand "crypto/rand"
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +19,10 @@ var (
 	soakFor  = flag.Duration("soak", 40*time.Second, "how long the soak goes on")
 	soakSeed = flag.Uint64("seed", 0, "seed of the soak's random choices (0: by the clock)")
 )
+
+// soakLink is how far the server is from the agent: far enough for a fault to come between a
+// question and its answer.
+const soakLink = 100 * time.Millisecond
 
 func random() string { return crand.Text() }
 
@@ -43,9 +42,9 @@ func soaked() (all []fault) {
 	return all
 }
 
-// TestSoak strikes the shipped programs at random moments of rotations. Which faults, of
-// which accounts, after how long, is drawn from a seed that is printed; the moments
-// themselves are the machine's.
+// TestSoak strikes the shipped programs at random moments of rotations. Which faults,
+// when, and for how long, is drawn from a seed that is printed; how far the runs are by
+// then is the machine's.
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	seed := *soakSeed
@@ -55,7 +54,8 @@ func TestSoak(t *testing.T) {
 	t.Logf("seed %d", seed)
 	w := newContested(t)
 	w.random = true
-	s := &soak{matrix: w, rnd: rand.New(rand.NewPCG(seed, 1)), struck: map[string]map[string]int{}}
+	w.link.lies(soakLink)
+	s := &soak{matrix: w, rnd: rand.New(rand.NewPCG(seed, 1)), takes: map[string]map[string]time.Duration{}, struck: map[stretch]map[string]int{}}
 	for _, k := range w.kinds {
 		c := cell{kindOfTarget: k, title: strings.ReplaceAll(k.name, " ", "-")}
 		must(t, k.add(c.title))
@@ -63,6 +63,7 @@ func TestSoak(t *testing.T) {
 		w.rotatesBy(t, c, w.second)
 		w.rotatesBy(t, c, w.agent)
 		s.cells, s.usual = append(s.cells, c), max(s.usual, time.Since(began)/2)
+		s.takes[c.title] = map[string]time.Duration{}
 	}
 	var faults []fault
 	for _, f := range soaked() {
@@ -73,29 +74,112 @@ func TestSoak(t *testing.T) {
 		}
 		faults = append(faults, f)
 	}
+	s.learns(t)
 	for end := time.Now().Add(*soakFor); time.Now().Before(end) && !t.Failed(); {
 		s.round(t, faults[s.rnd.IntN(len(faults))])
 	}
 	t.Log(s.counts(faults))
-	report(t, "soak of the shipped programs: %d faults at %d runs, %d lost, %d stuck (seed %d)%s", s.faults, s.runs, s.lost, s.stuck, seed, leftOut(w.lacks))
+	under := 0
+	for _, where := range underWay {
+		under += s.runs(where)
+	}
+	report(t, "soak of the shipped programs: %d faults, %d of them not felt, at %d runs under way, %d not yet begun and %d already finished; %d lost, %d stuck (seed %d)%s",
+		s.faults, w.unfelt, under, s.runs(notBegun), s.runs(finished), s.lost, s.stuck, seed, leftOut(w.lacks))
 }
 
-// soak counts what was struck: by the step at which a run stood, and by fault.
+// soak counts what was struck.
 type soak struct {
 	*matrix
-	rnd          *rand.Rand
-	cells        []cell
-	usual        time.Duration // of a rotation
-	struck       map[string]map[string]int
-	faults, runs int
-	lost, stuck  int
+	rnd         *rand.Rand
+	cells       []cell
+	usual       time.Duration                       // of a rotation
+	takes       map[string]map[string]time.Duration // by account: from one state of a run to the next
+	faults      int
+	struck      map[stretch]map[string]int // runs, by where they were, and by fault
+	lost, stuck int
+}
+
+func (s *soak) runs(where stretch) (n int) {
+	for _, of := range s.struck[where] {
+		n += of
+	}
+	return n
+}
+
+// learns follows a rotation of each account, all at once, that nothing disturbs.
+func (s *soak) learns(t *testing.T) {
+	t.Helper()
+	for _, f := range s.followAll(t) {
+		<-f.over
+		s.notes(f, time.Now())
+	}
+}
+
+// notes keeps how long a run took from one state to the next, until it was struck.
+func (s *soak) notes(f *follower, until time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := 1; i < len(f.heard) && f.heard[i].at.Before(until); i++ {
+		s.takes[f.title][f.heard[i-1].state] = f.heard[i].at.Sub(f.heard[i-1].at)
+	}
+}
+
+// aim is when a round strikes: some part of the time that a run of an account usually
+// takes from one state to the next after it tells of that state; or a while after the start.
+type aim struct {
+	of    int // of the cells
+	state string
+	part  float64
+	after time.Duration
+}
+
+// aims are each of a stretch of a run's way. The last part of the time between two states
+// is the vault's, which is asked for the next.
+var aims = []struct {
+	state    string
+	from, to float64
+}{
+	{"leased", 0, 1},
+	{"staged", 0, 1},
+	{"staged", 0.8, 1},
+	{"committed", 0, 1},
+}
+
+// draw draws an aim. Every third is at no stretch of a run's way.
+func (s *soak) draw() aim {
+	a := aim{after: time.Duration(s.rnd.Int64N(1 + s.rnd.Int64N(int64(s.usual))))} // more often early: the first steps are short
+	at := aims[s.rnd.IntN(len(aims))]
+	var of []int
+	for i, c := range s.cells {
+		if at.state != "committed" || !passedThrough(c.kindOfTarget, "before-retire") {
+			of = append(of, i)
+		}
+	}
+	part := at.from + s.rnd.Float64()*(at.to-at.from)
+	if s.rnd.IntN(3) > 0 && len(of) > 0 {
+		return aim{of: of[s.rnd.IntN(len(of))], state: at.state, part: part}
+	}
+	return a
+}
+
+// waits returns at the moment, and says in words which it was.
+func (s *soak) waits(a aim, following []*follower) string {
+	if a.state == "" {
+		time.Sleep(a.after) // a random moment is what is wanted here, and below, and not a signal
+		return fmt.Sprintf("%s after the start", a.after.Round(time.Millisecond))
+	}
+	f := following[a.of]
+	f.reaches(a.state, 3*s.usual)
+	after := time.Duration(a.part * float64(s.takes[f.title][a.state]))
+	time.Sleep(after)
+	return fmt.Sprintf("%s after %s was %s", after.Round(time.Millisecond), f.title, a.state)
 }
 
 // round rotates every kind of account at once, strikes at some moment, heals, and looks
 // at what is left.
 func (s *soak) round(t *testing.T, f fault) {
 	ctx := t.Context()
-	wait := time.Duration(s.rnd.Int64N(1 + s.rnd.Int64N(int64(s.usual)))) // more often early: the first steps are short
+	aim := s.draw()
 	lasts := f.lasts
 	if s.rnd.IntN(3) > 0 { // mostly short: what ends before the lease is as much of a fault
 		lasts = min(lasts, time.Duration(s.rnd.Int64N(int64(3*time.Second))))
@@ -104,25 +188,19 @@ func (s *soak) round(t *testing.T, f fault) {
 	for _, c := range s.cells {
 		must(t, had.note(ctx, s.world, c.kindOfTarget, c.title))
 	}
-	var following []*follower
-	for _, c := range s.cells {
-		following = append(following, s.follow(t, c))
-	}
-	time.Sleep(wait) // a random moment is what is wanted here, not a signal
-	heal := f.strike(t, s.matrix)
-	s.faults++
-	var stood []string
+	began := time.Now()
+	following := s.followAll(t)
+	when := s.waits(aim, following)
+	var all []string
 	for _, r := range following {
-		step := r.step()
-		stood = append(stood, fmt.Sprintf("%s at %s", r.title, step))
-		if s.struck[step] == nil {
-			s.struck[step] = map[string]int{}
-		}
-		s.struck[step][f.name]++
-		s.runs++
+		s.notes(r, time.Now())
+		all = append(all, fmt.Sprintf("%s told %s", r.title, r.state()))
 	}
+	heal := f.strike(t, s.matrix)
+	stood := time.Now()
+	s.faults++
 	time.Sleep(lasts)
-	what := fmt.Sprintf("%s for %s, %s after the start: %s", f.name, lasts.Round(time.Millisecond), wait.Round(time.Millisecond), strings.Join(stood, ", "))
+	what := fmt.Sprintf("%s for %s, %s: %s", f.name, lasts.Round(time.Millisecond), when, strings.Join(all, ", "))
 	t.Log(what)
 	ask := func(opens func(context.Context, kindOfTarget, string) error) {
 		for _, c := range s.cells {
@@ -140,6 +218,7 @@ func (s *soak) round(t *testing.T, f fault) {
 		r.stop()
 	}
 	left := s.unsettled(ctx, s.cells, time.Now().Add(patienceToSettle))
+	s.count(t, f, began, stood)
 	ask(s.opens)
 	ended := func() {
 		for _, c := range s.cells {
@@ -171,69 +250,109 @@ func (s *soak) round(t *testing.T, f fault) {
 	}
 }
 
+// stretch is where on its way a run was, by what is on record of it.
+type stretch string
+
+const (
+	notBegun stretch = "not yet begun" // no agent had its lease
+	finished stretch = "finished"      // the server had its end
+)
+
+// underWay are the stretches between, in order.
+var underWay = []stretch{"resolve, prepare", "stage", "apply, verify", "commit", "retire to report"}
+
+// count counts the runs of a round by where they were when the fault stood.
+func (s *soak) count(t *testing.T, f fault, began, stood time.Time) {
+	t.Helper()
+	var list struct {
+		Runs []struct {
+			RunID         string `json:"run_id"`
+			Title, Action string
+			Created       time.Time
+		}
+	}
+	must(t, s.JSON(t.Context(), &list, nil, "run", "list", "--limit", "50"))
+	var at []string
+	for _, c := range s.cells {
+		run := ""
+		for _, r := range list.Runs { // newest first: the round's own is the oldest since it began
+			if r.Title == c.title && r.Action == "rotate" && r.Created.After(began) {
+				run = r.RunID
+			}
+		}
+		where := notBegun
+		if run != "" {
+			where = s.where(t, run, stood)
+		}
+		if s.struck[where] == nil {
+			s.struck[where] = map[string]int{}
+		}
+		s.struck[where][f.name]++
+		at = append(at, fmt.Sprintf("%s: %s", c.title, where))
+	}
+	t.Logf("%s stood at %s", f.name, strings.Join(at, "; "))
+}
+
+// where is a run at some moment. The steps that ask the vault for something lie between
+// the agent's signature and the server's event; what an agent that was killed had signed
+// is on no record, so that of these steps too few are counted and not too many.
+func (s *soak) where(t *testing.T, run string, moment time.Time) stretch {
+	t.Helper()
+	var view struct {
+		Started, Finished time.Time
+		Results           []struct {
+			Phase string
+			Time  time.Time
+		}
+	}
+	must(t, s.JSON(t.Context(), &view, nil, "run", "show", run))
+	var list struct {
+		Events []struct {
+			Time  time.Time
+			RunID string `json:"run_id"`
+			Name  string
+		}
+	}
+	must(t, s.JSON(t.Context(), &list, nil, "events", "--limit", "200", "--name", "run.staged,run.committed"))
+	signed, stored := map[string]bool{}, map[string]bool{} // by then
+	for _, r := range view.Results {
+		signed[r.Phase] = signed[r.Phase] || !r.Time.After(moment)
+	}
+	for _, e := range list.Events {
+		if e.RunID == run {
+			_, phase, _ := strings.Cut(e.Name, ".")
+			stored[phase] = stored[phase] || !e.Time.After(moment)
+		}
+	}
+	switch {
+	case view.Started.IsZero() || view.Started.After(moment):
+		return notBegun
+	case !view.Finished.IsZero() && !view.Finished.After(moment):
+		return finished
+	case stored["committed"]:
+		return underWay[4]
+	case signed["committed"]:
+		return underWay[3]
+	case stored["staged"]:
+		return underWay[2]
+	case signed["staged"]:
+		return underWay[1]
+	}
+	return underWay[0]
+}
+
 // counts is the table of what was struck.
 func (s *soak) counts(faults []fault) string {
 	var b strings.Builder
-	b.WriteString("runs struck, by the step that they told last, and by fault\n")
-	steps := []string{}
-	for step := range s.struck {
-		steps = append(steps, step)
-	}
-	slices.Sort(steps)
-	for _, step := range steps {
-		sum := 0
+	b.WriteString("runs struck, by where they were by the record, and by fault\n")
+	for _, where := range slices.Concat([]stretch{notBegun}, underWay, []stretch{finished}) {
 		var parts []string
 		for _, f := range faults {
-			if n := s.struck[step][f.name]; n > 0 {
-				sum += n
+			if n := s.struck[where][f.name]; n > 0 {
 				parts = append(parts, fmt.Sprintf("%s %d", f.name, n))
 			}
 		}
-		fmt.Fprintf(&b, "%5d  %-12s %s\n", sum, step, strings.Join(parts, ", "))
+		fmt.Fprintf(&b, "%5d  %-16s %s\n", s.runs(where), where, strings.Join(parts, ", "))
 	}
 	return b.String()
-}
-
-// follower is a person who watches a rotation.
-type follower struct {
-	title string
-	stop  func() // ends the watching, and not the run
-
-	mu   sync.Mutex
-	last string
-}
-
-// step is what the run's progress told last.
-func (f *follower) step() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.last
-}
-
-func (s *soak) follow(t *testing.T, c cell) *follower {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	cmd := exec.CommandContext(ctx, s.Bin+"/rotunda", "rotate", c.title, "--agent", s.agent.Name)
-	cmd.Env = append(os.Environ(), s.CLIEnv()...)
-	stderr, err := cmd.StderrPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	f := &follower{title: c.title, last: "start"}
-	var reading sync.WaitGroup
-	reading.Go(func() {
-		for lines := bufio.NewScanner(stderr); lines.Scan(); {
-			if fields := bytes.Fields(lines.Bytes()); len(fields) == 3 && string(fields[1]) == "s" {
-				f.mu.Lock()
-				f.last = string(fields[2])
-				f.mu.Unlock()
-			}
-		}
-	})
-	f.stop = sync.OnceFunc(func() {
-		cancel()
-		reading.Wait()
-		_ = cmd.Wait() // it was killed, or says how the run ended, which is looked at otherwise
-	})
-	t.Cleanup(f.stop)
-	return f
 }
