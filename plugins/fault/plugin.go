@@ -145,7 +145,10 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 // unanswered is a change of which no answer came.
 func (s *session) unanswered(ctx context.Context, err error) (sdk.ApplyResponse, error) {
 	switch {
-	case s.fault == lostIsUnchanged, s.fault == lateIsUnchanged && ctx.Err() != nil:
+	case s.fault == lostIsUnchanged, s.fault == lateIsUnchanged:
+		if s.fault == lateIsUnchanged {
+			<-ctx.Done() // the agent may have cut the line a moment before
+		}
 		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassUnreachable, Reason: "http"}, nil
 	case s.fault == lostIsChanged:
 		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
