@@ -257,6 +257,31 @@ func TestAbandonWantsProof(t *testing.T) {
 	}
 }
 
+// A candidate that a lagging server refuses may have been applied a moment ago, by an
+// agent that is gone: it is asked about when every server must have heard.
+func TestAbandonWaitsUntilAllHaveHeard(t *testing.T) {
+	w := newWorld(t, false)
+	id := seal.NewID()
+	ctx, cancel := context.WithCancel(t.Context())
+	w.vault.crash, w.vault.stop = "stage", cancel
+	if _, err := w.engine.Do(ctx, Job{ID: id, Account: w.account}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("the run was not interrupted: %v", err)
+	}
+	const settle = 200 * time.Millisecond
+	w.target.manifest.Settle = settle
+	start := time.Now()
+	w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+		if time.Since(start) < settle {
+			return sdk.VerifyResponse{Verdict: sdk.Rejected}, nil
+		}
+		return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+	}
+	out, err := w.engine.Do(t.Context(), Job{ID: id, Account: w.account, Command: w.command(trustv1.Action_ACTION_CANCEL, id)})
+	if err != nil || out.Credential != done {
+		t.Errorf("%+v, %v", out, err)
+	}
+}
+
 // An administrator who may not read what is stored does not leave the account in limbo:
 // the new secret is tried by a login.
 func TestReadBackWithoutTheRight(t *testing.T) {

@@ -103,7 +103,11 @@ func (r *Run) endLeftover(ctx context.Context) error {
 	if err := r.openSession(ctx); err != nil {
 		return r.later(err)
 	}
-	if err := r.endSecret(ctx, r.current, r.former); err != nil {
+	err := r.endSecret(ctx, r.current, r.former)
+	if ctx.Err() != nil {
+		return err
+	}
+	if err != nil {
 		return r.later(&sdk.Error{Class: sdk.ClassUnreachable, Reason: "retire.pending", Err: fmt.Errorf("the secret that the last rotation replaced still works, and could not be ended; nothing else was changed: %w", err)})
 	}
 	return nil

@@ -24,6 +24,12 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 			return r.verifyWithout(ctx, err)
 		}
 	}
+	if r.as == "abandon" {
+		// Whoever drove the candidate before may have had it applied a moment ago.
+		if err := pause(ctx, r.manifest.Settle); err != nil {
+			return "", err
+		}
+	}
 	// A secret that the target has just taken is no guess.
 	seen := r.tryLogin(ctx, r.candidate.credential, !r.changed)
 	if seen.Verdict == sdk.Undecided && seen.Reason == "no_login" && r.manifest.NoLogin && r.as != "abandon" {
