@@ -19,6 +19,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/durable"
 )
 
 const (
@@ -143,14 +145,19 @@ func (a *authority) certificate(now time.Time) (*tls.Certificate, error) {
 	return a.leaf, nil
 }
 
-// writeNew writes a secret file, mode 0600, durably, and never over another.
+// writeNew writes a secret file, mode 0600, whole or not at all, durably, and never over
+// another. What a start that was interrupted left half written is written anew.
 func writeNew(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	draft := path + ".new"
+	f, err := os.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Link(draft, path) // which, unlike a rename, replaces nothing
+	}
+	return errors.Join(err, os.Remove(draft), durable.Folder(filepath.Dir(path)))
 }
 
 // localNames are the names that a server which was given none answers to.
