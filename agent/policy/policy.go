@@ -25,12 +25,14 @@ var Actions = []string{"rotate", "verify", "test", "probe", "info", "cancel"}
 var metadata = []netip.Prefix{
 	netip.MustParsePrefix("169.254.0.0/16"),
 	netip.MustParsePrefix("fe80::/10"),
-	netip.MustParsePrefix("fd00:ec2::254/128"),  // AWS
-	netip.MustParsePrefix("fd00:ec2::23/128"),   // AWS, of pods
-	netip.MustParsePrefix("fd20:ce::254/128"),   // Google
-	netip.MustParsePrefix("100.100.100.200/32"), // Alibaba
-	netip.MustParsePrefix("192.0.0.192/32"),     // Oracle
-	netip.MustParsePrefix("168.63.129.16/32"),   // Azure
+	netip.MustParsePrefix("fd00:ec2::/32"),          // AWS: metadata, of pods, and its other services
+	netip.MustParsePrefix("fd20:ce::254/128"),       // Google
+	netip.MustParsePrefix("168.63.129.16/32"),       // Azure
+	netip.MustParsePrefix("100.100.100.200/32"),     // Alibaba
+	netip.MustParsePrefix("fd00:100::100:200/128"),  // Alibaba
+	netip.MustParsePrefix("192.0.0.192/32"),         // Oracle
+	netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), // Oracle
+	netip.MustParsePrefix("fd00:42::42/128"),        // Scaleway
 }
 
 // Policy is a policy file, read. Its zero value is that of no file: every network but

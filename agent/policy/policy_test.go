@@ -22,6 +22,8 @@ func TestReach(t *testing.T) {
 		{"nor link-local with a zone", "", "fe80::1%eth0", "networks.allow"},
 		{"nor that of pods", "", "fd00:ec2::23", "networks.allow"},
 		{"nor that outside the link-local ranges", "", "192.0.0.192", "networks.allow"},
+		{"nor that of Azure's host", "", "168.63.129.16", "networks.allow"},
+		{"nor that of IPv6 alone", "", "fd00:c1::a9fe:a9fe", "networks.allow"},
 		{"a named allow may", `networks.allow = ["169.254.169.254"]`, "169.254.169.254", ""},
 		{"an allow list admits only what it names", `networks.allow = ["10.0.0.0/8"]`, "192.168.0.1", "not in networks.allow"},
 		{"deny wins", "[networks]\nallow = [\"10.0.0.0/8\"]\ndeny = [\"10.1.0.0/16\"]", "10.1.0.1", "networks.deny"},
