@@ -229,7 +229,7 @@ func TestAbandonWantsProof(t *testing.T) {
 		}, false, pending},
 		"itself, nobody can judge, and the one asked may not have heard": {true, func(w *world) {
 			notJudged(w)
-			w.target.manifest.Settle = time.Minute
+			w.target.manifest.Settle = time.Millisecond
 		}, false, pending},
 		"itself, nobody can judge, and the current one does not": {true, func(w *world) {
 			notJudged(w)
