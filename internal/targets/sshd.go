@@ -156,6 +156,9 @@ func (s *SSHD) configure() error {
 		"PermitRootLogin prohibit-password",
 		"MaxStartups 200",
 		"UseDNS no",
+		// Bash takes itself for a shell within a shell, and leaves the machine's own .bashrc of
+		// root unread: what people put there takes longer than all that a test does.
+		"SetEnv SHLVL=1",
 		"Match User root",
 		// A command and not a file: sshd refuses a file below a folder that others may write,
 		// and dir may be anywhere.
