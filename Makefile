@@ -44,12 +44,13 @@ demo: build
 postgres:
 	@mkdir -p .demo && CGO_ENABLED=0 go build -o .demo/postgres ./cmd/internal/postgres && exec .demo/postgres -dir "$(DIR)"
 
-# The race detector needs a C compiler; nothing else here does.
+# The race detector needs a C compiler; nothing else here does. Its programs end a second
+# late unless told otherwise.
 RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 test: build
 	@test -n "$(RACE)" || echo "race detector: left out, no gcc here"
 	@rm -rf .report && mkdir -p .report
-	ROTUNDA_REPORT=$(CURDIR)/.report ROTUNDA_BIN=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname -- $(RACE) -timeout 50m ./...
+	GORACE=atexit_sleep_ms=10 ROTUNDA_REPORT=$(CURDIR)/.report ROTUNDA_BIN=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname -- $(RACE) -timeout 50m ./...
 	@CGO_ENABLED=0 go run -trimpath -buildvcs=false ./cmd/internal/fuzz -blind -all 1m -report .report/fuzz
 	@cat .report/* 2>/dev/null || true
 

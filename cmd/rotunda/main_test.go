@@ -134,6 +134,7 @@ func home(e *testscript.Env) error {
 	run := filepath.Join(e.WorkDir, "run")
 	e.Setenv("XDG_RUNTIME_DIR", run)
 	e.Setenv("TZ", "UTC")
+	e.Setenv("GORACE", "atexit_sleep_ms=10") // else each program that is built for the race detector ends a second late
 	e.Setenv("ESC", "red\x1b[31m name")
 	for name, text := range map[string]string{
 		"pass": "correct horse battery\n", "other": "another horse entirely\n", "short": "short\n", "empty": "",
