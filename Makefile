@@ -1,13 +1,14 @@
 # make build   the programs and plugins, in bin/
 # make demo    a whole installation on loopback that rotates real credentials and proves its claims
-# make test    everything that can be tested here, on real servers
+# make test    everything that can be tested here, on real servers that are quickly had
+# make test-all  that, and what needs servers that are built once and kept (the second tier)
 # make lint    vet, staticcheck, gofumpt, generated code is current
 # make postgres DIR=...   a throw-away PostgreSQL to try things on, until it is stopped
 # make soak    faults at random moments of rotations, on the programs as shipped, for FOR (SEED=... draws the same again)
 # make fuzz    every fuzz test, each for FUZZTIME (ONLY=client.Fuzz: those whose folder and name match)
 # make bench   the figures, each beside its floor (ARGS=-json: as JSON); bench-rotation, bench-accounts, bench-agents: one of them
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
-.PHONY: build plugins demo postgres test soak lint bench bench-rotation bench-accounts bench-agents proto sql docs fuzz clean check-generated
+.PHONY: build plugins demo postgres test test-all servers soak lint bench bench-rotation bench-accounts bench-agents proto sql docs fuzz clean check-generated
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOL    := go tool -modfile=tools.mod
@@ -15,7 +16,7 @@ TOOL    := go tool -modfile=tools.mod
 # the agent can pin its plugins by hash.
 GOBUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 LDFLAGS := -s -w -buildid= -X github.com/rotunda-pam/rotunda/internal/version.Version=$(VERSION)
-PLUGINS := ad ldap mysql postgres redis ssh
+PLUGINS := ad ldap mongodb mysql postgres redis ssh
 
 # BIN and TAGS let the tests build programs with fault points beside the shipped ones.
 BIN  ?= bin
@@ -52,7 +53,15 @@ test: build
 	@rm -rf .report && mkdir -p .report
 	GORACE=atexit_sleep_ms=10 ROTUNDA_REPORT=$(CURDIR)/.report ROTUNDA_BIN=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname -- $(RACE) -timeout 50m ./...
 	@CGO_ENABLED=0 go run -trimpath -buildvcs=false ./cmd/internal/fuzz -blind -all 1m -report .report/fuzz
+	@if [ -n "$$ROTUNDA_TEST_ALL" ]; then cd examples/plugin-rabbitmq && go test -count 1 -timeout 20m ./...; \
+	else echo "examples/plugin-rabbitmq: left out, it is of the second tier: make test-all"; fi
 	@cat .report/* 2>/dev/null || true
+
+test-all: export ROTUNDA_TEST_ALL = 1
+test-all: servers test
+
+servers:
+	@CGO_ENABLED=0 go run ./cmd/internal/servers -get
 
 FOR  ?= 10m
 SEED ?= 0
@@ -67,6 +76,7 @@ fuzz:
 lint: check-generated
 	go vet ./...
 	go vet -tags fault ./...
+	cd examples/plugin-rabbitmq && go vet ./...
 	$(TOOL) staticcheck ./...
 	@out=$$(git ls-files '*.go' | grep -v -E '\.pb\.go$$|\.connect\.go$$|^internal/store/db/' | xargs $(TOOL) gofumpt -l); test -z "$$out" || { echo "gofumpt: run make fmt on:"; echo "$$out"; exit 1; }
 

@@ -21,7 +21,14 @@ const (
 	MariaDB    Server = "MariaDB"
 	OpenLDAP   Server = "OpenLDAP"
 	SambaAD    Server = "Samba AD"
+
+	// Of the second tier: its tests are run on request only, see [TestAll].
+	FerretDB Server = "FerretDB" // speaks MongoDB's protocol
+	RabbitMQ Server = "RabbitMQ" // for examples/plugin-rabbitmq, which starts it by itself
 )
+
+// SecondTier are the servers that take long to install, build or start.
+var SecondTier = []Server{FerretDB, RabbitMQ}
 
 // needs are the programs and the Debian packages that bring them.
 var needs = []struct {
@@ -43,14 +50,41 @@ var needs = []struct {
 	{SambaAD, "samba-vfs-modules", file("/usr/share/doc/samba-vfs-modules")},
 	{SambaAD, "python3-samba", file("/usr/lib/python3/dist-packages/samba/netcmd/main.py")},
 	{SambaAD, "ldap-utils", file("/usr/bin/ldapwhoami")},
+	{FerretDB, "python3-pymongo", file("/usr/lib/python3/dist-packages/pymongo")},
+	{RabbitMQ, "rabbitmq-server", file("/usr/lib/rabbitmq/bin/rabbitmq-server")},
 }
 
 func file(name string) func() bool { return func() bool { return exists(name) } }
 
-// Install installs the Debian packages of these servers that are missing. It says what
-// it is about to do first. Several processes may call it at once. Without root or apt-get
-// it fails with [ErrUnavailable], which names what a person should install.
+// Install installs the Debian packages of these servers that are missing, and builds what
+// Debian has no package of. It says what it is about to do first. Several processes may
+// call it at once. Without root or apt-get it fails with [ErrUnavailable], which names what
+// a person should install.
 func Install(ctx context.Context, log func(string), servers ...Server) error {
+	if err := installPackages(ctx, log, servers); err != nil {
+		return err
+	}
+	for _, s := range servers {
+		if r, ok := built[s]; ok {
+			if err := r.build(ctx, log); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Installed tells whether this machine has a server.
+func Installed(s Server) bool {
+	if r, ok := built[s]; ok {
+		if program, err := r.program(); err != nil || !exists(program) {
+			return false
+		}
+	}
+	return len(missing([]Server{s})) == 0
+}
+
+func installPackages(ctx context.Context, log func(string), servers []Server) error {
 	if len(missing(servers)) == 0 {
 		return nil
 	}

@@ -240,8 +240,8 @@ func (s *ADServer) tool(ctx context.Context, name string, password sdk.Secret, i
 // later test runs, and so is no folder of base, which each of them sweeps.
 const domains = "-domains"
 
-// recipe fills a fresh domain, with the secrets on standard input: root's and agent's.
-const recipe = `
+// domainRecipe fills a fresh domain, with the secrets on standard input: root's and agent's.
+const domainRecipe = `
 import sys
 from samba.auth import system_session
 from samba.param import LoadParm
@@ -290,7 +290,7 @@ func copyDomain(ctx context.Context, to string) (domainSecrets, error) {
 		return domainSecrets{}, fmt.Errorf("ask Samba for its version: %w", err)
 	}
 	// Another Samba or another recipe makes another domain.
-	domain := filepath.Join(kept, fmt.Sprintf("%x", sha256.Sum256(append(version, recipe...)))[:16])
+	domain := filepath.Join(kept, fmt.Sprintf("%x", sha256.Sum256(append(version, domainRecipe...)))[:16])
 	if !exists(domain) {
 		if err := makeDomain(ctx, kept, domain); err != nil {
 			return domainSecrets{}, err
@@ -334,7 +334,7 @@ func makeDomain(ctx context.Context, kept, domain string) error {
 	if err := os.WriteFile(filepath.Join(half, "secrets"), secrets, 0o600); err != nil {
 		return fmt.Errorf("make a test domain: %w", err)
 	}
-	if err := run(ctx, secrets, "/usr/bin/python3", "-c", recipe, filepath.Join(half, "dc/etc/smb.conf"), adDomain, adPeople, strconv.Itoa(ADLocksAfter)); err != nil {
+	if err := run(ctx, secrets, "/usr/bin/python3", "-c", domainRecipe, filepath.Join(half, "dc/etc/smb.conf"), adDomain, adPeople, strconv.Itoa(ADLocksAfter)); err != nil {
 		return fmt.Errorf("fill the test domain: %w", err)
 	}
 	return os.Rename(half, domain)

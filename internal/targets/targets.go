@@ -207,6 +207,11 @@ type process struct {
 // start runs a server in the foreground, its output in a log. uid and gid are of the
 // user to run as; nil runs it as this one.
 func start(dir, name string, as *account, argv ...string) (*process, error) {
+	return startWith(dir, name, as, nil, argv...)
+}
+
+// startWith gives the server variables beside those that every one has.
+func startWith(dir, name string, as *account, env []string, argv ...string) (*process, error) {
 	log, err := os.OpenFile(filepath.Join(dir, name+".out"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -214,7 +219,7 @@ func start(dir, name string, as *account, argv ...string) (*process, error) {
 	defer log.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "TZ=UTC"}
+	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "TZ=UTC"}, env...)
 	runAs(cmd, as)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)

@@ -224,3 +224,37 @@ func TestADLetsInOnlyTheRightPassword(t *testing.T) {
 		t.Error("a server that was stopped judged a password")
 	}
 }
+
+func TestFerretDBLetsInOnlyTheRightPassword(t *testing.T) {
+	f := Ferret(t)
+	ctx := t.Context()
+	odd := `o'brien "jr" $x/.é`
+	for _, db := range []string{"shop", "stock"} {
+		if err := f.CreateUser(ctx, odd, db, secret("of "+db)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		db, with string
+		want     bool
+	}{{"shop", "of shop", true}, {"shop", "of stock", false}, {"stock", "of stock", true}, {"admin", "of shop", false}} {
+		if got, err := f.Accepts(ctx, odd, c.db, secret(c.with)); err != nil || got != c.want {
+			t.Errorf("%s with %q: %v, %v, want %v", c.db, c.with, got, err, c.want)
+		}
+	}
+	if n, err := f.Failures(odd); err != nil || n != 1 { // the other was of nobody
+		t.Errorf("%d refused logins, %v, want 1\n%s", n, err, logTail(f.LogFile))
+	}
+	if err := f.Down(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Accepts(ctx, odd, "shop", secret("of shop")); err == nil {
+		t.Error("a stopped server judged a password")
+	}
+	if err := f.Up(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.Accepts(ctx, odd, "shop", secret("of shop")); err != nil || !got {
+		t.Errorf("after a restart: %v, %v", got, err)
+	}
+}

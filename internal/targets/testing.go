@@ -3,7 +3,10 @@ package targets
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -138,14 +141,63 @@ func AD(t TB, settings ...string) *ADServer {
 	return s
 }
 
+// Ferret starts a FerretDB that ends with the test. It is of the second tier: where it is
+// not asked for, and where it cannot be had, it skips the test and says why.
+func Ferret(t TB) *FerretDBServer {
+	t.Helper()
+	ctx, dir, ok := forTest(t, FerretDB)
+	if !ok {
+		return nil
+	}
+	f, err := StartFerretDB(ctx, filepath.Join(dir, "ferretdb"))
+	if fatal(t, err) {
+		return nil
+	}
+	t.Cleanup(func() {
+		if err := f.Stop(); err != nil {
+			t.Logf("stop FerretDB: %v", err)
+		}
+	})
+	return f
+}
+
+// TestAll is the variable that says which tests of the second tier are run: none (unset),
+// those whose server this machine has already ("cached"), or all ("1").
+const TestAll = "ROTUNDA_TEST_ALL"
+
+// wanted tells why a server's tests are left out, if they are.
+func wanted(server Server) error {
+	if !slices.Contains(SecondTier, server) {
+		return nil
+	}
+	switch all := os.Getenv(TestAll); {
+	case all == "":
+		return fmt.Errorf("%w: tests on %s are of the second tier: make test-all, or %s=1", errLeftOut, server, TestAll)
+	case all == "cached" && !Installed(server):
+		return fmt.Errorf("%w: this machine does not have %s yet: make test-all gets it", errLeftOut, server)
+	}
+	return nil
+}
+
+var errLeftOut = errors.New("not asked for")
+
+// installing is how long it may take to get a server; the slowest is built for half an
+// hour, and other builds come first.
+const installing = time.Hour
+
 // forTest installs the server and makes a folder that is removed after the test.
 func forTest(t TB, server Server) (context.Context, string, bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-	t.Cleanup(cancel)
-	if fatal(t, Install(ctx, func(s string) { t.Logf("%s", s) }, server)) {
+	if fatal(t, wanted(server)) {
 		return nil, "", false
 	}
+	install, cancel := context.WithTimeout(t.Context(), installing)
+	t.Cleanup(cancel)
+	if fatal(t, Install(install, func(s string) { t.Logf("%s", s) }, server)) {
+		return nil, "", false
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	t.Cleanup(cancel)
 	dir, remove, err := WorkDir()
 	if fatal(t, err) {
 		return nil, "", false
@@ -163,7 +215,7 @@ func fatal(t TB, err error) bool {
 	switch {
 	case err == nil:
 		return false
-	case errors.Is(err, ErrUnavailable):
+	case errors.Is(err, ErrUnavailable), errors.Is(err, errLeftOut):
 		t.Skipf("left out: %v", err)
 	default:
 		t.Fatalf("%v", err)
