@@ -196,6 +196,7 @@ type AccountSpec struct {
 	SecretKind string     // password (default), ssh_key, api_key, token
 	Secret     sdk.Secret // the present value; may be empty: the first run sets it
 	PublicKey  string     // of an ssh_key: may be empty, else it must belong to the Secret
+	KeyID      string     // of an api_key or token: its id at the target
 	Policy     *trustv1.PasswordPolicy
 	VerifyMode string // login (default), readback
 	MaxProbe   uint32
@@ -233,6 +234,7 @@ type RecordEdit struct {
 	URL       *string
 	Secret    *sdk.Secret
 	PublicKey *string // of an ssh_key account: must belong to its Secret
+	KeyID     *string // of an api_key or token: its id at the target
 	SameLogin bool    // of an ssh_key account: another may have the same key
 	// Revision that the caller saw; 0: the newest. Another writer in between is a Conflict.
 	Revision int64

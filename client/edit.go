@@ -163,6 +163,14 @@ func accountData(s AccountSpec) (*record.Record, *trustv1.Account, error) {
 			return nil, nil, err
 		}
 	}
+	if s.KeyID != "" {
+		if s.Secret.Len() == 0 {
+			return nil, nil, invalid("", "the id of a key comes with the key")
+		}
+		if err := setKeyID(r, s.SecretKind, s.KeyID); err != nil {
+			return nil, nil, err
+		}
+	}
 	return r, &trustv1.Account{
 		Resource: s.Resource.Proto(), Login: s.Login, Scope: s.Scope, SecretKind: s.SecretKind, Policy: s.Policy,
 		VerifyMode: s.VerifyMode, MaxProbe: s.MaxProbe, Dependents: s.Dependents,
@@ -248,6 +256,12 @@ func (c *Client) EditRecord(ctx context.Context, ref Ref, e RecordEdit) error {
 	return err
 }
 
+// sameAs says whether the edit leaves the secret as it is.
+func (e RecordEdit) sameAs(o *opened) bool {
+	secret, ok := o.Secret()
+	return ok && secret.Equal(*e.Secret)
+}
+
 func (e RecordEdit) apply(data *record.Record, o *opened) error {
 	if e.Title != nil {
 		if *e.Title == "" || len(*e.Title) > maxTitle {
@@ -280,7 +294,7 @@ func (e RecordEdit) apply(data *record.Record, o *opened) error {
 			return err
 		}
 	}
-	if e.Secret == nil && e.PublicKey == nil {
+	if e.Secret == nil && e.PublicKey == nil && e.KeyID == nil {
 		return nil
 	}
 	if isResource(o.Type) {
@@ -289,6 +303,20 @@ func (e RecordEdit) apply(data *record.Record, o *opened) error {
 	kind := SecretPassword
 	if a := o.Statement.GetAccount(); a != nil && a.SecretKind != "" {
 		kind = a.SecretKind
+	}
+	switch {
+	case e.KeyID != nil:
+		if err := setKeyID(data, kind, *e.KeyID); err != nil {
+			return err
+		}
+		if e.Secret == nil && e.PublicKey == nil {
+			return nil
+		}
+	case e.Secret != nil && data.Labelled(record.KeyID) != "" && !e.sameAs(o):
+		return &Error{
+			Class: Invalid, Reason: "key_id.missing", Err: errors.New("the record names the former key's id, and the key is another now"),
+			Hint: "give the new key's id with it: `rotunda record edit RECORD --key-id ID --password-file FILE`",
+		}
 	}
 	var secret sdk.Secret
 	if e.Secret != nil {
@@ -388,7 +416,7 @@ const (
 )
 
 // ImportCSV adds records from CSV with a header of: title, login, password, url,
-// notes, and for accounts resource (name or uid), scope, kind. The password of the kind
+// notes, and for accounts resource (name or uid), scope, kind, key_id. The password of the kind
 // ssh_key is the private key, whose public half follows from it. A line with a resource
 // becomes an account, one without a login. progress (or nil) is told how many lines are
 // done.
@@ -443,7 +471,7 @@ func (c *Client) ImportCSV(ctx context.Context, folder seal.ID, r io.Reader, pro
 	return report, im.flush(ctx, &report)
 }
 
-var importNames = []string{"title", "login", "password", "url", "notes", "resource", "scope", "kind"}
+var importNames = []string{"title", "login", "password", "url", "notes", "resource", "scope", "kind", "key_id"}
 
 func importColumns(header []string) (map[string]int, error) {
 	columns := map[string]int{}
@@ -526,8 +554,8 @@ func (im *importer) record(ctx context.Context, fields []string) (*record.Record
 	secret := sdk.NewSecret([]byte(get("password")))
 	name := get("resource")
 	if name == "" {
-		if get("scope") != "" || get("kind") != "" {
-			return nil, nil, invalid("", "scope and kind belong to accounts: the line names no resource")
+		if get("scope") != "" || get("kind") != "" || get("key_id") != "" {
+			return nil, nil, invalid("", "scope, kind and key_id belong to accounts: the line names no resource")
 		}
 		data, err := loginData(LoginSpec{Title: get("title"), Login: get("login"), URL: get("url"), Notes: get("notes"), Secret: secret})
 		return data, nil, err
@@ -538,7 +566,7 @@ func (im *importer) record(ctx context.Context, fields []string) (*record.Record
 	}
 	return accountData(AccountSpec{
 		Title: get("title"), Resource: resource, Login: get("login"), Scope: get("scope"), URL: get("url"),
-		SecretKind: get("kind"), Secret: secret, Notes: get("notes"),
+		SecretKind: get("kind"), Secret: secret, KeyID: get("key_id"), Notes: get("notes"),
 	})
 }
 

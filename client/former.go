@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"slices"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -10,11 +11,10 @@ import (
 )
 
 // formerStands says whether the key before an account's present one may still open the
-// target: it does until the run that set the present one has ended it, and says so. Of
-// other kinds of secret the new one takes the former's place; a plugin that leaves both
-// valid tells its agents alone.
+// target: it does until the run that set the present one has ended it, and says so. A new
+// password takes the former's place; a plugin that leaves both valid tells its agents alone.
 func (c *Client) formerStands(ctx context.Context, o *opened) (bool, error) {
-	if !o.inUse() || o.value == nil || o.Statement.GetAccount().GetSecretKind() != SecretSSHKey {
+	if !o.inUse() || o.value == nil || !slices.Contains([]string{SecretSSHKey, SecretAPIKey, SecretToken}, o.Statement.GetAccount().GetSecretKind()) {
 		return false, nil
 	}
 	value := o.value.Result

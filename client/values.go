@@ -62,6 +62,23 @@ func setSecret(r *record.Record, kind string, secret sdk.Secret, publicKey strin
 	return r.SetText("password", b)
 }
 
+// maxKeyID bounds a key's id at its target, in bytes.
+const maxKeyID = sdk.MaxID
+
+// setKeyID sets what the target calls an API key or token: by that a rotation ends it.
+func setKeyID(r *record.Record, kind, id string) error {
+	if kind != SecretAPIKey && kind != SecretToken {
+		return invalid("", "only an api_key or a token has an id at its target")
+	}
+	if len(id) > maxKeyID {
+		return invalid("", "the id of a key has at most %d bytes", maxKeyID)
+	}
+	if err := textual("key's id", id); err != nil {
+		return err
+	}
+	return r.SetLabelled(record.KeyID, id)
+}
+
 // publicHalf is the public half of a private key: what a rotation looks for to end the
 // key. So it is never taken on faith.
 func publicHalf(private []byte, believed string) (string, error) {
@@ -157,6 +174,14 @@ func (r *Record) PublicKey() string {
 	}
 	k, _ := r.data.KeyPair()
 	return k.PublicKey
+}
+
+// KeyID is what the target calls the API key or token of an account.
+func (r *Record) KeyID() string {
+	if r.data == nil {
+		return ""
+	}
+	return r.data.Labelled(record.KeyID)
 }
 
 // Notes is the record's free text.

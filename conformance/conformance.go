@@ -47,7 +47,8 @@ type Harness struct {
 	// Accepts asks the target whether it lets the account in. It must share no code with
 	// the plugin.
 	Accepts func(t *testing.T, a sdk.Account, c sdk.Credential) bool
-	// Candidate makes a new secret; nil makes passwords of letters and digits.
+	// Candidate makes a new secret; nil makes passwords of letters and digits. Of kinds that
+	// the target makes none is asked for.
 	Candidate func(t *testing.T) sdk.Credential
 	// Refused is a candidate that the target's own rules refuse; nil: it has none.
 	Refused func(t *testing.T) sdk.Credential
@@ -59,6 +60,12 @@ type Harness struct {
 	Failures func(t *testing.T, a sdk.Account) int
 	// Lock has the target let an account in no more, whatever its secret; nil: it cannot.
 	Lock func(t *testing.T, a sdk.Account)
+	// NoLogin says that nobody but a person logs in with a secret of this kind: Verify is
+	// then always undecided, no_login.
+	NoLogin bool
+	// IDs are those of the credentials that an account has, for kinds that the target makes;
+	// it must share no code with the plugin.
+	IDs func(t *testing.T, a sdk.Account) []string
 }
 
 // Build builds the plugin of a package and gives the binary's path.
@@ -111,6 +118,10 @@ func (k *kit) tests() []test {
 		{"OverlapKeepsCurrent", k.overlapKeepsCurrent},
 		{"RetireTouchesOnlyOld", k.retireTouchesOnlyOld},
 		{"RetireTwice", k.retireTwice},
+		{"ListIsComplete", k.listIsComplete},
+		{"MintKeepsOthers", k.mintKeepsOthers},
+		{"SweepOnlyNamed", k.sweepOnlyNamed},
+		{"KillBetweenMintAndStage", k.killBetweenMintAndStage},
 		{"ReadbackAgrees", k.readbackAgrees},
 		{"Printable", k.printable},
 		{"OddSecrets", k.oddSecrets},
@@ -204,6 +215,9 @@ func newKit(t *testing.T, h Harness) *kit {
 	if !slices.Contains(k.manifest.Kinds, k.Kind) {
 		t.Fatalf("the manifest does not name the kind %q", k.Kind)
 	}
+	if k.minted() && k.IDs == nil {
+		t.Fatal("the target makes the secrets: the harness must say which an account has (IDs)")
+	}
 	if note := k.host.Isolation().Note; note != "" {
 		t.Logf("isolation of plugins here: %s", note)
 	}
@@ -296,7 +310,7 @@ func (k *kit) mustApply(t *testing.T, s *pluginhost.Session, a sdk.Account, cand
 	if err != nil || out.Outcome != sdk.Changed {
 		t.Fatalf("apply: %s; want changed", said(out, err))
 	}
-	if !k.Accepts(t, a, candidate) {
+	if !k.comesTo(t, a, candidate, true) {
 		t.Fatal("apply says changed and the target refuses the candidate")
 	}
 }
@@ -312,9 +326,19 @@ func (k *kit) verify(t *testing.T, a sdk.Account, c sdk.Credential) (sdk.VerifyR
 
 func (k *kit) mustVerify(t *testing.T, a sdk.Account, c sdk.Credential, want sdk.Verdict) {
 	t.Helper()
+	if k.NoLogin {
+		want = sdk.Undecided
+	}
 	got, err := k.verify(t, a, c)
+	for end := time.Now().Add(k.settle()); err == nil && got.Verdict != want && time.Now().Before(end); {
+		time.Sleep(settlePoll)
+		got, err = k.verify(t, a, c)
+	}
 	if err != nil || got.Verdict != want {
 		t.Fatalf("verify: %s, reason %q, %v; want %s", verdicts[got.Verdict], got.Reason, err, verdicts[want])
+	}
+	if k.NoLogin && got.Reason != "no_login" {
+		t.Errorf("verify of a secret that no program can try: reason %q, want no_login", got.Reason)
 	}
 	k.isCode(t, got.Reason)
 }

@@ -18,6 +18,11 @@ import (
 // needOverlap are the tests for targets where old and new both work for a while.
 var needOverlap = []string{"OverlapKeepsCurrent", "RetireTouchesOnlyOld", "RetireTwice"}
 
+// ofMint says whether a fault is one of secrets that the target makes.
+func ofMint(fault string) bool {
+	return strings.HasPrefix(fault, "mint-") || strings.HasPrefix(fault, "list-") || strings.HasPrefix(fault, "sweep-")
+}
+
 const chosen = "ROTUNDA_CONFORMANCE_FAULT"
 
 // Each fault of the plugin that has them is found by the test that is named beside it.
@@ -46,7 +51,7 @@ func TestFaultsAreFound(t *testing.T) {
 			}
 		})
 	}
-	for _, name := range []string{"none", "none+overlap", "none+lives"} {
+	for _, name := range []string{"none", "none+overlap", "none+lives", "none+mint"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if out, err := kit(t, binary, name, "^TestFaulty$"); err != nil {
@@ -63,8 +68,11 @@ func kit(t *testing.T, binary, fault, run string) ([]byte, error) {
 			fault += "+overlap"
 		}
 	}
-	if fault == "living-is-rejected" {
+	switch {
+	case fault == "living-is-rejected":
 		fault += "+lives"
+	case ofMint(fault):
+		fault += "+mint"
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run="+run, "-test.v")
 	cmd.Env = append(os.Environ(), chosen+"="+fault+"!"+binary)
@@ -95,7 +103,7 @@ func TestFaulty(t *testing.T) {
 		service.Add(name, first.Secret)
 		return sdk.Account{Name: name}, first
 	}
-	conformance.Run(t, conformance.Harness{
+	h := conformance.Harness{
 		Binary: binary, Name: name,
 		Resource: sdk.Resource{Address: srv.Listener.Addr().String(), TLS: sdk.TLS{Mode: sdk.TLSOff}, Config: settings},
 		Admin:    admin, AdminAs: sdk.Account{Name: sdktest.Admin},
@@ -107,7 +115,18 @@ func TestFaulty(t *testing.T) {
 		},
 		Failures: func(_ *testing.T, a sdk.Account) int { return service.Failures(a.Name) },
 		Lock:     func(_ *testing.T, a sdk.Account) { service.Lock(a.Name) },
-	})
+	}
+	if variant == "mint" {
+		h.Kind = sdk.APIKey
+		h.Account = func(_ *testing.T, name string) (sdk.Account, sdk.Credential) {
+			service.Add(name, first.Secret)
+			id, secret := service.AddKey(name)
+			return sdk.Account{Name: name}, sdk.Credential{Kind: sdk.APIKey, ID: id, Secret: secret}
+		}
+		h.Accepts = func(_ *testing.T, _ sdk.Account, c sdk.Credential) bool { return service.AcceptsKey(c.ID, c.Secret) }
+		h.IDs = func(_ *testing.T, a sdk.Account) []string { return service.Keys(a.Name) }
+	}
+	conformance.Run(t, h)
 }
 
 func password(s string) sdk.Credential {

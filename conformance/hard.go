@@ -21,6 +21,10 @@ import (
 
 // A target whose answer comes after the deadline may have taken the candidate.
 func (k *kit) lateReplyIsUnknown(t *testing.T) {
+	if k.minted() {
+		k.lateMint(t)
+		return
+	}
 	defer k.line.set(damage{})
 	a, first := k.account(t)
 	s, second := k.open(t), k.candidate(t)
@@ -39,6 +43,10 @@ func (k *kit) lateReplyIsUnknown(t *testing.T) {
 func (k *kit) killEveryStep(t *testing.T) {
 	if len(k.pids()) == 0 {
 		t.Skip("the plugin's process cannot be found on this system")
+	}
+	if k.minted() {
+		k.killedMint(t)
+		return
 	}
 	defer k.line.set(damage{})
 	a, current := k.account(t)
@@ -103,7 +111,8 @@ func (k *kit) openAfterAKill(t *testing.T) *pluginhost.Session {
 func (k *kit) twoAgents(t *testing.T) {
 	a, current := k.account(t)
 	for range 3 {
-		one, two, next := k.open(t), k.open(t), k.candidate(t)
+		one, two := k.open(t), k.open(t)
+		next := k.next(t, one, a)
 		var both sync.WaitGroup
 		for _, s := range []*pluginhost.Session{one, two} {
 			both.Go(func() {
@@ -154,6 +163,10 @@ func (k *kit) noRightsIsPermission(t *testing.T) {
 		t.Fatalf("open: %v; want a session, or class permission", err)
 	}
 	defer s.Close()
+	if k.minted() {
+		k.refusedMint(t, s, a, sdk.ClassPermission)
+		return
+	}
 	next := k.candidate(t)
 	out, err := k.apply(t, s, a, next, first)
 	k.truthful(t, a, next, out, err)
@@ -170,11 +183,19 @@ func (k *kit) noRightsIsPermission(t *testing.T) {
 func (k *kit) dialsOnlyThroughDialer(t *testing.T) {
 	defer k.line.set(damage{})
 	a, first := k.account(t)
-	s, second := k.open(t), k.candidate(t)
+	s := k.open(t)
 	k.line.set(damage{down: true, cutBefore: 1})
 	if got, err := k.verify(t, a, first); err == nil && got.Verdict != sdk.Undecided {
 		t.Errorf("verify with the line down: %s", verdicts[got.Verdict])
 	}
+	if k.minted() {
+		before := k.ids(t, a)
+		if _, err := k.tryMint(t, s, a); err == nil || len(k.ids(t, a)) != len(before) {
+			t.Errorf("mint with the line down: %v, and the account has %d of %d credentials", err, len(k.ids(t, a)), len(before))
+		}
+		return
+	}
+	second := k.candidate(t)
 	out, err := k.apply(t, s, a, second, first)
 	if k.Accepts(t, a, second) {
 		t.Errorf("apply with the line down changed the target: %s", said(out, err))
@@ -183,14 +204,17 @@ func (k *kit) dialsOnlyThroughDialer(t *testing.T) {
 
 // One verify is one try: targets count those that fail, and lock.
 func (k *kit) loginBudget(t *testing.T) {
-	a, _ := k.account(t)
+	if k.NoLogin {
+		t.Skip("the harness says that no program can log in with such a secret")
+	}
+	a, first := k.account(t)
 	k.open(t)
 	before := 0
 	if k.Failures != nil {
 		before = k.Failures(t, a)
 	}
 	k.line.set(damage{})
-	k.mustVerify(t, a, k.candidate(t), sdk.Rejected)
+	k.mustVerify(t, a, k.wrong(t, first), sdk.Rejected)
 	if k.Failures == nil {
 		t.Skip("the harness cannot count failed logins at the target; dials are no measure where one connection serves for several tries")
 	}
@@ -269,13 +293,14 @@ func (k *kit) noSecretInProc(t *testing.T) {
 	}
 	defer k.line.set(damage{})
 	a, first := k.account(t)
-	s, second := k.open(t), k.candidate(t)
+	s := k.open(t)
 	var looked sync.Once
 	var places map[string][]byte
 	k.line.set(damage{before: func(int) func() {
 		looked.Do(func() { places = k.places(t) })
 		return nil
 	}})
+	second := k.next(t, s, a)
 	k.mustApply(t, s, a, second, first)
 	k.line.set(damage{})
 	for place, b := range k.places(t) {
@@ -329,7 +354,8 @@ func (k *kit) places(t *testing.T) map[string][]byte {
 // A session that is closed and forgotten leaves no connection, and a verify none either.
 func (k *kit) noLeftover(t *testing.T) {
 	a, first := k.account(t)
-	s, second := k.open(t), k.candidate(t)
+	s := k.open(t)
+	second := k.next(t, s, a)
 	k.mustApply(t, s, a, second, first)
 	k.mustVerify(t, a, second, sdk.Accepted)
 	s.Close()

@@ -31,13 +31,14 @@ func (k *kit) overlaps() bool { return slices.Contains(k.manifest.Overlap, k.Kin
 func (k *kit) firstChange(t *testing.T) {
 	a, first := k.account(t)
 	k.mustVerify(t, a, first, sdk.Accepted)
-	s, second := k.open(t), k.candidate(t)
+	s := k.open(t)
+	second := k.next(t, s, a)
 	k.mustApply(t, s, a, second, first)
 	if k.overlaps() {
 		k.mustRetire(t, s, a, second, first)
 	}
 	k.mustVerify(t, a, second, sdk.Accepted)
-	if lives := k.Accepts(t, a, first); !lives {
+	if lives := !k.comesTo(t, a, first, false); !lives {
 		k.mustVerify(t, a, first, sdk.Rejected)
 	} else if k.manifest.OldLives == 0 {
 		t.Error("the target still takes the old secret")
@@ -69,13 +70,17 @@ func (k *kit) acceptsAdmin(t *testing.T) bool {
 
 // A session that is open must not help a login.
 func (k *kit) verifyIsFresh(t *testing.T) {
+	if k.NoLogin {
+		t.Skip("the harness says that no program can log in with such a secret")
+	}
 	a, first := k.account(t)
-	s, second := k.open(t), k.candidate(t)
+	s := k.open(t)
+	second := k.next(t, s, a)
 	k.mustApply(t, s, a, second, first)
 	for _, one := range []struct {
 		c    sdk.Credential
 		want sdk.Verdict
-	}{{second, sdk.Accepted}, {k.candidate(t), sdk.Rejected}} {
+	}{{second, sdk.Accepted}, {k.wrong(t, second), sdk.Rejected}} {
 		k.line.set(damage{})
 		k.mustVerify(t, a, one.c, one.want)
 		if dials, _ := k.line.counts(); dials == 0 {
@@ -106,7 +111,8 @@ func (k *kit) rejectedIsProven(t *testing.T) {
 
 func (k *kit) applyTwice(t *testing.T) {
 	a, first := k.account(t)
-	s, second := k.open(t), k.candidate(t)
+	s := k.open(t)
+	second := k.next(t, s, a)
 	k.mustApply(t, s, a, second, first)
 	k.mustApply(t, s, a, second, first)
 	k.mustApply(t, k.open(t), a, second, first)
@@ -118,6 +124,10 @@ const maxCuts = 16
 // The line is cut before and after every write of a change. Whatever the plugin then
 // says must be true, and the same candidate can be applied afterwards.
 func (k *kit) lostReplyIsUnknown(t *testing.T) {
+	if k.minted() {
+		k.lostMint(t)
+		return
+	}
 	defer k.line.set(damage{})
 	a, current := k.account(t)
 	s := k.open(t)
@@ -144,6 +154,10 @@ func (k *kit) lostReplyIsUnknown(t *testing.T) {
 }
 
 func (k *kit) cancelledHasNoEffect(t *testing.T) {
+	if k.minted() {
+		k.cancelledMint(t)
+		return
+	}
 	a, first := k.account(t)
 	s, second := k.open(t), k.candidate(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -157,6 +171,9 @@ func (k *kit) cancelledHasNoEffect(t *testing.T) {
 }
 
 func (k *kit) policyIsUnchanged(t *testing.T) {
+	if k.minted() {
+		t.Skip("the target makes the secret")
+	}
 	if k.Refused == nil {
 		t.Skip("the harness names no candidate that the target's rules refuse")
 	}
@@ -175,6 +192,10 @@ func (k *kit) policyIsUnchanged(t *testing.T) {
 
 func (k *kit) missingIsNotFound(t *testing.T) {
 	nobody := sdk.Account{Name: "kit-nobody"}
+	if k.minted() {
+		k.refusedMint(t, k.open(t), nobody, sdk.ClassNotFound)
+		return
+	}
 	out, err := k.apply(t, k.open(t), nobody, k.candidate(t), sdk.Credential{})
 	if err != nil || out.Outcome != sdk.Unchanged || out.Class != sdk.ClassNotFound {
 		t.Errorf("apply to an account that does not exist: %s; want unchanged, not_found", said(out, err))
@@ -183,8 +204,12 @@ func (k *kit) missingIsNotFound(t *testing.T) {
 }
 
 func (k *kit) wrongAdminIsAuth(t *testing.T) {
-	wrong := k.candidate(t)
-	if wrong.Kind != k.Admin.Kind {
+	wrong := k.wrong(t, k.Admin)
+	switch {
+	case k.Admin.ID != "": // who has a name of its own, and is known by it
+		wrong = k.Admin
+		wrong.Secret = sdk.NewSecret([]byte("not the administrator's"))
+	case wrong.Kind != k.Admin.Kind:
 		wrong = sdk.Credential{Kind: sdk.Password, Secret: sdk.NewSecret([]byte("not the administrator's"))}
 	}
 	k.mustFailToOpen(t, wrong, sdk.ClassAuth)
@@ -218,6 +243,10 @@ func (k *kit) mustFailToOpen(t *testing.T, admin sdk.Credential, want sdk.Class)
 const patience = 5 * time.Second
 
 func (k *kit) hungEndsAtTheDeadline(t *testing.T) {
+	if k.minted() {
+		k.hungMint(t)
+		return
+	}
 	defer k.line.set(damage{})
 	a, first := k.account(t)
 	s, second := k.open(t), k.candidate(t)
@@ -263,7 +292,8 @@ func (k *kit) mustRetire(t *testing.T, s *pluginhost.Session, a sdk.Account, kee
 func (k *kit) overlapKeepsCurrent(t *testing.T) {
 	k.needsOverlap(t)
 	a, first := k.account(t)
-	k.mustApply(t, k.open(t), a, k.candidate(t), first)
+	s := k.open(t)
+	k.mustApply(t, s, a, k.next(t, s, a), first)
 	if !k.Accepts(t, a, first) {
 		t.Error("the old secret ended with apply; it must work until retire")
 	}
@@ -273,10 +303,11 @@ func (k *kit) retireTouchesOnlyOld(t *testing.T) {
 	k.needsOverlap(t)
 	a, first := k.account(t)
 	other, others := k.account(t)
-	s, second := k.open(t), k.candidate(t)
+	s := k.open(t)
+	second := k.next(t, s, a)
 	k.mustApply(t, s, a, second, first)
 	k.mustRetire(t, s, a, second, first)
-	if k.Accepts(t, a, first) {
+	if !k.comesTo(t, a, first, false) {
 		t.Error("the old secret still works after retire")
 	}
 	if !k.Accepts(t, a, second) || !k.Accepts(t, other, others) {
@@ -287,7 +318,8 @@ func (k *kit) retireTouchesOnlyOld(t *testing.T) {
 func (k *kit) retireTwice(t *testing.T) {
 	k.needsOverlap(t)
 	a, first := k.account(t)
-	s, second := k.open(t), k.candidate(t)
+	s := k.open(t)
+	second := k.next(t, s, a)
 	k.mustApply(t, s, a, second, first)
 	k.mustRetire(t, s, a, second, first)
 	k.mustRetire(t, s, a, second, first)
@@ -303,7 +335,7 @@ func (k *kit) readbackAgrees(t *testing.T) {
 	for _, one := range []struct {
 		c    sdk.Credential
 		want sdk.Verdict
-	}{{first, sdk.Accepted}, {k.candidate(t), sdk.Rejected}} {
+	}{{first, sdk.Accepted}, {k.wrong(t, first), sdk.Rejected}} {
 		ctx, cancel := context.WithTimeout(t.Context(), callTime)
 		got, err := s.Readback(ctx, sdk.ApplyRequest{Account: a, Candidate: one.c})
 		cancel()
@@ -355,6 +387,10 @@ func (k *kit) hostileNames(t *testing.T) {
 			k.saw(first)
 			if !k.Accepts(t, a, first) {
 				t.Skip("the target lets no account of such a name in")
+			}
+			if k.minted() {
+				k.hostileMint(t, a)
+				return
 			}
 			next := k.candidate(t)
 			out, err := k.apply(t, k.open(t), a, next, first)

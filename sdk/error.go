@@ -26,7 +26,7 @@ type Error struct {
 	Class  Class
 	Reason string // stable code, such as policy.history
 	// NotSent says that nothing reached the target in this call; without it an error from
-	// Apply or Retire is an unknown outcome. Set it only where the code has sent nothing yet.
+	// Apply, Mint or Retire is an unknown outcome. Set it only where the code has sent nothing yet.
 	NotSent bool
 	Err     error
 }
@@ -37,6 +37,17 @@ func (e *Error) Error() string {
 		s += ": " + e.Err.Error()
 	}
 	return s
+}
+
+// MadeNothing says whether an error of Mint proves that the target made nothing: it was
+// not asked, or it refused.
+func (e *Error) MadeNothing() bool {
+	switch e.Class {
+	case ClassInvalid, ClassAuth, ClassPermission, ClassNotFound, ClassPolicy, ClassConflict, ClassUnsupported:
+		return true
+	default:
+		return e.NotSent
+	}
 }
 
 func (e *Error) Unwrap() error { return e.Err }

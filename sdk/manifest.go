@@ -11,6 +11,9 @@ type Manifest struct {
 	// Overlap lists the kinds of credential of which old and new both work until Retire;
 	// the Session is a [Retirer]. Of other kinds the old one ends with Apply.
 	Overlap []Kind
+	// Minted lists the kinds of credential that the target makes; the Session is a
+	// [Minter]. They are among Overlap, too. The agent makes the others.
+	Minted []Kind
 	// Self: accounts can change their own secret, without an administrator.
 	Self bool
 	// NoLogin: some accounts cannot log in; Verify says Undecided, no_login for them.

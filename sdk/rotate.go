@@ -23,7 +23,7 @@ const (
 type Credential struct {
 	Kind   Kind
 	ID     string // the target's public name of it: key id, fingerprint; empty for a password
-	Public []byte // public half of a key pair; empty for the others
+	Public []byte // public half of a key pair; what a Minter gave; empty for the others
 	Secret Secret
 }
 
@@ -152,7 +152,8 @@ type Session interface {
 	// Apply must bring the target to accept Candidate, be repeatable with the same one
 	// (ApplyTwice), and answer Unknown or an error when a sent change got no answer
 	// (LostReplyIsUnknown). With Overlap it must leave Current working
-	// (OverlapKeepsCurrent).
+	// (OverlapKeepsCurrent). A candidate that the target made works already: there Apply
+	// sees to it that it still does, and says ClassPolicy where it is gone for good.
 	Apply(context.Context, ApplyRequest) (ApplyResponse, error)
 	Close() error // may be called twice
 }

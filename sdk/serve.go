@@ -112,6 +112,11 @@ func describe(p Plugin) (*pluginv1.Manifest, error) {
 			return nil, fmt.Errorf("overlap of %q, which is not among its kinds", k)
 		}
 	}
+	for _, k := range m.Minted {
+		if !slices.Contains(m.Overlap, k) {
+			return nil, fmt.Errorf("the target makes %q, which is not among the kinds that overlap", k)
+		}
+	}
 	schema, err := ConfigSchema(m.Config)
 	if err != nil {
 		return nil, err
@@ -128,6 +133,7 @@ type service struct {
 func (v service) GRPCServer(_ *goplugin.GRPCBroker, g *grpc.Server) error {
 	pluginv1.RegisterMetaServer(g, v.s)
 	pluginv1.RegisterRotatorServer(g, v.s)
+	pluginv1.RegisterKeysServer(g, v.s)
 	return nil
 }
 

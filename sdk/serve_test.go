@@ -34,6 +34,8 @@ func TestServePanics(t *testing.T) {
 		"no kinds":       edit(func(m *sdk.Manifest) { m.Kinds = nil }),
 		"negative":       edit(func(m *sdk.Manifest) { m.Concurrency = -1 }),
 		"config":         edit(func(m *sdk.Manifest) { m.Config = 1 }),
+		"overlap":        edit(func(m *sdk.Manifest) { m.Overlap = []sdk.Kind{sdk.SSHKey} }),
+		"minted alone":   edit(func(m *sdk.Manifest) { m.Minted = m.Kinds }),
 		"the same twice": {{Manifest: good, Rotator: rotator{}}, {Manifest: good, Rotator: rotator{}}},
 	} {
 		t.Run(name, func(t *testing.T) {

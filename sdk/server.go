@@ -18,6 +18,7 @@ import (
 type server struct {
 	pluginv1.UnimplementedMetaServer
 	pluginv1.UnimplementedRotatorServer
+	pluginv1.UnimplementedKeysServer
 	plugins   map[string]Plugin
 	manifests []*pluginv1.Manifest
 	log       io.Writer
@@ -36,6 +37,8 @@ type openSession struct {
 	secrets *scrub.Set
 	readAs  bool // manifest.Readback
 	retires bool // manifest.Overlap names a kind
+	mints   []Kind
+	shown   []func() // end the hiding of secrets that were minted, oldest first
 }
 
 // Bounds that an agent in its right mind never meets.
@@ -93,7 +96,7 @@ func (s *server) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1
 		c := &pluginv1.Manifest{
 			Name: m.Name, Version: m.Version, Kinds: m.Kinds, Self: m.Self, NoLogin: m.NoLogin,
 			Concurrency: m.Concurrency, LoginTries: m.LoginTries, OldLives: m.OldLives, Settle: m.Settle,
-			MaxLen: m.MaxLen, Forbid: m.Forbid, ConfigSchema: m.ConfigSchema, Overlap: m.Overlap,
+			MaxLen: m.MaxLen, Forbid: m.Forbid, ConfigSchema: m.ConfigSchema, Overlap: m.Overlap, Minted: m.Minted,
 			Capabilities: append(slices.Clone(m.Capabilities), grease()),
 		}
 		out.Plugins = append(out.Plugins, c)
@@ -156,7 +159,7 @@ func (s *server) Open(ctx context.Context, r *pluginv1.OpenRequest) (*pluginv1.O
 	if err != nil {
 		return nil, toStatus(ctx, err, secrets)
 	}
-	o := &openSession{Session: session, secrets: secrets, readAs: p.Manifest.Readback, retires: len(p.Manifest.Overlap) > 0}
+	o := &openSession{Session: session, secrets: secrets, readAs: p.Manifest.Readback, retires: len(p.Manifest.Overlap) > 0, mints: p.Manifest.Minted}
 	if err := s.keep(ctx, r.Session, o); err != nil {
 		return nil, toStatus(ctx, errors.Join(err, session.Close()), secrets)
 	}
@@ -170,6 +173,9 @@ func (s *server) keep(ctx context.Context, id uint64, o *openSession) error {
 	}
 	if _, ok := o.Session.(Readback); o.readAs && !ok {
 		return refuse(ClassInternal, "manifest.readback")
+	}
+	if _, ok := o.Session.(Minter); len(o.mints) > 0 && !ok {
+		return refuse(ClassInternal, "manifest.minted")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

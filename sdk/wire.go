@@ -57,6 +57,12 @@ func manifestToWire(m Manifest, schema []byte) *pluginv1.Manifest {
 	if len(m.Overlap) > 0 {
 		w.Capabilities = append(w.Capabilities, pluginv1.CapRetire)
 	}
+	for _, k := range m.Minted {
+		w.Minted = append(w.Minted, string(k))
+	}
+	if len(m.Minted) > 0 {
+		w.Capabilities = append(w.Capabilities, pluginv1.CapMint)
+	}
 	if m.Readback {
 		w.Capabilities = append(w.Capabilities, pluginv1.CapReadback)
 	}

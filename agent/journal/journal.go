@@ -44,10 +44,11 @@ var (
 	bucketRuns     = []byte("runs")     // id (16) → Run
 	bucketHostKeys = []byte("hostkeys") // folder ‖ record of a resource (32) → SHA-256 of the first key seen
 	bucketKept     = []byte("kept")     // folder ‖ record of an account (32) → keptRecord
+	bucketMints    = []byte("mints")    // folder ‖ record of an account (32) → Mint
 
 	bucketFolderKeys = []byte("folderkeys") // folder ‖ version (20) → folder key sealed to this agent
 
-	buckets = [][]byte{bucketMeta, bucketLog, bucketRecords, bucketAccounts, bucketCommands, bucketRuns, bucketHostKeys, bucketKept, bucketFolderKeys}
+	buckets = [][]byte{bucketMeta, bucketLog, bucketRecords, bucketAccounts, bucketCommands, bucketRuns, bucketHostKeys, bucketKept, bucketMints, bucketFolderKeys}
 
 	keyFormat   = []byte("format")
 	keyGreatest = []byte("greatest")
@@ -161,7 +162,7 @@ func readable(tx *bbolt.Tx) error {
 		if b == nil {
 			continue // begun by an earlier version, or now
 		}
-		isJSON := bytes.Equal(name, bucketRecords) || bytes.Equal(name, bucketAccounts) || bytes.Equal(name, bucketCommands) || bytes.Equal(name, bucketRuns) || bytes.Equal(name, bucketKept)
+		isJSON := bytes.Equal(name, bucketRecords) || bytes.Equal(name, bucketAccounts) || bytes.Equal(name, bucketCommands) || bytes.Equal(name, bucketRuns) || bytes.Equal(name, bucketKept) || bytes.Equal(name, bucketMints)
 		if err := b.ForEach(func(k, v []byte) error {
 			if isJSON && !json.Valid(v) {
 				return fmt.Errorf("%w: %s %x", errDamaged, name, k)

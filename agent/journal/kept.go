@@ -38,22 +38,24 @@ const keepCandidates = 4
 // Keep stores a candidate before it is applied, and the folder key that opens it, as
 // it was served.
 func (j *Journal) Keep(r trust.Ref, k Kept, folderKey []byte) error {
-	return j.update(func(tx *bbolt.Tx) error {
-		folder := folderVersion(r.Folder, k.KeyVersion)
-		if b := tx.Bucket(bucketFolderKeys); b.Get(folder) == nil {
-			if err := b.Put(folder, folderKey); err != nil {
-				return err
-			}
-		}
-		var kept keptRecord
-		if _, err := getJSON(tx, bucketKept, key(r), &kept); err != nil {
+	return j.update(func(tx *bbolt.Tx) error { return keepKept(tx, r, k, folderKey) })
+}
+
+func keepKept(tx *bbolt.Tx, r trust.Ref, k Kept, folderKey []byte) error {
+	folder := folderVersion(r.Folder, k.KeyVersion)
+	if b := tx.Bucket(bucketFolderKeys); b.Get(folder) == nil {
+		if err := b.Put(folder, folderKey); err != nil {
 			return err
 		}
-		kept.Outstanding = slices.DeleteFunc(kept.Outstanding, func(o Kept) bool { return o.Digest == k.Digest })
-		kept.Outstanding = append(kept.Outstanding, k)
-		kept.Outstanding = kept.Outstanding[max(0, len(kept.Outstanding)-keepCandidates):]
-		return putJSON(tx, bucketKept, key(r), kept)
-	})
+	}
+	var kept keptRecord
+	if _, err := getJSON(tx, bucketKept, key(r), &kept); err != nil {
+		return err
+	}
+	kept.Outstanding = slices.DeleteFunc(kept.Outstanding, func(o Kept) bool { return o.Digest == k.Digest })
+	kept.Outstanding = append(kept.Outstanding, k)
+	kept.Outstanding = kept.Outstanding[max(0, len(kept.Outstanding)-keepCandidates):]
+	return putJSON(tx, bucketKept, key(r), kept)
 }
 
 // Kept gives what is kept of an account: the newest candidate without an end, and the

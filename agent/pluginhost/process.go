@@ -42,6 +42,7 @@ type process struct {
 	conn     *grpc.ClientConn
 	meta     pluginv1.MetaClient
 	rotator  pluginv1.RotatorClient
+	keys     pluginv1.KeysClient
 	turns    chan struct{} // manifest's Concurrency
 	clean    []func()      // in reverse order
 	stopOnce sync.Once
@@ -182,13 +183,13 @@ func (p *process) handshake(ctx context.Context, l *launch) error {
 		return p.fail(PluginProtocol, err)
 	}
 	p.clean = append(p.clean, func() { _ = p.conn.Close() })
-	p.meta, p.rotator = pluginv1.NewMetaClient(p.conn), pluginv1.NewRotatorClient(p.conn)
+	p.meta, p.rotator, p.keys = pluginv1.NewMetaClient(p.conn), pluginv1.NewRotatorClient(p.conn), pluginv1.NewKeysClient(p.conn)
 	return nil
 }
 
 func (p *process) describe(ctx context.Context) error {
 	r, err := p.meta.Describe(ctx, &pluginv1.DescribeRequest{Capabilities: []string{
-		pluginv1.CapRotator, pluginv1.CapRetire, pluginv1.CapReadback, pluginv1.Grease + hex.EncodeToString([]byte(rand.Text()[:4])),
+		pluginv1.CapRotator, pluginv1.CapRetire, pluginv1.CapReadback, pluginv1.CapMint, pluginv1.Grease + hex.EncodeToString([]byte(rand.Text()[:4])),
 	}})
 	if err != nil {
 		return p.classify(err)

@@ -24,6 +24,10 @@ func FuzzDescription(f *testing.F) {
 			Concurrency: 4, LoginTries: 2, OldLives: durationpb.New(time.Hour), Settle: durationpb.New(time.Second), MaxLen: 72, Forbid: "'\"",
 			Overlap: []string{"password"}, ConfigSchema: []byte(`{"type":"object"}`),
 		},
+		{
+			Name: "keys", Version: "1", Kinds: []string{"api_key"}, Overlap: []string{"api_key"}, Minted: []string{"api_key"},
+			Capabilities: []string{pluginv1.CapRotator, pluginv1.CapRetire, pluginv1.CapMint},
+		},
 		{Name: "x", Version: "1", Kinds: []string{"", "\x00"}, Capabilities: []string{pluginv1.CapRotator}, Concurrency: 1 << 31, Settle: &durationpb.Duration{Seconds: -1 << 62}},
 	} {
 		b, err := proto.Marshal(m)
@@ -46,6 +50,8 @@ func FuzzDescription(f *testing.F) {
 			t.Errorf("named %+v", d)
 		case d.Concurrency < 1 || d.Concurrency > maxConcurrency, d.LoginTries < 1 || d.LoginTries > maxLoginTries, d.MaxLen < 0:
 			t.Errorf("counts %+v", d)
+		case len(d.Minted) > len(d.Overlap):
+			t.Errorf("minted %+v", d)
 		case d.OldLives < 0, d.Settle < 0:
 			t.Errorf("times %+v", d)
 		case len(d.Schema) > 0 && !json.Valid(d.Schema):

@@ -132,6 +132,11 @@ func description(m *pluginv1.Manifest) (Description, error) {
 			d.Overlap = append(d.Overlap, sdk.Kind(k))
 		}
 	}
+	if slices.Contains(m.GetCapabilities(), pluginv1.CapMint) {
+		for _, k := range m.GetMinted() {
+			d.Minted = append(d.Minted, sdk.Kind(k))
+		}
+	}
 	switch {
 	case !validName(d.Name):
 		return d, fmt.Errorf("its name is malformed")
@@ -143,6 +148,8 @@ func description(m *pluginv1.Manifest) (Description, error) {
 		return d, fmt.Errorf("it has %d kinds of credential", len(d.Kinds))
 	case len(d.Overlap) > len(d.Kinds):
 		return d, fmt.Errorf("it lists %d kinds that overlap, of %d", len(d.Overlap), len(d.Kinds))
+	case len(d.Minted) > len(d.Overlap) || slices.ContainsFunc(d.Minted, func(k sdk.Kind) bool { return !slices.Contains(d.Overlap, k) }):
+		return d, fmt.Errorf("it lists kinds that the target makes and that do not overlap")
 	case m.GetConcurrency() > maxConcurrency:
 		return d, fmt.Errorf("its concurrency is over %d", maxConcurrency)
 	case m.GetLoginTries() > maxLoginTries:

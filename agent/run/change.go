@@ -27,6 +27,7 @@ type candidate struct {
 	fresh      bool   // made by this run: nobody else can have applied it
 	recalled   bool   // from the journal, whose copy may be the only one
 	made       uint64 // epoch of the log by which the record was opened that it was made for
+	minted     bool   // by the target, for this run: it has it already
 	noApply    error  // why it may be probed and committed, but not applied
 	heals      uint64 // number of the value that it brings back; 0: none
 	// outstanding is the kept candidate that is tried in place of that value; zero: none.
@@ -43,7 +44,7 @@ func (r *Run) prepare(ctx context.Context) (State, error) {
 	if err := r.endLeftover(ctx); err != nil {
 		return "", err
 	}
-	cred, err := r.newCredential()
+	cred, err := r.newCredential(ctx)
 	if err != nil {
 		return "", refusal(err)
 	}
@@ -51,14 +52,17 @@ func (r *Run) prepare(ctx context.Context) (State, error) {
 	if err != nil {
 		return "", refusal(err)
 	}
-	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1, fresh: true, made: r.opened}
+	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1, fresh: true, minted: r.mints(), made: r.opened}
 	if r.value != nil {
 		r.candidate.seq = r.value.Seq + 1
 	}
 	return "", nil
 }
 
-func (r *Run) newCredential() (sdk.Credential, error) {
+func (r *Run) newCredential(ctx context.Context) (sdk.Credential, error) {
+	if r.mints() {
+		return r.mint(ctx)
+	}
 	if r.kind() == sdk.SSHKey {
 		public, private, err := password.SSHKey()
 		if err != nil {
@@ -75,7 +79,7 @@ func (r *Run) newCredential() (sdk.Credential, error) {
 	if m := r.manifest.MaxLen; m > 0 && len(pw) > m {
 		return sdk.Credential{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "policy.impossible", NotSent: true, Err: fmt.Errorf("the policy asks for %d bytes, targets of %s take %d", len(pw), r.plugin.Name, m)}
 	}
-	return sdk.Credential{Kind: sdk.Password, Secret: sdk.NewSecret(pw)}, nil
+	return sdk.Credential{Kind: r.kind(), Secret: sdk.NewSecret(pw)}, nil
 }
 
 // recordWith is a record's JSON with the candidate in place of the secret that it has,
@@ -91,6 +95,9 @@ func (r *Run) recordWith(c sdk.Credential, json []byte) ([]byte, error) {
 		err = rec.SetKeyPair(record.KeyPair{PublicKey: string(c.Public), PrivateKey: string(secret)})
 	} else {
 		err = rec.SetText("password", secret)
+	}
+	if err == nil && c.ID != "" && c.Kind != sdk.SSHKey {
+		err = errors.Join(rec.SetLabelled(record.KeyID, c.ID), rec.SetLabelled(record.PublicPart, string(c.Public)))
 	}
 	if err != nil {
 		return nil, err
@@ -134,7 +141,11 @@ func (r *Run) stage(ctx context.Context) (State, error) {
 	// What was refused this run does not apply: its copy is not needed, unless it is the one
 	// that the candidate came from, which may have been applied before.
 	if refused := (*ksm.Error)(nil); errors.As(err, &refused) && !r.candidate.recalled {
-		if err := errors.Join(r.journalled(), r.e.Journal.DropKept(r.job.Account, r.candidate.digest)); err != nil {
+		drop := func() error { return r.e.Journal.DropKept(r.job.Account, r.candidate.digest) }
+		if r.candidate.minted {
+			drop = func() error { return r.dropMinted(ctx, err) }
+		}
+		if err := errors.Join(r.journalled(), drop()); err != nil {
 			return "", err
 		}
 	}
@@ -149,6 +160,9 @@ func (r *Run) stage(ctx context.Context) (State, error) {
 	}
 	if err != nil {
 		return "", vaultError("stage", err)
+	}
+	if r.candidate.minted {
+		return Applied, r.journalled()
 	}
 	if !r.candidate.fresh { // it may have been applied before the vault lost it
 		return Applied, nil
@@ -194,6 +208,9 @@ func (r *Run) apply(ctx context.Context) (State, error) {
 
 // abandon moves the candidate to the record's history: it is proven rejected.
 func (r *Run) abandon(ctx context.Context, why *Stop) error {
+	if err := r.endMinted(ctx); err != nil {
+		return err
+	}
 	signed, err := r.sign(&trustv1.Result{Phase: trustv1.Phase_PHASE_ABANDONED, Reason: why.Reason, Class: string(why.Class)}, nil)
 	if err != nil {
 		return err

@@ -32,8 +32,11 @@ func (r *Run) keep(staged []byte) {
 		Seq: r.candidate.seq, Digest: r.candidate.digest, Data: r.candidate.data,
 		RecordKey: r.wrapped.recordKey, KeyVersion: r.wrapped.keyVersion, Result: staged,
 	}
-	folderKey := r.wrapped.folderKey
-	r.inJournal(func() error { return r.e.Journal.Keep(r.job.Account, k, folderKey) })
+	folderKey, keep := r.wrapped.folderKey, r.e.Journal.Keep
+	if r.candidate.minted {
+		keep = r.e.Journal.KeepMinted
+	}
+	r.inJournal(func() error { return keep(r.job.Account, k, folderKey) })
 }
 
 // missing is the candidate of this agent that the vault should have and does not serve;

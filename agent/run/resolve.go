@@ -541,6 +541,10 @@ func credential(data []byte, kind sdk.Kind) (sdk.Credential, error) {
 	case sdk.SSHKey:
 		pair, _ := rec.KeyPair()
 		return sshCredential(pair), nil
+	case sdk.APIKey, sdk.Token:
+		secret, _ := rec.Text("password")
+		defer clear(secret)
+		return sdk.Credential{Kind: kind, ID: rec.Labelled(record.KeyID), Public: []byte(rec.Labelled(record.PublicPart)), Secret: sdk.NewSecret(secret)}, nil
 	}
 	return sdk.Credential{}, &sdk.Error{Class: sdk.ClassUnsupported, Reason: "secret_kind", NotSent: true, Err: fmt.Errorf("kind %q comes with a later version", kind)}
 }

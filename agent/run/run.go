@@ -50,6 +50,7 @@ type Session interface {
 	Apply(context.Context, sdk.ApplyRequest) (sdk.ApplyResponse, error)
 	Retire(context.Context, sdk.RetireRequest) (sdk.RetireResponse, error)
 	Readback(context.Context, sdk.ApplyRequest) (sdk.VerifyResponse, error)
+	sdk.Minter
 	Cut()
 	Close()
 }

@@ -226,6 +226,27 @@ func TestRecovery(t *testing.T) {
 				return sdk.VerifyResponse{Reason: "no_login"}, nil
 			}
 		}, trustv1.Outcome_OUTCOME_UNVERIFIABLE, "", false, 1, false},
+		"no login: a clear refusal gives it up": {false, func(w *world) {
+			w.target.manifest.NoLogin = true
+			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+				return sdk.VerifyResponse{Reason: "no_login"}, nil
+			}
+			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+				return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.history"}, nil
+			}
+		}, failed, "policy.history", false, 1, false},
+		"no login: refused after an answer was lost is kept": {false, func(w *world) {
+			w.target.manifest.NoLogin = true
+			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+				return sdk.VerifyResponse{Reason: "no_login"}, nil
+			}
+			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+				w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+					return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.history"}, nil
+				}
+				return sdk.ApplyResponse{}, errors.New("the answer was lost")
+			}
+		}, pending, "policy.history", true, 2, true},
 		"no login that the plugin did not declare": {false, func(w *world) {
 			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
 				return sdk.VerifyResponse{Reason: "no_login"}, nil

@@ -32,8 +32,11 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 	}
 	// A secret that the target has just taken is no guess.
 	seen := r.tryLogin(ctx, r.candidate.credential, !r.changed)
+	if r.candidate.minted && r.changed {
+		seen = r.awaitMinted(ctx, seen)
+	}
 	if seen.Verdict == sdk.Undecided && seen.Reason == "no_login" && r.manifest.NoLogin && r.as != "abandon" {
-		return r.verifyUnseen()
+		return r.verifyUnseen(ctx)
 	}
 	if seen.Verdict == sdk.Rejected && r.changed && r.e.Now().Sub(r.applied) < r.manifest.Settle {
 		seen = sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: "replicating"}
@@ -95,12 +98,14 @@ func (r *Run) verifyWithout(ctx context.Context, opening error) (State, error) {
 }
 
 // verifyUnseen is for accounts that cannot log in: a clear "changed" of this very
-// run is all the proof there can be.
-func (r *Run) verifyUnseen() (State, error) {
+// run is all the proof there can be, and a clear "unchanged" of what nobody else has.
+func (r *Run) verifyUnseen(ctx context.Context) (State, error) {
 	switch {
 	case r.changed:
 		r.unseen = true
 		return "", nil
+	case r.candidate.fresh && r.refusedForGood():
+		return "", r.abandon(ctx, &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: r.refused.Class, Reason: r.refused.Reason})
 	case r.candidate.noApply != nil:
 		return "", refusal(r.candidate.noApply)
 	case r.applies < r.e.Limits.Applies:

@@ -41,6 +41,7 @@ type world struct {
 	statements          map[trust.Ref]seal.Digest
 	self                bool
 	told                []ksm.Refusal
+	keyID               string // of the key in a record that is put next
 	known               uint64 // greatest number of the account's values that the person's client remembers
 }
 
@@ -177,6 +178,7 @@ func (w *world) put(ref trust.Ref, kind string, secret []byte, s *trustv1.Statem
 	rec := record.New(kind, "title")
 	if secret != nil {
 		must(w.t, rec.SetText("password", secret))
+		must(w.t, rec.SetLabelled(record.KeyID, w.keyID))
 	}
 	plain, err := rec.JSON()
 	must(w.t, err)
@@ -451,6 +453,12 @@ type fakeTarget struct {
 	retired  []string
 	retire   sdk.Outcome        // 0: ends it
 	stored   sdk.VerifyResponse // that a read-back answers
+	keys     map[string]fakeKey // that it made, by their ids; nil: it has passwords
+	mints    int
+	swept    []string
+	list     func() error           // nil: it lists all
+	mint     func() (string, error) // nil: makes one, and gives its id
+	sweepErr error
 
 	openErr  error
 	openHook func()
@@ -502,7 +510,11 @@ func (f *fakeTarget) Verify(_ context.Context, _ pluginhost.Plugin, j pluginhost
 	if f.verify != nil {
 		return f.verify(f.logins, j.Credential.Secret.ExposeString())
 	}
-	if f.secrets[j.Account.Name] == j.Credential.Secret.ExposeString() {
+	if f.keys != nil {
+		if k, ok := f.keys[j.Credential.ID]; ok && k.secret == j.Credential.Secret.ExposeString() {
+			return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+		}
+	} else if f.secrets[j.Account.Name] == j.Credential.Secret.ExposeString() {
 		return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
 	}
 	return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
@@ -525,6 +537,9 @@ func (s fakeSession) Apply(_ context.Context, r sdk.ApplyRequest) (sdk.ApplyResp
 func (s fakeSession) Retire(_ context.Context, r sdk.RetireRequest) (sdk.RetireResponse, error) {
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
+	if s.f.keys != nil {
+		delete(s.f.keys, r.Old.ID)
+	}
 	if r.Keep.Secret.Equal(r.Old.Secret) {
 		return sdk.RetireResponse{}, errors.New("the secret to keep is the one to end")
 	}

@@ -234,7 +234,7 @@ func pluginHashes(ctx context.Context, cl *client.Client) ([]string, error) {
 // pluginNames are the plugins that come with agents, and those that the log approves.
 func pluginNames(ctx context.Context, cl *client.Client) ([]string, error) {
 	plugins, err := cl.Plugins(ctx)
-	names := []string{"ad", "ldap", "mongodb", "mysql", "postgres", "redis", "ssh"}
+	names := []string{"ad", "aws", "ldap", "mongodb", "mysql", "postgres", "redis", "ssh"}
 	for _, p := range plugins {
 		names = append(names, p.Name)
 	}

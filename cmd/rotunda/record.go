@@ -68,7 +68,7 @@ func (c *cli) recordGetCmd() *cobra.Command {
 	})
 	cmd.Flags().BoolVar(&reveal, "reveal", false, "show the secret; an event notes who looked")
 	cmd.Flags().StringVar(&run, "candidate", "", "show the new secret that this `RUN` made and that did not become the account's: outstanding, or given up")
-	cmd.Flags().StringVar(&field, "field", "", "print one field's value alone: secret, login, url, notes, public_key, or a `TYPE` of the record format")
+	cmd.Flags().StringVar(&field, "field", "", "print one field's value alone: secret, login, url, notes, public_key, key_id, or a `TYPE` of the record format")
 	completes(cmd, "field", recordFields)
 	return help(cmd, `Shows the record and what was checked about it. State says what may be thought of
 its value:
@@ -143,7 +143,7 @@ func (c *cli) showCandidate(ctx context.Context, cl *client.Client, r *client.Re
 // is not known is held for a secret.
 func secretField(field string) bool {
 	switch field {
-	case "", "login", "url", "notes", "public_key":
+	case "", "login", "url", "notes", "public_key", "key_id":
 		return false
 	}
 	return true
@@ -161,6 +161,8 @@ func (c *cli) showField(r *client.Record, field string) error {
 		value = []byte(r.Notes())
 	case "public_key":
 		value = []byte(r.PublicKey())
+	case "key_id":
+		value = []byte(r.KeyID())
 	default:
 		s, ok := r.Secret()
 		if field != "secret" {

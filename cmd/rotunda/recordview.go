@@ -26,6 +26,7 @@ type recordView struct {
 	Notes     string         `json:"notes,omitempty"`
 	Secret    string         `json:"secret,omitempty"`
 	PublicKey string         `json:"public_key,omitempty"`
+	KeyID     string         `json:"key_id,omitempty"`
 	State     string         `json:"state"`
 	Reason    string         `json:"reason,omitempty"`
 	Hint      string         `json:"hint,omitempty"`
@@ -150,7 +151,7 @@ func viewRecord(r *client.Record) recordView {
 		Revision: r.Revision, Updated: stamp(r.Updated), SignedBy: r.SignedByName,
 	}
 	if r.State != client.Broken {
-		v.Login, v.URL, v.Notes, v.PublicKey = r.Login(), r.URL(), r.Notes(), r.PublicKey()
+		v.Login, v.URL, v.Notes, v.PublicKey, v.KeyID = r.Login(), r.URL(), r.Notes(), r.PublicKey(), r.KeyID()
 		if s, ok := r.Secret(); ok && s.Len() > 0 {
 			v.Secret = masked
 		}
@@ -230,7 +231,7 @@ func showRecord(w io.Writer, v recordView) {
 	lines := []string{
 		"title", v.Title, "type", v.Type, "uid", v.UID, "folder", v.named(v.Folder),
 		"state", v.stateText(), "not linked", strings.Join(v.NotLinked, "; "), "hint", v.Hint, "login", v.Login, "url", v.URL,
-		"secret", terminal.Escaped(v.Secret), "public key", v.PublicKey, "notes", v.Notes,
+		"secret", terminal.Escaped(v.Secret), "public key", v.PublicKey, "key id", v.KeyID, "notes", v.Notes,
 		"revision", fmt.Sprint(v.Revision), "updated", local(v.Updated), "signed by", v.SignedBy,
 	}
 	if a := v.Account; a != nil {

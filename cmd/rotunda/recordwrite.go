@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -30,7 +31,7 @@ type accountFlags struct {
 
 // accountOnly are the flags that say something of accounts alone.
 var accountOnly = [...]string{
-	"kind", "no-secret", "scope", "verify-mode", "max-probe", "dependents-file", "same-login", "public-key-file",
+	"kind", "no-secret", "scope", "verify-mode", "max-probe", "dependents-file", "same-login", "public-key-file", "key-id",
 	"policy-length", "policy-lower", "policy-upper", "policy-digit", "policy-symbol", "policy-symbols", "policy-exclude",
 }
 
@@ -80,15 +81,25 @@ func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string
 	return out, nil
 }
 
+// rotates are the kinds of secret of the plugins that come with every agent.
+var rotates = map[string][]string{
+	"ad":       {client.SecretPassword},
+	"aws":      {client.SecretPassword, client.SecretAPIKey},
+	"ldap":     {client.SecretPassword},
+	"mongodb":  {client.SecretPassword},
+	"mysql":    {client.SecretPassword},
+	"postgres": {client.SecretPassword},
+	"redis":    {client.SecretPassword},
+	"ssh":      {client.SecretPassword, client.SecretSSHKey},
+}
+
 // warnKind tells of a secret that no rotation will change. Which kinds other plugins
 // rotate is known on the agents' hosts alone.
 func (c *cli) warnKind(kind string, resource *client.Record) {
 	plugin := resource.Statement.GetResource().GetPlugin()
-	switch {
-	case kind == client.SecretAPIKey, kind == client.SecretToken:
-		c.warn("agents rotate no secret of kind %s yet: it is kept, and each rotation of it fails", kind)
-	case kind == client.SecretSSHKey && plugin == "postgres":
-		c.warn("the plugin %s of %s rotates passwords and no %s: it is kept, and each rotation of it fails", plugin, resource.Title, kind)
+	kinds, known := rotates[plugin]
+	if kind != "" && known && !slices.Contains(kinds, kind) {
+		c.warn("the plugin %s of %s rotates no secret of kind %s: it is kept, and each rotation of it fails", plugin, resource.Title, kind)
 	}
 }
 
@@ -101,6 +112,7 @@ type secretFlags struct {
 	source    secretSource
 	none      bool
 	publicKey string
+	keyID     string
 	notes     string
 }
 
@@ -109,6 +121,7 @@ func (s *secretFlags) flags(cmd *cobra.Command) {
 	f.BoolVar(&s.source.stdin, "password-stdin", false, "read the secret from standard input")
 	f.StringVar(&s.source.file, "password-file", "", "`FILE` with the secret")
 	f.StringVar(&s.publicKey, "public-key-file", "", "ssh_key: `FILE` with the public half, to have it compared; it follows from the private key")
+	f.StringVar(&s.keyID, "key-id", "", "api_key, token: the `ID` that the target has for it, by which a rotation ends it")
 	f.StringVar(&s.notes, "notes-file", "", "`FILE` with the notes")
 }
 
@@ -179,7 +192,7 @@ func (c *cli) recordAddCmd() *cobra.Command {
 			} else {
 				ref, err = cl.AddAccount(ctx, client.AccountSpec{
 					Folder: f.UID, Title: args[0], Resource: resource, Login: a.login, Scope: a.scope, SecretKind: kind,
-					Secret: secret, PublicKey: public, Policy: policy, VerifyMode: a.verify, MaxProbe: a.maxProbe,
+					Secret: secret, PublicKey: public, KeyID: s.keyID, Policy: policy, VerifyMode: a.verify, MaxProbe: a.maxProbe,
 					Dependents: dependents, Notes: notes, URL: url, SameLogin: a.sameLogin,
 				})
 			}
@@ -245,6 +258,9 @@ func (c *cli) recordEditCmd() *cobra.Command {
 			}
 			e.PublicKey = &public
 		}
+		if set("key-id") {
+			e.KeyID = &s.keyID
+		}
 		policy, err := a.policy.policy()
 		if err != nil {
 			return err
@@ -282,7 +298,7 @@ func (c *cli) recordEditCmd() *cobra.Command {
 			if account && r.Statement == nil && signed != nil && !set("resource") {
 				return usagef("%s has no statement that holds: name its resource, too, with --resource", r.Title)
 			}
-			values := e.Title != nil || e.URL != nil || e.Notes != nil || e.PublicKey != nil || e.Login != nil || e.Secret != nil
+			values := e.Title != nil || e.URL != nil || e.Notes != nil || e.PublicKey != nil || e.KeyID != nil || e.Login != nil || e.Secret != nil
 			if !values && signed == nil {
 				return usagef("nothing to change was named").withHint("`rotunda record edit --help` lists what can change")
 			}
@@ -403,8 +419,8 @@ func (c *cli) recordImportCmd() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&folder, "folder", "", "folder that they go into")
 	return help(cmd, `The file's first line names its columns: title, login, password, url, notes; for
-accounts also resource (name or uid), scope and kind. The password of an account of
-kind ssh_key is the private key, in quotes, with its line ends. Lines that cannot be
+accounts also resource (name or uid), scope, kind and key_id. The password of an account
+of kind ssh_key is the private key, in quotes, with its line ends. Lines that cannot be
 added are listed and the others are added; the exit code is then 2. Such is also a line
 whose title, or whose login on its resource, a record or a line before has. "-" is
 standard input. Delete the file afterwards: it holds secrets in clear.`, `rotunda record import old-vault.csv --folder Web`)

@@ -52,6 +52,8 @@ var rules = []struct{ from, to, reason string }{
 var foreign = []struct{ from, to, reason string }{
 	{"sdk", "github.com/jackc/pgx", "drivers live in their own plugin"},
 	{"agent", "github.com/jackc/pgx", "drivers live in their own plugin"},
+	{"sdk", "github.com/aws", "drivers live in their own plugin"},
+	{"agent", "github.com/aws", "drivers live in their own plugin"},
 	{"agent", "modernc.org/sqlite", "the agent has a journal, no SQL database"},
 	{"router", "filippo.io/age", "nothing on the server opens anything"},
 	{"vault/", "filippo.io/age", "nothing on the server opens anything"},

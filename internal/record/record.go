@@ -150,6 +150,60 @@ func (r *Record) KeyPair() (KeyPair, bool) {
 // SetKeyPair sets the keyPair field.
 func (r *Record) SetKeyPair(k KeyPair) error { return r.setFirst("keyPair", k) }
 
+// Labels of the text fields that hold what is public about a secret that its target made.
+const (
+	KeyID      = "Key ID"
+	PublicPart = "Public part"
+)
+
+// Labelled is the first value of the text field of a label.
+func (r *Record) Labelled(label string) string {
+	f := r.labelled(label)
+	if f == nil {
+		return ""
+	}
+	var values []string
+	if json.Unmarshal(f["value"], &values) != nil || len(values) == 0 {
+		return ""
+	}
+	return values[0]
+}
+
+// SetLabelled sets it. The field is made among the record's own ones when it is not there,
+// where people's clients show it with its label; one that is not there is not emptied.
+func (r *Record) SetLabelled(label, value string) error {
+	f := r.labelled(label)
+	if f == nil && value == "" {
+		return nil
+	}
+	raw, err := encode([]string{value})
+	if err != nil {
+		return err
+	}
+	if !utf8.ValidString(value) {
+		return errors.New("record: the value is not valid UTF-8 text")
+	}
+	if f == nil {
+		f = map[string]json.RawMessage{}
+		f["type"], _ = encode("text")
+		f["label"], _ = encode(label)
+		r.custom = append(r.custom, f)
+	}
+	f["value"] = raw
+	return nil
+}
+
+func (r *Record) labelled(label string) map[string]json.RawMessage {
+	for _, l := range [][]map[string]json.RawMessage{r.fields, r.custom} {
+		for _, f := range l {
+			if text(f["type"]) == "text" && text(f["label"]) == label {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
 // Host is the pamHostname field.
 func (r *Record) Host() (Host, bool) {
 	var h Host

@@ -93,3 +93,38 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// What is public about a secret is found by its label, among whatever else people have
+// written there.
+func TestLabelled(t *testing.T) {
+	r, err := record.Parse([]byte(foreign))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Labelled("env") != "prod" || r.Labelled(record.KeyID) != "" {
+		t.Errorf("env %q, key id %q", r.Labelled("env"), r.Labelled(record.KeyID))
+	}
+	for _, id := range []string{"AKIA1", "AKIA2"} {
+		if err := r.SetLabelled(record.KeyID, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.SetLabelled(record.PublicPart, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.SetLabelled(record.KeyID, "\xff"); err == nil {
+		t.Error("took an id that JSON cannot hold")
+	}
+	out, err := r.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct{ Custom []map[string]any }
+	if err := json.Unmarshal(out, &got); err != nil || len(got.Custom) != 2 {
+		t.Errorf("custom fields: %v, %v", got.Custom, err)
+	}
+	again, err := record.Parse(out)
+	if err != nil || again.Labelled(record.KeyID) != "AKIA2" || again.Labelled("env") != "prod" {
+		t.Errorf("read again: %q, %v", again.Labelled(record.KeyID), err)
+	}
+}

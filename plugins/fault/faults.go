@@ -29,6 +29,17 @@ const (
 	endsEverything fault = "ends-everything" // RetireTouchesOnlyOld
 	retireOnce     fault = "retire-once"     // RetireTwice
 
+	// Secrets that the target makes.
+	mintNotSent   fault = "mint-not-sent"   // LostReplyIsUnknown: NotSent of what was sent
+	mintAgain     fault = "mint-again"      // LostReplyIsUnknown: a request without an answer is sent again
+	mintMakesRoom fault = "mint-makes-room" // MintKeepsOthers
+	listFirstPage fault = "list-first-page" // ListIsComplete
+	listAsFar     fault = "list-as-far"     // ListIsComplete: what was read before the line broke is all
+	sweepAll      fault = "sweep-all"       // SweepOnlyNamed
+	sweepOnce     fault = "sweep-once"      // SweepOnlyNamed: what is gone already is an error
+	sweepOwnAlone fault = "sweep-own-alone" // KillBetweenMintAndStage: only what this process made
+	printsMinted  fault = "mint-is-printed" // NoSecretInTheLog
+
 	// Open.
 	openDoesNotLook  fault = "open-does-not-look" // WrongAdminIsAuth
 	silenceIsRefusal fault = "silence-is-refusal" // DownIsUnreachable

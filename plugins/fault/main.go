@@ -17,17 +17,21 @@ type Config struct {
 	Fault string `json:"fault" default:"none" doc:"what the plugin does wrong: one of the names of faults.go"`
 }
 
-// plugins are three: of targets where the new password ends the former one, of those
-// where both work until the former is retired, and of those where it lives on for a while.
+// plugins are four: of targets where the new password ends the former one, of those
+// where both work until the former is retired, of those where it lives on for a while,
+// and of those that make the secret.
 func plugins() []sdk.Plugin {
 	m := sdk.Manifest{Version: "1.0.0", Kinds: []sdk.Kind{sdk.Password}, Readback: true, Concurrency: 4, Config: &Config{}}
-	replaces, overlaps, lives := m, m, m
-	replaces.Name, overlaps.Name, lives.Name = "fault", "fault-overlap", "fault-lives"
+	replaces, overlaps, lives, mints := m, m, m, m
+	replaces.Name, overlaps.Name, lives.Name, mints.Name = "fault", "fault-overlap", "fault-lives", "fault-mint"
 	overlaps.Overlap, lives.OldLives = m.Kinds, time.Hour
+	mints.Kinds = []sdk.Kind{sdk.APIKey}
+	mints.Overlap, mints.Minted, mints.Readback = mints.Kinds, mints.Kinds, false
 	return []sdk.Plugin{
 		{Manifest: replaces, Rotator: &rotator{}},
 		{Manifest: overlaps, Rotator: &rotator{keep: true}},
 		{Manifest: lives, Rotator: &rotator{keep: true}},
+		{Manifest: mints, Rotator: &minter{}},
 	}
 }
 

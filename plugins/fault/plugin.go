@@ -16,7 +16,7 @@ import (
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-// rotator is one plugin of the three.
+// rotator is one of the three plugins whose agent makes the password.
 type rotator struct {
 	keep bool // the former password works on
 
@@ -57,6 +57,14 @@ type session struct {
 }
 
 func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, error) {
+	s, err := p.open(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (p *rotator) open(ctx context.Context, r sdk.OpenRequest) (*session, error) {
 	svc, err := newService(r.Host, r.Resource)
 	if err != nil {
 		return nil, err
@@ -266,6 +274,11 @@ func (s *session) asAdmin(ctx context.Context, method, name string, body any) (i
 }
 
 func (s service) call(ctx context.Context, method, path, name string, secret sdk.Secret, body any) (int, error) {
+	return s.ask(ctx, method, path, name, secret, body, nil)
+}
+
+// ask makes a call, and reads an answer of the kind that is hoped for into out.
+func (s service) ask(ctx context.Context, method, path, name string, secret sdk.Secret, body, out any) (int, error) {
 	b, err := json.Marshal(body)
 	if err != nil {
 		return 0, err
@@ -280,5 +293,8 @@ func (s service) call(ctx context.Context, method, path, name string, secret sdk
 	if err != nil {
 		return 0, errors.Join(err, ctx.Err())
 	}
-	return resp.StatusCode, resp.Body.Close()
+	if out != nil && resp.StatusCode < 300 {
+		err = json.NewDecoder(resp.Body).Decode(out)
+	}
+	return resp.StatusCode, errors.Join(err, resp.Body.Close())
 }

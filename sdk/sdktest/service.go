@@ -6,6 +6,13 @@
 //	DELETE /users/NAME/password  {"password": "..."}                204 gone                        administrator
 //	GET    /me                                                      200                             anybody who logs in
 //
+// Users may have keys, too, which the service makes; a key logs in by its id and secret:
+//
+//	POST   /users/NAME/keys           201 {"id": "...", "secret": "..."}, 409 there are [MaxKeys]   administrator
+//	GET    /users/NAME/keys?after=ID  200 {"keys": [{"id", "created", "active"}], "more": true}     administrator
+//	PUT    /users/NAME/keys/ID        {"active": true}  204 set, 404 gone                           administrator
+//	DELETE /users/NAME/keys/ID        204 gone, 404 gone before                                     administrator
+//
 // Everybody logs in by HTTP Basic. 401 is a wrong name or password, 403 somebody who is
 // not the administrator, 404 no such user, 422 a password that the rules refuse, 423 a
 // user who is locked.
@@ -33,6 +40,7 @@ type Service struct {
 
 	mu    sync.Mutex
 	users map[string]*user
+	keys  []*key // in the order in which they were made
 }
 
 type user struct {
@@ -44,6 +52,7 @@ type user struct {
 // New makes a service whose only user is the administrator.
 func New(admin sdk.Secret) *Service {
 	s := &Service{users: map[string]*user{Admin: {passwords: [][sha256.Size]byte{digest(admin)}}}}
+	s.serveKeys()
 	s.mux.HandleFunc("GET /me", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(s.login(r, false)) })
 	for pattern, change := range map[string]func(name string, u *user, in request) int{
 		"POST /users/{name}": func(name string, u *user, in request) int {
@@ -120,13 +129,17 @@ func (s *Service) login(r *http.Request, admin bool) int {
 	name, password, _ := r.BasicAuth()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := s.users[name]
+	u, given := s.users[name], sha256.Sum256([]byte(password))
+	right := u != nil && slices.Contains(u.passwords, given)
+	if k := s.key(name); k != nil {
+		name, u, right = k.user, s.users[k.user], k.active && k.secret == given
+	}
 	switch {
 	case u == nil:
 		return http.StatusUnauthorized
 	case u.locked:
 		return http.StatusLocked
-	case !slices.Contains(u.passwords, sha256.Sum256([]byte(password))):
+	case !right:
 		u.failures++
 		return http.StatusUnauthorized
 	case admin && name != Admin:

@@ -36,7 +36,8 @@ type session struct {
 
 func main() {
 	sdk.Serve(sdk.Plugin{Manifest: sdk.Manifest{
-		Name: "guest", Version: "1.2.3", Kinds: []sdk.Kind{sdk.Password}, Overlap: []sdk.Kind{sdk.Password}, Readback: true, Concurrency: 4,
+		Name: "guest", Version: "1.2.3", Kinds: []sdk.Kind{sdk.Password, sdk.APIKey}, Overlap: []sdk.Kind{sdk.Password, sdk.APIKey},
+		Minted: []sdk.Kind{sdk.APIKey}, Readback: true, Concurrency: 4,
 		LoginTries: 2, OldLives: time.Hour, Settle: time.Second, MaxLen: 99, Forbid: "'", Config: &settings{},
 	}, Rotator: plugin{}})
 }

@@ -17,6 +17,8 @@ const (
 	MaxMessage = 1 << 20
 	MaxReason  = 64
 	MaxLogLine = 32 << 10
+	MaxItems   = 1000 // of one List
+	MaxID      = 256  // bytes of a credential's id
 
 	// Keys of a log line, which is hclog's JSON with two of our own: the job that it
 	// belongs to, and a progress step in place of a message.
@@ -31,5 +33,6 @@ const (
 	CapRotator  = "rotator"
 	CapRetire   = "retire"
 	CapReadback = "readback"
+	CapMint     = "mint"
 	Grease      = "grease."
 )

@@ -15,6 +15,7 @@
 //     |  <---- dials over the socket of access  |
 //     |  Rotator.Apply, Retire, Readback  --->  |   many accounts, one session
 //     |  Rotator.Verify (access)  ----------->  |   a fresh login each time
+//     |  Keys.List, Mint, Sweep (session)  -->  |   secrets that the target makes
 //     |  Meta.Cancel (call)  ---------------->  |   at a deadline
 //     |  Rotator.Close (session)  ----------->  |
 //
@@ -28,6 +29,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -231,7 +233,7 @@ type Manifest struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Kinds         []string               `protobuf:"bytes,3,rep,name=kinds,proto3" json:"kinds,omitempty"`
-	Capabilities  []string               `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"` // rotator, retire, readback; unknown ones are ignored, one is random
+	Capabilities  []string               `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"` // rotator, retire, readback, mint; unknown ones are ignored, one is random
 	Self          bool                   `protobuf:"varint,5,opt,name=self,proto3" json:"self,omitempty"`
 	NoLogin       bool                   `protobuf:"varint,6,opt,name=no_login,json=noLogin,proto3" json:"no_login,omitempty"`
 	Concurrency   uint32                 `protobuf:"varint,7,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
@@ -242,6 +244,7 @@ type Manifest struct {
 	Forbid        string                 `protobuf:"bytes,12,opt,name=forbid,proto3" json:"forbid,omitempty"`
 	ConfigSchema  []byte                 `protobuf:"bytes,13,opt,name=config_schema,json=configSchema,proto3" json:"config_schema,omitempty"` // JSON Schema of the resource's settings; empty: none
 	Overlap       []string               `protobuf:"bytes,14,rep,name=overlap,proto3" json:"overlap,omitempty"`                               // of kinds: those whose former secret works until Retire
+	Minted        []string               `protobuf:"bytes,15,rep,name=minted,proto3" json:"minted,omitempty"`                                 // of kinds: those whose secrets the target makes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -370,6 +373,13 @@ func (x *Manifest) GetConfigSchema() []byte {
 func (x *Manifest) GetOverlap() []string {
 	if x != nil {
 		return x.Overlap
+	}
+	return nil
+}
+
+func (x *Manifest) GetMinted() []string {
+	if x != nil {
+		return x.Minted
 	}
 	return nil
 }
@@ -1444,6 +1454,403 @@ func (x *ReadbackRequest) GetCurrent() *Credential {
 	return nil
 }
 
+type ListRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Session       uint64                 `protobuf:"varint,2,opt,name=session,proto3" json:"session,omitempty"`
+	Account       *Account               `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
+	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRequest) Reset() {
+	*x = ListRequest{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRequest) ProtoMessage() {}
+
+func (x *ListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
+func (*ListRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *ListRequest) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *ListRequest) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *ListRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+type ListResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*Item                `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListResponse) Reset() {
+	*x = ListResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListResponse) ProtoMessage() {}
+
+func (x *ListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
+func (*ListResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListResponse) GetItems() []*Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// Item is a secret that an account has, without the secret.
+type Item struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Created       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=created,proto3" json:"created,omitempty"` // absent: the target does not say
+	Active        bool                   `protobuf:"varint,3,opt,name=active,proto3" json:"active,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Item) Reset() {
+	*x = Item{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Item) ProtoMessage() {}
+
+func (x *Item) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Item.ProtoReflect.Descriptor instead.
+func (*Item) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Item) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Item) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Item) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+type MintRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Session       uint64                 `protobuf:"varint,2,opt,name=session,proto3" json:"session,omitempty"`
+	Account       *Account               `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
+	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MintRequest) Reset() {
+	*x = MintRequest{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MintRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MintRequest) ProtoMessage() {}
+
+func (x *MintRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MintRequest.ProtoReflect.Descriptor instead.
+func (*MintRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *MintRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *MintRequest) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *MintRequest) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *MintRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+type MintResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Credential    *Credential            `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MintResponse) Reset() {
+	*x = MintResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MintResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MintResponse) ProtoMessage() {}
+
+func (x *MintResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MintResponse.ProtoReflect.Descriptor instead.
+func (*MintResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *MintResponse) GetCredential() *Credential {
+	if x != nil {
+		return x.Credential
+	}
+	return nil
+}
+
+type SweepRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Session       uint64                 `protobuf:"varint,2,opt,name=session,proto3" json:"session,omitempty"`
+	Account       *Account               `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
+	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	Ids           []string               `protobuf:"bytes,5,rep,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SweepRequest) Reset() {
+	*x = SweepRequest{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SweepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SweepRequest) ProtoMessage() {}
+
+func (x *SweepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SweepRequest.ProtoReflect.Descriptor instead.
+func (*SweepRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SweepRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *SweepRequest) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *SweepRequest) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *SweepRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *SweepRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+type SweepResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SweepResponse) Reset() {
+	*x = SweepResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SweepResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SweepResponse) ProtoMessage() {}
+
+func (x *SweepResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SweepResponse.ProtoReflect.Descriptor instead.
+func (*SweepResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{26}
+}
+
 type CloseRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -1453,7 +1860,7 @@ type CloseRequest struct {
 
 func (x *CloseRequest) Reset() {
 	*x = CloseRequest{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[20]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1872,7 @@ func (x *CloseRequest) String() string {
 func (*CloseRequest) ProtoMessage() {}
 
 func (x *CloseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[20]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1885,7 @@ func (x *CloseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseRequest.ProtoReflect.Descriptor instead.
 func (*CloseRequest) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{20}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CloseRequest) GetSession() uint64 {
@@ -1496,7 +1903,7 @@ type CloseResponse struct {
 
 func (x *CloseResponse) Reset() {
 	*x = CloseResponse{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[21]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1915,7 @@ func (x *CloseResponse) String() string {
 func (*CloseResponse) ProtoMessage() {}
 
 func (x *CloseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[21]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1928,7 @@ func (x *CloseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseResponse.ProtoReflect.Descriptor instead.
 func (*CloseResponse) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{21}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{28}
 }
 
 type ErrorDetail struct {
@@ -1535,7 +1942,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[22]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1954,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[22]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1967,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{22}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ErrorDetail) GetClass() string {
@@ -1588,11 +1995,11 @@ var File_rotunda_plugin_v1_plugin_proto protoreflect.FileDescriptor
 
 const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\n" +
-	"\x1erotunda/plugin/v1/plugin.proto\x12\x11rotunda.plugin.v1\x1a\x1egoogle/protobuf/duration.proto\"5\n" +
+	"\x1erotunda/plugin/v1/plugin.proto\x12\x11rotunda.plugin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n" +
 	"\x0fDescribeRequest\x12\"\n" +
 	"\fcapabilities\x18\x01 \x03(\tR\fcapabilities\"I\n" +
 	"\x10DescribeResponse\x125\n" +
-	"\aplugins\x18\x01 \x03(\v2\x1b.rotunda.plugin.v1.ManifestR\aplugins\"\xbf\x03\n" +
+	"\aplugins\x18\x01 \x03(\v2\x1b.rotunda.plugin.v1.ManifestR\aplugins\"\xd7\x03\n" +
 	"\bManifest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -1609,7 +2016,8 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\amax_len\x18\v \x01(\rR\x06maxLen\x12\x16\n" +
 	"\x06forbid\x18\f \x01(\tR\x06forbid\x12#\n" +
 	"\rconfig_schema\x18\r \x01(\fR\fconfigSchema\x12\x18\n" +
-	"\aoverlap\x18\x0e \x03(\tR\aoverlap\"#\n" +
+	"\aoverlap\x18\x0e \x03(\tR\aoverlap\x12\x16\n" +
+	"\x06minted\x18\x0f \x03(\tR\x06minted\"#\n" +
 	"\rCancelRequest\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\"\x10\n" +
 	"\x0eCancelResponse\"E\n" +
@@ -1702,7 +2110,34 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\asession\x18\x02 \x01(\x04R\asession\x124\n" +
 	"\aaccount\x18\x03 \x01(\v2\x1a.rotunda.plugin.v1.AccountR\aaccount\x12;\n" +
 	"\tcandidate\x18\x04 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\tcandidate\x127\n" +
-	"\acurrent\x18\x05 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\acurrent\"(\n" +
+	"\acurrent\x18\x05 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\acurrent\"\x9e\x01\n" +
+	"\vListRequest\x12+\n" +
+	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12\x18\n" +
+	"\asession\x18\x02 \x01(\x04R\asession\x124\n" +
+	"\aaccount\x18\x03 \x01(\v2\x1a.rotunda.plugin.v1.AccountR\aaccount\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"=\n" +
+	"\fListResponse\x12-\n" +
+	"\x05items\x18\x01 \x03(\v2\x17.rotunda.plugin.v1.ItemR\x05items\"d\n" +
+	"\x04Item\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
+	"\acreated\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x16\n" +
+	"\x06active\x18\x03 \x01(\bR\x06active\"\x9e\x01\n" +
+	"\vMintRequest\x12+\n" +
+	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12\x18\n" +
+	"\asession\x18\x02 \x01(\x04R\asession\x124\n" +
+	"\aaccount\x18\x03 \x01(\v2\x1a.rotunda.plugin.v1.AccountR\aaccount\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"M\n" +
+	"\fMintResponse\x12=\n" +
+	"\n" +
+	"credential\x18\x01 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\n" +
+	"credential\"\xb1\x01\n" +
+	"\fSweepRequest\x12+\n" +
+	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12\x18\n" +
+	"\asession\x18\x02 \x01(\x04R\asession\x124\n" +
+	"\aaccount\x18\x03 \x01(\v2\x1a.rotunda.plugin.v1.AccountR\aaccount\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x10\n" +
+	"\x03ids\x18\x05 \x03(\tR\x03ids\"\x0f\n" +
+	"\rSweepResponse\"(\n" +
 	"\fCloseRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\"\x0f\n" +
 	"\rCloseResponse\"V\n" +
@@ -1727,7 +2162,11 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x06Verify\x12 .rotunda.plugin.v1.VerifyRequest\x1a!.rotunda.plugin.v1.VerifyResponse\x12M\n" +
 	"\x06Retire\x12 .rotunda.plugin.v1.RetireRequest\x1a!.rotunda.plugin.v1.RetireResponse\x12S\n" +
 	"\bReadback\x12\".rotunda.plugin.v1.ReadbackRequest\x1a#.rotunda.plugin.v1.ReadbackResponse\x12J\n" +
-	"\x05Close\x12\x1f.rotunda.plugin.v1.CloseRequest\x1a .rotunda.plugin.v1.CloseResponseBAZ?github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1;pluginv1b\x06proto3"
+	"\x05Close\x12\x1f.rotunda.plugin.v1.CloseRequest\x1a .rotunda.plugin.v1.CloseResponse2\xe4\x01\n" +
+	"\x04Keys\x12G\n" +
+	"\x04List\x12\x1e.rotunda.plugin.v1.ListRequest\x1a\x1f.rotunda.plugin.v1.ListResponse\x12G\n" +
+	"\x04Mint\x12\x1e.rotunda.plugin.v1.MintRequest\x1a\x1f.rotunda.plugin.v1.MintResponse\x12J\n" +
+	"\x05Sweep\x12\x1f.rotunda.plugin.v1.SweepRequest\x1a .rotunda.plugin.v1.SweepResponseBAZ?github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1;pluginv1b\x06proto3"
 
 var (
 	file_rotunda_plugin_v1_plugin_proto_rawDescOnce sync.Once
@@ -1742,52 +2181,60 @@ func file_rotunda_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_rotunda_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_rotunda_plugin_v1_plugin_proto_goTypes = []any{
-	(Outcome)(0),                // 0: rotunda.plugin.v1.Outcome
-	(Verdict)(0),                // 1: rotunda.plugin.v1.Verdict
-	(*DescribeRequest)(nil),     // 2: rotunda.plugin.v1.DescribeRequest
-	(*DescribeResponse)(nil),    // 3: rotunda.plugin.v1.DescribeResponse
-	(*Manifest)(nil),            // 4: rotunda.plugin.v1.Manifest
-	(*CancelRequest)(nil),       // 5: rotunda.plugin.v1.CancelRequest
-	(*CancelResponse)(nil),      // 6: rotunda.plugin.v1.CancelResponse
-	(*Call)(nil),                // 7: rotunda.plugin.v1.Call
-	(*Access)(nil),              // 8: rotunda.plugin.v1.Access
-	(*Credential)(nil),          // 9: rotunda.plugin.v1.Credential
-	(*Account)(nil),             // 10: rotunda.plugin.v1.Account
-	(*Resource)(nil),            // 11: rotunda.plugin.v1.Resource
-	(*OpenRequest)(nil),         // 12: rotunda.plugin.v1.OpenRequest
-	(*OpenResponse)(nil),        // 13: rotunda.plugin.v1.OpenResponse
-	(*ApplyRequest)(nil),        // 14: rotunda.plugin.v1.ApplyRequest
-	(*ApplyResponse)(nil),       // 15: rotunda.plugin.v1.ApplyResponse
-	(*VerifyRequest)(nil),       // 16: rotunda.plugin.v1.VerifyRequest
-	(*VerifyResponse)(nil),      // 17: rotunda.plugin.v1.VerifyResponse
-	(*ReadbackResponse)(nil),    // 18: rotunda.plugin.v1.ReadbackResponse
-	(*RetireRequest)(nil),       // 19: rotunda.plugin.v1.RetireRequest
-	(*RetireResponse)(nil),      // 20: rotunda.plugin.v1.RetireResponse
-	(*ReadbackRequest)(nil),     // 21: rotunda.plugin.v1.ReadbackRequest
-	(*CloseRequest)(nil),        // 22: rotunda.plugin.v1.CloseRequest
-	(*CloseResponse)(nil),       // 23: rotunda.plugin.v1.CloseResponse
-	(*ErrorDetail)(nil),         // 24: rotunda.plugin.v1.ErrorDetail
-	nil,                         // 25: rotunda.plugin.v1.Account.AttrsEntry
-	nil,                         // 26: rotunda.plugin.v1.OpenRequest.PinsEntry
-	nil,                         // 27: rotunda.plugin.v1.OpenRequest.ExtraEntry
-	nil,                         // 28: rotunda.plugin.v1.VerifyRequest.PinsEntry
-	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
+	(Outcome)(0),                  // 0: rotunda.plugin.v1.Outcome
+	(Verdict)(0),                  // 1: rotunda.plugin.v1.Verdict
+	(*DescribeRequest)(nil),       // 2: rotunda.plugin.v1.DescribeRequest
+	(*DescribeResponse)(nil),      // 3: rotunda.plugin.v1.DescribeResponse
+	(*Manifest)(nil),              // 4: rotunda.plugin.v1.Manifest
+	(*CancelRequest)(nil),         // 5: rotunda.plugin.v1.CancelRequest
+	(*CancelResponse)(nil),        // 6: rotunda.plugin.v1.CancelResponse
+	(*Call)(nil),                  // 7: rotunda.plugin.v1.Call
+	(*Access)(nil),                // 8: rotunda.plugin.v1.Access
+	(*Credential)(nil),            // 9: rotunda.plugin.v1.Credential
+	(*Account)(nil),               // 10: rotunda.plugin.v1.Account
+	(*Resource)(nil),              // 11: rotunda.plugin.v1.Resource
+	(*OpenRequest)(nil),           // 12: rotunda.plugin.v1.OpenRequest
+	(*OpenResponse)(nil),          // 13: rotunda.plugin.v1.OpenResponse
+	(*ApplyRequest)(nil),          // 14: rotunda.plugin.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 15: rotunda.plugin.v1.ApplyResponse
+	(*VerifyRequest)(nil),         // 16: rotunda.plugin.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 17: rotunda.plugin.v1.VerifyResponse
+	(*ReadbackResponse)(nil),      // 18: rotunda.plugin.v1.ReadbackResponse
+	(*RetireRequest)(nil),         // 19: rotunda.plugin.v1.RetireRequest
+	(*RetireResponse)(nil),        // 20: rotunda.plugin.v1.RetireResponse
+	(*ReadbackRequest)(nil),       // 21: rotunda.plugin.v1.ReadbackRequest
+	(*ListRequest)(nil),           // 22: rotunda.plugin.v1.ListRequest
+	(*ListResponse)(nil),          // 23: rotunda.plugin.v1.ListResponse
+	(*Item)(nil),                  // 24: rotunda.plugin.v1.Item
+	(*MintRequest)(nil),           // 25: rotunda.plugin.v1.MintRequest
+	(*MintResponse)(nil),          // 26: rotunda.plugin.v1.MintResponse
+	(*SweepRequest)(nil),          // 27: rotunda.plugin.v1.SweepRequest
+	(*SweepResponse)(nil),         // 28: rotunda.plugin.v1.SweepResponse
+	(*CloseRequest)(nil),          // 29: rotunda.plugin.v1.CloseRequest
+	(*CloseResponse)(nil),         // 30: rotunda.plugin.v1.CloseResponse
+	(*ErrorDetail)(nil),           // 31: rotunda.plugin.v1.ErrorDetail
+	nil,                           // 32: rotunda.plugin.v1.Account.AttrsEntry
+	nil,                           // 33: rotunda.plugin.v1.OpenRequest.PinsEntry
+	nil,                           // 34: rotunda.plugin.v1.OpenRequest.ExtraEntry
+	nil,                           // 35: rotunda.plugin.v1.VerifyRequest.PinsEntry
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
 }
 var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	4,  // 0: rotunda.plugin.v1.DescribeResponse.plugins:type_name -> rotunda.plugin.v1.Manifest
-	29, // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration
-	29, // 2: rotunda.plugin.v1.Manifest.settle:type_name -> google.protobuf.Duration
-	29, // 3: rotunda.plugin.v1.Call.left:type_name -> google.protobuf.Duration
-	25, // 4: rotunda.plugin.v1.Account.attrs:type_name -> rotunda.plugin.v1.Account.AttrsEntry
+	36, // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration
+	36, // 2: rotunda.plugin.v1.Manifest.settle:type_name -> google.protobuf.Duration
+	36, // 3: rotunda.plugin.v1.Call.left:type_name -> google.protobuf.Duration
+	32, // 4: rotunda.plugin.v1.Account.attrs:type_name -> rotunda.plugin.v1.Account.AttrsEntry
 	7,  // 5: rotunda.plugin.v1.OpenRequest.call:type_name -> rotunda.plugin.v1.Call
 	8,  // 6: rotunda.plugin.v1.OpenRequest.access:type_name -> rotunda.plugin.v1.Access
-	26, // 7: rotunda.plugin.v1.OpenRequest.pins:type_name -> rotunda.plugin.v1.OpenRequest.PinsEntry
+	33, // 7: rotunda.plugin.v1.OpenRequest.pins:type_name -> rotunda.plugin.v1.OpenRequest.PinsEntry
 	11, // 8: rotunda.plugin.v1.OpenRequest.resource:type_name -> rotunda.plugin.v1.Resource
 	9,  // 9: rotunda.plugin.v1.OpenRequest.admin:type_name -> rotunda.plugin.v1.Credential
 	10, // 10: rotunda.plugin.v1.OpenRequest.admin_as:type_name -> rotunda.plugin.v1.Account
-	27, // 11: rotunda.plugin.v1.OpenRequest.extra:type_name -> rotunda.plugin.v1.OpenRequest.ExtraEntry
+	34, // 11: rotunda.plugin.v1.OpenRequest.extra:type_name -> rotunda.plugin.v1.OpenRequest.ExtraEntry
 	7,  // 12: rotunda.plugin.v1.ApplyRequest.call:type_name -> rotunda.plugin.v1.Call
 	10, // 13: rotunda.plugin.v1.ApplyRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,  // 14: rotunda.plugin.v1.ApplyRequest.candidate:type_name -> rotunda.plugin.v1.Credential
@@ -1795,7 +2242,7 @@ var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,  // 16: rotunda.plugin.v1.ApplyResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
 	7,  // 17: rotunda.plugin.v1.VerifyRequest.call:type_name -> rotunda.plugin.v1.Call
 	8,  // 18: rotunda.plugin.v1.VerifyRequest.access:type_name -> rotunda.plugin.v1.Access
-	28, // 19: rotunda.plugin.v1.VerifyRequest.pins:type_name -> rotunda.plugin.v1.VerifyRequest.PinsEntry
+	35, // 19: rotunda.plugin.v1.VerifyRequest.pins:type_name -> rotunda.plugin.v1.VerifyRequest.PinsEntry
 	11, // 20: rotunda.plugin.v1.VerifyRequest.resource:type_name -> rotunda.plugin.v1.Resource
 	10, // 21: rotunda.plugin.v1.VerifyRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,  // 22: rotunda.plugin.v1.VerifyRequest.credential:type_name -> rotunda.plugin.v1.Credential
@@ -1810,28 +2257,43 @@ var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	10, // 31: rotunda.plugin.v1.ReadbackRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,  // 32: rotunda.plugin.v1.ReadbackRequest.candidate:type_name -> rotunda.plugin.v1.Credential
 	9,  // 33: rotunda.plugin.v1.ReadbackRequest.current:type_name -> rotunda.plugin.v1.Credential
-	9,  // 34: rotunda.plugin.v1.OpenRequest.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
-	2,  // 35: rotunda.plugin.v1.Meta.Describe:input_type -> rotunda.plugin.v1.DescribeRequest
-	5,  // 36: rotunda.plugin.v1.Meta.Cancel:input_type -> rotunda.plugin.v1.CancelRequest
-	12, // 37: rotunda.plugin.v1.Rotator.Open:input_type -> rotunda.plugin.v1.OpenRequest
-	14, // 38: rotunda.plugin.v1.Rotator.Apply:input_type -> rotunda.plugin.v1.ApplyRequest
-	16, // 39: rotunda.plugin.v1.Rotator.Verify:input_type -> rotunda.plugin.v1.VerifyRequest
-	19, // 40: rotunda.plugin.v1.Rotator.Retire:input_type -> rotunda.plugin.v1.RetireRequest
-	21, // 41: rotunda.plugin.v1.Rotator.Readback:input_type -> rotunda.plugin.v1.ReadbackRequest
-	22, // 42: rotunda.plugin.v1.Rotator.Close:input_type -> rotunda.plugin.v1.CloseRequest
-	3,  // 43: rotunda.plugin.v1.Meta.Describe:output_type -> rotunda.plugin.v1.DescribeResponse
-	6,  // 44: rotunda.plugin.v1.Meta.Cancel:output_type -> rotunda.plugin.v1.CancelResponse
-	13, // 45: rotunda.plugin.v1.Rotator.Open:output_type -> rotunda.plugin.v1.OpenResponse
-	15, // 46: rotunda.plugin.v1.Rotator.Apply:output_type -> rotunda.plugin.v1.ApplyResponse
-	17, // 47: rotunda.plugin.v1.Rotator.Verify:output_type -> rotunda.plugin.v1.VerifyResponse
-	20, // 48: rotunda.plugin.v1.Rotator.Retire:output_type -> rotunda.plugin.v1.RetireResponse
-	18, // 49: rotunda.plugin.v1.Rotator.Readback:output_type -> rotunda.plugin.v1.ReadbackResponse
-	23, // 50: rotunda.plugin.v1.Rotator.Close:output_type -> rotunda.plugin.v1.CloseResponse
-	43, // [43:51] is the sub-list for method output_type
-	35, // [35:43] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	7,  // 34: rotunda.plugin.v1.ListRequest.call:type_name -> rotunda.plugin.v1.Call
+	10, // 35: rotunda.plugin.v1.ListRequest.account:type_name -> rotunda.plugin.v1.Account
+	24, // 36: rotunda.plugin.v1.ListResponse.items:type_name -> rotunda.plugin.v1.Item
+	37, // 37: rotunda.plugin.v1.Item.created:type_name -> google.protobuf.Timestamp
+	7,  // 38: rotunda.plugin.v1.MintRequest.call:type_name -> rotunda.plugin.v1.Call
+	10, // 39: rotunda.plugin.v1.MintRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,  // 40: rotunda.plugin.v1.MintResponse.credential:type_name -> rotunda.plugin.v1.Credential
+	7,  // 41: rotunda.plugin.v1.SweepRequest.call:type_name -> rotunda.plugin.v1.Call
+	10, // 42: rotunda.plugin.v1.SweepRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,  // 43: rotunda.plugin.v1.OpenRequest.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
+	2,  // 44: rotunda.plugin.v1.Meta.Describe:input_type -> rotunda.plugin.v1.DescribeRequest
+	5,  // 45: rotunda.plugin.v1.Meta.Cancel:input_type -> rotunda.plugin.v1.CancelRequest
+	12, // 46: rotunda.plugin.v1.Rotator.Open:input_type -> rotunda.plugin.v1.OpenRequest
+	14, // 47: rotunda.plugin.v1.Rotator.Apply:input_type -> rotunda.plugin.v1.ApplyRequest
+	16, // 48: rotunda.plugin.v1.Rotator.Verify:input_type -> rotunda.plugin.v1.VerifyRequest
+	19, // 49: rotunda.plugin.v1.Rotator.Retire:input_type -> rotunda.plugin.v1.RetireRequest
+	21, // 50: rotunda.plugin.v1.Rotator.Readback:input_type -> rotunda.plugin.v1.ReadbackRequest
+	29, // 51: rotunda.plugin.v1.Rotator.Close:input_type -> rotunda.plugin.v1.CloseRequest
+	22, // 52: rotunda.plugin.v1.Keys.List:input_type -> rotunda.plugin.v1.ListRequest
+	25, // 53: rotunda.plugin.v1.Keys.Mint:input_type -> rotunda.plugin.v1.MintRequest
+	27, // 54: rotunda.plugin.v1.Keys.Sweep:input_type -> rotunda.plugin.v1.SweepRequest
+	3,  // 55: rotunda.plugin.v1.Meta.Describe:output_type -> rotunda.plugin.v1.DescribeResponse
+	6,  // 56: rotunda.plugin.v1.Meta.Cancel:output_type -> rotunda.plugin.v1.CancelResponse
+	13, // 57: rotunda.plugin.v1.Rotator.Open:output_type -> rotunda.plugin.v1.OpenResponse
+	15, // 58: rotunda.plugin.v1.Rotator.Apply:output_type -> rotunda.plugin.v1.ApplyResponse
+	17, // 59: rotunda.plugin.v1.Rotator.Verify:output_type -> rotunda.plugin.v1.VerifyResponse
+	20, // 60: rotunda.plugin.v1.Rotator.Retire:output_type -> rotunda.plugin.v1.RetireResponse
+	18, // 61: rotunda.plugin.v1.Rotator.Readback:output_type -> rotunda.plugin.v1.ReadbackResponse
+	30, // 62: rotunda.plugin.v1.Rotator.Close:output_type -> rotunda.plugin.v1.CloseResponse
+	23, // 63: rotunda.plugin.v1.Keys.List:output_type -> rotunda.plugin.v1.ListResponse
+	26, // 64: rotunda.plugin.v1.Keys.Mint:output_type -> rotunda.plugin.v1.MintResponse
+	28, // 65: rotunda.plugin.v1.Keys.Sweep:output_type -> rotunda.plugin.v1.SweepResponse
+	55, // [55:66] is the sub-list for method output_type
+	44, // [44:55] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_plugin_v1_plugin_proto_init() }
@@ -1845,9 +2307,9 @@ func file_rotunda_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rotunda_plugin_v1_plugin_proto_rawDesc), len(file_rotunda_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   34,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_rotunda_plugin_v1_plugin_proto_goTypes,
 		DependencyIndexes: file_rotunda_plugin_v1_plugin_proto_depIdxs,
