@@ -146,6 +146,9 @@ func (l *LDAPServer) Down() error {
 	return err
 }
 
+// Pid is that of the server's process.
+func (l *LDAPServer) Pid() int { return l.proc.cmd.Process.Pid }
+
 // Stop stops the server and removes its folder.
 func (l *LDAPServer) Stop() error { return errors.Join(l.Down(), Clean(l.dir)) }
 

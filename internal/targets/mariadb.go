@@ -142,6 +142,9 @@ func (m *MariaDBServer) Down() error {
 	return err
 }
 
+// Pid is that of the server's process.
+func (m *MariaDBServer) Pid() int { return m.proc.cmd.Process.Pid }
+
 // Stop stops the server and removes its folder.
 func (m *MariaDBServer) Stop() error { return errors.Join(m.Down(), Clean(m.dir)) }
 

@@ -97,6 +97,9 @@ func (r *RedisServer) Down() error {
 	return err
 }
 
+// Pid is that of the server's process.
+func (r *RedisServer) Pid() int { return r.proc.cmd.Process.Pid }
+
 // Stop stops the server and removes its folder.
 func (r *RedisServer) Stop() error { return errors.Join(r.Down(), Clean(r.dir)) }
 

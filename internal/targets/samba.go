@@ -154,6 +154,9 @@ func (s *ADServer) Down() error {
 	return err
 }
 
+// Pid is that of the server's process.
+func (s *ADServer) Pid() int { return s.proc.cmd.Process.Pid }
+
 // Stop stops the server and removes its folder.
 func (s *ADServer) Stop() error { return errors.Join(s.Down(), Clean(s.dir)) }
 

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/cmd/internal/bench/floor"
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 )
@@ -104,8 +105,6 @@ func (o *options) readInFlight(s string) error {
 	return nil
 }
 
-var starts = map[string]func(context.Context, string) (target, error){"postgres": startPostgres, "ssh": startSSHD}
-
 // measure builds everything up, measures, and takes it down again.
 func measure(ctx context.Context, o options) (r *report, err error) {
 	if o.bin, err = filepath.Abs(o.bin); err != nil {
@@ -130,16 +129,16 @@ func measure(ctx context.Context, o options) (r *report, err error) {
 		return nil, fmt.Errorf("prepare the product: %w", err)
 	}
 	r = newReport(o)
-	running := map[string]target{}
+	running := map[string]floor.Target{}
 	for _, w := range o.works {
 		t := running[w.target]
 		if t == nil {
-			if t, err = starts[w.target](ctx, dir); err != nil {
+			if t, err = floor.Starts[w.target](ctx, dir); err != nil {
 				return nil, err
 			}
-			defer func() { err = errors.Join(err, t.close()) }()
+			defer func() { err = errors.Join(err, t.Close()) }()
 			running[w.target] = t
-			r.Targets = append(r.Targets, t.name())
+			r.Targets = append(r.Targets, t.Name())
 		}
 		if err := r.work(ctx, w, t, p); err != nil {
 			return nil, fmt.Errorf("%s: %w", w.name, err)

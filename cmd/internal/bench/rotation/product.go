@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/cmd/internal/bench/floor"
 	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -42,8 +43,8 @@ func (p *installed) up(ctx context.Context, o options, home string) (err error) 
 }
 
 // add makes a work's resource and accounts.
-func (p *installed) add(ctx context.Context, w work, t target, accounts int) error {
-	if err := t.addTo(ctx, p.rotunda, w.name); err != nil {
+func (p *installed) add(ctx context.Context, w work, t floor.Target, accounts int) error {
+	if err := addTo(ctx, p.rotunda, w.name, t); err != nil {
 		return err
 	}
 	if err := p.client.Sync(ctx); err != nil {
@@ -57,13 +58,13 @@ func (p *installed) add(ctx context.Context, w work, t target, accounts int) err
 	if err != nil {
 		return err
 	}
-	list, err := t.accounts(ctx, accounts, product)
+	list, err := t.Accounts(ctx, accounts)
 	if err != nil {
 		return err
 	}
 	for _, a := range list {
 		ref, err := p.client.AddAccount(ctx, client.AccountSpec{
-			Folder: folder.UID, Title: a.login, Resource: resource.Ref, Login: a.login, VerifyMode: w.verify, Secret: a.first,
+			Folder: folder.UID, Title: a.Name, Resource: resource.Ref, Login: a.Name, VerifyMode: w.verify, Secret: a.Secret,
 		})
 		if err != nil {
 			return err
@@ -103,7 +104,7 @@ func (p *installed) open(ctx context.Context) error {
 // run rotates accounts, at most inFlight at once: that number is the resource's own,
 // signed by its owner. The runs are queued while the agent stands still, so that from
 // then on nothing but server, agent, plugin and target works.
-func (p *installed) run(ctx context.Context, w work, t target, inFlight, runs int) (s sample, err error) {
+func (p *installed) run(ctx context.Context, w work, t floor.Target, inFlight, runs int) (s sample, err error) {
 	if _, err := p.rotunda.CLI(ctx, nil, "resource", "edit", w.name, "--concurrency", strconv.Itoa(inFlight), "--yes"); err != nil {
 		return s, err
 	}
@@ -204,12 +205,12 @@ type reading struct {
 	cpu      map[string]time.Duration
 }
 
-func (p *installed) read(ctx context.Context, t target) (r reading, err error) {
+func (p *installed) read(ctx context.Context, t floor.Target) (r reading, err error) {
 	if r.health, err = p.rotunda.Health(ctx); err != nil {
 		return r, err
 	}
-	r.written = [2]float64{written(p.rotunda.Server.Pid()), written(p.agent.Pid())}
-	r.cpu = cpuTimes(map[string]int{"target": t.pid(), "agent": p.agent.Pid(), "server": p.rotunda.Server.Pid()})
+	r.written = [2]float64{floor.Written(p.rotunda.Server.Pid()), floor.Written(p.agent.Pid())}
+	r.cpu = floor.CPU(map[string]int{"target": t.Pid(), "agent": p.agent.Pid(), "server": p.rotunda.Server.Pid()})
 	return r, nil
 }
 
@@ -218,7 +219,7 @@ const stepSum = `rotunda_agent_step_seconds_sum{step="`
 // until is what one of n runs took between two readings.
 func (r reading) until(after reading, n int) sample {
 	s := sample{
-		cpu: perRun(r.cpu, after.cpu, n), steps: map[string]time.Duration{},
+		cpu: floor.PerRun(r.cpu, after.cpu, n), steps: map[string]time.Duration{},
 		commits: float64(after.health.Commits-r.health.Commits) / float64(n),
 		writes:  float64(after.health.Writes-r.health.Writes) / float64(n),
 	}

@@ -1,18 +1,16 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/cmd/internal/bench/floor"
 	"github.com/rotunda-pam/rotunda/internal/version"
 )
 
@@ -64,7 +62,7 @@ type figures struct {
 func newReport(o options) *report {
 	r := &report{
 		Date: time.Now().UTC().Truncate(time.Second), Version: version.Version, Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH,
-		CPU: cpuModel(), CPUs: runtime.NumCPU(), Rounds: o.rounds, o: o,
+		CPU: floor.CPUModel(), CPUs: runtime.NumCPU(), Rounds: o.rounds, o: o,
 	}
 	for _, w := range o.works {
 		for _, n := range w.inFlight {
@@ -74,39 +72,13 @@ func newReport(o options) *report {
 	return r
 }
 
-// module is a dependency's last path element and version.
-func module(path string) string {
-	info, _ := debug.ReadBuildInfo()
-	for _, d := range info.Deps {
-		if d.Path == path {
-			return path + " " + d.Version
-		}
-	}
-	return path
-}
-
-// cpuModel is the processor's name, where the system tells.
-func cpuModel() string {
-	file, err := os.Open("/proc/cpuinfo")
-	if err != nil {
-		return "unknown"
-	}
-	defer file.Close()
-	for s := bufio.NewScanner(file); s.Scan(); {
-		if name, ok := strings.CutPrefix(s.Text(), "model name"); ok {
-			return strings.TrimLeft(name, "\t :")
-		}
-	}
-	return "unknown"
-}
-
 // work measures the rows of one work, in rounds.
-func (r *report) work(ctx context.Context, w work, t target, p *installed) error {
+func (r *report) work(ctx context.Context, w work, t floor.Target, p *installed) error {
 	most := 0
 	for _, n := range w.inFlight {
 		most = max(most, w.runs(n, r.o.span))
 	}
-	accounts, err := t.accounts(ctx, most, library)
+	accounts, err := t.Accounts(ctx, most)
 	if err != nil {
 		return fmt.Errorf("prepare the floor: %w", err)
 	}
@@ -124,12 +96,12 @@ func (r *report) work(ctx context.Context, w work, t target, p *installed) error
 }
 
 // round measures a row once. Who goes first changes from round to round.
-func (r *report) round(ctx context.Context, w work, t target, accounts []account, p *installed, round, n int) error {
+func (r *report) round(ctx context.Context, w work, t floor.Target, accounts []*floor.Account, p *installed, round, n int) error {
 	i := slices.IndexFunc(r.Rows, func(x *row) bool { return x.Work == w.name && x.InFlight == n })
 	x := r.Rows[i]
 	sides := []func() error{
 		func() error {
-			s, err := floor(ctx, t, accounts, w.verify, n, r.o.span)
+			s, err := bare(ctx, t, accounts, w.verify, n, r.o.span)
 			x.floor = append(x.floor, s)
 			return wrap("floor", err)
 		},

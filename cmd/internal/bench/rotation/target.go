@@ -5,41 +5,19 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/cmd/internal/bench/floor"
 	"github.com/rotunda-pam/rotunda/internal/installation"
-	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-// target is a system whose accounts are rotated, by the bare client library and by the
-// product.
-type target interface {
-	// name is the server's and the client library's, with their versions.
-	name() string
-	// accounts makes n accounts for the library, or for the product with a first sdk.Secret.
-	accounts(ctx context.Context, n int, of side) ([]account, error)
-	// warm opens administrators' sessions until there are n.
-	warm(ctx context.Context, n int) error
-	// rotate is one rotation by the library: a new secret, on the session of a worker,
-	// and the proof.
-	rotate(ctx context.Context, worker int, account, verify string) error
-	// addTo makes the product's resource.
-	addTo(ctx context.Context, i *installation.Installation, resource string) error
-	// pid is of the process whose children serve it.
-	pid() int
-	close() error
-}
-
-// side is who rotates an account.
-type side string
-
-const (
-	library side = "floor"
-	product side = "product"
-)
-
-// account of a target.
-type account struct {
-	login string
-	first sdk.Secret
+// addTo makes the product's resource of a target.
+func addTo(ctx context.Context, i *installation.Installation, resource string, t floor.Target) error {
+	switch t := t.(type) {
+	case *floor.Postgres:
+		return i.AddPostgres(ctx, resource, t.PG)
+	case *floor.SSHD:
+		return i.AddSSHD(ctx, resource, t.SSHD)
+	}
+	return fmt.Errorf("no resource for %s", t.Name())
 }
 
 // work is a row's: what is rotated and how that is proven.

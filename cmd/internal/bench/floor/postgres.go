@@ -1,4 +1,4 @@
-package main
+package floor
 
 import (
 	"context"
@@ -20,14 +20,13 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-// postgres is a server that keeps what it was told.
-type postgres struct {
-	pg    *targets.PG
+// Postgres is a server that keeps what it was told.
+type Postgres struct {
+	PG    *targets.PG
 	login *pgconn.Config
 	admin []*pgconn.PgConn // warm sessions, one for each in flight
 	roles int
@@ -35,14 +34,15 @@ type postgres struct {
 
 const iterations = 4096 // of SCRAM, PostgreSQL's and its clients' own number
 
-func startPostgres(ctx context.Context, dir string) (target, error) {
+// StartPostgres starts one.
+func StartPostgres(ctx context.Context, dir string) (Target, error) {
 	// What a test leaves out counts here.
 	pg, err := targets.StartPostgres(ctx, filepath.Join(dir, "pg"),
 		"fsync=on", "log_statement=none", "log_connections=off", "max_connections=300", "shared_buffers=128MB")
 	if err != nil {
 		return nil, err
 	}
-	p := &postgres{pg: pg}
+	p := &Postgres{PG: pg}
 	if p.login, err = pgconn.ParseConfig("user=u dbname=" + pg.Database + " sslmode=disable"); err != nil {
 		return nil, errors.Join(err, pg.Stop())
 	}
@@ -50,53 +50,62 @@ func startPostgres(ctx context.Context, dir string) (target, error) {
 	roots.AppendCertsFromPEM(pg.CA)
 	p.login.Host, p.login.Port, p.login.Fallbacks = pg.Host, uint16(pg.Port), nil
 	p.login.TLSConfig = &tls.Config{ServerName: pg.ServerName, RootCAs: roots, MinVersion: tls.VersionTLS12}
-	if err := p.warm(ctx, 1); err != nil {
+	if err := p.Warm(ctx, 1); err != nil {
 		return nil, errors.Join(err, pg.Stop())
 	}
 	return p, nil
 }
 
-func (p *postgres) name() string {
+// Name of server and library.
+func (p *Postgres) Name() string {
 	return "PostgreSQL " + p.admin[0].ParameterStatus("server_version") + ", " + module("github.com/jackc/pgx/v5")
 }
 
-func (p *postgres) pid() int { return p.pg.Pid() }
+// Pid of the server.
+func (p *Postgres) Pid() int { return p.PG.Pid() }
 
-func (p *postgres) close() error {
+// Close ends it.
+func (p *Postgres) Close() error {
 	for _, c := range p.admin {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		_ = c.Close(ctx)
 		cancel()
 	}
-	return p.pg.Stop()
+	return p.PG.Stop()
 }
 
-func (p *postgres) accounts(ctx context.Context, n int, of side) ([]account, error) {
-	var all []account
+// Endpoint of the server, with the administrator that plugins use.
+func (p *Postgres) Endpoint() Endpoint {
+	return Endpoint{
+		Resource: sdk.Resource{Address: p.PG.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}},
+		Pins:     [][sha256.Size]byte{p.PG.SPKI}, Admin: credential(p.PG.AdminPassword), AdminAs: sdk.Account{Name: p.PG.Admin},
+	}
+}
+
+// Accounts makes roles.
+func (p *Postgres) Accounts(ctx context.Context, n int) ([]*Account, error) {
+	var all []*Account
 	var sql []string
 	for range n {
-		a := account{login: string(of) + "_" + strconv.Itoa(p.roles), first: sdk.NewSecret([]byte("first"))}
+		a := &Account{sdk.Account{Name: "role_" + strconv.Itoa(p.roles)}, sdk.NewSecret([]byte("first"))}
 		p.roles++
 		all = append(all, a)
-		sql = append(sql, "CREATE ROLE "+a.login+" LOGIN PASSWORD 'first'")
+		sql = append(sql, "CREATE ROLE "+a.Name+" LOGIN PASSWORD 'first'")
 	}
-	return all, p.pg.Exec(ctx, sql...)
-}
-
-func (p *postgres) addTo(ctx context.Context, i *installation.Installation, resource string) error {
-	return i.AddPostgres(ctx, resource, p.pg)
+	return all, p.PG.Exec(ctx, sql...)
 }
 
 // connect logs in afresh.
-func (p *postgres) connect(ctx context.Context, user string, password sdk.Secret) (*pgconn.PgConn, error) {
+func (p *Postgres) connect(ctx context.Context, user string, password sdk.Secret) (*pgconn.PgConn, error) {
 	c := p.login.Copy()
 	c.User, c.Password = user, password.ExposeString()
 	return pgconn.ConnectConfig(ctx, c)
 }
 
-func (p *postgres) warm(ctx context.Context, n int) error {
+// Warm logs the administrator in.
+func (p *Postgres) Warm(ctx context.Context, n int) error {
 	for len(p.admin) < n {
-		c, err := p.connect(ctx, p.pg.Admin, p.pg.AdminPassword)
+		c, err := p.connect(ctx, p.PG.Admin, p.PG.AdminPassword)
 		if err != nil {
 			return fmt.Errorf("the administrator's session: %w", err)
 		}
@@ -105,11 +114,12 @@ func (p *postgres) warm(ctx context.Context, n int) error {
 	return nil
 }
 
-// rotate is ALTER ROLE with a computed verifier, and then a fresh login with the new
+// Rotate is ALTER ROLE with a computed verifier, and then a fresh login with the new
 // password, or the stored verifier read back.
-func (p *postgres) rotate(ctx context.Context, worker int, role, verify string) error {
-	admin := p.admin[worker]
-	password := newPassword()
+func (p *Postgres) Rotate(ctx context.Context, session int, a *Account, verify string) error {
+	admin, role := p.admin[session], a.Name
+	a.Secret = Password()
+	password := a.Secret.ExposeString()
 	salt := make([]byte, 16)
 	_, _ = rand.Read(salt)
 	v, err := verifier(password, salt, iterations)
@@ -122,7 +132,7 @@ func (p *postgres) rotate(ctx context.Context, worker int, role, verify string) 
 	if verify == "readback" {
 		return readBack(ctx, admin, role, password)
 	}
-	c, err := p.connect(ctx, role, sdk.NewSecret([]byte(password)))
+	c, err := p.connect(ctx, role, a.Secret)
 	if err != nil {
 		return fmt.Errorf("login: %w", err)
 	}

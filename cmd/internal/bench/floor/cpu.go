@@ -1,4 +1,4 @@
-package main
+package floor
 
 import (
 	"maps"
@@ -12,10 +12,10 @@ import (
 // tick is what Linux counts processor time in (USER_HZ).
 const tick = 10 * time.Millisecond
 
-// cpuTimes is the processor time that processes have used so far: each of the named
+// CPU is the processor time that processes have used so far: each of the named
 // ones, and for "agent" its plugins apart, and with "target" all that it has started,
 // those that have ended too. Nil where the system does not tell.
-func cpuTimes(pids map[string]int) map[string]time.Duration {
+func CPU(pids map[string]int) map[string]time.Duration {
 	all := processes()
 	if len(all) == 0 {
 		return nil
@@ -46,9 +46,9 @@ func tree(all map[int]process, pid int) time.Duration {
 	return sum
 }
 
-// written is how many bytes a process has caused to be written to disk so far, which
+// Written is how many bytes a process has caused to be written to disk so far, which
 // Linux tells; else 0.
-func written(pid int) float64 {
+func Written(pid int) float64 {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "io"))
 	if err != nil {
 		return 0
@@ -88,10 +88,11 @@ func processes() map[int]process {
 	return out
 }
 
-func ownCPU() time.Duration { return processes()[os.Getpid()].own }
+// OwnCPU is what this process has used.
+func OwnCPU() time.Duration { return processes()[os.Getpid()].own }
 
-// perRun is what was used between two readings, for each of n rotations.
-func perRun(before, after map[string]time.Duration, n int) map[string]time.Duration {
+// PerRun is what was used between two readings, for each of n rotations.
+func PerRun(before, after map[string]time.Duration, n int) map[string]time.Duration {
 	if before == nil || after == nil || n == 0 {
 		return nil
 	}

@@ -1,10 +1,8 @@
-package main
+package floor
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -16,26 +14,27 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-// sshd is an OpenSSH server with throw-away accounts of this machine.
-type sshd struct {
-	sshd  *targets.SSHD
+// SSHD is an OpenSSH server with throw-away accounts of this machine.
+type SSHD struct {
+	SSHD  *targets.SSHD
 	admin []*ssh.Client // warm sessions
 }
 
-func startSSHD(ctx context.Context, dir string) (target, error) {
+// StartSSHD starts one.
+func StartSSHD(ctx context.Context, dir string) (Target, error) {
 	s, err := targets.StartSSHD(ctx, filepath.Join(dir, "sshd"), targets.SSHDOptions{})
 	if err != nil {
 		return nil, err
 	}
-	return &sshd{sshd: s}, nil
+	return &SSHD{SSHD: s}, nil
 }
 
-func (s *sshd) name() string {
+// Name of server and library.
+func (s *SSHD) Name() string {
 	out, _ := exec.Command("/usr/sbin/sshd", "-V").CombinedOutput() // older ones know no -V, and say who they are all the same
 	version := "OpenSSH"
 	for line := range strings.Lines(string(out)) {
@@ -46,43 +45,50 @@ func (s *sshd) name() string {
 	return version + ", " + module("golang.org/x/crypto")
 }
 
-func (s *sshd) pid() int { return s.sshd.Pid() }
+// Pid of the server.
+func (s *SSHD) Pid() int { return s.SSHD.Pid() }
 
-func (s *sshd) close() error {
+// Close ends it.
+func (s *SSHD) Close() error {
 	for _, c := range s.admin {
 		_ = c.Close()
 	}
-	return s.sshd.Stop()
+	return s.SSHD.Stop()
 }
 
-func (s *sshd) accounts(ctx context.Context, n int, _ side) ([]account, error) {
-	var all []account
+// Endpoint of the server, with the administrator's key.
+func (s *SSHD) Endpoint() Endpoint {
+	return Endpoint{
+		Resource: sdk.Resource{Address: s.SSHD.Address}, Pins: s.SSHD.HostKeys,
+		Admin: sdk.Credential{Kind: sdk.SSHKey, Secret: s.SSHD.AdminKey}, AdminAs: sdk.Account{Name: s.SSHD.Admin},
+	}
+}
+
+// Accounts makes throw-away accounts of this machine.
+func (s *SSHD) Accounts(ctx context.Context, n int) ([]*Account, error) {
+	var all []*Account
 	for range n {
-		first := sdk.NewSecret([]byte(newPassword()))
-		u, err := s.sshd.CreateUser(ctx, targets.UserOptions{Password: first})
+		first := Password()
+		u, err := s.SSHD.CreateUser(ctx, targets.UserOptions{Password: first})
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, account{login: u.Name, first: first})
+		all = append(all, &Account{sdk.Account{Name: u.Name}, first})
 	}
 	return all, nil
 }
 
-func (s *sshd) addTo(ctx context.Context, i *installation.Installation, resource string) error {
-	return i.AddSSHD(ctx, resource, s.sshd)
-}
-
 // connect logs in afresh.
-func (s *sshd) connect(ctx context.Context, user string, by ssh.AuthMethod) (*ssh.Client, error) {
-	tcp, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.sshd.Address)
+func (s *SSHD) connect(ctx context.Context, user string, by ssh.AuthMethod) (*ssh.Client, error) {
+	tcp, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.SSHD.Address)
 	if err != nil {
 		return nil, err
 	}
 	_ = tcp.SetDeadline(time.Now().Add(time.Minute))
-	c, chans, reqs, err := ssh.NewClientConn(tcp, s.sshd.Address, &ssh.ClientConfig{
+	c, chans, reqs, err := ssh.NewClientConn(tcp, s.SSHD.Address, &ssh.ClientConfig{
 		User: user, Auth: []ssh.AuthMethod{by},
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
-			if !slices.Contains(s.sshd.HostKeys, sha256.Sum256(key.Marshal())) {
+			if !slices.Contains(s.SSHD.HostKeys, sha256.Sum256(key.Marshal())) {
 				return errors.New("not the server that was started")
 			}
 			return nil
@@ -95,15 +101,16 @@ func (s *sshd) connect(ctx context.Context, user string, by ssh.AuthMethod) (*ss
 	return ssh.NewClient(c, chans, reqs), nil
 }
 
-func (s *sshd) warm(ctx context.Context, n int) error {
-	pem := s.sshd.AdminKey.Expose()
+// Warm logs the administrator in.
+func (s *SSHD) Warm(ctx context.Context, n int) error {
+	pem := s.SSHD.AdminKey.Expose()
 	defer clear(pem)
 	signer, err := ssh.ParsePrivateKey(pem)
 	if err != nil {
 		return err
 	}
 	for len(s.admin) < n {
-		c, err := s.connect(ctx, s.sshd.Admin, ssh.PublicKeys(signer))
+		c, err := s.connect(ctx, s.SSHD.Admin, ssh.PublicKeys(signer))
 		if err != nil {
 			return fmt.Errorf("the administrator's session: %w", err)
 		}
@@ -112,14 +119,15 @@ func (s *sshd) warm(ctx context.Context, n int) error {
 	return nil
 }
 
-// rotate is chpasswd on the session, and a fresh login with the new password that runs a
+// Rotate is chpasswd on the session, and a fresh login with the new password that runs a
 // command: sshd lets people in who may do nothing.
-func (s *sshd) rotate(ctx context.Context, worker int, user, _ string) error {
-	password := newPassword()
-	if err := run(s.admin[worker], "chpasswd", user+":"+password+"\n"); err != nil {
+func (s *SSHD) Rotate(ctx context.Context, session int, a *Account, _ string) error {
+	a.Secret = Password()
+	password := a.Secret.ExposeString()
+	if err := run(s.admin[session], "chpasswd", a.Name+":"+password+"\n"); err != nil {
 		return fmt.Errorf("change: %w", err)
 	}
-	c, err := s.connect(ctx, user, ssh.Password(password))
+	c, err := s.connect(ctx, a.Name, ssh.Password(password))
 	if err != nil {
 		return fmt.Errorf("login: %w", err)
 	}
@@ -138,10 +146,4 @@ func run(c *ssh.Client, command, input string) error {
 	defer session.Close()
 	session.Stdin = strings.NewReader(input)
 	return session.Run(command)
-}
-
-func newPassword() string {
-	var b [18]byte
-	_, _ = rand.Read(b[:]) // does not fail
-	return base64.RawURLEncoding.EncodeToString(b[:])
 }
