@@ -235,6 +235,7 @@ func (k *kit) oddSecrets(t *testing.T) {
 		"one character": "x", "128 characters": strings.Repeat("Ab3-", 32), "not ASCII": "pässwörd-Ключ-鍵-" + k.nonce(),
 		"a line break": "line\nbreak-" + k.nonce(), "a tab": "tab\tstop-" + k.nonce(), "spaces around": "  spaces-" + k.nonce() + "  ",
 		"quotes": `'"` + "`" + k.nonce(), "backslashes": `\n\\` + k.nonce(), "dollars": `$HOME ${x} $(id) ` + k.nonce(), "a NUL": "zero\x00byte-" + k.nonce(),
+		"bytes that are no text": "\xff\xc3-" + k.nonce(), // which JSON, for one, would replace
 	} {
 		next := sdk.Credential{Kind: sdk.Password, Secret: sdk.NewSecret([]byte(secret))}
 		k.saw(next)

@@ -38,7 +38,7 @@ var All = []Obligation{
 	{"KillBetweenMintAndStage", "what was minted and then lost is found by a list from before, and swept by another process"},
 	{"ReadbackAgrees", "`Readback` says what a login would"},
 	{"Printable", "every printable ASCII character arrives as it is"},
-	{"OddSecrets", "one and 128 characters, line breaks, quotes, spaces around, not ASCII: taken as they are or refused, for certain"},
+	{"OddSecrets", "one and 128 characters, line breaks, quotes, spaces around, not ASCII, no text at all: taken as they are or refused, for certain"},
 	{"HostileNames", "names that would do harm in a command are taken as they are"},
 	{"ManifestMatches", "the manifest by hand is the one that the agent gets"},
 	{"NoSecretInProc", "while a change is under way no secret is in arguments, environment, files, and a crash would write none"},

@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -64,6 +65,9 @@ func (s *session) Close() error { return nil }
 
 // Apply sets a user's password. What the service did not clearly say stays Unknown.
 func (s *session) Apply(ctx context.Context, r sdk.ApplyRequest) (out sdk.ApplyResponse, err error) {
+	if !utf8.ValidString(r.Candidate.Secret.ExposeString()) { // JSON would carry another password
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.charset"}, nil
+	}
 	body, err := json.Marshal(map[string]string{"password": r.Candidate.Secret.ExposeString()})
 	if err != nil {
 		return out, &sdk.Error{Class: sdk.ClassInternal, Reason: "json", NotSent: true, Err: err}

@@ -42,6 +42,7 @@ type broker struct {
 	admin            sdk.Credential
 	spki             [32]byte
 	client           *http.Client
+	log              string // file
 }
 
 func (b *broker) host() sdk.Host {
@@ -81,6 +82,7 @@ func startBroker(t *testing.T) *broker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { log.Close() })
+	b.log = log.Name()
 	env := []string{
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=" + dir,
 		"RABBITMQ_NODENAME=test@localhost", "RABBITMQ_NODE_IP_ADDRESS=127.0.0.1", fmt.Sprintf("RABBITMQ_NODE_PORT=%d", ports[0]),
@@ -228,4 +230,14 @@ func tail(t *testing.T, name string) []byte {
 		t.Fatal(err)
 	}
 	return b[max(0, len(b)-3000):]
+}
+
+// failures is how many logins as a user the broker has refused.
+func (b *broker) failures(t *testing.T, name string) int {
+	t.Helper()
+	log, err := os.ReadFile(b.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(log, fmt.Appendf(nil, "user '%s' - invalid credentials", name))
 }

@@ -34,8 +34,9 @@ func TestConformance(t *testing.T) {
 			b.user(t, name, first, "")
 			return sdk.Account{Name: name}, first
 		},
-		Accepts: func(t *testing.T, a sdk.Account, c sdk.Credential) bool { return b.accepts(t, a.Name, c) },
-		Refused: func(*testing.T) sdk.Credential { return password(strings.Repeat("x", shortest-1)) },
+		Accepts:  func(t *testing.T, a sdk.Account, c sdk.Credential) bool { return b.accepts(t, a.Name, c) },
+		Refused:  func(*testing.T) sdk.Credential { return password(strings.Repeat("x", shortest-1)) },
+		Failures: func(t *testing.T, a sdk.Account) int { return b.failures(t, a.Name) },
 		Powerless: func(t *testing.T) (sdk.Account, sdk.Credential) {
 			own := password("the clerk's own")
 			b.user(t, "clerk", own, "management")
@@ -44,9 +45,27 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// A change leaves a user's rights in the management API as they are.
-func TestTagsStay(t *testing.T) {
+func TestRotate(t *testing.T) {
 	b := startBroker(t)
+	t.Run("TagsStay", b.tagsStay)
+	t.Run("OneTry", b.oneTry)
+}
+
+// A login that fails counts once, at a broker that counts at all.
+func (b *broker) oneTry(t *testing.T) {
+	b.user(t, "app", password("the first of app"), "")
+	before := b.failures(t, "app")
+	got, err := rotator{}.Verify(t.Context(), sdk.VerifyRequest{Host: b.host(), Resource: b.resource(), Account: sdk.Account{Name: "app"}, Credential: password("not it")})
+	if err != nil || got.Verdict != sdk.Rejected {
+		t.Errorf("verify of a wrong password: %+v, %v", got, err)
+	}
+	if after := b.failures(t, "app"); after != before+1 {
+		t.Errorf("%d refused logins, then %d\n%s", before, after, tail(t, b.log))
+	}
+}
+
+// A change leaves a user's rights in the management API as they are.
+func (b *broker) tagsStay(t *testing.T) {
 	ctx := t.Context()
 	s, err := rotator{}.Open(ctx, sdk.OpenRequest{Host: b.host(), Resource: b.resource(), Admin: b.admin, AdminAs: sdk.Account{Name: adminName}})
 	if err != nil {
