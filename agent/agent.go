@@ -163,7 +163,7 @@ func (a *Agent) connect() error {
 		return err
 	}
 	if iso := a.plugins.Isolation(); iso.Note != "" {
-		a.log.Warn("plugins are not wholly shut in", "isolation", iso.Note)
+		a.log.Warn("plugins are not wholly shut in", "isolation", iso.Note, "have", iso.String())
 	}
 	if a.channel, err = channel.New(channel.Config{
 		Server: a.id.Server, TLS: tlsConfig, Proxy: http.ProxyFromEnvironment, OrgID: a.id.OrgID, Agent: a.id.Entry,

@@ -335,19 +335,25 @@ func (k *kit) places(t *testing.T) map[string][]byte {
 			}
 		}
 	}
-	err := filepath.WalkDir(filepath.Join(k.dir, "run"), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return nil // it may be gone by now
-		}
-		if info, err := d.Info(); err == nil && info.Size() < 1<<20 { // not the binary
-			if b, err := os.ReadFile(path); err == nil {
-				out[path] = b
+	roots := []string{"/"} // a process may have mounts of its own
+	for _, pid := range k.pids() {
+		roots = append(roots, filepath.Join("/proc", pid, "root"))
+	}
+	for _, root := range roots {
+		err := filepath.WalkDir(filepath.Join(root, k.dir, "run"), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return nil // it may be gone by now
 			}
+			if info, err := d.Info(); err == nil && info.Size() < 1<<20 { // not the binary
+				if b, err := os.ReadFile(path); err == nil {
+					out[path] = b
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
 		}
-		return nil
-	})
-	if err != nil {
-		t.Error(err)
 	}
 	return out
 }

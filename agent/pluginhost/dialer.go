@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -31,7 +32,10 @@ type dialServer struct {
 	slots chan struct{} // of all connections of the process, dialling ones too
 	wg    sync.WaitGroup
 
+	log *slog.Logger
+
 	mu     sync.Mutex
+	told   bucket // of refusals that are logged
 	grants map[[pluginv1.TokenLen]byte]*grant
 	led    map[string][]string // where an address of a statement led: several servers may share a name
 }
@@ -56,7 +60,7 @@ type relay struct {
 	target net.Conn // nil while dialling
 }
 
-func newDialServer(path string, uid, conns int) (*dialServer, error) {
+func newDialServer(path string, uid, conns int, log *slog.Logger) (*dialServer, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, err
@@ -69,7 +73,7 @@ func newDialServer(path string, uid, conns int) (*dialServer, error) {
 		_ = l.Close()
 		return nil, err
 	}
-	s := &dialServer{l: l, slots: make(chan struct{}, conns), grants: map[[pluginv1.TokenLen]byte]*grant{}, led: map[string][]string{}}
+	s := &dialServer{l: l, log: log, slots: make(chan struct{}, conns), told: fullBucket(10, 0.1), grants: map[[pluginv1.TokenLen]byte]*grant{}, led: map[string][]string{}}
 	s.wg.Go(s.serve)
 	return s, nil
 }
@@ -173,6 +177,9 @@ func (s *dialServer) one(c *net.UnixConn) {
 	}
 	r := &relay{plugin: c}
 	if status := g.enter(r, req); status != pluginv1.DialOK {
+		if status == pluginv1.DialRefused {
+			s.refused(req)
+		}
 		answer(c, status, "")
 		return
 	}
@@ -192,6 +199,16 @@ func (s *dialServer) one(c *net.UnixConn) {
 		return
 	}
 	g.pump(c, target)
+}
+
+// refused tells of a plugin that wants to go where its job does not lead.
+func (s *dialServer) refused(req pluginv1.DialRequest) {
+	s.mu.Lock()
+	tell := s.told.take(1, time.Now())
+	s.mu.Unlock()
+	if tell {
+		s.log.Warn("plugin asked for an address that its job does not have", "network", cut(req.Network, maxStep), "address", cut(req.Address, maxText))
+	}
 }
 
 func answer(c *net.UnixConn, s pluginv1.DialStatus, remote string) error {

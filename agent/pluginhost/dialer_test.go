@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
@@ -100,7 +101,7 @@ func targets() (DialFunc, chan *net.TCPConn) {
 
 func newGrant(t *testing.T, max int, dial DialFunc) *grant {
 	t.Helper()
-	s, err := newDialServer(filepath.Join(tempDir(t), "dial"), -1, 64)
+	s, err := newDialServer(filepath.Join(tempDir(t), "dial"), -1, 64, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

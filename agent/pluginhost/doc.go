@@ -12,15 +12,26 @@
 // else keeps it in depends on the system; Isolation says what is in force:
 //
 //	Linux, agent is root     a user of its own, no network, no sight of other processes,
-//	                         no new privileges, paths shut by Landlock
-//	Linux, agent is not      the same but for the user, where the kernel allows user
-//	                         namespaces; elsewhere Landlock alone, and the agent's memory
-//	                         is closed to its own user
+//	                         no new privileges, paths shut by Landlock, a folder in memory;
+//	                         it is one process, which starts no other
+//	Linux, agent is not      the same but for user and folder, where the kernel allows user
+//	                         namespaces, and with processes to a number; elsewhere Landlock
+//	                         alone, and the agent's memory is closed to its own user
 //	macOS                    a user of its own where the agent is root
 //	Windows                  a job object, so that it dies with the agent
 //
 // Filesystem sockets that everybody may open (a PostgreSQL socket of mode 0777) stay
 // reachable in all of them: let none be open to others on the agent's machine.
+//
+// # What a plugin process can use up
+//
+// On Linux: 512 MiB of memory, 16 MiB of files (on disk, where the agent is not root: 32
+// MiB each, and as many as it likes), 1,024 descriptors, three quarters of the machine's
+// processors in the long run and a minute at once, 50 lines of the log a second. Memory
+// that no bound counts (shared, of other processes, of files without a name) is kept from
+// it by a filter of system calls, so that no control groups are needed, which containers
+// and services seldom have (docs/decisions/0015-bounds-without-control-groups.md). Ends
+// for such a reason, and addresses that it asked for in vain, are in the agent's log.
 //
 // # What a plugin process can do to the agent
 //

@@ -74,6 +74,9 @@ func New(cfg Config) (*Host, error) {
 	if cfg.Users == (UserIDs{}) {
 		cfg.Users = UserIDs{64000, 65023}
 	}
+	if cfg.bounds == (bounds{}) {
+		cfg.bounds = defaultBounds()
+	}
 	if cfg.Dial == nil {
 		cfg.Dial = new(net.Dialer).DialContext
 	}
@@ -81,7 +84,7 @@ func New(cfg Config) (*Host, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &Host{
-		cfg: cfg, log: cfg.Log, jail: newJail(cfg.Users), free: cfg.Processes,
+		cfg: cfg, log: cfg.Log, jail: newJail(cfg.Users, cfg.bounds), free: cfg.Processes,
 		procs: map[processKey]*process{}, failures: map[processKey]failure{}, manifests: map[Plugin]Description{},
 	}
 	if err := h.makeFolder(); err != nil {
@@ -212,6 +215,24 @@ func (h *Host) acquire(ctx context.Context, plugin Plugin, resource string) (*pr
 				h.mu.Unlock()
 				return fail(PluginBusy, ctx.Err())
 			}
+		case h.other(key) != nil:
+			// Two versions do not serve one resource at once: what the other has under way ends
+			// first. A run goes on with the version that it began with.
+			other := h.other(key)
+			other.leaving = true
+			if other.refs == 0 {
+				h.stop(other)
+			}
+			h.mu.Unlock()
+			select {
+			case <-other.gone:
+				continue
+			case <-ctx.Done():
+				h.mu.Lock()
+				h.giveBack(placed)
+				h.mu.Unlock()
+				return fail(PluginBusy, ctx.Err())
+			}
 		case placed || h.free > 0 && len(h.waiting) == 0:
 			if !placed {
 				h.free--
@@ -237,6 +258,28 @@ func (h *Host) acquire(ctx context.Context, plugin Plugin, resource string) (*pr
 			}
 		}
 	}
+}
+
+// other is a process of another version of the plugin for the same resource. With h.mu
+// held.
+func (h *Host) other(key processKey) *process {
+	for k, p := range h.procs {
+		if k.resource == key.resource && k.plugin.Name == key.plugin.Name && k.plugin != key.plugin {
+			return p
+		}
+	}
+	return nil
+}
+
+// Running counts the processes of each plugin.
+func (h *Host) Running() map[Plugin]int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := map[Plugin]int{}
+	for k := range h.procs {
+		all[k.plugin]++
+	}
+	return all
 }
 
 // giveBack passes a place on to the first who waits. With h.mu held.
@@ -301,12 +344,12 @@ func (h *Host) release(p *process) {
 	defer h.mu.Unlock()
 	p.refs--
 	p.idle = time.Now()
-	if p.refs == 0 && (len(h.waiting) > 0 || h.closing) {
-		if h.closing {
-			h.stop(p)
-		} else {
-			h.makeRoom()
-		}
+	switch {
+	case p.refs > 0:
+	case h.closing || p.leaving:
+		h.stop(p)
+	case len(h.waiting) > 0:
+		h.makeRoom()
 	}
 }
 
@@ -345,6 +388,12 @@ func (h *Host) run(p *process) {
 	h.mu.Lock()
 	delete(h.procs, p.key)
 	if crashed := !p.stopping; crashed {
+		switch {
+		case p.overused:
+			err = errProcessor
+		case err == nil:
+			err = errors.New(p.child.cmd.ProcessState.String())
+		}
 		f := h.failures[p.key]
 		h.failures[p.key] = failure{f.n + 1, time.Now().Add(min(backoffMin<<min(f.n, 16), backoffMax))}
 		h.log.Warn("plugin process ended", "plugin", p.plugin.Name, "resource", p.key.resource, "error", err)
@@ -381,7 +430,8 @@ func (h *Host) backOff(key processKey) error {
 	}
 }
 
-// janitor stops processes that were idle for too long and forgets old secrets.
+// janitor stops idle processes, of plugins that may not start any more at once, and forgets
+// old secrets.
 func (h *Host) janitor() {
 	t := time.NewTicker(min(max(h.cfg.Idle/4, 100*time.Millisecond), time.Second))
 	defer t.Stop()
@@ -392,9 +442,10 @@ func (h *Host) janitor() {
 		case now := <-t.C:
 			h.mu.Lock()
 			for _, p := range h.procs {
-				if p.refs == 0 && now.Sub(p.idle) > h.cfg.Idle {
+				if p.refs == 0 && (now.Sub(p.idle) > h.cfg.Idle || !h.cfg.Catalogue.allows(p.plugin)) {
 					h.stop(p)
 				}
+				h.endGreedy(p, now)
 				p.expire(now)
 			}
 			for k, f := range h.failures {
@@ -404,6 +455,22 @@ func (h *Host) janitor() {
 			}
 			h.mu.Unlock()
 		}
+	}
+}
+
+// endGreedy ends a process that uses more of the processor than it may. With h.mu held.
+func (h *Host) endGreedy(p *process, now time.Time) {
+	select {
+	case <-p.started:
+	default:
+		return
+	}
+	if p.err != nil || p.overused || p.dead() {
+		return
+	}
+	if used, ok := h.jail.used(p.child); ok && p.may.exceeded(used, now, h.cfg.bounds) {
+		p.overused = true
+		p.child.kill()
 	}
 }
 

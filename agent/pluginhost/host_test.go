@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,8 +149,9 @@ func TestHash(t *testing.T) {
 	})
 	t.Run("taken back by the log", func(t *testing.T) {
 		dir := tempDir(t)
-		allowed := true
-		cat, err := NewCatalogue(dir, nil, func(p Plugin) bool { return allowed && p.Name == "logged" })
+		var allowed atomic.Bool
+		allowed.Store(true)
+		cat, err := NewCatalogue(dir, nil, func(p Plugin) bool { return allowed.Load() && p.Name == "logged" })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +164,7 @@ func TestHash(t *testing.T) {
 		if _, err := f.Open(t.Context(), p, srv.job("r")); err != nil {
 			t.Fatal(err)
 		}
-		allowed = false
+		allowed.Store(false)
 		if _, err := f.Open(t.Context(), p, srv.job("r")); ReasonOf(err) != string(PluginUnknown) {
 			t.Errorf("after it was dropped: %v", err)
 		}

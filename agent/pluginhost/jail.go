@@ -1,6 +1,10 @@
 package pluginhost
 
-import "os/exec"
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+)
 
 // Isolation says what keeps plugins in, for doctor and the start-up log.
 type Isolation struct {
@@ -9,8 +13,36 @@ type Isolation struct {
 	Processes    bool // sees and signals no others, and its children die with it
 	NoPrivileges bool // set-user-id programs give it nothing
 	Landlock     int  // version of the kernel's Landlock that shuts paths; 0: none
+	Filter       bool // system calls are filtered: no socket that leads out, no memory that is not counted
+	Alone        bool // it is one process, and can start no other
+	Bounds       bool // of memory, descriptors, processes and file sizes
+	Folder       bool // its private folder is in memory and of a bounded size
 	// Note says in a sentence what is missing and what to do; empty if nothing is.
 	Note string
+}
+
+// String lists what is in force.
+func (i Isolation) String() string {
+	var all []string
+	for _, one := range []struct {
+		is   bool
+		what string
+	}{
+		{i.User, "users of their own"},
+		{i.Network, "an empty network"},
+		{i.Processes, "no sight of other processes"},
+		{i.NoPrivileges, "no new privileges"},
+		{i.Landlock > 0, fmt.Sprintf("paths shut by Landlock (version %d)", i.Landlock)},
+		{i.Filter, "filtered system calls"},
+		{i.Alone, "no processes beside their own"},
+		{i.Bounds, "bounded memory, files and descriptors"},
+		{i.Folder, "a folder in memory"},
+	} {
+		if one.is {
+			all = append(all, one.what)
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 // The jail of each system (jail_*.go) has:
@@ -21,8 +53,8 @@ type Isolation struct {
 //
 // A confinement is what differs from process to process.
 type confinement struct {
-	uid    int    // -1: the agent's own
-	dir    string // private folder
+	uid    int // -1: the agent's own
+	folder folder
 	binary string
 }
 

@@ -17,13 +17,14 @@ import (
 )
 
 type jail struct {
-	iso   Isolation
-	users users
-	flags uintptr // namespaces
+	iso    Isolation
+	users  users
+	flags  uintptr // namespaces
+	bounds bounds
 }
 
-func newJail(ids UserIDs) *jail {
-	j := &jail{users: users{ids}}
+func newJail(ids UserIDs, b bounds) *jail {
+	j := &jail{users: users{ids}, bounds: b}
 	j.iso.NoPrivileges = true
 	j.iso.Landlock = landlockVersion()
 	j.iso.User = os.Geteuid() == 0 && j.allowed(ids.First, 0)
@@ -41,7 +42,35 @@ func newJail(ids UserIDs) *jail {
 	}
 	j.iso.Network = j.flags&unix.CLONE_NEWNET != 0
 	j.iso.Processes = j.flags&unix.CLONE_NEWPID != 0
+	j.iso.Filter = filters()
+	// Who may make a user namespace may make processes with it.
+	j.iso.Alone = j.iso.Filter && j.iso.Network && j.iso.User
+	j.iso.Bounds = mayBound()
+	j.iso.Folder = j.iso.User && j.iso.Network && mayMount()
+	j.lacks()
 	return j
+}
+
+// lacks adds to the note what an agent that is root cannot do here. Of another the note
+// says already that it should be.
+func (j *jail) lacks() {
+	if !j.iso.User || !j.iso.Network {
+		return
+	}
+	var all []string
+	if j.iso.Landlock == 0 {
+		all = append(all, "this kernel has no Landlock: plugins reach every file and socket that all users do")
+	}
+	if !j.iso.Filter {
+		all = append(all, "this kernel does not filter system calls: plugins can start processes, take memory that is not counted, and use AF_VSOCK")
+	}
+	if !j.iso.Bounds {
+		all = append(all, "this system lets nobody bound what plugins use of memory, files and descriptors (prlimit)")
+	}
+	if !j.iso.Folder {
+		all = append(all, "plugins' folders are on disk, where they can fill it: Linux 5.10 or later has them in memory")
+	}
+	j.iso.Note = strings.Join(all, "; ")
 }
 
 // sameUser is for an agent that is not root and may make no namespaces. Its memory is
@@ -106,6 +135,12 @@ func (j *jail) start(cmd *exec.Cmd, c confinement) (*child, error) {
 		if err == nil {
 			err = cmd.Start()
 		}
+		if err == nil {
+			if err = j.bound(cmd.Process.Pid, c.uid); err != nil {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			}
+		}
 		started <- err
 		switch {
 		case err != nil:
@@ -151,13 +186,21 @@ func onOtherThread(f func()) {
 }
 
 func (j *jail) confine(c confinement) error {
+	if err := c.folder.mount(); err != nil {
+		return err
+	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	if j.iso.Landlock == 0 {
-		return nil
+	if j.iso.Landlock > 0 {
+		if err := j.landlock(c); err != nil {
+			return err
+		}
 	}
-	return j.landlock(c)
+	if j.iso.Filter {
+		return setFilter(filter(j.flags))
+	}
+	return nil
 }
 
 // What a plugin may read besides its own: the system's programs and libraries, and
@@ -217,7 +260,7 @@ func (j *jail) landlock(c confinement) error {
 		return err
 	}
 	defer func() { _ = unix.Close(set) }()
-	rules := map[string]uint64{c.binary: landFile, c.dir: attr.Handled_access_fs, "/dev/null": landDev, "/dev/urandom": landDev}
+	rules := map[string]uint64{c.binary: landFile, c.folder.dir: attr.Handled_access_fs, "/dev/null": landDev, "/dev/urandom": landDev}
 	for _, path := range readable {
 		rules[path] = landRead
 	}

@@ -13,7 +13,7 @@ type jail struct {
 	users users
 }
 
-func newJail(ids UserIDs) *jail {
+func newJail(ids UserIDs, _ bounds) *jail {
 	j := &jail{users: users{ids}}
 	j.iso.User = os.Geteuid() == 0
 	j.iso.Note = "plugins share the agent's network on this system: one that is hostile can connect by itself"

@@ -13,7 +13,7 @@ import (
 // moment in which only the agent's own death could leave it behind.
 type jail struct{ iso Isolation }
 
-func newJail(UserIDs) *jail {
+func newJail(UserIDs, bounds) *jail {
 	return &jail{Isolation{
 		Note: "plugins are not isolated on Windows: they run as the agent's own user; give the agent's service an account of its own",
 	}}

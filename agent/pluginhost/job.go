@@ -45,6 +45,8 @@ type Config struct {
 	Dial DialFunc
 	// Log takes what plugins log, and what the host does (discarded).
 	Log *slog.Logger
+
+	bounds bounds // of one process
 }
 
 // UserIDs is a range of user ids, both ends within.

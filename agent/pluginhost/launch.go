@@ -58,7 +58,7 @@ func (l *launch) Start(context.Context) error {
 	cmd.Args = []string{l.name}
 	cmd.Dir = "/"
 	if runtime.GOOS == "windows" {
-		cmd.Dir = l.where.dir
+		cmd.Dir = l.where.folder.dir
 	}
 	cmd.Env = l.env
 	cmd.Stdout, cmd.Stderr = outW, errW
@@ -154,14 +154,15 @@ func (l *launch) PluginToHost(network, address string) (string, string, error) {
 		}
 		return network, address, nil
 	}
-	info, err := os.Lstat(address)
-	if network != "unix" || filepath.Dir(address) != l.where.dir || err != nil || info.Mode().Type() != os.ModeSocket {
+	path := filepath.Join(l.where.folder.at, filepath.Base(address))
+	info, err := os.Lstat(path)
+	if network != "unix" || filepath.Dir(address) != l.where.folder.dir || err != nil || info.Mode().Type() != os.ModeSocket {
 		return "", "", fmt.Errorf("it listens on %s %q, not on a socket in its folder", network, address)
 	}
-	return network, address, nil
+	return network, path, nil
 }
 
-// HostToPlugin is not used: the two see the same paths.
+// HostToPlugin is not used.
 func (l *launch) HostToPlugin(network, address string) (string, string, error) {
 	return network, address, nil
 }

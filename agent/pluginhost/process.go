@@ -39,6 +39,7 @@ type process struct {
 	child    *child
 	out      *output
 	dial     *dialServer
+	socket   string // the dialer's, as the plugin sees it
 	conn     *grpc.ClientConn
 	meta     pluginv1.MetaClient
 	rotator  pluginv1.RotatorClient
@@ -56,8 +57,11 @@ type process struct {
 	busy     int // calls in flight
 	idle     time.Time
 	stopping bool
+	leaving  bool // as soon as nobody uses it: another version is waited for
 	sessions map[[32]byte]*shared
 	expiring []expiry
+	may      allowance
+	overused bool // ended for it
 }
 
 type expiry struct {
@@ -94,22 +98,19 @@ func (p *process) prepare(binary string) (*launch, error) {
 	id := make([]byte, 6)
 	_, _ = rand.Read(id)
 	dir := filepath.Join(p.h.cfg.Dir, folderPrefix+hex.EncodeToString(id))
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	private, remove, err := p.h.jail.folder(dir, uid)
+	if err != nil {
 		return nil, err
 	}
-	p.clean = append(p.clean, func() { _ = os.RemoveAll(dir) })
-	if uid >= 0 {
-		if err := os.Chown(dir, uid, uid); err != nil {
-			return nil, err
-		}
-	}
-	p.dial, err = newDialServer(filepath.Join(dir, dialSocket), uid, maxProcessConns)
+	p.clean = append(p.clean, remove)
+	p.dial, err = newDialServer(filepath.Join(private.at, dialSocket), uid, maxProcessConns, p.out.log)
 	if err != nil {
 		return nil, err
 	}
 	p.clean = append(p.clean, p.dial.close)
+	p.socket = filepath.Join(dir, dialSocket)
 	l := &launch{
-		jail: p.h.jail, where: confinement{uid: uid, dir: dir, binary: binary}, name: p.plugin.Name, out: p.out,
+		jail: p.h.jail, where: confinement{uid: uid, folder: private, binary: binary}, name: p.plugin.Name, out: p.out,
 		env: []string{"TMPDIR=" + dir},
 	}
 	if runtime.GOOS == "windows" {
@@ -138,7 +139,7 @@ func (p *process) handshake(ctx context.Context, l *launch) error {
 		SkipHostEnv:      true,
 		StartTimeout:     p.h.cfg.StartTimeout,
 		Logger:           hclog.NewNullLogger(),
-		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: l.where.dir},
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: l.where.folder.at},
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
 			l.env = append(l.env, handshakeEnv(cmd.Env)...)
 			return l, nil

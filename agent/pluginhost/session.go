@@ -103,7 +103,7 @@ func (p *process) access(t Target) (*grant, *pluginv1.Access, error) {
 	if err != nil {
 		return nil, nil, p.fail(BadRequest, err)
 	}
-	a := &pluginv1.Access{Socket: p.dial.l.Addr().String(), Token: g.token[:], Job: p.lastJob.Add(1)}
+	a := &pluginv1.Access{Socket: p.socket, Token: g.token[:], Job: p.lastJob.Add(1)}
 	p.out.follow(a.Job, t.Progress)
 	return g, a, nil
 }

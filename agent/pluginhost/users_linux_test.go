@@ -37,7 +37,7 @@ func TestUsersOfPlugins(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			ids := UserIDs{first + 2*n, first + 2*n + 1}
 			t.Cleanup(func() { _ = os.Remove(lockFile(ids.First)); _ = os.Remove(lockFile(ids.Last)) })
-			j := newJail(ids)
+			j := newJail(ids, defaultBounds())
 			if !j.iso.User {
 				t.Skip("this root may not become another user")
 			}
@@ -71,7 +71,7 @@ func TestUsersOfPlugins(t *testing.T) {
 	}
 
 	// Known to the user database.
-	if uid, _, err := newJail(UserIDs{1, 1}).user(); err == nil && uid >= 0 {
+	if uid, _, err := newJail(UserIDs{1, 1}, defaultBounds()).user(); err == nil && uid >= 0 {
 		t.Errorf("a plugin is given the host's own user %d", uid)
 	}
 }

@@ -7,7 +7,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -72,6 +75,33 @@ func probe(ctx context.Context, h sdk.Host, arg string) string {
 		return setns(arg)
 	case "reconnect": // "allowed forbidden": the dialled descriptor must not lead anywhere else
 		return reconnect(ctx, h, arg)
+	case "grow", "shared", "memfd", "stack": // "MiB"
+		return memoryBy(what, arg)
+	case "fill": // "MiB", in files of 1 MiB
+		return fill(arg)
+	case "file": // "MiB", in one file
+		return short(write(filepath.Join(os.TempDir(), "one"), mebibytes(arg)))
+	case "descriptors-to": // "number"
+		return descriptors(arg)
+	case "processes": // "number"
+		return processes(arg)
+	case "burn": // all processors, from now on
+		for range runtime.NumCPU() {
+			go func() {
+				for {
+				}
+			}()
+		}
+		return "burning"
+	case "socket": // "family"
+		family, _ := strconv.Atoi(arg)
+		fd, err := unix.Socket(family, unix.SOCK_STREAM, 0)
+		if err == nil {
+			_ = unix.Close(fd)
+		}
+		return short(err)
+	case "fastopen": // "address": data with the first packet, and no call of connect
+		return fastopen(arg)
 	case "child": // leaves a process behind that holds standard error
 		cmd := exec.Command("/bin/sleep", "3600")
 		cmd.Stderr = os.Stderr
@@ -150,4 +180,100 @@ func reconnect(ctx context.Context, h sdk.Host, arg string) string {
 	out := ""
 	_ = raw.Control(func(fd uintptr) { out = short(unix.Connect(int(fd), sa)) })
 	return out
+}
+
+func mebibytes(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n << 20
+}
+
+var held [][]byte // so that it is not given back
+
+// memoryBy takes memory and writes to each page of it.
+func memoryBy(way, arg string) string {
+	size, flags, fd := mebibytes(arg), unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, -1
+	switch way {
+	case "shared":
+		flags = unix.MAP_SHARED | unix.MAP_ANONYMOUS
+	case "stack":
+		flags |= unix.MAP_GROWSDOWN
+	case "memfd":
+		var err error
+		if fd, err = unix.MemfdCreate("x", 0); err != nil {
+			return short(err)
+		}
+		if err := unix.Ftruncate(fd, int64(size)); err != nil {
+			return short(err)
+		}
+		flags = unix.MAP_SHARED
+	}
+	b, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, flags)
+	if err != nil {
+		return short(err)
+	}
+	for i := 0; i < len(b); i += 4096 {
+		b[i] = 1
+	}
+	held = append(held, b)
+	return "ok"
+}
+
+func write(path string, size int) error {
+	signal.Ignore(syscall.SIGXFSZ)
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	block := make([]byte, 1<<20)
+	for n := 0; n < size && err == nil; n += len(block) {
+		_, err = f.Write(block)
+	}
+	return errors.Join(err, f.Close())
+}
+
+func fill(arg string) string {
+	for i := range mebibytes(arg) >> 20 {
+		if err := write(filepath.Join(os.TempDir(), fmt.Sprint("fill", i)), 1<<20); err != nil {
+			return short(err)
+		}
+	}
+	return "ok"
+}
+
+func descriptors(arg string) string {
+	n, _ := strconv.Atoi(arg)
+	for range n {
+		fd, err := unix.Dup(0)
+		if err != nil {
+			return short(err)
+		}
+		defer func() { _ = unix.Close(fd) }()
+	}
+	return "ok"
+}
+
+// processes starts them, and ends them when it knows.
+func processes(arg string) string {
+	n, _ := strconv.Atoi(arg)
+	for range n {
+		cmd := exec.Command("/bin/sleep", "3600")
+		if err := cmd.Start(); err != nil {
+			return short(err)
+		}
+		defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+	}
+	return "ok"
+}
+
+func fastopen(arg string) string {
+	to, err := net.ResolveTCPAddr("tcp", arg)
+	if err != nil {
+		return err.Error()
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return short(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return short(unix.Sendto(fd, []byte("QUIT\n"), unix.MSG_FASTOPEN, &unix.SockaddrInet4{Port: to.Port, Addr: [4]byte(to.IP.To4())}))
 }
