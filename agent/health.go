@@ -1,13 +1,18 @@
 package agent
 
 import (
+	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/internal/version"
 )
 
@@ -31,6 +36,16 @@ type Health struct {
 	LastOutcome   string    `json:"lastOutcome,omitempty"`
 	Recovering    bool      `json:"recovering"`          // sends back what a restored server has lost
 	Isolation     string    `json:"isolation,omitempty"` // what is missing, and what to do
+	Plugins       []Plugin  `json:"plugins"`             // those that may start, and those that run
+}
+
+// Plugin is a plugin file as the agent has it.
+type Plugin struct {
+	Name      string `json:"name"`
+	SHA256    string `json:"sha256"`
+	BuiltIn   bool   `json:"builtIn"`
+	Approved  bool   `json:"approved"` // by the log, or by coming with this agent
+	Processes int    `json:"processes"`
 }
 
 // maxSkew is the difference of clocks above which signed messages are refused.
@@ -52,8 +67,27 @@ func (a *Agent) Health() Health {
 	a.mu.Lock()
 	h.LastRun, h.LastOutcome = a.lastRun.at, a.lastRun.outcome
 	a.mu.Unlock()
+	h.Plugins = a.pluginFiles()
 	h.OK = h.Authenticated && !h.LogStale && !h.Draining && s.Skew.Abs() < maxSkew
 	return h
+}
+
+// pluginFiles lists what may start now, and what still runs of what may not, or is not
+// there, any more.
+func (a *Agent) pluginFiles() []Plugin {
+	running := a.plugins.Running()
+	files := []Plugin{}
+	add := func(p pluginhost.Plugin, approved bool) {
+		files = append(files, Plugin{p.Name, hex.EncodeToString(p.SHA256[:]), a.catalog.BuiltIn(p), approved, running[p]})
+		delete(running, p)
+	}
+	for _, p := range a.catalog.List() {
+		add(p, true)
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(running), func(x, y pluginhost.Plugin) int { return strings.Compare(x.String(), y.String()) }) {
+		add(p, false)
+	}
+	return files
 }
 
 // Handler serves /healthz (200 when OK, else 503; the same JSON either way) and

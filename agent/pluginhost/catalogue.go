@@ -13,6 +13,9 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/rotunda-pam/rotunda/agent/installed"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 )
 
 // Catalogue finds plugin binaries by name and hash. The folder's files are called
@@ -64,23 +67,31 @@ func validName(s string) bool {
 func (p Plugin) String() string { return p.Name + "@" + hex.EncodeToString(p.SHA256[:]) }
 
 // Find gives the plugin of that name which may run: a built-in one before those of
-// the log, else the one whose file is youngest. None is an *Error, plugin_unknown.
+// the log, of these the one that is installed as the version in use, else the one whose
+// file is youngest. None is an *Error, plugin_unknown.
 func (c *Catalogue) Find(name string) (Plugin, error) {
 	for _, p := range c.List() {
 		if p.Name == name {
 			return p, nil
 		}
 	}
-	return Plugin{}, &Error{Reason: PluginUnknown, Plugin: name, NotSent: true, Err: fmt.Errorf("%s has none that may run", c.dir)}
+	err := fmt.Errorf("%s has none that may run", c.dir)
+	if _, damaged := installed.Read(c.dir); damaged != nil {
+		err = damaged
+	}
+	return Plugin{}, &Error{Reason: PluginUnknown, Plugin: name, NotSent: true, Err: err}
 }
 
-// List gives every plugin that may run now, by name, the preferred first.
+// List gives every plugin that may run now, by name, the preferred first. Where it is not
+// to be read which versions are in use, those that came with the agent are all.
 func (c *Catalogue) List() []Plugin {
 	type found struct {
 		Plugin
 		builtin bool
+		inUse   bool
 		time    int64
 	}
+	chosen, damaged := installed.Read(c.dir)
 	dir, err := os.Open(c.dir)
 	if err != nil {
 		return nil
@@ -97,25 +108,39 @@ func (c *Catalogue) List() []Plugin {
 			continue
 		}
 		one := found{Plugin: p, builtin: c.builtin[p]}
+		if damaged != nil && !one.builtin {
+			continue
+		}
+		if i := chosen[p.Name]; i != nil {
+			one.inUse = i.InUse().SHA256 == seal.Digest(p.SHA256)
+		}
 		if i, err := f.Info(); err == nil {
 			one.time = i.ModTime().UnixNano()
 		}
 		all = append(all, one)
 	}
 	slices.SortFunc(all, func(a, b found) int {
-		if a.builtin != b.builtin && a.Name == b.Name {
-			if a.builtin {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(b.time, a.time))
+		return cmp.Or(strings.Compare(a.Name, b.Name), first(a.builtin, b.builtin), first(a.inUse, b.inUse), cmp.Compare(b.time, a.time))
 	})
 	out := make([]Plugin, len(all))
 	for i, f := range all {
 		out[i] = f.Plugin
 	}
 	return out
+}
+
+// BuiltIn reports whether a plugin came with this agent.
+func (c *Catalogue) BuiltIn(p Plugin) bool { return c.builtin[p] }
+
+// first orders what is before what is not.
+func first(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
 }
 
 // File is a file of the plugin folder, as doctor sees it.
@@ -134,6 +159,9 @@ func (c *Catalogue) Look() ([]File, error) {
 	}
 	var all []File
 	for _, e := range entries[:min(len(entries), maxPlugins)] {
+		if installed.Is(e.Name()) {
+			continue
+		}
 		f := File{Name: e.Name()}
 		if f.Plugin, f.Err = ParsePlugin(strings.TrimSuffix(e.Name(), exe)); f.Err == nil && !e.Type().IsRegular() {
 			f.Err = errors.New("not a regular file")

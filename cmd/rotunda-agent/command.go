@@ -47,7 +47,7 @@ Settings come from a file (--config, TOML) and default to a system service's.`,
 		s, err := loadSettings(path)
 		return s, exitcode.With(exitcode.Usage, err)
 	}
-	root.AddCommand(enrolCommand(settings), runCommand(settings), statusCommand(settings), doctorCommand(settings), resetClockCommand(settings), &cobra.Command{
+	root.AddCommand(enrolCommand(settings), runCommand(settings), statusCommand(settings), doctorCommand(settings), pluginCommand(settings), resetClockCommand(settings), &cobra.Command{
 		Use: "version", Short: "print the version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), version.Version) },
 	})

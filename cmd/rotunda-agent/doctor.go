@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/agent"
+	"github.com/rotunda-pam/rotunda/agent/installed"
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
@@ -93,6 +94,9 @@ func plugins(s *Settings, line func(name string, err error, good string)) {
 		line("plugins", fmt.Errorf("%w: set plugin_dir to the folder of plugin binaries", err), "")
 		return
 	}
+	if _, err := installed.Read(s.PluginDir); err != nil {
+		line("plugins", err, "")
+	}
 	if len(files) == 0 {
 		line("plugins", fmt.Errorf("%s is empty: copy the build's bin/plugins into it", s.PluginDir), "")
 	}
@@ -131,7 +135,7 @@ func isolation(ctx context.Context, s *Settings) (string, error) {
 	if err := h.CheckUser(); err != nil {
 		return "", err
 	}
-	return "plugins run as users of their own, in an empty network", nil
+	return "plugins have " + h.Isolation().String(), nil
 }
 
 // reach asks the server for anything at all; the answer tells its time.

@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +21,7 @@ import (
 	"github.com/rotunda-pam/rotunda/agent"
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/release"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
@@ -31,7 +34,7 @@ func TestMain(m *testing.M) {
 // it ends. Its agent is enrolled at a server that is not there.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script", RequireExplicitExec: true, Cmds: words,
+		Dir: "testdata/script", RequireExplicitExec: true, Cmds: words, Condition: root,
 		Setup: func(e *testscript.Env) error {
 			// Plugins run as users of their own, who must pass through.
 			if err := os.Chmod(filepath.Dir(e.WorkDir), 0o711); err != nil {
@@ -42,9 +45,26 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GORACE", "atexit_sleep_ms=10") // else each program that is built for the race detector ends a second late
 			e.Setenv("CREDENTIALS_DIRECTORY", "")
 			e.Setenv("TMPDIR", "/tmp") // sockets want a short path
+			for _, name := range []string{"alice", "bob"} {
+				e.Setenv(strings.ToUpper(name), release.PublisherOf(publisher(name)).String())
+			}
 			return errors.Join(err, os.Mkdir(filepath.Join(e.WorkDir, "plugins"), 0o755), os.WriteFile(filepath.Join(e.WorkDir, "pass"), []byte("the right word\n"), 0o600))
 		},
 	})
+}
+
+// root is a condition of scripts.
+func root(name string) (bool, error) {
+	if name != "root" {
+		return false, fmt.Errorf("no condition %q", name)
+	}
+	return os.Geteuid() == 0, nil
+}
+
+// publisher is the key of one, by name.
+func publisher(name string) ed25519.PrivateKey {
+	seed := seal.Hash([]byte(name))
+	return ed25519.NewKeyFromSeed(seed[:])
 }
 
 func freePort() (int, error) {
@@ -95,6 +115,39 @@ var words = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 		ts.Check(err)
 		id := &enrol.Identity{OrgID: seal.Hash([]byte("an organisation")), Entry: seal.NewID(), Name: "gw1", Owner: seal.NewID(), Server: "127.0.0.1:1", Keys: keys}
 		ts.Check(agent.SaveIdentity(filepath.Join(ts.MkAbs(args[0]), "agent.key"), id, []byte(strings.Join(args[1:], ""))))
+	},
+	// release FOLDER NAME VERSION PUBLISHER [BYTES]: a publisher's signed release, of a
+	// program of so many bytes or, where it is no number, of other bytes than else.
+	"release": func(ts *testscript.TestScript, _ bool, args []string) {
+		if len(args) != 4 && len(args) != 5 {
+			ts.Fatalf("usage: release FOLDER NAME VERSION PUBLISHER [BYTES]")
+		}
+		program := []byte(strings.Join(args[1:], " "))
+		if n, err := strconv.Atoi(args[len(args)-1]); err == nil {
+			program = make([]byte, n)
+		}
+		ts.Check(os.MkdirAll(ts.MkAbs(args[0]), 0o755))
+		ts.Check(os.WriteFile(filepath.Join(ts.MkAbs(args[0]), args[1]), program, 0o755))
+		manifest, err := release.Sign(release.Release{
+			Name: args[1], Version: args[2], Published: time.Now(),
+			Files: []release.File{{OS: runtime.GOOS, Arch: runtime.GOARCH, Name: args[1], Size: int64(len(program)), SHA256: seal.Hash(program)}},
+		}, publisher(args[3]))
+		ts.Check(err)
+		ts.Check(os.WriteFile(filepath.Join(ts.MkAbs(args[0]), args[1]+".json"), manifest, 0o644))
+	},
+	// tinydisk FOLDER: makes a folder on a disk of 64 KiB.
+	"tinydisk": func(ts *testscript.TestScript, _ bool, args []string) {
+		dir := ts.MkAbs(strings.Join(args, ""))
+		ts.Check(os.Mkdir(dir, 0o755))
+		out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", dir).CombinedOutput()
+		if err != nil {
+			ts.Fatalf("%v: %s", err, out)
+		}
+		ts.Defer(func() {
+			if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+				ts.Logf("%v: %s", err, out)
+			}
+		})
 	},
 	// ahead JOURNAL: makes a journal that took a command by a clock that was a year ahead.
 	"ahead": func(ts *testscript.TestScript, _ bool, args []string) {

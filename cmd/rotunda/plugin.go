@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +16,7 @@ import (
 func (c *cli) pluginCmd() *cobra.Command {
 	cmd := c.group("plugin", "plugin files that agents may start", `Agents start the plugins that were built with them, and files whose hash the
 organisation's log approves. Nothing else.`)
-	cmd.AddCommand(c.pluginNewCmd(), c.pluginTestCmd(), c.pluginListCmd(), c.pluginVerifyCmd(), c.pluginApproveCmd(), c.pluginWithdrawCmd())
+	cmd.AddCommand(c.pluginNewCmd(), c.pluginTestCmd(), c.pluginKeygenCmd(), c.pluginSignCmd(), c.pluginListCmd(), c.pluginVerifyCmd(), c.pluginApproveCmd(), c.pluginWithdrawCmd())
 	return cmd
 }
 
@@ -129,17 +128,14 @@ none of them. The plugins that come with an agent are built into it by their has
 need no approval: "rotunda plugin list --agent AGENT" lists both kinds.`, `rotunda plugin verify ./rotunda-plugin-acme`)
 }
 
-// pluginName is what a file on an agent's host can be called by.
-var pluginName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-
 func (c *cli) pluginApproveCmd() *cobra.Command {
 	var p client.Plugin
 	cmd := c.leaf("approve FILE", "let agents start a plugin file, by its hash", func(ctx context.Context, args []string) error {
 		if p.Name == "" || p.Version == "" {
 			return usagef("plugin approve wants --name and --version")
 		}
-		if !pluginName.MatchString(p.Name) {
-			return usagef("--name %q is no plugin's name: small letters, digits and hyphens", p.Name)
+		if !pluginNameRE.MatchString(p.Name) {
+			return usagef("--name %q cannot be a plugin's name: it begins with a letter and has a-z, 0-9, - and _, 63 at most", p.Name)
 		}
 		var err error
 		if p.SHA256, err = c.hashFile(args[0]); err != nil {
@@ -156,7 +152,7 @@ func (c *cli) pluginApproveCmd() *cobra.Command {
 			}
 			return c.emit(v, func(w io.Writer) {
 				pairs(w, "approved", v.Name+" "+v.Version, "sha256", v.SHA256)
-				c.note("copy it into each agent's plugin_dir as %s@%s", v.Name, v.SHA256)
+				c.note("install it on each agent's host (rotunda-agent plugin install), or copy it into plugin_dir as %s@%s", v.Name, v.SHA256)
 			})
 		})
 	})

@@ -1,0 +1,219 @@
+package installed
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
+	"github.com/rotunda-pam/rotunda/internal/release"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+)
+
+func keyOf(n byte) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{n}, ed25519.SeedSize))
+}
+
+// publish writes a release into a folder of its own, and gives its manifest.
+func publish(t *testing.T, name, version, program string, by byte) string {
+	t.Helper()
+	dir := t.TempDir()
+	r := release.Release{Name: name, Version: version, Published: time.Unix(1, 0), Files: []release.File{{
+		OS: runtime.GOOS, Arch: runtime.GOARCH, Name: name, Size: int64(len(program)), SHA256: seal.Hash([]byte(program)),
+	}}}
+	manifest, err := release.Sign(r, keyOf(by))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "manifest.json")
+	write(t, path, string(manifest))
+	write(t, filepath.Join(dir, name), program)
+	return path
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// files lists a folder.
+func files(t *testing.T, dir string) string {
+	t.Helper()
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range all {
+		names = append(names, f.Name())
+	}
+	return strings.Join(names, " ")
+}
+
+// What is taken over, and what is refused and changes nothing. Each row stands on a folder
+// that has acme 1.1.0 and 1.2.0 of the first publisher, the latter in use.
+func TestInstall(t *testing.T) {
+	first := release.PublisherOf(keyOf(1))
+	second := release.PublisherOf(keyOf(2))
+	for name, row := range map[string]struct {
+		manifest func(t *testing.T) string
+		o        Options
+		says     string // empty: it is taken over
+		code     exitcode.Code
+	}{
+		"another plugin, its publisher named": {func(t *testing.T) string { return publish(t, "other", "1.0", "x", 2) }, Options{Publisher: second}, "", 0},
+		"its publisher not named":             {func(t *testing.T) string { return publish(t, "other", "1.0", "x", 2) }, Options{}, "signed by " + second.String(), exitcode.Denied},
+		"another publisher named":             {func(t *testing.T) string { return publish(t, "other", "1.0", "x", 2) }, Options{Publisher: first}, "and not by " + first.String(), exitcode.Denied},
+		"a newer version":                     {func(t *testing.T) string { return publish(t, "acme", "1.3.0", "three", 1) }, Options{Upgrade: true}, "", 0},
+		"a newer version as a first one":      {func(t *testing.T) string { return publish(t, "acme", "1.3.0", "three", 1) }, Options{Publisher: first}, "is installed, version 1.2.0", exitcode.Conflict},
+		"of another publisher":                {func(t *testing.T) string { return publish(t, "acme", "1.3.0", "three", 2) }, Options{Upgrade: true}, "another publisher's", exitcode.Denied},
+		"of another, whom the operator names": {func(t *testing.T) string { return publish(t, "acme", "1.3.0", "three", 2) }, Options{Upgrade: true, Publisher: second}, "", 0},
+		"an upgrade of what is not there":     {func(t *testing.T) string { return publish(t, "other", "1.3.0", "x", 1) }, Options{Upgrade: true}, "is not installed", exitcode.NotFound},
+		"an older version":                    {func(t *testing.T) string { return publish(t, "acme", "1.0.0", "zero", 1) }, Options{Upgrade: true}, "older than 1.2.0", exitcode.Conflict},
+		"an older version, asked for":         {func(t *testing.T) string { return publish(t, "acme", "1.0.0", "zero", 1) }, Options{Upgrade: true, Older: true}, "", 0},
+		"the same again":                      {func(t *testing.T) string { return publish(t, "acme", "1.2.0", "two", 1) }, Options{Upgrade: true}, "", 0},
+		"the same version with other bytes":   {func(t *testing.T) string { return publish(t, "acme", "1.2.0", "TWO", 1) }, Options{Upgrade: true}, "another checksum", exitcode.Denied},
+		"a name of the agent's own":           {func(t *testing.T) string { return publish(t, "postgres", "9.0.0", "x", 1) }, Options{Publisher: first}, "came with this agent", exitcode.Conflict},
+		"a file that was changed": {func(t *testing.T) string {
+			m := publish(t, "acme", "1.3.0", "three", 1)
+			write(t, filepath.Join(filepath.Dir(m), "acme"), "THREE")
+			return m
+		}, Options{Upgrade: true}, "not the file that was signed", exitcode.Denied},
+		"a file that has more": {func(t *testing.T) string {
+			m := publish(t, "acme", "1.3.0", "three", 1)
+			write(t, filepath.Join(filepath.Dir(m), "acme"), "three and more")
+			return m
+		}, Options{Upgrade: true}, "not the file that was signed", exitcode.Denied},
+		"no file": {func(t *testing.T) string {
+			m := publish(t, "acme", "1.3.0", "three", 1)
+			if err := os.Remove(filepath.Join(filepath.Dir(m), "acme")); err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}, Options{Upgrade: true}, "beside its manifest", 0},
+		"a manifest that was changed": {func(t *testing.T) string {
+			m := publish(t, "acme", "1.3.0", "three", 1)
+			b, err := os.ReadFile(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, m, strings.Replace(string(b), "1.3.0", "9.3.0", 1))
+			return m
+		}, Options{Upgrade: true}, "changed after it was signed", exitcode.Denied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			row.o.Now, row.o.BuiltIn = time.Unix(2, 0), []string{"postgres"}
+			if _, _, _, err := Install(dir, publish(t, "acme", "1.1.0", "one", 1), Options{Publisher: first}); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, before, err := Install(dir, publish(t, "acme", "1.2.0", "two", 1), Options{Upgrade: true}); err != nil || before != "1.1.0" {
+				t.Fatal(before, err)
+			}
+			write(t, filepath.Join(dir, newPrefix+"left"), "of a command that was killed")
+			r, file, _, err := Install(dir, row.manifest(t), row.o)
+			all, readErr := Read(dir)
+			if readErr != nil {
+				t.Fatal(readErr)
+			}
+			if row.says != "" {
+				if err == nil || !strings.Contains(err.Error(), row.says) || row.code != 0 && exitcode.Of(err, 0) != row.code {
+					t.Errorf("%v (%d), want %q (%d)", err, exitcode.Of(err, 0), row.says, row.code)
+				}
+				if len(all) != 1 || all["acme"].Current != "1.2.0" || all["acme"].Publisher != first || len(all["acme"].Versions) != 2 {
+					t.Errorf("it was refused, and changed what is installed: %+v", all["acme"])
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, FileName(r.Name, file.SHA256))
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o755 {
+				t.Errorf("%v, %v", info, err)
+			}
+			if p := all[r.Name]; p.Current != r.Version || p.InUse().SHA256 != file.SHA256 {
+				t.Errorf("in use is %s", p.Current)
+			}
+			for _, kept := range []string{"one", "two"} {
+				if sum := seal.Hash([]byte(kept)); !strings.Contains(files(t, dir), sum.String()) {
+					t.Errorf("%s is gone: %s", kept, files(t, dir))
+				}
+			}
+			if strings.Contains(files(t, dir), newPrefix) {
+				t.Errorf("left behind: %s", files(t, dir))
+			}
+		})
+	}
+}
+
+// Back to an older version, and forward again.
+func TestRollback(t *testing.T) {
+	dir := t.TempDir()
+	for i, v := range []string{"1.0.0", "1.2.0", "1.10.0"} {
+		o := Options{Upgrade: i > 0}
+		if i == 0 {
+			o.Publisher = release.PublisherOf(keyOf(1))
+		}
+		if _, _, _, err := Install(dir, publish(t, "acme", v, "program "+v, 1), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct{ to, now, says string }{
+		{"", "1.2.0", ""},
+		{"", "1.0.0", ""},
+		{"", "1.0.0", "no version of acme is installed that is older than 1.0.0"},
+		{"1.10.0", "1.10.0", ""},
+		{"3", "1.10.0", "acme 3 is not installed"},
+	} {
+		_, now, err := Rollback(dir, "acme", row.to)
+		if row.says == "" && (err != nil || now.Version != row.now) || row.says != "" && (err == nil || !strings.Contains(err.Error(), row.says)) {
+			t.Errorf("to %q: %s, %v", row.to, now.Version, err)
+		}
+		if all, err := Read(dir); err != nil || all["acme"].Current != row.now {
+			t.Errorf("to %q: in use is %s, %v", row.to, all["acme"].Current, err)
+		}
+	}
+	if _, _, err := Rollback(dir, "other", ""); exitcode.Of(err, 0) != exitcode.NotFound {
+		t.Errorf("what is not installed: %v", err)
+	}
+	// Its file was changed meanwhile.
+	sum := seal.Hash([]byte("program 1.2.0"))
+	write(t, filepath.Join(dir, "x"), "")
+	if err := os.Rename(filepath.Join(dir, "x"), filepath.Join(dir, FileName("acme", sum))); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Rollback(dir, "acme", ""); exitcode.Of(err, 0) != exitcode.Denied {
+		t.Errorf("a file that was changed: %v", err)
+	}
+}
+
+// Two commands do not change the folder at once, and a damaged index is not built upon.
+func TestIndexIsWhole(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, o := publish(t, "acme", "1.0.0", "one", 1), Options{Publisher: release.PublisherOf(keyOf(1))}
+	if _, _, _, err := Install(dir, manifest, o); runtime.GOOS != "windows" && exitcode.Of(err, 0) != exitcode.Conflict {
+		t.Errorf("beside another command: %v", err)
+	}
+	unlock()
+	for _, index := range []string{"{", `{"acme":null}`, `{"acme":{"publisher":"` + o.Publisher.String() + `","current":"2","versions":[]}}`} {
+		write(t, filepath.Join(dir, Index), index)
+		if _, _, _, err := Install(dir, manifest, o); err == nil || !strings.Contains(err.Error(), "is damaged") {
+			t.Errorf("%s: %v", index, err)
+		}
+	}
+	if _, err := Read(filepath.Join(dir, "nowhere")); err != nil {
+		t.Errorf("nothing is installed: %v", err)
+	}
+}

@@ -1,0 +1,292 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/agent"
+	"github.com/rotunda-pam/rotunda/agent/installed"
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
+	"github.com/rotunda-pam/rotunda/internal/fault"
+	"github.com/rotunda-pam/rotunda/internal/release"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/terminal"
+)
+
+func pluginCommand(settings func() (*Settings, error)) *cobra.Command {
+	c := &cobra.Command{
+		Use: "plugin", Short: "install plugins of other publishers, and choose their versions",
+		Long: `A publisher signs a manifest of his plugin's files ("rotunda plugin sign"). These
+commands check it and keep the versions side by side in plugin_dir. They let nothing
+start: for that, a member of the organisation approves the file's hash ("rotunda plugin
+approve"), and until then the agent goes on with what is approved.`,
+	}
+	c.AddCommand(installCommand(settings, false), installCommand(settings, true), rollbackCommand(settings), pluginListCommand(settings))
+	return c
+}
+
+func installCommand(settings func() (*Settings, error), upgrade bool) *cobra.Command {
+	var publisher string
+	var older bool
+	c := &cobra.Command{
+		Use: "install MANIFEST --publisher KEY", Short: "install a plugin for the first time", Args: cobra.ExactArgs(1),
+		Long: `Takes the file for this host's platform from beside the manifest. KEY is the
+publisher's key, as he publishes it; it is kept, and later versions have to be signed by
+it.`,
+	}
+	if upgrade {
+		c = &cobra.Command{
+			Use: "upgrade MANIFEST", Short: "install another version of a plugin, and use it from now on", Args: cobra.ExactArgs(1),
+			Long: `The version before stays installed. Runs that are under way end with the version
+that they began with; on each resource the new one begins when the old one has nothing to
+do there any more. Where the publisher has a new key, and says so elsewhere, give it with
+--publisher.`,
+		}
+		c.Flags().BoolVar(&older, "older", false, "also to a version that is older than the one in use")
+	}
+	c.Flags().StringVar(&publisher, "publisher", "", "the publisher's key, ed25519:…")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		s, err := settings()
+		if err != nil {
+			return err
+		}
+		o := installed.Options{Upgrade: upgrade, Older: older, Now: fault.Now()}
+		if publisher != "" {
+			if o.Publisher, err = release.ParsePublisher(publisher); err != nil {
+				return exitcode.With(exitcode.Usage, fmt.Errorf("--publisher: %w", err))
+			}
+		}
+		for _, b := range agent.Builtins() {
+			name, _, _ := strings.Cut(b, "@")
+			o.BuiltIn = append(o.BuiltIn, name)
+		}
+		r, file, before, err := installed.Install(s.PluginDir, args[0], o)
+		if err != nil {
+			return exitcode.With(installExit(err), err)
+		}
+		out := c.OutOrStdout()
+		fmt.Fprintf(out, "installed  %s %s\nsha256     %s\n", r.Name, r.Version, file.SHA256)
+		switched(c, s, r.Name, r.Version, before, file.SHA256)
+		return nil
+	}
+	return c
+}
+
+// installExit is how the program ends where it is not said by the error itself.
+func installExit(err error) exitcode.Code {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return exitcode.NotFound
+	case errors.Is(err, release.ErrManifest):
+		return exitcode.Usage
+	}
+	return exitcode.Internal
+}
+
+// switched says what the version in use is waiting for.
+func switched(c *cobra.Command, s *Settings, name, version, before string, sum seal.Digest) {
+	out := c.OutOrStdout()
+	if before != "" && before != version {
+		fmt.Fprintf(out, "in use     instead of %s, which stays; runs under way end with it\n", before)
+	}
+	may, asked := approved(s, sum)
+	switch {
+	case !asked:
+		fmt.Fprintf(out, "the agent starts it when the organisation's log approves its hash: rotunda plugin approve FILE --name %s --version %s\n", name, version)
+	case !may:
+		fmt.Fprintf(out, "not approved yet, and until then not started: rotunda plugin approve FILE --name %s --version %s\n", name, version)
+	default:
+		fmt.Fprintf(out, "approved by the organisation's log\n")
+	}
+}
+
+// approved asks the running agent whether the log lets a file start.
+func approved(s *Settings, sum seal.Digest) (may, asked bool) {
+	if s.Health == "" {
+		return false, false
+	}
+	h, err := askHealth(s.Health)
+	if err != nil {
+		return false, false
+	}
+	return slices.ContainsFunc(h.Plugins, func(p agent.Plugin) bool { return p.SHA256 == sum.String() && p.Approved }), true
+}
+
+func rollbackCommand(settings func() (*Settings, error)) *cobra.Command {
+	var to string
+	c := &cobra.Command{
+		Use: "rollback NAME", Short: "use an older version that is installed", Args: cobra.ExactArgs(1),
+		Long: `Goes back to the next older version, or to the one that --to names. The newer one
+stays installed: "upgrade" with its manifest uses it again.`,
+	}
+	c.Flags().StringVar(&to, "to", "", "version")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		s, err := settings()
+		if err != nil {
+			return err
+		}
+		before, now, err := installed.Rollback(s.PluginDir, args[0], to)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.OutOrStdout(), "back at    %s %s\nsha256     %s\n", args[0], now.Version, now.SHA256)
+		switched(c, s, args[0], now.Version, before.Version, now.SHA256)
+		return nil
+	}
+	return c
+}
+
+// pluginRow is a plugin file of this host.
+type pluginRow struct {
+	Name      string             `json:"name"`
+	Version   string             `json:"version,omitempty"` // of what was installed by these commands
+	SHA256    string             `json:"sha256"`
+	Publisher *release.Publisher `json:"publisher,omitempty"`
+	BuiltIn   bool               `json:"builtIn"`
+	InUse     bool               `json:"inUse"`              // the version that is chosen
+	Approved  *bool              `json:"approved,omitempty"` // the agent may start it; not said where no agent answers
+	Processes *int               `json:"processes,omitempty"`
+	Error     string             `json:"error,omitempty"` // why no agent starts the file
+}
+
+func pluginListCommand(settings func() (*Settings, error)) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "list", Short: "list the plugins of this host, and what the running agent has started", Args: cobra.NoArgs,
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		s, err := settings()
+		if err != nil {
+			return err
+		}
+		rows, err := pluginRows(s)
+		if err != nil {
+			return err
+		}
+		var silent error
+		if s.Health == "" {
+			silent = errors.New("the settings give no health endpoint (health = \"127.0.0.1:9641\")")
+		} else if h, err := askHealth(s.Health); err != nil {
+			silent = err
+		} else {
+			rows = loaded(rows, h.Plugins)
+		}
+		if silent != nil {
+			fmt.Fprintf(c.ErrOrStderr(), "what is approved and what runs is not known: %v\n", silent)
+		}
+		if asJSON {
+			e := json.NewEncoder(c.OutOrStdout())
+			e.SetIndent("", "  ")
+			return e.Encode(rows)
+		}
+		return showPlugins(c.OutOrStdout(), rows)
+	}
+	return c
+}
+
+// pluginRows is what the folder has.
+func pluginRows(s *Settings) ([]pluginRow, error) {
+	catalogue, err := pluginhost.NewCatalogue(s.PluginDir, agent.Builtins(), nil)
+	if err != nil {
+		return nil, err
+	}
+	files, err := catalogue.Look()
+	if err != nil {
+		return nil, exitcode.With(fileExit(err), fmt.Errorf("%w: set plugin_dir to the folder of plugin binaries", err))
+	}
+	known, err := installed.Read(s.PluginDir)
+	if err != nil {
+		return nil, exitcode.With(exitcode.Usage, err)
+	}
+	rows := []pluginRow{}
+	for _, f := range files {
+		row := pluginRow{Name: f.Plugin.Name, SHA256: seal.Digest(f.Plugin.SHA256).String(), BuiltIn: f.BuiltIn}
+		if f.Err != nil {
+			row.Name, row.Error = f.Name, f.Err.Error()
+		}
+		if p := known[f.Plugin.Name]; p != nil {
+			for _, v := range p.Versions {
+				if v.SHA256 == seal.Digest(f.Plugin.SHA256) {
+					row.Version, row.Publisher, row.InUse = v.Version, &p.Publisher, v.Version == p.Current
+				}
+			}
+		}
+		rows = append(rows, row)
+	}
+	slices.SortStableFunc(rows, func(a, b pluginRow) int {
+		if a.Name != b.Name {
+			return strings.Compare(a.Name, b.Name)
+		}
+		return release.Compare(b.Version, a.Version)
+	})
+	return rows, nil
+}
+
+// loaded adds what the running agent says.
+func loaded(rows []pluginRow, running []agent.Plugin) []pluginRow {
+	for i := range rows {
+		no, none := false, 0
+		rows[i].Approved, rows[i].Processes = &no, &none
+		for _, p := range running {
+			if p.Name == rows[i].Name && p.SHA256 == rows[i].SHA256 {
+				rows[i].Approved, rows[i].Processes = &p.Approved, &p.Processes
+			}
+		}
+	}
+	return rows
+}
+
+func showPlugins(out io.Writer, rows []pluginRow) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tVERSION\tSTATE\tPROCESSES\tSHA256")
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", terminal.Line(r.Name), orDash(r.Version), r.state(), r.processes(), r.SHA256)
+	}
+	return w.Flush()
+}
+
+func (r pluginRow) processes() string {
+	if r.Processes == nil {
+		return "?"
+	}
+	return strconv.Itoa(*r.Processes)
+}
+
+// state is what becomes of a file, in few words.
+func (r pluginRow) state() string {
+	words := []string{}
+	switch {
+	case r.Error != "":
+		return "not started: " + r.Error
+	case r.BuiltIn:
+		return "built in"
+	case r.InUse:
+		words = append(words, "in use")
+	case r.Version != "":
+		words = append(words, "kept")
+	default:
+		words = append(words, "copied by hand")
+	}
+	if r.Approved != nil && !*r.Approved {
+		words = append(words, "not approved")
+	}
+	return strings.Join(words, ", ")
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,60 @@
+package release
+
+import (
+	"cmp"
+	"strconv"
+	"strings"
+)
+
+// Compare orders versions as Semantic Versioning does: by their numbers, and what has a
+// suffix comes before what has none.
+func Compare(a, b string) int {
+	an, as, _ := strings.Cut(a, "-")
+	bn, bs, _ := strings.Cut(b, "-")
+	if c := compareParts(an, bn, "0"); c != 0 {
+		return c
+	}
+	switch {
+	case as == bs:
+		return 0
+	case as == "":
+		return 1
+	case bs == "":
+		return -1
+	}
+	return compareParts(as, bs, "")
+}
+
+func compareParts(a, b, missing string) int {
+	as, bs := strings.Split(a, "."), strings.Split(b, ".")
+	for i := range max(len(as), len(bs)) {
+		x, y := missing, missing
+		if i < len(as) {
+			x = as[i]
+		}
+		if i < len(bs) {
+			y = bs[i]
+		}
+		if c := comparePart(x, y); c != 0 {
+			return c
+		}
+	}
+	return 0
+}
+
+// comparePart: numbers by value, before words; nothing before everything.
+func comparePart(a, b string) int {
+	x, errX := strconv.ParseUint(a, 10, 64)
+	y, errY := strconv.ParseUint(b, 10, 64)
+	switch {
+	case errX == nil && errY == nil:
+		return cmp.Compare(x, y)
+	case a == "" || b == "":
+		return cmp.Compare(len(a), len(b))
+	case errX == nil:
+		return -1
+	case errY == nil:
+		return 1
+	}
+	return strings.Compare(a, b)
+}
