@@ -28,7 +28,7 @@
 // Sentences with "must" on the interfaces are each proven by the test of the
 // conformance kit (package conformance) that is named in brackets.
 //
-// docs/plugins.md writes a plugin from nothing.
+// docs/plugins/write.md writes a plugin from nothing.
 //
 // # Secrets
 //

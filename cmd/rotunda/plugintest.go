@@ -51,7 +51,7 @@ func (c *cli) pluginTestCmd() *cobra.Command {
 		})
 		if err == nil && counts["fail"] > 0 {
 			return failf(exitFailed, "not_conforming", "%d of the kit's tests fail", counts["fail"]).
-				withHint("what each asks, and why, is in docs/plugins.md under \"Prove it\"; plugins/fault shows a plugin that fails it")
+				withHint("what each asks, and why, is in docs/plugins/reference.md under \"What the kit asks\"; plugins/fault shows a plugin that fails it")
 		}
 		return err
 	})

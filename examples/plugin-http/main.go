@@ -1,5 +1,5 @@
 // Command plugin-http is the plugin of the manual's page "Your first plugin"
-// (docs/plugins.md): it rotates the passwords of the small user service in target.
+// (docs/plugins/write.md): it rotates the passwords of the small user service in target.
 package main
 
 import (
