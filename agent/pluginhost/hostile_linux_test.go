@@ -170,6 +170,7 @@ func TestWhatIsMissingIsSaid(t *testing.T) {
 		"filter system calls": func(i *Isolation) { i.Filter, i.Alone = false, false },
 		"prlimit":             func(i *Isolation) { i.Bounds = false },
 		"on disk":             func(i *Isolation) { i.Folder = false },
+		"can fill the disk":   func(i *Isolation) { i.User, i.Alone, i.Folder = false, false, false },
 	} {
 		j := &jail{iso: whole}
 		edit(&j.iso)

@@ -51,10 +51,11 @@ func newJail(ids UserIDs, b bounds) *jail {
 	return j
 }
 
-// lacks adds to the note what an agent that is root cannot do here. Of another the note
-// says already that it should be.
+// lacks adds to the note what cannot be done here. Of an agent that is not root, or makes
+// no namespaces, the note says already what it should be.
 func (j *jail) lacks() {
 	if !j.iso.User || !j.iso.Network {
+		j.iso.Note += "; one of them can fill the disk, and take more memory by further processes"
 		return
 	}
 	var all []string
