@@ -30,7 +30,7 @@
 // processors in the long run and a minute at once, 50 lines of the log a second. Memory
 // that no bound counts (shared, of other processes, of files without a name) is kept from
 // it by a filter of system calls, so that no control groups are needed, which containers
-// and services seldom have (docs/decisions/0015-bounds-without-control-groups.md). Ends
+// and services seldom have (docs/decisions/0017-bounds-without-control-groups.md). Ends
 // for such a reason, and addresses that it asked for in vain, are in the agent's log.
 //
 // # What a plugin process can do to the agent
