@@ -36,6 +36,7 @@ var built = map[Server]recipe{
 		from: recipes, name: "ferretdb", pkg: "github.com/FerretDB/FerretDB/cmd/ferretdb",
 		module: "github.com/FerretDB/FerretDB", files: map[string]string{"build/version/version.txt": "v1.24.2\n"}, // without, it refuses to start
 	},
+	SeaweedFS: {from: recipes, name: "seaweedfs", pkg: "github.com/seaweedfs/seaweedfs/weed"},
 }
 
 // parts are what a server is built of.

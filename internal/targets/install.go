@@ -23,12 +23,13 @@ const (
 	SambaAD    Server = "Samba AD"
 
 	// Of the second tier: its tests are run on request only, see [TestAll].
-	FerretDB Server = "FerretDB" // speaks MongoDB's protocol
-	RabbitMQ Server = "RabbitMQ" // for examples/plugin-rabbitmq, which starts it by itself
+	FerretDB  Server = "FerretDB"  // speaks MongoDB's protocol
+	SeaweedFS Server = "SeaweedFS" // has access keys, by IAM's protocol
+	RabbitMQ  Server = "RabbitMQ"  // for examples/plugin-rabbitmq, which starts it by itself
 )
 
 // SecondTier are the servers that take long to install, build or start.
-var SecondTier = []Server{FerretDB, RabbitMQ}
+var SecondTier = []Server{FerretDB, RabbitMQ, SeaweedFS}
 
 // needs are the programs and the Debian packages that bring them.
 var needs = []struct {
@@ -51,6 +52,7 @@ var needs = []struct {
 	{SambaAD, "python3-samba", file("/usr/lib/python3/dist-packages/samba/netcmd/main.py")},
 	{SambaAD, "ldap-utils", file("/usr/bin/ldapwhoami")},
 	{FerretDB, "python3-pymongo", file("/usr/lib/python3/dist-packages/pymongo")},
+	{SeaweedFS, "curl", file("/usr/bin/curl")},
 	{RabbitMQ, "rabbitmq-server", file("/usr/lib/rabbitmq/bin/rabbitmq-server")},
 }
 

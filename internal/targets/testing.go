@@ -161,6 +161,26 @@ func Ferret(t TB) *FerretDBServer {
 	return f
 }
 
+// Seaweed starts a SeaweedFS that ends with the test. It is of the second tier, as
+// [Ferret] is.
+func Seaweed(t TB) *SeaweedServer {
+	t.Helper()
+	ctx, dir, ok := forTest(t, SeaweedFS)
+	if !ok {
+		return nil
+	}
+	s, err := StartSeaweedFS(ctx, filepath.Join(dir, "seaweedfs"))
+	if fatal(t, err) {
+		return nil
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Logf("stop SeaweedFS: %v", err)
+		}
+	})
+	return s
+}
+
 // TestAll is the variable that says which tests of the second tier are run: none (unset),
 // those whose server this machine has already ("cached"), or all ("1").
 const TestAll = "ROTUNDA_TEST_ALL"

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/conformance"
+	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -57,4 +58,39 @@ func TestConformancePasswords(t *testing.T) {
 		return sdk.Credential{Kind: sdk.Password, Secret: sdk.NewSecret([]byte("short"))}
 	}
 	conformance.Run(t, h)
+}
+
+// Access keys on a real server, whose IAM is of its own making: it has no keys that are
+// switched off, tells no time, and has room for many. A key is tried at its S3.
+func TestConformanceSeaweedFS(t *testing.T) {
+	s := targets.Seaweed(t)
+	conformance.Run(t, conformance.Harness{
+		Binary: conformance.Build(t, "."), Name: "aws", Kind: sdk.APIKey,
+		Resource: sdk.Resource{Address: s.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}, Config: []byte(`{"verify":"s3"}`)},
+		Pins:     [][32]byte{s.SPKI},
+		Admin:    s.Admin, AdminAs: sdk.Account{Name: "admin"},
+		Account: func(t *testing.T, name string) (sdk.Account, sdk.Credential) {
+			first, err := s.CreateUser(t.Context(), name)
+			if err != nil {
+				t.Skipf("left out: %v", err)
+			}
+			return sdk.Account{Name: name}, first
+		},
+		Accepts: func(t *testing.T, _ sdk.Account, c sdk.Credential) bool {
+			t.Helper()
+			ok, err := s.Accepts(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ok
+		},
+		IDs: func(t *testing.T, a sdk.Account) []string {
+			t.Helper()
+			ids, err := s.KeyIDs(t.Context(), a.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ids
+		},
+	})
 }
