@@ -127,6 +127,11 @@ func (r *Run) sweepOrphans(ctx context.Context) (had []string, err error) {
 		if err := r.sweep(ctx, sweep); err != nil {
 			return nil, r.later(&sdk.Error{Class: sdk.ClassUnreachable, Reason: "orphan.pending", Err: fmt.Errorf("the secret %q that a run which broke off had the target make could not be deleted; nothing else was changed: %w", sweep, err)})
 		}
+	case len(doubt) == 0 && m.Made == "" && r.e.Now().Before(m.Until):
+		return nil, &Stop{
+			Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: "mint.unknown", Later: true,
+			Err: fmt.Errorf("a run broke off while the target was making a new secret, and the target has none to show: it may still come, until %s", m.Until.UTC().Format(time.RFC3339)),
+		}
 	case len(doubt) > 0 && (!m.Told || r.job.Command == nil):
 		m.Told = true
 		if err := r.e.Journal.BeginMint(r.job.Account, *m); err != nil {

@@ -239,6 +239,25 @@ func TestMintWithoutAnswer(t *testing.T) {
 	}
 }
 
+// What was asked for may come after the agent is back: until the request's deadline is
+// over nobody believes that nothing was made.
+func TestMintMayStillArrive(t *testing.T) {
+	w := newMintWorld(t)
+	w.engine.Limits.Apply = 7 * time.Minute
+	w.target.mint = func() (string, error) { return "", errors.New("no answer") }
+	for range 2 {
+		out, err := w.due()
+		if err != nil || out.Credential != pending || out.Reason != "mint.unknown" || !out.Later || w.target.mints != 1 {
+			t.Fatalf("%+v, %v: minted %d times", out, err, w.target.mints)
+		}
+	}
+	w.target.mint = nil
+	w.target.keys["late"] = fakeKey{created: w.now}
+	if out, err := w.due(); err != nil || out.Credential != done || !w.hasOnly() || !slices.Equal(w.target.swept, []string{"late"}) {
+		t.Errorf("when it has come: %+v, %v: the target has %v", out, err, w.target.keys)
+	}
+}
+
 // A key is made, kept by the agent, and not yet heard of by the vault.
 func TestMintedIsKept(t *testing.T) {
 	w := newMintWorld(t)
