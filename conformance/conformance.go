@@ -58,6 +58,9 @@ type Harness struct {
 	// Failures is how many failed logins the target has counted for an account; nil: it
 	// does not tell.
 	Failures func(t *testing.T, a sdk.Account) int
+	// Dependent makes something that uses an account's secret, which is first; nil: the
+	// plugin serves none.
+	Dependent func(t *testing.T, a sdk.Account, first sdk.Credential) Dependent
 	// Lock has the target let an account in no more, whatever its secret; nil: it cannot.
 	Lock func(t *testing.T, a sdk.Account)
 	// NoLogin says that nobody but a person logs in with a secret of this kind: Verify is
@@ -66,6 +69,14 @@ type Harness struct {
 	// IDs are those of the credentials that an account has, for kinds that the target makes;
 	// it must share no code with the plugin.
 	IDs func(t *testing.T, a sdk.Account) []string
+}
+
+// Dependent is something that uses an account's secret.
+type Dependent struct {
+	Config []byte // its settings, as the account's statement would give them
+	// Uses asks it whether that is the secret that it has. It must share no code with the
+	// plugin.
+	Uses func(t *testing.T, c sdk.Credential) bool
 }
 
 // Build builds the plugin of a package and gives the binary's path.
@@ -123,6 +134,11 @@ func (k *kit) tests() []test {
 		{"SweepOnlyNamed", k.sweepOnlyNamed},
 		{"KillBetweenMintAndStage", k.killBetweenMintAndStage},
 		{"ReadbackAgrees", k.readbackAgrees},
+		{"PlanIsReadOnly", k.planIsReadOnly},
+		{"PlanHoldsNoSecret", k.planHoldsNoSecret},
+		{"StepTwice", k.stepTwice},
+		{"LostStepIsUnknown", k.lostStepIsUnknown},
+		{"ProvisionTwice", k.provisionTwice},
 		{"Printable", k.printable},
 		{"OddSecrets", k.oddSecrets},
 		{"HostileNames", k.hostileNames},

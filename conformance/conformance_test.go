@@ -113,10 +113,23 @@ func TestFaulty(t *testing.T) {
 		Powerless: func(t *testing.T) (sdk.Account, sdk.Credential) {
 			return account(t, "clerk")
 		},
+		Dependent: func(t *testing.T, a sdk.Account, first sdk.Credential) conformance.Dependent {
+			name := a.Name + "-app"
+			service.AddApp(name+"1", first.Secret)
+			service.AddApp(name+"2", first.Secret)
+			settings, err := json.Marshal(map[string]any{"fault": fault, "apps": []string{name + "1", name + "2"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conformance.Dependent{Config: settings, Uses: func(_ *testing.T, c sdk.Credential) bool {
+				return service.Uses(name+"1", c.Secret) && service.Uses(name+"2", c.Secret)
+			}}
+		},
 		Failures: func(_ *testing.T, a sdk.Account) int { return service.Failures(a.Name) },
 		Lock:     func(_ *testing.T, a sdk.Account) { service.Lock(a.Name) },
 	}
 	if variant == "mint" {
+		h.Dependent = nil
 		h.Kind = sdk.APIKey
 		h.Account = func(_ *testing.T, name string) (sdk.Account, sdk.Credential) {
 			service.Add(name, first.Secret)

@@ -282,7 +282,7 @@ func (k *kit) manifestMatches(t *testing.T) {
 
 // normal is a manifest with its defaults filled in.
 func normal(m sdk.Manifest) sdk.Manifest {
-	m.Config, m.Concurrency, m.LoginTries = nil, max(1, m.Concurrency), max(1, m.LoginTries)
+	m.Config, m.Dependent, m.Concurrency, m.LoginTries = nil, nil, max(1, m.Concurrency), max(1, m.LoginTries)
 	return m
 }
 

@@ -34,6 +34,13 @@ type Manifest struct {
 	MaxLen int
 	// Forbid lists the characters that the targets do not take in a secret.
 	Forbid string
+	// Dependents: the Plugin has some.
+	Dependents bool
+	// Dependent is like Config: the settings of a dependent, which stand in the account's
+	// statement.
+	Dependent any
+	// Provision: the Plugin makes accounts.
+	Provision bool
 	// Config is a pointer to a struct; schema and documentation are made from its tags,
 	// see [DecodeConfig]. Nil means that the plugin has no settings.
 	Config any
@@ -41,6 +48,8 @@ type Manifest struct {
 
 // Plugin is one entry of [Serve].
 type Plugin struct {
-	Manifest Manifest
-	Rotator  Rotator
+	Manifest   Manifest
+	Rotator    Rotator
+	Dependents Dependents  // nil: none
+	Provision  Provisioner // nil: it makes no accounts
 }

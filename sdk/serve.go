@@ -76,12 +76,14 @@ func byHand(p []Plugin) {
 	}
 	type described struct {
 		Manifest
-		Config json.RawMessage `json:",omitempty"`
+		Config    json.RawMessage `json:",omitempty"`
+		Dependent json.RawMessage `json:",omitempty"`
 	}
 	var out []described
 	for _, one := range p {
 		schema, _ := ConfigSchema(one.Manifest.Config) // checked by describe
-		out = append(out, described{one.Manifest, schema})
+		dependent, _ := ConfigSchema(one.Manifest.Dependent)
+		out = append(out, described{one.Manifest, schema, dependent})
 	}
 	e := json.NewEncoder(os.Stdout)
 	e.SetIndent("", "  ")
@@ -106,6 +108,12 @@ func describe(p Plugin) (*pluginv1.Manifest, error) {
 		return nil, fmt.Errorf("has no kinds")
 	case m.Concurrency < 0 || m.LoginTries < 0 || m.OldLives < 0 || m.Settle < 0 || m.MaxLen < 0:
 		return nil, fmt.Errorf("has a negative number")
+	case m.Dependents != (p.Dependents != nil):
+		return nil, fmt.Errorf("says dependents: %t, and has the opposite", m.Dependents)
+	case m.Provision != (p.Provision != nil):
+		return nil, fmt.Errorf("says provision: %t, and has the opposite", m.Provision)
+	case m.Dependent != nil && !m.Dependents:
+		return nil, fmt.Errorf("has settings for dependents, and no dependents")
 	}
 	for _, k := range m.Overlap {
 		if !slices.Contains(m.Kinds, k) {
@@ -121,7 +129,11 @@ func describe(p Plugin) (*pluginv1.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	return manifestToWire(m, schema), nil
+	dependent, err := ConfigSchema(m.Dependent)
+	if err != nil {
+		return nil, err
+	}
+	return manifestToWire(m, schema, dependent), nil
 }
 
 // service registers the server with go-plugin.
@@ -134,6 +146,8 @@ func (v service) GRPCServer(_ *goplugin.GRPCBroker, g *grpc.Server) error {
 	pluginv1.RegisterMetaServer(g, v.s)
 	pluginv1.RegisterRotatorServer(g, v.s)
 	pluginv1.RegisterKeysServer(g, v.s)
+	pluginv1.RegisterDependentsServer(g, v.s)
+	pluginv1.RegisterProvisionServer(g, v.s)
 	return nil
 }
 

@@ -19,6 +19,8 @@ type server struct {
 	pluginv1.UnimplementedMetaServer
 	pluginv1.UnimplementedRotatorServer
 	pluginv1.UnimplementedKeysServer
+	pluginv1.UnimplementedDependentsServer
+	pluginv1.UnimplementedProvisionServer
 	plugins   map[string]Plugin
 	manifests []*pluginv1.Manifest
 	log       io.Writer
@@ -96,7 +98,7 @@ func (s *server) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1
 		c := &pluginv1.Manifest{
 			Name: m.Name, Version: m.Version, Kinds: m.Kinds, Self: m.Self, NoLogin: m.NoLogin,
 			Concurrency: m.Concurrency, LoginTries: m.LoginTries, OldLives: m.OldLives, Settle: m.Settle,
-			MaxLen: m.MaxLen, Forbid: m.Forbid, ConfigSchema: m.ConfigSchema, Overlap: m.Overlap, Minted: m.Minted,
+			MaxLen: m.MaxLen, Forbid: m.Forbid, ConfigSchema: m.ConfigSchema, Overlap: m.Overlap, Minted: m.Minted, DependentSchema: m.DependentSchema,
 			Capabilities: append(slices.Clone(m.Capabilities), grease()),
 		}
 		out.Plugins = append(out.Plugins, c)

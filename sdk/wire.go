@@ -40,12 +40,12 @@ func resource(r *pluginv1.Resource) Resource {
 	}
 }
 
-func manifestToWire(m Manifest, schema []byte) *pluginv1.Manifest {
+func manifestToWire(m Manifest, schema, dependent []byte) *pluginv1.Manifest {
 	w := &pluginv1.Manifest{
 		Name: m.Name, Version: m.Version, Self: m.Self, NoLogin: m.NoLogin,
 		Concurrency: u32(max(m.Concurrency, 1)), LoginTries: u32(max(m.LoginTries, 1)),
 		OldLives: durationpb.New(m.OldLives), Settle: durationpb.New(m.Settle),
-		MaxLen: u32(m.MaxLen), Forbid: m.Forbid, ConfigSchema: schema,
+		MaxLen: u32(m.MaxLen), Forbid: m.Forbid, ConfigSchema: schema, DependentSchema: dependent,
 		Capabilities: []string{pluginv1.CapRotator},
 	}
 	for _, k := range m.Kinds {
@@ -65,6 +65,12 @@ func manifestToWire(m Manifest, schema []byte) *pluginv1.Manifest {
 	}
 	if m.Readback {
 		w.Capabilities = append(w.Capabilities, pluginv1.CapReadback)
+	}
+	if m.Provision {
+		w.Capabilities = append(w.Capabilities, pluginv1.CapProvision)
+	}
+	if m.Dependents {
+		w.Capabilities = append(w.Capabilities, pluginv1.CapDependents)
 	}
 	return w
 }

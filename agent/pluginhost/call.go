@@ -62,6 +62,7 @@ func (p *process) call(ctx context.Context, g *grant, secrets []*pluginv1.Creden
 	defer p.h.inCall(p)()
 	defer p.hide(secrets)()
 
+	g.note(nil)
 	c := &pluginv1.Call{Id: p.lastCall.Add(1)}
 	if t, ok := ctx.Deadline(); ok {
 		c.Left = durationpb.New(time.Until(t))
@@ -72,11 +73,11 @@ func (p *process) call(ctx context.Context, g *grant, secrets []*pluginv1.Creden
 	go func() { done <- invoke(rpc, c) }()
 	select {
 	case err := <-done:
-		return p.classify(err)
+		return g.explain(p.classify(err))
 	case <-p.child.exited:
 	case <-ctx.Done():
 		g.cut()
-		return p.late(ctx, c.Id, cancel, done)
+		return g.explain(p.late(ctx, c.Id, cancel, done))
 	}
 	cancel()
 	if err := <-done; err == nil || detail(status.Convert(err)) != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -49,9 +50,10 @@ type grant struct {
 	ctx   context.Context // ends with cut
 	end   context.CancelFunc
 
-	mu    sync.Mutex
-	allow map[string]bool
-	open  map[*relay]struct{}
+	mu     sync.Mutex
+	allow  map[string]bool
+	open   map[*relay]struct{}
+	failed *sdk.Error // why the agent's own side made no connection, last; nil: it made one
 }
 
 // relay is one connection of the plugin's and the target's side of it.
@@ -295,6 +297,7 @@ func (g *grant) reach(c *net.UnixConn, req pluginv1.DialRequest) (net.Conn, plug
 		gone <- !stopped
 	}()
 	target, err := g.dial(ctx, req.Network, req.Address)
+	g.note(err)
 	_ = c.SetReadDeadline(time.Unix(1, 0))
 	given := <-gone
 	switch {
@@ -312,6 +315,48 @@ func (g *grant) reach(c *net.UnixConn, req pluginv1.DialRequest) (net.Conn, plug
 	default:
 		return nil, pluginv1.DialUnreachable
 	}
+}
+
+// note keeps what the plugin learns a code of at most: the local policy's word, or which
+// jump host failed.
+func (g *grant) note(err error) {
+	var own *sdk.Error
+	errors.As(err, &own)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.failed = own
+}
+
+// explain puts the agent's own word in place of the plugin's, which could only say that
+// it did not get through. Whether something was sent before, the plugin knows.
+func (g *grant) explain(err error) error {
+	g.mu.Lock()
+	failed := g.failed
+	g.mu.Unlock()
+	if failed == nil {
+		return err
+	}
+	switch e := err.(type) { //nolint:errorlint // what is inside another error is part of that one
+	case *sdk.Error:
+		if e.Class == sdk.ClassUnreachable || e.Class == sdk.ClassPermission {
+			return &sdk.Error{Class: failed.Class, Reason: failed.Reason, NotSent: e.NotSent, Err: failed.Err}
+		}
+	case *Error:
+		if e.Reason == PluginDeadline || e.Reason == PluginDeaf {
+			return &Error{Reason: e.Reason, Plugin: e.Plugin, Err: fmt.Errorf("%w: %w", e.Err, &sdk.Error{Class: failed.Class, Reason: failed.Reason, Err: failed.Err})}
+		}
+	}
+	return err
+}
+
+// unreached is explain for an answer that is none: a verdict that nobody reached.
+func (g *grant) unreached() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.failed == nil {
+		return nil
+	}
+	return &sdk.Error{Class: g.failed.Class, Reason: g.failed.Reason, Err: g.failed.Err}
 }
 
 func isDenied(err error) bool {

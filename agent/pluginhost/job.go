@@ -62,8 +62,11 @@ type Target struct {
 	Allow []string
 	// Pins go to the plugin as Host.Pins.
 	Pins map[string][]byte
-	// Dial goes through jump hosts, if any; nil means Config.Dial.
+	// Dial goes through jump hosts, if any; nil means Config.Dial. An *sdk.Error of it says
+	// in the plugin's place why the target was not reached.
 	Dial DialFunc
+	// Way tells one Dial from another: a session goes on using the one that it was opened with.
+	Way [32]byte
 	// Progress gets the plugin's steps, in a goroutine of the host's: it must not block.
 	// Of a shared session, the one that opened it gets them.
 	Progress func(step string)
@@ -86,9 +89,10 @@ type VerifyJob struct {
 	Credential sdk.Credential
 }
 
-// Description is a plugin's manifest as it came over the wire: Config is nil, Schema
-// is the JSON Schema of the resource's settings.
+// Description is a plugin's manifest as it came over the wire: Config and Dependent are nil,
+// the schemas are their JSON Schemas.
 type Description struct {
 	sdk.Manifest
-	Schema json.RawMessage
+	Schema          json.RawMessage
+	DependentSchema json.RawMessage
 }

@@ -44,6 +44,8 @@ type process struct {
 	meta     pluginv1.MetaClient
 	rotator  pluginv1.RotatorClient
 	keys     pluginv1.KeysClient
+	users    pluginv1.DependentsClient
+	maker    pluginv1.ProvisionClient
 	turns    chan struct{} // manifest's Concurrency
 	clean    []func()      // in reverse order
 	stopOnce sync.Once
@@ -184,13 +186,15 @@ func (p *process) handshake(ctx context.Context, l *launch) error {
 		return p.fail(PluginProtocol, err)
 	}
 	p.clean = append(p.clean, func() { _ = p.conn.Close() })
-	p.meta, p.rotator, p.keys = pluginv1.NewMetaClient(p.conn), pluginv1.NewRotatorClient(p.conn), pluginv1.NewKeysClient(p.conn)
+	p.meta, p.rotator = pluginv1.NewMetaClient(p.conn), pluginv1.NewRotatorClient(p.conn)
+	p.keys = pluginv1.NewKeysClient(p.conn)
+	p.users, p.maker = pluginv1.NewDependentsClient(p.conn), pluginv1.NewProvisionClient(p.conn)
 	return nil
 }
 
 func (p *process) describe(ctx context.Context) error {
 	r, err := p.meta.Describe(ctx, &pluginv1.DescribeRequest{Capabilities: []string{
-		pluginv1.CapRotator, pluginv1.CapRetire, pluginv1.CapReadback, pluginv1.CapMint, pluginv1.Grease + hex.EncodeToString([]byte(rand.Text()[:4])),
+		pluginv1.CapRotator, pluginv1.CapRetire, pluginv1.CapReadback, pluginv1.CapMint, pluginv1.CapDependents, pluginv1.CapProvision, pluginv1.Grease + hex.EncodeToString([]byte(rand.Text()[:4])),
 	}})
 	if err != nil {
 		return p.classify(err)

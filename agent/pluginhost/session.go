@@ -87,6 +87,9 @@ func (h *Host) Verify(ctx context.Context, p Plugin, j VerifyJob) (sdk.VerifyRes
 		resp, err = proc.rotator.Verify(ctx, req)
 		return err
 	})
+	if err == nil && verdict(resp.GetVerdict()) == sdk.Undecided {
+		err = g.unreached()
+	}
 	if err != nil {
 		return sdk.VerifyResponse{}, err
 	}
@@ -194,6 +197,7 @@ func (h *Host) digestOf(j Job) [32]byte {
 	allow := slices.Clone(j.Allow)
 	slices.Sort(allow)
 	m.Write([]byte{0})
+	m.Write(j.Way[:])
 	m.Write([]byte(strings.Join(allow, "\n")))
 	return [32]byte(m.Sum(nil))
 }

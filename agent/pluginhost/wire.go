@@ -123,7 +123,9 @@ func description(m *pluginv1.Manifest) (Description, error) {
 		Concurrency: int(max(m.GetConcurrency(), 1)), LoginTries: int(max(m.GetLoginTries(), 1)),
 		OldLives: m.GetOldLives().AsDuration(), Settle: m.GetSettle().AsDuration(),
 		MaxLen: int(m.GetMaxLen()), Forbid: m.GetForbid(),
-	}, Schema: json.RawMessage(m.GetConfigSchema())}
+		Dependents: slices.Contains(m.GetCapabilities(), pluginv1.CapDependents),
+		Provision:  slices.Contains(m.GetCapabilities(), pluginv1.CapProvision),
+	}, Schema: json.RawMessage(m.GetConfigSchema()), DependentSchema: json.RawMessage(m.GetDependentSchema())}
 	for _, k := range m.GetKinds() {
 		d.Kinds = append(d.Kinds, sdk.Kind(k))
 	}
@@ -158,6 +160,8 @@ func description(m *pluginv1.Manifest) (Description, error) {
 		return d, fmt.Errorf("it has a negative time")
 	case len(d.Schema) > maxSchema || len(d.Schema) > 0 && !json.Valid(d.Schema):
 		return d, fmt.Errorf("its config schema is malformed")
+	case len(d.DependentSchema) > maxSchema || len(d.DependentSchema) > 0 && !json.Valid(d.DependentSchema):
+		return d, fmt.Errorf("its schema of dependents is malformed")
 	}
 	return d, nil
 }

@@ -154,6 +154,9 @@ type ReportRequest struct {
 	// command.refused with a RunID that nobody has taken ends that run.
 	Refusals []Refusal `json:"refusals"`
 	Retry    bool      `json:"retry"` // undecided: not an end, try again later
+	// After is when, in milliseconds from now, where the agent knows: then it is no failed
+	// attempt. 0: the vault decides.
+	After int64 `json:"after,omitempty"`
 }
 
 // Refusal becomes an event. It holds no secret and no text of a target.

@@ -158,6 +158,24 @@ func Finished(l *Log, results [][]byte, run []byte, pool seal.ID) bool {
 	})
 }
 
+// Followed says when a run was done with what depends on its secret, by the word of an
+// agent of the pool.
+func Followed(l *Log, results [][]byte, run []byte, pool seal.ID) (first time.Time, ok bool) {
+	for _, signed := range results {
+		if c := claimed(signed); c.GetPhase() != trustv1.Phase_PHASE_FINISHED || !bytes.Equal(c.RunId, run) || c.Dependents != trustv1.Outcome_OUTCOME_DONE {
+			continue
+		}
+		r, err := OpenResult(l, signed)
+		if err != nil || r.Signer.Kind != trustv1.EntryKind_ENTRY_KIND_AGENT || r.Signer.Owner != pool {
+			continue
+		}
+		if t := time.UnixMilli(r.Time); !ok || t.Before(first) {
+			first, ok = t, true
+		}
+	}
+	return first, ok
+}
+
 // Ended says whether one of the results, whose word counts, is that a candidate of the
 // account was committed or abandoned.
 func Ended(l *Log, results [][]byte, account Ref, pool seal.ID, candidate seal.Digest) bool {

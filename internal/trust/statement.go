@@ -97,6 +97,10 @@ func CheckSigner(l *Log, s *Statement) error {
 	return nil
 }
 
+// JumpExtra is the name of the extra of an ssh resource by which agents log in on their
+// way to what is behind it; without one they do so as its administrator. No plugin gets it.
+const JumpExtra = "jump"
+
 // Reference is a record that a statement names.
 type Reference struct {
 	Ref   Ref

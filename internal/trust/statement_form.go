@@ -1,6 +1,8 @@
 package trust
 
 import (
+	"time"
+
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
@@ -11,6 +13,9 @@ const (
 	maxConfig = 64 << 10
 	maxText   = 1024
 )
+
+// MaxDrain is the longest that who used a former secret may go on.
+const MaxDrain = 30 * 24 * time.Hour
 
 // MaxConcurrency bounds the runs at once that a resource's statement can allow.
 const MaxConcurrency = 64
@@ -93,6 +98,7 @@ func checkAccount(f *form, a *trustv1.Account, issued int64) {
 		f.text("dependent's plugin", d.Plugin, 64)
 		f.count("bytes of a dependent's config", len(d.Config), maxConfig)
 	}
+	f.must(int64(a.DrainS) <= int64(MaxDrain.Seconds()), "drain_s is %d", a.DrainS)
 	checkScripts(f, a.Scripts)
 	if m := a.Mandate; m.GetEnabled() {
 		f.must(int64(m.MinIntervalS) >= int64(MinInterval.Seconds()), "min_interval_s is %d, at least %v", m.MinIntervalS, MinInterval.Seconds())

@@ -54,6 +54,23 @@ const (
 	triesTwice        fault = "tries-twice"          // LoginBudget
 	readsWhatItLikes  fault = "reads-what-it-likes"  // ReadbackAgrees
 
+	// Dependents.
+	planChanges      fault = "plan-changes"       // PlanIsReadOnly
+	planHoldsSecrets fault = "plan-holds-secrets" // PlanHoldsNoSecret
+	planNamesSecrets fault = "plan-names-secrets" // PlanHoldsNoSecret: in a title
+	doesOnce         fault = "does-once"          // StepTwice
+	doesNothing      fault = "does-nothing"       // StepTwice
+	undoesNothing    fault = "undoes-nothing"     // StepTwice
+	lostStepIsDone   fault = "lost-step-is-done"  // LostStepIsUnknown
+	lostStepIsNot    fault = "lost-step-is-not"   // LostStepIsUnknown
+
+	// Accounts that come and go.
+	takesOver       fault = "takes-over"        // ProvisionTwice: an account that it has not made
+	removesAny      fault = "removes-any"       // ProvisionTwice: likewise
+	provisionsOnce  fault = "provisions-once"   // ProvisionTwice
+	removesNothing  fault = "removes-nothing"   // ProvisionTwice
+	missesTheRemove fault = "misses-the-remove" // ProvisionTwice: what is gone already is no success
+
 	// What it leaves behind.
 	writesSecrets fault = "writes-secrets" // NoSecretInProc
 	printsSecrets fault = "prints-secrets" // NoSecretInTheLog

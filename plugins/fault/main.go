@@ -12,6 +12,12 @@ import (
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
+// Dependent are the settings of a dependent: an app of the service.
+type Dependent struct {
+	Fault string   `json:"fault" default:"none" doc:"what the plugin does wrong"`
+	Apps  []string `json:"apps" required:"true" doc:"apps that use the password, in the order in which they get it"`
+}
+
 // Config are the settings of a resource.
 type Config struct {
 	Fault string `json:"fault" default:"none" doc:"what the plugin does wrong: one of the names of faults.go"`
@@ -21,16 +27,17 @@ type Config struct {
 // where both work until the former is retired, of those where it lives on for a while,
 // and of those that make the secret.
 func plugins() []sdk.Plugin {
-	m := sdk.Manifest{Version: "1.0.0", Kinds: []sdk.Kind{sdk.Password}, Readback: true, Concurrency: 4, Config: &Config{}}
+	m := sdk.Manifest{Version: "1.0.0", Kinds: []sdk.Kind{sdk.Password}, Readback: true, Concurrency: 4, Config: &Config{}, Dependents: true, Dependent: &Dependent{}, Provision: true}
 	replaces, overlaps, lives, mints := m, m, m, m
 	replaces.Name, overlaps.Name, lives.Name, mints.Name = "fault", "fault-overlap", "fault-lives", "fault-mint"
 	overlaps.Overlap, lives.OldLives = m.Kinds, time.Hour
 	mints.Kinds = []sdk.Kind{sdk.APIKey}
 	mints.Overlap, mints.Minted, mints.Readback = mints.Kinds, mints.Kinds, false
+	mints.Dependents, mints.Dependent, mints.Provision = false, nil, false
 	return []sdk.Plugin{
-		{Manifest: replaces, Rotator: &rotator{}},
-		{Manifest: overlaps, Rotator: &rotator{keep: true}},
-		{Manifest: lives, Rotator: &rotator{keep: true}},
+		{Manifest: replaces, Rotator: &rotator{}, Dependents: &apps{}, Provision: &guests{}},
+		{Manifest: overlaps, Rotator: &rotator{keep: true}, Dependents: &apps{}, Provision: &guests{}},
+		{Manifest: lives, Rotator: &rotator{keep: true}, Dependents: &apps{}, Provision: &guests{}},
 		{Manifest: mints, Rotator: &minter{}},
 	}
 }

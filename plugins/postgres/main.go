@@ -30,9 +30,10 @@ func plugin() sdk.Plugin {
 			LoginTries:  2,
 			MaxLen:      1024,
 			Forbid:      "\x00",
+			Provision:   true,
 			Config:      &Config{},
 		},
-		Rotator: &rotator{},
+		Rotator: &rotator{}, Provision: provisioner{},
 	}
 }
 

@@ -208,13 +208,17 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 // had given up. It is no bound by the lease: an agent that loses that hangs up, which
 // the server does not notice before the lock is free or this time is over.
 func alter(ctx context.Context, name string, v verifier) string {
+	return bounds(ctx) + "ALTER ROLE " + pgx.Identifier{name}.Sanitize() + " PASSWORD '" + v.String() + "'"
+}
+
+// bounds begins such a message.
+func bounds(ctx context.Context) string {
 	left := time.Minute
 	if t, ok := ctx.Deadline(); ok {
 		left = max(time.Until(t), time.Millisecond)
 	}
 	ms := strconv.FormatInt(min(left, time.Hour).Milliseconds()+1, 10)
-	return "SET LOCAL lock_timeout = " + ms + "; SET LOCAL statement_timeout = " + ms +
-		"; ALTER ROLE " + pgx.Identifier{name}.Sanitize() + " PASSWORD '" + v.String() + "'"
+	return "SET LOCAL lock_timeout = " + ms + "; SET LOCAL statement_timeout = " + ms + "; "
 }
 
 // Readback compares the candidate with what the server stores, which only a superuser

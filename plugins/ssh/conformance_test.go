@@ -3,6 +3,10 @@ package main
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -31,6 +35,16 @@ func TestConformance(t *testing.T) {
 			return ok
 		},
 	}
+	// file makes a file for the plugin to write, in a folder of root's.
+	file := func(t *testing.T, name, content string) string {
+		t.Helper()
+		dir := t.TempDir()
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, []byte(content), 0o640)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
 	t.Run("password", func(t *testing.T) {
 		t.Parallel()
 		h := h
@@ -41,6 +55,19 @@ func TestConformance(t *testing.T) {
 				t.Skipf("left out: %v", err)
 			}
 			return sdk.Account{Name: u.Name}, first
+		}
+		h.Dependent = func(t *testing.T, a sdk.Account, first sdk.Credential) conformance.Dependent {
+			lines := func(c sdk.Credential) string {
+				return "# kept\nUSER=" + a.Name + "\nPASSWORD=" + c.Secret.ExposeString() + "\nOTHER=kept\n"
+			}
+			one, two := file(t, "one.env", lines(first)), file(t, "two.env", lines(first))
+			settings, err := json.Marshal(map[string]any{"files": []string{one, two}, "key": "PASSWORD", "login_key": "USER"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conformance.Dependent{Config: settings, Uses: func(t *testing.T, c sdk.Credential) bool {
+				return string(mustRead(t, one)) == lines(c) && string(mustRead(t, two)) == lines(c)
+			}}
 		}
 		conformance.Run(t, h)
 	})
@@ -55,6 +82,16 @@ func TestConformance(t *testing.T) {
 				t.Skipf("left out: %v", err)
 			}
 			return sdk.Account{Name: u.Name}, first
+		}
+		h.Dependent = func(t *testing.T, _ sdk.Account, first sdk.Credential) conformance.Dependent {
+			path := file(t, "id_ed25519", first.Secret.ExposeString())
+			settings, err := json.Marshal(map[string]any{"files": []string{path}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conformance.Dependent{Config: settings, Uses: func(t *testing.T, c sdk.Credential) bool {
+				return string(mustRead(t, path)) == c.Secret.ExposeString()
+			}}
 		}
 		conformance.Run(t, h)
 	})

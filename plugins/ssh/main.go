@@ -11,6 +11,8 @@
 // who is logged in, and root, finds that the target stores another password (asked of
 // unix_chkpwd), or that the key is not in the account's ~/.ssh/authorized_keys, where
 // this plugin puts keys. Without him it is undecided, not_judged.
+//
+// What uses a secret may have it from a file on the target: files.go writes those.
 package main
 
 import "github.com/rotunda-pam/rotunda/sdk"
@@ -25,7 +27,10 @@ func main() {
 			NoLogin: true,
 			// sshd's default MaxSessions is 10 for one connection.
 			Concurrency: 4,
+			Provision:   true,
+			Dependents:  true,
+			Dependent:   &fileConfig{},
 		},
-		Rotator: &rotator{},
+		Rotator: &rotator{}, Dependents: files{}, Provision: provisioner{},
 	})
 }

@@ -270,6 +270,16 @@ func oneLine(b []byte) bool { return len(b) > 0 && !bytes.ContainsAny(b, "\n\r\x
 // run runs a program with the account's name and further lines as its input, as root
 // where the administrator is not the account itself.
 func (s *session) run(ctx context.Context, p program, name string, lines ...[]byte) (answer, error) {
+	var rest []byte
+	defer func() { clear(rest) }()
+	for _, l := range lines {
+		rest = append(append(rest, l...), '\n')
+	}
+	return s.feed(ctx, p, name, rest)
+}
+
+// feed runs a program with a name in its second line and whatever follows as its input.
+func (s *session) feed(ctx context.Context, p program, name string, rest []byte) (answer, error) {
 	var input bytes.Buffer
 	defer func() { clear(input.Bytes()) }()
 	command := "exec " + p.command
@@ -289,10 +299,7 @@ func (s *session) run(ctx context.Context, p program, name string, lines ...[]by
 		}
 	}
 	input.WriteString(firstLine + "\n" + name + "\n")
-	for _, l := range lines {
-		input.Write(l)
-		input.WriteByte('\n')
-	}
+	input.Write(rest)
 	return s.program(ctx, command, input.Bytes())
 }
 
@@ -330,6 +337,16 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 		return unchanged(sdk.ClassConflict, "locked")
 	case exitRefused:
 		return unchanged(sdk.ClassConflict, "chpasswd.refused")
+	case exitForeign:
+		return unchanged(sdk.ClassConflict, "account.exists")
+	case exitUser:
+		return unchanged(sdk.ClassConflict, "account.refused")
+	case exitNoFile:
+		return unchanged(sdk.ClassNotFound, "file.missing")
+	case exitFile:
+		return unchanged(sdk.ClassConflict, "file.unwritable")
+	case exitFolder:
+		return unchanged(sdk.ClassConflict, "file.folder")
 	case exitBusy:
 		return unchanged(sdk.ClassUnreachable, "target.busy")
 	case exitInput:

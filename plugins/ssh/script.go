@@ -14,6 +14,11 @@ const (
 	exitBusy     = 98  // others were changing authorized_keys: it is as they left it
 	exitInput    = 99  // the input is not what the script expects: sudo left its password in it
 	exitOther    = 100 // the account has another secret, or none
+	exitForeign  = 105 // an account that this plugin has not made
+	exitUser     = 106 // the account could not be made or removed
+	exitNoFile   = 102 // no such file
+	exitFile     = 103 // it could not be written; it is as it was
+	exitFolder   = 104 // others than its owner may write in its folder
 	exitLocked   = 101 // it has one that is locked: it cannot be compared, and a new one would unlock the account
 )
 

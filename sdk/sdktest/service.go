@@ -4,7 +4,11 @@
 //	POST   /users/NAME           {"password": "..."}                201 made, 409 exists            administrator
 //	PUT    /users/NAME/password  {"password": "...", "keep": true}  204 set; keep: others work on   administrator
 //	DELETE /users/NAME/password  {"password": "..."}                204 gone                        administrator
+//	DELETE /users/NAME                                              204 gone                        administrator
 //	GET    /me                                                      200                             anybody who logs in
+//	PUT    /apps/NAME            {"password": "..."}                204 it uses that from now on    administrator
+//	PUT    /guests/NAME          {"password": "..."}                204 there, 409 no guest         administrator
+//	DELETE /guests/NAME                                             204 gone, 409 no guest          administrator
 //
 // Users may have keys, too, which the service makes; a key logs in by its id and secret:
 //
@@ -40,18 +44,20 @@ type Service struct {
 
 	mu    sync.Mutex
 	users map[string]*user
-	keys  []*key // in the order in which they were made
+	keys  []*key                       // in the order in which they were made
+	apps  map[string][sha256.Size]byte // what uses a password, and which
 }
 
 type user struct {
 	passwords [][sha256.Size]byte // digests: a test service needs no more
 	locked    bool
+	guest     bool // made to be removed
 	failures  int
 }
 
 // New makes a service whose only user is the administrator.
 func New(admin sdk.Secret) *Service {
-	s := &Service{users: map[string]*user{Admin: {passwords: [][sha256.Size]byte{digest(admin)}}}}
+	s := &Service{users: map[string]*user{Admin: {passwords: [][sha256.Size]byte{digest(admin)}}}, apps: map[string][sha256.Size]byte{}}
 	s.serveKeys()
 	s.mux.HandleFunc("GET /me", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(s.login(r, false)) })
 	for pattern, change := range map[string]func(name string, u *user, in request) int{
@@ -84,6 +90,39 @@ func New(admin sdk.Secret) *Service {
 	} {
 		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(s.change(r, change)) })
 	}
+	s.mux.HandleFunc("PUT /guests/{name}", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(s.change(r, func(name string, u *user, in request) int {
+			if u != nil && !u.guest {
+				return http.StatusConflict
+			}
+			s.users[name] = &user{passwords: [][sha256.Size]byte{in.digest}, guest: true}
+			return http.StatusNoContent
+		}))
+	})
+	s.mux.HandleFunc("DELETE /guests/{name}", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(s.change(r, func(name string, u *user, _ request) int {
+			if u != nil && !u.guest {
+				return http.StatusConflict
+			}
+			delete(s.users, name)
+			return http.StatusNoContent
+		}))
+	})
+	s.mux.HandleFunc("DELETE /users/{name}", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(s.change(r, func(name string, _ *user, _ request) int {
+			delete(s.users, name)
+			return http.StatusNoContent
+		}))
+	})
+	s.mux.HandleFunc("PUT /apps/{name}", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(s.change(r, func(name string, _ *user, in request) int {
+			if _, ok := s.apps[name]; !ok {
+				return http.StatusNotFound
+			}
+			s.apps[name] = in.digest
+			return http.StatusNoContent
+		}))
+	})
 	return s
 }
 
@@ -94,6 +133,20 @@ func (s *Service) Add(name string, password sdk.Secret) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.users[name] = &user{passwords: [][sha256.Size]byte{digest(password)}}
+}
+
+// AddApp makes something that uses a password.
+func (s *Service) AddApp(name string, password sdk.Secret) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apps[name] = digest(password)
+}
+
+// Uses tells whether an app uses a password.
+func (s *Service) Uses(name string, password sdk.Secret) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.apps[name] == digest(password)
 }
 
 // Lock has nobody log in as a user any more.

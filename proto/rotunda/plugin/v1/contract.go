@@ -16,6 +16,9 @@ const (
 
 	MaxMessage = 1 << 20
 	MaxReason  = 64
+	MaxSteps   = 64       // of one dependent
+	MaxStep    = 64 << 10 // bytes of a step's data
+	MaxTitle   = 256      // bytes of a step's id, or of its title
 	MaxLogLine = 32 << 10
 	MaxItems   = 1000 // of one List
 	MaxID      = 256  // bytes of a credential's id
@@ -30,9 +33,11 @@ const (
 
 	// Capabilities of a manifest. One more in each Describe is random, in both
 	// directions, so that nobody comes to rely on a closed list: it begins with Grease.
-	CapRotator  = "rotator"
-	CapRetire   = "retire"
-	CapReadback = "readback"
-	CapMint     = "mint"
-	Grease      = "grease."
+	CapRotator    = "rotator"
+	CapRetire     = "retire"
+	CapReadback   = "readback"
+	CapMint       = "mint"
+	CapDependents = "dependents"
+	CapProvision  = "provision"
+	Grease        = "grease."
 )

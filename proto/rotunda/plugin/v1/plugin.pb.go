@@ -18,6 +18,8 @@
 //     |  Keys.List, Mint, Sweep (session)  -->  |   secrets that the target makes
 //     |  Meta.Cancel (call)  ---------------->  |   at a deadline
 //     |  Rotator.Close (session)  ----------->  |
+//     |  Dependents.Plan, Do, Undo  --------->  |   each opens its own way to whoever uses a secret
+//     |  Provision.Provision, Deprovision  -->  |   each logs in on its own
 //
 // A failed call carries an ErrorDetail in its gRPC status; a status without one
 // means class internal, and that something may have been sent. Unknown fields are
@@ -229,24 +231,25 @@ func (x *DescribeResponse) GetPlugins() []*Manifest {
 }
 
 type Manifest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	Kinds         []string               `protobuf:"bytes,3,rep,name=kinds,proto3" json:"kinds,omitempty"`
-	Capabilities  []string               `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"` // rotator, retire, readback, mint; unknown ones are ignored, one is random
-	Self          bool                   `protobuf:"varint,5,opt,name=self,proto3" json:"self,omitempty"`
-	NoLogin       bool                   `protobuf:"varint,6,opt,name=no_login,json=noLogin,proto3" json:"no_login,omitempty"`
-	Concurrency   uint32                 `protobuf:"varint,7,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
-	LoginTries    uint32                 `protobuf:"varint,8,opt,name=login_tries,json=loginTries,proto3" json:"login_tries,omitempty"`
-	OldLives      *durationpb.Duration   `protobuf:"bytes,9,opt,name=old_lives,json=oldLives,proto3" json:"old_lives,omitempty"`
-	Settle        *durationpb.Duration   `protobuf:"bytes,10,opt,name=settle,proto3" json:"settle,omitempty"`
-	MaxLen        uint32                 `protobuf:"varint,11,opt,name=max_len,json=maxLen,proto3" json:"max_len,omitempty"`
-	Forbid        string                 `protobuf:"bytes,12,opt,name=forbid,proto3" json:"forbid,omitempty"`
-	ConfigSchema  []byte                 `protobuf:"bytes,13,opt,name=config_schema,json=configSchema,proto3" json:"config_schema,omitempty"` // JSON Schema of the resource's settings; empty: none
-	Overlap       []string               `protobuf:"bytes,14,rep,name=overlap,proto3" json:"overlap,omitempty"`                               // of kinds: those whose former secret works until Retire
-	Minted        []string               `protobuf:"bytes,15,rep,name=minted,proto3" json:"minted,omitempty"`                                 // of kinds: those whose secrets the target makes
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version         string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Kinds           []string               `protobuf:"bytes,3,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	Capabilities    []string               `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"` // rotator, retire, readback, mint, dependents, provision; unknown ones are ignored, one is random
+	Self            bool                   `protobuf:"varint,5,opt,name=self,proto3" json:"self,omitempty"`
+	NoLogin         bool                   `protobuf:"varint,6,opt,name=no_login,json=noLogin,proto3" json:"no_login,omitempty"`
+	Concurrency     uint32                 `protobuf:"varint,7,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
+	LoginTries      uint32                 `protobuf:"varint,8,opt,name=login_tries,json=loginTries,proto3" json:"login_tries,omitempty"`
+	OldLives        *durationpb.Duration   `protobuf:"bytes,9,opt,name=old_lives,json=oldLives,proto3" json:"old_lives,omitempty"`
+	Settle          *durationpb.Duration   `protobuf:"bytes,10,opt,name=settle,proto3" json:"settle,omitempty"`
+	MaxLen          uint32                 `protobuf:"varint,11,opt,name=max_len,json=maxLen,proto3" json:"max_len,omitempty"`
+	Forbid          string                 `protobuf:"bytes,12,opt,name=forbid,proto3" json:"forbid,omitempty"`
+	ConfigSchema    []byte                 `protobuf:"bytes,13,opt,name=config_schema,json=configSchema,proto3" json:"config_schema,omitempty"`          // JSON Schema of the resource's settings; empty: none
+	Overlap         []string               `protobuf:"bytes,14,rep,name=overlap,proto3" json:"overlap,omitempty"`                                        // of kinds: those whose former secret works until Retire
+	Minted          []string               `protobuf:"bytes,15,rep,name=minted,proto3" json:"minted,omitempty"`                                          // of kinds: those whose secrets the target makes
+	DependentSchema []byte                 `protobuf:"bytes,20,opt,name=dependent_schema,json=dependentSchema,proto3" json:"dependent_schema,omitempty"` // JSON Schema of a dependent's settings; empty: none
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Manifest) Reset() {
@@ -380,6 +383,13 @@ func (x *Manifest) GetOverlap() []string {
 func (x *Manifest) GetMinted() []string {
 	if x != nil {
 		return x.Minted
+	}
+	return nil
+}
+
+func (x *Manifest) GetDependentSchema() []byte {
+	if x != nil {
+		return x.DependentSchema
 	}
 	return nil
 }
@@ -1931,6 +1941,785 @@ func (*CloseResponse) Descriptor() ([]byte, []int) {
 	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{28}
 }
 
+// Place is where a call without a session goes, and by whose login. For a dependent the
+// resource's config is the dependent's settings.
+type Place struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Plugin        string                 `protobuf:"bytes,1,opt,name=plugin,proto3" json:"plugin,omitempty"`
+	Access        *Access                `protobuf:"bytes,2,opt,name=access,proto3" json:"access,omitempty"`
+	Pins          map[string][]byte      `protobuf:"bytes,3,rep,name=pins,proto3" json:"pins,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Resource      *Resource              `protobuf:"bytes,4,opt,name=resource,proto3" json:"resource,omitempty"`
+	Admin         *Credential            `protobuf:"bytes,5,opt,name=admin,proto3" json:"admin,omitempty"`
+	AdminAs       *Account               `protobuf:"bytes,6,opt,name=admin_as,json=adminAs,proto3" json:"admin_as,omitempty"`
+	Extra         map[string]*Credential `protobuf:"bytes,7,rep,name=extra,proto3" json:"extra,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Place) GetPlugin() string {
+	if x != nil {
+		return x.Plugin
+	}
+	return ""
+}
+
+func (x *Place) GetAccess() *Access {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
+func (x *Place) GetPins() map[string][]byte {
+	if x != nil {
+		return x.Pins
+	}
+	return nil
+}
+
+func (x *Place) GetResource() *Resource {
+	if x != nil {
+		return x.Resource
+	}
+	return nil
+}
+
+func (x *Place) GetAdmin() *Credential {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
+func (x *Place) GetAdminAs() *Account {
+	if x != nil {
+		return x.AdminAs
+	}
+	return nil
+}
+
+func (x *Place) GetExtra() map[string]*Credential {
+	if x != nil {
+		return x.Extra
+	}
+	return nil
+}
+
+// Step is one thing to do. Its data goes into the agent's journal: no secret may be in it.
+type Step struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Title         string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Step) Reset() {
+	*x = Step{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Step) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Step) ProtoMessage() {}
+
+func (x *Step) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Step.ProtoReflect.Descriptor instead.
+func (*Step) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Step) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Step) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *Step) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type PlanRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
+	Account       *Account               `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
+	Candidate     *Credential            `protobuf:"bytes,4,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	Current       *Credential            `protobuf:"bytes,5,opt,name=current,proto3" json:"current,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRequest) Reset() {
+	*x = PlanRequest{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRequest) ProtoMessage() {}
+
+func (x *PlanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
+func (*PlanRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *PlanRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *PlanRequest) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *PlanRequest) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *PlanRequest) GetCandidate() *Credential {
+	if x != nil {
+		return x.Candidate
+	}
+	return nil
+}
+
+func (x *PlanRequest) GetCurrent() *Credential {
+	if x != nil {
+		return x.Current
+	}
+	return nil
+}
+
+type PlanResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Steps         []*Step                `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanResponse) Reset() {
+	*x = PlanResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanResponse) ProtoMessage() {}
+
+func (x *PlanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
+func (*PlanResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *PlanResponse) GetSteps() []*Step {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+type DoRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
+	Step          *Step                  `protobuf:"bytes,3,opt,name=step,proto3" json:"step,omitempty"`
+	Credential    *Credential            `protobuf:"bytes,4,opt,name=credential,proto3" json:"credential,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoRequest) Reset() {
+	*x = DoRequest{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoRequest) ProtoMessage() {}
+
+func (x *DoRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoRequest.ProtoReflect.Descriptor instead.
+func (*DoRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *DoRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *DoRequest) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *DoRequest) GetStep() *Step {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *DoRequest) GetCredential() *Credential {
+	if x != nil {
+		return x.Credential
+	}
+	return nil
+}
+
+type DoResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcome       Outcome                `protobuf:"varint,1,opt,name=outcome,proto3,enum=rotunda.plugin.v1.Outcome" json:"outcome,omitempty"`
+	Class         string                 `protobuf:"bytes,2,opt,name=class,proto3" json:"class,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoResponse) Reset() {
+	*x = DoResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoResponse) ProtoMessage() {}
+
+func (x *DoResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoResponse.ProtoReflect.Descriptor instead.
+func (*DoResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *DoResponse) GetOutcome() Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return Outcome_OUTCOME_UNSPECIFIED
+}
+
+func (x *DoResponse) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *DoResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type UndoRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
+	Step          *Step                  `protobuf:"bytes,3,opt,name=step,proto3" json:"step,omitempty"`
+	Credential    *Credential            `protobuf:"bytes,4,opt,name=credential,proto3" json:"credential,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoRequest) Reset() {
+	*x = UndoRequest{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoRequest) ProtoMessage() {}
+
+func (x *UndoRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoRequest.ProtoReflect.Descriptor instead.
+func (*UndoRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *UndoRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *UndoRequest) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *UndoRequest) GetStep() *Step {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *UndoRequest) GetCredential() *Credential {
+	if x != nil {
+		return x.Credential
+	}
+	return nil
+}
+
+type UndoResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcome       Outcome                `protobuf:"varint,1,opt,name=outcome,proto3,enum=rotunda.plugin.v1.Outcome" json:"outcome,omitempty"`
+	Class         string                 `protobuf:"bytes,2,opt,name=class,proto3" json:"class,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoResponse) Reset() {
+	*x = UndoResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoResponse) ProtoMessage() {}
+
+func (x *UndoResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoResponse.ProtoReflect.Descriptor instead.
+func (*UndoResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *UndoResponse) GetOutcome() Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return Outcome_OUTCOME_UNSPECIFIED
+}
+
+func (x *UndoResponse) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *UndoResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ProvisionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
+	Account       *Account               `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
+	Candidate     *Credential            `protobuf:"bytes,4,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProvisionRequest) Reset() {
+	*x = ProvisionRequest{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProvisionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProvisionRequest) ProtoMessage() {}
+
+func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProvisionRequest.ProtoReflect.Descriptor instead.
+func (*ProvisionRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ProvisionRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *ProvisionRequest) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *ProvisionRequest) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *ProvisionRequest) GetCandidate() *Credential {
+	if x != nil {
+		return x.Candidate
+	}
+	return nil
+}
+
+type ProvisionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcome       Outcome                `protobuf:"varint,1,opt,name=outcome,proto3,enum=rotunda.plugin.v1.Outcome" json:"outcome,omitempty"`
+	Class         string                 `protobuf:"bytes,2,opt,name=class,proto3" json:"class,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProvisionResponse) Reset() {
+	*x = ProvisionResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProvisionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProvisionResponse) ProtoMessage() {}
+
+func (x *ProvisionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProvisionResponse.ProtoReflect.Descriptor instead.
+func (*ProvisionResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ProvisionResponse) GetOutcome() Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return Outcome_OUTCOME_UNSPECIFIED
+}
+
+func (x *ProvisionResponse) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *ProvisionResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type DeprovisionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
+	Account       *Account               `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeprovisionRequest) Reset() {
+	*x = DeprovisionRequest{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeprovisionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeprovisionRequest) ProtoMessage() {}
+
+func (x *DeprovisionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeprovisionRequest.ProtoReflect.Descriptor instead.
+func (*DeprovisionRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DeprovisionRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *DeprovisionRequest) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *DeprovisionRequest) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+type DeprovisionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcome       Outcome                `protobuf:"varint,1,opt,name=outcome,proto3,enum=rotunda.plugin.v1.Outcome" json:"outcome,omitempty"`
+	Class         string                 `protobuf:"bytes,2,opt,name=class,proto3" json:"class,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeprovisionResponse) Reset() {
+	*x = DeprovisionResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeprovisionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeprovisionResponse) ProtoMessage() {}
+
+func (x *DeprovisionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeprovisionResponse.ProtoReflect.Descriptor instead.
+func (*DeprovisionResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *DeprovisionResponse) GetOutcome() Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return Outcome_OUTCOME_UNSPECIFIED
+}
+
+func (x *DeprovisionResponse) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *DeprovisionResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type ErrorDetail struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Class         string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
@@ -1942,7 +2731,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[29]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2743,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[29]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2756,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{29}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ErrorDetail) GetClass() string {
@@ -1999,7 +2788,7 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x0fDescribeRequest\x12\"\n" +
 	"\fcapabilities\x18\x01 \x03(\tR\fcapabilities\"I\n" +
 	"\x10DescribeResponse\x125\n" +
-	"\aplugins\x18\x01 \x03(\v2\x1b.rotunda.plugin.v1.ManifestR\aplugins\"\xd7\x03\n" +
+	"\aplugins\x18\x01 \x03(\v2\x1b.rotunda.plugin.v1.ManifestR\aplugins\"\x82\x04\n" +
 	"\bManifest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -2017,7 +2806,8 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x06forbid\x18\f \x01(\tR\x06forbid\x12#\n" +
 	"\rconfig_schema\x18\r \x01(\fR\fconfigSchema\x12\x18\n" +
 	"\aoverlap\x18\x0e \x03(\tR\aoverlap\x12\x16\n" +
-	"\x06minted\x18\x0f \x03(\tR\x06minted\"#\n" +
+	"\x06minted\x18\x0f \x03(\tR\x06minted\x12)\n" +
+	"\x10dependent_schema\x18\x14 \x01(\fR\x0fdependentSchema\"#\n" +
 	"\rCancelRequest\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\"\x10\n" +
 	"\x0eCancelResponse\"E\n" +
@@ -2140,7 +2930,74 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\rSweepResponse\"(\n" +
 	"\fCloseRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\"\x0f\n" +
-	"\rCloseResponse\"V\n" +
+	"\rCloseResponse\"\xfc\x03\n" +
+	"\x05Place\x12\x16\n" +
+	"\x06plugin\x18\x01 \x01(\tR\x06plugin\x121\n" +
+	"\x06access\x18\x02 \x01(\v2\x19.rotunda.plugin.v1.AccessR\x06access\x126\n" +
+	"\x04pins\x18\x03 \x03(\v2\".rotunda.plugin.v1.Place.PinsEntryR\x04pins\x127\n" +
+	"\bresource\x18\x04 \x01(\v2\x1b.rotunda.plugin.v1.ResourceR\bresource\x123\n" +
+	"\x05admin\x18\x05 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\x05admin\x125\n" +
+	"\badmin_as\x18\x06 \x01(\v2\x1a.rotunda.plugin.v1.AccountR\aadminAs\x129\n" +
+	"\x05extra\x18\a \x03(\v2#.rotunda.plugin.v1.Place.ExtraEntryR\x05extra\x1a7\n" +
+	"\tPinsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\x1aW\n" +
+	"\n" +
+	"ExtraEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x123\n" +
+	"\x05value\x18\x02 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\x05value:\x028\x01\"@\n" +
+	"\x04Step\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\x96\x02\n" +
+	"\vPlanRequest\x12+\n" +
+	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12.\n" +
+	"\x05place\x18\x02 \x01(\v2\x18.rotunda.plugin.v1.PlaceR\x05place\x124\n" +
+	"\aaccount\x18\x03 \x01(\v2\x1a.rotunda.plugin.v1.AccountR\aaccount\x12;\n" +
+	"\tcandidate\x18\x04 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\tcandidate\x127\n" +
+	"\acurrent\x18\x05 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\acurrent\"=\n" +
+	"\fPlanResponse\x12-\n" +
+	"\x05steps\x18\x01 \x03(\v2\x17.rotunda.plugin.v1.StepR\x05steps\"\xd4\x01\n" +
+	"\tDoRequest\x12+\n" +
+	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12.\n" +
+	"\x05place\x18\x02 \x01(\v2\x18.rotunda.plugin.v1.PlaceR\x05place\x12+\n" +
+	"\x04step\x18\x03 \x01(\v2\x17.rotunda.plugin.v1.StepR\x04step\x12=\n" +
+	"\n" +
+	"credential\x18\x04 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\n" +
+	"credential\"p\n" +
+	"\n" +
+	"DoResponse\x124\n" +
+	"\aoutcome\x18\x01 \x01(\x0e2\x1a.rotunda.plugin.v1.OutcomeR\aoutcome\x12\x14\n" +
+	"\x05class\x18\x02 \x01(\tR\x05class\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xd6\x01\n" +
+	"\vUndoRequest\x12+\n" +
+	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12.\n" +
+	"\x05place\x18\x02 \x01(\v2\x18.rotunda.plugin.v1.PlaceR\x05place\x12+\n" +
+	"\x04step\x18\x03 \x01(\v2\x17.rotunda.plugin.v1.StepR\x04step\x12=\n" +
+	"\n" +
+	"credential\x18\x04 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\n" +
+	"credential\"r\n" +
+	"\fUndoResponse\x124\n" +
+	"\aoutcome\x18\x01 \x01(\x0e2\x1a.rotunda.plugin.v1.OutcomeR\aoutcome\x12\x14\n" +
+	"\x05class\x18\x02 \x01(\tR\x05class\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xe2\x01\n" +
+	"\x10ProvisionRequest\x12+\n" +
+	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12.\n" +
+	"\x05place\x18\x02 \x01(\v2\x18.rotunda.plugin.v1.PlaceR\x05place\x124\n" +
+	"\aaccount\x18\x03 \x01(\v2\x1a.rotunda.plugin.v1.AccountR\aaccount\x12;\n" +
+	"\tcandidate\x18\x04 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\tcandidate\"w\n" +
+	"\x11ProvisionResponse\x124\n" +
+	"\aoutcome\x18\x01 \x01(\x0e2\x1a.rotunda.plugin.v1.OutcomeR\aoutcome\x12\x14\n" +
+	"\x05class\x18\x02 \x01(\tR\x05class\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xa7\x01\n" +
+	"\x12DeprovisionRequest\x12+\n" +
+	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12.\n" +
+	"\x05place\x18\x02 \x01(\v2\x18.rotunda.plugin.v1.PlaceR\x05place\x124\n" +
+	"\aaccount\x18\x03 \x01(\v2\x1a.rotunda.plugin.v1.AccountR\aaccount\"y\n" +
+	"\x13DeprovisionResponse\x124\n" +
+	"\aoutcome\x18\x01 \x01(\x0e2\x1a.rotunda.plugin.v1.OutcomeR\aoutcome\x12\x14\n" +
+	"\x05class\x18\x02 \x01(\tR\x05class\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"V\n" +
 	"\vErrorDetail\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
@@ -2166,7 +3023,15 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x04Keys\x12G\n" +
 	"\x04List\x12\x1e.rotunda.plugin.v1.ListRequest\x1a\x1f.rotunda.plugin.v1.ListResponse\x12G\n" +
 	"\x04Mint\x12\x1e.rotunda.plugin.v1.MintRequest\x1a\x1f.rotunda.plugin.v1.MintResponse\x12J\n" +
-	"\x05Sweep\x12\x1f.rotunda.plugin.v1.SweepRequest\x1a .rotunda.plugin.v1.SweepResponseBAZ?github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1;pluginv1b\x06proto3"
+	"\x05Sweep\x12\x1f.rotunda.plugin.v1.SweepRequest\x1a .rotunda.plugin.v1.SweepResponse2\xe1\x01\n" +
+	"\n" +
+	"Dependents\x12G\n" +
+	"\x04Plan\x12\x1e.rotunda.plugin.v1.PlanRequest\x1a\x1f.rotunda.plugin.v1.PlanResponse\x12A\n" +
+	"\x02Do\x12\x1c.rotunda.plugin.v1.DoRequest\x1a\x1d.rotunda.plugin.v1.DoResponse\x12G\n" +
+	"\x04Undo\x12\x1e.rotunda.plugin.v1.UndoRequest\x1a\x1f.rotunda.plugin.v1.UndoResponse2\xc1\x01\n" +
+	"\tProvision\x12V\n" +
+	"\tProvision\x12#.rotunda.plugin.v1.ProvisionRequest\x1a$.rotunda.plugin.v1.ProvisionResponse\x12\\\n" +
+	"\vDeprovision\x12%.rotunda.plugin.v1.DeprovisionRequest\x1a&.rotunda.plugin.v1.DeprovisionResponseBAZ?github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1;pluginv1b\x06proto3"
 
 var (
 	file_rotunda_plugin_v1_plugin_proto_rawDescOnce sync.Once
@@ -2181,7 +3046,7 @@ func file_rotunda_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_rotunda_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_rotunda_plugin_v1_plugin_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: rotunda.plugin.v1.Outcome
 	(Verdict)(0),                  // 1: rotunda.plugin.v1.Verdict
@@ -2214,27 +3079,41 @@ var file_rotunda_plugin_v1_plugin_proto_goTypes = []any{
 	(*SweepResponse)(nil),         // 28: rotunda.plugin.v1.SweepResponse
 	(*CloseRequest)(nil),          // 29: rotunda.plugin.v1.CloseRequest
 	(*CloseResponse)(nil),         // 30: rotunda.plugin.v1.CloseResponse
-	(*ErrorDetail)(nil),           // 31: rotunda.plugin.v1.ErrorDetail
-	nil,                           // 32: rotunda.plugin.v1.Account.AttrsEntry
-	nil,                           // 33: rotunda.plugin.v1.OpenRequest.PinsEntry
-	nil,                           // 34: rotunda.plugin.v1.OpenRequest.ExtraEntry
-	nil,                           // 35: rotunda.plugin.v1.VerifyRequest.PinsEntry
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*Place)(nil),                 // 31: rotunda.plugin.v1.Place
+	(*Step)(nil),                  // 32: rotunda.plugin.v1.Step
+	(*PlanRequest)(nil),           // 33: rotunda.plugin.v1.PlanRequest
+	(*PlanResponse)(nil),          // 34: rotunda.plugin.v1.PlanResponse
+	(*DoRequest)(nil),             // 35: rotunda.plugin.v1.DoRequest
+	(*DoResponse)(nil),            // 36: rotunda.plugin.v1.DoResponse
+	(*UndoRequest)(nil),           // 37: rotunda.plugin.v1.UndoRequest
+	(*UndoResponse)(nil),          // 38: rotunda.plugin.v1.UndoResponse
+	(*ProvisionRequest)(nil),      // 39: rotunda.plugin.v1.ProvisionRequest
+	(*ProvisionResponse)(nil),     // 40: rotunda.plugin.v1.ProvisionResponse
+	(*DeprovisionRequest)(nil),    // 41: rotunda.plugin.v1.DeprovisionRequest
+	(*DeprovisionResponse)(nil),   // 42: rotunda.plugin.v1.DeprovisionResponse
+	(*ErrorDetail)(nil),           // 43: rotunda.plugin.v1.ErrorDetail
+	nil,                           // 44: rotunda.plugin.v1.Account.AttrsEntry
+	nil,                           // 45: rotunda.plugin.v1.OpenRequest.PinsEntry
+	nil,                           // 46: rotunda.plugin.v1.OpenRequest.ExtraEntry
+	nil,                           // 47: rotunda.plugin.v1.VerifyRequest.PinsEntry
+	nil,                           // 48: rotunda.plugin.v1.Place.PinsEntry
+	nil,                           // 49: rotunda.plugin.v1.Place.ExtraEntry
+	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
 }
 var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	4,  // 0: rotunda.plugin.v1.DescribeResponse.plugins:type_name -> rotunda.plugin.v1.Manifest
-	36, // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration
-	36, // 2: rotunda.plugin.v1.Manifest.settle:type_name -> google.protobuf.Duration
-	36, // 3: rotunda.plugin.v1.Call.left:type_name -> google.protobuf.Duration
-	32, // 4: rotunda.plugin.v1.Account.attrs:type_name -> rotunda.plugin.v1.Account.AttrsEntry
+	50, // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration
+	50, // 2: rotunda.plugin.v1.Manifest.settle:type_name -> google.protobuf.Duration
+	50, // 3: rotunda.plugin.v1.Call.left:type_name -> google.protobuf.Duration
+	44, // 4: rotunda.plugin.v1.Account.attrs:type_name -> rotunda.plugin.v1.Account.AttrsEntry
 	7,  // 5: rotunda.plugin.v1.OpenRequest.call:type_name -> rotunda.plugin.v1.Call
 	8,  // 6: rotunda.plugin.v1.OpenRequest.access:type_name -> rotunda.plugin.v1.Access
-	33, // 7: rotunda.plugin.v1.OpenRequest.pins:type_name -> rotunda.plugin.v1.OpenRequest.PinsEntry
+	45, // 7: rotunda.plugin.v1.OpenRequest.pins:type_name -> rotunda.plugin.v1.OpenRequest.PinsEntry
 	11, // 8: rotunda.plugin.v1.OpenRequest.resource:type_name -> rotunda.plugin.v1.Resource
 	9,  // 9: rotunda.plugin.v1.OpenRequest.admin:type_name -> rotunda.plugin.v1.Credential
 	10, // 10: rotunda.plugin.v1.OpenRequest.admin_as:type_name -> rotunda.plugin.v1.Account
-	34, // 11: rotunda.plugin.v1.OpenRequest.extra:type_name -> rotunda.plugin.v1.OpenRequest.ExtraEntry
+	46, // 11: rotunda.plugin.v1.OpenRequest.extra:type_name -> rotunda.plugin.v1.OpenRequest.ExtraEntry
 	7,  // 12: rotunda.plugin.v1.ApplyRequest.call:type_name -> rotunda.plugin.v1.Call
 	10, // 13: rotunda.plugin.v1.ApplyRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,  // 14: rotunda.plugin.v1.ApplyRequest.candidate:type_name -> rotunda.plugin.v1.Credential
@@ -2242,7 +3121,7 @@ var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,  // 16: rotunda.plugin.v1.ApplyResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
 	7,  // 17: rotunda.plugin.v1.VerifyRequest.call:type_name -> rotunda.plugin.v1.Call
 	8,  // 18: rotunda.plugin.v1.VerifyRequest.access:type_name -> rotunda.plugin.v1.Access
-	35, // 19: rotunda.plugin.v1.VerifyRequest.pins:type_name -> rotunda.plugin.v1.VerifyRequest.PinsEntry
+	47, // 19: rotunda.plugin.v1.VerifyRequest.pins:type_name -> rotunda.plugin.v1.VerifyRequest.PinsEntry
 	11, // 20: rotunda.plugin.v1.VerifyRequest.resource:type_name -> rotunda.plugin.v1.Resource
 	10, // 21: rotunda.plugin.v1.VerifyRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,  // 22: rotunda.plugin.v1.VerifyRequest.credential:type_name -> rotunda.plugin.v1.Credential
@@ -2260,40 +3139,82 @@ var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	7,  // 34: rotunda.plugin.v1.ListRequest.call:type_name -> rotunda.plugin.v1.Call
 	10, // 35: rotunda.plugin.v1.ListRequest.account:type_name -> rotunda.plugin.v1.Account
 	24, // 36: rotunda.plugin.v1.ListResponse.items:type_name -> rotunda.plugin.v1.Item
-	37, // 37: rotunda.plugin.v1.Item.created:type_name -> google.protobuf.Timestamp
+	51, // 37: rotunda.plugin.v1.Item.created:type_name -> google.protobuf.Timestamp
 	7,  // 38: rotunda.plugin.v1.MintRequest.call:type_name -> rotunda.plugin.v1.Call
 	10, // 39: rotunda.plugin.v1.MintRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,  // 40: rotunda.plugin.v1.MintResponse.credential:type_name -> rotunda.plugin.v1.Credential
 	7,  // 41: rotunda.plugin.v1.SweepRequest.call:type_name -> rotunda.plugin.v1.Call
 	10, // 42: rotunda.plugin.v1.SweepRequest.account:type_name -> rotunda.plugin.v1.Account
-	9,  // 43: rotunda.plugin.v1.OpenRequest.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
-	2,  // 44: rotunda.plugin.v1.Meta.Describe:input_type -> rotunda.plugin.v1.DescribeRequest
-	5,  // 45: rotunda.plugin.v1.Meta.Cancel:input_type -> rotunda.plugin.v1.CancelRequest
-	12, // 46: rotunda.plugin.v1.Rotator.Open:input_type -> rotunda.plugin.v1.OpenRequest
-	14, // 47: rotunda.plugin.v1.Rotator.Apply:input_type -> rotunda.plugin.v1.ApplyRequest
-	16, // 48: rotunda.plugin.v1.Rotator.Verify:input_type -> rotunda.plugin.v1.VerifyRequest
-	19, // 49: rotunda.plugin.v1.Rotator.Retire:input_type -> rotunda.plugin.v1.RetireRequest
-	21, // 50: rotunda.plugin.v1.Rotator.Readback:input_type -> rotunda.plugin.v1.ReadbackRequest
-	29, // 51: rotunda.plugin.v1.Rotator.Close:input_type -> rotunda.plugin.v1.CloseRequest
-	22, // 52: rotunda.plugin.v1.Keys.List:input_type -> rotunda.plugin.v1.ListRequest
-	25, // 53: rotunda.plugin.v1.Keys.Mint:input_type -> rotunda.plugin.v1.MintRequest
-	27, // 54: rotunda.plugin.v1.Keys.Sweep:input_type -> rotunda.plugin.v1.SweepRequest
-	3,  // 55: rotunda.plugin.v1.Meta.Describe:output_type -> rotunda.plugin.v1.DescribeResponse
-	6,  // 56: rotunda.plugin.v1.Meta.Cancel:output_type -> rotunda.plugin.v1.CancelResponse
-	13, // 57: rotunda.plugin.v1.Rotator.Open:output_type -> rotunda.plugin.v1.OpenResponse
-	15, // 58: rotunda.plugin.v1.Rotator.Apply:output_type -> rotunda.plugin.v1.ApplyResponse
-	17, // 59: rotunda.plugin.v1.Rotator.Verify:output_type -> rotunda.plugin.v1.VerifyResponse
-	20, // 60: rotunda.plugin.v1.Rotator.Retire:output_type -> rotunda.plugin.v1.RetireResponse
-	18, // 61: rotunda.plugin.v1.Rotator.Readback:output_type -> rotunda.plugin.v1.ReadbackResponse
-	30, // 62: rotunda.plugin.v1.Rotator.Close:output_type -> rotunda.plugin.v1.CloseResponse
-	23, // 63: rotunda.plugin.v1.Keys.List:output_type -> rotunda.plugin.v1.ListResponse
-	26, // 64: rotunda.plugin.v1.Keys.Mint:output_type -> rotunda.plugin.v1.MintResponse
-	28, // 65: rotunda.plugin.v1.Keys.Sweep:output_type -> rotunda.plugin.v1.SweepResponse
-	55, // [55:66] is the sub-list for method output_type
-	44, // [44:55] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	8,  // 43: rotunda.plugin.v1.Place.access:type_name -> rotunda.plugin.v1.Access
+	48, // 44: rotunda.plugin.v1.Place.pins:type_name -> rotunda.plugin.v1.Place.PinsEntry
+	11, // 45: rotunda.plugin.v1.Place.resource:type_name -> rotunda.plugin.v1.Resource
+	9,  // 46: rotunda.plugin.v1.Place.admin:type_name -> rotunda.plugin.v1.Credential
+	10, // 47: rotunda.plugin.v1.Place.admin_as:type_name -> rotunda.plugin.v1.Account
+	49, // 48: rotunda.plugin.v1.Place.extra:type_name -> rotunda.plugin.v1.Place.ExtraEntry
+	7,  // 49: rotunda.plugin.v1.PlanRequest.call:type_name -> rotunda.plugin.v1.Call
+	31, // 50: rotunda.plugin.v1.PlanRequest.place:type_name -> rotunda.plugin.v1.Place
+	10, // 51: rotunda.plugin.v1.PlanRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,  // 52: rotunda.plugin.v1.PlanRequest.candidate:type_name -> rotunda.plugin.v1.Credential
+	9,  // 53: rotunda.plugin.v1.PlanRequest.current:type_name -> rotunda.plugin.v1.Credential
+	32, // 54: rotunda.plugin.v1.PlanResponse.steps:type_name -> rotunda.plugin.v1.Step
+	7,  // 55: rotunda.plugin.v1.DoRequest.call:type_name -> rotunda.plugin.v1.Call
+	31, // 56: rotunda.plugin.v1.DoRequest.place:type_name -> rotunda.plugin.v1.Place
+	32, // 57: rotunda.plugin.v1.DoRequest.step:type_name -> rotunda.plugin.v1.Step
+	9,  // 58: rotunda.plugin.v1.DoRequest.credential:type_name -> rotunda.plugin.v1.Credential
+	0,  // 59: rotunda.plugin.v1.DoResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
+	7,  // 60: rotunda.plugin.v1.UndoRequest.call:type_name -> rotunda.plugin.v1.Call
+	31, // 61: rotunda.plugin.v1.UndoRequest.place:type_name -> rotunda.plugin.v1.Place
+	32, // 62: rotunda.plugin.v1.UndoRequest.step:type_name -> rotunda.plugin.v1.Step
+	9,  // 63: rotunda.plugin.v1.UndoRequest.credential:type_name -> rotunda.plugin.v1.Credential
+	0,  // 64: rotunda.plugin.v1.UndoResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
+	7,  // 65: rotunda.plugin.v1.ProvisionRequest.call:type_name -> rotunda.plugin.v1.Call
+	31, // 66: rotunda.plugin.v1.ProvisionRequest.place:type_name -> rotunda.plugin.v1.Place
+	10, // 67: rotunda.plugin.v1.ProvisionRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,  // 68: rotunda.plugin.v1.ProvisionRequest.candidate:type_name -> rotunda.plugin.v1.Credential
+	0,  // 69: rotunda.plugin.v1.ProvisionResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
+	7,  // 70: rotunda.plugin.v1.DeprovisionRequest.call:type_name -> rotunda.plugin.v1.Call
+	31, // 71: rotunda.plugin.v1.DeprovisionRequest.place:type_name -> rotunda.plugin.v1.Place
+	10, // 72: rotunda.plugin.v1.DeprovisionRequest.account:type_name -> rotunda.plugin.v1.Account
+	0,  // 73: rotunda.plugin.v1.DeprovisionResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
+	9,  // 74: rotunda.plugin.v1.OpenRequest.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
+	9,  // 75: rotunda.plugin.v1.Place.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
+	2,  // 76: rotunda.plugin.v1.Meta.Describe:input_type -> rotunda.plugin.v1.DescribeRequest
+	5,  // 77: rotunda.plugin.v1.Meta.Cancel:input_type -> rotunda.plugin.v1.CancelRequest
+	12, // 78: rotunda.plugin.v1.Rotator.Open:input_type -> rotunda.plugin.v1.OpenRequest
+	14, // 79: rotunda.plugin.v1.Rotator.Apply:input_type -> rotunda.plugin.v1.ApplyRequest
+	16, // 80: rotunda.plugin.v1.Rotator.Verify:input_type -> rotunda.plugin.v1.VerifyRequest
+	19, // 81: rotunda.plugin.v1.Rotator.Retire:input_type -> rotunda.plugin.v1.RetireRequest
+	21, // 82: rotunda.plugin.v1.Rotator.Readback:input_type -> rotunda.plugin.v1.ReadbackRequest
+	29, // 83: rotunda.plugin.v1.Rotator.Close:input_type -> rotunda.plugin.v1.CloseRequest
+	22, // 84: rotunda.plugin.v1.Keys.List:input_type -> rotunda.plugin.v1.ListRequest
+	25, // 85: rotunda.plugin.v1.Keys.Mint:input_type -> rotunda.plugin.v1.MintRequest
+	27, // 86: rotunda.plugin.v1.Keys.Sweep:input_type -> rotunda.plugin.v1.SweepRequest
+	33, // 87: rotunda.plugin.v1.Dependents.Plan:input_type -> rotunda.plugin.v1.PlanRequest
+	35, // 88: rotunda.plugin.v1.Dependents.Do:input_type -> rotunda.plugin.v1.DoRequest
+	37, // 89: rotunda.plugin.v1.Dependents.Undo:input_type -> rotunda.plugin.v1.UndoRequest
+	39, // 90: rotunda.plugin.v1.Provision.Provision:input_type -> rotunda.plugin.v1.ProvisionRequest
+	41, // 91: rotunda.plugin.v1.Provision.Deprovision:input_type -> rotunda.plugin.v1.DeprovisionRequest
+	3,  // 92: rotunda.plugin.v1.Meta.Describe:output_type -> rotunda.plugin.v1.DescribeResponse
+	6,  // 93: rotunda.plugin.v1.Meta.Cancel:output_type -> rotunda.plugin.v1.CancelResponse
+	13, // 94: rotunda.plugin.v1.Rotator.Open:output_type -> rotunda.plugin.v1.OpenResponse
+	15, // 95: rotunda.plugin.v1.Rotator.Apply:output_type -> rotunda.plugin.v1.ApplyResponse
+	17, // 96: rotunda.plugin.v1.Rotator.Verify:output_type -> rotunda.plugin.v1.VerifyResponse
+	20, // 97: rotunda.plugin.v1.Rotator.Retire:output_type -> rotunda.plugin.v1.RetireResponse
+	18, // 98: rotunda.plugin.v1.Rotator.Readback:output_type -> rotunda.plugin.v1.ReadbackResponse
+	30, // 99: rotunda.plugin.v1.Rotator.Close:output_type -> rotunda.plugin.v1.CloseResponse
+	23, // 100: rotunda.plugin.v1.Keys.List:output_type -> rotunda.plugin.v1.ListResponse
+	26, // 101: rotunda.plugin.v1.Keys.Mint:output_type -> rotunda.plugin.v1.MintResponse
+	28, // 102: rotunda.plugin.v1.Keys.Sweep:output_type -> rotunda.plugin.v1.SweepResponse
+	34, // 103: rotunda.plugin.v1.Dependents.Plan:output_type -> rotunda.plugin.v1.PlanResponse
+	36, // 104: rotunda.plugin.v1.Dependents.Do:output_type -> rotunda.plugin.v1.DoResponse
+	38, // 105: rotunda.plugin.v1.Dependents.Undo:output_type -> rotunda.plugin.v1.UndoResponse
+	40, // 106: rotunda.plugin.v1.Provision.Provision:output_type -> rotunda.plugin.v1.ProvisionResponse
+	42, // 107: rotunda.plugin.v1.Provision.Deprovision:output_type -> rotunda.plugin.v1.DeprovisionResponse
+	92, // [92:108] is the sub-list for method output_type
+	76, // [76:92] is the sub-list for method input_type
+	76, // [76:76] is the sub-list for extension type_name
+	76, // [76:76] is the sub-list for extension extendee
+	0,  // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_plugin_v1_plugin_proto_init() }
@@ -2307,9 +3228,9 @@ func file_rotunda_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rotunda_plugin_v1_plugin_proto_rawDesc), len(file_rotunda_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   34,
+			NumMessages:   48,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   5,
 		},
 		GoTypes:           file_rotunda_plugin_v1_plugin_proto_goTypes,
 		DependencyIndexes: file_rotunda_plugin_v1_plugin_proto_depIdxs,

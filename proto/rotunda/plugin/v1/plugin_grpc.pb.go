@@ -18,6 +18,8 @@
 //     |  Keys.List, Mint, Sweep (session)  -->  |   secrets that the target makes
 //     |  Meta.Cancel (call)  ---------------->  |   at a deadline
 //     |  Rotator.Close (session)  ----------->  |
+//     |  Dependents.Plan, Do, Undo  --------->  |   each opens its own way to whoever uses a secret
+//     |  Provision.Provision, Deprovision  -->  |   each logs in on its own
 //
 // A failed call carries an ErrorDetail in its gRPC status; a status without one
 // means class internal, and that something may have been sent. Unknown fields are
@@ -665,6 +667,332 @@ var Keys_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Sweep",
 			Handler:    _Keys_Sweep_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "rotunda/plugin/v1/plugin.proto",
+}
+
+const (
+	Dependents_Plan_FullMethodName = "/rotunda.plugin.v1.Dependents/Plan"
+	Dependents_Do_FullMethodName   = "/rotunda.plugin.v1.Dependents/Do"
+	Dependents_Undo_FullMethodName = "/rotunda.plugin.v1.Dependents/Undo"
+)
+
+// DependentsClient is the client API for Dependents service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// buf:lint:ignore SERVICE_SUFFIX
+type DependentsClient interface {
+	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
+	Do(ctx context.Context, in *DoRequest, opts ...grpc.CallOption) (*DoResponse, error)
+	Undo(ctx context.Context, in *UndoRequest, opts ...grpc.CallOption) (*UndoResponse, error)
+}
+
+type dependentsClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewDependentsClient(cc grpc.ClientConnInterface) DependentsClient {
+	return &dependentsClient{cc}
+}
+
+func (c *dependentsClient) Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanResponse)
+	err := c.cc.Invoke(ctx, Dependents_Plan_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *dependentsClient) Do(ctx context.Context, in *DoRequest, opts ...grpc.CallOption) (*DoResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DoResponse)
+	err := c.cc.Invoke(ctx, Dependents_Do_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *dependentsClient) Undo(ctx context.Context, in *UndoRequest, opts ...grpc.CallOption) (*UndoResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndoResponse)
+	err := c.cc.Invoke(ctx, Dependents_Undo_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// DependentsServer is the server API for Dependents service.
+// All implementations must embed UnimplementedDependentsServer
+// for forward compatibility.
+//
+// buf:lint:ignore SERVICE_SUFFIX
+type DependentsServer interface {
+	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
+	Do(context.Context, *DoRequest) (*DoResponse, error)
+	Undo(context.Context, *UndoRequest) (*UndoResponse, error)
+	mustEmbedUnimplementedDependentsServer()
+}
+
+// UnimplementedDependentsServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedDependentsServer struct{}
+
+func (UnimplementedDependentsServer) Plan(context.Context, *PlanRequest) (*PlanResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Plan not implemented")
+}
+func (UnimplementedDependentsServer) Do(context.Context, *DoRequest) (*DoResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Do not implemented")
+}
+func (UnimplementedDependentsServer) Undo(context.Context, *UndoRequest) (*UndoResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Undo not implemented")
+}
+func (UnimplementedDependentsServer) mustEmbedUnimplementedDependentsServer() {}
+func (UnimplementedDependentsServer) testEmbeddedByValue()                    {}
+
+// UnsafeDependentsServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to DependentsServer will
+// result in compilation errors.
+type UnsafeDependentsServer interface {
+	mustEmbedUnimplementedDependentsServer()
+}
+
+func RegisterDependentsServer(s grpc.ServiceRegistrar, srv DependentsServer) {
+	// If the following call panics, it indicates UnimplementedDependentsServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Dependents_ServiceDesc, srv)
+}
+
+func _Dependents_Plan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DependentsServer).Plan(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dependents_Plan_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DependentsServer).Plan(ctx, req.(*PlanRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Dependents_Do_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DoRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DependentsServer).Do(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dependents_Do_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DependentsServer).Do(ctx, req.(*DoRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Dependents_Undo_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndoRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DependentsServer).Undo(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dependents_Undo_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DependentsServer).Undo(ctx, req.(*UndoRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Dependents_ServiceDesc is the grpc.ServiceDesc for Dependents service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Dependents_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "rotunda.plugin.v1.Dependents",
+	HandlerType: (*DependentsServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Plan",
+			Handler:    _Dependents_Plan_Handler,
+		},
+		{
+			MethodName: "Do",
+			Handler:    _Dependents_Do_Handler,
+		},
+		{
+			MethodName: "Undo",
+			Handler:    _Dependents_Undo_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "rotunda/plugin/v1/plugin.proto",
+}
+
+const (
+	Provision_Provision_FullMethodName   = "/rotunda.plugin.v1.Provision/Provision"
+	Provision_Deprovision_FullMethodName = "/rotunda.plugin.v1.Provision/Deprovision"
+)
+
+// ProvisionClient is the client API for Provision service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// buf:lint:ignore SERVICE_SUFFIX
+type ProvisionClient interface {
+	Provision(ctx context.Context, in *ProvisionRequest, opts ...grpc.CallOption) (*ProvisionResponse, error)
+	Deprovision(ctx context.Context, in *DeprovisionRequest, opts ...grpc.CallOption) (*DeprovisionResponse, error)
+}
+
+type provisionClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewProvisionClient(cc grpc.ClientConnInterface) ProvisionClient {
+	return &provisionClient{cc}
+}
+
+func (c *provisionClient) Provision(ctx context.Context, in *ProvisionRequest, opts ...grpc.CallOption) (*ProvisionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProvisionResponse)
+	err := c.cc.Invoke(ctx, Provision_Provision_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisionClient) Deprovision(ctx context.Context, in *DeprovisionRequest, opts ...grpc.CallOption) (*DeprovisionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeprovisionResponse)
+	err := c.cc.Invoke(ctx, Provision_Deprovision_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// ProvisionServer is the server API for Provision service.
+// All implementations must embed UnimplementedProvisionServer
+// for forward compatibility.
+//
+// buf:lint:ignore SERVICE_SUFFIX
+type ProvisionServer interface {
+	Provision(context.Context, *ProvisionRequest) (*ProvisionResponse, error)
+	Deprovision(context.Context, *DeprovisionRequest) (*DeprovisionResponse, error)
+	mustEmbedUnimplementedProvisionServer()
+}
+
+// UnimplementedProvisionServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedProvisionServer struct{}
+
+func (UnimplementedProvisionServer) Provision(context.Context, *ProvisionRequest) (*ProvisionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Provision not implemented")
+}
+func (UnimplementedProvisionServer) Deprovision(context.Context, *DeprovisionRequest) (*DeprovisionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Deprovision not implemented")
+}
+func (UnimplementedProvisionServer) mustEmbedUnimplementedProvisionServer() {}
+func (UnimplementedProvisionServer) testEmbeddedByValue()                   {}
+
+// UnsafeProvisionServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to ProvisionServer will
+// result in compilation errors.
+type UnsafeProvisionServer interface {
+	mustEmbedUnimplementedProvisionServer()
+}
+
+func RegisterProvisionServer(s grpc.ServiceRegistrar, srv ProvisionServer) {
+	// If the following call panics, it indicates UnimplementedProvisionServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Provision_ServiceDesc, srv)
+}
+
+func _Provision_Provision_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProvisionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisionServer).Provision(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Provision_Provision_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisionServer).Provision(ctx, req.(*ProvisionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Provision_Deprovision_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeprovisionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisionServer).Deprovision(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Provision_Deprovision_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisionServer).Deprovision(ctx, req.(*DeprovisionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Provision_ServiceDesc is the grpc.ServiceDesc for Provision service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Provision_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "rotunda.plugin.v1.Provision",
+	HandlerType: (*ProvisionServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Provision",
+			Handler:    _Provision_Provision_Handler,
+		},
+		{
+			MethodName: "Deprovision",
+			Handler:    _Provision_Deprovision_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1894,6 +1894,7 @@ type Account struct {
 	Dependents    []*Dependent           `protobuf:"bytes,9,rep,name=dependents,proto3" json:"dependents,omitempty"`
 	Scripts       []*ScriptUse           `protobuf:"bytes,10,rep,name=scripts,proto3" json:"scripts,omitempty"`
 	Mandate       *Mandate               `protobuf:"bytes,11,opt,name=mandate,proto3" json:"mandate,omitempty"`
+	DrainS        uint32                 `protobuf:"varint,12,opt,name=drain_s,json=drainS,proto3" json:"drain_s,omitempty"` // how long who used the former secret, or the other account of the pair, may go on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2003,6 +2004,13 @@ func (x *Account) GetMandate() *Mandate {
 		return x.Mandate
 	}
 	return nil
+}
+
+func (x *Account) GetDrainS() uint32 {
+	if x != nil {
+		return x.DrainS
+	}
+	return 0
 }
 
 type PasswordPolicy struct {
@@ -3478,7 +3486,7 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"spkiSha256\"L\n" +
 	"\x05Extra\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
-	"\aaccount\x18\x02 \x01(\v2\x15.rotunda.trust.v1.RefR\aaccount\"\xe4\x03\n" +
+	"\aaccount\x18\x02 \x01(\v2\x15.rotunda.trust.v1.RefR\aaccount\"\xfd\x03\n" +
 	"\aAccount\x121\n" +
 	"\bresource\x18\x01 \x01(\v2\x15.rotunda.trust.v1.RefR\bresource\x12\x14\n" +
 	"\x05login\x18\x02 \x01(\tR\x05login\x12\x14\n" +
@@ -3495,7 +3503,8 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"dependents\x125\n" +
 	"\ascripts\x18\n" +
 	" \x03(\v2\x1b.rotunda.trust.v1.ScriptUseR\ascripts\x123\n" +
-	"\amandate\x18\v \x01(\v2\x19.rotunda.trust.v1.MandateR\amandate\"\xd2\x01\n" +
+	"\amandate\x18\v \x01(\v2\x19.rotunda.trust.v1.MandateR\amandate\x12\x17\n" +
+	"\adrain_s\x18\f \x01(\rR\x06drainS\"\xd2\x01\n" +
 	"\x0ePasswordPolicy\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\rR\x06length\x12\x1b\n" +
 	"\tmin_lower\x18\x02 \x01(\rR\bminLower\x12\x1b\n" +

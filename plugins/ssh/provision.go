@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// provisioner makes Unix accounts that live for a while. Those that it has made have a
+// comment of their own in the user database; no other is touched.
+type provisioner struct{}
+
+func (provisioner) Provision(ctx context.Context, r sdk.OpenRequest, a sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+	until := ""
+	if s := a.Account.Attrs[sdk.UntilAttr]; s != "" {
+		t, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			return sdk.ApplyResponse{}, refuse("account.until", "%w", err)
+		}
+		// The system counts whole days, and the account is good before that one.
+		until = t.UTC().AddDate(0, 0, 1).Format(time.DateOnly)
+	}
+	groups := a.Account.Attrs[sdk.GroupsAttr]
+	if groups != "" && !oneLine([]byte(groups)) {
+		return sdk.ApplyResponse{}, refuse("account.groups", "no group has such a name")
+	}
+	if !accountName(a.Account.Name) || strings.HasPrefix(a.Account.Name, "-") {
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassInvalid, Reason: "account.name"}, nil
+	}
+	s, err := openFiles(ctx, r)
+	if err != nil {
+		return sdk.ApplyResponse{}, err
+	}
+	defer s.Close()
+	out, err := s.outcome(s.run(ctx, accountMaker, a.Account.Name, []byte(until), []byte(groups)))
+	if err != nil || out.Outcome != sdk.Changed {
+		return out, err
+	}
+	out, err = s.Apply(ctx, a)
+	// The account is there: nothing that follows is "nothing was sent".
+	if own := (*sdk.Error)(nil); errors.As(err, &own) {
+		err = &sdk.Error{Class: own.Class, Reason: own.Reason, Err: own.Err}
+	}
+	return out, err
+}
+
+func (provisioner) Deprovision(ctx context.Context, r sdk.OpenRequest, a sdk.Account) (sdk.ApplyResponse, error) {
+	if !accountName(a.Name) || strings.HasPrefix(a.Name, "-") {
+		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+	}
+	s, err := openFiles(ctx, r)
+	if err != nil {
+		return sdk.ApplyResponse{}, err
+	}
+	defer s.Close()
+	return s.outcome(s.run(ctx, accountRemover, a.Name))
+}
+
+var (
+	accountMaker   = program{"/bin/sh -c " + quote(makeAccount), false}
+	accountRemover = program{"/bin/sh -c " + quote(removeAccount), false}
+)
+
+// guest reads the account's name and looks whether it is one of ours.
+const guest = `export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
+IFS= read -r R_FIRST && [ "$R_FIRST" = ` + firstLine + ` ] || exit 99
+IFS= read -r R_NAME || exit 99
+[ "$(id -u)" = 0 ] || exit 93
+mark="made by rotunda"
+if line=$(getent passwd -- "$R_NAME") && [ "${line%%:*}" = "$R_NAME" ]; then
+  [ "$(printf %s "$line" | cut -d: -f5)" = "$mark" ] || exit 105
+  found=1
+fi
+`
+
+// makeAccount: no password opens the account, and unlike a locked one (!) it can have keys.
+// The next two lines are the day on which it ends, and its groups.
+const makeAccount = guest + `IFS= read -r until && IFS= read -r groups || exit 99
+command -v useradd >/dev/null && command -v usermod >/dev/null || exit 92
+if [ -n "$found" ]; then
+  usermod -e "$until" -G "$groups" -- "$R_NAME" >/dev/null 2>&1 || exit 106
+else
+  useradd -m -s /bin/sh -p "*" -c "$mark" -e "$until" -G "$groups" -- "$R_NAME" >/dev/null 2>&1 || exit 106
+fi
+`
+
+// removeAccount ends what the account still runs: nobody can be removed before.
+const removeAccount = guest + `[ -n "$found" ] || exit 0
+command -v userdel >/dev/null || exit 92
+usermod -L -e 1970-01-02 -- "$R_NAME" >/dev/null 2>&1 || exit 106
+if command -v pkill >/dev/null; then pkill -KILL -u "$R_NAME" 2>/dev/null; fi
+n=0
+until userdel -r -- "$R_NAME" >/dev/null 2>&1; do
+  getent passwd -- "$R_NAME" >/dev/null || exit 0
+  n=$((n + 1)); [ "$n" -lt 20 ] || exit 106
+  sleep 0.1
+done
+`
