@@ -25,6 +25,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/agent/channel"
 	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/agent/jump"
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	"github.com/rotunda-pam/rotunda/agent/run"
@@ -66,6 +67,7 @@ type Agent struct {
 	vault    *ksm.Client
 	dir      *directory
 	plugins  *pluginhost.Host
+	ways     *jump.Ways
 	catalog  *pluginhost.Catalogue
 	channel  *channel.Channel
 	leases   *run.Leases
@@ -180,10 +182,11 @@ func (a *Agent) connect() error {
 		return err
 	}
 	a.leases = run.NewLeases(a.channel.LastAcked, a.channel.SetLeases, time.Now)
+	a.ways = jump.New(jump.Config{Dial: a.dial, Reach: a.reach})
 	a.engine = &run.Engine{
 		Me:    run.Identity{ID: a.id.Entry, Sign: a.id.Keys.Sign, Seal: a.id.Keys.Seal},
 		Vault: runVault{a.vault}, Plugins: hostPlugins{a.plugins, a.catalog}, Directory: a.dir, Journal: a.journal,
-		Policy: a.cfg.Policy, Dial: a.dial, Leases: a.leases, Slots: run.NewSlots(a.cfg.Runs), Limits: run.DefaultLimits,
+		Policy: a.cfg.Policy, Dial: a.dial, Ways: a.ways, Leases: a.leases, Slots: run.NewSlots(a.cfg.Runs), Limits: run.DefaultLimits,
 		Took: func(step string, d time.Duration) { a.steps.WithLabelValues(step).Observe(d.Seconds()) },
 		Hint: func(id seal.ID, account trust.Ref, phase string) { a.channel.Progress(id, account.Proto(), phase) },
 		Tell: a.refuse,
@@ -235,13 +238,21 @@ func (a *Agent) dial(ctx context.Context, network, address string) (net.Conn, er
 		if err != nil {
 			return err
 		}
-		if err := a.cfg.Policy.Reach(ap.Addr()); err != nil {
-			a.log.Warn("a target was not reached", "error", err) // a plugin learns the reason alone
+		if err := a.reach(ap.Addr()); err != nil {
 			return &sdk.Error{Class: sdk.ClassPermission, Reason: string(trust.LocalPolicy), NotSent: true, Err: err}
 		}
 		return nil
 	}}
 	return d.DialContext(ctx, network, address)
+}
+
+// reach asks the local policy.
+func (a *Agent) reach(to netip.Addr) error {
+	err := a.cfg.Policy.Reach(to)
+	if err != nil {
+		a.log.Warn("a target was not reached", "error", err) // a plugin learns the reason alone
+	}
+	return err
 }
 
 // Run works until ctx ends, then drains: what is under way may finish within
@@ -281,6 +292,7 @@ func (a *Agent) Run(ctx context.Context, grace time.Duration) error {
 	closing, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	err := a.plugins.Close(closing)
+	a.ways.Close()
 	stop()
 	services.Wait()
 	return errors.Join(err, a.journal.Close())

@@ -201,6 +201,7 @@ type AccountSpec struct {
 	VerifyMode string // login (default), readback
 	MaxProbe   uint32
 	Dependents []*trustv1.Dependent
+	Drain      time.Duration // how long who used the former secret may go on
 	Notes      string
 	URL        string
 	SameLogin  bool // another account may have this login on the resource

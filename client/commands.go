@@ -26,7 +26,8 @@ const (
 )
 
 // pinsOf are the statements that the person's client saw: of the account where
-// there is one, its resource, the jump hosts and the scripts.
+// there is one, its resource, the resources of its dependents, the jump hosts that lead to
+// them, and the scripts.
 func (c *Client) pinsOf(ctx context.Context, op string, account, resource *opened) ([]*trustv1.Pin, error) {
 	var pins []*trustv1.Pin
 	seen := map[Ref]bool{}
@@ -37,21 +38,45 @@ func (c *Client) pinsOf(ctx context.Context, op string, account, resource *opene
 		}
 	}
 	pin(account)
-	pin(resource)
-	for via := resource.Statement.GetResource().GetVia(); via != nil; {
-		ref, err := refFrom(via)
-		if err != nil {
-			return nil, fail(op, err)
+	// The way to a resource: the jump hosts that lead there.
+	way := func(resource *opened) error {
+		pin(resource)
+		passed := map[Ref]bool{resource.Ref: true}
+		for via := resource.Statement.GetResource().GetVia(); via != nil; {
+			ref, err := refFrom(via)
+			if err != nil {
+				return fail(op, err)
+			}
+			if passed[ref] || len(passed) > maxVia {
+				return invalid(op, "the jump hosts of %s go in a circle, or are more than %d", resource.Title, maxVia)
+			}
+			passed[ref] = true
+			jump, err := c.resource(ctx, op, ref)
+			if err != nil {
+				return err
+			}
+			pin(jump)
+			via = jump.Statement.GetResource().GetVia()
 		}
-		if seen[ref] || len(seen) > maxVia {
-			return nil, invalid(op, "the jump hosts of %s go in a circle, or are more than %d", resource.Title, maxVia)
+		return nil
+	}
+	if err := way(resource); err != nil {
+		return nil, err
+	}
+	if account != nil {
+		for _, d := range account.Statement.GetAccount().GetDependents() {
+			ref, err := refFrom(d.Resource)
+			if err != nil {
+				return nil, fail(op, err)
+			}
+			at, err := c.resource(ctx, op, ref)
+			if err != nil {
+				return nil, err
+			}
+			if err := way(at); err != nil {
+				return nil, err
+			}
 		}
-		jump, err := c.resource(ctx, op, ref)
-		if err != nil {
-			return nil, err
-		}
-		pin(jump)
-		via = jump.Statement.GetResource().GetVia()
 	}
 	uses := resource.Statement.GetResource().GetScripts()
 	if account != nil {

@@ -73,6 +73,9 @@ func (c *Client) factsOf(s *trustv1.Statement, title func(*trustv1.Ref) string) 
 		for n, d := range a.Dependents {
 			add(fmt.Sprintf("dependent %d", n+1), "%s, plugin %s, config %s", title(d.Resource), d.Plugin, d.Config)
 		}
+		if a.DrainS > 0 {
+			add("former secret works for", "%s", span.Text(time.Duration(a.DrainS)*time.Second))
+		}
 		scripts(a.Scripts)
 		if m := a.Mandate; m.GetEnabled() {
 			add("scheduled runs", "at most every %s, until %s", span.Text(time.Duration(m.MinIntervalS)*time.Second), when(m.ValidUntil).Format(time.DateOnly))

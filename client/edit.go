@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/record"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -173,7 +174,7 @@ func accountData(s AccountSpec) (*record.Record, *trustv1.Account, error) {
 	}
 	return r, &trustv1.Account{
 		Resource: s.Resource.Proto(), Login: s.Login, Scope: s.Scope, SecretKind: s.SecretKind, Policy: s.Policy,
-		VerifyMode: s.VerifyMode, MaxProbe: s.MaxProbe, Dependents: s.Dependents,
+		VerifyMode: s.VerifyMode, MaxProbe: s.MaxProbe, Dependents: s.Dependents, DrainS: uint32(s.Drain / time.Second),
 	}, nil
 }
 

@@ -71,16 +71,38 @@ func (c *Client) run(ctx context.Context, action string, accounts []Ref, o RunOp
 		o.Parallel = defaultParallel
 	}
 	slots := make(chan struct{}, min(o.Parallel, maxParallel))
-	var all sync.WaitGroup
-	for _, j := range jobs {
-		slots <- struct{}{}
-		all.Go(func() {
-			defer func() { <-slots }()
-			c.runOne(ctx, w, j, o)
-		})
+	for _, batch := range administratorsLast(jobs) {
+		var all sync.WaitGroup
+		for _, j := range batch {
+			slots <- struct{}{}
+			all.Go(func() {
+				defer func() { <-slots }()
+				c.runOne(ctx, w, j, o)
+			})
+		}
+		all.Wait()
 	}
-	all.Wait()
 	return out, nil
+}
+
+// administratorsLast puts the accounts by which others are changed after those: each of
+// the others is changed by a secret that works.
+func administratorsLast(jobs []*job) [2][]*job {
+	administrators := map[Ref]bool{}
+	for _, j := range jobs {
+		if ref, err := refFrom(j.resource.Statement.GetResource().GetAdminAccount()); err == nil {
+			administrators[ref] = true
+		}
+	}
+	var batches [2][]*job
+	for _, j := range jobs {
+		n := 0
+		if administrators[j.account.Ref] {
+			n = 1
+		}
+		batches[n] = append(batches[n], j)
+	}
+	return batches
 }
 
 // prepare fetches accounts and resources, each once, and what has to be pinned.
@@ -314,7 +336,7 @@ func orElse(s, other string) string {
 }
 
 func outcomeState(r *trustv1.Result) OutcomeState {
-	failed := r.Dependents == trustv1.Outcome_OUTCOME_FAILED || r.Scripts == trustv1.Outcome_OUTCOME_FAILED
+	failed := r.Dependents == trustv1.Outcome_OUTCOME_FAILED || r.Dependents == trustv1.Outcome_OUTCOME_PENDING || r.Scripts == trustv1.Outcome_OUTCOME_FAILED
 	switch r.Credential {
 	case trustv1.Outcome_OUTCOME_DONE, trustv1.Outcome_OUTCOME_UNVERIFIABLE:
 		switch {

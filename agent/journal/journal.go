@@ -46,9 +46,10 @@ var (
 	bucketKept     = []byte("kept")     // folder ‖ record of an account (32) → keptRecord
 	bucketMints    = []byte("mints")    // folder ‖ record of an account (32) → Mint
 
+	bucketPlans      = []byte("plans")      // id of a run (16) → Plan
 	bucketFolderKeys = []byte("folderkeys") // folder ‖ version (20) → folder key sealed to this agent
 
-	buckets = [][]byte{bucketMeta, bucketLog, bucketRecords, bucketAccounts, bucketCommands, bucketRuns, bucketHostKeys, bucketKept, bucketMints, bucketFolderKeys}
+	buckets = [][]byte{bucketMeta, bucketLog, bucketRecords, bucketAccounts, bucketCommands, bucketRuns, bucketHostKeys, bucketKept, bucketMints, bucketPlans, bucketFolderKeys}
 
 	keyFormat   = []byte("format")
 	keyGreatest = []byte("greatest")
@@ -162,7 +163,7 @@ func readable(tx *bbolt.Tx) error {
 		if b == nil {
 			continue // begun by an earlier version, or now
 		}
-		isJSON := bytes.Equal(name, bucketRecords) || bytes.Equal(name, bucketAccounts) || bytes.Equal(name, bucketCommands) || bytes.Equal(name, bucketRuns) || bytes.Equal(name, bucketKept) || bytes.Equal(name, bucketMints)
+		isJSON := bytes.Equal(name, bucketRecords) || bytes.Equal(name, bucketAccounts) || bytes.Equal(name, bucketCommands) || bytes.Equal(name, bucketRuns) || bytes.Equal(name, bucketKept) || bytes.Equal(name, bucketMints) || bytes.Equal(name, bucketPlans)
 		if err := b.ForEach(func(k, v []byte) error {
 			if isJSON && !json.Valid(v) {
 				return fmt.Errorf("%w: %s %x", errDamaged, name, k)

@@ -89,7 +89,7 @@ func settle(tx *bbolt.Tx, id seal.ID, now time.Time) error {
 }
 
 // Forget drops the bodies of commands that were settled more than two hours ago,
-// and of those never settled within a day (their run was dropped by its age).
+// and of those never settled within a day (their run was dropped by its age); and old plans.
 func (j *Journal) Forget(now time.Time) error {
 	return j.update(func(tx *bbolt.Tx) error {
 		cur := tx.Bucket(bucketCommands).Cursor()
@@ -105,7 +105,7 @@ func (j *Journal) Forget(now time.Time) error {
 				}
 			}
 		}
-		return nil
+		return forgetPlans(tx, now)
 	})
 }
 

@@ -297,16 +297,3 @@ func TestReadBackWithoutTheRight(t *testing.T) {
 		}
 	}
 }
-
-// A resource behind a jump host is told for what it is.
-func TestJumpHostsAreNotThereYet(t *testing.T) {
-	w := newWorld(t, false)
-	behind := w.resource()
-	behind.AdminAccount, behind.Via = w.admin.Proto(), w.admin.Proto()
-	w.putResource(behind)
-	c := w.command(trustv1.Action_ACTION_ROTATE, seal.NewID())
-	out, err := w.engine.Do(t.Context(), Job{ID: seal.ID(c.RunId), Account: w.account, Command: c})
-	if err != nil || out.Class != sdk.ClassUnsupported || out.Reason != "via" || w.target.opens > 0 {
-		t.Errorf("%+v, %v", out, err)
-	}
-}

@@ -44,6 +44,10 @@ func (r *Run) prepare(ctx context.Context) (State, error) {
 	if err := r.endLeftover(ctx); err != nil {
 		return "", err
 	}
+	// What cannot follow the change is found out before anything is changed.
+	if err := r.plan(ctx); err != nil {
+		return "", refusal(err)
+	}
 	cred, err := r.newCredential(ctx)
 	if err != nil {
 		return "", refusal(err)
@@ -226,7 +230,9 @@ func (r *Run) abandon(ctx context.Context, why *Stop) error {
 // commit makes the candidate the record's value. It is repeated until the vault
 // acknowledges it: the target has the candidate already, and may be the next run's.
 func (r *Run) commit(ctx context.Context) (State, error) {
-	r.slot.give()
+	if !r.slot.alone { // others would log in with an administrator's secret that is none any more
+		r.slot.give()
+	}
 	r.outcome.Credential = trustv1.Outcome_OUTCOME_DONE
 	if r.unseen {
 		r.outcome.Credential = trustv1.Outcome_OUTCOME_UNVERIFIABLE
@@ -234,7 +240,10 @@ func (r *Run) commit(ctx context.Context) (State, error) {
 	if r.candidate.heals > 0 {
 		r.outcome.Reason = trust.Healed
 	}
-	last := !r.needsRetire()
+	last := !r.needsRetire() && len(r.account.Statement.GetAccount().GetDependents()) == 0
+	if len(r.account.Statement.GetAccount().GetDependents()) > 0 {
+		r.outcome.Dependents = trustv1.Outcome_OUTCOME_PENDING
+	}
 	signed, err := r.sign(&trustv1.Result{
 		Phase: trustv1.Phase_PHASE_COMMITTED, Credential: r.outcome.Credential,
 		Dependents: r.outcome.Dependents, Scripts: r.outcome.Scripts, Reason: r.outcome.Reason,
@@ -252,8 +261,13 @@ func (r *Run) commit(ctx context.Context) (State, error) {
 	seen := trust.ValueSeen{Seq: r.candidate.seq, Digest: r.candidate.digest, Former: r.account.DataDigest, Set: r.candidate.seq}
 	r.settled = &journal.Settled{Account: r.job.Account, Digest: r.candidate.digest, Value: &seen, Result: signed}
 	if r.drives == bySelf {
-		r.e.Plugins.Forget(r.at.Key) // sessions that were opened with the former secret
+		// Sessions that were opened with the former secret. What is left to do is done by one
+		// that is opened with the new one.
+		r.dropSession()
+		r.admin = r.candidate.credential
+		r.e.Plugins.Forget(r.at.Key)
 	}
+	r.slot.give()
 	if last {
 		return Reported, nil // a run without further steps is finished by its commit
 	}
@@ -286,7 +300,9 @@ func (r *Run) openSession(ctx context.Context) error {
 }
 
 func (r *Run) dropSession() {
-	r.session.Close()
+	if r.session != nil {
+		r.session.Close()
+	}
 	r.session = nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
@@ -15,16 +16,32 @@ import (
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-// dependents gives the new secret to whoever uses it. A statement that names
-// dependents is refused by resolve until a plugin can serve them; so this is
-// passed through.
-func (r *Run) dependents(context.Context) (State, error) { return "", nil }
+// longestPause is how long a run waits at one place. What takes longer it comes back for.
+const longestPause = time.Minute
 
-// drain waits until nobody uses the former secret any more; without dependents
-// nobody does.
-func (r *Run) drain(context.Context) (State, error) { return "", nil }
+// drain waits until nobody uses the former secret any more, where it works until retire.
+func (r *Run) drain(ctx context.Context) (State, error) {
+	span := time.Duration(r.account.Statement.GetAccount().GetDrainS()) * time.Second
+	if span == 0 || !r.needsRetire() || r.pair != nil || r.outcome.Dependents == trustv1.Outcome_OUTCOME_FAILED {
+		return "", nil
+	}
+	since := r.followed
+	switch {
+	case !since.IsZero():
+	case r.committedByMe(): // and taken up again
+		since = time.UnixMilli(r.set.Time)
+	default:
+		since = r.e.Now()
+	}
+	wait := since.Add(span).Sub(r.e.Now())
+	if wait > longestPause {
+		return "", &Stop{Outcome: r.outcome.Credential, Class: sdk.ClassConflict, Reason: "draining", Later: true, After: wait, Err: fmt.Errorf("the new secret is in use; the former one works until %s", since.Add(span).UTC().Format(time.RFC3339))}
+	}
+	return "", pause(ctx, wait)
+}
 
-// scripts run after the rotation; like dependents, passed through.
+// scripts run after the rotation; passed through, since resolve refuses statements that
+// name some.
 func (r *Run) scripts(context.Context) (State, error) { return "", nil }
 
 // needsRetire says whether the former secret still works after the commit.
@@ -39,6 +56,9 @@ func (r *Run) retire(ctx context.Context) (State, error) {
 	if !r.needsRetire() {
 		return "", nil
 	}
+	if r.outcome.Dependents == trustv1.Outcome_OUTCOME_FAILED && r.pair == nil {
+		return "", nil // somebody uses it; the next run ends it
+	}
 	if err := r.journalled(); err != nil {
 		return "", err
 	}
@@ -51,6 +71,9 @@ func (r *Run) retire(ctx context.Context) (State, error) {
 	}
 	if err == nil {
 		err = r.endSecret(ctx, r.candidate.credential, r.current)
+	}
+	if err == nil && r.leftover && r.keepsLeftover() && r.candidate.fresh {
+		err = r.endSecret(ctx, r.candidate.credential, r.former)
 	}
 	if ctx.Err() != nil {
 		return "", err
@@ -87,10 +110,14 @@ func (r *Run) endSecret(ctx context.Context, keep, old sdk.Credential) error {
 	return nil
 }
 
+// keepsLeftover says whether that secret goes on until the dependents have the new one, of
+// whom one may use it. Where the target makes secrets it would be in the new one's place.
+func (r *Run) keepsLeftover() bool { return len(r.uses) > 0 && r.formerErr == nil && !r.mints() }
+
 // endLeftover ends the secret before the current one, where the run that made the
 // current one is not known to have done so: after this run nobody would look for it.
 func (r *Run) endLeftover(ctx context.Context) error {
-	if !r.leftover {
+	if !r.leftover || r.keepsLeftover() {
 		return nil
 	}
 	if r.formerErr != nil {
@@ -142,7 +169,8 @@ func (r *Run) verifyCurrent(ctx context.Context) (State, error) {
 
 // stop ends a run that a step ended.
 func (r *Run) stop(ctx context.Context, s *Stop) error {
-	r.outcome.Credential, r.outcome.Class, r.outcome.Reason, r.outcome.Later = s.Outcome, s.Class, s.Reason, s.Later
+	r.outcome.Credential, r.outcome.Class, r.outcome.Reason = s.Outcome, s.Class, s.Reason
+	r.outcome.Later, r.outcome.After = s.Later, s.After
 	if s.Err != nil {
 		r.outcome.Text = s.Err.Error()
 	}
@@ -159,7 +187,7 @@ func (r *Run) tell(ctx context.Context) error {
 	}
 	report := ksm.ReportRequest{
 		Account: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Epoch: r.epoch,
-		Result: signed, Detail: detail, Retry: r.outcome.Later,
+		Result: signed, Detail: detail, Retry: r.outcome.Later, After: r.outcome.After.Milliseconds(),
 		Refusals: r.refusals(),
 	}
 	err = r.persist(ctx, func(ctx context.Context) error { return r.e.Vault.Report(ctx, report) })
@@ -264,10 +292,8 @@ func (r *Run) sign(result *trustv1.Result, detail []byte) ([]byte, error) {
 	if r.value != nil {
 		result.Prev = r.value.Result.Digest.Bytes()
 	}
-	for _, rec := range []*trust.Record{r.account, r.resource} {
-		if rec != nil {
-			result.Statements = append(result.Statements, &trustv1.Pin{Record: rec.Ref.Proto(), Digest: rec.Statement.Digest.Bytes()})
-		}
+	for _, s := range r.used() {
+		result.Statements = append(result.Statements, &trustv1.Pin{Record: s.Ref.Proto(), Digest: s.Digest.Bytes()})
 	}
 	if r.plugin != (pluginhost.Plugin{}) {
 		result.PluginSha256 = r.plugin.SHA256[:]

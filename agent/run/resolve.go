@@ -195,7 +195,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if err != nil {
 		return "", refusal(err)
 	}
-	r.account, r.revision = account.Record, account.wire.Revision
+	r.account, r.revision, r.recent = account.Record, account.wire.Revision, account.wire.Recent
 	r.wrapped = wrapped{account.wire.RecordKey, account.wire.KeyVersion, served.sealed[r.job.Account.Folder]}
 	at := mustRef(account.Statement.GetAccount().GetResource())
 	if err := served.need(ctx, at); err != nil {
@@ -206,7 +206,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		return "", refusal(err)
 	}
 	r.resource = resource.Record
-	if err := reachable(resource.Statement); err != nil { // clients pin the jump host, too
+	if r.way, err = r.e.findWay(ctx, served, resource.Statement, r.pool()); err != nil { // clients pin the jump hosts, too
 		return "", refusal(err)
 	}
 	r.value, err = trust.CheckValue(log, r.e.Journal, &account.Content, account.served, r.pool(), r.e.Now())
@@ -217,7 +217,25 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if r.value != nil {
 		r.set, r.setBy = trust.Setter(log, r.value.Result, account.wire.Recent, r.pool())
 	}
+	// A change that is under way is not held up by what comes after it.
+	begins := r.as == "rotate" && account.wire.Staged == nil && !r.committedByMe()
+	r.uses, r.usesErr = r.e.findDependents(ctx, served, r.account.Statement, r.pool())
+	if r.usesErr != nil && begins {
+		return "", refusal(r.usesErr)
+	}
 	if err := r.checkRights(account, resource); err != nil {
+		return "", refusal(err)
+	}
+	if r.usesErr == nil {
+		r.usesErr = r.openPair(ctx, served)
+	}
+	if r.usesErr == nil {
+		r.usesErr = r.e.openDependents(ctx, served, r.uses, r.pool())
+	}
+	if r.usesErr != nil && begins {
+		return "", refusal(r.usesErr)
+	}
+	if err := r.e.openWay(ctx, served, &r.way, r.pool()); err != nil {
 		return "", refusal(err)
 	}
 	if err := r.chooseTarget(ctx); err != nil {
@@ -240,7 +258,11 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		return "", err
 	}
 	r.e.Slots.Allow(r.at.Key, r.concurrency())
-	if err := r.takeSlot(ctx, r.at.Key); err != nil {
+	take := r.takeSlot
+	if r.changesAdministrator(account) {
+		take = r.takeAlone
+	}
+	if err := take(ctx, r.at.Key); err != nil {
 		return "", err
 	}
 
@@ -272,7 +294,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	case r.as == "verify":
 		return Applied, nil
 	}
-	return "", nil
+	return "", r.checkPair()
 }
 
 // fetch is what came with the lease, once; else it is asked for.
@@ -319,7 +341,29 @@ func (r *Run) checkCommand(account *servedRecord) error {
 			return err
 		}
 	}
-	return trust.CheckPins(c, r.account.Statement, r.resource.Statement)
+	return trust.CheckPins(c, r.used()...)
+}
+
+// used are the statements that the run goes by, each once.
+func (r *Run) used() (list []*trust.Statement) {
+	add := func(more ...*trust.Statement) {
+		for _, s := range more {
+			if !slices.ContainsFunc(list, func(o *trust.Statement) bool { return o.Ref == s.Ref }) {
+				list = append(list, s)
+			}
+		}
+	}
+	for _, rec := range []*trust.Record{r.account, r.resource} {
+		if rec != nil {
+			add(rec.Statement)
+		}
+	}
+	add(r.way.statements...)
+	for _, d := range r.uses {
+		add(d.resource)
+		add(d.way.statements...)
+	}
+	return list
 }
 
 // checkAsked is what bounds a run that the vault asked for. A verify needs no mandate,
@@ -401,13 +445,14 @@ func (r *Run) journalStart() error {
 type slot struct {
 	resource string
 	release  func()
+	alone    bool
 }
 
 func (s *slot) give() {
 	if s.release != nil {
 		s.release()
 	}
-	s.release = nil
+	s.release, s.alone = nil, false
 }
 
 // queue waits for a slot on the resource that the run is said to be about, before
@@ -429,6 +474,23 @@ func (r *Run) queue(ctx context.Context) error {
 	return nil
 }
 
+// changesAdministrator says whether the run may change the secret by which others work on
+// the resource: it comes after those that wait, and none of them works meanwhile.
+func (r *Run) changesAdministrator(account *servedRecord) bool {
+	return mustRef(r.resource.Statement.GetResource().GetAdminAccount()) == r.job.Account && (r.as != "verify" || account.wire.Staged != nil)
+}
+
+// takeAlone waits until no other run works on a resource, and keeps them out.
+func (r *Run) takeAlone(ctx context.Context, resource string) error {
+	r.slot.give()
+	release, err := r.e.Slots.AcquireAlone(ctx, resource, r.job.Command != nil)
+	if err != nil {
+		return err
+	}
+	r.slot = slot{resource, release, true}
+	return nil
+}
+
 // takeSlot waits until a resource, and this agent, may take one more run.
 func (r *Run) takeSlot(ctx context.Context, resource string) error {
 	if r.slot.release != nil && r.slot.resource == resource {
@@ -439,7 +501,7 @@ func (r *Run) takeSlot(ctx context.Context, resource string) error {
 	if err != nil {
 		return err
 	}
-	r.slot = slot{resource, release}
+	r.slot = slot{resource, release, false}
 	return nil
 }
 

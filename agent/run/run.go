@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/agent/jump"
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
@@ -41,6 +42,9 @@ type Plugins interface {
 	Describe(ctx context.Context, p pluginhost.Plugin) (pluginhost.Description, error)
 	Open(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job) (Session, error)
 	Verify(ctx context.Context, p pluginhost.Plugin, j pluginhost.VerifyJob) (sdk.VerifyResponse, error)
+	Plan(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, r sdk.ApplyRequest) ([]sdk.Step, error)
+	Do(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, s sdk.Step, c sdk.Credential) (sdk.StepResponse, error)
+	Undo(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, s sdk.Step, c sdk.Credential) (sdk.StepResponse, error)
 	Find(name string) (pluginhost.Plugin, error)
 	Forget(resource string)
 }
@@ -91,6 +95,7 @@ type Engine struct {
 	Journal   *journal.Journal
 	Policy    *policy.Policy
 	Dial      pluginhost.DialFunc // checks the local policy
+	Ways      *jump.Ways          // to what is behind jump hosts
 	Leases    *Leases
 	Slots     *Slots
 	Limits    Limits
@@ -161,6 +166,9 @@ type Run struct {
 
 	endsUnknown error // why the secret that this run is to end is not known
 
+	planned  journal.Plan // for the dependents
+	followed time.Time    // when they were done
+
 	events  uint32
 	outcome Outcome
 	settled *journal.Settled // what became of the candidate, for the journal
@@ -171,8 +179,9 @@ type Outcome struct {
 	Credential, Dependents, Scripts trustv1.Outcome
 	Class                           sdk.Class
 	Reason                          string
-	Text                            string // for the record's readers only
-	Later                           bool   // not an end: the same run goes on later
+	Text                            string        // for the record's readers only
+	Later                           bool          // not an end: the same run goes on later
+	After                           time.Duration // with Later: no sooner than that; 0: the vault decides
 }
 
 // Stop ends a run at a step.
@@ -181,6 +190,7 @@ type Stop struct {
 	Class   sdk.Class
 	Reason  string
 	Later   bool
+	After   time.Duration // with Later
 	Err     error
 }
 
@@ -257,6 +267,11 @@ func (e *Engine) took(step string, since time.Time) {
 // end is the journal's last word on the run.
 func (r *Run) end() error {
 	defer r.e.took("end", time.Now())
+	if len(r.planned.Dependents) > 0 && !r.outcome.Later {
+		if err := r.e.Journal.DropPlan(r.job.ID); err != nil {
+			return err
+		}
+	}
 	return r.e.Journal.EndRun(r.job.ID, r.job.command(), r.e.Now(), r.settled)
 }
 
@@ -284,9 +299,7 @@ func (r *Run) breakOff(ctx context.Context) {
 // leave gives back what the run holds. It may be called twice.
 func (r *Run) leave() {
 	_ = r.journalled() // the goroutine has ended; what failed is told by whoever needed it
-	if r.session != nil {
-		r.dropSession()
-	}
+	r.dropSession()
 	r.slot.give()
 	r.target.wipe()
 	if r.candidate != nil {

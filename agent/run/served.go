@@ -140,15 +140,23 @@ func (s *servedRecords) login(ctx context.Context, as string, ref trust.Ref, poo
 	return c, sdk.Account{Name: a.Login, Scope: a.Scope}, err
 }
 
+// outstanding says whether an agent has staged a candidate of an account.
+func (s *servedRecords) outstanding(ref trust.Ref) bool {
+	i := slices.IndexFunc(s.list, isRecord(ref))
+	return i >= 0 && s.list[i].Staged != nil && s.list[i].Staged.Owner == "agent"
+}
+
 // extras fetches the further secrets that a resource names. The vault does not know
 // them, so they are asked for by name.
 func (e *Engine) extras(ctx context.Context, log *trust.Log, resource *trustv1.Resource, pool seal.ID) (map[string]sdk.Credential, error) {
-	if len(resource.GetExtras()) == 0 {
-		return nil, nil
-	}
 	var uids []seal.ID
 	for _, x := range resource.Extras {
-		uids = append(uids, mustRef(x.Account).Record)
+		if x.Name != trust.JumpExtra {
+			uids = append(uids, mustRef(x.Account).Record)
+		}
+	}
+	if len(uids) == 0 {
+		return nil, nil
 	}
 	got, err := e.Vault.Fetch(ctx, uids...)
 	if err != nil {
@@ -160,6 +168,9 @@ func (e *Engine) extras(ctx context.Context, log *trust.Log, resource *trustv1.R
 	}
 	extras := map[string]sdk.Credential{}
 	for _, x := range resource.Extras {
+		if x.Name == trust.JumpExtra { // this agent's, and no plugin's
+			continue
+		}
 		c, _, err := served.login(ctx, "extra "+x.Name, mustRef(x.Account), pool)
 		if err != nil {
 			wipeAll(extras)
@@ -222,6 +233,9 @@ func firstHostKey(ctx context.Context, resource trust.Ref, address string, j *jo
 		return known, err
 	}
 	seen, err := probe.Target(ctx, probe.Dial(dial), probe.SSH, address, "")
+	if own := (*sdk.Error)(nil); errors.As(err, &own) { // of a jump host
+		return seal.Digest{}, own
+	}
 	if err != nil {
 		return seal.Digest{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "probe", NotSent: true, Err: err}
 	}

@@ -30,6 +30,16 @@ func NewSlots(total int) *Slots {
 // Allow was not called for it, it has one. Call the returned function once, when the work
 // on the target has ended.
 func (s *Slots) Acquire(ctx context.Context, resource string, person bool) (release func(), err error) {
+	return s.acquire(ctx, resource, person, false)
+}
+
+// AcquireAlone waits until nobody works on the resource, after those who waited before,
+// and then has it alone.
+func (s *Slots) AcquireAlone(ctx context.Context, resource string, person bool) (release func(), err error) {
+	return s.acquire(ctx, resource, person, true)
+}
+
+func (s *Slots) acquire(ctx context.Context, resource string, person, alone bool) (release func(), err error) {
 	s.mu.Lock()
 	q := s.resources[resource]
 	if q == nil {
@@ -46,11 +56,11 @@ func (s *Slots) Acquire(ctx context.Context, resource string, person bool) (rele
 			delete(s.resources, resource)
 		}
 	}
-	if err := s.wait(ctx, q, person); err != nil {
+	if err := s.wait(ctx, q, person, alone); err != nil {
 		leave()
 		return nil, err
 	}
-	if err := s.wait(ctx, &s.common, person); err != nil {
+	if err := s.wait(ctx, &s.common, person, false); err != nil {
 		s.free(q)
 		leave()
 		return nil, err
@@ -85,56 +95,73 @@ func (s *Slots) Allow(resource string, limit int) {
 type queue struct {
 	limit  int
 	taken  int
+	alone  bool // the one who has it lets nobody in beside him
 	users  int
 	people line
 	others line
 }
 
 // line is who waits, first come first.
-type line []chan struct{}
+type line []turn
 
-// next lets in who waits, as far as there is room. With the mutex held.
+type turn struct {
+	come  chan struct{}
+	alone bool
+}
+
+// enter lets somebody in, if there is room. With the mutex held.
+func (q *queue) enter(alone bool) bool {
+	if q.alone || q.taken >= q.limit || alone && q.taken > 0 {
+		return false
+	}
+	q.taken++
+	q.alone = alone
+	return true
+}
+
+// next lets in who waits, as far as there is room: nobody passes one who wants to be
+// alone. With the mutex held.
 func (q *queue) next() {
-	for q.taken < q.limit {
+	for {
 		l := &q.people
 		if len(*l) == 0 {
 			l = &q.others
 		}
-		if len(*l) == 0 {
+		if len(*l) == 0 || !q.enter((*l)[0].alone) {
 			return
 		}
-		close((*l)[0])
+		close((*l)[0].come)
 		*l = (*l)[1:]
-		q.taken++
 	}
 }
 
-func (s *Slots) wait(ctx context.Context, q *queue, person bool) error {
+func (s *Slots) wait(ctx context.Context, q *queue, person, alone bool) error {
 	s.mu.Lock()
 	if err := ctx.Err(); err != nil {
 		s.mu.Unlock()
 		return err
 	}
-	if q.taken < q.limit {
-		q.taken++
+	if len(q.people)+len(q.others) == 0 && q.enter(alone) {
 		s.mu.Unlock()
 		return nil
 	}
-	turn := make(chan struct{})
+	mine := turn{make(chan struct{}), alone}
 	l := &q.others
 	if person {
 		l = &q.people
 	}
-	*l = append(*l, turn)
+	*l = append(*l, mine)
+	q.next() // a person passes a schedule's run that waits to be alone
 	s.mu.Unlock()
 	select {
-	case <-turn:
+	case <-mine.come:
 		return nil
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
-	if i := slices.Index(*l, turn); i >= 0 {
+	if i := slices.Index(*l, mine); i >= 0 {
 		*l = slices.Delete(*l, i, i+1)
+		q.next() // who wanted to be alone holds the others up no more
 		s.mu.Unlock()
 		return ctx.Err()
 	}
@@ -147,5 +174,6 @@ func (s *Slots) free(q *queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q.taken--
+	q.alone = false
 	q.next()
 }

@@ -230,3 +230,58 @@ func TestDrainEndsTheWait(t *testing.T) {
 		t.Errorf("the target saw %d changes", n)
 	}
 }
+
+// Who wants to be alone comes after those that were there, and before those that came
+// later; and one who gives up holds nobody up.
+func TestAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSlots(100)
+		s.Allow("db", 3)
+		var order []string
+		begin := func(ctx context.Context, name string, acquire func(context.Context, string, bool) (func(), error)) (end chan struct{}) {
+			end = make(chan struct{})
+			go func() {
+				release, err := acquire(ctx, "db", false)
+				if err != nil {
+					order = append(order, name+" gave up")
+					return
+				}
+				order = append(order, name)
+				<-end
+				release()
+			}()
+			synctest.Wait()
+			return end
+		}
+		first := begin(t.Context(), "first", s.Acquire)
+		second := begin(t.Context(), "second", s.Acquire)
+		alone := begin(t.Context(), "alone", s.AcquireAlone)
+		third := begin(t.Context(), "third", s.Acquire)
+		close(first)
+		synctest.Wait()
+		close(second)
+		synctest.Wait()
+		if got := fmt.Sprint(order); got != "[first second alone]" {
+			t.Errorf("%s, want the one alone once the two are done", got)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		begin(ctx, "impatient", s.AcquireAlone)
+		fourth := begin(t.Context(), "fourth", s.Acquire)
+		close(alone)
+		synctest.Wait()
+		if got := fmt.Sprint(order); got != "[first second alone third]" {
+			t.Errorf("%s: the fourth came after one who waits to be alone", got)
+		}
+		cancel()
+		synctest.Wait()
+		if got := fmt.Sprint(order); got != "[first second alone third impatient gave up fourth]" && got != "[first second alone third fourth impatient gave up]" {
+			t.Errorf("%s", got)
+		}
+		close(third)
+		close(fourth)
+		synctest.Wait()
+		if len(s.resources) != 0 || s.common.taken != 0 {
+			t.Errorf("left over: %d resources, %d taken", len(s.resources), s.common.taken)
+		}
+	})
+}

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
 
-	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -27,6 +24,7 @@ type target struct {
 	setBy    []byte          // Signed{set}
 	revision int64
 
+	way      way
 	plugin   pluginhost.Plugin
 	manifest pluginhost.Description
 	at       pluginhost.Target
@@ -43,6 +41,11 @@ type target struct {
 	admin     sdk.Credential
 	adminAs   sdk.Account
 	extras    map[string]sdk.Credential // further secrets that the resource's statement names
+
+	recent  [][]byte    // results of the account, as served
+	uses    []dependent // what uses the secret
+	usesErr error       // why they cannot be reached
+	pair    *pair       // the other account of a pair; nil: it has none
 }
 
 func (t *target) wipe() {
@@ -50,6 +53,13 @@ func (t *target) wipe() {
 		c.Secret.Wipe()
 	}
 	wipeAll(t.extras)
+	for _, d := range t.uses {
+		d.job.Admin.Secret.Wipe()
+		wipeAll(d.job.Extra)
+	}
+	if t.pair != nil {
+		t.pair.secret.Secret.Wipe()
+	}
 	for _, r := range []*trust.Record{t.account, t.resource} {
 		if r != nil {
 			clear(r.Data)
@@ -69,8 +79,7 @@ func (r *Run) chooseTarget(ctx context.Context) error {
 	if r.manifest, err = r.e.Plugins.Describe(ctx, plugin); err != nil {
 		return err
 	}
-	r.at, err = TargetOf(ctx, r.resource.Statement, r.e.Journal, r.e.Dial)
-	if err != nil {
+	if r.at, err = r.e.targetOf(ctx, r.resource.Statement, r.way); err != nil {
 		return err
 	}
 	r.at.Progress = func(step string) { r.progress(step) }
@@ -78,50 +87,46 @@ func (r *Run) chooseTarget(ctx context.Context) error {
 	if !slices.Contains(r.manifest.Kinds, r.kind()) {
 		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "secret_kind", NotSent: true, Err: fmt.Errorf("the plugin %s rotates %v, and the account's secret is a %s", r.plugin.Name, r.manifest.Kinds, r.kind())}
 	}
-	if len(a.Dependents) > 0 || len(a.Scripts) > 0 || len(s.Scripts) > 0 {
+	if len(a.Scripts) > 0 || len(s.Scripts) > 0 {
 		// Changing the secret without what must follow it would break those who use it.
-		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "dependents", NotSent: true, Err: errors.New("the statement names dependents or scripts, which this agent cannot serve: nothing was changed")}
+		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "scripts", NotSent: true, Err: errors.New("the statement names scripts, which this agent cannot run: nothing was changed")}
 	}
 	r.login = sdk.Account{Name: a.Login, Scope: a.Scope}
 	return nil
 }
 
-// reachable says whether this agent can go where the resource's statement leads.
-func reachable(resource *trust.Statement) error {
-	if resource.GetResource().Via != nil {
-		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "via", NotSent: true, Err: errors.New("jump hosts come with a later version")}
-	}
-	return nil
-}
-
-// TargetOf is where the resource's statement leads: address, pins, settings.
-func TargetOf(ctx context.Context, resource *trust.Statement, j *journal.Journal, dial pluginhost.DialFunc) (pluginhost.Target, error) {
+// targetOf is where the resource's statement leads: address, pins, settings.
+func (e *Engine) targetOf(ctx context.Context, resource *trust.Statement, w way) (pluginhost.Target, error) {
 	s := resource.GetResource()
-	address := net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port)))
-	if err := reachable(resource); err != nil {
+	address := addressOf(s)
+	pins, err := e.pinsOf(ctx, resource, w.dial)
+	if err != nil {
 		return pluginhost.Target{}, err
-	}
-	var pins []byte
-	for _, p := range append(append([][]byte{}, s.Tls.GetSpkiSha256()...), s.SshHostKeySha256...) {
-		pins = append(pins, p...)
-	}
-	if len(pins) == 0 && s.Tofu {
-		first, err := firstHostKey(ctx, resource.Ref, address, j, dial)
-		if err != nil {
-			return pluginhost.Target{}, err
-		}
-		pins = first[:]
 	}
 	t := pluginhost.Target{
 		Key:      resource.Ref.String(),
 		Resource: sdk.Resource{Address: address, Config: s.Config, TLS: tlsOf(s.Tls)},
 		Allow:    []string{address},
-		Dial:     dial,
+		Dial:     w.dial, Way: w.digest,
 	}
 	if len(pins) > 0 {
 		t.Pins = map[string][]byte{address: pins}
 	}
 	return t, nil
+}
+
+// pinsOf are the keys that a target may show: those of its statement, or the first that
+// this agent saw.
+func (e *Engine) pinsOf(ctx context.Context, resource *trust.Statement, dial pluginhost.DialFunc) (pins []byte, err error) {
+	s := resource.GetResource()
+	for _, p := range append(append([][]byte{}, s.Tls.GetSpkiSha256()...), s.SshHostKeySha256...) {
+		pins = append(pins, p...)
+	}
+	if len(pins) == 0 && s.Tofu {
+		first, err := firstHostKey(ctx, resource.Ref, addressOf(s), e.Journal, dial)
+		return first[:], err
+	}
+	return pins, nil
 }
 
 func tlsOf(t *trustv1.Tls) sdk.TLS {
@@ -152,5 +157,19 @@ func (r *Run) openAdministrator(ctx context.Context, served *servedRecords) (err
 	}
 	r.drives = byAdmin
 	r.admin, r.adminAs, err = served.login(ctx, "administrator", ref, r.pool())
+	if err == nil && served.outstanding(ref) {
+		// Which of his two secrets the target has is his own run's to find out.
+		err = r.comeAgain("admin.outstanding", errors.New("the administrator's own secret is being changed: nothing was tried with either"))
+	}
 	return err
+}
+
+// comeAgain ends a run before it has begun, to be tried later: by the vault's word, or by
+// the person whose command it was.
+func (r *Run) comeAgain(reason string, err error) *Stop {
+	stop := &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: reason, Err: err}
+	if r.job.Command == nil {
+		stop.Outcome, stop.Later = trustv1.Outcome_OUTCOME_PENDING, true
+	}
+	return stop
 }

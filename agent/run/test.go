@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/agent/probe"
@@ -18,7 +16,7 @@ import (
 
 // Test logs in as the resource's administrator and changes nothing.
 func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
-	resource, served, err := e.resource(ctx, c)
+	resource, served, w, err := e.resource(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -27,7 +25,7 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 	if err != nil {
 		return &trust.Error{Reason: trust.PluginUnknown, What: s.Plugin, Err: err}
 	}
-	at, err := TargetOf(ctx, resource.Statement, e.Journal, e.Dial)
+	at, err := e.targetOf(ctx, resource.Statement, w)
 	if err != nil {
 		return err
 	}
@@ -67,15 +65,14 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 // Probe reports the target's keys as this agent sees them. No credential is sent,
 // and none is needed.
 func (e *Engine) Probe(ctx context.Context, c *trust.Command) (*trustv1.ProbeReply, error) {
-	resource, _, err := e.resource(ctx, c)
+	resource, _, w, err := e.resource(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	s := resource.Statement.GetResource()
-	address := net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port)))
-	reply, err := probe.Target(ctx, probe.Dial(e.Dial), probe.KindOf(s.Plugin, s.Config), address, s.Tls.GetServerName())
+	reply, err := probe.Target(ctx, probe.Dial(w.dial), probe.KindOf(s.Plugin, s.Config), addressOf(s), s.Tls.GetServerName())
 	if own := (*sdk.Error)(nil); errors.As(err, &own) {
-		return nil, own // the local policy's word
+		return nil, own // the local policy's word, or a jump host's
 	}
 	if err != nil {
 		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "probe", NotSent: true, Err: err}
@@ -92,54 +89,55 @@ func (e *Engine) Probe(ctx context.Context, c *trust.Command) (*trustv1.ProbeRep
 	return reply, nil
 }
 
-// resource fetches and checks the resource that a command pins. The log is fetched
-// once if the record knows a newer one.
-func (e *Engine) resource(ctx context.Context, c *trust.Command) (*servedRecord, *servedRecords, error) {
-	rec, all, err := e.lookAtResource(ctx, c)
+// resource fetches and checks the resource that a command pins, and opens the way there.
+// The log is fetched once if the record knows a newer one.
+func (e *Engine) resource(ctx context.Context, c *trust.Command) (*servedRecord, *servedRecords, way, error) {
+	rec, all, w, err := e.lookAtResource(ctx, c)
 	if trust.ReasonOf(err) != trust.LogGap {
-		return rec, all, err
+		return rec, all, w, err
 	}
 	if err := e.Directory.Fetch(ctx); err != nil {
-		return nil, nil, err
+		return nil, nil, way{}, err
 	}
 	return e.lookAtResource(ctx, c)
 }
 
-func (e *Engine) lookAtResource(ctx context.Context, c *trust.Command) (*servedRecord, *servedRecords, error) {
+func (e *Engine) lookAtResource(ctx context.Context, c *trust.Command) (resource *servedRecord, served *servedRecords, w way, err error) {
 	log, err := e.Directory.Fresh(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, w, err
 	}
 	if len(c.Pins) == 0 {
-		return nil, nil, &trust.Error{Reason: trust.PinMismatch, What: "the command pins no resource"}
+		return nil, nil, w, &trust.Error{Reason: trust.PinMismatch, What: "the command pins no resource"}
 	}
 	ref := c.Target()
 	got, err := e.Vault.Fetch(ctx, ref.Record)
 	if err != nil {
-		return nil, nil, fmt.Errorf("fetch: %w", err)
+		return nil, nil, w, fmt.Errorf("fetch: %w", err)
 	}
-	served, err := e.open(log, got)
-	if err != nil {
-		return nil, nil, err
+	if served, err = e.open(log, got); err != nil {
+		return nil, nil, w, err
 	}
-	resource, err := served.record(ref, trustv1.RecordKind_RECORD_KIND_RESOURCE)
-	if err != nil {
-		return nil, nil, err
+	if resource, err = served.record(ref, trustv1.RecordKind_RECORD_KIND_RESOURCE); err != nil {
+		return nil, nil, w, err
 	}
 	pool, err := seal.IDFrom(resource.Statement.GetResource().GetPoolId())
 	if err != nil {
-		return nil, nil, &trust.Error{Reason: trust.Malformed, What: "pool of the resource", Err: err}
+		return nil, nil, w, &trust.Error{Reason: trust.Malformed, What: "pool of the resource", Err: err}
 	}
 	if me, _ := log.Entry(e.Me.ID); me.Owner != pool {
-		return nil, nil, &trust.Error{Reason: trust.WrongPool, What: fmt.Sprintf("resource %s is of another pool", ref)}
+		return nil, nil, w, &trust.Error{Reason: trust.WrongPool, What: fmt.Sprintf("resource %s is of another pool", ref)}
 	}
-	if err := reachable(resource.Statement); err != nil {
-		return nil, nil, err
+	if err := trust.CheckLinks(log, resource.Statement, pool); err != nil {
+		return nil, nil, w, err
 	}
-	if err := trust.CheckPins(c, resource.Statement); err != nil {
-		return nil, nil, err
+	if w, err = e.findWay(ctx, served, resource.Statement, pool); err != nil {
+		return nil, nil, w, err
 	}
-	return resource, served, trust.CheckLinks(log, resource.Statement, pool)
+	if err := trust.CheckPins(c, append([]*trust.Statement{resource.Statement}, w.statements...)...); err != nil {
+		return nil, nil, w, err
+	}
+	return resource, served, w, e.openWay(ctx, served, &w, pool)
 }
 
 // Classify is the class and the stable reason of an error, for a reply.

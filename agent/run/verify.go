@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -69,11 +70,19 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 	case actStop:
 		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: "both_rejected", Err: errors.New("the target refuses both the current secret and the candidate; both are kept: find out who changed it, `run abandon`, then put the right one into the record")}
 	}
-	stop := &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: errors.New("the target could not be asked which secret it has; both are kept")}
+	stop := &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: r.because("the target could not be asked which secret it has; both are kept")}
 	if r.refused.Outcome == sdk.Unchanged { // it said why
 		stop.Class, stop.Reason = orElse(r.refused.Class, stop.Class), orElse(r.refused.Reason, stop.Reason)
 	}
 	return "", stop
+}
+
+// because is an error with what was noted on the way to it.
+func (r *Run) because(text string) error {
+	if r.outcome.Text == "" {
+		return errors.New(text)
+	}
+	return fmt.Errorf("%s (%s)", text, r.outcome.Text)
 }
 
 // refusedForGood says whether the target's "unchanged" ends this candidate. It does not

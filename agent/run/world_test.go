@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/agent/jump"
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
@@ -41,8 +42,9 @@ type world struct {
 	statements          map[trust.Ref]seal.Digest
 	self                bool
 	told                []ksm.Refusal
-	keyID               string // of the key in a record that is put next
-	known               uint64 // greatest number of the account's values that the person's client remembers
+	keyID               string      // of the key in a record that is put next
+	known               uint64      // greatest number of the account's values that the person's client remembers
+	pinned              []trust.Ref // by commands, besides account and resource
 }
 
 type party struct {
@@ -132,6 +134,7 @@ func newWorld(t *testing.T, self bool) *world {
 	w.engine = &Engine{
 		Me:    Identity{ID: agent.id, Sign: agent.sign, Seal: agent.seal},
 		Vault: w.vault, Plugins: w.target, Directory: fixedLog{w.log}, Journal: j, Policy: &policy.Policy{},
+		Ways:   jump.New(jump.Config{}),
 		Leases: NewLeases(func() time.Time { return time.Time{} }, func(int) {}, time.Now),
 		Slots:  NewSlots(8), Limits: DefaultLimits, Hint: func(seal.ID, trust.Ref, string) {},
 		Tell: func(f ksm.Refusal) { w.told = append(w.told, f) },
@@ -244,7 +247,7 @@ func (w *world) commandBy(device party, action trustv1.Action, run seal.ID) *tru
 		Id: seal.NewID().Bytes(), AgentId: w.agent.id.Bytes(), Action: action, Account: w.account.Proto(), RunId: run.Bytes(),
 		Issued: w.now.UnixMilli(), Expires: w.now.Add(2 * time.Minute).UnixMilli(),
 	}
-	for _, ref := range []trust.Ref{w.account, w.res} {
+	for _, ref := range append([]trust.Ref{w.account, w.res}, w.pinned...) {
 		c.Pins = append(c.Pins, &trustv1.Pin{Record: ref.Proto(), Digest: w.statements[ref].Bytes()})
 	}
 	if action == trustv1.Action_ACTION_CANCEL {
@@ -449,6 +452,8 @@ type fakeTarget struct {
 	applied  []string
 	logins   int
 	opens    int
+	opened   pluginhost.Target // that the newest session leads to
+	admins   []string          // secrets that sessions were opened with
 	extras   map[string]string // that the newest session was opened with
 	retired  []string
 	retire   sdk.Outcome        // 0: ends it
@@ -459,6 +464,12 @@ type fakeTarget struct {
 	list     func() error           // nil: it lists all
 	mint     func() (string, error) // nil: makes one, and gives its id
 	sweepErr error
+
+	plans []sdk.Account                               // that a plan was made for
+	steps []string                                    // that were asked for
+	users map[string]string                           // by the settings of a dependent: the secret that it has
+	plan  func(pluginhost.Job) ([]sdk.Step, error)    // nil: two steps
+	step  func(what string) (sdk.StepResponse, error) // nil: does it
 
 	openErr  error
 	openHook func()
@@ -472,7 +483,7 @@ func (f *fakeTarget) Find(name string) (pluginhost.Plugin, error) {
 
 func (f *fakeTarget) Describe(context.Context, pluginhost.Plugin) (pluginhost.Description, error) {
 	m := f.manifest
-	m.Self = true
+	m.Self, m.Dependents = true, true
 	if m.Concurrency == 0 {
 		m.Concurrency = 4
 	}
@@ -483,6 +494,41 @@ func (f *fakeTarget) Describe(context.Context, pluginhost.Plugin) (pluginhost.De
 }
 func (f *fakeTarget) Forget(string) {}
 
+func (f *fakeTarget) Plan(_ context.Context, _ pluginhost.Plugin, j pluginhost.Job, r sdk.ApplyRequest) ([]sdk.Step, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.plans = append(f.plans, r.Account)
+	if f.plan != nil {
+		return f.plan(j)
+	}
+	return []sdk.Step{{ID: "one", Title: "the first"}, {ID: "two", Title: "the second"}}, nil
+}
+
+func (f *fakeTarget) Do(_ context.Context, _ pluginhost.Plugin, j pluginhost.Job, s sdk.Step, c sdk.Credential) (sdk.StepResponse, error) {
+	return f.use("do "+s.ID, j, c)
+}
+
+func (f *fakeTarget) Undo(_ context.Context, _ pluginhost.Plugin, j pluginhost.Job, s sdk.Step, c sdk.Credential) (sdk.StepResponse, error) {
+	return f.use("undo "+s.ID, j, c)
+}
+
+func (f *fakeTarget) use(what string, j pluginhost.Job, c sdk.Credential) (sdk.StepResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	what += " for " + string(j.Resource.Config)
+	f.steps = append(f.steps, what)
+	if f.step != nil {
+		if out, err := f.step(what); err != nil || out.Outcome != sdk.Changed {
+			return out, err
+		}
+	}
+	if f.users == nil {
+		f.users = map[string]string{}
+	}
+	f.users[string(j.Resource.Config)] = c.Secret.ExposeString()
+	return sdk.StepResponse{Outcome: sdk.Changed}, nil
+}
+
 func (f *fakeTarget) Open(_ context.Context, _ pluginhost.Plugin, j pluginhost.Job) (Session, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -490,6 +536,8 @@ func (f *fakeTarget) Open(_ context.Context, _ pluginhost.Plugin, j pluginhost.J
 	if f.openHook != nil {
 		f.openHook()
 	}
+	f.opened = j.Target
+	f.admins = append(f.admins, j.Admin.Secret.ExposeString())
 	f.extras = map[string]string{}
 	for name, c := range j.Extra {
 		f.extras[name] = c.Secret.ExposeString()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -59,7 +60,10 @@ func (v *recordView) findNames(ctx context.Context, cl *client.Client) {
 	}
 	var refs []string
 	if v.Account != nil {
-		refs = append(refs, v.Account.Resource)
+		refs = append(refs, v.Account.Resource, v.Account.Pair)
+		for _, d := range v.Account.Dependents {
+			refs = append(refs, d.Resource)
+		}
 	}
 	if v.Resource != nil {
 		refs = append(refs, v.Resource.Admin, v.Resource.Via)
@@ -76,14 +80,23 @@ func (v *recordView) findNames(ctx context.Context, cl *client.Client) {
 
 // accountView is what an account's statement says.
 type accountView struct {
-	Resource   string       `json:"resource"`
-	Scope      string       `json:"scope,omitempty"`
-	SecretKind string       `json:"secret_kind"`
-	VerifyMode string       `json:"verify_mode,omitempty"`
-	Seq        uint64       `json:"statement"`
-	Mandate    *mandateView `json:"mandate,omitempty"`
-	Policy     string       `json:"policy,omitempty"`
-	Dependents int          `json:"dependents,omitempty"`
+	Resource   string          `json:"resource"`
+	Scope      string          `json:"scope,omitempty"`
+	SecretKind string          `json:"secret_kind"`
+	VerifyMode string          `json:"verify_mode,omitempty"`
+	Seq        uint64          `json:"statement"`
+	Mandate    *mandateView    `json:"mandate,omitempty"`
+	Policy     string          `json:"policy,omitempty"`
+	Dependents []dependentView `json:"dependents,omitempty"`
+	Pair       string          `json:"pair,omitempty"`
+	Drain      string          `json:"drain,omitempty"`
+}
+
+// dependentView is one that uses the secret.
+type dependentView struct {
+	Resource string          `json:"resource"`
+	Plugin   string          `json:"plugin"`
+	Config   json.RawMessage `json:"config,omitempty"`
 }
 
 type mandateView struct {
@@ -198,7 +211,17 @@ func (c *cli) warnUnlinked(r *client.Record) {
 func viewAccount(st *trustv1.Statement, a *trustv1.Account) *accountView {
 	v := &accountView{
 		Resource: refText(a.Resource), Scope: a.Scope, SecretKind: a.SecretKind, VerifyMode: a.VerifyMode,
-		Seq: st.Seq, Dependents: len(a.Dependents), Policy: policyText(a.Policy),
+		Seq: st.Seq, Policy: policyText(a.Policy), Pair: refText(a.PairAccount),
+	}
+	for _, d := range a.Dependents {
+		one := dependentView{Resource: refText(d.Resource), Plugin: d.Plugin}
+		if json.Valid(d.Config) {
+			one.Config = d.Config
+		}
+		v.Dependents = append(v.Dependents, one)
+	}
+	if a.DrainS > 0 {
+		v.Drain = span.Text(time.Duration(a.DrainS) * time.Second)
 	}
 	if m := a.Mandate; m != nil {
 		v.Mandate = &mandateView{m.Enabled, m.MinIntervalS, stamp(time.UnixMilli(m.ValidUntil))}
@@ -240,7 +263,11 @@ func showRecord(w io.Writer, v recordView) {
 			verified += ", which was not possible: the account may not log in"
 		}
 		lines = append(lines, "resource", v.named(a.Resource), "scope", a.Scope, "kind", a.SecretKind, "policy", a.Policy,
-			"verified by", verified, "dependents", nonZero(a.Dependents), "mandate", a.Mandate.text())
+			"verified by", verified, "pair", v.named(a.Pair))
+		for _, d := range a.Dependents {
+			lines = append(lines, "dependent", d.Plugin+" on "+v.named(d.Resource)+" "+string(d.Config))
+		}
+		lines = append(lines, "former works for", a.Drain, "mandate", a.Mandate.text())
 	}
 	if v.Resource != nil {
 		lines = append(lines, v.Resource.lines(v.named)...)

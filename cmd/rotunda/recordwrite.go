@@ -8,10 +8,13 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/span"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -25,13 +28,14 @@ type accountFlags struct {
 	maxProbe   uint32
 	pair       string
 	dependents string
+	drain      string
 	sameLogin  bool
 	policy     policyFlags
 }
 
 // accountOnly are the flags that say something of accounts alone.
 var accountOnly = [...]string{
-	"kind", "no-secret", "scope", "verify-mode", "max-probe", "dependents-file", "same-login", "public-key-file", "key-id",
+	"kind", "no-secret", "scope", "verify-mode", "max-probe", "dependents-file", "drain", "same-login", "public-key-file", "key-id",
 	"policy-length", "policy-lower", "policy-upper", "policy-digit", "policy-symbol", "policy-symbols", "policy-exclude",
 }
 
@@ -42,9 +46,19 @@ func (a *accountFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&a.scope, "scope", "", "account: database, DN or host part that the login belongs to")
 	choiceVar(cmd, &a.verify, "verify-mode", "", verifyModes, "account: login (a fresh login proves a new secret), or readback")
 	f.Uint32Var(&a.maxProbe, "max-probe", 0, "account: failed logins that one run may cause (0: the plugin's own limit)")
-	f.StringVar(&a.dependents, "dependents-file", "", "account: `FILE` with what uses the secret and must follow, a JSON list of {resource, plugin, config}")
+	f.StringVar(&a.dependents, "dependents-file", "", "account: `FILE` with what uses the secret and gets each new one, in order: a JSON list of {resource, plugin, config}")
+	f.StringVar(&a.drain, "drain", "", "account: how long the former secret, where it can, or the other account of the pair goes on working (0s: not at all)")
 	f.BoolVar(&a.sameLogin, "same-login", false, "account: another record has this login on the resource, and the target takes them for two")
 	a.policy.flags(cmd)
+}
+
+// drainTime is how long a former secret works.
+func (a *accountFlags) drainTime() (time.Duration, error) {
+	d, err := optionalSpan(a.drain)
+	if err == nil && (d < 0 || d > trust.MaxDrain || d%time.Second != 0) {
+		err = usagef("--drain %s: whole seconds, at most %s", a.drain, span.Text(trust.MaxDrain))
+	}
+	return d, err
 }
 
 // dependentsFrom reads the list of dependents, whose resources are named as
@@ -74,9 +88,6 @@ func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string
 			return nil, err
 		}
 		out = append(out, &trustv1.Dependent{Resource: refProto(ref), Plugin: d.Plugin, Config: d.Config})
-	}
-	if len(out) > 0 {
-		c.warn("dependents cannot be used yet: each rotation of the account fails until `rotunda record edit` with an empty list takes them out")
 	}
 	return out, nil
 }
@@ -162,6 +173,10 @@ func (c *cli) recordAddCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		drain, err := a.drainTime()
+		if err != nil {
+			return err
+		}
 		return c.with(ctx, func(cl *client.Client) error {
 			f, err := cl.FindFolder(ctx, folder)
 			if err != nil {
@@ -193,7 +208,7 @@ func (c *cli) recordAddCmd() *cobra.Command {
 				ref, err = cl.AddAccount(ctx, client.AccountSpec{
 					Folder: f.UID, Title: args[0], Resource: resource, Login: a.login, Scope: a.scope, SecretKind: kind,
 					Secret: secret, PublicKey: public, KeyID: s.keyID, Policy: policy, VerifyMode: a.verify, MaxProbe: a.maxProbe,
-					Dependents: dependents, Notes: notes, URL: url, SameLogin: a.sameLogin,
+					Dependents: dependents, Drain: drain, Notes: notes, URL: url, SameLogin: a.sameLogin,
 				})
 			}
 			if err != nil {
@@ -361,6 +376,13 @@ func (c *cli) accountEdit(ctx context.Context, cl *client.Client, set func(strin
 			return nil, err
 		}
 		changes = append(changes, func(t *trustv1.Account) { t.Dependents = list })
+	}
+	if set("drain") {
+		d, err := a.drainTime()
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, func(t *trustv1.Account) { t.DrainS = uint32(d / time.Second) })
 	}
 	if set("scope") {
 		changes = append(changes, func(t *trustv1.Account) { t.Scope = a.scope })

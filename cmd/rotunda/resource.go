@@ -128,7 +128,7 @@ func (c *cli) resourceAddCmd() *cobra.Command {
 				return err
 			}
 			if r.via != "" {
-				if spec.Via, err = findResource(ctx, cl, r.via); err != nil {
+				if spec.Via, err = c.findVia(ctx, cl, r.via); err != nil {
 					return err
 				}
 			}
@@ -140,7 +140,6 @@ func (c *cli) resourceAddCmd() *cobra.Command {
 				spec.AdminAccount = admin.Ref
 				c.warnAdmin(admin, client.Ref{}, args[0])
 			}
-			c.warnVia(r.via)
 			if spec.Extras, err = r.extrasOf(ctx, cl); err != nil {
 				return err
 			}

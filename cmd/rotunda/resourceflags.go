@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,7 +32,7 @@ func (r *resourceFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&r.plugin, "plugin", "", "plugin that changes secrets on it, e.g. postgres, ssh")
 	f.StringVar(&r.host, "host", "", "host name or address, as the agents see it")
 	f.Uint16Var(&r.port, "port", 0, "port")
-	f.StringVar(&r.via, "via", "", "resource to jump through")
+	f.StringVar(&r.via, "via", "", "ssh resource to jump through, as its account \"jump\" (--extra there) or its administrator (none: ends it)")
 	choiceVar(cmd, &r.tls, "tls", "", tlsModes, "off, system (the agents' authorities), pin (the keys given alone decide)")
 	f.StringVar(&r.serverName, "tls-name", "", "name in the target's certificate (default: the host)")
 	f.StringSliceVar(&r.tlsKeys, "tls-key", nil, "SHA-256 of the target's public key, in `HEX`; may be repeated")
@@ -155,10 +156,23 @@ func (c *cli) warnAdmin(admin *client.Record, at client.Ref, title string) {
 	}
 }
 
-func (c *cli) warnVia(via string) {
-	if via != "" {
-		c.warn("jump hosts cannot be used yet: each run on the resource fails until --via none takes it out")
+// findVia finds a jump host, and tells of what agents would miss there.
+func (c *cli) findVia(ctx context.Context, cl *client.Client, name string) (client.Ref, error) {
+	found, err := cl.FindRecord(ctx, name, resourceTypes[:]...)
+	if err != nil {
+		return client.Ref{}, err
 	}
+	r := found.Statement.GetResource()
+	login := r.GetAdminAccount() != nil || slices.ContainsFunc(r.GetExtras(), func(x *trustv1.Extra) bool { return x.Name == trust.JumpExtra })
+	switch {
+	case r.GetPlugin() != "ssh":
+		return client.Ref{}, usagef("--via %s: it is a resource of the plugin %s; only ssh hosts lead further", found.Title, r.GetPlugin())
+	case len(r.GetSshHostKeySha256()) == 0 && !r.GetTofu():
+		c.warn("%s pins no host key yet: agents will not jump through it before `rotunda resource probe %s` has pinned one", found.Title, found.Title)
+	case !login:
+		c.warn("%s names nobody to log in as yet: `rotunda resource edit %s --extra %s=ACCOUNT`, or its administrator", found.Title, found.Title, trust.JumpExtra)
+	}
+	return found.Ref, nil
 }
 
 // resourceEdit gives the change of a resource's statement that the flags ask
@@ -176,12 +190,11 @@ func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, at *client.Re
 	if set("via") {
 		var via *trustv1.Ref
 		if r.via != "none" {
-			ref, err := findResource(ctx, cl, r.via)
+			ref, err := c.findVia(ctx, cl, r.via)
 			if err != nil {
 				return nil, err
 			}
 			via = refProto(ref)
-			c.warnVia(r.via)
 		}
 		add(func(t *trustv1.Resource) { t.Via = via })
 	}

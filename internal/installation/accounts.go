@@ -140,6 +140,7 @@ type Outcome struct {
 	RunID      string `json:"run_id"`
 	State      string `json:"state"`
 	Credential string `json:"credential"`
+	Dependents string `json:"dependents"`
 	Class      string `json:"class"`
 	Reason     string `json:"reason"`
 	Detail     string `json:"detail"`

@@ -12,6 +12,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/store"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
@@ -172,6 +173,10 @@ func (w *Work) retry(ctx context.Context, q *db.Queries, a Agent, r ksm.ReportRe
 		}
 		outcomes(&run, result.Result)
 		reason = result.Reason
+	}
+	if r.After > 0 {
+		run.Attempt = max(run.Attempt-1, 0)
+		return w.giveBack(ctx, q, a, run, int64(r.Epoch), min(time.Duration(r.After)*time.Millisecond, trust.MaxDrain), reason)
 	}
 	if run.Attempt >= lastAttempt {
 		return w.finish(ctx, q, a, run, run.State, int64(r.Epoch), alert)

@@ -1,0 +1,100 @@
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+)
+
+// Plan is what a run has to do for those who use its account's secret. No secret is in it.
+type Plan struct {
+	Made       time.Time   `json:"made"`
+	Dependents []Dependent `json:"dependents"`
+}
+
+// Dependent is one of them, as the account's statement names it.
+type Dependent struct {
+	Resource trust.Ref   `json:"resource"`
+	Plugin   string      `json:"plugin"`
+	Config   seal.Digest `json:"config"` // H of its settings
+	Steps    []Step      `json:"steps"`
+}
+
+// Step is one thing to do, and how far it has come.
+type Step struct {
+	ID    string          `json:"id"`
+	Title string          `json:"title"`
+	Data  json.RawMessage `json:"data,omitempty"`
+	State StepState       `json:"state,omitempty"`
+	// Reason is why it was refused.
+	Reason string `json:"reason,omitempty"`
+}
+
+// StepState is how far a step has come.
+type StepState string
+
+// The states. A step that was begun may have been done.
+const (
+	StepPlanned StepState = ""
+	StepBegun   StepState = "begun"
+	StepDone    StepState = "done"
+	StepRefused StepState = "refused" // proven: it was not done, and will not be
+	StepUndone  StepState = "undone"
+)
+
+// ErrPlan is in the error of a plan that is too long.
+var ErrPlan = errors.New("the plan of the run is too long")
+
+const (
+	maxPlan   = 1 << 20                         // bytes
+	planLives = trust.MaxDrain + 7*24*time.Hour // then the run has ended somewhere else
+)
+
+// KeepPlan stores a run's plan, or how far it has come.
+func (j *Journal) KeepPlan(run seal.ID, p Plan) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if len(b) > maxPlan {
+		return fmt.Errorf("%w: it has %d bytes, at most %d are kept", ErrPlan, len(b), maxPlan)
+	}
+	return j.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketPlans).Put(run[:], b) })
+}
+
+// Plan gives a run's plan, if this agent has made one.
+func (j *Journal) Plan(run seal.ID) (p Plan, known bool, err error) {
+	err = j.view(func(tx *bbolt.Tx) (err error) {
+		known, err = getJSON(tx, bucketPlans, run[:], &p)
+		return err
+	})
+	return p, known, err
+}
+
+// DropPlan forgets the plan of a run that has ended.
+func (j *Journal) DropPlan(run seal.ID) error {
+	return j.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketPlans).Delete(run[:]) })
+}
+
+// forgetPlans drops those of runs that this agent began long ago.
+func forgetPlans(tx *bbolt.Tx, now time.Time) error {
+	c := tx.Bucket(bucketPlans).Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		var p Plan
+		if _, err := getJSON(tx, bucketPlans, k, &p); err != nil {
+			return err
+		}
+		if now.Sub(p.Made) > planLives {
+			if err := c.Delete(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
