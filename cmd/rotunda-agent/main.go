@@ -15,6 +15,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/agent"
 	"github.com/rotunda-pam/rotunda/agent/journal"
+	"github.com/rotunda-pam/rotunda/internal/cmdtree"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -28,7 +29,7 @@ func main() {
 	root, stderr := command(), terminal.Of(os.Stderr)
 	root.SetOut(terminal.Of(os.Stdout))
 	root.SetErr(stderr)
-	if err := exitcode.Execute(ctx, root); err != nil {
+	if err := cmdtree.Execute(ctx, root); err != nil {
 		fmt.Fprintln(stderr, "rotunda-agent:", err)
 		if hint := hintOf(err); hint != "" {
 			fmt.Fprintln(stderr, "hint:", hint)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rotunda-pam/rotunda/internal/cmdtree"
 	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/store"
@@ -27,7 +28,7 @@ func main() {
 	root, stderr := command(), terminal.Of(os.Stderr)
 	root.SetOut(terminal.Of(os.Stdout))
 	root.SetErr(stderr)
-	if err := exitcode.Execute(ctx, root); err != nil {
+	if err := cmdtree.Execute(ctx, root); err != nil {
 		fmt.Fprintln(stderr, "rotunda-server:", err)
 		os.Exit(int(exitOf(err)))
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/client"
-	"github.com/rotunda-pam/rotunda/internal/exitcode"
+	"github.com/rotunda-pam/rotunda/internal/cmdtree"
 )
 
 // The closed sets of values that flags take: anything else is a usage error, and the
@@ -92,5 +92,5 @@ func orList(of []string) string {
 
 // flagError says in plain words what is wrong with a flag.
 func flagError(cmd *cobra.Command, err error) error {
-	return usagef("%w", exitcode.FlagError(err)).withHint("`%s --help` lists the flags", cmd.CommandPath())
+	return usagef("%w", cmdtree.FlagError(err)).withHint("`%s --help` lists the flags", cmd.CommandPath())
 }

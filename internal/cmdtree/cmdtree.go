@@ -1,4 +1,5 @@
-package exitcode
+// Package cmdtree runs the command trees of all programs alike.
+package cmdtree
 
 import (
 	"context"
@@ -7,17 +8,19 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/rotunda-pam/rotunda/internal/exitcode"
 )
 
 // Execute runs a command tree. An error from before the command itself began is one of
-// the command line: Usage.
+// the command line: [exitcode.Usage].
 func Execute(ctx context.Context, root *cobra.Command) error {
 	began := false
 	mark(root, &began)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return FlagError(err) })
 	err := root.ExecuteContext(ctx)
 	if err != nil && !began {
-		return With(Usage, err)
+		return exitcode.With(exitcode.Usage, err)
 	}
 	return err
 }
