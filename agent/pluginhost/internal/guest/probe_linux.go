@@ -88,7 +88,8 @@ func probe(ctx context.Context, h sdk.Host, arg string) string {
 	case "burn": // all processors, from now on
 		for range runtime.NumCPU() {
 			go func() {
-				for {
+				for n := 0; ; n++ {
+					runtime.KeepAlive(n)
 				}
 			}()
 		}
