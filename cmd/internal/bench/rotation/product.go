@@ -153,7 +153,8 @@ func (p *installed) run(ctx context.Context, w work, t floor.Target, inFlight, r
 		return s, err
 	}
 	s = before.until(after, len(done))
-	return s, s.times(done)
+	s.times(done)
+	return s, nil
 }
 
 // wait waits until the runs have ended, all of them well.
@@ -239,28 +240,31 @@ func (r reading) until(after reading, n int) sample {
 }
 
 // times are those of the server: from the lease to the report. The throughput is
-// counted while as many as may be are under way: from the first end to the last lease.
-func (s *sample) times(runs []client.Run) error {
-	var first, last time.Time
+// counted while as many as may be are under way, from the first end to the last lease;
+// of so few runs that none ends meanwhile, from the first lease to the last end.
+func (s *sample) times(runs []client.Run) {
+	by := func(f func(client.Run) time.Time) []time.Time {
+		var all []time.Time
+		for _, r := range runs {
+			all = append(all, f(r))
+		}
+		slices.SortFunc(all, time.Time.Compare)
+		return all
+	}
+	leased := by(func(r client.Run) time.Time { return r.Started })
+	ended := by(func(r client.Run) time.Time { return r.Finished })
 	for _, r := range runs {
 		s.took = append(s.took, r.Finished.Sub(r.Started))
-		if first.IsZero() || r.Finished.Before(first) {
-			first = r.Finished
-		}
-		if r.Started.After(last) {
-			last = r.Started
-		}
 	}
-	n := 0
-	for _, r := range runs {
-		if r.Finished.After(first) && !r.Finished.After(last) {
+	slices.Sort(s.took)
+	from, to, n := ended[0], leased[len(leased)-1], 0
+	for _, t := range ended[1:] {
+		if !t.After(to) {
 			n++
 		}
 	}
 	if n < 2 {
-		return errors.New("too few runs ended while others were under way: nothing can be said about the throughput")
+		from, to, n = leased[0], ended[len(ended)-1], len(runs)
 	}
-	s.perSecond = float64(n) / last.Sub(first).Seconds()
-	slices.Sort(s.took)
-	return nil
+	s.perSecond = float64(n) / to.Sub(from).Seconds()
 }
