@@ -237,16 +237,22 @@ func TestAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSlots(100)
 		s.Allow("db", 3)
+		var mu sync.Mutex
 		var order []string
+		note := func(s string) {
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, s)
+		}
 		begin := func(ctx context.Context, name string, acquire func(context.Context, string, bool) (func(), error)) (end chan struct{}) {
 			end = make(chan struct{})
 			go func() {
 				release, err := acquire(ctx, "db", false)
 				if err != nil {
-					order = append(order, name+" gave up")
+					note(name + " gave up")
 					return
 				}
-				order = append(order, name)
+				note(name)
 				<-end
 				release()
 			}()

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -95,6 +96,9 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: class, Reason: reason}, nil
 	}
 	password, name := a.Candidate.Secret.ExposeString(), a.Account.Name
+	if !utf8.ValidString(password) { // JSON would carry another one
+		return unchanged(sdk.ClassPolicy, "policy.charset")
+	}
 	switch s.fault {
 	case dropsCharacters:
 		password = strings.ReplaceAll(password, "<", "")
