@@ -126,6 +126,7 @@ var hints = map[string]string{
 	"plan.too_long":      "name fewer dependents: `rotunda record edit --dependents-file`",
 	"verb.dependents":    lookAtPlugin,
 	"pair.in_use":        "rotate the other account of the pair, which then takes over",
+	"pair.unknown":       "find out which account of the pair is in use, and `rotunda rotate` the other",
 	"pair.draining":      "wait until then, or shorten --drain of both accounts: who used this one may still do so",
 	"pair.one_sided":     "name each by the other: `rotunda record edit A --pair B`, and B by A; both on one resource",
 	"account.exists":     "an account of that name is there, and was not made by the agents: choose another name",

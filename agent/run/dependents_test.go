@@ -325,6 +325,31 @@ func TestPair(t *testing.T) {
 	if fmt.Sprint(w.told) != "[]" {
 		t.Errorf("events %v", w.told)
 	}
+
+	// A server that keeps back how the last run of the one in use has ended, or who set its
+	// secret, has no schedule rotate it. A person may.
+	w.later(time.Hour)
+	x := w.vault.records[w.account.Record]
+	all := x.Recent
+	for name, keptBack := range map[string]func(*trustv1.Result) bool{
+		"the run's last word": func(r *trustv1.Result) bool { return r.Phase == trustv1.Phase_PHASE_FINISHED },
+		"everything":          func(*trustv1.Result) bool { return true },
+	} {
+		x.Recent = slices.DeleteFunc(slices.Clone(all), func(signed []byte) bool {
+			result, err := trust.OpenResult(w.log, signed)
+			must(t, err)
+			return keptBack(result.Result)
+		})
+		w.later(time.Minute)
+		before := len(w.target.applied)
+		if out := on(w.account); out.Credential != failed || out.Reason != "pair.unknown" || len(w.target.applied) != before {
+			t.Errorf("%s is kept back: %+v", name, out)
+		}
+	}
+	w.pinned = []trust.Ref{host}
+	if out, err := w.rotate(); err != nil || out.Credential != done || !w.have("a") {
+		t.Errorf("by hand: %+v, %v", out, err)
+	}
 }
 
 // A pair is one where each names the other.

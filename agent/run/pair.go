@@ -19,6 +19,8 @@ type pair struct {
 	// used is since when whoever uses the pair does so as the other account, by the words that
 	// set the secrets and ended the runs; zero: they use this one.
 	used time.Time
+	// unsure is that of the words on this one some are missing: it may be the one in use.
+	unsure bool
 }
 
 // openPair opens the record of the pair's other account, and finds out which of the two is
@@ -56,8 +58,10 @@ func (r *Run) openPair(ctx context.Context, served *servedRecords) error {
 	if value != nil {
 		set, _ = trust.Setter(r.log, value.Result, other.wire.Recent, r.pool())
 	}
-	p.used = r.usedSince(set, other.wire.Recent)
-	if mine := r.usedSince(r.set, r.recent); mine.After(p.used) || mine.Equal(p.used) && bytes.Compare(r.job.Account.Record[:], ref.Record[:]) < 0 {
+	p.used, _ = r.usedSince(set, other.wire.Recent)
+	mine, known := r.usedSince(r.set, r.recent)
+	p.unsure = r.value != nil && !known
+	if mine.After(p.used) || mine.Equal(p.used) && bytes.Compare(r.job.Account.Record[:], ref.Record[:]) < 0 {
 		p.used = time.Time{}
 	}
 	r.pair = p
@@ -66,16 +70,18 @@ func (r *Run) openPair(ctx context.Context, served *servedRecords) error {
 
 // usedSince is when an account of a pair came into use: where it has dependents, when all
 // of them had its secret; never, where one refused it. A person who sets a secret knows
-// what he does.
-func (r *Run) usedSince(set *trustv1.Result, recent [][]byte) time.Time {
+// what he does. Not known is it where nobody's word is there that says so, or where it was
+// not shown.
+func (r *Run) usedSince(set *trustv1.Result, recent [][]byte) (since time.Time, known bool) {
 	if set == nil {
-		return time.Time{}
+		return time.Time{}, false
 	}
 	if set.Dependents == trustv1.Outcome_OUTCOME_PENDING { // at the commit: there were some
-		done, _ := trust.Followed(r.log, recent, set.RunId, r.pool())
-		return done
+		words := trust.Words(r.log, recent, set.RunId, r.pool())
+		since, _ = trust.Followed(words)
+		return since, len(words) > 0
 	}
-	return time.UnixMilli(set.Time)
+	return time.UnixMilli(set.Time), true
 }
 
 // checkPair keeps a rotation from the account of the pair that is in use, and from the
@@ -89,6 +95,11 @@ func (r *Run) checkPair() error {
 	switch {
 	case r.pair.used.IsZero():
 		reason, err = "pair.in_use", fmt.Errorf("it is the one of its pair that is in use: rotate the other, %s, which takes over", r.pair.login.Name)
+	case r.pair.unsure && r.job.Command == nil:
+		return &Stop{
+			Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: "pair.unknown",
+			Err: errors.New("it may be the one of its pair that is in use: the words of the run that set its secret, on whether its dependents have it, are missing. Find out, and rotate by hand the one that nobody uses"),
+		}
 	case r.e.Now().Before(over):
 		reason, err = "pair.draining", fmt.Errorf("the other one of its pair, %s, took over at %s, and who used this one may go on until %s", r.pair.login.Name, r.pair.used.UTC().Format(time.RFC3339), over.UTC().Format(time.RFC3339))
 	default:

@@ -146,30 +146,31 @@ func Attests(l *Log, results [][]byte, digest seal.Digest) (seal.Digest, bool) {
 	return seal.Digest(p.DataDigest), true
 }
 
-// Finished says whether one of the results is the word of an agent of the pool that a
-// run has ended with nothing left to do.
-func Finished(l *Log, results [][]byte, run []byte, pool seal.ID) bool {
-	return slices.ContainsFunc(results, func(signed []byte) bool {
+// Words are those of agents of the pool, among the results, on the end of a run: as many as
+// it had attempts.
+func Words(l *Log, results [][]byte, run []byte, pool seal.ID) (words []*Result) {
+	for _, signed := range results {
 		if c := claimed(signed); c.GetPhase() != trustv1.Phase_PHASE_FINISHED || !bytes.Equal(c.RunId, run) {
-			return false
+			continue
 		}
 		r, err := OpenResult(l, signed)
-		return err == nil && r.Signer.Kind == trustv1.EntryKind_ENTRY_KIND_AGENT && r.Signer.Owner == pool && r.Class == ""
-	})
+		if err == nil && r.Signer.Kind == trustv1.EntryKind_ENTRY_KIND_AGENT && r.Signer.Owner == pool {
+			words = append(words, r)
+		}
+	}
+	return words
 }
 
-// Followed says when a run was done with what depends on its secret, by the word of an
-// agent of the pool.
-func Followed(l *Log, results [][]byte, run []byte, pool seal.ID) (first time.Time, ok bool) {
-	for _, signed := range results {
-		if c := claimed(signed); c.GetPhase() != trustv1.Phase_PHASE_FINISHED || !bytes.Equal(c.RunId, run) || c.Dependents != trustv1.Outcome_OUTCOME_DONE {
-			continue
-		}
-		r, err := OpenResult(l, signed)
-		if err != nil || r.Signer.Kind != trustv1.EntryKind_ENTRY_KIND_AGENT || r.Signer.Owner != pool {
-			continue
-		}
-		if t := time.UnixMilli(r.Time); !ok || t.Before(first) {
+// Finished says whether one of the words is that nothing is left to do of a run.
+func Finished(l *Log, results [][]byte, run []byte, pool seal.ID) bool {
+	return slices.ContainsFunc(Words(l, results, run, pool), func(r *Result) bool { return r.Class == "" })
+}
+
+// Followed says when a run was done with what depends on its secret, by the first of the
+// words that say so.
+func Followed(words []*Result) (first time.Time, ok bool) {
+	for _, r := range words {
+		if t := time.UnixMilli(r.Time); r.Dependents == trustv1.Outcome_OUTCOME_DONE && (!ok || t.Before(first)) {
 			first, ok = t, true
 		}
 	}

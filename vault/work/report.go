@@ -176,7 +176,7 @@ func (w *Work) retry(ctx context.Context, q *db.Queries, a Agent, r ksm.ReportRe
 	}
 	if r.After > 0 {
 		run.Attempt = max(run.Attempt-1, 0)
-		return w.giveBack(ctx, q, a, run, int64(r.Epoch), min(time.Duration(r.After)*time.Millisecond, trust.MaxDrain), reason)
+		return w.giveBack(ctx, q, a, run, int64(r.Epoch), time.Duration(min(r.After, trust.MaxDrain.Milliseconds()))*time.Millisecond, reason)
 	}
 	if run.Attempt >= lastAttempt {
 		return w.finish(ctx, q, a, run, run.State, int64(r.Epoch), alert)
