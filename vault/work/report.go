@@ -148,6 +148,10 @@ func outcomeName(n int64) string {
 // account takes it up.
 const lastAttempt = 12
 
+// leastAfter is how soon a run may come back without its attempts being counted: one that
+// did so at once could go on for ever.
+const leastAfter = time.Minute
+
 // retry gives an undecided run back: neither value is given up, and the run is
 // due again after a delay that grows with its attempts.
 func (w *Work) retry(ctx context.Context, q *db.Queries, a Agent, r ksm.ReportRequest) error {
@@ -174,9 +178,10 @@ func (w *Work) retry(ctx context.Context, q *db.Queries, a Agent, r ksm.ReportRe
 		outcomes(&run, result.Result)
 		reason = result.Reason
 	}
-	if r.After > 0 {
+	if r.After > 0 { // no attempt has failed
+		after := min(max(r.After, leastAfter.Milliseconds()), trust.MaxDrain.Milliseconds())
 		run.Attempt = max(run.Attempt-1, 0)
-		return w.giveBack(ctx, q, a, run, int64(r.Epoch), time.Duration(min(r.After, trust.MaxDrain.Milliseconds()))*time.Millisecond, reason)
+		return w.giveBack(ctx, q, a, run, int64(r.Epoch), time.Duration(after)*time.Millisecond, reason)
 	}
 	if run.Attempt >= lastAttempt {
 		return w.finish(ctx, q, a, run, run.State, int64(r.Epoch), alert)

@@ -3,6 +3,7 @@ package work_test
 import (
 	"bytes"
 	"context"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/store/db"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/vault/work"
 )
@@ -77,6 +79,38 @@ func TestRunInAlertIsTakenUpAgain(t *testing.T) {
 	v.must(h.commit(settle))
 	if r := v.runRow(run); r.State != work.Finished || len(v.finished) != 2 {
 		t.Errorf("run: %+v", r)
+	}
+}
+
+// An agent that knows when a run goes on says so: that is no failed attempt, however often,
+// and neither at once nor never.
+func TestAgentSaysWhenARunGoesOn(t *testing.T) {
+	v := newVault(t)
+	run := v.start()
+	h := v.lease(v.a, run)
+	v.must(h.stage(h.stageRequest(v.seal("second"), 1)))
+	attempt := v.runRow(run).Attempt
+	for _, c := range []struct {
+		after int64
+		want  time.Duration
+	}{
+		{2 * time.Hour.Milliseconds(), 2 * time.Hour},
+		{1, time.Minute},
+		{math.MaxInt64, trust.MaxDrain},
+	} {
+		r := h.endRequest(trustv1.Outcome_OUTCOME_PENDING)
+		r.Retry, r.After = true, c.after
+		v.must(h.report(r))
+		row := v.runRow(run)
+		wait := time.UnixMilli(row.NextAttempt).Sub(v.clock())
+		if row.State != work.Staged || wait < c.want*9/10 || wait > c.want*11/10 {
+			t.Errorf("after %d ms: %s, comes back in %s, want about %s", c.after, row.State, wait, c.want)
+		}
+		v.pass(wait)
+		h = v.lease(v.b, run)
+		if got := v.runRow(run).Attempt; got > attempt+1 {
+			t.Errorf("after %d ms: attempt %d, at first %d", c.after, got, attempt)
+		}
 	}
 }
 
