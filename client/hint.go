@@ -137,8 +137,8 @@ var hints = map[string]string{
 	"group.missing":      "name groups that are there",
 	"verb.provision":     lookAtPlugin,
 	"file.missing":       "make the file at the target, with the owner and mode that it shall have",
-	"file.unwritable":    "the file's folder must belong to root or to the file's owner, and have room",
-	"file.folder":        "others than its owner may write in the file's folder: chmod go-w",
+	"file.unwritable":    "the file's folder must belong to root or to the file's owner, who must be in the file's group, and have room",
+	"file.folder":        "name the file without links on its way; its folder and those above must be root's or its owner's, and nobody else may write there: chmod go-w",
 	"file.lines":         "leave out key in the dependent's settings: a secret of several lines is a file of its own",
 	"step.data":          lookAtPlugin,
 

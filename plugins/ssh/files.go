@@ -4,15 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // fileConfig are the settings of a dependent: files on the host that hold the secret. They
-// must be there already, with the owner and the mode that they keep.
+// must be there already, with the owner, the group, the mode and the access lists that they
+// keep.
 type fileConfig struct {
-	Files    []string `json:"files" required:"true" doc:"Absolute paths of the files, written in this order. Each is replaced in one step, and keeps its owner and mode."`
+	Files    []string `json:"files" required:"true" doc:"Absolute paths of the files, written in this order, without links in them. Each is replaced in one step, and keeps its owner, group, mode and access lists."`
 	Key      string   `json:"key" doc:"A file of lines NAME=VALUE: the name in whose line the secret stands. Empty: the secret is the whole file, to the last byte."`
 	LoginKey string   `json:"login_key" doc:"With key: the name in whose line the account's login stands, which changes with the secret where the account is one of a pair."`
 }
@@ -134,18 +136,20 @@ func openFiles(ctx context.Context, r sdk.OpenRequest) (*session, error) {
 	return s.(*session), nil
 }
 
-// file runs one of the two programs on a file. The secret comes last, to the end of the
-// input.
+// file runs one of the two programs on a file. The secret comes last, after its length.
 func (s *session) file(ctx context.Context, p program, d fileData, login string, secret sdk.Secret) (sdk.StepResponse, error) {
 	if !oneLine([]byte(login)) && d.LoginKey != "" {
 		return sdk.StepResponse{}, refuse("account.name", "the login cannot stand in a line")
 	}
 	value := secret.Expose()
 	defer clear(value)
-	rest := append([]byte(strings.Join([]string{d.Key, d.LoginKey, login}, "\n")+"\n"), value...)
+	rest := append([]byte(strings.Join([]string{d.Key, d.LoginKey, login, strconv.Itoa(len(value))}, "\n")+"\n"), value...)
 	defer clear(rest)
 	got, err := s.feed(ctx, p, d.File, rest)
 	answer, err := s.outcome(got, err)
+	if err == nil && answer.Outcome == sdk.Unchanged && answer.Class == sdk.ClassUnreachable { // not now: a step that is unchanged is never tried again
+		return sdk.StepResponse{}, &sdk.Error{Class: answer.Class, Reason: answer.Reason, NotSent: true}
+	}
 	return sdk.StepResponse(answer), err
 }
 
@@ -156,16 +160,24 @@ var (
 
 // asOwner goes to the file's folder and runs $inner there as the folder's owner: nothing
 // that he can change is followed with root's rights. A folder in which still others may
-// write is refused. The file's path is the second line of the input.
+// write is refused, and one to which a link leads, or that somebody else could put another
+// in the place of. The file's path is the second line of the input.
 const asOwner = `export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 IFS= read -r R_FIRST && [ "$R_FIRST" = ` + firstLine + ` ] || exit 99
 IFS= read -r R_FILE || exit 99
-R_NAME=${R_FILE##*/}; dir=${R_FILE%/*}
+R_NAME=${R_FILE##*/}; dir=${R_FILE%/*}; dir=${dir:-/}
 export R_NAME
-cd -P -- "${dir:-/}" 2>/dev/null || exit 102
+cd -P -- "$dir" 2>/dev/null || exit 102
 command -v find >/dev/null && command -v stat >/dev/null || exit 92
-[ -z "$(find . -maxdepth 0 -perm /022)" ] || exit 104
+[ "$(pwd -P)" = "$dir" ] && [ -z "$(find . -maxdepth 0 -perm /022)" ] || exit 104
 owner=$(stat -c %U .) || exit 92
+above=..
+until [ "$above/.." -ef "$above" ]; do
+  whose=$(stat -c %U "$above") || exit 92
+  [ "$whose" = root ] || [ "$whose" = "$owner" ] || exit 104
+  [ -z "$(find "$above" -maxdepth 0 -perm /022 ! -perm -1000)" ] || exit 104
+  above=$above/..
+done
 if [ "$(id -un)" = "$owner" ]; then exec /bin/sh -c "$inner"; fi
 [ "$(id -u)" = 0 ] || exit 93
 if command -v runuser >/dev/null; then exec runuser -u "$owner" -- /bin/sh -c "$inner"; fi
@@ -174,31 +186,54 @@ exec su -s /bin/sh -c "$inner" -- "$owner"
 `
 
 // checkFile: the file is there, and whoever runs this can put another in its place that
-// has its owner.
+// has its owner and its group.
 const checkFile = `[ -f "./$R_NAME" ] && [ ! -L "./$R_NAME" ] || exit 102
-[ "$(id -u)" = 0 ] || [ "$(stat -c %u "./$R_NAME")" = "$(id -u)" ] || exit 103
-[ -r "./$R_NAME" ] && [ -w . ] || exit 103
-command -v awk >/dev/null && command -v cmp >/dev/null || exit 92
+if [ "$(id -u)" != 0 ]; then
+  [ "$(stat -c %u "./$R_NAME")" = "$(id -u)" ] || exit 103
+  case " $(id -G) " in *" $(stat -c %g "./$R_NAME") "*) ;; *) exit 103 ;; esac
+fi
+[ -r "./$R_NAME" ] && [ -r . ] && [ -w . ] || exit 103
+for tool in awk cksum cmp cp ls mktemp wc; do command -v "$tool" >/dev/null || exit 92; done
+cp --help 2>/dev/null | grep -q -e --attributes-only || exit 92
 `
 
-// writeFile: the next three lines are the key, the login's key and the login; what follows
-// is the secret. The new file is made beside the old one and takes its place in one step.
-const writeFile = checkFile + `IFS= read -r key && IFS= read -r login_key && IFS= read -r login || exit 99
+// writeFile: the next four lines are the key, the login's key, the login and how many
+// bytes the secret has, which follows; of a line that broke off no half is taken. The new
+// file is made beside the old one, with its owner, group, mode and access lists before
+// anything is in it, and takes its place in one step. Of two that do so at once, one would
+// undo the other: they take turns by a lock on the folder, and whoever does not know the
+// lock is noticed before the last step. What a killed one has left the next one removes.
+const writeFile = checkFile + `IFS= read -r key && IFS= read -r login_key && IFS= read -r login && IFS= read -r len || exit 98
 umask 077
-t=$(mktemp "./.$R_NAME.XXXXXX") || exit 103
-fail() { rm -f -- "$t"; exit 103; }
+exec 9<.
+if command -v flock >/dev/null; then flock -n 9 || flock -w 20 9 || exit 98; fi
+rm -f -- "./.rotunda-new.$R_NAME".??????
+was=$(cksum <"./$R_NAME")
+t=
+trap '[ -z "$t" ] || rm -f -- "$t"' EXIT
+trap 'exit 98' HUP INT TERM PIPE
+t=$(mktemp "./.rotunda-new.$R_NAME.XXXXXX") || exit 103
+looks() { stat -c "%a %u %g" "$1" && ls -ld "$1" | cut -c 1-11; }
+cp --attributes-only --preserve=all -- "./$R_NAME" "$t" 2>/dev/null
+[ "$(looks "$t")" = "$(looks "./$R_NAME")" ] || exit 103
 if [ -z "$key" ]; then
-  cat >"$t" || fail
+  cat >"$t" || exit 103
+  [ "$(wc -c <"$t")" -eq "$len" ] || exit 98
 else
+  IFS= read -r secret
+  [ "$(printf %s "$secret" | wc -c)" -eq "$len" ] || exit 98
   export key login_key login
-  awk "NR == FNR { secret = \$0; next }
+  printf "%s\n" "$secret" | awk "NR == FNR { secret = \$0; next }
     index(\$0, ENVIRON[\"key\"] \"=\") == 1 { if (!k++) print ENVIRON[\"key\"] \"=\" secret; next }
     ENVIRON[\"login_key\"] != \"\" && index(\$0, ENVIRON[\"login_key\"] \"=\") == 1 { if (!l++) print ENVIRON[\"login_key\"] \"=\" ENVIRON[\"login\"]; next }
     { print }
-    END { if (!k) print ENVIRON[\"key\"] \"=\" secret; if (ENVIRON[\"login_key\"] != \"\" && !l) print ENVIRON[\"login_key\"] \"=\" ENVIRON[\"login\"] }" - "./$R_NAME" >"$t" || fail
+    END { if (!k) print ENVIRON[\"key\"] \"=\" secret; if (ENVIRON[\"login_key\"] != \"\" && !l) print ENVIRON[\"login_key\"] \"=\" ENVIRON[\"login\"] }" - "./$R_NAME" >"$t" || exit 103
 fi
-if cmp -s -- "$t" "./$R_NAME"; then rm -f -- "$t"; exit 0; fi
-chmod --reference="./$R_NAME" "$t" && { [ "$(id -u)" != 0 ] || chown --reference="./$R_NAME" "$t"; } || fail
+if cmp -s -- "$t" "./$R_NAME"; then exit 0; fi
 sync "$t" 2>/dev/null
-mv -f -- "$t" "./$R_NAME" || fail
+[ "$(cksum <"./$R_NAME")" = "$was" ] || exit 98
+mv -f -- "$t" "./$R_NAME" || exit 103
+t=
+sync . 2>/dev/null
+exit 0
 `

@@ -11,14 +11,14 @@ const (
 	exitKeys     = 95  // authorized_keys could not be written; it is as it was
 	exitKeepGone = 96  // the key to be kept is not there: nothing was removed
 	exitRefused  = 97  // chpasswd did not take it
-	exitBusy     = 98  // others were changing authorized_keys: it is as they left it
+	exitBusy     = 98  // others were changing the file, or the line broke off: it is as they left it
 	exitInput    = 99  // the input is not what the script expects: sudo left its password in it
 	exitOther    = 100 // the account has another secret, or none
 	exitForeign  = 105 // an account that this plugin has not made
 	exitUser     = 106 // the account could not be made or removed
 	exitNoFile   = 102 // no such file
 	exitFile     = 103 // it could not be written; it is as it was
-	exitFolder   = 104 // others than its owner may write in its folder
+	exitFolder   = 104 // others than its owner may write in its folder, or put another in its place
 	exitLocked   = 101 // it has one that is locked: it cannot be compared, and a new one would unlock the account
 )
 
@@ -113,6 +113,8 @@ put() {
   sync "$t" 2>/dev/null
   [ "$(sum)" = "$was" ] || { rm -f -- "$t"; exit 98; }
   mv -f -- "$t" "$f" || { rm -f -- "$t"; exit 95; }
+  sync "${f%/*}" 2>/dev/null
+  return 0
 }
 `
 
