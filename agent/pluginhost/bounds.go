@@ -8,7 +8,9 @@ import (
 
 // bounds are what one plugin process may use. Ours need a tenth of it.
 type bounds struct {
-	memory    uint64        // bytes of private writable memory
+	memory    uint64        // bytes of memory of its own
+	space     uint64        // bytes of addresses, of which each page costs a table, too
+	stack     uint64        // bytes of the first thread's
 	folder    uint64        // bytes of the private folder, where that is in memory
 	file      uint64        // bytes of one file
 	files     uint64        // descriptors
@@ -19,7 +21,7 @@ type bounds struct {
 
 func defaultBounds() bounds {
 	return bounds{
-		memory: 512 << 20, folder: 16 << 20, file: 32 << 20, files: 1024, processes: 512,
+		memory: 512 << 20, space: 8 << 30, stack: 8 << 20, folder: 16 << 20, file: 32 << 20, files: 1024, processes: 512,
 		burst: time.Minute, share: 0.75 * float64(runtime.NumCPU()),
 	}
 }
@@ -34,7 +36,11 @@ type allowance struct {
 	at    time.Time
 }
 
-var errProcessor = errors.New("it used more of the processor than a plugin may")
+// Why a plugin is ended that keeps to no bound.
+var (
+	errProcessor = errors.New("it used more of the processor than a plugin may")
+	errMemory    = errors.New("it took more memory than a plugin may")
+)
 
 // exceeded takes what the process has used up to now.
 func (a *allowance) exceeded(used time.Duration, now time.Time, b bounds) bool {

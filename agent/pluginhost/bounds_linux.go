@@ -16,13 +16,15 @@ func mayBound() bool { return unix.Prlimit(0, unix.RLIMIT_CORE, nil, &unix.Rlimi
 
 // bound gives a process its bounds. What it may have taken in its first moment, before
 // it had them, is looked at: without another process and without shared memory, which
-// the filter keeps from it, that is all it can have.
+// the filter keeps from it, that is all it can have. What is not counted as writable any
+// more is seen by whoever watches it (taken).
 func (j *jail) bound(pid, uid int) error {
 	if !j.iso.Bounds {
 		return nil
 	}
 	set := map[int]uint64{
-		unix.RLIMIT_DATA: j.bounds.memory, unix.RLIMIT_FSIZE: j.bounds.file, unix.RLIMIT_NOFILE: j.bounds.files,
+		unix.RLIMIT_DATA: j.bounds.memory, unix.RLIMIT_AS: j.bounds.space, unix.RLIMIT_STACK: j.bounds.stack,
+		unix.RLIMIT_FSIZE: j.bounds.file, unix.RLIMIT_NOFILE: j.bounds.files,
 		unix.RLIMIT_CORE: 0, unix.RLIMIT_MSGQUEUE: 0,
 	}
 	if j.iso.User || j.flags&unix.CLONE_NEWUSER != 0 { // else they are counted with the agent's own
@@ -39,8 +41,10 @@ func (j *jail) bound(pid, uid int) error {
 	if len(f) < 6 {
 		return fmt.Errorf("the kernel tells its memory as %q", statm)
 	}
-	if pages, err := strconv.ParseUint(f[5], 10, 64); err != nil || pages > j.bounds.memory/uint64(os.Getpagesize()) {
-		return fmt.Errorf("it took %s pages of memory before it could be bounded", f[5])
+	for _, n := range []string{f[1], f[5]} { // in memory, and writable
+		if pages, err := strconv.ParseUint(n, 10, 64); err != nil || pages > j.bounds.memory/uint64(os.Getpagesize()) {
+			return fmt.Errorf("it took %s pages of memory before it could be bounded", n)
+		}
 	}
 	return nil
 }
@@ -93,4 +97,22 @@ func (*jail) used(c *child) (time.Duration, bool) {
 		return 0, false
 	}
 	return time.Duration(t.Nano()), true
+}
+
+// taken is the memory that a process has, however it came to it: of its own, swapped out,
+// and for the tables of its addresses.
+func (*jail) taken(c *child) (bytes uint64) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+	if err != nil {
+		return 0 // it has ended
+	}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		switch name {
+		case "RssAnon", "VmSwap", "VmPTE":
+			kb, _ := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
+			bytes += kb << 10
+		}
+	}
+	return bytes
 }

@@ -20,8 +20,9 @@
 //	macOS                    a user of its own where the agent is root
 //	Windows                  a job object, so that it dies with the agent
 //
-// Filesystem sockets that everybody may open (a PostgreSQL socket of mode 0777) stay
-// reachable in all of them: let none be open to others on the agent's machine.
+// Filesystem sockets that everybody may open (D-Bus, a PostgreSQL socket of mode 0777) stay
+// reachable where the kernel's Landlock does not shut them, which Isolation.Note then says:
+// let none be open to others on the agent's machine.
 //
 // # What a plugin process can use up
 //

@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The filter of system calls makes a plugin one process, with no memory but what its
-// bounds count and no sockets but those that its empty network shuts. What it refuses
+// The filter of system calls makes a plugin one process, with no memory but its own and no
+// sockets but those that its empty network shuts. What it refuses
 // fails in the plugin as if its user had no right to it.
 var refused = append([]uint32{
 	// Memory that no bound counts.
-	unix.SYS_MEMFD_CREATE, unix.SYS_MEMFD_SECRET, unix.SYS_SHMGET, unix.SYS_MSGGET, unix.SYS_MQ_OPEN,
+	unix.SYS_MEMFD_CREATE, unix.SYS_MEMFD_SECRET, unix.SYS_SHMGET, unix.SYS_MSGGET, unix.SYS_SEMGET, unix.SYS_IO_SETUP, unix.SYS_MQ_OPEN,
 	unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY, unix.SYS_KEYCTL,
 	// Ways into others, and out of namespaces.
 	unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PIDFD_GETFD, unix.SYS_UNSHARE, unix.SYS_SETNS,

@@ -389,8 +389,8 @@ func (h *Host) run(p *process) {
 	delete(h.procs, p.key)
 	if crashed := !p.stopping; crashed {
 		switch {
-		case p.overused:
-			err = errProcessor
+		case p.overused != nil:
+			err = p.overused
 		case err == nil:
 			err = errors.New(p.child.cmd.ProcessState.String())
 		}
@@ -458,18 +458,22 @@ func (h *Host) janitor() {
 	}
 }
 
-// endGreedy ends a process that uses more of the processor than it may. With h.mu held.
+// endGreedy ends a process that uses more than it may. With h.mu held.
 func (h *Host) endGreedy(p *process, now time.Time) {
 	select {
 	case <-p.started:
 	default:
 		return
 	}
-	if p.err != nil || p.overused || p.dead() {
+	if p.err != nil || p.overused != nil || p.dead() {
 		return
 	}
 	if used, ok := h.jail.used(p.child); ok && p.may.exceeded(used, now, h.cfg.bounds) {
-		p.overused = true
+		p.overused = errProcessor
+	} else if h.jail.taken(p.child) > h.cfg.bounds.memory {
+		p.overused = errMemory
+	}
+	if p.overused != nil {
 		p.child.kill()
 	}
 }

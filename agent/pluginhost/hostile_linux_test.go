@@ -43,6 +43,10 @@ func TestHostilePlugin(t *testing.T) {
 		{"fill memory", "grow 300", nil, "ENOMEM", noBounds, "ok", "Bounds"},
 		{"fill memory that is shared", "shared 300", nil, "EPERM", noFilter, "ok", "Filter"},
 		{"fill memory as a stack", "stack 300", nil, "EPERM", noFilter, "ok", "Filter"},
+		{"fill memory as the first thread's stack", "raise-stack", nil, "EPERM", noBounds, "ok", "Bounds"},
+		{"fill memory with tables of addresses", "reserve 9000", nil, "ENOMEM", noBounds, "ok", "Bounds"},
+		{"fill the kernel's memory with semaphores", "semaphores", nil, "EPERM", noFilter, "ok", "Filter"},
+		{"take what the machine has of asynchronous files", "aio", nil, "EPERM", noFilter, "ok", "Filter"},
 		{"fill memory as a file", "memfd 16", nil, "EPERM", noFilter, "ok", "Filter"},
 		{"fill the disk", "fill 24", nil, "ENOSPC", noFolder, "ok", "Folder"},
 		{"fill the disk with one file", "file 40", noFolder, "EFBIG", both(noFolder, noBounds), "ok", "Bounds"},
@@ -68,6 +72,9 @@ func TestHostilePlugin(t *testing.T) {
 			}
 			bare := newFixture(t, hostileBounds)
 			row.guard(bare.jail)
+			bare.mu.Lock()
+			bare.cfg.bounds.memory = 1 << 30 // whoever watches it (TestMemoryIsWatched) is another guard
+			bare.mu.Unlock()
 			if got := probes(t, bare, newServer(t))(row.probe); got != row.succeeds {
 				if row.probe == "socket 40" {
 					t.Skipf("not proven: this kernel has no AF_VSOCK: %s", got)
@@ -144,6 +151,40 @@ func TestProcessorTime(t *testing.T) {
 	}
 }
 
+// Memory that no limit counts any more, since it is not writable, is seen all the same: who
+// has too much of it is ended, and the log says why.
+func TestMemoryIsWatched(t *testing.T) {
+	srv := newServer(t)
+	for _, row := range []struct {
+		memory uint64
+		ended  bool
+	}{{128 << 20, true}, {1 << 30, false}} {
+		f := newFixture(t, func(c *Config) {
+			c.bounds = defaultBounds()
+			c.bounds.memory = row.memory
+		})
+		probe := probes(t, f, srv)
+		f.mu.Lock()
+		p := f.procs[processKey{guest(), "probe"}]
+		f.mu.Unlock()
+		took := make(chan string, 1)
+		go func() { took <- probe("sealed 256") }()
+		if !row.ended {
+			if got := <-took; got != "ok" || f.jail.taken(p.child) < 256<<20 {
+				t.Errorf("of %d bytes: %s, and %d are seen", row.memory, got, f.jail.taken(p.child))
+			}
+			continue
+		}
+		select {
+		case <-p.gone:
+		case <-time.After(30 * time.Second):
+			t.Fatal("it goes on for ever")
+		}
+		<-took // before it was ended, or by its end
+		f.logs.has(t, errMemory.Error())
+	}
+}
+
 // What ends a plugin is in the agent's log: here that it was refused memory, and what it
 // wanted to dial.
 func TestEndsAreReported(t *testing.T) {
@@ -163,14 +204,16 @@ func TestEndsAreReported(t *testing.T) {
 
 // A kernel or a container that lacks something is named, with what to do.
 func TestWhatIsMissingIsSaid(t *testing.T) {
-	whole := Isolation{User: true, Network: true, Processes: true, NoPrivileges: true, Landlock: 7, Filter: true, Alone: true, Bounds: true, Folder: true}
+	whole := Isolation{User: true, Network: true, Processes: true, NoPrivileges: true, Landlock: 8, Sockets: true, Filter: true, Alone: true, Bounds: true, Folder: true}
 	for says, edit := range map[string]func(*Isolation){
 		"":                    func(*Isolation) {},
-		"no Landlock":         func(i *Isolation) { i.Landlock = 0 },
+		"no Landlock":         func(i *Isolation) { i.Landlock, i.Sockets = 0, false },
+		"D-Bus":               func(i *Isolation) { i.Sockets = false },
 		"filter system calls": func(i *Isolation) { i.Filter, i.Alone = false, false },
 		"prlimit":             func(i *Isolation) { i.Bounds = false },
 		"on disk":             func(i *Isolation) { i.Folder = false },
 		"can fill the disk":   func(i *Isolation) { i.User, i.Alone, i.Folder = false, false, false },
+		"without a bound":     func(i *Isolation) { i.Network, i.Processes, i.Bounds = false, false, false },
 	} {
 		j := &jail{iso: whole}
 		edit(&j.iso)

@@ -13,6 +13,7 @@ type Isolation struct {
 	Processes    bool // sees and signals no others, and its children die with it
 	NoPrivileges bool // set-user-id programs give it nothing
 	Landlock     int  // version of the kernel's Landlock that shuts paths; 0: none
+	Sockets      bool // sockets with a path are shut, those of the host that every user may open among them
 	Filter       bool // system calls are filtered: no socket that leads out, no memory that is not counted
 	Alone        bool // it is one process, and can start no other
 	Bounds       bool // of memory, descriptors, processes and file sizes
@@ -33,6 +34,7 @@ func (i Isolation) String() string {
 		{i.Processes, "no sight of other processes"},
 		{i.NoPrivileges, "no new privileges"},
 		{i.Landlock > 0, fmt.Sprintf("paths shut by Landlock (version %d)", i.Landlock)},
+		{i.Sockets, "no sockets of the host"},
 		{i.Filter, "filtered system calls"},
 		{i.Alone, "no processes beside their own"},
 		{i.Bounds, "bounded memory, files and descriptors"},
@@ -47,9 +49,11 @@ func (i Isolation) String() string {
 
 // The jail of each system (jail_*.go) has:
 //
-//	newJail(UserIDs) *jail                            finds out what is possible
-//	(*jail).user() (uid int, release func(), error)   a user id for one process
-//	(*jail).start(*exec.Cmd, confinement) (*child, error)
+//	newJail(UserIDs, bounds) *jail                          finds out what is possible
+//	(*jail).user() (uid int, release func(), error)         a user id for one process
+//	(*jail).folder(dir string, uid int) (folder, func(), error)
+//	(*jail).start(*exec.Cmd, confinement) (*child, error)   and bounds it
+//	(*jail).used(*child), (*jail).taken(*child)             what it has used of processor and memory
 //
 // A confinement is what differs from process to process.
 type confinement struct {

@@ -45,7 +45,10 @@ func newJail(ids UserIDs, b bounds) *jail {
 	j.iso.Filter = filters()
 	// Who may make a user namespace may make processes with it.
 	j.iso.Alone = j.iso.Filter && j.iso.Network && j.iso.User
-	j.iso.Bounds = mayBound()
+	// To bound a process of another user is to be that user for a moment, whom the plugin may
+	// then signal: it must not be able to name the agent.
+	j.iso.Bounds = mayBound() && (!j.iso.User || j.iso.Processes)
+	j.iso.Sockets = j.iso.Landlock > 0 && shutsSockets()
 	j.iso.Folder = j.iso.User && j.iso.Network && mayMount()
 	j.lacks()
 	return j
@@ -56,11 +59,17 @@ func newJail(ids UserIDs, b bounds) *jail {
 func (j *jail) lacks() {
 	if !j.iso.User || !j.iso.Network {
 		j.iso.Note += "; one of them can fill the disk, and take more memory by further processes"
+		if !j.iso.Bounds {
+			j.iso.Note += ", files and descriptors without a bound"
+		}
 		return
 	}
 	var all []string
 	if j.iso.Landlock == 0 {
 		all = append(all, "this kernel has no Landlock: plugins reach every file and socket that all users do")
+	}
+	if j.iso.Landlock > 0 && !j.iso.Sockets {
+		all = append(all, openSockets)
 	}
 	if !j.iso.Filter {
 		all = append(all, "this kernel does not filter system calls: plugins can start processes, take memory that is not counted, and use AF_VSOCK")
@@ -69,10 +78,13 @@ func (j *jail) lacks() {
 		all = append(all, "this system lets nobody bound what plugins use of memory, files and descriptors (prlimit)")
 	}
 	if !j.iso.Folder {
-		all = append(all, "plugins' folders are on disk, where they can fill it: Linux 5.10 or later has them in memory")
+		all = append(all, "plugins' folders are on disk, where they can fill it: Linux 5.14 or later has them in memory")
 	}
 	j.iso.Note = strings.Join(all, "; ")
 }
+
+// openSockets is said where the kernel's Landlock knows no right to connect by a path.
+const openSockets = "this kernel does not shut sockets with a path: plugins reach those that every user of this machine may open, such as D-Bus or systemd-resolved (which looks up names): run the agent where there are none, or on a later kernel"
 
 // sameUser is for an agent that is not root and may make no namespaces. Its memory is
 // closed to processes of its own user then, plugins among them: Landlock alone would
@@ -250,13 +262,11 @@ func (j *jail) landlock(c confinement) error {
 		attr.Scoped = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL
 		size += unsafe.Sizeof(attr.Scoped)
 	}
-	// Sockets with a path: kernels that cannot shut them refuse the bit.
-	attr.Handled_access_fs = all | unix.LANDLOCK_ACCESS_FS_RESOLVE_UNIX
-	set, err := landlockCreate(&attr, size)
-	if errors.Is(err, unix.EINVAL) {
-		attr.Handled_access_fs = all
-		set, err = landlockCreate(&attr, size)
+	if j.iso.Sockets {
+		all |= unix.LANDLOCK_ACCESS_FS_RESOLVE_UNIX
 	}
+	attr.Handled_access_fs = all
+	set, err := landlockCreate(&attr, size)
 	if err != nil {
 		return err
 	}
@@ -279,6 +289,16 @@ func (j *jail) landlock(c confinement) error {
 		return os.NewSyscallError("landlock_restrict_self", e)
 	}
 	return nil
+}
+
+// shutsSockets reports whether the kernel shuts sockets with a path: else it refuses the bit.
+func shutsSockets() bool {
+	attr := unix.LandlockRulesetAttr{Handled_access_fs: unix.LANDLOCK_ACCESS_FS_RESOLVE_UNIX}
+	fd, err := landlockCreate(&attr, unsafe.Sizeof(attr.Handled_access_fs))
+	if err != nil {
+		return false
+	}
+	return unix.Close(fd) == nil
 }
 
 func landlockCreate(a *unix.LandlockRulesetAttr, size uintptr) (int, error) {

@@ -72,7 +72,16 @@ func tryJail(t *testing.T, f *fixture) {
 		t.Fatal(err)
 	}
 	defer func() { _ = open.Close() }()
-	secret := filepath.Join(tempDir(t), "agent.key")
+	dir := tempDir(t)
+	shared, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
+	if err == nil {
+		err = errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Join(dir, "s"), 0o777))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = shared.Close() }()
+	secret := filepath.Join(dir, "agent.key")
 	if err := os.WriteFile(secret, []byte("key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +99,8 @@ func tryJail(t *testing.T, f *fixture) {
 		{iso.Network || iso.Landlock >= 4, "tcp", "connect tcp " + srv.addr(), `^(ENETUNREACH|EACCES)$`},
 		{iso.Network, "udp", "connect udp 127.0.0.1:53", `^ENETUNREACH$`},
 		{iso.Network || iso.Landlock >= 6, "abstract sockets", "connect unix @pluginhost-" + me, `^(ECONNREFUSED|EPERM)$`},
+		// A kernel that does not shut them: then it is said (TestOpenSocketsAreSaid).
+		{true, "a socket that every user may open", "connect unix " + filepath.Join(dir, "s"), map[bool]string{true: `^(EACCES|EPERM)$`, false: `^ok$`}[iso.Sockets]},
 		{iso.Network, "interfaces", "interfaces", `^0 up$`},
 		{iso.Network, "the agent's network", "setns " + me, `^(EACCES|EPERM|ENOENT)$`},
 		{iso.Network, "a dialled connection turned elsewhere", "reconnect " + srv.addr() + " 127.0.0.1:1", `^(EISCONN|EINVAL|EACCES|EAFNOSUPPORT|EPROTOTYPE)$`},
@@ -212,4 +223,35 @@ func TestJailUnprivileged(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	t.Logf("%s", regexp.MustCompile(`isolation: .*`).Find(out))
+}
+
+// Sockets of the host stay open to plugins where the kernel cannot shut them: whoever looks
+// is told.
+func TestOpenSocketsAreSaid(t *testing.T) {
+	f := newFixture(t, nil)
+	if i := f.Isolation(); i.Sockets != shutsSockets() || i.User && i.Network && i.Landlock > 0 && i.Sockets == strings.Contains(i.Note, openSockets) {
+		t.Errorf("%+v", i)
+	}
+}
+
+// Root that may make no namespaces, as in most containers, sets no bounds: to do so it would
+// be the plugin's user for a moment, and the plugin could end it. It says so.
+func TestRootWithoutNamespaces(t *testing.T) {
+	const inside = "PLUGINHOST_TEST_NO_NAMESPACES"
+	if os.Getenv(inside) == "" {
+		setpriv, err := exec.LookPath("setpriv")
+		if err != nil || os.Getuid() != 0 {
+			t.Skipf("needs root, and setpriv of util-linux: %v", err)
+		}
+		cmd := exec.Command(setpriv, "--bounding-set=-sys_admin", "--", os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	j := newJail(UserIDs{64000, 65023}, defaultBounds())
+	if !j.iso.User || j.iso.Processes || j.iso.Bounds || !strings.Contains(j.iso.Note, "without a bound") {
+		t.Errorf("%+v", j.iso)
+	}
 }

@@ -63,7 +63,7 @@ type process struct {
 	sessions map[[32]byte]*shared
 	expiring []expiry
 	may      allowance
-	overused bool // ended for it
+	overused error // why it was ended: it kept to no bound
 }
 
 type expiry struct {

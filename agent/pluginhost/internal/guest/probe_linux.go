@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -77,6 +78,20 @@ func probe(ctx context.Context, h sdk.Host, arg string) string {
 		return reconnect(ctx, h, arg)
 	case "grow", "shared", "memfd", "stack": // "MiB"
 		return memoryBy(what, arg)
+	case "sealed": // "MiB", which are not writable any more
+		return sealed(arg)
+	case "reserve": // "MiB" of addresses
+		_, err := unix.Mmap(-1, 0, mebibytes(arg), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+		return short(err)
+	case "raise-stack":
+		return short(unix.Setrlimit(unix.RLIMIT_STACK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}))
+	case "semaphores":
+		_, _, e := unix.Syscall(unix.SYS_SEMGET, unix.IPC_PRIVATE, 1, 0o600)
+		return short(errorOf(e))
+	case "aio":
+		var context uintptr
+		_, _, e := unix.Syscall(unix.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(&context)), 0)
+		return short(errorOf(e))
 	case "fill": // "MiB", in files of 1 MiB
 		return fill(arg)
 	case "file": // "MiB", in one file
@@ -217,6 +232,32 @@ func memoryBy(way, arg string) string {
 	}
 	held = append(held, b)
 	return "ok"
+}
+
+// sealed takes memory, writes to it, and gives up the right to: it counts as private
+// writable memory no more.
+func sealed(arg string) string {
+	for range mebibytes(arg) >> 20 {
+		b, err := unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		if err != nil {
+			return short(err)
+		}
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		if err := unix.Mprotect(b, unix.PROT_READ); err != nil {
+			return short(err)
+		}
+		held = append(held, b)
+	}
+	return "ok"
+}
+
+func errorOf(e unix.Errno) error {
+	if e == 0 {
+		return nil
+	}
+	return e
 }
 
 func write(path string, size int) error {
