@@ -43,7 +43,19 @@ func TestRightsOfTheUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Whatever root can have here but for sockets with a path, which older kernels do not shut.
-	host, err := pluginhost.New(pluginhost.Config{Dir: filepath.Join(t.TempDir(), "run")})
+	dir, err := os.MkdirTemp("", "rotunda-unit-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil { // plugins' users must pass through
+		t.Fatal(err)
+	}
+	catalogue, err := pluginhost.NewCatalogue(dir, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := pluginhost.New(pluginhost.Config{Dir: filepath.Join(dir, "run"), Catalogue: catalogue})
 	if err != nil {
 		t.Fatal(err)
 	}
