@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rotunda-pam/rotunda/agent/channel"
+	"github.com/rotunda-pam/rotunda/agent/installed"
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	"github.com/rotunda-pam/rotunda/agent/run"
@@ -64,6 +68,30 @@ func TestReply(t *testing.T) {
 	}
 	if r := soon(t, "an event", a.refusals); r.Name != "command.refused" || r.Reason != string(trust.Replayed) {
 		t.Errorf("event: %+v", r)
+	}
+}
+
+// An agent says of each plugin that it may start whether it was built with it.
+func TestReplyOnPlugins(t *testing.T) {
+	w := newWorld(t)
+	own, logged := seal.Hash([]byte("own")), seal.Hash([]byte("logged"))
+	for _, sum := range []seal.Digest{own, logged} {
+		must(t, os.WriteFile(filepath.Join(w.dir, "plugins", installed.FileName("acme", sum)), nil, 0o755))
+	}
+	builtinPlugins = "acme@" + own.String()
+	t.Cleanup(func() { builtinPlugins = "" })
+	w.change(trust.PluginOp(trust.Plugin{Name: "acme", Version: "1", OS: runtime.GOOS, Arch: runtime.GOARCH, SHA256: logged}))
+	a := w.start()
+	defer w.end(a)
+	must(t, deliver(t, a, w.command(info)))
+	a.work.Wait()
+	_, detail := w.opened(a, w.vault.replies()[0])
+	said := map[string]string{}
+	for _, p := range detail.Plugins {
+		said[seal.Digest(p.Sha256).String()] = p.Source
+	}
+	if want := map[string]string{own.String(): "built-in", logged.String(): "log"}; !maps.Equal(said, want) {
+		t.Errorf("%v, want %v", said, want)
 	}
 }
 

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -165,14 +164,11 @@ func (a *Agent) info() (*trustv1.InfoReply, []*trustv1.PluginReply) {
 		LogEpoch: head.Epoch, LogValidUntil: head.ValidUntil.UnixMilli(),
 		ActiveRuns: uint32(a.activeRuns()), Clock: a.now().UnixMilli(),
 	}
-	own := Builtins()
 	var plugins []*trustv1.PluginReply
 	for _, p := range a.catalog.List() {
 		r := &trustv1.PluginReply{Name: p.Name, Sha256: p.SHA256[:], Source: "log"}
-		for _, b := range own {
-			if b == fmt.Sprintf("%s@%x", p.Name, p.SHA256) {
-				r.Source = "built-in"
-			}
+		if a.catalog.BuiltIn(p) {
+			r.Source = "built-in"
 		}
 		plugins = append(plugins, r)
 	}
