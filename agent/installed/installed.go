@@ -217,8 +217,9 @@ func Rollback(dir, name, to string) (before, now Version, err error) {
 		return before, now, refuse(exitcode.NotFound, "%s %s is not installed: `rotunda-agent plugin list` tells what is", name, to)
 	}
 	now = p.Versions[i]
-	if err := sumOf(filepath.Join(dir, FileName(name, now.SHA256)), now.SHA256); err != nil {
-		return before, now, refuse(exitcode.Denied, "%s %s cannot be used again: %w; nothing was changed", name, to, err)
+	file := FileName(name, now.SHA256)
+	if err := Check(filepath.Join(dir, file), now.SHA256); err != nil {
+		return before, now, refuse(exitcode.Denied, "%s %s cannot be used again: %s: %w; nothing was changed", name, to, file, err)
 	}
 	p.Current = to
 	return before, now, all.write(dir)
@@ -233,18 +234,23 @@ func FileName(name string, sum seal.Digest) string {
 	return name + "@" + sum.String() + suffix
 }
 
-func sumOf(path string, want seal.Digest) error {
+// ErrHash: a file is not the one that its name says.
+var ErrHash = errors.New("the file has another hash")
+
+// Check holds a file of the folder against its hash. Agents start none that is larger than
+// a release's may be.
+func Check(path string, want seal.Digest) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	if _, err := io.Copy(h, io.LimitReader(f, release.MaxFile+1)); err != nil {
 		return err
 	}
 	if seal.Digest(h.Sum(nil)) != want {
-		return fmt.Errorf("%s has another checksum than its name says", path)
+		return ErrHash
 	}
 	return nil
 }
@@ -252,7 +258,7 @@ func sumOf(path string, want seal.Digest) error {
 // take copies a file under its final name, if it is the one that was signed, and reports
 // whether it was not there from before.
 func take(src string, want release.File, dst string) (bool, error) {
-	if sumOf(dst, want.SHA256) == nil {
+	if Check(dst, want.SHA256) == nil {
 		return false, nil
 	}
 	in, err := os.Open(src)

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/rotunda-pam/rotunda/agent/installed"
+	"github.com/rotunda-pam/rotunda/internal/release"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 )
 
@@ -167,27 +168,11 @@ func (c *Catalogue) Look() ([]File, error) {
 			f.Err = errors.New("not a regular file")
 		}
 		if f.Err == nil {
-			f.BuiltIn, f.Err = c.builtin[f.Plugin], hasHash(filepath.Join(c.dir, e.Name()), f.Plugin.SHA256)
+			f.BuiltIn, f.Err = c.builtin[f.Plugin], installed.Check(filepath.Join(c.dir, e.Name()), seal.Digest(f.Plugin.SHA256))
 		}
 		all = append(all, f)
 	}
 	return all, nil
-}
-
-func hasHash(path string, want [sha256.Size]byte) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, io.LimitReader(f, maxBinary)); err != nil {
-		return err
-	}
-	if [sha256.Size]byte(sum.Sum(nil)) != want {
-		return errHash
-	}
-	return nil
 }
 
 func (c *Catalogue) allows(p Plugin) bool {
@@ -196,18 +181,13 @@ func (c *Catalogue) allows(p Plugin) bool {
 
 var exe = map[bool]string{true: ".exe"}[runtime.GOOS == "windows"]
 
-var errHash = errors.New("the file has another hash")
-
-// maxBinary bounds a copy; the largest of ours has some 20 MB.
-const maxBinary = 512 << 20
-
 // copyTo makes a private copy at path, hashing what it copies: the bytes that were
 // checked are the bytes that run, whatever happens to the file in between.
 func (c *Catalogue) copyTo(p Plugin, path string) error {
 	if !c.allows(p) {
 		return errors.New("its hash is neither built in nor in the log")
 	}
-	src, err := os.Open(filepath.Join(c.dir, p.String()+exe))
+	src, err := os.Open(filepath.Join(c.dir, installed.FileName(p.Name, seal.Digest(p.SHA256))))
 	if err != nil {
 		return err
 	}
@@ -216,7 +196,7 @@ func (c *Catalogue) copyTo(p Plugin, path string) error {
 	_ = os.Remove(tmp)
 	sum, err := writeCopy(tmp, src)
 	if err == nil && sum != p.SHA256 {
-		err = errHash
+		err = installed.ErrHash
 	}
 	if err == nil {
 		err = os.Chmod(tmp, 0o555)
@@ -241,6 +221,6 @@ func writeCopy(path string, src io.Reader) ([32]byte, error) {
 		return [32]byte{}, err
 	}
 	sum := sha256.New()
-	_, err = io.Copy(io.MultiWriter(dst, sum), io.LimitReader(src, maxBinary))
+	_, err = io.Copy(io.MultiWriter(dst, sum), io.LimitReader(src, release.MaxFile))
 	return [32]byte(sum.Sum(nil)), errors.Join(err, dst.Close())
 }

@@ -87,6 +87,10 @@ var (
 // MaxManifest bounds a manifest, in bytes.
 const MaxManifest = 1 << 20
 
+// MaxFile bounds a program, in bytes: agents start none that is larger. The largest of
+// ours has some 20 MB.
+const MaxFile = 512 << 20
+
 // Sign writes a manifest.
 func Sign(r Release, key ed25519.PrivateKey) ([]byte, error) {
 	if err := r.check(); err != nil {
@@ -169,6 +173,8 @@ func (r Release) check() error {
 		switch {
 		case !fileRE.MatchString(f.Name) || f.Size <= 0 || f.OS == "" || f.Arch == "":
 			return fmt.Errorf("%s %s: %q for %s/%s, %d bytes, is no program", r.Name, r.Version, f.Name, f.OS, f.Arch, f.Size)
+		case f.Size > MaxFile:
+			return fmt.Errorf("%s %s: %q for %s/%s has %d bytes: an agent starts no program of more than %d", r.Name, r.Version, f.Name, f.OS, f.Arch, f.Size, MaxFile)
 		case slices.ContainsFunc(r.Files[:i], func(o File) bool { return o.OS == f.OS && o.Arch == f.Arch }):
 			return fmt.Errorf("%s %s has two files for %s/%s", r.Name, r.Version, f.OS, f.Arch)
 		}

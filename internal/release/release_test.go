@@ -93,6 +93,7 @@ func TestReleasesThatAreNone(t *testing.T) {
 		"a file elsewhere":            func(r *Release) { r.Files[0].Name = "../acme" },
 		"a file that would be hidden": func(r *Release) { r.Files[0].Name = ".acme" },
 		"an empty file":               func(r *Release) { r.Files[0].Size = 0 },
+		"a file that none starts":     func(r *Release) { r.Files[0].Size = 512<<20 + 1 },
 		"a file for any machine":      func(r *Release) { r.Files[0].OS = "" },
 	} {
 		r := example()
