@@ -237,9 +237,14 @@ func FileName(name string, sum seal.Digest) string {
 // ErrHash: a file is not the one that its name says.
 var ErrHash = errors.New("the file has another hash")
 
-// Check holds a file of the folder against its hash. Agents start none that is larger than
-// a release's may be.
+// Check holds a file of the folder against its hash. Agents start none that is a link, nor
+// one that is larger than a release's may be.
 func Check(path string, want seal.Digest) error {
+	if info, err := os.Lstat(path); err != nil {
+		return err
+	} else if !info.Mode().IsRegular() {
+		return errors.New("not a regular file")
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -258,7 +263,8 @@ func Check(path string, want seal.Digest) error {
 // take copies a file under its final name, if it is the one that was signed, and reports
 // whether it was not there from before.
 func take(src string, want release.File, dst string) (bool, error) {
-	if Check(dst, want.SHA256) == nil {
+	there, absent := os.Lstat(dst)
+	if absent == nil && (there.Mode() == 0o755 || runtime.GOOS == "windows") && Check(dst, want.SHA256) == nil {
 		return false, nil
 	}
 	in, err := os.Open(src)
@@ -282,7 +288,7 @@ func take(src string, want release.File, dst string) (bool, error) {
 	if err := errors.Join(err, out.Close()); err != nil {
 		return false, unwritten(dst, err)
 	}
-	return true, errors.Join(os.Rename(out.Name(), dst), durable.Folder(filepath.Dir(dst)))
+	return absent != nil, errors.Join(os.Rename(out.Name(), dst), durable.Folder(filepath.Dir(dst)))
 }
 
 func unwritten(path string, err error) error {

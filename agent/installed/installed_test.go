@@ -3,6 +3,7 @@ package installed
 import (
 	"bytes"
 	"crypto/ed25519"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -154,6 +155,48 @@ func TestInstall(t *testing.T) {
 	}
 }
 
+// What stands under a release's name and would not start is replaced, and stays where the
+// index cannot be written: it was there before.
+func TestInstallReplacesWhatWouldNotStart(t *testing.T) {
+	sum := seal.Hash([]byte("one"))
+	for name, put := range map[string]func(t *testing.T, path string){
+		"a link to the same bytes": func(t *testing.T, path string) {
+			elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+			write(t, elsewhere, "one")
+			if err := errors.Join(os.Chmod(elsewhere, 0o755), os.Symlink(elsewhere, path)); err != nil {
+				t.Skipf("no links here: %v", err)
+			}
+		},
+		"the same bytes, no program": func(t *testing.T, path string) { write(t, path, "one") },
+		"other bytes":                func(t *testing.T, path string) { write(t, path, "two") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, FileName("acme", sum))
+			put(t, path)
+			o := Options{Publisher: release.PublisherOf(keyOf(1))}
+			if _, _, _, err := Install(dir, publish(t, "acme", "1.0.0", "one", 1), o); err != nil {
+				t.Fatal(err)
+			}
+			if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || runtime.GOOS != "windows" && info.Mode() != 0o755 {
+				t.Errorf("%v, %v", info.Mode(), err)
+			}
+			if err := Check(path, sum); err != nil {
+				t.Error(err)
+			}
+			// As before, and only what was not there is removed again.
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			put(t, path)
+			src, _ := filepath.Split(publish(t, "acme", "1.0.0", "one", 1))
+			if taken, err := take(filepath.Join(src, "acme"), release.File{Size: 3, SHA256: sum}, path); err != nil || taken {
+				t.Errorf("it was there from before: %v, %v", taken, err)
+			}
+		})
+	}
+}
+
 // Back to an older version, and forward again.
 func TestRollback(t *testing.T) {
 	dir := t.TempDir()
@@ -192,6 +235,17 @@ func TestRollback(t *testing.T) {
 	}
 	if _, _, err := Rollback(dir, "acme", ""); exitcode.Of(err, 0) != exitcode.Denied {
 		t.Errorf("a file that was changed: %v", err)
+	}
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	write(t, elsewhere, "program 1.2.0")
+	if err := os.Remove(filepath.Join(dir, FileName("acme", sum))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(elsewhere, filepath.Join(dir, FileName("acme", sum))); err != nil {
+		t.Skipf("no links here: %v", err)
+	}
+	if _, _, err := Rollback(dir, "acme", ""); exitcode.Of(err, 0) != exitcode.Denied {
+		t.Errorf("a link, which no agent starts: %v", err)
 	}
 }
 
