@@ -69,19 +69,27 @@ func Read(dir string) (Plugins, error) {
 		return nil, fmt.Errorf("%s is damaged (%w): take it from a backup, or remove it and install anew", filepath.Join(dir, Index), err)
 	}
 	for name, p := range all {
-		if p == nil || p.find(p.Current) < 0 {
+		if p == nil || p.spelled(p.Current) < 0 {
 			return nil, fmt.Errorf("%s is damaged (%s has no version in use): take it from a backup, or remove it and install anew", filepath.Join(dir, Index), name)
 		}
 	}
 	return all, nil
 }
 
+// find gives the place of a version, however it is spelled: 1.2 is 1.2.0.
 func (p *Plugin) find(version string) int {
+	if i := p.spelled(version); i >= 0 {
+		return i
+	}
+	return slices.IndexFunc(p.Versions, func(v Version) bool { return release.Compare(v.Version, version) == 0 })
+}
+
+func (p *Plugin) spelled(version string) int {
 	return slices.IndexFunc(p.Versions, func(v Version) bool { return v.Version == version })
 }
 
 // InUse is the version that is chosen.
-func (p *Plugin) InUse() Version { return p.Versions[p.find(p.Current)] }
+func (p *Plugin) InUse() Version { return p.Versions[p.spelled(p.Current)] }
 
 // Options of Install.
 type Options struct {
@@ -140,10 +148,12 @@ func Install(dir, manifest string, o Options) (release.Release, release.File, st
 	} else {
 		before = old.Current
 	}
-	old.Publisher, old.Current = by, r.Version
-	if old.find(r.Version) < 0 {
+	i := old.find(r.Version)
+	if i < 0 {
+		i = len(old.Versions)
 		old.Versions = append(old.Versions, Version{r.Version, file.SHA256, r.Published, o.Now.UTC().Truncate(time.Second)})
 	}
+	old.Publisher, old.Current = by, old.Versions[i].Version
 	if err := all.write(dir); err != nil {
 		if taken {
 			err = errors.Join(err, os.Remove(path))
@@ -221,7 +231,7 @@ func Rollback(dir, name, to string) (before, now Version, err error) {
 	if err := Check(filepath.Join(dir, file), now.SHA256); err != nil {
 		return before, now, refuse(exitcode.Denied, "%s %s cannot be used again: %s: %w; nothing was changed", name, to, file, err)
 	}
-	p.Current = to
+	p.Current = now.Version
 	return before, now, all.write(dir)
 }
 

@@ -81,6 +81,9 @@ func TestInstall(t *testing.T) {
 		"an older version, asked for":         {func(t *testing.T) string { return publish(t, "acme", "1.0.0", "zero", 1) }, Options{Upgrade: true, Older: true}, "", 0},
 		"the same again":                      {func(t *testing.T) string { return publish(t, "acme", "1.2.0", "two", 1) }, Options{Upgrade: true}, "", 0},
 		"the same version with other bytes":   {func(t *testing.T) string { return publish(t, "acme", "1.2.0", "TWO", 1) }, Options{Upgrade: true}, "another checksum", exitcode.Denied},
+		"spelled otherwise, with other bytes": {func(t *testing.T) string { return publish(t, "acme", "1.2", "TWO", 1) }, Options{Upgrade: true}, "another checksum", exitcode.Denied},
+		"an older one, and so":                {func(t *testing.T) string { return publish(t, "acme", "1.1", "ONE", 1) }, Options{Upgrade: true, Older: true}, "another checksum", exitcode.Denied},
+		"with more zeros":                     {func(t *testing.T) string { return publish(t, "acme", "1.2.0.0", "TWO", 1) }, Options{Upgrade: true}, "another checksum", exitcode.Denied},
 		"a name of the agent's own":           {func(t *testing.T) string { return publish(t, "postgres", "9.0.0", "x", 1) }, Options{Publisher: first}, "came with this agent", exitcode.Conflict},
 		"a file that was changed": {func(t *testing.T) string {
 			m := publish(t, "acme", "1.3.0", "three", 1)
@@ -155,6 +158,20 @@ func TestInstall(t *testing.T) {
 	}
 }
 
+// A version is one, however it is spelled.
+func TestInstallSpelledOtherwise(t *testing.T) {
+	dir, o := t.TempDir(), Options{Publisher: release.PublisherOf(keyOf(1))}
+	for _, v := range []string{"1.2.0", "1.2", "1.2.0.0"} {
+		if _, _, _, err := Install(dir, publish(t, "acme", v, "one", 1), o); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := Read(dir); err != nil || all["acme"].Current != "1.2.0" || len(all["acme"].Versions) != 1 {
+			t.Errorf("%s: %+v, %v", v, all["acme"], err)
+		}
+		o.Upgrade = true
+	}
+}
+
 // What stands under a release's name and would not start is replaced, and stays where the
 // index cannot be written: it was there before.
 func TestInstallReplacesWhatWouldNotStart(t *testing.T) {
@@ -214,6 +231,8 @@ func TestRollback(t *testing.T) {
 		{"", "1.0.0", ""},
 		{"", "1.0.0", "no version of acme is installed that is older than 1.0.0"},
 		{"1.10.0", "1.10.0", ""},
+		{"1.2", "1.2.0", ""},
+		{"1.10", "1.10.0", ""},
 		{"3", "1.10.0", "acme 3 is not installed"},
 	} {
 		_, now, err := Rollback(dir, "acme", row.to)

@@ -96,7 +96,7 @@ func installExit(err error) exitcode.Code {
 // switched says what the version in use is waiting for.
 func switched(c *cobra.Command, s *Settings, name, version, before string, sum seal.Digest) {
 	out := c.OutOrStdout()
-	if before != "" && before != version {
+	if before != "" && release.Compare(before, version) != 0 {
 		fmt.Fprintf(out, "in use     instead of %s, which stays; runs under way end with it\n", before)
 	}
 	may, asked := approved(s, sum)

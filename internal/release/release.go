@@ -156,7 +156,7 @@ func OpenFile(path string) (Release, Publisher, error) {
 
 var (
 	nameRE    = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`) // the SDK's rule
-	versionRE = regexp.MustCompile(`^[0-9]{1,9}(\.[0-9]{1,9}){0,3}(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$`)
+	versionRE = regexp.MustCompile(`^(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){0,3}(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$`)
 	fileRE    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,199}$`)
 )
 

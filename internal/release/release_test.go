@@ -88,6 +88,8 @@ func TestReleasesThatAreNone(t *testing.T) {
 		"a name that is a path":       func(r *Release) { r.Name = "../acme" },
 		"no version":                  func(r *Release) { r.Version = "" },
 		"a version of words":          func(r *Release) { r.Version = "latest" },
+		"a version spelled with a 0":  func(r *Release) { r.Version = "01.2.0" },
+		"and in its middle":           func(r *Release) { r.Version = "1.02.0" },
 		"no files":                    func(r *Release) { r.Files = nil },
 		"two for one platform":        func(r *Release) { r.Files[1].Arch = "amd64" },
 		"a file elsewhere":            func(r *Release) { r.Files[0].Name = "../acme" },
@@ -105,7 +107,7 @@ func TestReleasesThatAreNone(t *testing.T) {
 }
 
 func TestCompare(t *testing.T) {
-	ordered := []string{"0.9", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.2", "1.0.0-alpha.10", "1.0.0-beta", "1.0.0-rc.1", "1.0.0", "1.0.1", "1.2", "1.10", "2"}
+	ordered := []string{"0.9", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.2", "1.0.0-alpha.10", "1.0.0-alpha.99999999999999999999", "1.0.0-alpha.100000000000000000000", "1.0.0-alpha.x", "1.0.0-beta", "1.0.0-rc.1", "1.0.0", "1.0.1", "1.2", "1.10", "2"}
 	for i, a := range ordered {
 		for j, b := range ordered {
 			if got := Compare(a, b); (got < 0) != (i < j) || (got > 0) != (i > j) {
@@ -113,8 +115,10 @@ func TestCompare(t *testing.T) {
 			}
 		}
 	}
-	if Compare("1.0", "1.0.0") != 0 {
-		t.Error("1.0 is not 1.0.0")
+	for _, same := range [][2]string{{"1.0", "1.0.0"}, {"1.0.0-rc.01", "1.0.0-rc.1"}, {"1.0.0-000", "1.0.0-0"}} {
+		if Compare(same[0], same[1]) != 0 || Compare(same[1], same[0]) != 0 {
+			t.Errorf("%s is not %s", same[0], same[1])
+		}
 	}
 }
 

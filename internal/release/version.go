@@ -2,7 +2,6 @@ package release
 
 import (
 	"cmp"
-	"strconv"
 	"strings"
 )
 
@@ -42,19 +41,24 @@ func compareParts(a, b, missing string) int {
 	return 0
 }
 
-// comparePart: numbers by value, before words; nothing before everything.
+// comparePart: numbers by value, however long, before words; nothing before everything.
 func comparePart(a, b string) int {
-	x, errX := strconv.ParseUint(a, 10, 64)
-	y, errY := strconv.ParseUint(b, 10, 64)
+	x, xIs := number(a)
+	y, yIs := number(b)
 	switch {
-	case errX == nil && errY == nil:
-		return cmp.Compare(x, y)
+	case xIs && yIs:
+		return cmp.Or(cmp.Compare(len(x), len(y)), strings.Compare(x, y))
 	case a == "" || b == "":
 		return cmp.Compare(len(a), len(b))
-	case errX == nil:
+	case xIs:
 		return -1
-	case errY == nil:
+	case yIs:
 		return 1
 	}
 	return strings.Compare(a, b)
+}
+
+// number gives the digits of a number without the zeros that it begins with.
+func number(s string) (digits string, is bool) {
+	return strings.TrimLeft(s, "0"), s != "" && strings.Trim(s, "0123456789") == ""
 }
