@@ -47,6 +47,7 @@ type Version struct {
 	SHA256    seal.Digest `json:"sha256"`
 	Published time.Time   `json:"published"`
 	Installed time.Time   `json:"installed"`
+	Left      bool        `json:"left,omitempty"` // somebody went back from it, and did not choose it again
 }
 
 // Plugins is the whole of the index, by name.
@@ -90,6 +91,23 @@ func (p *Plugin) spelled(version string) int {
 
 // InUse is the version that is chosen.
 func (p *Plugin) InUse() Version { return p.Versions[p.spelled(p.Current)] }
+
+// Left reports whether somebody went back from a file. Where the one in use may not start,
+// it does not start in its place.
+func (p *Plugin) Left(sum seal.Digest) bool {
+	return p.InUse().SHA256 != sum && slices.ContainsFunc(p.Versions, func(v Version) bool { return v.Left && v.SHA256 == sum })
+}
+
+// choose makes a version the one in use. Whoever goes back leaves all that are newer.
+func (p *Plugin) choose(i int) {
+	to := p.Versions[i].Version
+	if p.Current != "" && release.Compare(to, p.Current) < 0 {
+		for n, v := range p.Versions {
+			p.Versions[n].Left = v.Left || release.Compare(v.Version, to) > 0
+		}
+	}
+	p.Versions[i].Left, p.Current = false, to
+}
 
 // Options of Install.
 type Options struct {
@@ -151,9 +169,10 @@ func Install(dir, manifest string, o Options) (release.Release, release.File, st
 	i := old.find(r.Version)
 	if i < 0 {
 		i = len(old.Versions)
-		old.Versions = append(old.Versions, Version{r.Version, file.SHA256, r.Published, o.Now.UTC().Truncate(time.Second)})
+		old.Versions = append(old.Versions, Version{Version: r.Version, SHA256: file.SHA256, Published: r.Published, Installed: o.Now.UTC().Truncate(time.Second)})
 	}
-	old.Publisher, old.Current = by, old.Versions[i].Version
+	old.Publisher = by
+	old.choose(i)
 	if err := all.write(dir); err != nil {
 		if taken {
 			err = errors.Join(err, os.Remove(path))
@@ -231,7 +250,7 @@ func Rollback(dir, name, to string) (before, now Version, err error) {
 	if err := Check(filepath.Join(dir, file), now.SHA256); err != nil {
 		return before, now, refuse(exitcode.Denied, "%s %s cannot be used again: %s: %w; nothing was changed", name, to, file, err)
 	}
-	p.Current = now.Version
+	p.choose(i)
 	return before, now, all.write(dir)
 }
 

@@ -214,6 +214,58 @@ func TestInstallReplacesWhatWouldNotStart(t *testing.T) {
 	}
 }
 
+// Whoever goes back leaves what is newer, until he chooses it again.
+func TestLeft(t *testing.T) {
+	dir := t.TempDir()
+	o := Options{Publisher: release.PublisherOf(keyOf(1))}
+	upgrade := func(version string) {
+		t.Helper()
+		if _, _, _, err := Install(dir, publish(t, "acme", version, "program "+version, 1), o); err != nil {
+			t.Fatal(err)
+		}
+		o = Options{Upgrade: true, Older: true}
+	}
+	rollback := func(to string) {
+		t.Helper()
+		if _, _, err := Rollback(dir, "acme", to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		does string
+		do   func()
+		left string
+	}{
+		{"upgrades", func() { upgrade("1.0.0"); upgrade("1.1.0"); upgrade("1.2.0") }, ""},
+		{"back", func() { rollback("") }, "1.2.0"},
+		{"on to the next", func() { upgrade("1.3.0") }, "1.2.0"},
+		{"back to the same", func() { rollback("1.1.0") }, "1.2.0 1.3.0"},
+		{"forward", func() { rollback("1.3.0") }, "1.2.0"},
+		{"back by more than one", func() { rollback("1.0.0") }, "1.1.0 1.2.0 1.3.0"},
+		{"where it is", func() { rollback("1.0.0") }, "1.1.0 1.2.0 1.3.0"},
+		{"an upgrade to what was left", func() { upgrade("1.2.0") }, "1.1.0 1.3.0"},
+		{"an upgrade to an older one", func() { upgrade("1.0.0") }, "1.1.0 1.2.0 1.3.0"},
+	} {
+		step.do()
+		all, err := Read(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var left []string
+		for _, v := range all["acme"].Versions {
+			if v.Left != all["acme"].Left(v.SHA256) {
+				t.Errorf("%s: %s is left: %v, its file is not", step.does, v.Version, v.Left)
+			}
+			if v.Left {
+				left = append(left, v.Version)
+			}
+		}
+		if got := strings.Join(left, " "); got != step.left {
+			t.Errorf("%s: left are %q, want %q", step.does, got, step.left)
+		}
+	}
+}
+
 // Back to an older version, and forward again.
 func TestRollback(t *testing.T) {
 	dir := t.TempDir()

@@ -69,14 +69,18 @@ func (p Plugin) String() string { return p.Name + "@" + hex.EncodeToString(p.SHA
 
 // Find gives the plugin of that name which may run: a built-in one before those of
 // the log, of these the one that is installed as the version in use, else the one whose
-// file is youngest. None is an *Error, plugin_unknown.
+// file is youngest, of those that nobody went back from. None is an *Error, plugin_unknown.
 func (c *Catalogue) Find(name string) (Plugin, error) {
-	for _, p := range c.List() {
-		if p.Name == name {
-			return p, nil
-		}
-	}
 	err := fmt.Errorf("%s has none that may run", c.dir)
+	for _, p := range c.candidates() {
+		if p.Name != name {
+			continue
+		}
+		if !p.left {
+			return p.Plugin, nil
+		}
+		err = fmt.Errorf("%s has none that may run but what was gone back from: `rotunda-agent plugin rollback %s --to VERSION` chooses one again", c.dir, name)
+	}
 	if _, damaged := installed.Read(c.dir); damaged != nil {
 		err = damaged
 	}
@@ -86,12 +90,24 @@ func (c *Catalogue) Find(name string) (Plugin, error) {
 // List gives every plugin that may run now, by name, the preferred first. Where it is not
 // to be read which versions are in use, those that came with the agent are all.
 func (c *Catalogue) List() []Plugin {
-	type found struct {
-		Plugin
-		builtin bool
-		inUse   bool
-		time    int64
+	all := c.candidates()
+	out := make([]Plugin, len(all))
+	for i, f := range all {
+		out[i] = f.Plugin
 	}
+	return out
+}
+
+// candidate is a plugin that may run now.
+type candidate struct {
+	Plugin
+	builtin bool
+	inUse   bool // the version in use
+	left    bool // one that somebody went back from
+	time    int64
+}
+
+func (c *Catalogue) candidates() []candidate {
 	chosen, damaged := installed.Read(c.dir)
 	dir, err := os.Open(c.dir)
 	if err != nil {
@@ -102,32 +118,28 @@ func (c *Catalogue) List() []Plugin {
 	if err != nil {
 		return nil
 	}
-	var all []found
+	var all []candidate
 	for _, f := range files {
 		p, err := ParsePlugin(strings.TrimSuffix(f.Name(), exe))
 		if err != nil || !f.Type().IsRegular() || !c.allows(p) {
 			continue
 		}
-		one := found{Plugin: p, builtin: c.builtin[p]}
+		one := candidate{Plugin: p, builtin: c.builtin[p]}
 		if damaged != nil && !one.builtin {
 			continue
 		}
 		if i := chosen[p.Name]; i != nil {
-			one.inUse = i.InUse().SHA256 == seal.Digest(p.SHA256)
+			one.inUse, one.left = i.InUse().SHA256 == seal.Digest(p.SHA256), !one.builtin && i.Left(seal.Digest(p.SHA256))
 		}
 		if i, err := f.Info(); err == nil {
 			one.time = i.ModTime().UnixNano()
 		}
 		all = append(all, one)
 	}
-	slices.SortFunc(all, func(a, b found) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), first(a.builtin, b.builtin), first(a.inUse, b.inUse), cmp.Compare(b.time, a.time))
+	slices.SortFunc(all, func(a, b candidate) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), first(a.builtin, b.builtin), first(a.inUse, b.inUse), first(b.left, a.left), cmp.Compare(b.time, a.time))
 	})
-	out := make([]Plugin, len(all))
-	for i, f := range all {
-		out[i] = f.Plugin
-	}
-	return out
+	return all
 }
 
 // BuiltIn reports whether a plugin came with this agent.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -134,9 +135,12 @@ func TestVersionInUse(t *testing.T) {
 		all = append(all, p)
 	}
 	one, two, three := all[0], all[1], all[2]
-	index := func(p Plugin) string {
-		v := installed.Version{Version: "1", SHA256: seal.Digest(p.SHA256)}
-		b, err := json.Marshal(map[string]any{"acme": map[string]any{"publisher": release.Publisher{2}, "current": "1", "versions": []installed.Version{v}}})
+	index := func(p Plugin, left ...Plugin) string {
+		versions := []installed.Version{{Version: "1", SHA256: seal.Digest(p.SHA256)}}
+		for i, l := range left {
+			versions = append(versions, installed.Version{Version: fmt.Sprint(i + 2), SHA256: seal.Digest(l.SHA256), Left: true})
+		}
+		b, err := json.Marshal(map[string]any{"acme": map[string]any{"publisher": release.Publisher{2}, "current": "1", "versions": versions}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,6 +154,8 @@ func TestVersionInUse(t *testing.T) {
 		"nothing is installed: the youngest":             {"", all, three},
 		"the one in use":                                 {index(two), all, two},
 		"the one in use is not approved yet":             {index(three), []Plugin{one, two}, two},
+		"nor is it, and the youngest was gone back from": {index(three, two), []Plugin{one, two}, one},
+		"and that alone is approved":                     {index(three, two), []Plugin{two}, Plugin{}},
 		"none is approved":                               {index(one), nil, Plugin{}},
 		"what is in use cannot be read: no other either": {"{", all, Plugin{}},
 	} {
@@ -174,6 +180,13 @@ func TestVersionInUse(t *testing.T) {
 		got, err := c.Find("acme")
 		if got != row.want || (err == nil) != (row.want != Plugin{}) {
 			t.Errorf("%s: %v, %v", name, got, err)
+		}
+		list := c.List()
+		if row.index != "{" && len(list) != len(row.approved) {
+			t.Errorf("%s: %d may run, want %d", name, len(list), len(row.approved))
+		}
+		if err == nil && list[0] != got {
+			t.Errorf("%s: preferred is %v", name, list[0])
 		}
 		if files, err := c.Look(); err != nil || len(files) != 3 {
 			t.Errorf("%s: doctor sees %d files, %v", name, len(files), err)

@@ -126,8 +126,9 @@ func rollbackCommand(settings func() (*Settings, error)) *cobra.Command {
 	var to string
 	c := &cobra.Command{
 		Use: "rollback NAME", Short: "use an older version that is installed", Args: cobra.ExactArgs(1),
-		Long: `Goes back to the next older version, or to the one that --to names. The newer one
-stays installed: "upgrade" with its manifest uses it again.`,
+		Long: `Goes back to the next older version, or to the one that --to names. What is newer stays
+installed and is left: it does not start in place of a version that is not approved.
+"upgrade" with its manifest, or --to, uses it again.`,
 	}
 	c.Flags().StringVar(&to, "to", "", "version")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -154,6 +155,7 @@ type pluginRow struct {
 	Publisher *release.Publisher `json:"publisher,omitempty"`
 	BuiltIn   bool               `json:"builtIn"`
 	InUse     bool               `json:"inUse"`              // the version that is chosen
+	Left      bool               `json:"left"`               // somebody went back from it: it does not start in place of another
 	Approved  *bool              `json:"approved,omitempty"` // the agent may start it; not said where no agent answers
 	Processes *int               `json:"processes,omitempty"`
 	Error     string             `json:"error,omitempty"` // why no agent starts the file
@@ -216,6 +218,7 @@ func pluginRows(s *Settings) ([]pluginRow, error) {
 			row.Name, row.Error = f.Name, f.Err.Error()
 		}
 		if p := known[f.Plugin.Name]; p != nil {
+			row.Left = p.Left(seal.Digest(f.Plugin.SHA256))
 			for _, v := range p.Versions {
 				if v.SHA256 == seal.Digest(f.Plugin.SHA256) {
 					row.Version, row.Publisher, row.InUse = v.Version, &p.Publisher, v.Version == p.Current
@@ -273,6 +276,8 @@ func (r pluginRow) state() string {
 		return "built in"
 	case r.InUse:
 		words = append(words, "in use")
+	case r.Left:
+		words = append(words, "left")
 	case r.Version != "":
 		words = append(words, "kept")
 	default:
