@@ -36,18 +36,19 @@ const newPrefix = ".new-"
 
 // Plugin is what is installed under one name.
 type Plugin struct {
-	Publisher release.Publisher `json:"publisher"`
-	Current   string            `json:"current"` // version
+	Publisher release.Publisher `json:"publisher"` // whose word is taken on later versions
+	Current   string            `json:"current"`   // version
 	Versions  []Version         `json:"versions"`
 }
 
 // Version is an installed release.
 type Version struct {
-	Version   string      `json:"version"`
-	SHA256    seal.Digest `json:"sha256"`
-	Published time.Time   `json:"published"`
-	Installed time.Time   `json:"installed"`
-	Left      bool        `json:"left,omitempty"` // somebody went back from it, and did not choose it again
+	Version   string            `json:"version"`
+	SHA256    seal.Digest       `json:"sha256"`
+	Publisher release.Publisher `json:"publisher,omitzero"` // who signed it
+	Published time.Time         `json:"published"`
+	Installed time.Time         `json:"installed"`
+	Left      bool              `json:"left,omitempty"` // somebody went back from it, and did not choose it again
 }
 
 // Plugins is the whole of the index, by name.
@@ -72,6 +73,11 @@ func Read(dir string) (Plugins, error) {
 	for name, p := range all {
 		if p == nil || p.spelled(p.Current) < 0 {
 			return nil, fmt.Errorf("%s is damaged (%s has no version in use): take it from a backup, or remove it and install anew", filepath.Join(dir, Index), name)
+		}
+		for i, v := range p.Versions {
+			if v.Publisher == (release.Publisher{}) { // written before each version had its own
+				p.Versions[i].Publisher = p.Publisher
+			}
 		}
 	}
 	return all, nil
@@ -171,7 +177,7 @@ func Install(dir, manifest string, o Options) (release.Release, release.File, st
 		i = len(old.Versions)
 		old.Versions = append(old.Versions, Version{Version: r.Version, SHA256: file.SHA256, Published: r.Published, Installed: o.Now.UTC().Truncate(time.Second)})
 	}
-	old.Publisher = by
+	old.Publisher, old.Versions[i].Publisher = by, by
 	old.choose(i)
 	if err := all.write(dir); err != nil {
 		if taken {
@@ -214,8 +220,8 @@ func admissible(r release.Release, by release.Publisher, file release.File, old 
 	return nil
 }
 
-// Rollback makes another installed version the one in use: to, or the next older one. It
-// gives what was in use before, and what is now.
+// Rollback makes another installed version the one in use: to, or the next older one, if it
+// is of the same publisher. It gives what was in use before, and what is now.
 func Rollback(dir, name, to string) (before, now Version, err error) {
 	unlock, err := lock(dir)
 	if err != nil {
@@ -231,7 +237,8 @@ func Rollback(dir, name, to string) (before, now Version, err error) {
 		return before, now, refuse(exitcode.NotFound, "%s is not installed: `rotunda-agent plugin list` tells what is", name)
 	}
 	before = p.InUse()
-	if to == "" {
+	asked := to != ""
+	if !asked {
 		for _, v := range p.Versions {
 			if release.Compare(v.Version, p.Current) < 0 && (to == "" || release.Compare(v.Version, to) > 0) {
 				to = v.Version
@@ -246,6 +253,9 @@ func Rollback(dir, name, to string) (before, now Version, err error) {
 		return before, now, refuse(exitcode.NotFound, "%s %s is not installed: `rotunda-agent plugin list` tells what is", name, to)
 	}
 	now = p.Versions[i]
+	if now.Publisher != p.Publisher && !asked {
+		return before, now, refuse(exitcode.Denied, "%s %s is signed by %s, and not by %s, whose word is taken now: --to %s goes back to it all the same; nothing was changed", name, to, now.Publisher, p.Publisher, to)
+	}
 	file := FileName(name, now.SHA256)
 	if err := Check(filepath.Join(dir, file), now.SHA256); err != nil {
 		return before, now, refuse(exitcode.Denied, "%s %s cannot be used again: %s: %w; nothing was changed", name, to, file, err)

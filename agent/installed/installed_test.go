@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -210,6 +211,65 @@ func TestInstallReplacesWhatWouldNotStart(t *testing.T) {
 			if taken, err := take(filepath.Join(src, "acme"), release.File{Size: 3, SHA256: sum}, path); err != nil || taken {
 				t.Errorf("it was there from before: %v, %v", taken, err)
 			}
+		})
+	}
+}
+
+// Each version is of whoever signed it. After a publisher's key has changed nobody goes back
+// to what the former one signed, unless he names it.
+func TestVersionsOfAFormerKey(t *testing.T) {
+	first, second := release.PublisherOf(keyOf(1)), release.PublisherOf(keyOf(2))
+	for name, forget := range map[string]bool{"as it is written": false, "an index that had one publisher for all": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			install := func(version string, by byte, o Options) {
+				t.Helper()
+				if _, _, _, err := Install(dir, publish(t, "acme", version, "program "+version, by), o); err != nil {
+					t.Fatal(err)
+				}
+			}
+			signers := func(want ...release.Publisher) {
+				t.Helper()
+				all, err := Read(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []release.Publisher
+				for _, v := range all["acme"].Versions {
+					got = append(got, v.Publisher)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("signed by %v, want %v", got, want)
+				}
+			}
+			install("1.0.0", 1, Options{Publisher: first})
+			if forget {
+				all, err := Read(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all["acme"].Versions[0].Publisher = release.Publisher{}
+				if err := all.write(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			install("1.1.0", 2, Options{Upgrade: true, Publisher: second})
+			signers(first, second)
+			if _, _, err := Rollback(dir, "acme", ""); exitcode.Of(err, 0) != exitcode.Denied || !strings.Contains(err.Error(), "is signed by "+first.String()+", and not by "+second.String()) {
+				t.Errorf("%v", err)
+			}
+			if all, err := Read(dir); err != nil || all["acme"].Current != "1.1.0" {
+				t.Errorf("it was refused, and changed what is in use: %+v, %v", all["acme"], err)
+			}
+			if _, now, err := Rollback(dir, "acme", "1.0.0"); err != nil || now.Version != "1.0.0" {
+				t.Errorf("named: %s, %v", now.Version, err)
+			}
+			if all, err := Read(dir); err != nil || all["acme"].Publisher != second {
+				t.Errorf("whose word is taken has changed: %+v, %v", all["acme"], err)
+			}
+			// The same version, which the publisher has signed anew.
+			install("1.0.0", 2, Options{Upgrade: true})
+			signers(second, second)
 		})
 	}
 }

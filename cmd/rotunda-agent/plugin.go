@@ -128,7 +128,8 @@ func rollbackCommand(settings func() (*Settings, error)) *cobra.Command {
 		Use: "rollback NAME", Short: "use an older version that is installed", Args: cobra.ExactArgs(1),
 		Long: `Goes back to the next older version, or to the one that --to names. What is newer stays
 installed and is left: it does not start in place of a version that is not approved.
-"upgrade" with its manifest, or --to, uses it again.`,
+"upgrade" with its manifest, or --to, uses it again. To a version that another publisher
+signed, or the same one with a former key, only --to goes back.`,
 	}
 	c.Flags().StringVar(&to, "to", "", "version")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -153,6 +154,7 @@ type pluginRow struct {
 	Version   string             `json:"version,omitempty"` // of what was installed by these commands
 	SHA256    string             `json:"sha256"`
 	Publisher *release.Publisher `json:"publisher,omitempty"`
+	former    bool               // signed by another than whose word is taken now
 	BuiltIn   bool               `json:"builtIn"`
 	InUse     bool               `json:"inUse"`              // the version that is chosen
 	Left      bool               `json:"left"`               // somebody went back from it: it does not start in place of another
@@ -221,7 +223,8 @@ func pluginRows(s *Settings) ([]pluginRow, error) {
 			row.Left = p.Left(seal.Digest(f.Plugin.SHA256))
 			for _, v := range p.Versions {
 				if v.SHA256 == seal.Digest(f.Plugin.SHA256) {
-					row.Version, row.Publisher, row.InUse = v.Version, &p.Publisher, v.Version == p.Current
+					row.Version, row.Publisher, row.InUse = v.Version, &v.Publisher, v.Version == p.Current
+					row.former = v.Publisher != p.Publisher
 				}
 			}
 		}
@@ -282,6 +285,9 @@ func (r pluginRow) state() string {
 		words = append(words, "kept")
 	default:
 		words = append(words, "copied by hand")
+	}
+	if r.former {
+		words = append(words, "another publisher's")
 	}
 	if r.Approved != nil && !*r.Approved {
 		words = append(words, "not approved")
