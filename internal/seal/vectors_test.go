@@ -106,6 +106,15 @@ var ops = map[string]func(inputs) ([]byte, error){
 		}
 		return []byte{1}, nil
 	},
+	"sign_release": func(i inputs) ([]byte, error) {
+		return seal.SignRelease(ed25519.NewKeyFromSeed(i.bytes("seed")), i.bytes("body")), nil
+	},
+	"verify_release": func(i inputs) ([]byte, error) {
+		if !seal.VerifyRelease(i.bytes("public_key"), i.bytes("body"), i.bytes("sig")) {
+			return nil, errRefused
+		}
+		return []byte{1}, nil
+	},
 	"key_id": func(i inputs) ([]byte, error) {
 		return seal.KeyID(seal.Algorithm(i.bytes("algorithm")[0]), i.bytes("public_key")).Bytes(), nil
 	},
@@ -251,6 +260,15 @@ func makeVectors(t *testing.T) map[string][]vector {
 		forged := append([]byte{1}, make([]byte, 63)...)
 		refuse("sign", "small-order public key", "verify", with(with(good, "public_key", hx(y[:])), "sig", hx(forged)))
 	}
+
+	key, body := ed25519.NewKeyFromSeed(seed), []byte(`{"name":"acme"}`)
+	add("sign", "signature of a plugin's release", "sign_release", map[string]string{"seed": hx(seed), "body": hx(body)})
+	published := map[string]string{"public_key": hx(pub), "body": hx(body), "sig": hx(seal.SignRelease(key, body))}
+	add("sign", "a release's good signature", "verify_release", published)
+	refuse("sign", "a release, another body", "verify_release", with(published, "body", hx([]byte(`{"name":"acne"}`))))
+	refuse("sign", "a release, the same body under another label", "verify_release",
+		with(published, "sig", hx(ed25519.Sign(key, slices.Concat([]byte("rotunda/v1/log\x00"), body)))))
+	refuse("sign", "a release, the same body under no label", "verify_release", with(published, "sig", hx(ed25519.Sign(key, body))))
 
 	gcm := in("key", hx(recKey.Expose()), "box", hx(seal.SealGCM(recKey, []byte(`{"type":"login"}`), nil)), "ad", "")
 	add("aead", "record data, no additional data", "gcm_open", gcm)
