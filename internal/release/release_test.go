@@ -3,6 +3,7 @@ package release
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -124,24 +125,28 @@ func TestCompare(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	word := func(w string) func() ([]byte, error) { return func() ([]byte, error) { return []byte(w), nil } }
-	for _, pass := range []string{"", "a passphrase"} {
-		stored := StoreKey(keyOf(1), []byte(pass))
-		got, err := LoadKey(stored, word(pass))
-		if err != nil || !got.Equal(keyOf(1)) {
-			t.Errorf("passphrase %q: %v", pass, err)
-		}
-		if pass == "" {
-			continue
-		}
-		if bytes.Contains(stored, []byte(keyPrefix)) {
-			t.Error("it is not locked")
-		}
-		if _, err := LoadKey(stored, word("another")); !errors.Is(err, seal.ErrPassphrase) {
-			t.Errorf("another passphrase: %v", err)
-		}
+	stored := StoreKey(keyOf(1), []byte("a passphrase"))
+	if got, err := LoadKey(stored, word("a passphrase")); err != nil || !got.Equal(keyOf(1)) {
+		t.Errorf("%v", err)
 	}
-	if _, err := LoadKey([]byte("no key\n"), word("")); err == nil {
-		t.Error("what is no key is one")
+	if _, err := LoadKey(stored, word("another")); !errors.Is(err, seal.ErrPassphrase) {
+		t.Errorf("another passphrase: %v", err)
+	}
+	if !seal.IsLocked(StoreKey(keyOf(1), nil)) {
+		t.Error("without a passphrase it is not locked")
+	}
+	unlocked := keyPrefix + base64.RawURLEncoding.EncodeToString(keyOf(1).Seed()) + "\n"
+	if bytes.Contains(stored, []byte(keyPrefix)) {
+		t.Error("it is not locked")
+	}
+	for name, content := range map[string][]byte{
+		"what is no key":            []byte("no key\n"),
+		"a key that is not locked":  []byte(unlocked),
+		"what is no key but locked": seal.Lock([]byte("a passphrase"), seal.LockedPublisher, []byte("no key\n")),
+	} {
+		if _, err := LoadKey(content, word("a passphrase")); !errors.Is(err, errNoKey) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	for _, s := range []string{"", "ed25519:", "ed25519:AAAA", strings.TrimPrefix(PublisherOf(keyOf(1)).String(), publisherPrefix), Publisher{}.String()} {
 		if _, err := ParsePublisher(s); err == nil {
