@@ -92,8 +92,11 @@ func toStatus(ctx context.Context, err error, secrets *scrub.Set) error {
 	} else if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
 		d.Class, d.Reason = string(ClassUnreachable), "deadline"
 	}
-	text := strings.ToValidUTF8(secrets.Text(textOf(err)), "?")
-	s := status.New(codes.Unknown, text[:min(len(text), maxErrorText)])
+	// In this order: a secret that is cut is no longer found, and a character that is cut is
+	// none, with which nothing of the error would arrive.
+	text := secrets.Text(textOf(err))
+	text = strings.ToValidUTF8(text[:min(len(text), maxErrorText)], "?")
+	s := status.New(codes.Unknown, text)
 	if with, err := s.WithDetails(d); err == nil {
 		s = with
 	}
