@@ -84,11 +84,24 @@ func (p *apps) step(ctx context.Context, r sdk.OpenRequest, step sdk.Step, c sdk
 	if err := json.Unmarshal(step.Data, &data); err != nil {
 		return sdk.StepResponse{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "step.data", NotSent: true, Err: err}
 	}
+	last := step.ID == s.apps[len(s.apps)-1]
+	switch {
+	case last && s.fault == lastIsIdle:
+		return sdk.StepResponse{Outcome: sdk.Changed}, nil
+	case s.fault == lastIsIdle:
+		if _, err := s.give(ctx, s.apps[len(s.apps)-1], c.Secret); err != nil {
+			return sdk.StepResponse{}, err
+		}
+	case last && s.fault == lostLastIsNot:
+		if _, err := s.login(ctx, s.as, s.secret); err != nil {
+			return sdk.StepResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "http", NotSent: true, Err: err}
+		}
+	}
 	status, err := s.give(ctx, data.App, c.Secret)
 	switch {
 	case err != nil && s.fault == lostStepIsDone:
 		return sdk.StepResponse{Outcome: sdk.Changed}, nil
-	case err != nil && s.fault == lostStepIsNot:
+	case err != nil && (s.fault == lostStepIsNot || last && s.fault == lostLastIsNot):
 		return sdk.StepResponse{Outcome: sdk.Unchanged, Class: sdk.ClassUnreachable, Reason: "http"}, nil
 	case err != nil:
 		return sdk.StepResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "http", Err: err}

@@ -63,6 +63,8 @@ const (
 	undoesNothing    fault = "undoes-nothing"     // StepTwice
 	lostStepIsDone   fault = "lost-step-is-done"  // LostStepIsUnknown
 	lostStepIsNot    fault = "lost-step-is-not"   // LostStepIsUnknown
+	lostLastIsNot    fault = "lost-last-is-not"   // LostStepIsUnknown: of the last step, which logs in first
+	lastIsIdle       fault = "last-is-idle"       // LostStepIsUnknown: its success says nothing of the others
 
 	// Accounts that come and go.
 	takesOver       fault = "takes-over"        // ProvisionTwice: an account that it has not made
