@@ -27,8 +27,8 @@ func (provisioner) Provision(ctx context.Context, r sdk.OpenRequest, a sdk.Apply
 	if groups != "" && !oneLine([]byte(groups)) {
 		return sdk.ApplyResponse{}, refuse("account.groups", "no group has such a name")
 	}
-	if !accountName(a.Account.Name) || strings.HasPrefix(a.Account.Name, "-") {
-		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassInvalid, Reason: "account.name"}, nil
+	if !guestName(a.Account.Name) {
+		return badName, nil
 	}
 	s, err := openFiles(ctx, r)
 	if err != nil {
@@ -48,8 +48,8 @@ func (provisioner) Provision(ctx context.Context, r sdk.OpenRequest, a sdk.Apply
 }
 
 func (provisioner) Deprovision(ctx context.Context, r sdk.OpenRequest, a sdk.Account) (sdk.ApplyResponse, error) {
-	if !accountName(a.Name) || strings.HasPrefix(a.Name, "-") {
-		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+	if !guestName(a.Name) {
+		return badName, nil
 	}
 	s, err := openFiles(ctx, r)
 	if err != nil {
@@ -57,6 +57,14 @@ func (provisioner) Deprovision(ctx context.Context, r sdk.OpenRequest, a sdk.Acc
 	}
 	defer s.Close()
 	return s.outcome(s.run(ctx, accountRemover, a.Name))
+}
+
+var badName = sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassInvalid, Reason: "account.name"}
+
+// guestName tells whether an account that comes and goes can have this name. One of
+// digits alone is no name to getent and pkill, but the id of another account.
+func guestName(name string) bool {
+	return accountName(name) && !strings.HasPrefix(name, "-") && strings.Trim(name, "0123456789") != ""
 }
 
 var (
