@@ -30,6 +30,9 @@ func (provisioner) Provision(ctx context.Context, r sdk.OpenRequest, a sdk.Apply
 	if !guestName(a.Account.Name) {
 		return badName, nil
 	}
+	if out, err := checkCandidate(a.Candidate); err != nil || out.Outcome == sdk.Unchanged {
+		return out, err
+	}
 	s, err := openFiles(ctx, r)
 	if err != nil {
 		return sdk.ApplyResponse{}, err
@@ -40,11 +43,28 @@ func (provisioner) Provision(ctx context.Context, r sdk.OpenRequest, a sdk.Apply
 		return out, err
 	}
 	out, err = s.Apply(ctx, a)
-	// The account is there: nothing that follows is "nothing was sent".
+	// The account is there: nothing that follows is "nothing was sent", or "unchanged".
+	if err == nil && out.Outcome == sdk.Unchanged {
+		return sdk.ApplyResponse{}, &sdk.Error{Class: out.Class, Reason: out.Reason, Err: errors.New("the account is there, and did not get the secret")}
+	}
 	if own := (*sdk.Error)(nil); errors.As(err, &own) {
 		err = &sdk.Error{Class: own.Class, Reason: own.Reason, Err: own.Err}
 	}
 	return out, err
+}
+
+// checkCandidate refuses, before there is an account, what none would take.
+func checkCandidate(c sdk.Credential) (sdk.ApplyResponse, error) {
+	if c.Kind == sdk.SSHKey {
+		_, err := publicKey(c)
+		return sdk.ApplyResponse{}, err
+	}
+	password := c.Secret.Expose()
+	defer clear(password)
+	if !oneLine(password) {
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.charset"}, nil
+	}
+	return sdk.ApplyResponse{}, nil
 }
 
 func (provisioner) Deprovision(ctx context.Context, r sdk.OpenRequest, a sdk.Account) (sdk.ApplyResponse, error) {
@@ -85,13 +105,17 @@ fi
 `
 
 // makeAccount: no password opens the account, and unlike a locked one (!) it can have keys.
+// Useradd writes the account before it makes the home, and leaves it there where that fails.
 // The next two lines are the day on which it ends, and its groups.
 const makeAccount = guest + `IFS= read -r until && IFS= read -r groups || exit 99
 command -v useradd >/dev/null && command -v usermod >/dev/null || exit 92
 if [ -n "$found" ]; then
   usermod -e "$until" -G "$groups" -- "$R_NAME" >/dev/null 2>&1 || exit 106
 else
-  useradd -m -s /bin/sh -p "*" -c "$mark" -e "$until" -G "$groups" -- "$R_NAME" >/dev/null 2>&1 || exit 106
+  useradd -m -s /bin/sh -p "*" -c "$mark" -e "$until" -G "$groups" -- "$R_NAME" >/dev/null 2>&1 || {
+    getent passwd -- "$R_NAME" >/dev/null && exit 107
+    exit 106
+  }
 fi
 `
 

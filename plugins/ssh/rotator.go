@@ -341,6 +341,8 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 		return unchanged(sdk.ClassConflict, "account.exists")
 	case exitUser:
 		return unchanged(sdk.ClassConflict, "account.refused")
+	case exitHalf:
+		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassConflict, Reason: "account.half_made", Err: errors.New("the account is there, and useradd failed: look for what it misses, such as a home folder")}
 	case exitNoFile:
 		return unchanged(sdk.ClassNotFound, "file.missing")
 	case exitFile:

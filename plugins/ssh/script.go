@@ -16,6 +16,7 @@ const (
 	exitOther    = 100 // the account has another secret, or none
 	exitForeign  = 105 // an account that this plugin has not made
 	exitUser     = 106 // the account could not be made or removed
+	exitHalf     = 107 // it was made in part
 	exitNoFile   = 102 // no such file
 	exitFile     = 103 // it could not be written; it is as it was
 	exitFolder   = 104 // others than its owner may write in its folder, or put another in its place
