@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,14 @@ const made = "made by rotunda, and removed by it"
 type provisioner struct{}
 
 // guest is a role as the catalogue has it.
-type guest struct{ found, ours bool }
+type guest struct {
+	found, ours bool
+	groups      []membership
+}
+
+// membership is of a role in a group. Since PostgreSQL 16 there is one for each role that
+// has granted it, and none of those revokes another's.
+type membership struct{ group, grantor string }
 
 // open logs in and looks for the role.
 func (provisioner) open(ctx context.Context, r sdk.OpenRequest, name string) (*session, *pgconn.PgConn, guest, error) {
@@ -28,15 +36,30 @@ func (provisioner) open(ctx context.Context, r sdk.OpenRequest, name string) (*s
 		return nil, nil, guest{}, err
 	}
 	s := opened.(*session)
-	c, rows, err := s.read(ctx, "SELECT coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_catalog.pg_roles WHERE rolname = $1::text", name)
+	c, rows, err := s.read(ctx, lookForGuest, name)
 	if err != nil {
 		_ = s.Close()
 		return nil, nil, guest{}, err
 	}
-	return s, c, guest{len(rows) == 1, len(rows) == 1 && rows[0][0] == made}, nil
+	g := guest{found: len(rows) > 0, ours: len(rows) > 0 && rows[0][0] == made}
+	for _, row := range rows {
+		if row[1] != "" {
+			g.groups = append(g.groups, membership{row[1], row[2]})
+		}
+	}
+	return s, c, g, nil
 }
 
-// Provision makes a role, or gives one of ours another password and time.
+// lookForGuest gives a role's comment, once for each of its memberships, or once. A grantor
+// who is gone has no name.
+const lookForGuest = `SELECT coalesce(shobj_description(r.oid, 'pg_authid'), ''), coalesce(g.rolname, ''), coalesce(b.rolname, '')
+FROM pg_catalog.pg_roles r
+LEFT JOIN pg_catalog.pg_auth_members m ON m.member = r.oid
+LEFT JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+LEFT JOIN pg_catalog.pg_roles b ON b.oid = m.grantor
+WHERE r.rolname = $1::text`
+
+// Provision makes a role, or gives one of ours another password, time, and groups.
 func (p provisioner) Provision(ctx context.Context, r sdk.OpenRequest, a sdk.ApplyRequest) (sdk.ApplyResponse, error) {
 	unchanged := func(class sdk.Class, reason string) (sdk.ApplyResponse, error) {
 		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: class, Reason: reason}, nil
@@ -51,7 +74,7 @@ func (p provisioner) Provision(ctx context.Context, r sdk.OpenRequest, a sdk.App
 	case !sendable(password):
 		return unchanged(sdk.ClassPolicy, "policy.charset")
 	}
-	options, grants, err := rights(a.Account)
+	options, groups, err := rights(a.Account)
 	if err != nil {
 		return sdk.ApplyResponse{}, err
 	}
@@ -73,17 +96,29 @@ func (p provisioner) Provision(ctx context.Context, r sdk.OpenRequest, a sdk.App
 		verb = "ALTER"
 	}
 	statement := verb + " ROLE " + name + " LOGIN PASSWORD '" + v.String() + "'" + options +
-		"; COMMENT ON ROLE " + name + " IS '" + made + "'" + strings.ReplaceAll(grants, "%", name)
+		"; COMMENT ON ROLE " + name + " IS '" + made + "'"
+	for _, m := range g.groups {
+		if slices.Contains(groups, m.group) {
+			continue
+		}
+		statement += "; REVOKE " + pgx.Identifier{m.group}.Sanitize() + " FROM " + name
+		if m.grantor != "" {
+			statement += " GRANTED BY " + pgx.Identifier{m.grantor}.Sanitize()
+		}
+	}
+	for _, group := range groups {
+		statement += "; GRANT " + pgx.Identifier{group}.Sanitize() + " TO " + name
+	}
 	return p.change(ctx, c, statement)
 }
 
-// rights are what the account's attributes ask for; in grants % stands for its name.
-func rights(a sdk.Account) (options, grants string, err error) {
+// rights are what the account's attributes ask for.
+func rights(a sdk.Account) (options string, groups []string, err error) {
 	options = " VALID UNTIL 'infinity'"
 	if until := a.Attrs[sdk.UntilAttr]; until != "" {
 		t, err := time.Parse(time.RFC3339, until)
 		if err != nil {
-			return "", "", &sdk.Error{Class: sdk.ClassInvalid, Reason: "account.until", NotSent: true, Err: err}
+			return "", nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "account.until", NotSent: true, Err: err}
 		}
 		options = " VALID UNTIL '" + t.UTC().Format("2006-01-02 15:04:05") + "+00'"
 	}
@@ -92,11 +127,11 @@ func rights(a sdk.Account) (options, grants string, err error) {
 			continue
 		}
 		if !validName(group) || strings.Contains(group, "%") {
-			return "", "", &sdk.Error{Class: sdk.ClassInvalid, Reason: "account.groups", NotSent: true, Err: errors.New("a role has no such name")}
+			return "", nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "account.groups", NotSent: true, Err: errors.New("a role has no such name")}
 		}
-		grants += "; GRANT " + pgx.Identifier{group}.Sanitize() + " TO %"
+		groups = append(groups, group)
 	}
-	return options, grants, nil
+	return options, groups, nil
 }
 
 // Deprovision removes a role of ours. What it owns it keeps, and is then not removed: a
