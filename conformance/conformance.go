@@ -61,6 +61,12 @@ type Harness struct {
 	// Dependent makes something that uses an account's secret, which is first; nil: the
 	// plugin serves none.
 	Dependent func(t *testing.T, a sdk.Account, first sdk.Credential) Dependent
+	// Groups are two that the target has, for accounts that the plugin makes; nil: it has none.
+	Groups []string
+	// Rights asks the target whether an account that the plugin has made is in these groups,
+	// and in no others, and ends then, as exactly as the target has it; zero: it has no end.
+	// It must share no code with the plugin. Nil: the plugin makes no accounts.
+	Rights func(t *testing.T, a sdk.Account, groups []string, until time.Time) bool
 	// Lock has the target let an account in no more, whatever its secret; nil: it cannot.
 	Lock func(t *testing.T, a sdk.Account)
 	// NoLogin says that nobody but a person logs in with a secret of this kind: Verify is

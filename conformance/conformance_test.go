@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/conformance"
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -126,7 +128,15 @@ func TestFaulty(t *testing.T) {
 			}}
 		},
 		Failures: func(_ *testing.T, a sdk.Account) int { return service.Failures(a.Name) },
-		Lock:     func(_ *testing.T, a sdk.Account) { service.Lock(a.Name) },
+		Groups:   []string{"readers", "writers"},
+		Rights: func(_ *testing.T, a sdk.Account, groups []string, until time.Time) bool {
+			has, end := service.Guest(a.Name)
+			if until.IsZero() {
+				return slices.Equal(has, groups) && end == ""
+			}
+			return slices.Equal(has, groups) && end == until.Format(time.RFC3339)
+		},
+		Lock: func(_ *testing.T, a sdk.Account) { service.Lock(a.Name) },
 	}
 	if variant == "mint" {
 		h.Dependent = nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -158,6 +159,9 @@ func (k *kit) provisionTwice(t *testing.T) {
 	if !k.manifest.Provision {
 		t.Skip("the plugin makes no accounts")
 	}
+	if k.Rights == nil {
+		t.Fatal("the manifest declares accounts that come and go, and the harness does not look at one: set Harness.Rights")
+	}
 	job := pluginhost.Job{Target: k.target(), Admin: k.Admin, AdminAs: k.AdminAs}
 	do := func(what string, a sdk.Account, c sdk.Credential, want sdk.Outcome, class sdk.Class) {
 		t.Helper()
@@ -187,16 +191,26 @@ func (k *kit) provisionTwice(t *testing.T) {
 		defer cancel()
 		_, _ = k.host.Deprovision(ctx, k.plugin, job, guest)
 	})
-	for range 2 {
-		do("provision", guest, one, sdk.Changed, "")
-		if !k.Accepts(t, guest, one) {
+	made := func(c sdk.Credential, groups []string, until time.Time) {
+		t.Helper()
+		guest.Attrs = map[string]string{sdk.GroupsAttr: strings.Join(groups, ",")}
+		if !until.IsZero() {
+			guest.Attrs[sdk.UntilAttr] = until.Format(time.RFC3339)
+		}
+		do("provision", guest, c, sdk.Changed, "")
+		if !k.Accepts(t, guest, c) {
 			t.Fatal("the account that was made is not let in")
 		}
+		if !k.Rights(t, guest, groups, until) {
+			t.Fatalf("the account that was made does not have the groups %q alone, and the end %s (zero: none)", groups, until)
+		}
 	}
-	do("provision", guest, two, sdk.Changed, "")
-	if !k.Accepts(t, guest, two) {
-		t.Error("the account that was made again is not let in with its new secret")
+	until := time.Now().UTC().Truncate(time.Second).AddDate(0, 0, 2)
+	for range 2 {
+		made(one, k.Groups, until)
 	}
+	made(two, k.Groups[len(k.Groups)/2:], until.AddDate(0, 0, 3))
+	made(two, nil, time.Time{})
 	for range 2 {
 		do("deprovision", guest, sdk.Credential{}, sdk.Changed, "")
 		if k.Accepts(t, guest, two) {

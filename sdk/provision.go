@@ -8,7 +8,9 @@ import "context"
 // So the target has to remember which those are, in a comment or the like.
 type Provisioner interface {
 	// Provision brings the target to have the account, with the candidate as its secret. What
-	// the account may do, and until when, its Attrs say: see [GroupsAttr] and [UntilAttr].
+	// the account may do, and until when, its Attrs say: see [GroupsAttr] and [UntilAttr]. An
+	// account that is made again has that, and no longer what it was given before. Once the
+	// account may have been made, what fails is neither Unchanged nor NotSent.
 	Provision(context.Context, OpenRequest, ApplyRequest) (ApplyResponse, error)
 	// Deprovision removes it. That it is gone already is a success.
 	Deprovision(context.Context, OpenRequest, Account) (ApplyResponse, error)

@@ -41,7 +41,7 @@ var All = []Obligation{
 	{"PlanHoldsNoSecret", "no secret is in a step: neither in its id, nor its title, nor its data"},
 	{"StepTwice", "`Do` gives the dependent the secret that it is called with, and `Undo` the former one; both can be repeated"},
 	{"LostStepIsUnknown", "with the line cut before and after each write, what `Do` says is true, and the same step can be done afterwards"},
-	{"ProvisionTwice", "an account is made, made again, given another secret, removed, and removed again; one that the plugin has not made is left alone by both verbs"},
+	{"ProvisionTwice", "an account is made, made again, given another secret, other groups and another end, removed, and removed again; it has the groups and the end that it was given, and no others; one that the plugin has not made is left alone by both verbs"},
 	{"Printable", "every printable ASCII character arrives as it is"},
 	{"OddSecrets", "one and 128 characters, line breaks, quotes, spaces around, not ASCII, no text at all: taken as they are or refused, for certain"},
 	{"HostileNames", "names that would do harm in a command are taken as they are"},

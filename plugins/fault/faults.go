@@ -70,6 +70,10 @@ const (
 	takesOver       fault = "takes-over"        // ProvisionTwice: an account that it has not made
 	removesAny      fault = "removes-any"       // ProvisionTwice: likewise
 	provisionsOnce  fault = "provisions-once"   // ProvisionTwice
+	ignoresGroups   fault = "ignores-groups"    // ProvisionTwice
+	keepsGroups     fault = "keeps-groups"      // ProvisionTwice: of an account that is given fewer
+	ignoresUntil    fault = "ignores-until"     // ProvisionTwice
+	keepsUntil      fault = "keeps-until"       // ProvisionTwice: of an account that is given another end
 	removesNothing  fault = "removes-nothing"   // ProvisionTwice
 	missesTheRemove fault = "misses-the-remove" // ProvisionTwice: what is gone already is no success
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -17,6 +18,12 @@ func (p *guests) Provision(ctx context.Context, r sdk.OpenRequest, a sdk.ApplyRe
 		return sdk.ApplyResponse{}, err
 	}
 	path := "/guests/" + url.PathEscape(a.Account.Name)
+	again := p.remember(a.Account.Name, "made")
+	body := map[string]any{
+		"password": a.Candidate.Secret.ExposeString(),
+		"groups":   strings.FieldsFunc(a.Account.Attrs[sdk.GroupsAttr], func(r rune) bool { return r == ',' }),
+		"until":    a.Account.Attrs[sdk.UntilAttr],
+	}
 	switch {
 	case s.fault == takesOver:
 		path = "/users/" + url.PathEscape(a.Account.Name)
@@ -24,10 +31,14 @@ func (p *guests) Provision(ctx context.Context, r sdk.OpenRequest, a sdk.ApplyRe
 			return sdk.ApplyResponse{}, err
 		}
 		path = "/guests/" + url.PathEscape(a.Account.Name)
-	case p.remember(a.Account.Name, "made") && s.fault == provisionsOnce:
+	case again && s.fault == provisionsOnce:
 		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassConflict, Reason: "account.exists"}, nil
+	case s.fault == ignoresGroups, again && s.fault == keepsGroups:
+		delete(body, "groups")
+	case s.fault == ignoresUntil, again && s.fault == keepsUntil:
+		delete(body, "until")
 	}
-	return guestAnswer(s.call(ctx, http.MethodPut, path, r.AdminAs.Name, r.Admin.Secret, map[string]any{"password": a.Candidate.Secret.ExposeString()}))
+	return guestAnswer(s.call(ctx, http.MethodPut, path, r.AdminAs.Name, r.Admin.Secret, body))
 }
 
 func (p *guests) Deprovision(ctx context.Context, r sdk.OpenRequest, a sdk.Account) (sdk.ApplyResponse, error) {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/rand"
 	"os"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,6 +17,8 @@ import (
 
 func TestConformance(t *testing.T) {
 	pg := targets.Postgres(t)
+	f := &fixture{PG: pg}
+	f.exec(t, "CREATE ROLE readers", "CREATE ROLE writers")
 	conformance.Run(t, conformance.Harness{
 		Binary:   conformance.Build(t, "."),
 		Name:     "postgres",
@@ -50,6 +54,14 @@ func TestConformance(t *testing.T) {
 				t.Fatal(err)
 			}
 			return bytes.Count(log, []byte(`FATAL:  password authentication failed for user "`+a.Name+`"`))
+		},
+		Groups: []string{"readers", "writers"},
+		Rights: func(t *testing.T, a sdk.Account, groups []string, until time.Time) bool {
+			has, end := f.guestOf(t, a.Name)
+			if until.IsZero() {
+				return slices.Equal(has, groups) && end == "infinity"
+			}
+			return slices.Equal(has, groups) && end == until.UTC().Format("2006-01-02 15:04:05+00")
 		},
 		Lock: func(t *testing.T, a sdk.Account) {
 			if err := pg.Exec(t.Context(), "ALTER ROLE "+pgx.Identifier{a.Name}.Sanitize()+" VALID UNTIL '2001-01-01'"); err != nil {

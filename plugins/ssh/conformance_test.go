@@ -8,7 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/conformance"
 	"github.com/rotunda-pam/rotunda/internal/targets"
@@ -20,6 +23,11 @@ func TestConformance(t *testing.T) {
 	var pins [][sha256.Size]byte
 	for pin := range slices.Chunk(s.Pins(), sha256.Size) {
 		pins = append(pins, [sha256.Size]byte(pin))
+	}
+	tag := strings.ToLower(rand.Text()[:8])
+	groups := []string{"rotunda-a-" + tag, "rotunda-b-" + tag}
+	for _, g := range groups {
+		makeGroup(t, g)
 	}
 	h := conformance.Harness{
 		Binary: conformance.Build(t, "."), Name: "ssh",
@@ -33,6 +41,15 @@ func TestConformance(t *testing.T) {
 				t.Fatal(err)
 			}
 			return ok
+		},
+		Groups: groups,
+		Rights: func(t *testing.T, a sdk.Account, groups []string, until time.Time) bool {
+			has, end := guestOf(t, a.Name)
+			if until.IsZero() {
+				return slices.Equal(has, groups) && end == ""
+			}
+			// The first day on which it is no longer good, counted from 1970.
+			return slices.Equal(has, groups) && end == strconv.FormatInt(until.Unix()/86400+1, 10)
 		},
 	}
 	// file makes a file for the plugin to write, in a folder of root's.

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,6 +33,37 @@ func (f *fixture) mustDeprovision(t *testing.T, name string, want sdk.ApplyRespo
 	if got, err := (provisioner{}).Deprovision(t.Context(), f.asRoot(), sdk.Account{Name: name}); err != nil || got != want {
 		t.Errorf("deprovision %q: %+v, %v, want %+v", name, got, err, want)
 	}
+}
+
+// guestOf is what the system has of an account: the groups beside its own, sorted, and the
+// day on which it ends.
+func guestOf(t *testing.T, name string) (groups []string, end string) {
+	t.Helper()
+	for line := range strings.Lines(string(mustRead(t, "/etc/group"))) {
+		if f := strings.Split(strings.TrimSpace(line), ":"); slices.Contains(strings.Split(f[3], ","), name) {
+			groups = append(groups, f[0])
+		}
+	}
+	for line := range strings.Lines(string(mustRead(t, "/etc/shadow"))) {
+		if f := strings.Split(line, ":"); f[0] == name {
+			slices.Sort(groups)
+			return groups, f[7]
+		}
+	}
+	t.Fatalf("there is no account %s", name)
+	return nil, ""
+}
+
+// makeGroup makes one that ends with the test.
+func makeGroup(t *testing.T, name string) {
+	t.Helper()
+	root := func(ctx context.Context, argv ...string) {
+		if out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			t.Errorf("%v: %v: %s", argv, err, out)
+		}
+	}
+	root(t.Context(), "groupadd", "--", name)
+	t.Cleanup(func() { root(context.Background(), "groupdel", "--", name) })
 }
 
 // A name that tools take for another account's, or for an option, is refused by both verbs:
@@ -103,5 +137,49 @@ func TestProvisionInPart(t *testing.T) {
 			}
 			f.mustAccept(t, guest, good, true)
 		})
+	}
+}
+
+// An account has the groups and the end of its attributes, and no others; where there is no
+// such group it is not made.
+func TestProvisionRights(t *testing.T) {
+	f := newFixture(t)
+	guest, tag := "guest"+strings.ToLower(rand.Text()[:8]), strings.ToLower(rand.Text()[:8])
+	one, two := "rotunda-a-"+tag, "rotunda-b-"+tag
+	makeGroup(t, one)
+	makeGroup(t, two)
+	defer f.mustDeprovision(t, guest, changed)
+	day := strconv.FormatInt(time.Date(2091, 3, 6, 0, 0, 0, 0, time.UTC).Unix()/86400, 10)
+	for _, step := range []struct {
+		what, groups, until string
+		want                sdk.ApplyResponse
+		has                 []string
+		end                 string
+		missing             bool
+	}{
+		{"no such group", one + ",rotunda-none-" + tag, "", unchanged(sdk.ClassConflict, "account.refused"), nil, "", true},
+		{"made", one + "," + two, "2091-03-04T23:30:00-05:00", changed, []string{one, two}, day, false},
+		{"again", one + "," + two, "2091-03-05T00:00:00Z", changed, []string{one, two}, day, false},
+		{"no such group, made before", one + ",rotunda-none-" + tag, "", unchanged(sdk.ClassConflict, "account.refused"), []string{one, two}, day, false},
+		{"one group fewer", two, "2091-03-05T23:59:59Z", changed, []string{two}, day, false},
+		{"another, for ever", one, "", changed, []string{one}, "", false},
+		{"none", "", "", changed, nil, "", false},
+	} {
+		got, err := provisioner{}.Provision(t.Context(), f.asRoot(), sdk.ApplyRequest{
+			Account:   sdk.Account{Name: guest, Attrs: map[string]string{sdk.GroupsAttr: step.groups, sdk.UntilAttr: step.until}},
+			Candidate: password("first-" + rand.Text()),
+		})
+		if err != nil || got != step.want {
+			t.Fatalf("%s: %+v, %v, want %+v", step.what, got, err, step.want)
+		}
+		if _, err := user.Lookup(guest); (err == nil) == step.missing {
+			t.Errorf("%s: the account: %v, want it missing: %t", step.what, err, step.missing)
+		}
+		if step.missing {
+			continue
+		}
+		if has, end := guestOf(t, guest); !slices.Equal(has, step.has) || end != step.end {
+			t.Errorf("%s: in %q until %q, want %q until %q", step.what, has, end, step.has, step.end)
+		}
 	}
 }

@@ -7,7 +7,8 @@
 //	DELETE /users/NAME                                              204 gone                        administrator
 //	GET    /me                                                      200                             anybody who logs in
 //	PUT    /apps/NAME            {"password": "..."}                204 it uses that from now on    administrator
-//	PUT    /guests/NAME          {"password": "..."}                204 there, 409 no guest         administrator
+//	PUT    /guests/NAME          {"password": "...",                204 there, 409 no guest         administrator
+//	                              "groups": ["..."], "until": "..."} what is left out stays
 //	DELETE /guests/NAME                                             204 gone, 409 no guest          administrator
 //
 // Users may have keys, too, which the service makes; a key logs in by its id and secret:
@@ -52,6 +53,8 @@ type user struct {
 	passwords [][sha256.Size]byte // digests: a test service needs no more
 	locked    bool
 	guest     bool // made to be removed
+	groups    []string
+	until     string // RFC 3339, or empty; the service lets guests in after that, too
 	failures  int
 }
 
@@ -95,7 +98,17 @@ func New(admin sdk.Secret) *Service {
 			if u != nil && !u.guest {
 				return http.StatusConflict
 			}
-			s.users[name] = &user{passwords: [][sha256.Size]byte{in.digest}, guest: true}
+			made := &user{passwords: [][sha256.Size]byte{in.digest}, guest: true}
+			if u != nil {
+				made.groups, made.until = u.groups, u.until
+			}
+			if in.Groups != nil {
+				made.groups = *in.Groups
+			}
+			if in.Until != nil {
+				made.until = *in.Until
+			}
+			s.users[name] = made
 			return http.StatusNoContent
 		}))
 	})
@@ -147,6 +160,16 @@ func (s *Service) Uses(name string, password sdk.Secret) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.apps[name] == digest(password)
+}
+
+// Guest is what a guest may do, and until when: RFC 3339, or empty.
+func (s *Service) Guest(name string) (groups []string, until string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u := s.users[name]; u != nil && u.guest {
+		return u.groups, u.until
+	}
+	return nil, ""
 }
 
 // Lock has nobody log in as a user any more.
@@ -204,6 +227,8 @@ func (s *Service) login(r *http.Request, admin bool) int {
 type request struct {
 	Password string
 	Keep     bool
+	Groups   *[]string
+	Until    *string
 	digest   [sha256.Size]byte
 }
 
