@@ -131,6 +131,7 @@ var hints = map[string]string{
 	"pair.one_sided":     "name each by the other: `rotunda record edit A --pair B`, and B by A; both on one resource",
 	"account.exists":     "an account of that name is there, and was not made by the agents: choose another name",
 	"account.owns":       "it owns something at the target: give that to another, then it can be removed",
+	"account.half_made":  "look at what the account misses at the target, such as its home folder, and make it; or remove the account and run again",
 	"account.refused":    "the target's own programs refuse to make or remove the account: its name, its groups, what it runs",
 	"account.until":      "give the time as 2027-03-28T02:30:00Z",
 	"account.groups":     "name groups that the target can have",

@@ -14,10 +14,7 @@ import (
 // mayBound reports whether this system lets a process bound another.
 func mayBound() bool { return unix.Prlimit(0, unix.RLIMIT_CORE, nil, &unix.Rlimit{}) == nil }
 
-// bound gives a process its bounds. What it may have taken in its first moment, before
-// it had them, is looked at: without another process and without shared memory, which
-// the filter keeps from it, that is all it can have. What is not counted as writable any
-// more is seen by whoever watches it (taken).
+// bound gives a process its bounds.
 func (j *jail) bound(pid, uid int) error {
 	if !j.iso.Bounds {
 		return nil
@@ -30,12 +27,27 @@ func (j *jail) bound(pid, uid int) error {
 	if j.iso.User || j.flags&unix.CLONE_NEWUSER != 0 { // else they are counted with the agent's own
 		set[unix.RLIMIT_NPROC] = j.bounds.processes
 	}
-	if err := asUser(uid, func() error { return limit(pid, set) }); err != nil {
+	return asUser(uid, func() error { return limit(pid, set) })
+}
+
+// boundAgain bounds a process that has spoken. The kernel's execve lets its caller go on
+// before it puts the bound of the stack back to what it was (finalize_exec), which may
+// undo what start did. What the process took before it had its bounds is looked at:
+// without another process and without shared memory, which the filter keeps from it, that
+// is all it can have. What is not counted as writable any more is seen by whoever watches
+// it (taken).
+func (j *jail) boundAgain(c *child, uid int) error {
+	if !j.iso.Bounds {
+		return nil
+	}
+	pid, done := c.cmd.Process.Pid, make(chan error)
+	go onOtherThread(func() { done <- j.bound(pid, uid) })
+	if err := <-done; err != nil {
 		return err
 	}
 	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
-		return nil // likewise
+		return nil // it has ended: whoever waits for it says so
 	}
 	f := strings.Fields(string(statm))
 	if len(f) < 6 {

@@ -12,17 +12,18 @@
 // else keeps it in depends on the system; Isolation says what is in force:
 //
 //	Linux, agent is root     a user of its own, no network, no sight of other processes,
-//	                         no new privileges, paths shut by Landlock, a folder in memory;
+//	                         no new privileges, a root in memory with its own folder and the
+//	                         system's programs and certificates, paths shut by Landlock, too;
 //	                         it is one process, which starts no other
-//	Linux, agent is not      the same but for user and folder, where the kernel allows user
+//	Linux, agent is not      the same but for user and root, where the kernel allows user
 //	                         namespaces, and with processes to a number; elsewhere Landlock
 //	                         alone, and the agent's memory is closed to its own user
 //	macOS                    a user of its own where the agent is root
 //	Windows                  a job object, so that it dies with the agent
 //
-// Filesystem sockets that everybody may open (D-Bus, a PostgreSQL socket of mode 0777) stay
-// reachable where the kernel's Landlock does not shut them, which Isolation.Note then says:
-// let none be open to others on the agent's machine.
+// Where it has no root of its own, filesystem sockets that everybody may open (D-Bus, a
+// PostgreSQL socket of mode 0777) stay reachable if the kernel's Landlock does not shut them,
+// which Isolation.Note then says: let none be open to others on the agent's machine.
 //
 // # What a plugin process can use up
 //

@@ -1,7 +1,6 @@
 package pluginhost
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -30,7 +29,8 @@ func (j *jail) folder(dir string, uid int) (folder, func(), error) {
 		}
 		return folder{dir, dir, -1}, remove, err
 	}
-	fd, err := newMemory(j.bounds.folder, uid)
+	// The agent connects to a socket in it: no link there may lead it elsewhere.
+	fd, err := newMemory(j.bounds.folder, uid, "0700", unix.MOUNT_ATTR_NOSYMFOLLOW)
 	if err != nil {
 		remove()
 		return folder{}, nil, err
@@ -39,7 +39,7 @@ func (j *jail) folder(dir string, uid int) (folder, func(), error) {
 }
 
 // newMemory makes a file system that is mounted nowhere.
-func newMemory(size uint64, uid int) (int, error) {
+func newMemory(size uint64, uid int, mode string, attr int) (int, error) {
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, os.NewSyscallError("fsopen", err)
@@ -47,7 +47,7 @@ func newMemory(size uint64, uid int) (int, error) {
 	defer func() { _ = unix.Close(fs) }()
 	owner := fmt.Sprint(uid)
 	for _, o := range [][2]string{
-		{"size", fmt.Sprint(size)}, {"nr_inodes", fmt.Sprint(maxInodes)}, {"mode", "0700"}, {"uid", owner}, {"gid", owner},
+		{"size", fmt.Sprint(size)}, {"nr_inodes", fmt.Sprint(maxInodes)}, {"mode", mode}, {"uid", owner}, {"gid", owner},
 	} {
 		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
 			return -1, fmt.Errorf("fsconfig %s: %w", o[0], err)
@@ -57,39 +57,6 @@ func newMemory(size uint64, uid int) (int, error) {
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, os.NewSyscallError("fsconfig", err)
 	}
-	// The agent connects to a socket in it: no link there may lead it elsewhere.
-	const attr = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSYMFOLLOW
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attr)
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC|attr)
 	return fd, os.NewSyscallError("fsmount", err)
-}
-
-// mount mounts the file system for the calling thread, and for what it forks.
-func (f folder) mount() error {
-	if f.file < 0 {
-		return nil
-	}
-	if err := ownMounts(); err != nil {
-		return err
-	}
-	return os.NewSyscallError("move_mount", unix.MoveMount(f.file, "", unix.AT_FDCWD, f.dir, unix.MOVE_MOUNT_F_EMPTY_PATH))
-}
-
-// ownMounts gives the calling thread mounts of its own; what is unmounted elsewhere goes
-// from them, too.
-func ownMounts() error {
-	return errors.Join(
-		os.NewSyscallError("unshare", unix.Unshare(unix.CLONE_NEWNS)),
-		os.NewSyscallError("mount", unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "")))
-}
-
-// mayMount tries it on a thread that is thrown away.
-func mayMount() bool {
-	fd, err := newMemory(1<<20, 0)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = unix.Close(fd) }()
-	done := make(chan error)
-	go onOtherThread(func() { done <- ownMounts() })
-	return <-done == nil
 }

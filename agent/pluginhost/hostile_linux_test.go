@@ -207,7 +207,7 @@ func TestWhatIsMissingIsSaid(t *testing.T) {
 	whole := Isolation{User: true, Network: true, Processes: true, NoPrivileges: true, Landlock: 8, Sockets: true, Filter: true, Alone: true, Bounds: true, Folder: true}
 	for says, edit := range map[string]func(*Isolation){
 		"":                    func(*Isolation) {},
-		"no Landlock":         func(i *Isolation) { i.Landlock, i.Sockets = 0, false },
+		"no Landlock":         func(i *Isolation) { i.Landlock, i.Sockets, i.Folder = 0, false, false },
 		"D-Bus":               func(i *Isolation) { i.Sockets = false },
 		"filter system calls": func(i *Isolation) { i.Filter, i.Alone = false, false },
 		"prlimit":             func(i *Isolation) { i.Bounds = false },

@@ -48,8 +48,8 @@ func newJail(ids UserIDs, b bounds) *jail {
 	// To bound a process of another user is to be that user for a moment, whom the plugin may
 	// then signal: it must not be able to name the agent.
 	j.iso.Bounds = mayBound() && (!j.iso.User || j.iso.Processes)
-	j.iso.Sockets = j.iso.Landlock > 0 && shutsSockets()
-	j.iso.Folder = j.iso.User && j.iso.Network && mayMount()
+	j.iso.Folder = j.iso.User && j.iso.Network && mayEnter() == nil
+	j.iso.Sockets = j.iso.Folder || j.iso.Landlock > 0 && shutsSockets()
 	j.lacks()
 	return j
 }
@@ -65,7 +65,7 @@ func (j *jail) lacks() {
 		return
 	}
 	var all []string
-	if j.iso.Landlock == 0 {
+	if j.iso.Landlock == 0 && !j.iso.Folder {
 		all = append(all, "this kernel has no Landlock: plugins reach every file and socket that all users do")
 	}
 	if j.iso.Landlock > 0 && !j.iso.Sockets {
@@ -83,8 +83,9 @@ func (j *jail) lacks() {
 	j.iso.Note = strings.Join(all, "; ")
 }
 
-// openSockets is said where the kernel's Landlock knows no right to connect by a path.
-const openSockets = "this kernel does not shut sockets with a path: plugins reach those that every user of this machine may open, such as D-Bus or systemd-resolved (which looks up names): run the agent where there are none, or on a later kernel"
+// openSockets is said where plugins have no root of their own, and the kernel's Landlock knows
+// no right to connect by a path.
+const openSockets = "this kernel does not shut sockets with a path: plugins reach those that every user of this machine may open, such as D-Bus or systemd-resolved (which looks up names): run the agent where there are none, or on Linux 5.14 or later"
 
 // sameUser is for an agent that is not root and may make no namespaces. Its memory is
 // closed to processes of its own user then, plugins among them: Landlock alone would
@@ -199,7 +200,7 @@ func onOtherThread(f func()) {
 }
 
 func (j *jail) confine(c confinement) error {
-	if err := c.folder.mount(); err != nil {
+	if err := c.enter(); err != nil {
 		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -262,7 +263,7 @@ func (j *jail) landlock(c confinement) error {
 		attr.Scoped = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL
 		size += unsafe.Sizeof(attr.Scoped)
 	}
-	if j.iso.Sockets {
+	if shutsSockets() {
 		all |= unix.LANDLOCK_ACCESS_FS_RESOLVE_UNIX
 	}
 	attr.Handled_access_fs = all

@@ -87,6 +87,9 @@ func (p *process) start(ctx context.Context) error {
 	if err := p.handshake(ctx, l); err != nil {
 		return err
 	}
+	if err := p.h.jail.boundAgain(l.child, l.where.uid); err != nil {
+		return p.fail(PluginStart, err)
+	}
 	return p.describe(ctx)
 }
 

@@ -337,7 +337,8 @@ func (w *matrix) release(t *testing.T) {
 // unsettled waits until no run of these cells is unfinished and no candidate is
 // outstanding, and tells of those that are when the time is over.
 func (w *matrix) unsettled(ctx context.Context, cells []cell, until time.Time) map[string]error {
-	for {
+	// A program is asked, which costs more than what it asks about: the longer it takes, the seldomer.
+	for pause := 100 * time.Millisecond; ; pause = min(pause*3/2, 2*time.Second) {
 		left := map[string]error{}
 		var list struct {
 			Runs []struct{ Title, State, Phase, Reason, Action string }
@@ -363,7 +364,7 @@ func (w *matrix) unsettled(ctx context.Context, cells []cell, until time.Time) m
 		if len(left) == 0 || time.Now().After(until) || ctx.Err() != nil {
 			return left
 		}
-		time.Sleep(100 * time.Millisecond) // asked of a program
+		time.Sleep(pause)
 	}
 }
 
