@@ -50,10 +50,13 @@ postgres:
 # it, and has locks of its own: it is left out, and it alone (other packages share their
 # copies of sync's generic code with ours, which would then be left out, too).
 RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race -gcflags=modernc.org/sqlite/lib=-race=false)
+# The longest package begins first, and beside it runs one more than there are processors:
+# much of a test is waiting for what it struck.
+PACKAGES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 test: build
 	@test -n "$(RACE)" || echo "race detector: left out, no gcc here"
 	@rm -rf .report && mkdir -p .report
-	GORACE=atexit_sleep_ms=10 ROTUNDA_REPORT=$(CURDIR)/.report ROTUNDA_BIN=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname -- $(RACE) -timeout 50m ./...
+	GORACE=atexit_sleep_ms=10 ROTUNDA_REPORT=$(CURDIR)/.report ROTUNDA_BIN=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname -- $(RACE) -p $(PACKAGES) -timeout 50m ./internal/proof ./...
 	@CGO_ENABLED=0 go run -trimpath -buildvcs=false ./cmd/internal/fuzz -blind -all 1m -report .report/fuzz
 	@if [ -n "$$ROTUNDA_TEST_ALL" ]; then cd examples/plugin-rabbitmq && go test -count 1 -timeout 20m ./...; \
 	else echo "examples/plugin-rabbitmq: left out, it is of the second tier: make test-all"; fi
