@@ -23,13 +23,14 @@ const (
 	SambaAD    Server = "Samba AD"
 
 	// Of the second tier: its tests are run on request only, see [TestAll].
-	FerretDB  Server = "FerretDB"  // speaks MongoDB's protocol
-	SeaweedFS Server = "SeaweedFS" // has access keys, by IAM's protocol
-	RabbitMQ  Server = "RabbitMQ"  // for examples/plugin-rabbitmq, which starts it by itself
+	FerretDB   Server = "FerretDB"  // speaks MongoDB's protocol
+	SeaweedFS  Server = "SeaweedFS" // has access keys, by IAM's protocol
+	RabbitMQ   Server = "RabbitMQ"  // for examples/plugin-rabbitmq, which starts it by itself
+	Kubernetes Server = "kube-apiserver"
 )
 
 // SecondTier are the servers that take long to install, build or start.
-var SecondTier = []Server{FerretDB, RabbitMQ, SeaweedFS}
+var SecondTier = []Server{FerretDB, RabbitMQ, SeaweedFS, Kubernetes}
 
 // needs are the programs and the Debian packages that bring them.
 var needs = []struct {
@@ -53,6 +54,7 @@ var needs = []struct {
 	{SambaAD, "ldap-utils", file("/usr/bin/ldapwhoami")},
 	{FerretDB, "python3-pymongo", file("/usr/lib/python3/dist-packages/pymongo")},
 	{SeaweedFS, "curl", file("/usr/bin/curl")},
+	{Kubernetes, "etcd-server", file("/usr/bin/etcd")},
 	{RabbitMQ, "rabbitmq-server", file("/usr/lib/rabbitmq/bin/rabbitmq-server")},
 }
 

@@ -2,12 +2,15 @@ package targets
 
 import (
 	"bytes"
+	"encoding/json"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/password"
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -256,5 +259,51 @@ func TestFerretDBLetsInOnlyTheRightPassword(t *testing.T) {
 	}
 	if got, err := f.Accepts(ctx, odd, "shop", secret("of shop")); err != nil || !got {
 		t.Errorf("after a restart: %v, %v", got, err)
+	}
+}
+
+func TestKubeLetsInOnlyATokenThatLives(t *testing.T) {
+	k := Kube(t)
+	ctx := t.Context()
+	do := func(method, path string, body any, want int) []byte {
+		t.Helper()
+		status, out, err := k.Do(ctx, method, path, body)
+		if err != nil || status != want {
+			t.Fatalf("%s %s: status %d, %v, want %d: %s", method, path, status, err, want, out)
+		}
+		return out
+	}
+	const of = "/api/v1/namespaces/default/"
+	do("POST", of+"serviceaccounts", map[string]any{"metadata": map[string]string{"name": "app"}}, http.StatusCreated)
+	do("POST", of+"secrets", map[string]any{"metadata": map[string]string{"name": "app-1"}}, http.StatusCreated)
+	var secretMade struct{ Metadata struct{ UID string } }
+	if err := json.Unmarshal(do("GET", of+"secrets/app-1", nil, http.StatusOK), &secretMade); err != nil {
+		t.Fatal(err)
+	}
+	var request struct{ Status struct{ Token string } }
+	answer := do("POST", of+"serviceaccounts/app/token", map[string]any{"spec": map[string]any{
+		"boundObjectRef": map[string]string{"kind": "Secret", "apiVersion": "v1", "name": "app-1", "uid": secretMade.Metadata.UID},
+	}}, http.StatusCreated)
+	if err := json.Unmarshal(answer, &request); err != nil {
+		t.Fatal(err)
+	}
+	token := secret(request.Status.Token)
+	for _, c := range []struct {
+		with sdk.Secret
+		want bool
+	}{{token, true}, {secret("another"), false}, {k.Admin, true}} {
+		if got, err := k.Accepts(ctx, c.with); err != nil || got != c.want {
+			t.Errorf("accepts: %v, %v, want %v", got, err, c.want)
+		}
+	}
+	do("DELETE", of+"secrets/app-1", nil, http.StatusOK)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) { // the API remembers a token for ten seconds
+		got, err := k.Accepts(ctx, token)
+		if err == nil && !got {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("a token whose Secret is gone: %v, %v", got, err)
+		}
 	}
 }

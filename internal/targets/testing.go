@@ -181,6 +181,26 @@ func Seaweed(t TB) *SeaweedServer {
 	return s
 }
 
+// Kube starts a Kubernetes API that ends with the test. It is of the second tier, as
+// [Ferret] is.
+func Kube(t TB) *KubeServer {
+	t.Helper()
+	ctx, dir, ok := forTest(t, Kubernetes)
+	if !ok {
+		return nil
+	}
+	k, err := StartKube(ctx, filepath.Join(dir, "kube"))
+	if fatal(t, err) {
+		return nil
+	}
+	t.Cleanup(func() {
+		if err := k.Stop(); err != nil {
+			t.Logf("stop kube-apiserver: %v", err)
+		}
+	})
+	return k
+}
+
 // TestAll is the variable that says which tests of the second tier are run: none (unset),
 // those whose server this machine has already ("cached"), or all ("1").
 const TestAll = "ROTUNDA_TEST_ALL"
