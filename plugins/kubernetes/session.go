@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// session is an administrator whose token was proven.
+type session struct {
+	api
+	config Config
+}
+
+func (s *session) Close() error { return nil }
+
+// ownerLabel is on each Secret that a token is bound to: whose token it is, by the service
+// account's UID. One that is made again under its name has none of the former's tokens.
+const ownerLabel = "rotunda.dev/token-of"
+
+// uid looks the service account up.
+func (s *session) uid(ctx context.Context, a sdk.Account) (string, error) {
+	at, err := path(core, a.Scope, "serviceaccounts", a.Name)
+	if err != nil {
+		return "", err
+	}
+	var account struct {
+		Meta meta `json:"metadata"`
+	}
+	if err := s.ask(ctx, request{http.MethodGet, at, oneMeta, "", nil}, &account); err != nil {
+		return "", err
+	}
+	if account.Meta.UID == "" || account.Meta.Name != a.Name {
+		return "", &sdk.Error{Class: sdk.ClassUnreachable, Reason: "service.answer", Err: errors.New("the API names another service account")}
+	}
+	return account.Meta.UID, nil
+}
+
+// List reads all pages, or fails.
+func (s *session) List(ctx context.Context, r sdk.ListRequest) ([]sdk.Item, error) {
+	all, err := s.anchors(ctx, r.Account)
+	if err != nil {
+		return nil, err
+	}
+	var items []sdk.Item
+	for _, m := range all {
+		created, _ := time.Parse(time.RFC3339, m.Created) // a server that does not tell: zero
+		items = append(items, sdk.Item{ID: m.Name, Created: created, Active: true})
+	}
+	return items, nil
+}
+
+// anchors are the Secrets that the account's tokens are bound to.
+func (s *session) anchors(ctx context.Context, a sdk.Account) (all []meta, err error) {
+	uid, err := s.uid(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	at, err := path(core, a.Scope, "secrets")
+	if err != nil {
+		return nil, err
+	}
+	query := url.Values{"labelSelector": {ownerLabel + "=" + uid}, "limit": {"500"}}
+	for {
+		var page struct {
+			Kind  string
+			Meta  struct{ Continue string } `json:"metadata"`
+			Items []struct {
+				Meta meta `json:"metadata"`
+			}
+		}
+		if err := s.ask(ctx, request{http.MethodGet, at + "?" + query.Encode(), listMeta, "", nil}, &page); err != nil {
+			return nil, err
+		}
+		for _, i := range page.Items {
+			all = append(all, i.Meta)
+		}
+		if page.Kind != "PartialObjectMetadataList" || len(all) > sdk.MaxItems {
+			return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "service.answer", Err: errors.New("the list of tokens is not whole")}
+		}
+		if page.Meta.Continue == "" {
+			return all, nil
+		}
+		query.Set("continue", page.Meta.Continue)
+	}
+}
+
+// text is a secret in JSON, which is never a string.
+type text []byte
+
+func (t *text) UnmarshalText(b []byte) error {
+	*t = bytes.Clone(b)
+	return nil
+}
+
+// Mint makes the Secret first, which is no credential, and then asks for the token once.
+func (s *session) Mint(ctx context.Context, r sdk.MintRequest) (sdk.Credential, error) {
+	uid, err := s.uid(ctx, r.Account)
+	if err != nil {
+		return sdk.Credential{}, err
+	}
+	at, err := path(core, r.Account.Scope, "secrets")
+	if err != nil {
+		return sdk.Credential{}, err
+	}
+	var anchor struct {
+		Meta meta `json:"metadata"`
+	}
+	if err := s.ask(ctx, request{http.MethodPost, at, oneMeta, object, map[string]any{
+		"apiVersion": "v1", "kind": "Secret", "immutable": true,
+		"metadata": meta{
+			GenerateName: "rotunda-token-", Labels: map[string]string{ownerLabel: uid},
+			Annotations: map[string]string{"rotunda.dev/about": "a token of the service account " + r.Account.Name + " ends when this is deleted"},
+		},
+	}}, &anchor); err != nil {
+		return sdk.Credential{}, err
+	}
+	if anchor.Meta.Name == "" || anchor.Meta.UID == "" {
+		return sdk.Credential{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "service.answer", Err: errors.New("the API does not name the Secret that it made")}
+	}
+	if at, err = path(core, r.Account.Scope, "serviceaccounts", r.Account.Name, "token"); err != nil {
+		return sdk.Credential{}, err
+	}
+	var made struct {
+		Status struct{ Token text }
+	}
+	err = s.ask(ctx, request{http.MethodPost, at, whole, object, map[string]any{
+		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+		"spec": map[string]any{
+			"expirationSeconds": s.config.Hours * 3600,
+			"boundObjectRef":    map[string]string{"kind": "Secret", "apiVersion": "v1", "name": anchor.Meta.Name, "uid": anchor.Meta.UID},
+		},
+	}}, &made)
+	defer clear(made.Status.Token)
+	if err == nil && len(made.Status.Token) == 0 {
+		err = &sdk.Error{Class: sdk.ClassUnreachable, Reason: "service.answer", Err: errors.New("the API gives no token")}
+	}
+	var e *sdk.Error
+	switch {
+	case errors.As(err, &e) && e.MadeNothing():
+		// Else the Secret stays, and is swept as an orphan, with the token that there may be.
+		return sdk.Credential{}, errors.Join(err, s.delete(ctx, r.Account, anchor.Meta))
+	case err != nil:
+		return sdk.Credential{}, err
+	}
+	return sdk.Credential{Kind: sdk.Token, ID: anchor.Meta.Name, Secret: sdk.NewSecret(made.Status.Token)}, nil
+}
+
+// delete ends a token; that it has ended already is a success. A Secret that was made again
+// under its name is another one, and stays.
+func (s *session) delete(ctx context.Context, a sdk.Account, m meta) error {
+	at, err := path(core, a.Scope, "secrets", m.Name)
+	if err != nil {
+		return err
+	}
+	err = s.ask(ctx, request{http.MethodDelete, at, oneMeta, object, map[string]any{
+		"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": map[string]string{"uid": m.UID},
+	}}, nil)
+	if isReason(err, "account.missing") || isReason(err, "object.changed") {
+		return nil
+	}
+	return err
+}
+
+// end deletes those of the account's Secrets that are named.
+func (s *session) end(ctx context.Context, a sdk.Account, names ...string) error {
+	all, err := s.anchors(ctx, a)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		if slices.Contains(names, m.Name) {
+			if err := s.delete(ctx, a, m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *session) Sweep(ctx context.Context, r sdk.SweepRequest) error {
+	return s.end(ctx, r.Account, r.IDs...)
+}
+
+// Retire ends the former token. One that is bound to no Secret, such as a person makes
+// with kubectl, cannot be ended before its time.
+func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireResponse, error) {
+	if r.Old.ID == "" || r.Old.ID == r.Keep.ID {
+		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "key_id.missing", NotSent: true, Err: errors.New("the former token is bound to no Secret: it ends when its time is over")}
+	}
+	if err := s.end(ctx, r.Account, r.Old.ID); err != nil {
+		return sdk.RetireResponse{}, err
+	}
+	return sdk.RetireResponse{Outcome: sdk.Changed}, nil
+}
+
+// Apply sees to it that the token is in force: its Secret is there.
+func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+	all, err := s.anchors(ctx, a.Account)
+	var e *sdk.Error
+	switch {
+	case errors.As(err, &e) && !e.NotSent && e.MadeNothing():
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: e.Class, Reason: e.Reason}, nil
+	case err != nil:
+		return sdk.ApplyResponse{}, err
+	case !slices.ContainsFunc(all, func(m meta) bool { return m.Name == a.Candidate.ID }):
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "key.gone"}, nil
+	}
+	return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+}
