@@ -216,7 +216,7 @@ func newKit(t *testing.T, h Harness) *kit {
 		t.Fatal(err)
 	}
 	k.host, err = pluginhost.New(pluginhost.Config{
-		Dir: filepath.Join(dir, "run"), Catalogue: catalogue, Dial: k.line.dial,
+		Dir: filepath.Join(dir, "run"), Catalogue: catalogue, Dial: k.line.dial, BackOff: time.Millisecond, // it crashes because it is killed
 		Log: slog.New(slog.NewTextHandler(k.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {

@@ -54,7 +54,6 @@ const (
 	maxDir     = 70
 	binaries   = "bin"
 	backoffMin = 100 * time.Millisecond
-	backoffMax = 30 * time.Second
 	forgiven   = 10 * time.Minute // a crash so long ago counts no more
 )
 
@@ -69,6 +68,7 @@ func New(cfg Config) (*Host, error) {
 	}
 	cfg.Processes = orDefault(cfg.Processes, 16)
 	cfg.Idle = orDefault(cfg.Idle, 5*time.Minute)
+	cfg.BackOff = orDefault(cfg.BackOff, 30*time.Second)
 	cfg.StartTimeout = orDefault(cfg.StartTimeout, 20*time.Second)
 	cfg.Connections = orDefault(cfg.Connections, maxConcurrency)
 	if cfg.Users == (UserIDs{}) {
@@ -395,7 +395,7 @@ func (h *Host) run(p *process) {
 			err = errors.New(p.child.cmd.ProcessState.String())
 		}
 		f := h.failures[p.key]
-		h.failures[p.key] = failure{f.n + 1, time.Now().Add(min(backoffMin<<min(f.n, 16), backoffMax))}
+		h.failures[p.key] = failure{f.n + 1, time.Now().Add(min(backoffMin<<min(f.n, 16), h.cfg.BackOff))}
 		h.log.Warn("plugin process ended", "plugin", p.plugin.Name, "resource", p.key.resource, "error", err)
 	} else {
 		delete(h.failures, p.key)
@@ -412,7 +412,7 @@ func (h *Host) run(p *process) {
 	close(p.gone)
 }
 
-// backOff waits after crashes: 100 ms, then twice as long each time, at most 30 s.
+// backOff waits after crashes: 100 ms, then twice as long each time, at most Config.BackOff.
 func (h *Host) backOff(key processKey) error {
 	h.mu.Lock()
 	wait := time.Until(h.failures[key].until)

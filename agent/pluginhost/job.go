@@ -34,6 +34,9 @@ type Config struct {
 	Idle time.Duration
 	// StartTimeout bounds a start up to the answer to Describe (20 s).
 	StartTimeout time.Duration
+	// BackOff is the longest pause before a resource's process is started again, which grows
+	// from 100 ms with each crash in a row (30 s).
+	BackOff time.Duration
 	// Connections is the most that one session or one Verify may have open (64).
 	Connections int
 	// Users are the user ids that plugins get where the agent is root (64000 to 65023).

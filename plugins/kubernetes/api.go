@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,6 +61,10 @@ type meta struct {
 	Labels          map[string]string `json:"labels,omitempty"`
 	Annotations     map[string]string `json:"annotations,omitempty"`
 }
+
+// namespaceOf is where a service account is; the API's own default where its scope says
+// nothing.
+func namespaceOf(a sdk.Account) string { return cmp.Or(a.Scope, "default") }
 
 // path is that of an object of a namespace; its parts are escaped, and never empty.
 func path(group, namespace, kind string, more ...string) (string, error) {

@@ -46,7 +46,7 @@ func (rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (out sdk.VerifyR
 }
 
 // userOf is the name by which the API knows a service account.
-func userOf(a sdk.Account) string { return "system:serviceaccount:" + a.Scope + ":" + a.Name }
+func userOf(a sdk.Account) string { return "system:serviceaccount:" + namespaceOf(a) + ":" + a.Name }
 
 // whose asks the API who the token's owner is, which every owner may: a SelfSubjectReview,
 // which Kubernetes has from 1.28 on.

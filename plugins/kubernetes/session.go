@@ -26,7 +26,7 @@ const ownerLabel = "rotunda.dev/token-of"
 
 // uid looks the service account up.
 func (s *session) uid(ctx context.Context, a sdk.Account) (string, error) {
-	at, err := path(core, a.Scope, "serviceaccounts", a.Name)
+	at, err := path(core, namespaceOf(a), "serviceaccounts", a.Name)
 	if err != nil {
 		return "", err
 	}
@@ -62,7 +62,7 @@ func (s *session) anchors(ctx context.Context, a sdk.Account) (all []meta, err e
 	if err != nil {
 		return nil, err
 	}
-	at, err := path(core, a.Scope, "secrets")
+	at, err := path(core, namespaceOf(a), "secrets")
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (s *session) Mint(ctx context.Context, r sdk.MintRequest) (sdk.Credential, 
 	if err != nil {
 		return sdk.Credential{}, err
 	}
-	at, err := path(core, r.Account.Scope, "secrets")
+	at, err := path(core, namespaceOf(r.Account), "secrets")
 	if err != nil {
 		return sdk.Credential{}, err
 	}
@@ -124,7 +124,7 @@ func (s *session) Mint(ctx context.Context, r sdk.MintRequest) (sdk.Credential, 
 	if anchor.Meta.Name == "" || anchor.Meta.UID == "" {
 		return sdk.Credential{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "service.answer", Err: errors.New("the API does not name the Secret that it made")}
 	}
-	if at, err = path(core, r.Account.Scope, "serviceaccounts", r.Account.Name, "token"); err != nil {
+	if at, err = path(core, namespaceOf(r.Account), "serviceaccounts", r.Account.Name, "token"); err != nil {
 		return sdk.Credential{}, err
 	}
 	var made struct {
@@ -141,21 +141,27 @@ func (s *session) Mint(ctx context.Context, r sdk.MintRequest) (sdk.Credential, 
 	if err == nil && len(made.Status.Token) == 0 {
 		err = &sdk.Error{Class: sdk.ClassUnreachable, Reason: "service.answer", Err: errors.New("the API gives no token")}
 	}
-	var e *sdk.Error
-	switch {
-	case errors.As(err, &e) && e.MadeNothing():
-		// Else the Secret stays, and is swept as an orphan, with the token that there may be.
-		return sdk.Credential{}, errors.Join(err, s.delete(ctx, r.Account, anchor.Meta))
-	case err != nil:
-		return sdk.Credential{}, err
+	if err != nil {
+		return sdk.Credential{}, s.madeNone(ctx, r.Account, anchor.Meta, err)
 	}
 	return sdk.Credential{Kind: sdk.Token, ID: anchor.Meta.Name, Secret: sdk.NewSecret(made.Status.Token)}, nil
+}
+
+// madeNone is the error of a Mint that has made the Secret. Where the API has refused to
+// make a token, the Secret goes; else it stays, and is swept as an orphan, with the token
+// that there may be. Then nobody may think that nothing was sent.
+func (s *session) madeNone(ctx context.Context, a sdk.Account, m meta, err error) error {
+	e := &sdk.Error{Class: sdk.ClassInternal, Reason: "token"}
+	if errors.As(err, &e) && e.MadeNothing() && s.delete(ctx, a, m) == nil {
+		return err
+	}
+	return &sdk.Error{Class: sdk.ClassUnreachable, Reason: e.Reason, Err: err}
 }
 
 // delete ends a token; that it has ended already is a success. A Secret that was made again
 // under its name is another one, and stays.
 func (s *session) delete(ctx context.Context, a sdk.Account, m meta) error {
-	at, err := path(core, a.Scope, "secrets", m.Name)
+	at, err := path(core, namespaceOf(a), "secrets", m.Name)
 	if err != nil {
 		return err
 	}
