@@ -102,6 +102,7 @@ var hints = map[string]string{
 	"target.unsaved":      "the target may lose the change at a restart: see to its replicas, or where it keeps its users",
 	"target.unsupported":  "this version or kind of the target cannot do it: docs/targets.md has what is needed",
 	"target.version":      "docs/targets.md has the versions that the plugin knows",
+	"token.unlabelled":    "label the Secret that the former token is bound to as the account's (docs/targets.md), or delete it",
 	"workload.failed":     "its new pods do not become ready: `kubectl describe` tells why; it has the former secret again",
 	"workload.missing":    "make the workload in the cluster, or take it from `roll` in the account's dependents",
 	"workload.rolling":    "not all of its pods are new yet: Rotunda goes on by itself; `kubectl rollout status` tells where it is",

@@ -58,6 +58,7 @@ type meta struct {
 	ResourceVersion string            `json:"resourceVersion,omitempty"`
 	Generation      int64             `json:"generation,omitempty"`
 	Created         string            `json:"creationTimestamp,omitempty"`
+	Deleted         string            `json:"deletionTimestamp,omitempty"` // it waits for a finalizer
 	Labels          map[string]string `json:"labels,omitempty"`
 	Annotations     map[string]string `json:"annotations,omitempty"`
 }

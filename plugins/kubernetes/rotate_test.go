@@ -229,6 +229,12 @@ func TestTokenThatIsBoundToNothing(t *testing.T) {
 	if err != nil || !strings.HasPrefix(next.ID, "rotunda-token-") || verify(app, next).Verdict != sdk.Accepted {
 		t.Fatal(next.ID, err)
 	}
+	// One that is bound to a Secret of a person's is not ended, and not said to be.
+	k.secret(t, "persons", nil)
+	if _, err := s.(sdk.Retirer).Retire(t.Context(), sdk.RetireRequest{Account: app, Old: sdk.Credential{Kind: sdk.Token, ID: "persons"}, Keep: next}); reasonOf(err) != "token.unlabelled" {
+		t.Error(err)
+	}
+	k.do(t, http.MethodGet, "/api/v1/namespaces/default/secrets/persons", nil)
 	// The Secret of another is not deleted, though it is named.
 	k.secret(t, "others", nil)
 	if err := s.(sdk.Minter).Sweep(t.Context(), sdk.SweepRequest{Account: app, Kind: sdk.Token, IDs: []string{"others"}}); err != nil {

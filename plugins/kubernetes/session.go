@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -57,16 +58,21 @@ func (s *session) List(ctx context.Context, r sdk.ListRequest) ([]sdk.Item, erro
 }
 
 // anchors are the Secrets that the account's tokens are bound to.
-func (s *session) anchors(ctx context.Context, a sdk.Account) (all []meta, err error) {
+func (s *session) anchors(ctx context.Context, a sdk.Account) ([]meta, error) {
 	uid, err := s.uid(ctx, a)
 	if err != nil {
 		return nil, err
 	}
+	return s.secrets(ctx, a, "labelSelector", ownerLabel+"="+uid)
+}
+
+// secrets are those of the account's namespace that a selector chooses.
+func (s *session) secrets(ctx context.Context, a sdk.Account, selector, is string) (all []meta, err error) {
 	at, err := path(core, namespaceOf(a), "secrets")
 	if err != nil {
 		return nil, err
 	}
-	query := url.Values{"labelSelector": {ownerLabel + "=" + uid}, "limit": {"500"}}
+	query := url.Values{selector: {is}, "limit": {"500"}}
 	for {
 		var page struct {
 			Kind  string
@@ -195,13 +201,21 @@ func (s *session) Sweep(ctx context.Context, r sdk.SweepRequest) error {
 }
 
 // Retire ends the former token. One that is bound to no Secret, such as a person makes
-// with kubectl, cannot be ended before its time.
+// with kubectl, cannot be ended before its time. What is not labelled as the account's is
+// deleted by nobody but a person.
 func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireResponse, error) {
 	if r.Old.ID == "" || r.Old.ID == r.Keep.ID {
 		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "key_id.missing", NotSent: true, Err: errors.New("the former token is bound to no Secret: it ends when its time is over")}
 	}
 	if err := s.end(ctx, r.Account, r.Old.ID); err != nil {
 		return sdk.RetireResponse{}, err
+	}
+	left, err := s.secrets(ctx, r.Account, "fieldSelector", "metadata.name="+r.Old.ID)
+	if err != nil {
+		return sdk.RetireResponse{}, err
+	}
+	if len(left) > 0 && left[0].Deleted == "" {
+		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassConflict, Reason: "token.unlabelled", Err: fmt.Errorf("the Secret %s does not have the label %s with the account's UID", r.Old.ID, ownerLabel)}
 	}
 	return sdk.RetireResponse{Outcome: sdk.Changed}, nil
 }
