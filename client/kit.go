@@ -21,7 +21,7 @@ import (
 // Kit is the recovery kit. Both forms hold the same keys.
 type Kit struct {
 	OrgID seal.Digest
-	File  []byte     // age file under the kit's passphrase
+	File  []byte     // age file for whoever opens it
 	Paper sdk.Secret // text to print: it is the keys in clear
 }
 
@@ -52,21 +52,34 @@ const (
 	maxKit  = 1 << 16
 )
 
+// openers are those who can open a kit: whoever has one of the keys, or else the passphrase.
+func openers(passphrase sdk.Secret, recipients []string) ([]age.Recipient, error) {
+	if len(recipients) > 0 {
+		return age.ParseRecipients(strings.NewReader(strings.Join(recipients, "\n")))
+	}
+	// age takes the passphrase as a string only.
+	r, err := age.NewScryptRecipient(passphrase.ExposeString())
+	if err != nil {
+		return nil, err
+	}
+	r.SetWorkFactor(kitWork)
+	return []age.Recipient{r}, nil
+}
+
+// KitNeedsKey reports whether a kit's file was made for a key, and not for a passphrase.
+func KitNeedsKey(file []byte) bool {
+	return !bytes.Contains(file[:min(len(file), 200)], []byte("\n-> scrypt "))
+}
+
 // sealKit makes both forms of a kit.
-func sealKit(k kitKeys, passphrase sdk.Secret) (Kit, error) {
+func sealKit(k kitKeys, to []age.Recipient) (Kit, error) {
 	plain, err := json.Marshal(k)
 	if err != nil {
 		return Kit{}, err
 	}
 	defer clear(plain)
-	// age takes the passphrase as a string only.
-	r, err := age.NewScryptRecipient(passphrase.ExposeString())
-	if err != nil {
-		return Kit{}, err
-	}
-	r.SetWorkFactor(kitWork)
 	var file bytes.Buffer
-	w, err := age.Encrypt(&file, r)
+	w, err := age.Encrypt(&file, to...)
 	if err != nil {
 		return Kit{}, err
 	}
@@ -79,18 +92,32 @@ func sealKit(k kitKeys, passphrase sdk.Secret) (Kit, error) {
 	return Kit{OrgID: k.OrgID, File: file.Bytes(), Paper: k.paper()}, nil
 }
 
-// openKit opens the age file.
-func openKit(file []byte, passphrase sdk.Secret) (kitKeys, error) {
+// openKit opens the age file, by the keys of an age identity file or else by the passphrase.
+func openKit(file []byte, passphrase, identity sdk.Secret) (kitKeys, error) {
 	const op = "open the recovery kit"
-	id, err := age.NewScryptIdentity(passphrase.ExposeString())
-	if err != nil {
-		return kitKeys{}, invalid(op, "the passphrase is empty")
+	wrong := &Error{Class: Denied, Reason: "passphrase", Op: op, Err: errors.New("wrong passphrase")}
+	var by []age.Identity
+	if identity.Len() > 0 {
+		wrong = &Error{Class: Denied, Reason: "kit_key", Op: op, Err: errors.New("the kit was made for another key"), Hint: "give the identity whose recipient `rotunda org init --kit-recipient` was given"}
+		var err error
+		text := identity.Expose()
+		defer clear(text)
+		if by, err = age.ParseIdentities(bytes.NewReader(text)); err != nil {
+			// Its words may quote the key.
+			return kitKeys{}, invalid(op, "the identity file is none of age's in clear: one that is itself under a passphrase has to be decrypted by age first")
+		}
+	} else {
+		id, err := age.NewScryptIdentity(passphrase.ExposeString())
+		if err != nil {
+			return kitKeys{}, invalid(op, "the passphrase is empty")
+		}
+		id.SetMaxWorkFactor(kitWork + 4)
+		by = []age.Identity{id}
 	}
-	id.SetMaxWorkFactor(kitWork + 4)
-	r, err := age.Decrypt(bytes.NewReader(file), id)
-	var wrong *age.NoIdentityMatchError
-	if errors.As(err, &wrong) {
-		return kitKeys{}, &Error{Class: Denied, Reason: "passphrase", Op: op, Err: errors.New("wrong passphrase")}
+	r, err := age.Decrypt(bytes.NewReader(file), by...)
+	var none *age.NoIdentityMatchError
+	if errors.As(err, &none) {
+		return kitKeys{}, wrong
 	}
 	if err != nil {
 		return kitKeys{}, invalid(op, "this is no age file: %v", err)

@@ -92,11 +92,11 @@ func FuzzReadPaper(f *testing.F) {
 // A file that somebody gives for a kit, and is no age file.
 func TestKitsThatAreNone(t *testing.T) {
 	for _, file := range []string{"", "hello", "age-encryption.org/v1\n", "age-encryption.org/v1\n-> X25519 AAAA\nAAAA\n--- AAAA\n"} {
-		if _, err := openKit([]byte(file), sdk.NewSecret([]byte("a passphrase of the kit"))); err == nil || !strings.Contains(err.Error(), "no age file") {
+		if _, err := openKit([]byte(file), sdk.NewSecret([]byte("a passphrase of the kit")), sdk.Secret{}); err == nil || !strings.Contains(err.Error(), "no age file") {
 			t.Errorf("%q: %v", file, err)
 		}
 	}
-	if _, err := openKit(nil, sdk.Secret{}); err == nil || !strings.Contains(err.Error(), "the passphrase is empty") {
+	if _, err := openKit(nil, sdk.Secret{}, sdk.Secret{}); err == nil || !strings.Contains(err.Error(), "the passphrase is empty") {
 		t.Errorf("no passphrase: %v", err)
 	}
 }

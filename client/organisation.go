@@ -30,7 +30,8 @@ type InitOptions struct {
 	Device        string // name of this device
 	Passphrase    sdk.Secret
 	KitPassphrase sdk.Secret
-	MaxAgeDays    uint32 // of the log's freshness; 0: 180
+	KitRecipients []string // age public keys whose owners open the kit's file, in place of a passphrase
+	MaxAgeDays    uint32   // of the log's freshness; 0: 180
 	ClientVersion string
 	Now           func() time.Time // nil: time.Now
 	// KeepKit stores the kit where the caller wants it. It is called before the
@@ -46,8 +47,12 @@ func (p *Profile) InitOrganisation(ctx context.Context, o InitOptions) (Kit, err
 	if err := p.free(op); err != nil {
 		return Kit{}, err
 	}
-	if o.Member == "" || o.Device == "" || o.Passphrase.Len() < MinPassphrase || o.KitPassphrase.Len() < MinPassphrase {
+	if o.Member == "" || o.Device == "" || o.Passphrase.Len() < MinPassphrase || len(o.KitRecipients) == 0 && o.KitPassphrase.Len() < MinPassphrase {
 		return Kit{}, invalid(op, "it needs the names of member and device, and passphrases of at least %d bytes", MinPassphrase)
+	}
+	to, err := openers(o.KitPassphrase, o.KitRecipients)
+	if err != nil {
+		return Kit{}, invalid(op, "the kit's recipients: %v", err)
 	}
 	if o.MaxAgeDays == 0 {
 		o.MaxAgeDays = trust.DefaultAgeDays
@@ -92,7 +97,7 @@ func (p *Profile) InitOrganisation(ctx context.Context, o InitOptions) (Kit, err
 	}
 	k := kitKeys{V: 1, OrgID: org, Recovery: recoveryID, Root: root.Seed(), Seal: sealKey}
 	defer k.wipe()
-	kit, err := sealKit(k, o.KitPassphrase)
+	kit, err := sealKit(k, to)
 	if err != nil {
 		return Kit{}, fail(op, err)
 	}
@@ -174,6 +179,7 @@ type RecoverOptions struct {
 	OrgID         seal.Digest // as the person knows it; zero: the kit's own
 	Kit           []byte      // the age file, or nil
 	KitPassphrase sdk.Secret
+	KitIdentity   sdk.Secret // text of an age identity file, for a kit that was made for a key
 	Paper         sdk.Secret // the paper's text, or empty
 	Member        string     // existing member to give the device to; made an administrator when there is none of that name
 	Device        string
@@ -198,7 +204,7 @@ func (p *Profile) Recover(ctx context.Context, o RecoverOptions) error {
 	if o.Paper.Len() > 0 {
 		kit, err = readPaper(o.Paper)
 	} else {
-		kit, err = openKit(o.Kit, o.KitPassphrase)
+		kit, err = openKit(o.Kit, o.KitPassphrase, o.KitIdentity)
 	}
 	if err != nil {
 		return err

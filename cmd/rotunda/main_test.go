@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
 	_ "modernc.org/sqlite"
 
@@ -135,6 +136,7 @@ func home(e *testscript.Env) error {
 	run := filepath.Join(e.WorkDir, "run")
 	e.Setenv("XDG_RUNTIME_DIR", run)
 	e.Setenv("TZ", "UTC")
+	e.Setenv("KIT_KEY", installation.KitRecipient)
 	e.Setenv("GORACE", "atexit_sleep_ms=10") // else each program that is built for the race detector ends a second late
 	e.Setenv("ESC", "red\x1b[31m name")
 	for name, text := range map[string]string{
@@ -152,6 +154,16 @@ func home(e *testscript.Env) error {
 var words = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	// exits CODE COMMAND...: runs the command, which ends with exactly this code.
 	"exits": exits,
+	// agekey NAME: makes a key of age's; its identity is the file NAME, its recipient $NAME.
+	"agekey": func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 1 {
+			ts.Fatalf("usage: agekey NAME")
+		}
+		id, err := age.GenerateX25519Identity()
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(id.String()+"\n"), 0o600))
+		ts.Setenv(args[0], id.Recipient().String())
+	},
 	// json PATH VALUE: the standard output is one line of JSON with this value there.
 	"json": func(ts *testscript.TestScript, neg bool, args []string) {
 		if len(args) != 2 {

@@ -82,6 +82,9 @@ func (c *cli) orgInitCmd() *cobra.Command {
 		if o.Server == "" || o.Member == "" || kit == "" {
 			return usagef("org init wants --server, --name and --kit").withHint("`rotunda org init --help` shows an example")
 		}
+		if len(o.KitRecipients) > 0 && kitPass.file != "" {
+			return usagef("the kit is for keys or for a passphrase: give --kit-recipient or --kit-passphrase-file")
+		}
 		var err error
 		if o.CAPin, err = ca.digest(c); err != nil {
 			return err
@@ -106,12 +109,15 @@ func (c *cli) orgInitCmd() *cobra.Command {
 			return err
 		}
 		defer clear(pass)
-		kitPhrase, err := c.newPassphrase("recovery kit", kitPass.file, "--kit-passphrase-file")
-		if err != nil {
-			return err
+		o.Passphrase = sdk.NewSecret(pass)
+		if len(o.KitRecipients) == 0 {
+			phrase, err := c.newPassphrase("recovery kit", kitPass.file, "--kit-passphrase-file")
+			if err != nil {
+				return err
+			}
+			defer clear(phrase)
+			o.KitPassphrase = sdk.NewSecret(phrase)
 		}
-		defer clear(kitPhrase)
-		o.Passphrase, o.KitPassphrase = sdk.NewSecret(pass), sdk.NewSecret(kitPhrase)
 		o.Device, o.ClientVersion, o.Now = deviceName(device), version.Version, c.p.now
 		c.note("making the organisation on %s", o.Server)
 		made, err := p.InitOrganisation(ctx, o)
@@ -133,15 +139,17 @@ func (c *cli) orgInitCmd() *cobra.Command {
 	f.StringVar(&device, "device", "", "name of this device (default: this host's name)")
 	f.StringVar(&kit, "kit", "", "`FILE` for the recovery kit; it must not exist")
 	f.StringVar(&kitPass.file, "kit-passphrase-file", "", "`FILE` with the passphrase of the recovery kit")
+	f.StringArrayVar(&o.KitRecipients, "kit-recipient", nil, "age public `KEY` whose owner can open the kit, in place of a passphrase; may be repeated")
 	f.BoolVar(&setup.stdin, "setup-code-stdin", false, "read the server's setup code from standard input")
 	f.StringVar(&setup.file, "setup-code-file", "", "`FILE` with the server's setup code")
 	f.Uint32Var(&o.MaxAgeDays, "max-age-days", 0, "days that agents work without hearing from an administrator (0: 180)")
 	return help(cmd, `Makes the organisation's keys on this device, stores the first two changes of its
 log on the server, and makes this device the first administrator's.
 
-The root key goes into the recovery kit and nowhere else: a file under a
-passphrase (--kit), and a paper form that is printed once (not with --json or
---quiet). Without the kit a lost last device means a lost organisation.
+The root key goes into the recovery kit and nowhere else: a file (--kit) under a
+passphrase, or for keys of age's that lie elsewhere (--kit-recipient), and a paper
+form that is printed once (not with --json or --quiet). Without the kit a lost last
+device means a lost organisation.
 
 Compare the fingerprint that is printed with what others see when they join.`,
 		`rotunda org init --server vault.example.net:8443 --ca-file ca.pem --name "Ada Byron" --kit kit.age`)
@@ -224,7 +232,7 @@ func (c *cli) orgShowCmd() *cobra.Command {
 func (c *cli) orgRecoverCmd() *cobra.Command {
 	var o client.RecoverOptions
 	var ca caFlags
-	var kit, device, org, kitPass string
+	var kit, device, org, kitPass, kitIdentity string
 	var paper secretSource
 	var lost []string
 	cmd := c.leaf("recover", "make this device an administrator's again, with the recovery kit", func(ctx context.Context, _ []string) error {
@@ -255,12 +263,9 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 			if o.Kit, err = c.p.readFile(kit); err != nil {
 				return err
 			}
-			phrase, err := c.kitPassphrase(kitPass)
-			if err != nil {
+			if err := c.kitOpener(&o, kitPass, kitIdentity); err != nil {
 				return err
 			}
-			defer clear(phrase)
-			o.KitPassphrase = sdk.NewSecret(phrase)
 		} else if o.Paper, err = c.secretInput(paper, ""); err != nil {
 			return err
 		}
@@ -287,6 +292,7 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 	f.StringVar(&org, "org", "", "organisation's id in `HEX`, as printed on the kit (default: the kit's own)")
 	f.StringVar(&kit, "kit", "", "recovery kit's `FILE`")
 	f.StringVar(&kitPass, "kit-passphrase-file", "", "`FILE` with the passphrase of the recovery kit")
+	f.StringVar(&kitIdentity, "kit-identity", "", "age identity `FILE`, for a kit that was made with --kit-recipient")
 	f.StringVar(&paper.file, "paper-file", "", "`FILE` with the text of the paper form")
 	f.BoolVar(&paper.stdin, "paper-stdin", false, "read the text of the paper form from standard input")
 	f.StringVar(&o.Member, "name", "", "member to give the device to; made when there is none of that name")
@@ -294,6 +300,29 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 	f.StringArrayVar(&lost, "remove-device", nil, "`ID` of a lost device to remove in the same change; may be repeated")
 	f.BoolVar(&o.EndRecovery, "end-recovery", false, "where the server was restored from a backup, let its log grow again, too: for when no administrator is left who can (org end-recovery)")
 	return help(cmd, "", `rotunda org recover --server vault.example.net:8443 --ca-file ca.pem --kit kit.age --name "Ada Byron"`)
+}
+
+// kitOpener reads what opens the kit: a key or a passphrase, as it was made.
+func (c *cli) kitOpener(o *client.RecoverOptions, passphrase, identity string) error {
+	switch {
+	case identity != "":
+		key, err := c.p.readFile(identity)
+		if err != nil {
+			return err
+		}
+		defer clear(key)
+		o.KitIdentity = sdk.NewSecret(key)
+		return nil
+	case client.KitNeedsKey(o.Kit):
+		return usagef("this kit was made for a key").withHint("give --kit-identity FILE, the age identity of one whom `rotunda org init --kit-recipient` named")
+	}
+	phrase, err := c.kitPassphrase(passphrase)
+	if err != nil {
+		return err
+	}
+	defer clear(phrase)
+	o.KitPassphrase = sdk.NewSecret(phrase)
+	return nil
 }
 
 // kitPassphrase gives the passphrase of an existing recovery kit.

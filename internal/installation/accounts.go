@@ -111,12 +111,16 @@ func (i *Installation) Secret(ctx context.Context, title string) (sdk.Secret, er
 
 // Credential is an account's secret with its public half.
 func (i *Installation) Credential(ctx context.Context, title string, kind sdk.Kind) (sdk.Credential, error) {
-	secret, err := i.Secret(ctx, title)
-	if err != nil || kind != sdk.SSHKey {
+	if kind != sdk.SSHKey {
+		secret, err := i.Secret(ctx, title)
 		return sdk.Credential{Kind: sdk.Password, Secret: secret}, err
 	}
-	public, err := i.CLI(ctx, nil, "record", "get", title, "--field", "public_key")
-	return sdk.Credential{Kind: sdk.SSHKey, Public: bytes.TrimSpace(public), Secret: secret}, err
+	var r struct {
+		Secret    string
+		PublicKey string `json:"public_key"`
+	}
+	err := i.JSON(ctx, &r, nil, "record", "get", title, "--reveal")
+	return sdk.Credential{Kind: sdk.SSHKey, Public: []byte(strings.TrimSpace(r.PublicKey)), Secret: sdk.NewSecret([]byte(r.Secret))}, err
 }
 
 // Record is what the command line shows of a record, masked.

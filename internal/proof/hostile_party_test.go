@@ -429,7 +429,7 @@ func (w *hostileWorld) found(t *testing.T, admin string, env ...string) *install
 	i := w.elsewhere(t, admin, env...)
 	server := filepath.Join(w.Dir, "server")
 	_, err := i.CLI(t.Context(), nil, "org", "init", "--server", w.Addr, "--ca-file", filepath.Join(server, "ca.crt"),
-		"--name", admin, "--device", "tower", "--kit", filepath.Join(i.Dir, "kit.age"), "--kit-passphrase-file", filepath.Join(i.Dir, "passphrase"),
+		"--name", admin, "--device", "tower", "--kit", filepath.Join(i.Dir, "kit.age"), "--kit-recipient", installation.KitRecipient,
 		"--setup-code-file", filepath.Join(server, "setup-code"))
 	if err != nil {
 		t.Fatal(err)

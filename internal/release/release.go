@@ -155,14 +155,14 @@ func OpenFile(path string) (Release, Publisher, error) {
 }
 
 var (
-	nameRE    = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`) // the SDK's rule
+	nameRE    = regexp.MustCompile(`^[a-z][a-z0-9_-]*$`) // the SDK's rule, with 63 bytes at most
 	versionRE = regexp.MustCompile(`^(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){0,3}(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$`)
-	fileRE    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,199}$`)
+	fileRE    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]*$`)
 )
 
 func (r Release) check() error {
 	switch {
-	case !nameRE.MatchString(r.Name):
+	case !nameRE.MatchString(r.Name) || len(r.Name) > 63:
 		return fmt.Errorf("%q cannot be a plugin's name: it begins with a letter and has a-z, 0-9, - and _, 63 at most", r.Name)
 	case !versionRE.MatchString(r.Version) || len(r.Version) > 64:
 		return fmt.Errorf("%q is no version such as 1.2.0 or 2.0.0-rc.1", r.Version)
@@ -171,7 +171,7 @@ func (r Release) check() error {
 	}
 	for i, f := range r.Files {
 		switch {
-		case !fileRE.MatchString(f.Name) || f.Size <= 0 || f.OS == "" || f.Arch == "":
+		case !fileRE.MatchString(f.Name) || len(f.Name) > 200 || f.Size <= 0 || f.OS == "" || f.Arch == "":
 			return fmt.Errorf("%s %s: %q for %s/%s, %d bytes, is no program", r.Name, r.Version, f.Name, f.OS, f.Arch, f.Size)
 		case f.Size > MaxFile:
 			return fmt.Errorf("%s %s: %q for %s/%s has %d bytes: an agent starts no program of more than %d", r.Name, r.Version, f.Name, f.OS, f.Arch, f.Size, MaxFile)
