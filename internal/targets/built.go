@@ -36,7 +36,7 @@ var built = map[Server]recipe{
 		from: recipes, name: "ferretdb", pkg: "github.com/FerretDB/FerretDB/cmd/ferretdb",
 		module: "github.com/FerretDB/FerretDB", files: map[string]string{"build/version/version.txt": "v1.24.2\n"}, // without, it refuses to start
 	},
-	SeaweedFS: {from: recipes, name: "seaweedfs", pkg: "github.com/seaweedfs/seaweedfs/weed"},
+	SeaweedFS:  {from: recipes, name: "seaweedfs", pkg: "github.com/seaweedfs/seaweedfs/weed"},
 	Kubernetes: {from: recipes, name: "kube-apiserver", pkg: "k8s.io/kubernetes/cmd/kube-apiserver"},
 }
 
