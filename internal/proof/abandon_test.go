@@ -16,6 +16,7 @@ import (
 // removed. By documented commands alone the account comes home: the vault's secret opens
 // the target, the other one is in the record's history, and the next rotation is clean.
 func TestCandidateOfRemovedAgent(t *testing.T) {
+	beside(t)
 	w := newWorld(t, "fault")
 	next := 2
 	for _, k := range w.kindsOfTarget(t) {

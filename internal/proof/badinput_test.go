@@ -57,6 +57,7 @@ func says(args string, exit int, words ...string) saying { return saying{args, e
 // Whatever is wrong, the command line ends with a stable code and says what to do.
 // Afterwards the vault's secret still opens the target, and the next rotation is clean.
 func TestBadInput(t *testing.T) {
+	beside(t)
 	w := newBadWorld(t)
 	for _, m := range mistakes {
 		t.Run(m.what, func(t *testing.T) {

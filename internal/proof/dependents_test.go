@@ -16,6 +16,7 @@ import (
 // from a file on another host, and the two roles of a pair in turn: at each moment after a
 // rotation what stands in the file opens the database.
 func TestDependents(t *testing.T) {
+	beside(t)
 	if os.Geteuid() != 0 {
 		t.Skip("an sshd that logs other users in needs root")
 	}
@@ -166,6 +167,7 @@ func TestDependents(t *testing.T) {
 
 // TestDrain: a former key opens the account until the time that its record gives is over.
 func TestDrain(t *testing.T) {
+	beside(t)
 	if os.Geteuid() != 0 {
 		t.Skip("an sshd that logs other users in needs root")
 	}

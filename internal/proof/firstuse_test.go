@@ -14,6 +14,7 @@ import (
 // Where a statement says trust on first use, the agent goes by the host key that it
 // saw first: another one later is refused, shown, and accepted by a person alone.
 func TestTrustOnFirstUse(t *testing.T) {
+	beside(t)
 	if os.Geteuid() != 0 {
 		t.Skip("Unix accounts need root")
 	}

@@ -15,7 +15,7 @@ import (
 // key is ended all the same, whoever goes on. Until then the account does not count as
 // rotated for those who were shut out before.
 func TestFormerKeyIsNotForgotten(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	ctx := t.Context()
 	w := newContested(t, "fault")
 	for _, k := range w.kinds {

@@ -37,6 +37,7 @@ func operatorsTable() []manipulation {
 
 // Everybody who must not be trusted is given what he could have, and does his worst.
 func TestHostileOperator(t *testing.T) {
+	beside(t)
 	table := operatorsTable()
 	for i, m := range table {
 		if m.row != i+1 {

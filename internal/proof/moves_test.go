@@ -193,7 +193,7 @@ func (w *moves) events(t *testing.T, name string) (at []time.Time) {
 }
 
 func TestWorkMoves(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	w := newMoves(t)
 	var killed, silent, drained string
 	t.Run("killed", func(t *testing.T) { killed = w.killed(t) })

@@ -61,7 +61,7 @@ func atOnce(all ...func()) {
 }
 
 func TestRaces(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	w := newContested(t, "fault")
 	for _, race := range []struct {
 		name string

@@ -27,6 +27,7 @@ type rekeyed struct {
 // any client goes on with it. A record whose candidate is outstanding waits, and loses
 // nothing.
 func TestRekeyGoesOn(t *testing.T) {
+	beside(t)
 	ctx := t.Context()
 	w := newWorld(t, "fault")
 	pg := targets.Postgres(t)
@@ -129,6 +130,7 @@ func TestRekeyGoesOn(t *testing.T) {
 // A server that was restored to before a re-keying has the former key alone, and the log
 // that others sent back: nobody accepts what it serves, and nothing is lost.
 func TestRekeyAfterRestore(t *testing.T) {
+	beside(t)
 	ctx := t.Context()
 	w := newWorld(t, "fault")
 	pg := targets.Postgres(t)

@@ -46,7 +46,7 @@ func soaked() (all []fault) {
 // when, and for how long, is drawn from a seed that is printed; how far the runs are by
 // then is the machine's.
 func TestSoak(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	seed := *soakSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())

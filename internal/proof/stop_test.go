@@ -16,6 +16,7 @@ import (
 // SIGTERM in the middle of a run loses nothing: what is under way is finished, or left
 // for the next start.
 func TestStop(t *testing.T) {
+	beside(t)
 	w := newBadWorld(t)
 	for _, c := range []struct {
 		what string

@@ -15,6 +15,7 @@ import (
 // the unit's capabilities alone, and nothing to write to but the unit's folders, it
 // rotates, and its plugins are shut in.
 func TestRightsOfTheUnit(t *testing.T) {
+	beside(t)
 	if os.Geteuid() != 0 {
 		t.Skip("left out: capabilities are root's to give up")
 	}

@@ -15,6 +15,7 @@ import (
 // TestJumpHosts rotates on PostgreSQL and by SSH behind one and two real SSH hosts, and
 // says which of them failed.
 func TestJumpHosts(t *testing.T) {
+	beside(t)
 	if os.Geteuid() != 0 {
 		t.Skip("an sshd that logs other users in needs root")
 	}

@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"flag"
 	"bytes"
 	"context"
 	"errors"
@@ -24,7 +25,22 @@ var built = struct {
 	dirs map[string]string
 }{dirs: map[string]string{}}
 
+// turns are of all tests but the fault matrix, which takes as long as they do together, and
+// mostly waits: they run beside it, one after the other.
+var turns sync.Mutex
+
+func beside(t *testing.T) {
+	t.Helper()
+	t.Parallel()
+	turns.Lock()
+	t.Cleanup(turns.Unlock)
+}
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "100"); err != nil { // who waits for a turn counts, too
+		panic(err)
+	}
 	code := m.Run()
 	for _, d := range built.dirs {
 		os.RemoveAll(d)
