@@ -20,7 +20,7 @@ func (j *jail) bound(pid, uid int) error {
 		return nil
 	}
 	set := map[int]uint64{
-		unix.RLIMIT_DATA: j.bounds.memory, unix.RLIMIT_AS: j.bounds.space, unix.RLIMIT_STACK: j.bounds.stack,
+		unix.RLIMIT_DATA: j.bounds.memory, unix.RLIMIT_AS: j.bounds.space,
 		unix.RLIMIT_FSIZE: j.bounds.file, unix.RLIMIT_NOFILE: j.bounds.files,
 		unix.RLIMIT_CORE: 0, unix.RLIMIT_MSGQUEUE: 0,
 	}
@@ -30,21 +30,27 @@ func (j *jail) bound(pid, uid int) error {
 	return asUser(uid, func() error { return limit(pid, set) })
 }
 
-// boundAgain bounds a process that has spoken. The kernel's execve lets its caller go on
-// before it puts the bound of the stack back to what it was (finalize_exec), which may
-// undo what start did. What the process took before it had its bounds is looked at:
-// without another process and without shared memory, which the filter keeps from it, that
-// is all it can have. What is not counted as writable any more is seen by whoever watches
-// it (taken).
-func (j *jail) boundAgain(c *child, uid int) error {
+// boundStack bounds the stack of the agent itself, whose children have it, too: what one has
+// when execve begins is its own again when that ends (finalize_exec), whatever bound it was
+// given meanwhile.
+func boundStack(most uint64) error {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_STACK, &now); err != nil {
+		return err
+	}
+	most = min(most, now.Max)
+	return unix.Setrlimit(unix.RLIMIT_STACK, &unix.Rlimit{Cur: min(most, now.Cur), Max: most})
+}
+
+// tookEarly looks at what a process that has spoken took before it had its bounds: without
+// another process and without shared memory, which the filter keeps from it, that is all
+// it can have. What is not counted as writable any more is seen by whoever watches it
+// (taken).
+func (j *jail) tookEarly(c *child) error {
 	if !j.iso.Bounds {
 		return nil
 	}
-	pid, done := c.cmd.Process.Pid, make(chan error)
-	go onOtherThread(func() { done <- j.bound(pid, uid) })
-	if err := <-done; err != nil {
-		return err
-	}
+	pid := c.cmd.Process.Pid
 	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return nil // it has ended: whoever waits for it says so

@@ -4,7 +4,7 @@ package pluginhost
 
 import "time"
 
-func (*jail) boundAgain(*child, int) error { return nil }
+func (*jail) tookEarly(*child) error { return nil }
 
 // used and taken are not asked for on this system.
 func (*jail) used(*child) (time.Duration, bool) { return 0, false }

@@ -26,6 +26,10 @@ var refused = append([]uint32{
 // among them, know no networks of their own, and would lead out.
 var families = []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
 
+// sizes are the options by which sockets get more of the kernel's memory than they have to
+// begin with.
+var sizes = []uint32{unix.SO_SNDBUF, unix.SO_RCVBUF, unix.SO_SNDBUFFORCE, unix.SO_RCVBUFFORCE}
+
 // Where the kernel's seccomp_data has its fields; of arguments the low half, on machines
 // that are little-endian.
 const (
@@ -87,6 +91,12 @@ func filter(flags uintptr) []unix.SockFilter {
 		}
 		on(n, append(then, fails(unix.EAFNOSUPPORT), allow)...)
 	}
+	const option = atArgs + 2*8
+	bigger := []unix.SockFilter{{Code: load, K: option}}
+	for i, o := range sizes {
+		bigger = append(bigger, unix.SockFilter{Code: equal, K: o, Jt: uint8(len(sizes) - i)})
+	}
+	on(unix.SYS_SETSOCKOPT, append(bigger, allow, fails(unix.EPERM))...)
 	const flagsOfMmap = atArgs + 3*8
 	on(
 		mmap,

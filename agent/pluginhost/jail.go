@@ -53,7 +53,7 @@ func (i Isolation) String() string {
 //	(*jail).user() (uid int, release func(), error)         a user id for one process
 //	(*jail).folder(dir string, uid int) (folder, func(), error)
 //	(*jail).start(*exec.Cmd, confinement) (*child, error)   and bounds it
-//	(*jail).boundAgain(*child, uid int) error               once it has spoken
+//	(*jail).tookEarly(*child) error                         once it has spoken
 //	(*jail).used(*child), (*jail).taken(*child)             what it has used of processor and memory
 //
 // A confinement is what differs from process to process.

@@ -2,7 +2,9 @@ package pluginhost
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +26,8 @@ type jail struct {
 }
 
 func newJail(ids UserIDs, b bounds) *jail {
+	// Whatever started the agent may have left it open files: no plugin gets them.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	j := &jail{users: users{ids}, bounds: b}
 	j.iso.NoPrivileges = true
 	j.iso.Landlock = landlockVersion()
@@ -47,16 +51,20 @@ func newJail(ids UserIDs, b bounds) *jail {
 	j.iso.Alone = j.iso.Filter && j.iso.Network && j.iso.User
 	// To bound a process of another user is to be that user for a moment, whom the plugin may
 	// then signal: it must not be able to name the agent.
-	j.iso.Bounds = mayBound() && (!j.iso.User || j.iso.Processes)
-	j.iso.Folder = j.iso.User && j.iso.Network && mayEnter() == nil
+	j.iso.Bounds = mayBound() && boundStack(b.stack) == nil && (!j.iso.User || j.iso.Processes)
+	noRoot := errors.New("not tried")
+	if j.iso.User && j.iso.Network {
+		noRoot = mayEnter()
+	}
+	j.iso.Folder = noRoot == nil
 	j.iso.Sockets = j.iso.Folder || j.iso.Landlock > 0 && shutsSockets()
-	j.lacks()
+	j.lacks(noRoot)
 	return j
 }
 
 // lacks adds to the note what cannot be done here. Of an agent that is not root, or makes
 // no namespaces, the note says already what it should be.
-func (j *jail) lacks() {
+func (j *jail) lacks(noRoot error) {
 	if !j.iso.User || !j.iso.Network {
 		j.iso.Note += "; one of them can fill the disk, and take more memory by further processes"
 		if !j.iso.Bounds {
@@ -78,7 +86,7 @@ func (j *jail) lacks() {
 		all = append(all, "this system lets nobody bound what plugins use of memory, files and descriptors (prlimit)")
 	}
 	if !j.iso.Folder {
-		all = append(all, "plugins' folders are on disk, where they can fill it: Linux 5.14 or later has them in memory")
+		all = append(all, fmt.Sprintf("plugins' folders are on disk, where they can fill it: Linux 5.14 or later has them in memory (%v)", noRoot))
 	}
 	j.iso.Note = strings.Join(all, "; ")
 }
@@ -221,6 +229,7 @@ func (j *jail) confine(c confinement) error {
 // what says how certificates and time zones are.
 var readable = []string{
 	"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/ca-certificates.conf",
+	"/var/lib/ca-certificates", // of openSUSE
 	"/etc/localtime", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
 }
 

@@ -87,7 +87,7 @@ func (p *process) start(ctx context.Context) error {
 	if err := p.handshake(ctx, l); err != nil {
 		return err
 	}
-	if err := p.h.jail.boundAgain(l.child, l.where.uid); err != nil {
+	if err := p.h.jail.tookEarly(l.child); err != nil {
 		return p.fail(PluginStart, err)
 	}
 	return p.describe(ctx)

@@ -31,16 +31,16 @@ func (c confinement) enter() error {
 	if err := attach(memory, root); err != nil {
 		return err
 	}
+	for _, path := range readable {
+		if err := show(root, path, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	if err := os.MkdirAll(filepath.Join(root, root), 0o755); err != nil {
 		return err
 	}
 	if err := attach(c.folder.file, filepath.Join(root, root)); err != nil {
 		return err
-	}
-	for _, path := range readable {
-		if err := show(root, path, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
 	}
 	for path, attr := range map[string]uint64{c.binary: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID, "/dev/null": unix.MOUNT_ATTR_NOEXEC, "/dev/urandom": unix.MOUNT_ATTR_NOEXEC} {
 		if err := show(root, path, attr); err != nil {
@@ -78,9 +78,11 @@ func show(root, path string, attr uint64) error {
 		}
 		return os.Symlink(to, at)
 	case info.IsDir():
-		err = os.Mkdir(at, 0o755)
+		err = os.MkdirAll(at, 0o755)
 	default:
-		err = os.WriteFile(at, nil, 0o644)
+		if _, err = os.Lstat(at); errors.Is(err, fs.ErrNotExist) { // else it lies below what is shown already
+			err = os.WriteFile(at, nil, 0o644)
+		}
 	}
 	if err != nil {
 		return err

@@ -88,6 +88,8 @@ func probe(ctx context.Context, h sdk.Host, arg string) string {
 	case "semaphores":
 		_, _, e := unix.Syscall(unix.SYS_SEMGET, unix.IPC_PRIVATE, 1, 0o600)
 		return short(errorOf(e))
+	case "sockets": // "MiB", sent and never read
+		return sockets(arg)
 	case "aio":
 		var context uintptr
 		_, _, e := unix.Syscall(unix.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(&context)), 0)
@@ -318,4 +320,26 @@ func fastopen(arg string) string {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	return short(unix.Sendto(fd, []byte("QUIT\n"), unix.MSG_FASTOPEN, &unix.SockaddrInet4{Port: to.Port, Addr: [4]byte(to.IP.To4())}))
+}
+
+// sockets has the kernel hold that much for those who never read it.
+func sockets(arg string) string {
+	left := mebibytes(arg)
+	part := make([]byte, 1<<20)
+	for left > 0 {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return short(err)
+		}
+		if err := unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<20); err != nil {
+			return short(err)
+		}
+		for {
+			n, err := unix.Write(pair[0], part)
+			if left -= n; err != nil || n == 0 || left <= 0 {
+				break
+			}
+		}
+	}
+	return "ok"
 }
