@@ -20,6 +20,11 @@ import (
 // withDependents gives the account two dependents, a and b, on a resource of their own.
 func withDependents(t *testing.T, edit func(*trustv1.Account)) *world {
 	w := newWorld(t, false)
+	w.dependents(edit)
+	return w
+}
+
+func (w *world) dependents(edit func(*trustv1.Account)) {
 	host := w.ref()
 	r := w.resource()
 	r.AdminAccount = w.admin.Proto()
@@ -33,7 +38,6 @@ func withDependents(t *testing.T, edit func(*trustv1.Account)) *world {
 	}
 	w.pinned = []trust.Ref{host}
 	w.put(w.account, "pamUser", []byte("old"), s)
-	return w
 }
 
 // have says whether a dependent was given the record's secret.

@@ -111,8 +111,8 @@ func (r *Run) endSecret(ctx context.Context, keep, old sdk.Credential) error {
 }
 
 // keepsLeftover says whether that secret goes on until the dependents have the new one, of
-// whom one may use it. Where the target makes secrets it would be in the new one's place.
-func (r *Run) keepsLeftover() bool { return len(r.uses) > 0 && r.formerErr == nil && !r.mints() }
+// whom one may use it.
+func (r *Run) keepsLeftover() bool { return len(r.uses) > 0 && r.formerErr == nil }
 
 // endLeftover ends the secret before the current one, where the run that made the
 // current one is not known to have done so: after this run nobody would look for it.
@@ -135,9 +135,13 @@ func (r *Run) endLeftover(ctx context.Context) error {
 		return err
 	}
 	if err != nil {
-		return r.later(&sdk.Error{Class: sdk.ClassUnreachable, Reason: "retire.pending", Err: fmt.Errorf("the secret that the last rotation replaced still works, and could not be ended; nothing else was changed: %w", err)})
+		return r.later(leftoverPending(err))
 	}
 	return nil
+}
+
+func leftoverPending(err error) error {
+	return &sdk.Error{Class: sdk.ClassUnreachable, Reason: "retire.pending", Err: fmt.Errorf("the secret that the last rotation replaced still works, and could not be ended; nothing else was changed: %w", err)}
 }
 
 // report tells the vault that the run has ended.

@@ -50,11 +50,15 @@ func (r *Run) mint(ctx context.Context) (sdk.Credential, error) {
 	if err := r.hold.Check(); err != nil {
 		return sdk.Credential{}, errors.Join(err, r.e.Journal.EndMint(r.job.Account))
 	}
-	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
-	defer cancel()
-	fault.At("before-mint")
-	made, err := r.session.Mint(call, sdk.MintRequest{Account: r.login, Kind: r.kind()})
-	fault.At("after-mint")
+	made, err := r.askForOne(ctx)
+	if refused := (*sdk.Error)(nil); r.leftover && r.keepsLeftover() && errors.As(err, &refused) && refused.Class == sdk.ClassConflict {
+		// There is no room for a third: the one before the current one goes, whoever uses it.
+		if err := r.endSecret(ctx, r.current, r.former); err != nil {
+			return sdk.Credential{}, errors.Join(r.later(leftoverPending(err)), r.e.Journal.EndMint(r.job.Account))
+		}
+		r.leftover = false
+		made, err = r.askForOne(ctx)
+	}
 	if err != nil {
 		return sdk.Credential{}, r.mintFailed(ctx, err, had)
 	}
@@ -64,6 +68,15 @@ func (r *Run) mint(ctx context.Context) (sdk.Credential, error) {
 	}
 	r.applied, r.changed, r.took = r.e.Now(), true, true
 	return made, nil
+}
+
+// askForOne has the target make one secret, and waits no longer than for a change.
+func (r *Run) askForOne(ctx context.Context) (sdk.Credential, error) {
+	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
+	defer cancel()
+	fault.At("before-mint")
+	defer fault.At("after-mint")
+	return r.session.Mint(call, sdk.MintRequest{Account: r.login, Kind: r.kind()})
 }
 
 // mintFailed ends the run. What the target refused it did not make; of everything else

@@ -133,6 +133,45 @@ func TestMinted(t *testing.T) {
 	}
 }
 
+// A dependent that refused a key goes on with the former one, until the next rotation has
+// given it another; only where the target has no room for a third it is ended before.
+func TestMintedDependentKeepsItsKey(t *testing.T) {
+	for _, room := range []int{3, 2} {
+		w := newMintWorld(t)
+		w.target.manifest.Dependents = true
+		w.keyID = "first"
+		w.dependents(func(a *trustv1.Account) { a.SecretKind = string(sdk.APIKey) })
+		w.keyID = ""
+		w.target.step = func(what string) (sdk.StepResponse, error) {
+			if strings.HasSuffix(what, "for a") {
+				return sdk.StepResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "workload.failed"}, nil
+			}
+			return sdk.StepResponse{Outcome: sdk.Changed}, nil
+		}
+		if out, err := w.due(); err != nil || out.Dependents != failed || !w.hasOnly("first") {
+			t.Fatalf("room for %d: %+v, %v: %v", room, out, err, w.target.keys)
+		}
+		var had []string // at each request for a key
+		w.target.mint = func() (string, error) {
+			had = slices.Sorted(maps.Keys(w.target.keys))
+			if len(had) >= room {
+				return "", &sdk.Error{Class: sdk.ClassConflict, Reason: "keys.full"}
+			}
+			id := fmt.Sprintf("minted-%d", w.target.mints)
+			w.target.keys[id] = fakeKey{secret: "secret of " + id}
+			return id, nil
+		}
+		w.target.step = nil
+		out, err := w.due()
+		if err != nil || out.Credential != done || out.Dependents != done || !w.hasOnly() || w.intention() != nil {
+			t.Errorf("room for %d: %+v, %v: %v", room, out, err, w.target.keys)
+		}
+		if kept := slices.Contains(had, "first"); kept != (room == 3) {
+			t.Errorf("room for %d: when the next key was made, the dependent's own was still there: %v", room, kept)
+		}
+	}
+}
+
 // An account without a key yet gets its first one.
 func TestMintedFirst(t *testing.T) {
 	w := newMintWorld(t)

@@ -71,7 +71,7 @@ func namespaceOf(a sdk.Account) string { return cmp.Or(a.Scope, "default") }
 func path(group, namespace, kind string, more ...string) (string, error) {
 	parts := append([]string{"namespaces", namespace, kind}, more...)
 	for n, p := range parts {
-		if p == "" || p == "." || p == ".." {
+		if p == "" || p == "." || p == ".." || strings.ContainsAny(p, "/%") { // as Kubernetes has it: else it names what is below another
 			return "", &sdk.Error{Class: sdk.ClassInvalid, Reason: "account.name", NotSent: true, Err: fmt.Errorf("%q is no name of an object", p)}
 		}
 		parts[n] = url.PathEscape(p)
@@ -133,10 +133,12 @@ func (a api) send(ctx context.Context, r request, out any) (s status, err error)
 		req.Header.Set("Content-Type", r.content)
 	}
 	token := a.token.ExposeString()
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return status{http.StatusUnauthorized, "Unauthorized"}, nil // it cannot stand in a header, so it is nobody's
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
 	transport := &http.Transport{DialContext: a.host.Dialer.DialContext, TLSClientConfig: secure, DisableKeepAlives: true, DisableCompression: true}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -46,8 +47,7 @@ func (k cluster) deployment(t *testing.T, name string) {
 	})
 }
 
-// seen is what a controller has seen of a deployment last, and which Secret's version its
-// pods are for.
+// seen is what a controller has seen of a deployment last, and for what its pods were rolled.
 func (k cluster) seen(t *testing.T, name string) (generation int64, version string) {
 	t.Helper()
 	var d struct {
@@ -59,7 +59,12 @@ func (k cluster) seen(t *testing.T, name string) (generation int64, version stri
 		}
 	}
 	k.read(t, k.do(t, http.MethodGet, deployments+"/"+name, nil), &d)
-	return d.Metadata.Generation, d.Spec.Template.Metadata.Annotations["rotunda.dev/secret-version"]
+	for name, word := range d.Spec.Template.Metadata.Annotations {
+		if strings.HasPrefix(name, "rotunda.dev/rolled-for-") {
+			version += word
+		}
+	}
+	return d.Metadata.Generation, version
 }
 
 // controls writes what the controller of deployments would, which does not run here.
@@ -112,9 +117,9 @@ func TestWorkloadsAreRolled(t *testing.T) {
 		t.Fatal("a plan changed something")
 	}
 	do := func(n int) (sdk.StepResponse, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		defer cancel()
-		return secrets{}.Do(ctx, at, steps[n], credential("next"))
+		return answerOf(t, func(ctx context.Context) (sdk.StepResponse, error) {
+			return secrets{}.Do(ctx, at, steps[n], credential("next"))
+		})
 	}
 	for range 2 {
 		if got, err := do(0); err != nil || got.Outcome != sdk.Changed || !k.has(t, "app", credential("next")) {
@@ -136,6 +141,34 @@ func TestWorkloadsAreRolled(t *testing.T) {
 		t.Error("it was rolled twice for one secret")
 	}
 
+	// Another account's Secret, which the same workload uses, and whatever touches this one,
+	// rolls it no more.
+	k.secret(t, "second", map[string][]byte{"token": []byte("first"), "other": []byte("stays")})
+	also, err := secrets{}.Plan(t.Context(), k.open(`{"namespace":"default","secret":"second","key":"token","roll":["deployment/web"]}`), sdk.ApplyRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := answerOf(t, func(ctx context.Context) (sdk.StepResponse, error) {
+		return secrets{}.Do(ctx, at, also[1], credential("next"))
+	}); reasonOf(err) != "workload.rolling" {
+		t.Fatal(err)
+	}
+	rolled, _ = k.seen(t, "web")
+	for range 2 {
+		k.do(t, http.MethodPut, "/api/v1/namespaces/default/secrets/app", map[string]any{
+			"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "app", "annotations": map[string]string{"touched": rand.Text()}},
+			"data": map[string][]byte{"token": []byte("next"), "other": []byte("stays")},
+		})
+		_, _ = do(1)
+		_, _ = answerOf(t, func(ctx context.Context) (sdk.StepResponse, error) {
+			return secrets{}.Do(ctx, at, also[1], credential("next"))
+		})
+	}
+	if g, _ := k.seen(t, "web"); g != rolled {
+		t.Errorf("it was rolled %d times more by repetitions", g-rolled)
+	}
+	_, version = k.seen(t, "web")
+
 	// The second one's pods fail.
 	if _, err := do(2); reasonOf(err) != "workload.rolling" {
 		t.Fatal(err)
@@ -144,6 +177,8 @@ func TestWorkloadsAreRolled(t *testing.T) {
 	if got, err := do(2); err != nil || got.Outcome != sdk.Unchanged || got.Reason != "workload.failed" {
 		t.Fatal(got, err)
 	}
+	// One is gone: the others are rolled back all the same.
+	k.do(t, http.MethodDelete, deployments+"/web", nil)
 	for n := range steps { // as the agent does, backwards
 		if got, err := (secrets{}).Undo(t.Context(), at, steps[len(steps)-1-n], credential("first")); err != nil || got.Outcome != sdk.Changed {
 			t.Fatal(got, err)
@@ -152,10 +187,8 @@ func TestWorkloadsAreRolled(t *testing.T) {
 	if !k.has(t, "app", credential("first")) {
 		t.Error("the former secret is not back")
 	}
-	for _, name := range []string{"web", "jobs"} {
-		if _, now := k.seen(t, name); now == version || now == "" {
-			t.Errorf("%s was not rolled back to the former secret: %q", name, now)
-		}
+	if _, now := k.seen(t, "jobs"); now == version || now == "" {
+		t.Errorf("it was not rolled back to the former secret: %q", now)
 	}
 }
 
@@ -165,6 +198,23 @@ func TestPlanRefuses(t *testing.T) {
 	k.secret(t, "app", map[string][]byte{"token": []byte("first")})
 	k.do(t, http.MethodPost, "/api/v1/namespaces/default/secrets", map[string]any{
 		"apiVersion": "v1", "kind": "Secret", "metadata": map[string]string{"name": "fixed"}, "immutable": true,
+	})
+	k.deployment(t, "web")
+	k.deployment(t, "paused")
+	var paused map[string]any
+	k.read(t, k.do(t, http.MethodGet, deployments+"/paused", nil), &paused)
+	paused["spec"].(map[string]any)["paused"] = true
+	k.do(t, http.MethodPut, deployments+"/paused", paused)
+	labels := map[string]string{"app": "by-hand"}
+	k.do(t, http.MethodPost, "/apis/apps/v1/namespaces/default/statefulsets", map[string]any{
+		"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": map[string]string{"name": "by-hand"},
+		"spec": map[string]any{
+			"selector": map[string]any{"matchLabels": labels}, "updateStrategy": map[string]string{"type": "OnDelete"},
+			"template": map[string]any{
+				"metadata": map[string]any{"labels": labels},
+				"spec":     map[string]any{"containers": []map[string]string{{"name": "app", "image": "app.test/app:1"}}},
+			},
+		},
 	})
 	k.account(t, "clerk")
 	clerk := k.token(t, "clerk")
@@ -177,9 +227,13 @@ func TestPlanRefuses(t *testing.T) {
 		`{"namespace":"default","secret":"app","key":"token","roll":["pod/web"]}`:                 "config",
 		`{"namespace":"default","secret":"app","key":"token","roll":["deployment"]}`:              "account.name",
 		`{"namespace":"default","secret":"app","key":"token","login_key":"token"}`:                "config",
-		`{"namespace":"default","secret":"app/../../../../..","key":"token"}`:                     "secret.missing",
+		`{"namespace":"default","secret":"app/../../../../..","key":"token"}`:                     "account.name",
+		`{"namespace":"default","secret":"app%2f..","key":"token"}`:                               "account.name",
+		`{"namespace":"default","secret":"app","key":"token","roll":["deployment/web/status"]}`:   "account.name",
+		`{"namespace":"default","secret":"app","key":"token","roll":["deployment/paused"]}`:       "workload.never",
+		`{"namespace":"default","secret":"app","key":"token","roll":["statefulset/by-hand"]}`:     "workload.never",
 		`{"namespace":"default","secret":"..","key":"token"}`:                                     "account.name",
-		`{"namespace":"default","secret":"app","key":"token","roll":["deployment/x/../../../y"]}`: "workload.missing",
+		`{"namespace":"default","secret":"app","key":"token","roll":["deployment/x/../../../y"]}`: "account.name",
 	} {
 		_, err := secrets{}.Plan(t.Context(), k.open(config), sdk.ApplyRequest{})
 		if reasonOf(err) != want {
@@ -229,9 +283,22 @@ func TestTokenThatIsBoundToNothing(t *testing.T) {
 	if err != nil || !strings.HasPrefix(next.ID, "rotunda-token-") || verify(app, next).Verdict != sdk.Accepted {
 		t.Fatal(next.ID, err)
 	}
+	// An id that a person made up for it does not make it one that can be ended.
+	named := old
+	named.ID = "made-up"
+	if _, err := s.(sdk.Retirer).Retire(t.Context(), sdk.RetireRequest{Account: app, Old: named, Keep: next}); reasonOf(err) != "key_id.missing" {
+		t.Error(err)
+	}
 	// One that is bound to a Secret of a person's is not ended, and not said to be.
+	var secret struct{ Metadata meta }
 	k.secret(t, "persons", nil)
-	if _, err := s.(sdk.Retirer).Retire(t.Context(), sdk.RetireRequest{Account: app, Old: sdk.Credential{Kind: sdk.Token, ID: "persons"}, Keep: next}); reasonOf(err) != "token.unlabelled" {
+	k.read(t, k.do(t, http.MethodGet, "/api/v1/namespaces/default/secrets/persons", nil), &secret)
+	k.read(t, k.do(t, http.MethodPost, "/api/v1/namespaces/default/serviceaccounts/app/token", map[string]any{
+		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+		"spec": map[string]any{"boundObjectRef": map[string]string{"apiVersion": "v1", "kind": "Secret", "name": "persons", "uid": secret.Metadata.UID}},
+	}), &made)
+	bound := sdk.Credential{Kind: sdk.Token, ID: "persons", Secret: sdk.NewSecret([]byte(made.Status.Token))}
+	if _, err := s.(sdk.Retirer).Retire(t.Context(), sdk.RetireRequest{Account: app, Old: bound, Keep: next}); reasonOf(err) != "token.unlabelled" {
 		t.Error(err)
 	}
 	k.do(t, http.MethodGet, "/api/v1/namespaces/default/secrets/persons", nil)
@@ -274,4 +341,12 @@ func TestDone(t *testing.T) {
 	if done, _ := d.done("daemonset"); !done {
 		t.Error("a daemon that is everywhere is done")
 	}
+}
+
+// answerOf gives a call the time that it takes to look once or twice.
+func answerOf(t *testing.T, call func(context.Context) (sdk.StepResponse, error)) (sdk.StepResponse, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	return call(ctx)
 }

@@ -31,10 +31,14 @@ const maxHours = 87600
 
 // Verify has the cluster say whose the token is.
 func (rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (out sdk.VerifyResponse, err error) {
-	name, err := api{v.Host, v.Resource, v.Credential.Secret}.whose(ctx)
+	who := api{v.Host, v.Resource, v.Credential.Secret}
+	name, err := who.whose(ctx)
 	switch {
 	case isReason(err, "admin.refused"):
-		out.Verdict, out.Reason = sdk.Rejected, "bad_secret"
+		out.Reason = "target.busy"
+		if who.answers(ctx) {
+			out.Verdict, out.Reason = sdk.Rejected, "bad_secret"
+		}
 	case err != nil:
 		return out, err
 	case name != userOf(v.Account):
@@ -43,6 +47,14 @@ func (rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (out sdk.VerifyR
 		out.Verdict = sdk.Accepted
 	}
 	return out, nil
+}
+
+// answers reports whether the server is whole: one that cannot read what a token is bound to
+// refuses that token, too. Servers that tell nothing to whom they do not know are believed.
+func (a api) answers(ctx context.Context) bool {
+	a.token = sdk.Secret{}
+	s, err := a.send(ctx, request{http.MethodGet, "/readyz", whole, "", nil}, nil)
+	return err == nil && (s == status{} || s.code == http.StatusUnauthorized || s.code == http.StatusForbidden)
 }
 
 // userOf is the name by which the API knows a service account.
@@ -61,6 +73,9 @@ func (a api) whose(ctx context.Context) (string, error) {
 		} `json:"status"`
 	}
 	var answer review
+	if a.token.Len() == 0 { // it would be asked who nobody is
+		return "", &sdk.Error{Class: sdk.ClassAuth, Reason: "admin.refused", NotSent: true}
+	}
 	err := a.ask(ctx, request{
 		http.MethodPost, "/apis/authentication.k8s.io/v1/selfsubjectreviews", whole, object,
 		review{Version: "authentication.k8s.io/v1", Kind: "SelfSubjectReview"},

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +37,7 @@ type stepData struct {
 	LoginKey  string   `json:"login_key,omitempty"`
 	Login     string   `json:"login,omitempty"`
 	Former    string   `json:"former,omitempty"` // login
+	Run       string   `json:"run"`              // a word for this plan, which the pods get
 	Roll      []string `json:"roll,omitempty"`   // of a Secret: all, which Undo rolls; of a workload: itself
 	Workload  bool     `json:"workload,omitempty"`
 }
@@ -53,7 +57,7 @@ func (secrets) Plan(ctx context.Context, r sdk.OpenRequest, a sdk.ApplyRequest) 
 	if err := sdk.DecodeConfig(r.Resource, &c); err != nil {
 		return nil, err
 	}
-	d := stepData{Namespace: c.Namespace, Secret: c.Secret, Key: c.Key, Roll: c.Roll}
+	d := stepData{Namespace: c.Namespace, Secret: c.Secret, Key: c.Key, Roll: c.Roll, Run: rand.Text()}
 	if c.LoginKey != "" {
 		d.LoginKey, d.Login, d.Former = c.LoginKey, a.Account.Name, a.Account.Name
 		if other, ok := a.Account.Attrs[sdk.PairAttr]; ok {
@@ -70,7 +74,7 @@ func (secrets) Plan(ctx context.Context, r sdk.OpenRequest, a sdk.ApplyRequest) 
 	if err != nil {
 		return nil, err
 	}
-	if _, err := k.write(ctx, d, d.Login, sdk.Secret{}, true); err != nil {
+	if err := k.write(ctx, d, d.Login, sdk.Secret{}, true); err != nil {
 		return nil, fmt.Errorf("the Secret %s: %w", d.Secret, err)
 	}
 	steps := []sdk.Step{newStep("secret", "write the Secret "+d.Namespace+"/"+d.Secret, d)}
@@ -78,10 +82,10 @@ func (secrets) Plan(ctx context.Context, r sdk.OpenRequest, a sdk.ApplyRequest) 
 		if slices.Contains(c.Roll[:n], w) {
 			return nil, refuse("config", "roll names %s twice", w)
 		}
-		if err := k.roll(ctx, d.Namespace, w, "none", true); err != nil {
+		if err := k.canRoll(ctx, d, w); err != nil {
 			return nil, fmt.Errorf("the workload %s: %w", w, err)
 		}
-		steps = append(steps, newStep(w, "roll "+d.Namespace+"/"+w, stepData{Namespace: d.Namespace, Secret: d.Secret, Key: d.Key, Roll: []string{w}, Workload: true}))
+		steps = append(steps, newStep(w, "roll "+d.Namespace+"/"+w, stepData{Namespace: d.Namespace, Secret: d.Secret, Key: d.Key, Roll: []string{w}, Run: d.Run, Workload: true}))
 	}
 	return steps, nil
 }
@@ -103,27 +107,32 @@ func (secrets) Do(ctx context.Context, r sdk.OpenRequest, s sdk.Step, c sdk.Cred
 	if err != nil {
 		return sdk.StepResponse{}, err
 	}
-	version, err := k.write(ctx, d, d.Login, c.Secret, false)
-	if err == nil && d.Workload {
-		err = k.rolled(ctx, d, version)
+	if d.Workload {
+		return answer(k.rolled(ctx, d, d.Roll[0]))
 	}
-	return answer(err)
+	return answer(k.write(ctx, d, d.Login, c.Secret, false))
 }
 
 // Undo writes the former secret, and then rolls every workload, new or not: they were
-// undone first, when it was not there yet.
+// undone first, when it was not there yet. One that is gone has nobody who uses it.
 func (secrets) Undo(ctx context.Context, r sdk.OpenRequest, s sdk.Step, c sdk.Credential) (sdk.StepResponse, error) {
 	d, k, err := begin(r, s)
 	if err != nil || d.Workload {
 		return sdk.StepResponse{Outcome: sdk.Changed}, err
 	}
-	version, err := k.write(ctx, d, d.Former, c.Secret, false)
+	if err := k.write(ctx, d, d.Former, c.Secret, false); err != nil {
+		return answer(err)
+	}
+	var left error
 	for _, w := range d.Roll {
-		if err == nil {
-			err = k.roll(ctx, d.Namespace, w, version, false)
+		if err := k.roll(ctx, d, w, d.Run+"-undone", false); err != nil && !isReason(err, "workload.missing") {
+			left = errors.Join(left, err)
 		}
 	}
-	return answer(err)
+	if left != nil { // the Secret is written: it is not unchanged, and something was sent
+		return sdk.StepResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "workload.rolling", Err: left}
+	}
+	return sdk.StepResponse{Outcome: sdk.Changed}, nil
 }
 
 func begin(r sdk.OpenRequest, s sdk.Step) (d stepData, k api, err error) {
@@ -157,12 +166,11 @@ func answer(err error) (sdk.StepResponse, error) {
 	return sdk.StepResponse{Outcome: sdk.Changed}, nil
 }
 
-// write writes the secret and the login, and gives the Secret's version. What is written
-// there already makes no new one. What else is in the Secret is not read.
-func (k api) write(ctx context.Context, d stepData, login string, secret sdk.Secret, dry bool) (version string, err error) {
+// write writes the secret and the login. What else is in the Secret is not read.
+func (k api) write(ctx context.Context, d stepData, login string, secret sdk.Secret, dry bool) error {
 	at, err := path(core, d.Namespace, "secrets", d.Secret)
 	if err != nil {
-		return "", err
+		return err
 	}
 	value := secret.Expose()
 	if value == nil {
@@ -173,19 +181,14 @@ func (k api) write(ctx context.Context, d stepData, login string, secret sdk.Sec
 	if d.LoginKey != "" {
 		data[d.LoginKey] = []byte(login)
 	}
-	var written struct {
-		Meta meta `json:"metadata"`
-	}
-	err = k.ask(ctx, request{http.MethodPatch, at + mode(dry), oneMeta, merge, map[string]any{"data": data}}, &written)
+	err = k.ask(ctx, request{http.MethodPatch, at + mode(dry), oneMeta, merge, map[string]any{"data": data}}, nil)
 	switch {
 	case isReason(err, "account.missing"):
 		err = &sdk.Error{Class: sdk.ClassNotFound, Reason: "secret.missing", Err: err}
 	case isReason(err, "account.name"):
 		err = &sdk.Error{Class: sdk.ClassInvalid, Reason: "secret.refused", Err: err}
-	case err == nil && written.Meta.ResourceVersion == "":
-		err = &sdk.Error{Class: sdk.ClassUnreachable, Reason: "service.answer", Err: errors.New("the API does not tell the Secret's version")}
 	}
-	return written.Meta.ResourceVersion, err
+	return err
 }
 
 // mode makes a request one that the API tries in full, and then forgets.
@@ -196,16 +199,21 @@ func mode(dry bool) string {
 	return ""
 }
 
-// writtenFor stands in a workload's pods: the version of the Secret that they were started
-// for. It makes rolling repeatable.
-const writtenFor = "rotunda.dev/secret-version"
+// startedFor is the annotation of a workload's pods that says for which plan they were
+// started, each Secret's by itself. It makes rolling repeatable.
+func startedFor(d stepData) string {
+	sum := sha256.Sum256([]byte(d.Secret))
+	return "rotunda.dev/rolled-for-" + hex.EncodeToString(sum[:8])
+}
 
 // workload is what is read of one. Deployments, StatefulSets and DaemonSets count their
 // pods under two sets of names.
 type workload struct {
 	Meta meta `json:"metadata"`
 	Spec struct {
-		Replicas *int64 `json:"replicas"`
+		Replicas *int64   `json:"replicas"`
+		Paused   bool     `json:"paused"`         // of a Deployment
+		Update   strategy `json:"updateStrategy"` // of the others
 	} `json:"spec"`
 	Status struct {
 		Seen       int64 `json:"observedGeneration"`
@@ -220,6 +228,26 @@ type workload struct {
 			Reason string `json:"reason"`
 		} `json:"conditions"`
 	} `json:"status"`
+}
+
+type strategy struct {
+	Type    string `json:"type"`
+	Rolling struct {
+		Partition int64 `json:"partition"`
+	} `json:"rollingUpdate"`
+}
+
+// rollsNever says why a controller will not make all pods anew; empty: it will.
+func (w workload) rollsNever() string {
+	switch {
+	case w.Spec.Paused:
+		return "it is paused"
+	case w.Spec.Update.Type == "OnDelete":
+		return "its update strategy is OnDelete"
+	case w.Spec.Update.Rolling.Partition > 0:
+		return "its update strategy has a partition"
+	}
+	return ""
 }
 
 // done reports whether all of its pods are new, and ready. failed: its controller has given up.
@@ -252,13 +280,41 @@ func named(namespace, name string) (kind, at string, err error) {
 	return kind, at, err
 }
 
-// roll has a workload's controller make its pods anew, unless they were for that version.
-func (k api) roll(ctx context.Context, namespace, name, version string, dry bool) error {
-	_, at, err := named(namespace, name)
+// look reads a workload.
+func (k api) look(ctx context.Context, at string) (w workload, err error) {
+	err = k.ask(ctx, request{http.MethodGet, at, whole, "", nil}, &w)
+	if isReason(err, "account.missing") {
+		err = &sdk.Error{Class: sdk.ClassNotFound, Reason: "workload.missing", Err: err}
+	}
+	return w, err
+}
+
+// canRoll has the API try it, and looks whether its controller would ever come to an end.
+func (k api) canRoll(ctx context.Context, d stepData, name string) error {
+	if err := k.roll(ctx, d, name, d.Run, true); err != nil {
+		return err
+	}
+	_, at, err := named(d.Namespace, name)
 	if err != nil {
 		return err
 	}
-	pods := map[string]any{"metadata": map[string]any{"annotations": map[string]string{writtenFor: version}}}
+	w, err := k.look(ctx, at)
+	if err != nil {
+		return err
+	}
+	if why := w.rollsNever(); why != "" {
+		return refuse("workload.never", "%s: its pods are not all made anew", why)
+	}
+	return nil
+}
+
+// roll has a workload's controller make its pods anew, unless they were for that word.
+func (k api) roll(ctx context.Context, d stepData, name, word string, dry bool) error {
+	_, at, err := named(d.Namespace, name)
+	if err != nil {
+		return err
+	}
+	pods := map[string]any{"metadata": map[string]any{"annotations": map[string]string{startedFor(d): word}}}
 	err = k.ask(ctx, request{http.MethodPatch, at + mode(dry), oneMeta, merge, map[string]any{"spec": map[string]any{"template": pods}}}, nil)
 	if isReason(err, "account.missing") {
 		return &sdk.Error{Class: sdk.ClassNotFound, Reason: "workload.missing", Err: err}
@@ -267,19 +323,19 @@ func (k api) roll(ctx context.Context, namespace, name, version string, dry bool
 }
 
 // rolled rolls a workload and waits.
-func (k api) rolled(ctx context.Context, d stepData, version string) error {
-	if err := k.roll(ctx, d.Namespace, d.Roll[0], version, false); err != nil {
+func (k api) rolled(ctx context.Context, d stepData, name string) error {
+	if err := k.roll(ctx, d, name, d.Run, false); err != nil {
 		return err
 	}
-	kind, at, err := named(d.Namespace, d.Roll[0])
+	kind, at, err := named(d.Namespace, name)
 	if err != nil {
 		return err
 	}
 	every := time.NewTicker(time.Second)
 	defer every.Stop()
 	for {
-		var w workload
-		if err := k.ask(ctx, request{http.MethodGet, at, whole, "", nil}, &w); err != nil {
+		w, err := k.look(ctx, at)
+		if err != nil {
 			return err
 		}
 		switch done, failed := w.done(kind); {

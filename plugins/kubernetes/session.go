@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -200,12 +202,13 @@ func (s *session) Sweep(ctx context.Context, r sdk.SweepRequest) error {
 	return s.end(ctx, r.Account, r.IDs...)
 }
 
-// Retire ends the former token. One that is bound to no Secret, such as a person makes
-// with kubectl, cannot be ended before its time. What is not labelled as the account's is
-// deleted by nobody but a person.
+// Retire ends the former token, by the Secret that the token itself says it is bound to. One
+// that is bound to none, such as a person makes with kubectl, cannot be ended before its
+// time. What is not labelled as the account's is deleted by nobody but a person.
 func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireResponse, error) {
-	if r.Old.ID == "" || r.Old.ID == r.Keep.ID {
-		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "key_id.missing", NotSent: true, Err: errors.New("the former token is bound to no Secret: it ends when its time is over")}
+	to := boundTo(r.Old.Secret)
+	if r.Old.ID == "" || r.Old.ID == r.Keep.ID || r.Old.ID != to.Name {
+		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "key_id.missing", NotSent: true, Err: errors.New("the former token is bound to no Secret of its id: it ends when its time is over")}
 	}
 	if err := s.end(ctx, r.Account, r.Old.ID); err != nil {
 		return sdk.RetireResponse{}, err
@@ -214,10 +217,33 @@ func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireRe
 	if err != nil {
 		return sdk.RetireResponse{}, err
 	}
-	if len(left) > 0 && left[0].Deleted == "" {
+	if len(left) > 0 && left[0].UID == to.UID && left[0].Deleted == "" {
 		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassConflict, Reason: "token.unlabelled", Err: fmt.Errorf("the Secret %s does not have the label %s with the account's UID", r.Old.ID, ownerLabel)}
 	}
 	return sdk.RetireResponse{Outcome: sdk.Changed}, nil
+}
+
+// boundTo reads from a token which Secret it is bound to. What it says was signed by the API
+// server, which let the account in with it; of any other token it is nothing.
+func boundTo(token sdk.Secret) (m meta) {
+	b := token.Expose()
+	defer clear(b)
+	parts := bytes.Split(b, []byte("."))
+	if len(parts) != 3 {
+		return m
+	}
+	payload := make([]byte, base64.RawURLEncoding.DecodedLen(len(parts[1])))
+	defer clear(payload)
+	n, err := base64.RawURLEncoding.Decode(payload, parts[1])
+	var claims struct {
+		Kubernetes struct {
+			Secret meta `json:"secret"`
+		} `json:"kubernetes.io"`
+	}
+	if err != nil || json.Unmarshal(payload[:n], &claims) != nil {
+		return m
+	}
+	return claims.Kubernetes.Secret
 }
 
 // Apply sees to it that the token is in force: its Secret is there.
