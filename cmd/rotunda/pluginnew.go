@@ -102,13 +102,19 @@ func (c *cli) scaffolded(name, module, clone string) (map[string][]byte, error) 
 	return out, nil
 }
 
+var goRE = regexp.MustCompile(`(?m)^go (\S+)$`)
+
 var requireRE = regexp.MustCompile(`(?m)^\t(\S+ v\S+)( // indirect)?$`)
 
 // goMod is the new module's: it needs what the clone needs, so that it builds without
 // looking anything up.
 func goMod(product []byte, module, clone string) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "module %s\n\ngo 1.26\n\nrequire %s v0.0.0\n\nreplace %s => %s\n\nrequire (\n", module, productModule, productModule, clone)
+	version := "1.26.0"
+	if m := goRE.FindSubmatch(product); m != nil { // an older one, be it 1.26 for 1.26.0, the Go tools want mended
+		version = string(m[1])
+	}
+	fmt.Fprintf(&b, "module %s\n\ngo %s\n\nrequire %s v0.0.0\n\nreplace %s => %s\n\nrequire (\n", module, version, productModule, productModule, clone)
 	for _, m := range requireRE.FindAllSubmatch(product, -1) {
 		fmt.Fprintf(&b, "\t%s // indirect\n", m[1])
 	}
