@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,12 +32,12 @@ func (c *cli) pluginTestCmd() *cobra.Command {
 		if len(args) > 0 {
 			dir = c.p.path(args[0])
 		}
-		views, output, err := c.runKit(ctx, dir)
+		views, output, failed, err := c.runKit(ctx, dir)
 		if err != nil {
 			return err
 		}
 		if len(views) == 0 {
-			return failf(exitFailed, "no_kit", "the tests in %s do not run the conformance kit, or do not build:\n%s", dir, terminal.Shown(output)).
+			return failf(exitFailed, "no_kit", "the tests in %s do not build, end before the conformance kit begins, or do not run it:\n%s", dir, terminal.Shown(output)).
 				withHint("a plugin's test calls conformance.Run; `rotunda plugin new` writes one")
 		}
 		counts := map[string]int{}
@@ -49,11 +50,17 @@ func (c *cli) pluginTestCmd() *cobra.Command {
 			}
 			fmt.Fprintf(w, "%d passed, %d failed, %d left out\n", counts["pass"], counts["fail"], counts["skip"])
 		})
-		if err == nil && counts["fail"] > 0 {
+		switch {
+		case err != nil:
+			return err
+		case counts["fail"] > 0:
 			return failf(exitFailed, "not_conforming", "%d of the kit's tests fail", counts["fail"]).
-				withHint("what each asks, and why, is in docs/plugins/reference.md under \"What the kit asks\"; plugins/fault shows a plugin that fails it")
+				withHint("what each asks, and why, is in docs/plugins/reference.md under \"What the kit asks\"; plugins/fault shows a plugin that fails it; " +
+					"`go test -mod=mod -v -run TEST .` runs one alone")
+		case failed:
+			return failf(exitFailed, "not_conforming", "none of the kit's tests fails, but the tests in %s as a whole do:\n%s", dir, terminal.Shown(output))
 		}
-		return err
+		return nil
 	})
 }
 
@@ -78,10 +85,11 @@ type testEvent struct {
 }
 
 // runKit runs a plugin's tests and gives the outcome of the kit's, in the order in which
-// they ended, and whatever else was printed.
-func (c *cli) runKit(ctx context.Context, dir string) (views []testView, output string, err error) {
+// they ended, whatever else was printed, and whether the tests as a whole failed. One that
+// did not end, since it hung or the process died, has failed.
+func (c *cli) runKit(ctx context.Context, dir string) (views []testView, output string, failed bool, err error) {
 	if _, err := exec.LookPath("go"); err != nil {
-		return nil, "", failf(exitNotFound, "no_go", "plugins are tested by the Go tools, and there is no program go in the path").
+		return nil, "", false, failf(exitNotFound, "no_go", "plugins are tested by the Go tools, and there is no program go in the path").
 			withHint("install Go 1.26 or later: https://go.dev/doc/install")
 	}
 	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-mod=mod", ".")
@@ -90,12 +98,14 @@ func (c *cli) runKit(ctx context.Context, dir string) (views []testView, output 
 	cmd.Stderr = &rest
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, "", failf(exitNotFound, "file_missing", "cannot run the tests in %s: %w", dir, err)
+		return nil, "", false, failf(exitNotFound, "file_missing", "cannot run the tests in %s: %w", dir, err)
 	}
 	said := map[string][]string{}
+	var begun []string // and not ended
+	crash := ""        // what the process died of; the stacks come after it
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -104,23 +114,55 @@ func (c *cli) runKit(ctx context.Context, dir string) (views []testView, output 
 			rest.Write(append(lines.Bytes(), '\n'))
 			continue
 		}
+		asks, ofKit := asksOf(e.Test)
 		switch e.Action {
+		case "run":
+			if ofKit {
+				begun = append(begun, e.Test)
+				c.note("running   %s", e.Test)
+			}
 		case "output", "build-output":
-			if e.Test == "" {
+			seen, ok := ofTest(e.Output)
+			died := crash == "" && e.Test != "" && (strings.HasPrefix(e.Output, "panic: ") || strings.HasPrefix(e.Output, "fatal error: "))
+			switch owner := kitTest(e.Test); {
+			case died:
+				crash = seen
 				rest.WriteString(e.Output)
-			} else if seen, ok := ofTest(e.Output); ok {
-				said[e.Test] = append(said[e.Test], seen)
+			case e.Test == "" || ok && (owner == "" || crash != ""):
+				rest.WriteString(e.Output)
+			case ok:
+				said[owner] = append(said[owner], seen)
 			}
 		case "pass", "fail", "skip":
-			if asks, ok := asksOf(e.Test); ok {
+			if ofKit {
+				begun = slices.DeleteFunc(begun, func(t string) bool { return t == e.Test })
 				views = append(views, testView{e.Test, e.Action, e.Elapsed, asks, said[e.Test]})
 			}
 		}
 	}
-	if err := errors.Join(lines.Err(), cmd.Wait(), ctx.Err()); err != nil && len(views) == 0 && ctx.Err() != nil {
-		return nil, "", err
+	ended := cmd.Wait()
+	if ctx.Err() != nil && len(views) == 0 {
+		return nil, "", false, errors.Join(lines.Err(), ended, ctx.Err())
 	}
-	return views, rest.String(), nil
+	for _, test := range begun {
+		asks, _ := asksOf(test)
+		views = append(views, testView{test, "fail", 0, asks, append(said[test], "it did not end")})
+	}
+	if last := len(views) - 1; crash != "" && last >= 0 && views[last].Result == "fail" {
+		views[last].Seen = append(views[last].Seen, crash)
+	}
+	return views, rest.String(), ended != nil || lines.Err() != nil, nil
+}
+
+// kitTest is the test of the kit that a test is, or is part of; empty where there is none.
+func kitTest(test string) string {
+	for test != "" {
+		if _, ok := asksOf(test); ok {
+			return test
+		}
+		test = test[:max(strings.LastIndex(test, "/"), 0)]
+	}
+	return ""
 }
 
 // asksOf is what a test of the kit asks; false where it is none of its.
