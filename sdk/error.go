@@ -25,8 +25,9 @@ const MaxReason = 64
 type Error struct {
 	Class  Class
 	Reason string // stable code, such as policy.history
-	// NotSent says that nothing reached the target in this call; without it an error from
-	// Apply, Mint or Retire is an unknown outcome. Set it only where the code has sent nothing yet.
+	// NotSent says that nothing which could change a secret reached the target in this call:
+	// a login and a question may have. Without it an error from Apply, Mint or Retire is an
+	// unknown outcome. Set it only where the code has not begun to send the change.
 	NotSent bool
 	Err     error
 }

@@ -30,7 +30,9 @@ type Credential struct {
 // Account is a login on a target.
 type Account struct {
 	Name  string // as the target spells it; any bytes, never to be pasted into a command
-	Scope string // host part, realm, database, DN base
+	Scope string // host part, realm, database, DN base: what the plugin takes it for
+	// Attrs are the agent's, and mostly nil: [PairAttr], [GroupsAttr], [UntilAttr]. An
+	// account's statement has no place for a plugin's own.
 	Attrs map[string]string
 }
 
@@ -141,7 +143,10 @@ type Rotator interface {
 	Open(context.Context, OpenRequest) (Session, error)
 	// Verify must log in afresh, never through a Session (VerifyIsFresh). It must say
 	// Rejected only when the target judged this secret (RejectedIsProven); locked,
-	// throttled and unreachable are Undecided.
+	// throttled and unreachable are Undecided. Where the target refuses a locked account as
+	// it refuses a wrong secret, Verify asks the administrator of an open Session which it
+	// was (LockedIsUndecided): the agent has one open where there is an administrator. Where
+	// nobody can be asked it says Undecided, not_judged.
 	Verify(context.Context, VerifyRequest) (VerifyResponse, error)
 }
 
