@@ -1,10 +1,10 @@
 package proof
 
 import (
-	"flag"
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
