@@ -159,7 +159,7 @@ func (s *session) Mint(ctx context.Context, r sdk.MintRequest) (sdk.Credential, 
 // make a token, the Secret goes; else it stays, and is swept as an orphan, with the token
 // that there may be. Then nobody may think that nothing was sent.
 func (s *session) madeNone(ctx context.Context, a sdk.Account, m meta, err error) error {
-	e := &sdk.Error{Class: sdk.ClassInternal, Reason: "token"}
+	e := &sdk.Error{Class: sdk.ClassInternal, Reason: "service.answer"}
 	if errors.As(err, &e) && e.MadeNothing() && s.delete(ctx, a, m) == nil {
 		return err
 	}
