@@ -26,6 +26,7 @@ func harness(t *testing.T, s *iamServer, kind sdk.Kind) conformance.Harness {
 // Access keys, of which a user has two at most, at a service that takes its time to come
 // to know them.
 func TestConformanceKeys(t *testing.T) {
+	t.Parallel()
 	s := newIAM(t)
 	s.delay = 50 * time.Millisecond
 	h := harness(t, s, sdk.APIKey)

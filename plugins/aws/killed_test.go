@@ -27,6 +27,7 @@ const keysAtOnce = concurrency
 // a key among them. No account is without a key, none has one that nobody knows, and the
 // vault has the one that works: over the real server, agent and command line.
 func TestKilledAtEveryStep(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	ctx, must := t.Context(), func(err error) {
 		t.Helper()
 		if err != nil {
