@@ -233,6 +233,7 @@ func TestWhatIsMissingIsSaid(t *testing.T) {
 		"prlimit":             func(i *Isolation) { i.Bounds = false },
 		"on disk":             func(i *Isolation) { i.Folder = false },
 		"can fill the disk":   func(i *Isolation) { i.User, i.Alone, i.Folder = false, false, false },
+		"or systemd-resolved": func(i *Isolation) { i.User, i.Alone, i.Folder, i.Sockets = false, false, false, false },
 		"without a bound":     func(i *Isolation) { i.Network, i.Processes, i.Bounds = false, false, false },
 	} {
 		j := &jail{iso: whole}

@@ -63,16 +63,16 @@ func newJail(ids UserIDs, b bounds) *jail {
 }
 
 // lacks adds to the note what cannot be done here. Of an agent that is not root, or makes
-// no namespaces, the note says already what it should be.
+// no namespaces, the note says already what would give it the rest.
 func (j *jail) lacks(noRoot error) {
-	if !j.iso.User || !j.iso.Network {
-		j.iso.Note += "; one of them can fill the disk, and take more memory by further processes"
-		if !j.iso.Bounds {
-			j.iso.Note += ", files and descriptors without a bound"
-		}
-		return
-	}
 	var all []string
+	whole := j.iso.User && j.iso.Network
+	if !whole {
+		all = append(all, j.iso.Note, "one of them can fill the disk, and take more memory by further processes")
+		if !j.iso.Bounds {
+			all = append(all, "they take files and descriptors without a bound")
+		}
+	}
 	if j.iso.Landlock == 0 && !j.iso.Folder {
 		all = append(all, "this kernel has no Landlock: plugins reach every file and socket that all users do")
 	}
@@ -82,10 +82,10 @@ func (j *jail) lacks(noRoot error) {
 	if !j.iso.Filter {
 		all = append(all, "this kernel does not filter system calls: plugins can start processes, take memory that is not counted, and use AF_VSOCK")
 	}
-	if !j.iso.Bounds {
+	if whole && !j.iso.Bounds {
 		all = append(all, "this system lets nobody bound what plugins use of memory, files and descriptors (prlimit)")
 	}
-	if !j.iso.Folder {
+	if whole && !j.iso.Folder {
 		all = append(all, fmt.Sprintf("plugins' folders are on disk, where they can fill it: Linux 5.14 or later has them in memory (%v)", noRoot))
 	}
 	j.iso.Note = strings.Join(all, "; ")
@@ -98,8 +98,7 @@ const openSockets = "this kernel does not shut sockets with a path: plugins reac
 // sameUser is for an agent that is not root and may make no namespaces. Its memory is
 // closed to processes of its own user then, plugins among them: Landlock alone would
 // not do, since the thread that starts a plugin shares its confinement, and the
-// agent's memory. (With namespaces the agent must stay open: it writes the mapping of
-// a child that looks like it. There the namespaces keep the plugin out.)
+// agent's memory. (With namespaces those keep the plugin out.)
 func (j *jail) sameUser() {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	j.iso.Note = "no user namespaces: plugins run as the agent's own user and share its network, only Landlock keeps them from its files; run the packaged service, which starts as root"
@@ -129,10 +128,6 @@ func attr(uid int, flags uintptr) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if uid >= 0 {
 		a.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
-	}
-	if flags&unix.CLONE_NEWUSER != 0 {
-		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
-		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
 	}
 	return a
 }
@@ -284,11 +279,6 @@ func (j *jail) landlock(c confinement) error {
 	rules := map[string]uint64{c.binary: landFile, c.folder.dir: attr.Handled_access_fs, "/dev/null": landDev, "/dev/urandom": landDev}
 	for _, path := range readable {
 		rules[path] = landRead
-	}
-	if j.flags&unix.CLONE_NEWUSER != 0 {
-		// This thread writes the child's user mapping. Of other processes the plugin gains
-		// nothing by it: Landlock keeps their memory, environment and files from it.
-		rules["/proc"] = landDev
 	}
 	for path, access := range rules {
 		if err := landlockAllow(set, path, access); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -98,6 +98,7 @@ func tryJail(t *testing.T, f *fixture) {
 	}{
 		{true, "environment", "environ", `^[^;]*$|^(?:(?:PLUGIN_|ROTUNDA_|TMPDIR)[^;]* ; )*(?:PLUGIN_|ROTUNDA_|TMPDIR)[^;]*$`},
 		{true, "the host's files", "open " + secret, `^(EACCES|EPERM|ENOENT)$`},
+		{iso.Landlock > 0 || iso.Folder, "what others were started with", "open /proc/1/cmdline", `^(EACCES|EPERM|ENOENT)$`},
 		{true, "system files for writing", "write /etc/pluginhost-test", `^(EACCES|EPERM|EROFS|ENOENT)$`},
 		{true, "a folder that anybody may write", "write /tmp/pluginhost-test", map[bool]string{true: `^(EACCES|ENOENT)$`, false: `^ok$`}[iso.Landlock > 0 || iso.Folder]},
 		{true, "the system's certificates", "open /etc/ssl", `^(ok|ENOENT)$`},
@@ -234,7 +235,7 @@ func TestJailUnprivileged(t *testing.T) {
 // is told.
 func TestOpenSocketsAreSaid(t *testing.T) {
 	f := newFixture(t, nil)
-	if i := f.Isolation(); i.Sockets != (i.Folder || shutsSockets()) || i.User && i.Network && i.Landlock > 0 && i.Sockets == strings.Contains(i.Note, openSockets) {
+	if i := f.Isolation(); i.Sockets != (i.Folder || shutsSockets()) || i.Landlock > 0 && i.Sockets == strings.Contains(i.Note, openSockets) {
 		t.Errorf("%+v", i)
 	}
 }
@@ -258,5 +259,33 @@ func TestRootWithoutNamespaces(t *testing.T) {
 	j := newJail(UserIDs{64000, 65023}, defaultBounds())
 	if !j.iso.User || j.iso.Processes || j.iso.Bounds || !strings.Contains(j.iso.Note, "without a bound") {
 		t.Errorf("%+v", j.iso)
+	}
+}
+
+// Programs and folders of the agent may lie below what plugins are shown anyway.
+func TestRootBelowUsr(t *testing.T) {
+	if !newFixture(t, nil).Isolation().Folder {
+		t.Skip("plugins have no root of their own here, and doctor says so")
+	}
+	dir, err := os.MkdirTemp("/usr/local", "rotunda-test-")
+	if err != nil {
+		t.Skipf("needs to write below /usr: %v", err)
+	}
+	t.Cleanup(func() { _ = os.Remove(dir) })
+	for what, c := range map[string]confinement{
+		"the program":       {folder: folder{dir: "/proc"}, binary: "/usr/bin/env"},
+		"the plugin folder": {folder: folder{dir: dir}, binary: "/usr/bin/env"},
+	} {
+		memory, err := newMemory(1<<20, 0, "0700", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.folder.file = memory
+		done := make(chan error)
+		go onOtherThread(func() { done <- c.enter() })
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		_ = unix.Close(memory)
 	}
 }

@@ -311,6 +311,9 @@ func (c *cli) kitOpener(o *client.RecoverOptions, passphrase, identity string) e
 			return err
 		}
 		defer clear(key)
+		if len(key) == 0 {
+			return usagef("%s has no identity in it", identity)
+		}
 		o.KitIdentity = sdk.NewSecret(key)
 		return nil
 	case client.KitNeedsKey(o.Kit):
