@@ -85,6 +85,7 @@ func twoAgents(t *testing.T, w *matrix) {
 	c := contested(t, w, "two")
 	w.comes(t, "Grace", "read,operate")
 	for _, c.point = range []string{"before-lease", "before-stage", "before-apply", "before-verify", "before-commit"} {
+		had := w.runs(t, c)
 		w.stands(t, c)
 		var hers error
 		atOnce(func() {
@@ -93,7 +94,7 @@ func twoAgents(t *testing.T, w *matrix) {
 				hers = fmt.Errorf("Grace's: %w: %+v", hers, o)
 			}
 		}, func() {
-			w.bothUnderWay(t, c)
+			w.haveCome(t, c, had+2)
 			w.release(t)
 		})
 		if left := w.unsettled(ctx, []cell{c}, time.Now().Add(patienceToSettle)); len(left) > 0 || hers != nil {
@@ -109,17 +110,21 @@ func twoAgents(t *testing.T, w *matrix) {
 	w.comesToRest(t, c)
 }
 
-// bothUnderWay waits until two runs of an account have no end yet.
-func (w *matrix) bothUnderWay(t *testing.T, c cell) {
+// runs is how many runs an account has had.
+func (w *matrix) runs(t *testing.T, c cell) int {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		var list struct{ Runs []json.RawMessage }
-		must(t, w.JSON(t.Context(), &list, nil, "run", "list", "--account", c.title, "--unfinished"))
-		if len(list.Runs) == 2 {
-			return
-		}
+	var list struct{ Runs []json.RawMessage }
+	must(t, w.JSON(t.Context(), &list, nil, "run", "list", "--account", c.title, "--all"))
+	return len(list.Runs)
+}
+
+// haveCome waits until an account has had so many runs. One may have ended before anybody
+// looks: where the first one has no lease yet, the second need not wait.
+func (w *matrix) haveCome(t *testing.T, c cell, runs int) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); w.runs(t, c) < runs; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Errorf("%s has %d runs under way", c.title, len(list.Runs))
+			t.Errorf("%s has no second run", c.title)
 			return
 		}
 	}
@@ -159,7 +164,7 @@ func handAgainstSchedule(t *testing.T, w *matrix) {
 		}
 		if earlier == standing {
 			w.stands(t, c)
-			w.bothUnderWay(t, c)
+			w.haveCome(t, c, 2)
 			w.release(t)
 		} else {
 			time.Sleep(time.Until(fires.Add(-earlier * time.Millisecond)))
