@@ -17,7 +17,7 @@ type Isolation struct {
 	Filter       bool // system calls are filtered: no socket that leads out, no memory that is not counted
 	Alone        bool // it is one process, and can start no other
 	Bounds       bool // of memory, descriptors, processes and file sizes
-	Folder       bool // its private folder is in memory and of a bounded size
+	Folder       bool // its root is one of its own in memory, with a private folder of a bounded size
 	// Note says in a sentence what is missing and what to do; empty if nothing is.
 	Note string
 }

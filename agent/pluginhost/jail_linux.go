@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,8 +25,7 @@ type jail struct {
 }
 
 func newJail(ids UserIDs, b bounds) *jail {
-	// Whatever started the agent may have left it open files: no plugin gets them.
-	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	keepFiles()
 	j := &jail{users: users{ids}, bounds: b}
 	j.iso.NoPrivileges = true
 	j.iso.Landlock = landlockVersion()
@@ -62,6 +60,17 @@ func newJail(ids UserIDs, b bounds) *jail {
 	return j
 }
 
+// keepFiles keeps from plugins what whoever started the agent may have left open to it. Files
+// of the agent's own are closed to them from the beginning.
+func keepFiles() {
+	open, _ := os.ReadDir("/proc/self/fd")
+	for _, f := range open {
+		if fd, err := strconv.Atoi(f.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
+
 // lacks adds to the note what cannot be done here. Of an agent that is not root, or makes
 // no namespaces, the note says already what would give it the rest.
 func (j *jail) lacks(noRoot error) {
@@ -93,7 +102,7 @@ func (j *jail) lacks(noRoot error) {
 
 // openSockets is said where plugins have no root of their own, and the kernel's Landlock knows
 // no right to connect by a path.
-const openSockets = "this kernel does not shut sockets with a path: plugins reach those that every user of this machine may open, such as D-Bus or systemd-resolved (which looks up names): run the agent where there are none, or on Linux 5.14 or later"
+const openSockets = "this kernel does not shut sockets with a path: plugins reach those that every user of this machine may open, such as D-Bus or systemd-resolved (which looks up names): run the agent where there are none, or as root on Linux 5.14 or later"
 
 // sameUser is for an agent that is not root and may make no namespaces. Its memory is
 // closed to processes of its own user then, plugins among them: Landlock alone would

@@ -42,13 +42,8 @@ func (r *Run) mint(ctx context.Context) (sdk.Credential, error) {
 	if err != nil {
 		return sdk.Credential{}, err
 	}
-	now := r.e.Now()
-	intent := journal.Mint{Run: r.job.ID, Epoch: r.epoch, Time: now, Until: now.Add(r.e.Limits.Apply), Had: had}
-	if err := r.e.Journal.BeginMint(r.job.Account, intent); err != nil {
+	if err := r.beginMint(had); err != nil {
 		return sdk.Credential{}, err
-	}
-	if err := r.hold.Check(); err != nil {
-		return sdk.Credential{}, errors.Join(err, r.e.Journal.EndMint(r.job.Account))
 	}
 	made, err := r.askForOne(ctx)
 	if refused := (*sdk.Error)(nil); r.leftover && r.keepsLeftover() && errors.As(err, &refused) && refused.Class == sdk.ClassConflict {
@@ -57,6 +52,9 @@ func (r *Run) mint(ctx context.Context) (sdk.Credential, error) {
 			return sdk.Credential{}, errors.Join(r.later(leftoverPending(err)), r.e.Journal.EndMint(r.job.Account))
 		}
 		r.leftover = false
+		if err := r.beginMint(had); err != nil { // anew: what is made belongs to the time in which it is asked for
+			return sdk.Credential{}, err
+		}
 		made, err = r.askForOne(ctx)
 	}
 	if err != nil {
@@ -68,6 +66,19 @@ func (r *Run) mint(ctx context.Context) (sdk.Credential, error) {
 	}
 	r.applied, r.changed, r.took = r.e.Now(), true, true
 	return made, nil
+}
+
+// beginMint journals that the target is asked now, and until when its answer may come.
+func (r *Run) beginMint(had []string) error {
+	now := r.e.Now()
+	intent := journal.Mint{Run: r.job.ID, Epoch: r.epoch, Time: now, Until: now.Add(r.e.Limits.Apply), Had: had}
+	if err := r.e.Journal.BeginMint(r.job.Account, intent); err != nil {
+		return err
+	}
+	if err := r.hold.Check(); err != nil {
+		return errors.Join(err, r.e.Journal.EndMint(r.job.Account))
+	}
+	return nil
 }
 
 // askForOne has the target make one secret, and waits no longer than for a change.

@@ -153,8 +153,12 @@ func TestMintedDependentKeepsItsKey(t *testing.T) {
 		}
 		var had []string // at each request for a key
 		w.target.mint = func() (string, error) {
+			if m := w.intention(); m == nil || !m.Until.After(w.now) || m.Time.Before(w.now) {
+				t.Errorf("room for %d: the journal says of this request %+v; it is %s", room, m, w.now)
+			}
 			had = slices.Sorted(maps.Keys(w.target.keys))
 			if len(had) >= room {
+				w.now = w.now.Add(50 * time.Second) // it takes its time to say so
 				return "", &sdk.Error{Class: sdk.ClassConflict, Reason: "keys.full"}
 			}
 			id := fmt.Sprintf("minted-%d", w.target.mints)

@@ -306,7 +306,7 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 func (c *cli) kitOpener(o *client.RecoverOptions, passphrase, identity string) error {
 	switch {
 	case identity != "":
-		key, err := c.p.readFile(identity)
+		key, err := c.secretFile(identity)
 		if err != nil {
 			return err
 		}

@@ -122,7 +122,7 @@ func (w *matrix) runs(t *testing.T, c cell) int {
 // looks: where the first one has no lease yet, the second need not wait.
 func (w *matrix) haveCome(t *testing.T, c cell, runs int) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); w.runs(t, c) < runs; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); w.runs(t, c) < runs; time.Sleep(10 * time.Millisecond) { // asked of a program
 		if time.Now().After(end) {
 			t.Errorf("%s has no second run", c.title)
 			return

@@ -51,16 +51,14 @@ type request struct {
 
 // meta is what objects have in common.
 type meta struct {
-	Name            string            `json:"name,omitempty"`
-	GenerateName    string            `json:"generateName,omitempty"`
-	Namespace       string            `json:"namespace,omitempty"`
-	UID             string            `json:"uid,omitempty"`
-	ResourceVersion string            `json:"resourceVersion,omitempty"`
-	Generation      int64             `json:"generation,omitempty"`
-	Created         string            `json:"creationTimestamp,omitempty"`
-	Deleted         string            `json:"deletionTimestamp,omitempty"` // it waits for a finalizer
-	Labels          map[string]string `json:"labels,omitempty"`
-	Annotations     map[string]string `json:"annotations,omitempty"`
+	Name         string            `json:"name,omitempty"`
+	GenerateName string            `json:"generateName,omitempty"`
+	UID          string            `json:"uid,omitempty"`
+	Generation   int64             `json:"generation,omitempty"`
+	Created      string            `json:"creationTimestamp,omitempty"`
+	Deleted      string            `json:"deletionTimestamp,omitempty"` // it waits for a finalizer
+	Labels       map[string]string `json:"labels,omitempty"`
+	Annotations  map[string]string `json:"annotations,omitempty"`
 }
 
 // namespaceOf is where a service account is; the API's own default where its scope says

@@ -130,7 +130,7 @@ func (secrets) Undo(ctx context.Context, r sdk.OpenRequest, s sdk.Step, c sdk.Cr
 		}
 	}
 	if left != nil { // the Secret is written: it is not unchanged, and something was sent
-		return sdk.StepResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "workload.rolling", Err: left}
+		return sdk.StepResponse{}, rolling(left)
 	}
 	return sdk.StepResponse{Outcome: sdk.Changed}, nil
 }
@@ -324,11 +324,11 @@ func (k api) roll(ctx context.Context, d stepData, name, word string, dry bool) 
 
 // rolled rolls a workload and waits.
 func (k api) rolled(ctx context.Context, d stepData, name string) error {
-	if err := k.roll(ctx, d, name, d.Run, false); err != nil {
-		return err
-	}
 	kind, at, err := named(d.Namespace, name)
 	if err != nil {
+		return err
+	}
+	if err := k.roll(ctx, d, name, d.Run, false); err != nil {
 		return err
 	}
 	every := time.NewTicker(time.Second)
@@ -336,7 +336,7 @@ func (k api) rolled(ctx context.Context, d stepData, name string) error {
 	for {
 		w, err := k.look(ctx, at)
 		if err != nil {
-			return err
+			return rolling(err)
 		}
 		switch done, failed := w.done(kind); {
 		case done:
@@ -347,7 +347,17 @@ func (k api) rolled(ctx context.Context, d stepData, name string) error {
 		select {
 		case <-every.C:
 		case <-ctx.Done():
-			return &sdk.Error{Class: sdk.ClassUnreachable, Reason: "workload.rolling", Err: errors.New("not all of its pods are new yet")}
+			return rolling(errors.New("not all of its pods are new yet"))
 		}
 	}
+}
+
+// rolling is for whatever comes between when a workload is being rolled: that was sent. Only
+// that it is gone says what became of it.
+func rolling(err error) error {
+	e := &sdk.Error{Reason: "workload.rolling"}
+	if errors.As(err, &e) && e.Reason == "workload.missing" {
+		return err
+	}
+	return &sdk.Error{Class: sdk.ClassUnreachable, Reason: e.Reason, Err: err}
 }

@@ -127,7 +127,7 @@ func (s *session) Mint(ctx context.Context, r sdk.MintRequest) (sdk.Credential, 
 			Annotations: map[string]string{"rotunda.dev/about": "a token of the service account " + r.Account.Name + " ends when this is deleted"},
 		},
 	}}, &anchor); err != nil {
-		return sdk.Credential{}, err
+		return sdk.Credential{}, notFull(err)
 	}
 	if anchor.Meta.Name == "" || anchor.Meta.UID == "" {
 		return sdk.Credential{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "service.answer", Err: errors.New("the API does not name the Secret that it made")}
@@ -161,9 +161,18 @@ func (s *session) Mint(ctx context.Context, r sdk.MintRequest) (sdk.Credential, 
 func (s *session) madeNone(ctx context.Context, a sdk.Account, m meta, err error) error {
 	e := &sdk.Error{Class: sdk.ClassInternal, Reason: "service.answer"}
 	if errors.As(err, &e) && e.MadeNothing() && s.delete(ctx, a, m) == nil {
-		return err
+		return notFull(err)
 	}
 	return &sdk.Error{Class: sdk.ClassUnreachable, Reason: e.Reason, Err: err}
+}
+
+// notFull is for a Mint that met another's change. To the agent a conflict says that there
+// is no room for one more, for which it would end an older one; here there always is.
+func notFull(err error) error {
+	if e := (*sdk.Error)(nil); errors.As(err, &e) && e.Class == sdk.ClassConflict {
+		return &sdk.Error{Class: sdk.ClassUnreachable, Reason: e.Reason, Err: err}
+	}
+	return err
 }
 
 // delete ends a token; that it has ended already is a success. A Secret that was made again
