@@ -42,8 +42,9 @@ func TestRotate(t *testing.T) {
 		for c := byte(' '); c <= '~'; c++ {
 			ascii = append(ascii, c)
 		}
+		// The one that looks like a verifier has no letters for a salt: two letters begin a real one in every 4096.
 		for _, pw := range []string{
-			string(ascii), " leading and trailing ", "'; DROP ROLE app; --", `\`, `"`, "$1 %s {0}", "SCRAM-SHA-256$4096:xx",
+			string(ascii), " leading and trailing ", "'; DROP ROLE app; --", `\`, `"`, "$1 %s {0}", "SCRAM-SHA-256$4096:**",
 			"ünïcödé påsswörd", "пароль и слово", "密码很长很长", "e\u0301 decomposed", "\ufb01ne and \u2168", "no\u00a0break and \u00ad soft",
 			"emoji \U0001f600 \U0001f511", strings.Repeat("long ", 200),
 		} {
