@@ -371,6 +371,26 @@ func TestRotate(t *testing.T) {
 		})
 	}
 
+	// Of 256 challenges one ends in a zero, which the driver takes for the end of a text.
+	for _, mode := range []sdk.TLSMode{sdk.TLSOff, sdk.TLSPin} {
+		t.Run("Challenges "+string(mode), func(t *testing.T) {
+			a := f.userBy(t, "often"+string(mode), ed25519, "tried often")
+			h, r := f.here("")
+			r.TLS.Mode = mode
+			v := sdk.VerifyRequest{Host: h, Resource: r, Account: a, Credential: password("tried often")}
+			before := f.dialer.dials.Load()
+			for n := int32(1); n < 5000; n++ {
+				if got, err := f.plugin.Verify(t.Context(), v); err != nil || got != accepted {
+					t.Fatalf("login %d: %+v, %v", n, got, err)
+				}
+				if f.dialer.dials.Load() > before+n {
+					return
+				}
+			}
+			t.Error("no login in 5,000 had to be begun again")
+		})
+	}
+
 	// An account that changes itself knows who it is, so that a refusal is about the password.
 	t.Run("SelfJudges", func(t *testing.T) {
 		a := f.user(t, "knows", "of the knowing one")
