@@ -183,12 +183,18 @@ func TestMemoryIsWatched(t *testing.T) {
 			c.bounds = defaultBounds()
 			c.bounds.memory = row.memory
 		})
-		probe := probes(t, f, srv)
+		s := f.open(t.Context(), srv.job("probe"))
 		f.mu.Lock()
 		p := f.procs[processKey{guest(), "probe"}]
 		f.mu.Unlock()
 		took := make(chan string, 1)
-		go func() { took <- probe("sealed 256") }()
+		go func() {
+			_, err := apply(t.Context(), s, "probe sealed 256", "secret")
+			if e := (*sdk.Error)(nil); errors.As(err, &e) && e.Reason == "probe" {
+				err = e.Err
+			}
+			took <- fmt.Sprint(err) // also where it was ended before it could answer
+		}()
 		if !row.ended {
 			if got := <-took; got != "ok" || f.jail.taken(p.child) < 256<<20 {
 				t.Errorf("of %d bytes: %s, and %d are seen", row.memory, got, f.jail.taken(p.child))
