@@ -31,14 +31,16 @@ func newTarget(h sdk.Host, r sdk.Resource) (target, error) {
 // login is one connection on which somebody is logged in.
 type login struct{ conn driver.Conn }
 
-// tries is how often a login is begun that the driver breaks off before the password is
-// used: by chance that is once in 256 times.
+// tries is how often a login is begun that the driver breaks off before it answers the
+// challenge that counts: by chance that is once in 256 times.
 const tries = 5
 
-// connect logs in afresh: the password is used once, so that a wrong one counts once.
+// connect logs in afresh. One challenge of the account's own method is answered, so that a
+// wrong password counts once.
 //
 // MariaDB asks for an ed25519 login by 32 random bytes, of which the driver takes away the
-// last if it is zero, as of other methods' challenges, and then gives up.
+// last if it is zero, as of other methods' challenges, and then gives up. What it has sent
+// by then answers the greeting, for the server's usual method; this challenge is the server's reply.
 func (t target) connect(ctx context.Context, who account, secret sdk.Secret) (l *login, err error) {
 	for range tries {
 		var unused bool
