@@ -349,8 +349,8 @@ func (a *args) reach(ctx context.Context, address string) (net.Conn, error) {
 // records as their own statements say, any other by the system's roots.
 func (s *state) place(address string) sdk.Resource {
 	for _, p := range s.places {
-		if p.resource.Address == address {
-			return p.resource
+		if p.Address == address {
+			return p
 		}
 	}
 	return sdk.Resource{Address: address, TLS: sdk.TLS{Mode: sdk.TLSSystem}}
