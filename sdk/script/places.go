@@ -95,7 +95,7 @@ func (m *Manifest) Paths(values map[string]any) ([]string, error) {
 		if name, ok := strings.CutPrefix(f, "parameters."); ok {
 			s, _ := values[name].(string)
 			if !absolute(s) {
-				return nil, wrong(fmt.Errorf("parameter %s of the script %s is a file's path: write the whole one, without . and ..", name, m.Name))
+				return nil, wrong(fmt.Errorf("parameter %s of the script %s is the path of a file: write the whole one, without . or .. in it", name, m.Name))
 			}
 			f = s
 		}
