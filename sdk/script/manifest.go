@@ -114,13 +114,11 @@ type Rotates struct {
 // SDK is the manifest as the agent is told it. It bears the plugin's name, since that is
 // what statements and the agent know the script by.
 func (m *Manifest) SDK() sdk.Manifest {
-	out := sdk.Manifest{Name: Plugin, Version: m.Version, Dependents: m.Kind == Dependents}
+	out := sdk.Manifest{Name: Plugin, Version: m.Version, Dependents: m.Kind == Dependents, After: m.Kind == AfterRotation}
 	if r := m.Rotates; r != nil {
 		out.Kinds, out.Overlap, out.Self, out.NoLogin = slices.Clone(r.Kinds), slices.Clone(r.Overlap), r.Self, r.NoLogin
 		out.Concurrency, out.LoginTries, out.MaxLen, out.Forbid = r.Concurrency, r.LoginTries, r.MaxLen, r.Forbid
 		out.Settle, out.OldLives = r.Settle, r.OldLives
-	} else {
-		out.Kinds = slices.Clone(secretKinds)
 	}
 	return out
 }
