@@ -78,7 +78,9 @@ func (a *args) bad(n int, format string, v ...any) {
 }
 
 // wrong raises an error.
-func (a *args) wrong(format string, v ...any) { a.L.RaiseError("%s: %s", a.name, fmt.Sprintf(format, v...)) }
+func (a *args) wrong(format string, v ...any) {
+	a.L.RaiseError("%s: %s", a.name, fmt.Sprintf(format, v...))
+}
 
 func (a *args) has(n int) bool { return a.L.Get(n) != lua.LNil }
 

@@ -53,12 +53,9 @@ const (
 func (p *program) state(ctx context.Context, host sdk.Host, places []place) (*state, error) {
 	s := &state{
 		L: lua.NewState(lua.Options{SkipOpenLibs: true, RegistrySize: registrySize, CallStackSize: callDepth}),
-		p: p, host: host, places: places, hidden: new(scrub.Set), made: map[string]*lua.LTable{},
+		p: p, host: host, places: places, made: map[string]*lua.LTable{},
 	}
-	if s.host.Log == nil {
-		s.host.Log = slog.New(slog.DiscardHandler)
-	}
-	s.globals()
+	s.begin()
 	s.L.SetContext(ctx)
 	s.L.Push(s.L.NewFunctionFromProto(p.code))
 	if err := s.L.PCall(0, 0, nil); err != nil {
@@ -66,6 +63,15 @@ func (p *program) state(ctx context.Context, host sdk.Host, places []place) (*st
 		return nil, s.raised(err)
 	}
 	return s, nil
+}
+
+// begin fills in what every state has.
+func (s *state) begin() {
+	s.hidden = new(scrub.Set)
+	if s.host.Log == nil {
+		s.host.Log = slog.New(slog.DiscardHandler)
+	}
+	s.globals()
 }
 
 func (s *state) close() {
