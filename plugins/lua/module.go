@@ -21,6 +21,7 @@ import (
 type module struct {
 	about     string // one sentence
 	functions []function
+	objects   []object // kinds of values that they give
 }
 
 // function is one function of a module.
@@ -70,6 +71,7 @@ type args struct {
 	*state
 	L    *lua.LState
 	name string
+	self any // of an object's function: the value
 }
 
 // bad raises an error about argument n.
@@ -349,7 +351,7 @@ func (a *args) reach(ctx context.Context, address string) (net.Conn, error) {
 // records as their own statements say, any other by the system's roots.
 func (s *state) place(address string) sdk.Resource {
 	for _, p := range s.places {
-		if p.resource.Address == address {
+		if p.resource.Address != "" && spelt(p.resource.Address) == spelt(address) {
 			return p.resource
 		}
 	}
