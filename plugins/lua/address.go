@@ -26,10 +26,10 @@ func spelt(address string) string {
 // it is left out.
 func (o options) address() sdk.Resource {
 	if !o.has("address") {
-		if len(o.a.places) == 0 || o.a.places[0].resource.Address == "" {
+		if len(o.a.places) == 0 || o.a.places[0].Address == "" {
 			o.a.bad(o.n, "address: there is no resource to take it from")
 		}
-		return o.a.places[0].resource
+		return o.a.places[0]
 	}
 	given := o.text("address", "")
 	if spelt(given) == "" {

@@ -89,7 +89,7 @@ func (s *state) web(u *url.URL) (sdk.Resource, *sdk.Error) {
 // says nothing of places that have a statement.
 func (s *state) saysClear(address string) bool {
 	for _, p := range s.places {
-		if spelt(p.resource.Address) == address {
+		if spelt(p.Address) == address {
 			return false
 		}
 	}

@@ -12,8 +12,6 @@ import (
 	"github.com/pkg/sftp"
 	lua "github.com/yuin/gopher-lua"
 	"golang.org/x/crypto/ssh"
-
-	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 var sshModule = module{
@@ -260,5 +258,3 @@ func openShell(client *ssh.Client) (s *ssh.Session, in io.Writer, out io.Reader,
 	}
 	return s, in, out, s.Shell()
 }
-
-var _ = sdk.ClassInvalid

@@ -37,8 +37,11 @@ type function struct {
 // modules are all that a script's manifest can name.
 func modules() map[string]module {
 	return map[string]module{
+		"http":   httpModule,
 		"log":    logModule,
 		"secret": secretModule,
+		"ssh":    sshModule,
+		"telnet": telnetModule,
 		"text":   textModule,
 		"time":   timeModule,
 	}
@@ -351,8 +354,8 @@ func (a *args) reach(ctx context.Context, address string) (net.Conn, error) {
 // records as their own statements say, any other by the system's roots.
 func (s *state) place(address string) sdk.Resource {
 	for _, p := range s.places {
-		if p.resource.Address != "" && spelt(p.resource.Address) == spelt(address) {
-			return p.resource
+		if p.Address != "" && spelt(p.Address) == spelt(address) {
+			return p
 		}
 	}
 	return sdk.Resource{Address: address, TLS: sdk.TLS{Mode: sdk.TLSSystem}}

@@ -23,20 +23,14 @@ type state struct {
 	host sdk.Host
 
 	ctx       context.Context // of the call under way; nil outside calls
-	places    []place
-	values    map[string]any // parameters, checked
-	hidden    *scrub.Set     // secrets of the job, and what was made of them
-	questions int            // about secrets, in this call
-	printed   int            // bytes of the log, in this call
+	places    []sdk.Resource  // whose identity a statement says
+	values    map[string]any  // parameters, checked
+	hidden    *scrub.Set      // secrets of the job, and what was made of them
+	questions int             // about secrets, in this call
+	printed   int             // bytes of the log, in this call
 	output    strings.Builder
 	made      map[string]*lua.LTable // modules that were asked for
 	closers   []func()               // what modules leave open, ended with the call or the session
-}
-
-// place is somewhere that the script may reach, as its statement knows it.
-type place struct {
-	resource sdk.Resource
-	pins     []byte
 }
 
 // Bounds of a state. The registry does not grow: each step would copy it.
@@ -50,7 +44,7 @@ const (
 )
 
 // state makes a fresh state and runs the script's top level in it.
-func (p *program) state(ctx context.Context, host sdk.Host, places []place) (*state, error) {
+func (p *program) state(ctx context.Context, host sdk.Host, places []sdk.Resource) (*state, error) {
 	s := &state{
 		L: lua.NewState(lua.Options{SkipOpenLibs: true, RegistrySize: registrySize, CallStackSize: callDepth}),
 		p: p, host: host, places: places, made: map[string]*lua.LTable{},
