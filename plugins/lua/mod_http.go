@@ -63,7 +63,7 @@ func httpVerb(name, method string) function {
 
 // request reads what is asked for, sends it and gives the answer.
 func (a *args) request(o options, method, where string) int {
-	if o.t == nil && where == "" {
+	if method == "" && o.t == nil {
 		a.bad(1, "want a table of options")
 	}
 	r := httpCall{method: o.text("method", http.MethodGet), header: http.Header{}, max: o.integer("max", 1<<20, 1, maxString)}
