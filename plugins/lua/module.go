@@ -78,7 +78,9 @@ func (a *args) bad(n int, format string, v ...any) {
 }
 
 // wrong raises an error.
-func (a *args) wrong(format string, v ...any) { a.L.RaiseError("%s: %s", a.name, fmt.Sprintf(format, v...)) }
+func (a *args) wrong(format string, v ...any) {
+	a.L.RaiseError("%s: %s", a.name, fmt.Sprintf(format, v...))
+}
 
 func (a *args) has(n int) bool { return a.L.Get(n) != lua.LNil }
 
@@ -347,8 +349,8 @@ func (a *args) reach(ctx context.Context, address string) (net.Conn, error) {
 // records as their own statements say, any other by the system's roots.
 func (s *state) place(address string) sdk.Resource {
 	for _, p := range s.places {
-		if p.resource.Address == address {
-			return p.resource
+		if p.Address == address {
+			return p
 		}
 	}
 	return sdk.Resource{Address: address, TLS: sdk.TLS{Mode: sdk.TLSSystem}}

@@ -79,7 +79,9 @@ func (s *state) secret(v secret) *lua.LUserData {
 }
 
 // secretBytes is secret for what a module made.
-func (s *state) secretBytes(b []byte) *lua.LUserData { return s.secret(secret{Secret: sdk.NewSecret(b)}) }
+func (s *state) secretBytes(b []byte) *lua.LUserData {
+	return s.secret(secret{Secret: sdk.NewSecret(b)})
+}
 
 // credential is a credential for Lua: nil where there is none.
 func (s *state) credential(c sdk.Credential) lua.LValue {

@@ -23,20 +23,14 @@ type state struct {
 	host sdk.Host
 
 	ctx       context.Context // of the call under way; nil outside calls
-	places    []place
-	values    map[string]any // parameters, checked
-	hidden    *scrub.Set     // secrets of the job, and what was made of them
-	questions int            // about secrets, in this call
-	printed   int            // bytes of the log, in this call
+	places    []sdk.Resource  // whose identity a statement says
+	values    map[string]any  // parameters, checked
+	hidden    *scrub.Set      // secrets of the job, and what was made of them
+	questions int             // about secrets, in this call
+	printed   int             // bytes of the log, in this call
 	output    strings.Builder
 	made      map[string]*lua.LTable // modules that were asked for
 	closers   []func()               // what modules leave open, ended with the call or the session
-}
-
-// place is somewhere that the script may reach, as its statement knows it.
-type place struct {
-	resource sdk.Resource
-	pins     []byte
 }
 
 // Bounds of a state. The registry does not grow: each step would copy it.
@@ -50,15 +44,12 @@ const (
 )
 
 // state makes a fresh state and runs the script's top level in it.
-func (p *program) state(ctx context.Context, host sdk.Host, places []place) (*state, error) {
+func (p *program) state(ctx context.Context, host sdk.Host, places []sdk.Resource) (*state, error) {
 	s := &state{
 		L: lua.NewState(lua.Options{SkipOpenLibs: true, RegistrySize: registrySize, CallStackSize: callDepth}),
-		p: p, host: host, places: places, hidden: new(scrub.Set), made: map[string]*lua.LTable{},
+		p: p, host: host, places: places, made: map[string]*lua.LTable{},
 	}
-	if s.host.Log == nil {
-		s.host.Log = slog.New(slog.DiscardHandler)
-	}
-	s.globals()
+	s.begin()
 	s.L.SetContext(ctx)
 	s.L.Push(s.L.NewFunctionFromProto(p.code))
 	if err := s.L.PCall(0, 0, nil); err != nil {
@@ -66,6 +57,15 @@ func (p *program) state(ctx context.Context, host sdk.Host, places []place) (*st
 		return nil, s.raised(err)
 	}
 	return s, nil
+}
+
+// begin fills in what every state has.
+func (s *state) begin() {
+	s.hidden = new(scrub.Set)
+	if s.host.Log == nil {
+		s.host.Log = slog.New(slog.DiscardHandler)
+	}
+	s.globals()
 }
 
 func (s *state) close() {
