@@ -36,10 +36,21 @@ type function struct {
 // modules are all that a script's manifest can name.
 func modules() map[string]module {
 	return map[string]module{
-		"log":    logModule,
-		"secret": secretModule,
-		"text":   textModule,
-		"time":   timeModule,
+		"base64":   base64Module,
+		"hash":     hashModule,
+		"hex":      hexModule,
+		"json":     jsonModule,
+		"jwt":      jwtModule,
+		"log":      logModule,
+		"regex":    regexModule,
+		"retry":    retryModule,
+		"secret":   secretModule,
+		"template": templateModule,
+		"text":     textModule,
+		"time":     timeModule,
+		"totp":     totpModule,
+		"xml":      xmlModule,
+		"yaml":     yamlModule,
 	}
 }
 
