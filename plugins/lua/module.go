@@ -21,6 +21,7 @@ import (
 type module struct {
 	about     string // one sentence
 	functions []function
+	objects   []object // kinds of values that they give
 }
 
 // function is one function of a module.
@@ -36,8 +37,11 @@ type function struct {
 // modules are all that a script's manifest can name.
 func modules() map[string]module {
 	return map[string]module{
+		"http":   httpModule,
 		"log":    logModule,
 		"secret": secretModule,
+		"ssh":    sshModule,
+		"telnet": telnetModule,
 		"text":   textModule,
 		"time":   timeModule,
 	}
@@ -70,6 +74,7 @@ type args struct {
 	*state
 	L    *lua.LState
 	name string
+	self any // of an object's function: the value
 }
 
 // bad raises an error about argument n.
@@ -349,7 +354,7 @@ func (a *args) reach(ctx context.Context, address string) (net.Conn, error) {
 // records as their own statements say, any other by the system's roots.
 func (s *state) place(address string) sdk.Resource {
 	for _, p := range s.places {
-		if p.Address == address {
+		if p.Address != "" && spelt(p.Address) == spelt(address) {
 			return p
 		}
 	}
