@@ -151,6 +151,7 @@ func TestParseRefuses(t *testing.T) {
 		"need":                     {with(`needs = ["root"]`), "needs", 6, "there are admin, secret, former"},
 		"need twice":               {with(`needs = ["admin", "admin"]`), "needs", 6, "twice"},
 		"needs of a rotator":       {rot(`needs = ["admin"]`, `[rotator]`, `kinds = ["password"]`), "needs", 6, "leave it out"},
+		"needs of a dependent":     {manifest(after[0], after[1], `kind = "dependents"`, after[3], `needs = ["admin", "secret"]`), "needs", 6, "remove the rest"},
 		"not a list":               {with(`needs = "admin"`), "needs", 6, "not a list"},
 		"not of strings":           {with(`needs = [1]`), "needs", 6, "not a string"},
 		"module":                   {with(`modules = ["os"]`), "modules", 6, `"os"`},
