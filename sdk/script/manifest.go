@@ -191,6 +191,7 @@ func (m *Manifest) parameters(t *table) {
 }
 
 func (m *Manifest) records(t *table) {
+	t.must(m.Kind == AfterRotation || !t.has("records"), "records", "is for scripts of kind after_rotation", "a rotator's further secrets are its resource's (rotunda resource edit --extra): job.extras has them")
 	for _, one := range t.tables("records", maxRecords) {
 		one.only("about", "as")
 		m.Records = append(m.Records, Record{

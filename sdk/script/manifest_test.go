@@ -188,6 +188,7 @@ func TestParseRefuses(t *testing.T) {
 		"values without enum":      {p(`type = "string"`, `required = true`, `values = ["x"]`), "parameters.a.values", 10, "enum"},
 		"record's as":              {with(`[records.r]`, `about = "R."`, `as = "admin"`), "records.r.as", 8, "there are resource, account"},
 		"record's about":           {with(`[records.r]`, `as = "account"`), "records.r.about", 6, "missing"},
+		"records of a rotator":     {rot(`[rotator]`, `kinds = ["password"]`, `[records.r]`, `about = "R."`, `as = "account"`), "records", 8, "job.extras"},
 		"rotator of another kind":  {with(`[rotator]`, `kinds = ["password"]`), "rotator", 6, "kind rotator"},
 		"no rotator":               {rot(), "rotator", 1, "[rotator]"},
 		"no kinds":                 {rot(`[rotator]`), "rotator.kinds", 6, "password"},
