@@ -187,9 +187,7 @@ func (d dependents) with(ctx context.Context, o sdk.OpenRequest, a sdk.Account, 
 	if err != nil {
 		return err
 	}
-	if slices.Contains(d.p.manifest.Needs, script.NeedAdmin) {
-		s.logins(job, o)
-	}
+	s.logins(job, o)
 	return do(s, job)
 }
 
