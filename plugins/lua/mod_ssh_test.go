@@ -16,8 +16,8 @@ import (
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-// host is a real host with an account, and scripts that log in to it.
-type host struct {
+// machine is a real host with an account, and scripts that log in to it.
+type machine struct {
 	*targets.SSHD
 	user targets.User
 	key  sdk.Credential
@@ -26,9 +26,9 @@ type host struct {
 
 const hostPassword = "the p'assw0rd\" of app"
 
-func newHost(t *testing.T) *host {
+func newMachine(t *testing.T) *machine {
 	t.Helper()
-	h := &host{SSHD: targets.OpenSSH(t, targets.SSHDOptions{})}
+	h := &machine{SSHD: targets.OpenSSH(t, targets.SSHDOptions{Lines: []string{"Subsystem sftp internal-sftp"}})}
 	public, private, err := keys.SSHKey()
 	if err != nil {
 		t.Fatal(err)
@@ -41,9 +41,9 @@ func newHost(t *testing.T) *host {
 }
 
 // run runs code, in which c is a connection of the account unless it makes its own.
-func (h *host) run(t *testing.T, code string) error {
+func (h *machine) run(t *testing.T, code string) error {
 	t.Helper()
-	if !strings.Contains(code, "ssh.connect") {
+	if !strings.Contains(code, "ssh.connect{") {
 		code = "local c = assert(ssh.connect{login = job.login, secret = job.secret})\n" + code
 	}
 	b := newBench(t, []string{"ssh", "secret", "text"}, "", code)
@@ -59,7 +59,7 @@ func (h *host) run(t *testing.T, code string) error {
 }
 
 func TestSSH(t *testing.T) {
-	h := newHost(t)
+	h := newMachine(t)
 
 	t.Run("login", func(t *testing.T) {
 		for name, c := range map[string]struct {
@@ -118,7 +118,7 @@ func TestSSH(t *testing.T) {
 			"half a list":        refused(`c:run{argv = {"echo", x = "y"}}`, "without names"),
 			"an unknown option":  refused(`c:run{argv = {"true"}, env = {}}`, "no option env"),
 			"a shell of Unix":    `local d = assert(c:shell()) assert(d:send("echo $((6*7))")) assert(d:expect{"(?m)^42$", timeout = 10})`,
-			"a value as a text":  `assert(tostring(c) == "ssh.connection" and getmetatable(c) == false)`,
+			"a value as a text":  `assert(tostring(c) == "ssh.connection" and not getmetatable(c))`,
 			"a stray connection": refused(`c.run({argv = {"true"}})`, "value:run"),
 		} {
 			if err := h.run(t, code); err != nil {

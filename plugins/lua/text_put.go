@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 
-
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -150,4 +149,3 @@ func (a *args) edited(out []byte, err error, isSecret, secrets bool) int {
 	}
 	return a.fail(e)
 }
-
