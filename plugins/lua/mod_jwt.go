@@ -121,4 +121,3 @@ func decodeToken(text string) (header, claims any, err error) {
 	}
 	return header, claims, nil
 }
-

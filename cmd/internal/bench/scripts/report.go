@@ -95,7 +95,9 @@ func timed(n int, call func(int) error) ([]float64, error) {
 	return all, nil
 }
 
-func at(sorted []float64, p float64) float64 { return sorted[min(len(sorted)-1, int(p*float64(len(sorted))))] }
+func at(sorted []float64, p float64) float64 {
+	return sorted[min(len(sorted)-1, int(p*float64(len(sorted))))]
+}
 
 // first times scripts that are new to the host, in the process that waits, and the same
 // again; and their floors.
