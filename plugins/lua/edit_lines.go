@@ -177,7 +177,7 @@ func envValue(value []byte, quote string) ([]byte, error) {
 		return value, nil
 	case quote == "auto" && envBare.MatchString(v):
 		return value, nil
-	case !strings.Contains(v, "'"):
+	case quote != "double" && !strings.Contains(v, "'"):
 		return []byte("'" + v + "'"), nil
 	case quote == "single":
 		return nil, errors.New("the value has a single quote")
@@ -281,8 +281,8 @@ func putPgpass(text []byte, entry pgEntry, password []byte) ([]byte, error) {
 	return joinLines(lines), nil
 }
 
-// pgFields are a line's first four fields, as they are meant; a star that is escaped is
-// not told from one that is none, as libpq does.
+// pgFields are a line's first four fields, as they are meant. A star that is escaped looks
+// like one that stands for any: at worst a new entry goes further up than it had to.
 func pgFields(line string) (fields []string) {
 	var b strings.Builder
 	for i := 0; i < len(line) && len(fields) < 4; i++ {

@@ -37,13 +37,24 @@ type function struct {
 // modules are all that a script's manifest can name.
 func modules() map[string]module {
 	return map[string]module{
-		"http":   httpModule,
-		"log":    logModule,
-		"secret": secretModule,
-		"ssh":    sshModule,
-		"telnet": telnetModule,
-		"text":   textModule,
-		"time":   timeModule,
+		"base64":   base64Module,
+		"hash":     hashModule,
+		"hex":      hexModule,
+		"http":     httpModule,
+		"json":     jsonModule,
+		"jwt":      jwtModule,
+		"log":      logModule,
+		"regex":    regexModule,
+		"retry":    retryModule,
+		"secret":   secretModule,
+		"ssh":      sshModule,
+		"telnet":   telnetModule,
+		"template": templateModule,
+		"text":     textModule,
+		"time":     timeModule,
+		"totp":     totpModule,
+		"xml":      xmlModule,
+		"yaml":     yamlModule,
 	}
 }
 

@@ -84,7 +84,7 @@ var textEdits = []function{
 	{
 		name: "put_mycnf", takes: "text: string|secret, section: string, key: string, value: string|secret|number", gives: "string|secret|nil, sdk.error?",
 		about:   "Sets one option of an option file of MySQL or MariaDB, in the quotes and with the escapes that those read.",
-		example: `assert(text.put_mycnf("[client]\nuser=u\npassword=old\n", "client", "password", [[a"#\b]]) == [=[[client]` + "\n" + `user=u` + "\n" + `password="a\"#\\b"` + "\n" + `]=])`,
+		example: `assert(text.put_mycnf("[client]\npassword=old\n", "client", "password", [[a"#\b]]) == "[client]\npassword=\"a\\\"#\\\\b\"\n")`,
 		do: func(a *args) int {
 			b, isSecret := a.bytes(1)
 			section, key := a.text(2), a.text(3)

@@ -95,29 +95,17 @@ func timed(n int, call func(int) error) ([]float64, error) {
 	return all, nil
 }
 
-func at(sorted []float64, p float64) float64 { return sorted[min(len(sorted)-1, int(p*float64(len(sorted))))] }
+func at(sorted []float64, p float64) float64 {
+	return sorted[min(len(sorted)-1, int(p*float64(len(sorted))))]
+}
 
 // first times scripts that are new to the host, in the process that waits, and the same
 // again; and their floors.
 func (r *report) first(ctx context.Context, h *host, o options) error {
-	fresh := min(o.calls, 50)
-	all, err := timed(fresh, func(i int) error {
-		text := manifest("n"+strconv.Itoa(i)) + line
-		// A process waits: its start is not the script's.
-		if err := h.waitSpare(ctx); err != nil {
-			return err
-		}
-		start := time.Now()
-		err := h.run(ctx, text, "first")
-		r.FirstP99 = max(r.FirstP99, time.Since(start).Seconds()*1e3)
-		r.firsts = append(r.firsts, time.Since(start).Seconds()*1e3)
-		return err
-	})
+	all, err := timed(min(o.calls, 50), func(i int) error { return h.run(ctx, manifest("n"+strconv.Itoa(i))+line, "first") })
 	if err != nil {
 		return fmt.Errorf("a new script: %w", err)
 	}
-	slices.Sort(r.firsts)
-	all = r.firsts
 	r.FirstP50, r.FirstP99 = at(all, 0.5), at(all, 0.99)
 	if all, err = timed(o.calls, func(int) error { return h.run(ctx, manifest("again")+line, "again") }); err != nil {
 		return fmt.Errorf("a script again: %w", err)
