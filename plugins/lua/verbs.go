@@ -187,7 +187,9 @@ func (d dependents) with(ctx context.Context, o sdk.OpenRequest, a sdk.Account, 
 	if err != nil {
 		return err
 	}
-	s.logins(job, o)
+	if slices.Contains(d.p.manifest.Needs, script.NeedAdmin) {
+		s.logins(job, o)
+	}
 	return do(s, job)
 }
 
