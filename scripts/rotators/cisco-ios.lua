@@ -52,9 +52,9 @@ end
 
 -- refusal is the first line with which the device objects; nil where there is none.
 local function refusal(said)
-	for _, line in ipairs(text.lines(said)) do
+	for line in said:gmatch("[^\n]+") do -- by no module: where the device echoes a secret, none takes it
 		if line:match("^%%") or line:match("^Command authorization failed") then
-			return text.trim((line:gsub("^%%+", "")))
+			return line
 		end
 	end
 end
@@ -127,8 +127,8 @@ end
 local function has(d, name)
 	local pattern = name:gsub("[.+-]", function(c) return "\\" .. c end)
 	local said = run(d, "show running-config | include ^username " .. pattern .. " ", EXEC)
-	for _, line in ipairs(text.lines(said)) do
-		if text.starts_with(line, "username " .. name .. " ") then
+	for line in said:gmatch("[^\n]+") do
+		if line:sub(1, #name + 10) == "username " .. name .. " " then
 			return true
 		end
 	end
