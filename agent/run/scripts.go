@@ -161,7 +161,8 @@ func (r *Run) planScripts() error {
 	for _, h := range r.after {
 		s := journal.Script{By: h.by.Ref, Use: h.digest()}
 		if i := slices.IndexFunc(kept, func(k journal.Script) bool { return k.By == s.By && k.Use == s.Use }); i >= 0 {
-			s, kept = kept[i], slices.Delete(kept, i, i+1)
+			s = kept[i]
+			kept = slices.Delete(kept, i, i+1)
 		}
 		p.Scripts = append(p.Scripts, s)
 	}
