@@ -58,7 +58,8 @@ const (
 // Kinds are all of them.
 var Kinds = []Kind{Rotator, AfterRotation, Dependents}
 
-// What a script of kind after_rotation may need.
+// What a script may need: any of it where it runs after a rotation, the administrator alone
+// where it is a dependent.
 const (
 	NeedAdmin  = "admin"  // the resource's administrator
 	NeedSecret = "secret" // the account's secret as it is now
@@ -114,13 +115,11 @@ type Rotates struct {
 // SDK is the manifest as the agent is told it. It bears the plugin's name, since that is
 // what statements and the agent know the script by.
 func (m *Manifest) SDK() sdk.Manifest {
-	out := sdk.Manifest{Name: Plugin, Version: m.Version, Dependents: m.Kind == Dependents}
+	out := sdk.Manifest{Name: Plugin, Version: m.Version, Dependents: m.Kind == Dependents, After: m.Kind == AfterRotation}
 	if r := m.Rotates; r != nil {
 		out.Kinds, out.Overlap, out.Self, out.NoLogin = slices.Clone(r.Kinds), slices.Clone(r.Overlap), r.Self, r.NoLogin
 		out.Concurrency, out.LoginTries, out.MaxLen, out.Forbid = r.Concurrency, r.LoginTries, r.MaxLen, r.Forbid
 		out.Settle, out.OldLives = r.Settle, r.OldLives
-	} else {
-		out.Kinds = slices.Clone(secretKinds)
 	}
 	return out
 }
@@ -165,12 +164,22 @@ func (m *Manifest) read(t *table) {
 	m.About = t.sentence("about", true)
 	m.Reveals = t.sentence("reveals", false)
 	m.Needs = t.listOf("needs", []string{NeedAdmin, NeedSecret, NeedFormer})
-	t.must(m.Kind == AfterRotation || len(m.Needs) == 0, "needs", "is for scripts of kind after_rotation", "leave it out: a rotator and a dependents script get what each of their functions works with")
+	m.needs(t)
 	m.Modules = t.listOf("modules", Modules)
 	m.parameters(t)
 	m.records(t)
 	m.places(t)
 	m.rotates(t)
+}
+
+// needs are of secrets that a kind of script can do without.
+func (m *Manifest) needs(t *table) {
+	switch m.Kind {
+	case Rotator:
+		t.must(len(m.Needs) == 0, "needs", "is not for scripts of kind rotator", "leave it out: a rotator gets what each of its functions works with")
+	case Dependents:
+		t.must(!slices.Contains(m.Needs, NeedSecret) && !slices.Contains(m.Needs, NeedFormer), "needs", "has more than \"admin\"", "remove the rest: a dependents script gets the secret that each of its functions hands on")
+	}
 }
 
 func (m *Manifest) parameters(t *table) {
@@ -180,6 +189,7 @@ func (m *Manifest) parameters(t *table) {
 }
 
 func (m *Manifest) records(t *table) {
+	t.must(m.Kind == AfterRotation || !t.has("records"), "records", "is for scripts of kind after_rotation", "a rotator's further secrets are its resource's (rotunda resource edit --extra): job.extras has them")
 	for _, one := range t.tables("records", maxRecords) {
 		one.only("about", "as")
 		m.Records = append(m.Records, Record{

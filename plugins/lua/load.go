@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	lua "github.com/yuin/gopher-lua"
+	"github.com/yuin/gopher-lua/parse"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
+)
+
+// program is a script: what it asks for, and its compiled text.
+type program struct {
+	manifest *script.Manifest
+	code     *lua.FunctionProto
+	text     []byte
+	modules  map[string]module // nil: those of this host
+}
+
+// verbs are the functions that a kind of script must have, and those that it may.
+var verbs = map[script.Kind]struct{ must, may []string }{
+	script.Rotator:       {[]string{"set_secret", "verify"}, []string{"open", "close", "retire"}},
+	script.AfterRotation: {[]string{"run"}, nil},
+	script.Dependents:    {[]string{"plan", "apply"}, []string{"undo"}},
+}
+
+// loadTime bounds what a script may do before it is called.
+const loadTime = 2 * time.Second
+
+// load reads a script and runs its top level once: it has the functions of its kind, and
+// nothing that it does outside them fails.
+func load(text []byte) (*program, error) {
+	m, err := script.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	p := &program{manifest: m, text: text}
+	if p.code, err = compile(m.Name+".lua", text); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), loadTime)
+	defer cancel()
+	s, err := p.state(ctx, sdk.Host{}, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	for _, name := range verbs[m.Kind].must {
+		if !s.has(name) {
+			return nil, fmt.Errorf("%s.lua: a script of kind %s has a function %s, and this one has none", m.Name, m.Kind, name)
+		}
+	}
+	if m.Rotates != nil && len(m.Rotates.Overlap) > 0 && !s.has("retire") {
+		return nil, fmt.Errorf("%s.lua: its manifest says overlap, and it has no function retire, which ends the former secret", m.Name)
+	}
+	return p, nil
+}
+
+// compile parses a script's text. Its errors name the line.
+func compile(name string, text []byte) (*lua.FunctionProto, error) {
+	chunk, err := parse.Parse(bytes.NewReader(text), name)
+	if err != nil {
+		return nil, fmt.Errorf("%s", strings.TrimSpace(strings.ReplaceAll(err.Error(), "\n", " ")))
+	}
+	code, err := lua.Compile(chunk, name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return code, nil
+}
+
+// plugin is the script as the agent's plugin.
+func (p *program) plugin() sdk.Plugin {
+	out := sdk.Plugin{Manifest: p.manifest.SDK()}
+	switch p.manifest.Kind {
+	case script.Rotator:
+		out.Rotator = rotator{p}
+	case script.AfterRotation:
+		out.After = after{p}
+	case script.Dependents:
+		out.Dependents = dependents{p}
+	}
+	return out
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	lua "github.com/yuin/gopher-lua"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// A script's test is a Lua file beside it. It runs in a state with the script, and has
+// these globals besides the script's own functions:
+//
+//	mock(module, table)   what require gives the script in place of a module; at the top level
+//	test(name, function)  a test; each runs in a state of its own
+//	job(table)            a job as the agent would hand it in: parameters get their defaults
+//	secret(text)          a secret
+//	reveal(secret)        its text
+//	outcome(answer)       "changed", "unchanged", "unknown", "accepted", "rejected" or "undecided"
+//	reason(answer)        its reason
+//
+// Nothing is reached: a module that is not mocked refuses to dial.
+
+// outcomeOfTest is what became of one test.
+type outcomeOfTest struct {
+	Name  string `json:"name"`
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+	Line  int    `json:"line,omitempty"`
+}
+
+const testTime = 10 * time.Second
+
+// testScript runs a test file against its script.
+func testScript(text []byte, name string, tests []byte) ([]outcomeOfTest, error) {
+	p, err := load(text)
+	if err != nil {
+		return nil, err
+	}
+	code, err := compile(name, tests)
+	if err != nil {
+		return nil, err
+	}
+	first, err := newTests(p, code)
+	if err != nil {
+		return nil, err
+	}
+	first.s.close()
+	if len(first.names) == 0 {
+		return nil, fmt.Errorf("%s: it has no test: test(\"name\", function() … end)", name)
+	}
+	var out []outcomeOfTest
+	for n, name := range first.names {
+		out = append(out, runTest(p, code, n, name))
+	}
+	return out, nil
+}
+
+func runTest(p *program, code *lua.FunctionProto, n int, name string) outcomeOfTest {
+	fail := func(err error) outcomeOfTest {
+		found := located(nil, err)
+		return outcomeOfTest{Name: name, Error: err.Error(), Line: found.Line}
+	}
+	t, err := newTests(p, code)
+	if err != nil {
+		return fail(err)
+	}
+	defer t.s.close()
+	if n >= len(t.tests) {
+		return fail(fmt.Errorf("the file's tests are others when it is read again"))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), testTime)
+	defer cancel()
+	t.s.ctx = ctx
+	t.s.L.SetContext(ctx)
+	t.s.L.Push(t.tests[n])
+	if err := t.s.L.PCall(0, 0, nil); err != nil {
+		return fail(t.s.raised(err))
+	}
+	return outcomeOfTest{Name: name, OK: true}
+}
+
+// tests is a test file in a state with its script.
+type tests struct {
+	s     *state
+	names []string
+	tests []*lua.LFunction
+}
+
+// newTests runs a test file's top level, which mocks modules, and then the script's.
+func newTests(p *program, code *lua.FunctionProto) (*tests, error) {
+	t := &tests{s: &state{
+		L: lua.NewState(lua.Options{SkipOpenLibs: true, RegistrySize: registrySize, CallStackSize: callDepth}),
+		p: p, host: sdk.Host{Dialer: noDialer{}, Log: slog.New(slog.DiscardHandler)}, made: map[string]*lua.LTable{},
+	}}
+	t.s.begin()
+	ctx, cancel := context.WithTimeout(context.Background(), loadTime)
+	defer cancel()
+	t.s.L.SetContext(ctx)
+	t.globals()
+	for _, one := range []*lua.FunctionProto{code, p.code} {
+		t.s.L.Push(t.s.L.NewFunctionFromProto(one))
+		if err := t.s.L.PCall(0, 0, nil); err != nil {
+			t.s.close()
+			return nil, t.s.raised(err)
+		}
+	}
+	return t, nil
+}
+
+func (t *tests) globals() {
+	s := t.s
+	set := func(name string, f func(*args) int) {
+		s.L.SetGlobal(name, s.L.NewFunction(func(L *lua.LState) int { return f(&args{state: s, L: L, name: name}) }))
+	}
+	set("mock", func(a *args) int {
+		a.made[a.text(1)] = a.table(2)
+		return 0
+	})
+	set("test", func(a *args) int {
+		t.names, t.tests = append(t.names, a.text(1)), append(t.tests, a.function(2))
+		return 0
+	})
+	set("secret", func(a *args) int { return a.give([]byte(a.text(1)), true) })
+	set("reveal", func(a *args) int {
+		b, _ := a.bytes(1)
+		return a.push(lua.LString(b))
+	})
+	set("outcome", func(a *args) int { return a.push(lua.LString(outcomeWord(a.L.Get(1)))) })
+	set("reason", func(a *args) int {
+		got, _ := answerOf(a.L.Get(1))
+		return a.push(lua.LString(got.reason))
+	})
+	set("job", func(a *args) int {
+		given := a.table(1)
+		values, _, err := goValue(orTable(a.L, given.RawGetString("parameters")), 0)
+		if err != nil {
+			a.bad(1, "parameters: %v", err)
+		}
+		object, _ := values.(map[string]any)
+		filled, err := s.p.manifest.Values(asJSON(object))
+		if err != nil {
+			a.bad(1, "%v", err)
+		}
+		given.RawSetString("parameters", s.plain(filled))
+		return a.push(given)
+	})
+}
+
+func orTable(L *lua.LState, v lua.LValue) lua.LValue {
+	if v == lua.LNil {
+		return L.NewTable()
+	}
+	return v
+}
+
+func outcomeWord(v lua.LValue) string {
+	a, ok := answerOf(v)
+	switch {
+	case !ok:
+		return "none"
+	case a.change:
+		return map[sdk.Outcome]string{sdk.Changed: "changed", sdk.Unchanged: "unchanged", sdk.Unknown: "unknown"}[a.outcome]
+	case a.verdict == sdk.Accepted:
+		return "accepted"
+	case a.verdict == sdk.Rejected:
+		return "rejected"
+	}
+	return "undecided"
+}

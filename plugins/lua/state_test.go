@@ -1,0 +1,175 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	lua "github.com/yuin/gopher-lua"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// A script has the globals that check knows, and no others.
+func TestGlobalsAreAList(t *testing.T) {
+	b := newBench(t, nil, "", `return 1`)
+	s := b.state()
+	var names []string
+	s.L.G.Global.ForEach(func(k, _ lua.LValue) { names = append(names, k.String()) })
+	slices.Sort(names)
+	want := append(slices.Clone(known), "run")
+	slices.Sort(want)
+	if !slices.Equal(names, want) {
+		t.Errorf("globals\n%v\nwant\n%v", names, want)
+	}
+}
+
+// What a script tries in order to get out of its world ends in an error of its own.
+func TestNoWayOut(t *testing.T) {
+	for name, code := range map[string]string{
+		"load":                  `return load("return 1")`,
+		"loadstring":            `return loadstring("return 1")`,
+		"dofile":                `return dofile("/etc/passwd")`,
+		"io":                    `return io.open("/etc/passwd")`,
+		"os":                    `return os.getenv("PATH")`,
+		"debug":                 `return debug.getinfo(1)`,
+		"package":               `return package.loaded`,
+		"getfenv":               `return getfenv(0)`,
+		"setfenv":               `return setfenv(1, {})`,
+		"newproxy":              `return newproxy(true)`,
+		"string.dump":           `return string.dump(run)`,
+		"module of no manifest": `return require("exec")`,
+		"module by path":        `return require("/tmp/x")`,
+		"metatable of texts":    `getmetatable("").__index = {}`,
+		"metatable of a secret": `getmetatable(job.secret).__index = {}`,
+		"setmetatable of one":   `setmetatable(job.secret, {})`,
+		"rep":                   `return string.rep("a", 2^30)`,
+		"rep by a method":       `return ("a"):rep(2^30)`,
+		"format":                `return string.format("%99999999d", 1)`,
+		"recursion":             `local function f() return 1 + f() end return f()`,
+		"unpack":                `local t = {} for i = 1, 100000 do t[i] = i end return unpack(t)`,
+		"reveal":                `return job.secret:reveal()`,
+		"reveal by pcall":       `return assert(pcall(job.secret.reveal, job.secret))`,
+		"length":                `return #job.secret`,
+		"order":                 `return job.secret < job.secret`,
+		"sum":                   `return job.secret + 1`,
+		"as a key of options":   `return text.concat("a", job.secret .. "b")`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, []string{"text"}, "", code)
+			got, err := b.run(func(s *state, job *lua.LTable) {
+				job.RawSetString("secret", s.secret(secret{Secret: sdk.NewSecret([]byte("hunter2!"))}))
+			})
+			if err == nil {
+				t.Fatalf("it answered %v", got)
+			}
+			if e := errorFrom(t, err); e.Reason != "script.error" || !strings.Contains(e.Error(), "test.lua:") {
+				t.Errorf("error %v: want one of the script's, with its line", err)
+			}
+			if strings.Contains(err.Error(), "hunter2!") {
+				t.Errorf("the error tells the secret: %v", err)
+			}
+		})
+	}
+}
+
+// A secret prints as its placeholder wherever Lua makes a text of it.
+func TestSecretsDoNotPrint(t *testing.T) {
+	for _, code := range []string{
+		`return tostring(job.secret)`, `return "" .. job.secret`, `return job.secret .. ""`, `return string.format("%s", job.secret)`,
+		`return ("%s"):format(job.secret)`,
+	} {
+		b := newBench(t, []string{"log"}, "", code)
+		got, err := b.run(func(s *state, job *lua.LTable) {
+			job.RawSetString("secret", s.secret(secret{Secret: sdk.NewSecret([]byte("hunter2!"))}))
+		})
+		if err != nil || got != lua.LString(placeholder) {
+			t.Errorf("%s gives %v, %v; want %s", code, got, err, placeholder)
+		}
+	}
+}
+
+// What leaves a script is without secrets: its log, its output, its errors and reasons,
+// also in other forms, also what was made of them.
+func TestNothingLeaves(t *testing.T) {
+	const manifest = "needs = [\"secret\"]\nreveals = \"to try to lose it\""
+	for name, code := range map[string]string{
+		"log":            `log.info("it is " .. job.secret:reveal())`,
+		"print":          `print(job.secret:reveal())`,
+		"error":          `error("it is " .. job.secret:reveal())`,
+		"fail":           `sdk.fail{class = "auth", reason = "x", text = job.secret:reveal()}`,
+		"error value":    `return nil, {class = "auth", reason = "x", text = job.secret:reveal()}`,
+		"reason":         `return sdk.unchanged("policy", job.secret:reveal())`,
+		"error's reason": `sdk.fail{class = "auth", reason = job.secret:reveal()}`,
+		"in parts":       `local s = job.secret:reveal() log.info(s:sub(1, 4) .. s:sub(5))`,
+		"derived":        `log.info(text.concat("prefix-", job.secret):reveal())`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, []string{"log", "text"}, manifest, code)
+			a, err := b.runAfter(sdk.OpenRequest{}, sdk.AfterRequest{Secret: password("hunter2hunter2")})
+			for what, said := range map[string]string{"log": b.logged.String(), "output": a.Output, "reason": a.Reason} {
+				if strings.Contains(said, "hunter2hunter2") {
+					t.Errorf("%s: %s", what, said)
+				}
+			}
+			if err != nil {
+				if e := errorFrom(t, err); strings.Contains(e.Error(), "hunter2hunter2") {
+					t.Errorf("error: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// A script must say what it did: everything else is not known.
+func TestAnswers(t *testing.T) {
+	for code, want := range map[string]sdk.AfterResponse{
+		`return sdk.changed`:                       {Outcome: sdk.Changed},
+		`return sdk.unchanged("conflict", "busy")`: {Outcome: sdk.Unchanged, Class: sdk.ClassConflict, Reason: "busy"},
+		`return sdk.unknown`:                       {},
+		`return`:                                   {},
+		`return true`:                              {},
+		`return "changed"`:                         {},
+		`return sdk.accepted`:                      {},
+		`return {outcome = 1}`:                     {},
+	} {
+		b := newBench(t, nil, "", code)
+		got, err := b.runAfter(sdk.OpenRequest{}, sdk.AfterRequest{})
+		if err != nil || got != want {
+			t.Errorf("%s: %+v, %v; want %+v", code, got, err, want)
+		}
+	}
+}
+
+// One call knows nothing of another: each has a state of its own.
+func TestStatesAreFresh(t *testing.T) {
+	b := newBench(t, nil, "", `count = (count or 0) + 1 if count > 1 then error("not fresh") end return sdk.changed`)
+	for range 3 {
+		if got, err := b.runAfter(sdk.OpenRequest{}, sdk.AfterRequest{}); err != nil || got.Outcome != sdk.Changed {
+			t.Fatal(got, err)
+		}
+	}
+}
+
+// The script gets what its manifest asks for, and no more.
+func TestJobIsWhatWasAskedFor(t *testing.T) {
+	all := sdk.AfterRequest{Account: sdk.Account{Name: "app"}, Secret: password("new-secret"), Former: password("old-secret")}
+	open := sdk.OpenRequest{Resource: sdk.Resource{Address: "db.example.org:5432"}, Admin: password("root-secret"), AdminAs: sdk.Account{Name: "root"}}
+	for asks, want := range map[string]string{
+		``:                   "none",
+		`needs = ["secret"]`: "secret",
+		`needs = ["former"]`: "former",
+		`needs = ["admin"]`:  "admin",
+	} {
+		b := newBench(t, []string{"log"}, asks, `
+			local got = {}
+			for _, name in ipairs{"secret", "former", "admin"} do if job[name] then got[#got + 1] = name end end
+			log.info("got=" .. (#got > 0 and table.concat(got, "+") or "none"))
+			assert(job.account.login == "app" and job.resource.host == "db.example.org" and job.resource.port == 5432)
+			return sdk.changed`)
+		a, err := b.runAfter(open, all)
+		if err != nil || a.Output != "got="+want+"\n" {
+			t.Errorf("%s: output %q, %v; want %s", asks, a.Output, err, want)
+		}
+	}
+}
