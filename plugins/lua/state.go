@@ -159,7 +159,7 @@ func (s *state) globals() {
 	}
 	all := L.G.Global
 	keep := L.NewTable()
-	for _, name := range []string{"assert", "error", "ipairs", "next", "pairs", "pcall", "select", "tonumber", "type", "unpack", "rawequal", "rawget", "table", "math", "coroutine"} {
+	for _, name := range []string{"error", "ipairs", "next", "pairs", "pcall", "select", "tonumber", "type", "unpack", "rawequal", "rawget", "table", "math", "coroutine"} {
 		keep.RawSetString(name, all.RawGetString(name))
 	}
 	str := all.RawGetString("string").(*lua.LTable)
@@ -175,6 +175,7 @@ func (s *state) globals() {
 		L.Push(L.ToStringMeta(L.CheckAny(1)))
 		return 1
 	}))
+	keep.RawSetString("assert", L.NewFunction(assert))
 	keep.RawSetString("print", L.NewFunction(s.print))
 	keep.RawSetString("setmetatable", L.NewFunction(setMetatable))
 	keep.RawSetString("getmetatable", L.NewFunction(getMetatable))
@@ -198,6 +199,19 @@ func (s *state) globals() {
 		mt.RawSetString("__index", str)
 	}
 	s.secretType()
+}
+
+// assert raises what it is given beside a nil as it is: an error value that a module gave
+// keeps its class, as sdk.fail's does. The library's own takes texts only.
+func assert(L *lua.LState) int {
+	if L.ToBool(1) {
+		return L.GetTop()
+	}
+	if v := L.Get(2); v.Type() == lua.LTTable {
+		L.Error(v, 1)
+	}
+	L.RaiseError("%s", L.OptString(2, "assertion failed!"))
+	return 0
 }
 
 // rep is string.rep with a bound: it asks for no deadline on its way.
