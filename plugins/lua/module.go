@@ -21,6 +21,7 @@ import (
 type module struct {
 	about     string // one sentence
 	functions []function
+	objects   []object // kinds of values that they give
 }
 
 // function is one function of a module.
@@ -39,12 +40,15 @@ func modules() map[string]module {
 		"base64":   base64Module,
 		"hash":     hashModule,
 		"hex":      hexModule,
+		"http":     httpModule,
 		"json":     jsonModule,
 		"jwt":      jwtModule,
 		"log":      logModule,
 		"regex":    regexModule,
 		"retry":    retryModule,
 		"secret":   secretModule,
+		"ssh":      sshModule,
+		"telnet":   telnetModule,
 		"template": templateModule,
 		"text":     textModule,
 		"time":     timeModule,
@@ -81,6 +85,7 @@ type args struct {
 	*state
 	L    *lua.LState
 	name string
+	self any // of an object's function: the value
 }
 
 // bad raises an error about argument n.
@@ -360,7 +365,7 @@ func (a *args) reach(ctx context.Context, address string) (net.Conn, error) {
 // records as their own statements say, any other by the system's roots.
 func (s *state) place(address string) sdk.Resource {
 	for _, p := range s.places {
-		if p.Address == address {
+		if p.Address != "" && spelt(p.Address) == spelt(address) {
 			return p
 		}
 	}

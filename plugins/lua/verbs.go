@@ -166,7 +166,7 @@ func (f after) Run(ctx context.Context, o sdk.OpenRequest, r sdk.AfterRequest) (
 	// What it said before it failed is what its author needs.
 	var failed *sdk.Error
 	if errors.As(err, &failed) && ctx.Err() == nil {
-		s.log(slog.LevelError, failed.Error())
+		s.note(slog.LevelError, failed.Error())
 		out.Class, out.Reason, err = failed.Class, failed.Reason, nil
 	}
 	out.Output = s.output.String()
@@ -187,7 +187,9 @@ func (d dependents) with(ctx context.Context, o sdk.OpenRequest, a sdk.Account, 
 	if err != nil {
 		return err
 	}
-	s.logins(job, o)
+	if slices.Contains(d.p.manifest.Needs, script.NeedAdmin) {
+		s.logins(job, o)
+	}
 	return do(s, job)
 }
 

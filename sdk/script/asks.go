@@ -8,8 +8,8 @@ import (
 
 // Ask is one thing that a script asks for, in words for who approves it.
 type Ask struct {
-	What string
-	Why  string // as the manifest says; may be empty
+	What string `json:"what"`
+	Why  string `json:"why,omitempty"` // as the manifest says
 }
 
 // Asks are all of them, always in the same order: what a change of a script adds is what
@@ -22,7 +22,6 @@ func (m *Manifest) Asks() (out []Ask) {
 		add("the login of the resource's administrator", "")
 	case Dependents:
 		add("the old and the new secret of each account that is followed, to hand them on", "")
-		add("the login of the administrator of the resource on which it does so", "")
 	}
 	for _, n := range []struct{ need, what string }{
 		{NeedAdmin, "the login of the resource's administrator"},

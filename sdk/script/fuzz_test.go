@@ -19,7 +19,7 @@ func FuzzParse(f *testing.F) {
 		with(`[parameters.a]`, `type = "enum"`, `about = "A."`, `values = ["x"]`, `default = "x"`), with(`a = {`, `b = [`, `]}`), with(`a.b.c.d = "\" # \\"`),
 		with(`parameters.a.type = 'integer' # "`, `parameters.a.about = "A."`, `parameters.a.required = true`),
 		manifest(`name = "r"`, `version = "1"`, `kind = "rotator"`, `about = "R."`, `rotator = {kinds = ["password"], settle = "1s"}`),
-		manifest(`name = "r"`, `version = "1"`, `kind = "dependents"`, `about = "R."`, `modules = ["exec"]`, `programs = ['C:\a']`, `[records.r]`, `about = "r"`, `as = "account"`),
+		manifest(`name = "r"`, `version = "1"`, `kind = "dependents"`, `about = "R."`, `modules = ["exec"]`, `programs = ['C:\a']`),
 		"--[[ rotunda\n\"a\nb\" = 1\n]]", "--[[ rotunda\n\"\"\"a\"\"\" = 1\n]]", with() + "\u202e",
 	} {
 		f.Add([]byte(text))

@@ -58,7 +58,8 @@ const (
 // Kinds are all of them.
 var Kinds = []Kind{Rotator, AfterRotation, Dependents}
 
-// What a script of kind after_rotation may need.
+// What a script may need: any of it where it runs after a rotation, the administrator alone
+// where it is a dependent.
 const (
 	NeedAdmin  = "admin"  // the resource's administrator
 	NeedSecret = "secret" // the account's secret as it is now
@@ -163,12 +164,22 @@ func (m *Manifest) read(t *table) {
 	m.About = t.sentence("about", true)
 	m.Reveals = t.sentence("reveals", false)
 	m.Needs = t.listOf("needs", []string{NeedAdmin, NeedSecret, NeedFormer})
-	t.must(m.Kind == AfterRotation || len(m.Needs) == 0, "needs", "is for scripts of kind after_rotation", "leave it out: a rotator and a dependents script get what each of their functions works with")
+	m.needs(t)
 	m.Modules = t.listOf("modules", Modules)
 	m.parameters(t)
 	m.records(t)
 	m.places(t)
 	m.rotates(t)
+}
+
+// needs are of secrets that a kind of script can do without.
+func (m *Manifest) needs(t *table) {
+	switch m.Kind {
+	case Rotator:
+		t.must(len(m.Needs) == 0, "needs", "is not for scripts of kind rotator", "leave it out: a rotator gets what each of its functions works with")
+	case Dependents:
+		t.must(!slices.Contains(m.Needs, NeedSecret) && !slices.Contains(m.Needs, NeedFormer), "needs", "has more than \"admin\"", "remove the rest: a dependents script gets the secret that each of its functions hands on")
+	}
 }
 
 func (m *Manifest) parameters(t *table) {
@@ -178,6 +189,7 @@ func (m *Manifest) parameters(t *table) {
 }
 
 func (m *Manifest) records(t *table) {
+	t.must(m.Kind == AfterRotation || !t.has("records"), "records", "is for scripts of kind after_rotation", "a rotator's further secrets are its resource's (rotunda resource edit --extra): job.extras has them")
 	for _, one := range t.tables("records", maxRecords) {
 		one.only("about", "as")
 		m.Records = append(m.Records, Record{
