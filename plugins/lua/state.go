@@ -281,10 +281,15 @@ func (s *state) print(L *lua.LState) int {
 
 // log writes a line of the agent's log, and of the output that the run's readers get.
 func (s *state) log(level slog.Level, text string) {
-	text = s.hidden.Text(text)
 	if s.printed += len(text); s.printed > maxPrinted {
 		s.L.RaiseError("the script has logged more than %d bytes", maxPrinted)
 	}
+	s.note(level, text)
+}
+
+// note is log without a bound, for words that are not the script's.
+func (s *state) note(level slog.Level, text string) {
+	text = s.hidden.Text(text)
 	s.host.Log.Log(context.Background(), level, text)
 	if room := maxOutput - s.output.Len(); room > 0 {
 		line := text + "\n"
