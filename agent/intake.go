@@ -19,12 +19,13 @@ import (
 // actions are the names of what a command may ask for, as the local policy
 // spells them.
 var actions = map[trustv1.Action]string{
-	trustv1.Action_ACTION_ROTATE: "rotate",
-	trustv1.Action_ACTION_VERIFY: "verify",
-	trustv1.Action_ACTION_CANCEL: "cancel",
-	trustv1.Action_ACTION_TEST:   "test",
-	trustv1.Action_ACTION_PROBE:  "probe",
-	trustv1.Action_ACTION_INFO:   "info",
+	trustv1.Action_ACTION_ROTATE:     "rotate",
+	trustv1.Action_ACTION_VERIFY:     "verify",
+	trustv1.Action_ACTION_RUN_SCRIPT: "script",
+	trustv1.Action_ACTION_CANCEL:     "cancel",
+	trustv1.Action_ACTION_TEST:       "test",
+	trustv1.Action_ACTION_PROBE:      "probe",
+	trustv1.Action_ACTION_INFO:       "info",
 }
 
 // deliver takes commands from the channel: they are checked (keys.md 4.3), written to
@@ -126,7 +127,7 @@ func (a *Agent) refuseCommand(frame *trustv1.CommandFrame, err error) {
 // begin acts on a journalled command. again: an earlier start of the agent may have begun it.
 func (a *Agent) begin(c *trust.Command, runID seal.ID, again bool) {
 	switch c.Action {
-	case trustv1.Action_ACTION_ROTATE, trustv1.Action_ACTION_VERIFY, trustv1.Action_ACTION_CANCEL:
+	case trustv1.Action_ACTION_ROTATE, trustv1.Action_ACTION_VERIFY, trustv1.Action_ACTION_RUN_SCRIPT, trustv1.Action_ACTION_CANCEL:
 		a.start(run.Job{ID: runID, Account: c.Account, Command: c, Again: again, Resource: resourceOf(c)})
 	default:
 		a.mu.Lock()

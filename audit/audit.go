@@ -5,7 +5,8 @@
 // that neither exists without the other. Every name stands in the Catalogue
 // with the meaning of its fields; Write takes no other. An event holds ids,
 // counts, codes and the names that stand in the log in clear; never a secret,
-// and never text that a target or a script wrote.
+// and never text that a target or a script wrote. What an approved script says
+// beforehand why it must see a secret is its author's word, and may stand there.
 package audit
 
 import (

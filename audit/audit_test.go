@@ -188,6 +188,7 @@ func TestWhoseWordAnEventMayBe(t *testing.T) {
 		{audit.RunCommitted, false, false},
 		{audit.CommandRefused, true, false},
 		{audit.RecordEditedOutside, true, false},
+		{audit.ScriptReveals, true, false},
 		{audit.RecordRevealed, false, true},
 		{audit.LogRefused, true, true},
 		{"no.such", false, false},

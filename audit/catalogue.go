@@ -57,6 +57,7 @@ const (
 	RecordRevealed      = "record.revealed"
 	RecordRefused       = "record.refused"
 	RecordEditedOutside = "record_edited"
+	ScriptReveals       = "script.reveals"
 	ValueFork           = "value_fork"
 	StatementSet        = "statement.set"
 	StatementRestated   = "statement.restated"

@@ -234,6 +234,12 @@ var Catalogue = []Kind{
 		Fields:  []Field{{"what", "names of the fields that differ, comma separated"}},
 	},
 	{
+		Name:    ScriptReveals,
+		Meaning: "A run used a script that may see secrets in clear, as its approved manifest asks for.",
+		by:      byAgent,
+		Fields:  []Field{{"sha256", "hash of the script's file, hex"}, {"why", "what its manifest says it is for"}},
+	},
+	{
 		Name:    ValueFork,
 		Meaning: "Two agents gave an account a value of the same number: the server let both work on it. What the target has is in the record in the end.",
 		Reason:  "value_fork",
@@ -339,12 +345,12 @@ var Catalogue = []Kind{
 	{
 		Name:    RunQueued,
 		Meaning: "A run was made and waits for an agent.",
-		Fields:  []Field{{"cause", "person, schedule or recover"}, {"action", "rotate or verify"}},
+		Fields:  []Field{{"cause", "person, schedule or recover"}, {"action", "rotate, verify or script"}},
 	},
 	{
 		Name:    RunStarted,
 		Meaning: "An agent took the account's lease for a run.",
-		Fields:  []Field{{"cause", "person, schedule or recover"}, {"action", "rotate or verify"}, {"epoch", "the lease's epoch"}, {"attempt", "number of the attempt"}},
+		Fields:  []Field{{"cause", "person, schedule or recover"}, {"action", "rotate, verify or script"}, {"epoch", "the lease's epoch"}, {"attempt", "number of the attempt"}},
 	},
 	{
 		Name:    RunStaged,

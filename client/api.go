@@ -222,8 +222,9 @@ type ResourceSpec struct {
 	TOFU         bool
 	AdminAccount Ref // may be set later with EditResource
 	Extras       []*trustv1.Extra
-	Config       []byte // JSON for the plugin
-	Concurrency  int    // runs at once that it takes; 0: a few
+	Config       []byte             // JSON for the plugin
+	Concurrency  int                // runs at once that it takes; 0: a few
+	Rotator      *trustv1.ScriptUse // with the plugin lua: Script.Use of the script that it is
 	Notes        string
 }
 
@@ -333,7 +334,7 @@ type Progress struct {
 type Outcome struct {
 	Account    Ref
 	RunID      seal.ID
-	Action     string // rotate, verify
+	Action     string // rotate, verify, script
 	Agent      seal.ID
 	AgentName  string
 	State      OutcomeState
@@ -353,7 +354,7 @@ type OutcomeState string
 
 // The outcome states.
 const (
-	Done        OutcomeState = "done"         // changed and proven (verify: the value opens the target)
+	Done        OutcomeState = "done"         // changed and proven (verify: the value opens the target; script: all have run)
 	DoneBlind   OutcomeState = "unverifiable" // changed, and nobody can log in to prove it
 	DonePartly  OutcomeState = "partly"       // the credential is changed, dependents or scripts failed
 	NotDone     OutcomeState = "failed"       // the old value is in use

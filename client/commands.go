@@ -12,6 +12,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 const (
@@ -78,25 +79,55 @@ func (c *Client) pinsOf(ctx context.Context, op string, account, resource *opene
 			}
 		}
 	}
-	uses := resource.Statement.GetResource().GetScripts()
-	if account != nil {
-		uses = append(slices.Clone(uses), account.Statement.GetAccount().GetScripts()...)
+	scripts, err := c.scriptsIn(ctx, op, account, resource)
+	for _, s := range scripts {
+		pin(s)
 	}
+	return pins, err
+}
+
+// scriptsIn are the records of the scripts that a run uses: those of the account and its
+// resource, or the resource's rotator alone. One that is gone is left out: the agent sees
+// that itself, and what needs no script goes on without it.
+func (c *Client) scriptsIn(ctx context.Context, op string, account, resource *opened) ([]*opened, error) {
+	var uses []use
+	for _, u := range usesOf(resource.Statement) {
+		if account != nil || u.kind == script.Rotator {
+			uses = append(uses, u)
+		}
+	}
+	if account != nil {
+		uses = append(uses, usesOf(account.Statement)...)
+	}
+	var refs []Ref
 	for _, u := range uses {
-		ref, err := refFrom(u.Script)
+		ref, err := refFrom(u.use.Script)
 		if err != nil {
 			return nil, fail(op, err)
 		}
-		script, err := c.one(ctx, op, ref)
-		if err != nil {
-			return nil, err
+		if !c.log.Roles(c.facts.Entry, ref.Folder).Has(Read) {
+			return nil, &Error{
+				Class: Denied, Reason: string(trust.NotAllowed), Op: op, Err: fmt.Errorf("it uses the script %s, which you may not read", ref),
+				Hint: "whoever signs a command has seen all that it runs: have somebody share the script's folder with you",
+			}
 		}
-		if err := script.signed(op, "script", script.Statement.GetScript() != nil); err != nil {
-			return nil, err
+		if !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
 		}
-		pin(script)
 	}
-	return pins, nil
+	if len(refs) == 0 {
+		return nil, nil
+	}
+	list, err := c.get(ctx, refs)
+	if err != nil {
+		return nil, fail(op, err)
+	}
+	for _, s := range list {
+		if err := s.signed(op, "script", s.Statement.GetScript() != nil); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 // liveAgent chooses a live agent of a pool: the one named, or any that is

@@ -31,7 +31,7 @@ func (c *Client) factsOf(s *trustv1.Statement, title func(*trustv1.Ref) string) 
 	}
 	scripts := func(list []*trustv1.ScriptUse) {
 		for n, u := range list {
-			add(fmt.Sprintf("script %d", n+1), "%s, sha256 %x, order %d, parameters %q, records %s", title(u.Script), u.Sha256, u.Order, u.Parameters, joined(u.Records, title))
+			add(fmt.Sprintf("script %d", n+1), "%s, sha256 %x, order %d, parameters %s, records %s", title(u.Script), u.Sha256, u.Order, orElse(string(u.Parameters), "none"), orElse(inOrder(u.Records, title), "none"))
 		}
 	}
 	switch {
@@ -39,6 +39,9 @@ func (c *Client) factsOf(s *trustv1.Statement, title func(*trustv1.Ref) string) 
 		r := s.GetResource()
 		add("pool", "%s", c.nameOf(idOr(r.PoolId)))
 		add("plugin", "%s", r.Plugin)
+		if u := r.Rotator; u != nil {
+			add("rotator", "%s, sha256 %x", title(u.Script), u.Sha256)
+		}
 		add("host", "%s", r.Host)
 		add("port", "%d", r.Port)
 		add("via", "%s", title(r.Via))
@@ -71,7 +74,11 @@ func (c *Client) factsOf(s *trustv1.Statement, title func(*trustv1.Ref) string) 
 		add("failed logins a run", "%d", a.MaxProbe)
 		add("pair", "%s", title(a.PairAccount))
 		for n, d := range a.Dependents {
-			add(fmt.Sprintf("dependent %d", n+1), "%s, plugin %s, config %s", title(d.Resource), d.Plugin, d.Config)
+			by := ""
+			if u := d.Script; u != nil {
+				by = fmt.Sprintf(", script %s, sha256 %x", title(u.Script), u.Sha256)
+			}
+			add(fmt.Sprintf("dependent %d", n+1), "%s, plugin %s%s, config %s", title(d.Resource), d.Plugin, by, d.Config)
 		}
 		if a.DrainS > 0 {
 			add("former secret works for", "%s", span.Text(time.Duration(a.DrainS)*time.Second))
@@ -95,6 +102,15 @@ func joined[T any](list []T, text func(T) string) string {
 		out = append(out, text(v))
 	}
 	slices.Sort(out)
+	return strings.Join(out, " ")
+}
+
+// inOrder is of a list whose order means something.
+func inOrder[T any](list []T, text func(T) string) string {
+	var out []string
+	for _, v := range list {
+		out = append(out, text(v))
+	}
 	return strings.Join(out, " ")
 }
 

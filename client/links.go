@@ -76,7 +76,9 @@ func (o *opened) dropUnlinked(a *trustv1.Account) {
 	if o.lacks("pair", a.PairAccount) {
 		a.PairAccount = nil
 	}
-	a.Dependents = slices.DeleteFunc(a.Dependents, func(d *trustv1.Dependent) bool { return o.lacks("dependent", d.Resource) })
+	a.Dependents = slices.DeleteFunc(a.Dependents, func(d *trustv1.Dependent) bool {
+		return o.lacks("dependent", d.Resource) || d.Script != nil && o.lacksScript(d.Script)
+	})
 	a.Scripts = slices.DeleteFunc(a.Scripts, o.lacksScript)
 }
 
@@ -87,6 +89,9 @@ func (o *opened) dropUnlinkedOf(r *trustv1.Resource) {
 	}
 	if o.lacks("administrator", r.AdminAccount) {
 		r.AdminAccount = nil
+	}
+	if r.Rotator != nil && o.lacksScript(r.Rotator) {
+		r.Rotator = nil
 	}
 	r.Extras = slices.DeleteFunc(r.Extras, func(x *trustv1.Extra) bool { return o.lacks("extra", x.Account) })
 	r.Scripts = slices.DeleteFunc(r.Scripts, o.lacksScript)

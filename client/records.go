@@ -185,6 +185,8 @@ func statementKind(recordType string) trustv1.RecordKind {
 		return trustv1.RecordKind_RECORD_KIND_ACCOUNT
 	case isResource(recordType):
 		return trustv1.RecordKind_RECORD_KIND_RESOURCE
+	case recordType == TypeScript:
+		return trustv1.RecordKind_RECORD_KIND_SCRIPT
 	}
 	return trustv1.RecordKind_RECORD_KIND_UNSPECIFIED
 }

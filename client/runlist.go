@@ -146,7 +146,7 @@ func (c *Client) Wait(ctx context.Context, run seal.ID, o RunOptions) (Outcome, 
 	return *j.out, j.out.Err
 }
 
-// Retry starts a run again: a new rotate or verify of the same account.
+// Retry starts a run again: a new one of the same account, with the same action.
 func (c *Client) Retry(ctx context.Context, run seal.ID, o RunOptions) (Outcome, error) {
 	op := "retry the run " + run.String()
 	view, err := call(ctx, c, op, c.conn.GetRun, &clientv1.GetRunRequest{RunId: run.Bytes()})

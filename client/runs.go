@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 const (
 	actionRotate = "rotate"
 	actionVerify = "verify"
+	actionScript = "script"
 
 	defaultParallel = 16
 	maxParallel     = 256
@@ -157,6 +159,13 @@ func (c *Client) prepare(ctx context.Context, action string, accounts []Ref, out
 			resources[name] = t
 		}
 		if t.err == nil {
+			if action == actionScript && len(o.Statement.GetAccount().Scripts)+len(t.resource.Statement.GetResource().Scripts) == 0 {
+				out[i].Err = &Error{
+					Class: Invalid, Reason: "scripts.none", Op: "run the scripts of " + o.Title, Err: errors.New("neither the account nor its resource has scripts that run after a rotation"),
+					Hint: Hint("scripts.none"),
+				}
+				continue
+			}
 			j := &job{out: &out[i], account: o, resource: t.resource, pool: poolOf(t.resource.Statement)}
 			if j.pins, t.err = c.pinsOf(ctx, op, o, t.resource); t.err == nil {
 				jobs = append(jobs, j)
@@ -186,7 +195,9 @@ func (c *Client) runOne(ctx context.Context, w *watcher, j *job, o RunOptions) {
 	c.follow(ctx, op, woken, j, o)
 }
 
-var actions = map[string]trustv1.Action{actionRotate: trustv1.Action_ACTION_ROTATE, actionVerify: trustv1.Action_ACTION_VERIFY}
+var actions = map[string]trustv1.Action{
+	actionRotate: trustv1.Action_ACTION_ROTATE, actionVerify: trustv1.Action_ACTION_VERIFY, actionScript: trustv1.Action_ACTION_RUN_SCRIPT,
+}
 
 // start signs the run's command and sends it; after a command that nobody took,
 // the next one goes to another agent and counts only when the former cannot.
@@ -317,7 +328,7 @@ func (c *Client) judge(ctx context.Context, op string, j *job, run *clientv1.Get
 	out.Credential, out.Dependents, out.Scripts = final.Credential, final.Dependents, final.Scripts
 	out.Class, out.Reason, out.Detail = final.Class, final.Reason, detail
 	out.ValueSeq, out.Finished = final.ValueSeq, time.UnixMilli(final.Time)
-	out.State = outcomeState(final.Result)
+	out.State = outcomeState(out.Action, final.Result)
 	if out.State == StillOpen && !closed && j.untilDone {
 		return false, nil
 	}
@@ -335,8 +346,13 @@ func orElse(s, other string) string {
 	return s
 }
 
-func outcomeState(r *trustv1.Result) OutcomeState {
-	failed := r.Dependents == trustv1.Outcome_OUTCOME_FAILED || r.Dependents == trustv1.Outcome_OUTCOME_PENDING || r.Scripts == trustv1.Outcome_OUTCOME_FAILED
+func outcomeState(action string, r *trustv1.Result) OutcomeState {
+	failed := slices.ContainsFunc([]trustv1.Outcome{r.Dependents, r.Scripts}, func(o trustv1.Outcome) bool {
+		return o == trustv1.Outcome_OUTCOME_FAILED || o == trustv1.Outcome_OUTCOME_PENDING
+	})
+	if action == actionScript && r.Scripts == trustv1.Outcome_OUTCOME_DONE {
+		return Done // the secret is as it was
+	}
 	switch r.Credential {
 	case trustv1.Outcome_OUTCOME_DONE, trustv1.Outcome_OUTCOME_UNVERIFIABLE:
 		switch {

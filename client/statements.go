@@ -33,7 +33,7 @@ func newDraft(o *opened) draft {
 	return d
 }
 
-// setSubject puts an account or a resource into the statement.
+// setSubject puts an account, a resource or a script into the statement.
 func (d *draft) setSubject(subject any) {
 	switch s := subject.(type) {
 	case *trustv1.Account:
@@ -42,6 +42,9 @@ func (d *draft) setSubject(subject any) {
 	case *trustv1.Resource:
 		d.subject.Kind = trustv1.RecordKind_RECORD_KIND_RESOURCE
 		d.subject.Subject = &trustv1.Statement_Resource{Resource: s}
+	case *trustv1.Script:
+		d.subject.Kind = trustv1.RecordKind_RECORD_KIND_SCRIPT
+		d.subject.Subject = &trustv1.Statement_Script{Script: s}
 	}
 }
 

@@ -17,6 +17,7 @@ const (
 	TypeDatabase  = "pamDatabase"
 	TypeDirectory = "pamDirectory"
 	TypeLogin     = "login"
+	TypeScript    = "script"
 )
 
 // Kinds of an account's secret.

@@ -7,7 +7,7 @@ import "time"
 type Manifest struct {
 	Name    string // a-z, 0-9, - and _; the name that resources choose the plugin by
 	Version string // of the plugin, for people
-	Kinds   []Kind // kinds of credential that it rotates; at least one
+	Kinds   []Kind // kinds of credential that it rotates; at least one, if it has a Rotator
 	// Overlap lists the kinds of credential of which old and new both work until Retire;
 	// the Session is a [Retirer]. Of other kinds the old one ends with Apply.
 	Overlap []Kind
@@ -41,6 +41,8 @@ type Manifest struct {
 	Dependent any
 	// Provision: the Plugin makes accounts.
 	Provision bool
+	// After: the Plugin does something when a secret has been changed.
+	After bool
 	// Config is a pointer to a struct; schema and documentation are made from its tags,
 	// see [DecodeConfig]. Nil means that the plugin has no settings.
 	Config any
@@ -49,7 +51,8 @@ type Manifest struct {
 // Plugin is one entry of [Serve].
 type Plugin struct {
 	Manifest   Manifest
-	Rotator    Rotator
+	Rotator    Rotator     // nil: it rotates nothing, and has Dependents or After
 	Dependents Dependents  // nil: none
 	Provision  Provisioner // nil: it makes no accounts
+	After      After       // nil: it does nothing after a rotation
 }

@@ -51,11 +51,27 @@ func Serve(p ...Plugin) {
 		byHand(p)
 		return
 	}
+	serve(p, manifests, nil)
+}
+
+// ServeScripts is the main function of a plugin that runs scripts: each of its processes
+// becomes, by what load makes of the text that the agent has for it, one plugin. Load is
+// called once, and what it refuses is an error of class invalid, reason script.
+func ServeScripts(load func(text []byte) (Plugin, error)) {
+	if !startedByAgent() {
+		fmt.Fprintln(os.Stderr, "this is a rotunda plugin that runs scripts: the agent starts it")
+		os.Exit(1)
+	}
+	serve(nil, nil, load)
+}
+
+func serve(p []Plugin, manifests []*pluginv1.Manifest, load func([]byte) (Plugin, error)) {
 	stderr := os.Stderr
 	watchDeath()
 	harden()
 	os.Stdout = handshake
 	s := newServer(p, manifests, stderr)
+	s.load = load
 	go s.progress.write()
 	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: pluginv1.CookieKey, MagicCookieValue: pluginv1.CookieValue},
@@ -102,16 +118,20 @@ func describe(p Plugin) (*pluginv1.Manifest, error) {
 		return nil, fmt.Errorf("name must match %s", nameRE)
 	case m.Version == "":
 		return nil, fmt.Errorf("has no version")
-	case p.Rotator == nil:
+	case p.Rotator == nil && p.Dependents == nil && p.After == nil:
 		return nil, fmt.Errorf("has no Rotator")
-	case len(m.Kinds) == 0:
+	case p.Rotator != nil && len(m.Kinds) == 0:
 		return nil, fmt.Errorf("has no kinds")
+	case p.Rotator == nil && (len(m.Kinds) > 0 || m.Readback || m.Provision):
+		return nil, fmt.Errorf("has no Rotator, and says that it rotates")
 	case m.Concurrency < 0 || m.LoginTries < 0 || m.OldLives < 0 || m.Settle < 0 || m.MaxLen < 0:
 		return nil, fmt.Errorf("has a negative number")
 	case m.Dependents != (p.Dependents != nil):
 		return nil, fmt.Errorf("says dependents: %t, and has the opposite", m.Dependents)
 	case m.Provision != (p.Provision != nil):
 		return nil, fmt.Errorf("says provision: %t, and has the opposite", m.Provision)
+	case m.After != (p.After != nil):
+		return nil, fmt.Errorf("says after: %t, and has the opposite", m.After)
 	case m.Dependent != nil && !m.Dependents:
 		return nil, fmt.Errorf("has settings for dependents, and no dependents")
 	}
@@ -148,6 +168,7 @@ func (v service) GRPCServer(_ *goplugin.GRPCBroker, g *grpc.Server) error {
 	pluginv1.RegisterKeysServer(g, v.s)
 	pluginv1.RegisterDependentsServer(g, v.s)
 	pluginv1.RegisterProvisionServer(g, v.s)
+	pluginv1.RegisterScriptsServer(g, v.s)
 	return nil
 }
 

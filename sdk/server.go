@@ -21,17 +21,20 @@ type server struct {
 	pluginv1.UnimplementedKeysServer
 	pluginv1.UnimplementedDependentsServer
 	pluginv1.UnimplementedProvisionServer
-	plugins   map[string]Plugin
-	manifests []*pluginv1.Manifest
+	pluginv1.UnimplementedScriptsServer
+	load      func([]byte) (Plugin, error) // of a process that becomes what a script is; nil: it is what it is
 	log       io.Writer
 	progress  progress
 	takeStdio sync.Once
 	stderr    *os.File
 
-	mu       sync.Mutex
-	sessions map[uint64]*openSession
-	calls    map[uint64]context.CancelFunc
-	early    []uint64 // cancelled before they came, newest last
+	mu        sync.Mutex
+	plugins   map[string]Plugin
+	manifests []*pluginv1.Manifest
+	loaded    bool // Load has been called
+	sessions  map[uint64]*openSession
+	calls     map[uint64]context.CancelFunc
+	early     []uint64 // cancelled before they came, newest last
 }
 
 type openSession struct {
@@ -93,8 +96,11 @@ func (s *server) intercept(ctx context.Context, req any, _ *grpc.UnaryServerInfo
 }
 
 func (s *server) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1.DescribeResponse, error) {
+	s.mu.Lock()
+	manifests := s.manifests
+	s.mu.Unlock()
 	out := &pluginv1.DescribeResponse{}
-	for _, m := range s.manifests {
+	for _, m := range manifests {
 		c := &pluginv1.Manifest{
 			Name: m.Name, Version: m.Version, Kinds: m.Kinds, Self: m.Self, NoLogin: m.NoLogin,
 			Concurrency: m.Concurrency, LoginTries: m.LoginTries, OldLives: m.OldLives, Settle: m.Settle,
@@ -129,7 +135,9 @@ func (s *server) host(a *pluginv1.Access, pins map[string][]byte, secrets *scrub
 }
 
 func (s *server) plugin(name string) (Plugin, error) {
+	s.mu.Lock()
 	p, ok := s.plugins[name]
+	s.mu.Unlock()
 	if !ok {
 		return p, toStatus(context.Background(), refuse(ClassUnsupported, "plugin.unknown"), new(scrub.Set))
 	}
@@ -145,6 +153,9 @@ func (s *server) Open(ctx context.Context, r *pluginv1.OpenRequest) (*pluginv1.O
 		return nil, err
 	}
 	secrets := new(scrub.Set)
+	if p.Rotator == nil {
+		return nil, toStatus(ctx, refuse(ClassUnsupported, "verb.open"), secrets)
+	}
 	secrets.Add(r.Admin.GetSecret())
 	extra := map[string]Credential{}
 	for name, c := range r.Extra {
@@ -272,6 +283,9 @@ func (s *server) Verify(ctx context.Context, r *pluginv1.VerifyRequest) (*plugin
 		return nil, err
 	}
 	secrets := new(scrub.Set)
+	if p.Rotator == nil {
+		return nil, toStatus(ctx, refuse(ClassUnsupported, "verb.verify"), secrets)
+	}
 	secrets.Add(r.Credential.GetSecret())
 	a, err := p.Rotator.Verify(ctx, VerifyRequest{
 		Host: s.host(r.Access, r.Pins, secrets), Resource: resource(r.Resource),

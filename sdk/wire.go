@@ -46,7 +46,9 @@ func manifestToWire(m Manifest, schema, dependent []byte) *pluginv1.Manifest {
 		Concurrency: u32(max(m.Concurrency, 1)), LoginTries: u32(max(m.LoginTries, 1)),
 		OldLives: durationpb.New(m.OldLives), Settle: durationpb.New(m.Settle),
 		MaxLen: u32(m.MaxLen), Forbid: m.Forbid, ConfigSchema: schema, DependentSchema: dependent,
-		Capabilities: []string{pluginv1.CapRotator},
+	}
+	if len(m.Kinds) > 0 {
+		w.Capabilities = append(w.Capabilities, pluginv1.CapRotator)
 	}
 	for _, k := range m.Kinds {
 		w.Kinds = append(w.Kinds, string(k))
@@ -68,6 +70,9 @@ func manifestToWire(m Manifest, schema, dependent []byte) *pluginv1.Manifest {
 	}
 	if m.Provision {
 		w.Capabilities = append(w.Capabilities, pluginv1.CapProvision)
+	}
+	if m.After {
+		w.Capabilities = append(w.Capabilities, pluginv1.CapAfter)
 	}
 	if m.Dependents {
 		w.Capabilities = append(w.Capabilities, pluginv1.CapDependents)

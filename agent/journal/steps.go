@@ -12,17 +12,31 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 )
 
-// Plan is what a run has to do for those who use its account's secret. No secret is in it.
+// Plan is what a run has to do for those who use its account's secret, and the scripts that
+// run after it. No secret is in it.
 type Plan struct {
 	Made       time.Time   `json:"made"`
-	Dependents []Dependent `json:"dependents"`
+	Dependents []Dependent `json:"dependents,omitempty"`
+	Scripts    []Script    `json:"scripts,omitempty"`
+	// Over: the scripts have come to their end. It stays when the run is forgotten: nobody's
+	// word makes them run again.
+	Over bool `json:"over,omitempty"`
+}
+
+// Script is one that runs after a rotation, as a statement names it.
+type Script struct {
+	By     trust.Ref   `json:"by"`  // the record whose statement names it
+	Use    seal.Digest `json:"use"` // H of all that the statement says of it
+	State  StepState   `json:"state,omitempty"`
+	Reason string      `json:"reason,omitempty"` // why it was refused
 }
 
 // Dependent is one of them, as the account's statement names it.
 type Dependent struct {
 	Resource trust.Ref   `json:"resource"`
 	Plugin   string      `json:"plugin"`
-	Config   seal.Digest `json:"config"` // H of its settings
+	Config   seal.Digest `json:"config"`          // H of its settings
+	Script   seal.Digest `json:"script,omitzero"` // H of the use of the script that serves it; zero: none
 	Steps    []Step      `json:"steps"`
 }
 
@@ -46,6 +60,7 @@ const (
 	StepDone    StepState = "done"
 	StepRefused StepState = "refused" // proven: it was not done, and will not be
 	StepUndone  StepState = "undone"
+	StepFailed  StepState = "failed" // of a script: it may be half done, and is not done again by itself
 )
 
 // ErrPlan is in the error of a plan that is too long.
@@ -55,6 +70,10 @@ const (
 	maxPlan   = 1 << 20                         // bytes
 	planLives = trust.MaxDrain + 7*24*time.Hour // then the run has ended somewhere else
 )
+
+// ScriptsLive is how long after its commit a run may still come to its scripts: what they
+// have come to is known for longer.
+const ScriptsLive = planLives - 24*time.Hour
 
 // KeepPlan stores a run's plan, or how far it has come.
 func (j *Journal) KeepPlan(run seal.ID, p Plan) error {
@@ -77,7 +96,7 @@ func (j *Journal) Plan(run seal.ID) (p Plan, known bool, err error) {
 	return p, known, err
 }
 
-// DropPlan forgets the plan of a run that has ended.
+// DropPlan forgets the plan of a run that has ended, in which no script ran.
 func (j *Journal) DropPlan(run seal.ID) error {
 	return j.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketPlans).Delete(run[:]) })
 }

@@ -188,6 +188,7 @@ func (c *Catalogue) Look() ([]File, error) {
 }
 
 func (c *Catalogue) allows(p Plugin) bool {
+	p = p.binaryOnly()
 	return c.builtin[p] || c.logged != nil && c.logged(p)
 }
 

@@ -161,8 +161,8 @@ func (f *fixture) add(name, file string, sum [32]byte) Plugin {
 	return p
 }
 
-func guest() Plugin              { return Plugin{"guest", built.guest} }
-func hostile(name string) Plugin { return Plugin{name, built.hostile} }
+func guest() Plugin              { return Plugin{Name: "guest", SHA256: built.guest} }
+func hostile(name string) Plugin { return Plugin{Name: name, SHA256: built.hostile} }
 
 // server is the target: it keeps secrets by user.
 type server struct {

@@ -260,11 +260,11 @@ func (h *Host) acquire(ctx context.Context, plugin Plugin, resource string) (*pr
 	}
 }
 
-// other is a process of another version of the plugin for the same resource. With h.mu
-// held.
+// other is a process of another version of the plugin, with the same script, for the same
+// resource. With h.mu held.
 func (h *Host) other(key processKey) *process {
 	for k, p := range h.procs {
-		if k.resource == key.resource && k.plugin.Name == key.plugin.Name && k.plugin != key.plugin {
+		if k.resource == key.resource && k.plugin.Name == key.plugin.Name && k.plugin.Script == key.plugin.Script && k.plugin != key.plugin {
 			return p
 		}
 	}
@@ -277,7 +277,7 @@ func (h *Host) Running() map[Plugin]int {
 	defer h.mu.Unlock()
 	all := map[Plugin]int{}
 	for k := range h.procs {
-		all[k.plugin]++
+		all[k.plugin.binaryOnly()]++
 	}
 	return all
 }

@@ -119,7 +119,7 @@ func TestHash(t *testing.T) {
 	t.Run("in no list", func(t *testing.T) {
 		f := newFixture(t, nil)
 		f.add("other", "guest", built.guest)
-		_, err := f.Open(t.Context(), Plugin{"other", built.guest}, srv.job("r"))
+		_, err := f.Open(t.Context(), Plugin{Name: "other", SHA256: built.guest}, srv.job("r"))
 		if ReasonOf(err) != string(PluginUnknown) {
 			t.Errorf("%v", err)
 		}

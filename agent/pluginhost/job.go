@@ -6,14 +6,16 @@ import (
 	"log/slog"
 	"net"
 	"time"
+	"unique"
 
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-// Plugin names one binary.
+// Plugin names one binary and, where that runs scripts, the script that its process is.
 type Plugin struct {
 	Name   string
 	SHA256 [32]byte
+	Script unique.Handle[string] // zero: none
 }
 
 // DialFunc is the way of net.Dialer.DialContext.
@@ -30,6 +32,9 @@ type Config struct {
 	// Processes is the most that run at once (16). More resources than that wait in order
 	// of arrival, and the process that was idle longest makes room.
 	Processes int
+	// Spare is a plugin that runs scripts: a process of it is kept ready that has no script
+	// yet, and that is counted neither in Processes nor in Running. Zero: none is.
+	Spare Plugin
 	// Idle ends a process that nobody used for so long (5 min).
 	Idle time.Duration
 	// StartTimeout bounds a start up to the answer to Describe (20 s).
@@ -70,6 +75,10 @@ type Target struct {
 	Dial DialFunc
 	// Way tells one Dial from another: a session goes on using the one that it was opened with.
 	Way [32]byte
+	// Local serves what the plugin asks of the agent's own machine: each connection that it
+	// makes to the address local of the network agent. The connection ends with the job, which
+	// the context does, too; Local returns then, and closes it. Nil: there is no such address.
+	Local func(context.Context, net.Conn)
 	// Progress gets the plugin's steps, in a goroutine of the host's: it must not block.
 	// Of a shared session, the one that opened it gets them.
 	Progress func(step string)

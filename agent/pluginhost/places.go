@@ -113,9 +113,9 @@ func (h *Host) place(ctx context.Context, p Plugin, j Job, declares func(Descrip
 	}
 	defer proc.out.follow(access.Job, nil)
 	defer g.cut()
-	open := openRequest(p.Name, j)
+	open := openRequest(proc.manifest.Name, j)
 	at := &pluginv1.Place{
-		Plugin: p.Name, Access: access, Pins: open.Pins, Resource: open.Resource, Admin: open.Admin, AdminAs: open.AdminAs, Extra: open.Extra,
+		Plugin: open.Plugin, Access: access, Pins: open.Pins, Resource: open.Resource, Admin: open.Admin, AdminAs: open.AdminAs, Extra: open.Extra,
 	}
 	secrets = append(append(secrets, at.Admin), slices.Collect(maps.Values(at.Extra))...)
 	return proc.call(ctx, g, secrets, func(ctx context.Context, c *pluginv1.Call) error { return invoke(ctx, proc, at, c) })

@@ -46,6 +46,7 @@ type process struct {
 	keys     pluginv1.KeysClient
 	users    pluginv1.DependentsClient
 	maker    pluginv1.ProvisionClient
+	scripts  pluginv1.ScriptsClient
 	turns    chan struct{} // manifest's Concurrency
 	clean    []func()      // in reverse order
 	stopOnce sync.Once
@@ -89,6 +90,11 @@ func (p *process) start(ctx context.Context) error {
 	}
 	if err := p.h.jail.tookEarly(l.child); err != nil {
 		return p.fail(PluginStart, err)
+	}
+	if p.plugin.scripted() {
+		if err := p.load(ctx); err != nil {
+			return err
+		}
 	}
 	return p.describe(ctx)
 }
@@ -192,12 +198,13 @@ func (p *process) handshake(ctx context.Context, l *launch) error {
 	p.meta, p.rotator = pluginv1.NewMetaClient(p.conn), pluginv1.NewRotatorClient(p.conn)
 	p.keys = pluginv1.NewKeysClient(p.conn)
 	p.users, p.maker = pluginv1.NewDependentsClient(p.conn), pluginv1.NewProvisionClient(p.conn)
+	p.scripts = pluginv1.NewScriptsClient(p.conn)
 	return nil
 }
 
 func (p *process) describe(ctx context.Context) error {
 	r, err := p.meta.Describe(ctx, &pluginv1.DescribeRequest{Capabilities: []string{
-		pluginv1.CapRotator, pluginv1.CapRetire, pluginv1.CapReadback, pluginv1.CapMint, pluginv1.CapDependents, pluginv1.CapProvision, pluginv1.Grease + hex.EncodeToString([]byte(rand.Text()[:4])),
+		pluginv1.CapRotator, pluginv1.CapRetire, pluginv1.CapReadback, pluginv1.CapMint, pluginv1.CapDependents, pluginv1.CapProvision, pluginv1.CapAfter, pluginv1.Grease + hex.EncodeToString([]byte(rand.Text()[:4])),
 	}})
 	if err != nil {
 		return p.classify(err)
@@ -206,7 +213,7 @@ func (p *process) describe(ctx context.Context) error {
 		return p.fail(PluginManifest, fmt.Errorf("it lists %d plugins", len(r.Plugins)))
 	}
 	for _, m := range r.Plugins {
-		if m.GetName() != p.plugin.Name {
+		if m.GetName() != p.plugin.Name && !(p.plugin.scripted() && len(r.Plugins) == 1) { // a script has a name of its own
 			continue
 		}
 		if p.manifest, err = description(m); err != nil {

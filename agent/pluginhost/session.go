@@ -78,7 +78,7 @@ func (h *Host) Verify(ctx context.Context, p Plugin, j VerifyJob) (sdk.VerifyRes
 	defer proc.out.follow(access.Job, nil)
 	defer g.cut()
 	req := &pluginv1.VerifyRequest{
-		Plugin: p.Name, Access: access, Pins: j.Pins, Resource: resource(j.Resource),
+		Plugin: proc.manifest.Name, Access: access, Pins: j.Pins, Resource: resource(j.Resource),
 		Account: account(j.Account), Credential: credential(j.Credential),
 	}
 	var resp *pluginv1.VerifyResponse
@@ -211,7 +211,7 @@ func (s *shared) open(ctx context.Context, j Job) {
 		return
 	}
 	s.grant, s.id = g, access.Job
-	req := openRequest(p.plugin.Name, j)
+	req := openRequest(p.manifest.Name, j)
 	req.Session, req.Access = s.id, access
 	secrets := openSecrets(req)
 	s.forget = p.hide(secrets)

@@ -25,7 +25,7 @@ func (f *fixture) second() Plugin {
 		f.t.Fatal(err)
 	}
 	b = append(bytes.Clone(b), 0)
-	p := Plugin{"guest", sha256.Sum256(b)}
+	p := Plugin{Name: "guest", SHA256: sha256.Sum256(b)}
 	if err := os.WriteFile(filepath.Join(f.plugins, p.String()), b, 0o644); err != nil {
 		f.t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestVersionInUse(t *testing.T) {
 	dir := t.TempDir()
 	var all []Plugin
 	for i, text := range []string{"one", "two", "three"} {
-		p := Plugin{"acme", sha256.Sum256([]byte(text))}
+		p := Plugin{Name: "acme", SHA256: sha256.Sum256([]byte(text))}
 		path := filepath.Join(dir, p.String())
 		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 			t.Fatal(err)

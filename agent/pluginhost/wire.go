@@ -83,14 +83,16 @@ func class(s string) sdk.Class {
 	return sdk.ClassInternal
 }
 
+const malformed = "malformed"
+
 // code keeps what is a code; the rest could be anything.
 func code(s string) string {
 	if len(s) > pluginv1.MaxReason {
-		return "malformed"
+		return malformed
 	}
 	for _, r := range s {
 		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '.' && r != '_' {
-			return "malformed"
+			return malformed
 		}
 	}
 	return s
@@ -125,7 +127,9 @@ func description(m *pluginv1.Manifest) (Description, error) {
 		MaxLen: int(m.GetMaxLen()), Forbid: m.GetForbid(),
 		Dependents: slices.Contains(m.GetCapabilities(), pluginv1.CapDependents),
 		Provision:  slices.Contains(m.GetCapabilities(), pluginv1.CapProvision),
+		After:      slices.Contains(m.GetCapabilities(), pluginv1.CapAfter),
 	}, Schema: json.RawMessage(m.GetConfigSchema()), DependentSchema: json.RawMessage(m.GetDependentSchema())}
+	rotates := slices.Contains(m.GetCapabilities(), pluginv1.CapRotator)
 	for _, k := range m.GetKinds() {
 		d.Kinds = append(d.Kinds, sdk.Kind(k))
 	}
@@ -144,9 +148,11 @@ func description(m *pluginv1.Manifest) (Description, error) {
 		return d, fmt.Errorf("its name is malformed")
 	case len(d.Version) == 0 || len(d.Version) > 64:
 		return d, fmt.Errorf("its version is malformed")
-	case !slices.Contains(m.GetCapabilities(), pluginv1.CapRotator):
+	case !rotates && !d.Dependents && !d.After:
 		return d, fmt.Errorf("it is not a rotator")
-	case len(d.Kinds) == 0 || len(d.Kinds) > 16:
+	case !rotates && (len(d.Kinds) > 0 || d.Readback || d.Provision):
+		return d, fmt.Errorf("it is not a rotator, and says that it rotates")
+	case rotates && len(d.Kinds) == 0 || len(d.Kinds) > 16:
 		return d, fmt.Errorf("it has %d kinds of credential", len(d.Kinds))
 	case len(d.Overlap) > len(d.Kinds):
 		return d, fmt.Errorf("it lists %d kinds that overlap, of %d", len(d.Overlap), len(d.Kinds))

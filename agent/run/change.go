@@ -215,7 +215,7 @@ func (r *Run) abandon(ctx context.Context, why *Stop) error {
 	if err := r.endMinted(ctx); err != nil {
 		return err
 	}
-	signed, err := r.sign(&trustv1.Result{Phase: trustv1.Phase_PHASE_ABANDONED, Reason: why.Reason, Class: string(why.Class)}, nil)
+	signed, err := r.sign(&trustv1.Result{Phase: trustv1.Phase_PHASE_ABANDONED, Reason: clean(r.hidden(), why.Reason), Class: string(why.Class)}, nil)
 	if err != nil {
 		return err
 	}
@@ -240,7 +240,10 @@ func (r *Run) commit(ctx context.Context) (State, error) {
 	if r.candidate.heals > 0 {
 		r.outcome.Reason = trust.Healed
 	}
-	last := !r.needsRetire() && len(r.account.Statement.GetAccount().GetDependents()) == 0
+	last := !r.needsRetire() && len(r.account.Statement.GetAccount().GetDependents()) == 0 && len(r.after) == 0
+	if len(r.after) > 0 {
+		r.outcome.Scripts = trustv1.Outcome_OUTCOME_PENDING
+	}
 	if len(r.account.Statement.GetAccount().GetDependents()) > 0 {
 		r.outcome.Dependents = trustv1.Outcome_OUTCOME_PENDING
 	}

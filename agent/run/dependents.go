@@ -13,6 +13,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // dependent is one that uses the account's secret, and where it lives.
@@ -20,6 +21,7 @@ type dependent struct {
 	named    *trustv1.Dependent
 	resource *trust.Statement
 	way      way
+	script   *hosted // that is the plugin; nil: it is none
 	plugin   pluginhost.Plugin
 	job      pluginhost.Job
 }
@@ -31,7 +33,15 @@ func (d *dependent) String() string {
 
 // is says whether a planned dependent is this one, unchanged.
 func (d *dependent) is(p journal.Dependent) bool {
-	return p.Resource == d.resource.Ref && p.Plugin == d.named.Plugin && p.Config == seal.Hash(d.named.Config)
+	return p.Resource == d.resource.Ref && p.Plugin == d.named.Plugin && p.Config == seal.Hash(d.named.Config) && p.Script == d.scripted()
+}
+
+// scripted tells its script from every other.
+func (d *dependent) scripted() seal.Digest {
+	if d.script == nil {
+		return seal.Digest{}
+	}
+	return d.script.digest()
 }
 
 // findDependents opens the records of the resources where dependents live.
@@ -57,6 +67,15 @@ func (e *Engine) findDependents(ctx context.Context, served *servedRecords, acco
 		if d.way, err = e.findWay(ctx, served, rec.Statement, pool); err != nil {
 			return nil, fmt.Errorf("%s: %w", what, err)
 		}
+		if named.Script != nil {
+			d.script, err = e.findScript(ctx, served, account, named.Script, script.Dependents, named.Config, pool)
+			if err == nil {
+				err = mayHaveLogins(served.log, account, d.resource)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", what, err)
+			}
+		}
 		list = append(list, d)
 	}
 	return list, nil
@@ -74,11 +93,8 @@ func (e *Engine) openDependents(ctx context.Context, served *servedRecords, list
 }
 
 func (e *Engine) openDependent(ctx context.Context, served *servedRecords, d *dependent, pool seal.ID) (err error) {
-	if d.plugin, err = e.Plugins.Find(d.named.Plugin); err != nil {
-		return &trust.Error{Reason: trust.PluginUnknown, What: d.named.Plugin, Err: err}
-	}
-	m, err := e.Plugins.Describe(ctx, d.plugin)
-	if err != nil {
+	var m pluginhost.Description
+	if d.plugin, m, err = e.serves(ctx, d); err != nil {
 		return err
 	}
 	if !m.Dependents {
@@ -91,6 +107,11 @@ func (e *Engine) openDependent(ctx context.Context, served *servedRecords, d *de
 		return err
 	}
 	d.job.Resource.Config = d.named.Config
+	if d.script != nil {
+		if err := e.aim(ctx, served, d.script, &d.job.Target, d.way, pool); err != nil {
+			return err
+		}
+	}
 	if d.job.Extra, err = e.extras(ctx, served.log, d.resource.GetResource(), pool); err != nil {
 		return err
 	}
@@ -100,6 +121,18 @@ func (e *Engine) openDependent(ctx context.Context, served *servedRecords, d *de
 	}
 	d.job.Admin, d.job.AdminAs, err = served.login(ctx, "administrator", admin, pool)
 	return err
+}
+
+// serves is the plugin by which a dependent gets the secret.
+func (e *Engine) serves(ctx context.Context, d *dependent) (p pluginhost.Plugin, m pluginhost.Description, err error) {
+	if d.script != nil {
+		return e.host(ctx, d.script)
+	}
+	if p, err = e.Plugins.Find(d.named.Plugin); err != nil {
+		return p, m, &trust.Error{Reason: trust.PluginUnknown, What: d.named.Plugin, Err: err}
+	}
+	m, err = e.Plugins.Describe(ctx, p)
+	return p, m, err
 }
 
 // plan has the plugins say what there is to do, and journals it. What was planned before,
@@ -115,7 +148,7 @@ func (r *Run) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := journal.Plan{Made: r.e.Now()}
+	p := journal.Plan{Made: r.e.Now(), Scripts: kept.Scripts, Over: kept.Over}
 	for n := range r.uses {
 		d := &r.uses[n]
 		if n < len(kept.Dependents) && d.is(kept.Dependents[n]) {
@@ -126,7 +159,7 @@ func (r *Run) plan(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("dependent %d (%s): %w", n+1, d, err)
 		}
-		p.Dependents = append(p.Dependents, journal.Dependent{Resource: d.resource.Ref, Plugin: d.named.Plugin, Config: seal.Hash(d.named.Config), Steps: steps})
+		p.Dependents = append(p.Dependents, journal.Dependent{Resource: d.resource.Ref, Plugin: d.named.Plugin, Config: seal.Hash(d.named.Config), Script: d.scripted(), Steps: steps})
 	}
 	r.planned = p
 	err = r.e.Journal.KeepPlan(r.job.ID, p)
@@ -137,6 +170,7 @@ func (r *Run) plan(ctx context.Context) error {
 }
 
 func (r *Run) planOf(ctx context.Context, d *dependent) ([]journal.Step, error) {
+	r.reveals(d.script)
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
 	defer cancel()
 	// No plan needs the secrets: where the target makes them the new one is not known yet.
@@ -279,6 +313,7 @@ func (r *Run) step(ctx context.Context, d *dependent, s *journal.Step, do stepCa
 	if err := r.hold.Check(); err != nil {
 		return sdk.StepResponse{}, err
 	}
+	r.reveals(d.script)
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
 	defer cancel()
 	answer, err := do(call, d.plugin, d.job, sdk.Step{ID: s.ID, Title: s.Title, Data: s.Data}, c)
@@ -291,5 +326,6 @@ func (r *Run) step(ctx context.Context, d *dependent, s *journal.Step, do stepCa
 	case answer.Outcome != sdk.Unchanged:
 		return answer, errors.New("the plugin gave no clear answer")
 	}
+	answer.Reason = clean(r.hidden(), answer.Reason)
 	return answer, nil
 }

@@ -40,10 +40,6 @@ func (r *Run) drain(ctx context.Context) (State, error) {
 	return "", pause(ctx, wait)
 }
 
-// scripts run after the rotation; passed through, since resolve refuses statements that
-// name some.
-func (r *Run) scripts(context.Context) (State, error) { return "", nil }
-
 // needsRetire says whether the former secret still works after the commit.
 func (r *Run) needsRetire() bool {
 	former := r.current.Secret
@@ -173,12 +169,13 @@ func (r *Run) verifyCurrent(ctx context.Context) (State, error) {
 
 // stop ends a run that a step ended.
 func (r *Run) stop(ctx context.Context, s *Stop) error {
-	r.outcome.Credential, r.outcome.Class, r.outcome.Reason = s.Outcome, s.Class, s.Reason
+	hidden := r.hidden()
+	r.outcome.Credential, r.outcome.Class, r.outcome.Reason = s.Outcome, s.Class, clean(hidden, s.Reason)
 	r.outcome.Later, r.outcome.After = s.Later, s.After
 	if s.Err != nil {
 		r.outcome.Text = s.Err.Error()
 	}
-	r.e.Log.Info("run ended", "run", r.job.ID, "account", r.job.Account, "state", r.state, "class", s.Class, "reason", s.Reason, "later", s.Later, "error", s.Err)
+	r.e.Log.Info("run ended", "run", r.job.ID, "account", r.job.Account, "state", r.state, "class", s.Class, "reason", r.outcome.Reason, "later", s.Later, "error", hidden.Text(r.outcome.Text))
 	return r.tell(ctx)
 }
 
@@ -246,15 +243,18 @@ func (r *Run) signEnd() (signed, detail []byte, err error) {
 	if r.log == nil {
 		r.log = r.e.Directory.Known()
 	}
+	hidden := r.hidden()
+	r.outcome.Reason = clean(hidden, r.outcome.Reason)
 	result := &trustv1.Result{
 		Phase: trustv1.Phase_PHASE_FINISHED, Credential: r.outcome.Credential, Dependents: r.outcome.Dependents,
 		Scripts: r.outcome.Scripts, Reason: r.outcome.Reason, Class: string(r.outcome.Class),
 	}
-	if r.outcome.Text != "" && r.account != nil {
-		text := r.outcome.Text
-		if len(text) > maxText {
-			text = text[:maxText]
+	if r.outcome.Text+r.outcome.Said != "" && r.account != nil {
+		text := cut(hidden.Text(r.outcome.Text), maxText)
+		if text != "" && r.outcome.Said != "" {
+			text += "\n"
 		}
+		text += r.outcome.Said
 		detail, err = trust.SealDetail(r.log.Org(), r.account.Key, r.job.Account.Record, &trustv1.Detail{Text: strings.ToValidUTF8(text, "?")})
 		if err != nil {
 			return nil, nil, err
@@ -302,6 +302,7 @@ func (r *Run) sign(result *trustv1.Result, detail []byte) ([]byte, error) {
 	if r.plugin != (pluginhost.Plugin{}) {
 		result.PluginSha256 = r.plugin.SHA256[:]
 	}
+	result.ScriptSha256 = r.hashes()
 	if detail != nil {
 		d := seal.Hash(detail)
 		result.DetailDigest = d.Bytes()

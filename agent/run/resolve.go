@@ -15,16 +15,18 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // asks is what a command's action makes of a run; rotate is the usual.
 var asks = map[trustv1.Action]string{
-	trustv1.Action_ACTION_VERIFY: "verify",
-	trustv1.Action_ACTION_CANCEL: "abandon",
+	trustv1.Action_ACTION_VERIFY:     "verify",
+	trustv1.Action_ACTION_CANCEL:     "abandon",
+	trustv1.Action_ACTION_RUN_SCRIPT: "script",
 }
 
 // permits is what the local policy calls each.
-var permits = map[string]string{"rotate": "rotate", "verify": "verify", "abandon": "cancel"}
+var permits = map[string]string{"rotate": "rotate", "verify": "verify", "abandon": "cancel", "script": "script"}
 
 // rest has a run wait that goes on with what was begun here before, where a run of the
 // account did so a moment ago: that one has not ended is the server's word, and each time may
@@ -206,6 +208,11 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		return "", refusal(err)
 	}
 	r.resource = resource.Record
+	if use := resource.Statement.GetResource().GetRotator(); use != nil {
+		if r.rotator, err = r.e.findScript(ctx, served, resource.Statement, use, script.Rotator, resource.Statement.GetResource().Config, r.pool()); err != nil {
+			return "", refusal(err)
+		}
+	}
 	if r.way, err = r.e.findWay(ctx, served, resource.Statement, r.pool()); err != nil { // clients pin the jump hosts, too
 		return "", refusal(err)
 	}
@@ -223,6 +230,10 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if r.usesErr != nil && begins {
 		return "", refusal(r.usesErr)
 	}
+	begins = begins || r.as == "script" && account.wire.Staged == nil
+	if r.after, err = r.findScripts(ctx, served); err != nil && begins {
+		return "", refusal(err)
+	}
 	if err := r.checkRights(account, resource); err != nil {
 		return "", refusal(err)
 	}
@@ -232,13 +243,16 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if r.usesErr == nil {
 		r.usesErr = r.e.openDependents(ctx, served, r.uses, r.pool())
 	}
-	if r.usesErr != nil && begins {
+	if r.usesErr != nil && begins && r.as == "rotate" {
 		return "", refusal(r.usesErr)
 	}
 	if err := r.e.openWay(ctx, served, &r.way, r.pool()); err != nil {
 		return "", refusal(err)
 	}
-	if err := r.chooseTarget(ctx); err != nil {
+	if err := r.chooseTarget(ctx, served); err != nil {
+		return "", refusal(err)
+	}
+	if err := r.openScripts(ctx, served); err != nil && begins {
 		return "", refusal(err)
 	}
 	if r.current, err = credential(account.Data, r.kind()); err != nil {
@@ -257,6 +271,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if err := r.journalStart(); err != nil {
 		return "", err
 	}
+	r.reveals(r.rotator)
 	r.e.Slots.Allow(r.at.Key, r.concurrency())
 	take := r.takeSlot
 	if r.changesAdministrator(account) {
@@ -267,6 +282,8 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	}
 
 	switch {
+	case r.as == "script":
+		return r.onlyScripts(account, rollback)
 	case rollback != nil:
 		return r.heal(ctx, account, rollback)
 	case account.wire.Staged != nil:
@@ -295,6 +312,23 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		return Applied, nil
 	}
 	return "", r.checkPair()
+}
+
+// onlyScripts is a run that leaves the secret as it is, and runs what runs after a rotation.
+func (r *Run) onlyScripts(account *servedRecord, rollback error) (State, error) {
+	switch {
+	case rollback != nil:
+		return "", refusal(rollback)
+	case account.wire.Staged != nil: // which of two secrets the target has is not known
+		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: string(trust.RunOutstanding), Err: errors.New("the account's secret is being changed: no script was run")}
+	case len(r.after) == 0:
+		r.outcome.Reason = "scripts.none"
+		return Scripted, nil
+	}
+	if err := r.job.Command.CheckStaging(r.e.Now()); err != nil {
+		return "", refusal(err)
+	}
+	return Retired, nil
 }
 
 // fetch is what came with the lease, once; else it is asked for.
@@ -362,6 +396,11 @@ func (r *Run) used() (list []*trust.Statement) {
 	for _, d := range r.uses {
 		add(d.resource)
 		add(d.way.statements...)
+	}
+	for _, h := range r.scripted() {
+		if h.statement != nil {
+			add(h.statement)
+		}
 	}
 	return list
 }
@@ -506,6 +545,9 @@ func (r *Run) mayBeLeft(account *servedRecord) bool {
 
 func (r *Run) restoreCommitted() {
 	r.outcome.Credential = r.set.Credential
+	if len(r.after) > 0 && r.set.Scripts == trustv1.Outcome_OUTCOME_PENDING {
+		r.outcome.Scripts = trustv1.Outcome_OUTCOME_PENDING
+	}
 	r.candidate = &candidate{credential: r.current, digest: r.account.DataDigest, seq: r.value.Seq}
 	r.current, r.endsUnknown = r.former, r.formerErr
 	digest := seal.Digest(r.set.DataDigest)

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/journal"
@@ -24,6 +25,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // Vault is what a run needs of the vault (ksm.Client).
@@ -45,6 +47,7 @@ type Plugins interface {
 	Plan(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, r sdk.ApplyRequest) ([]sdk.Step, error)
 	Do(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, s sdk.Step, c sdk.Credential) (sdk.StepResponse, error)
 	Undo(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, s sdk.Step, c sdk.Credential) (sdk.StepResponse, error)
+	Run(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, r sdk.AfterRequest) (sdk.AfterResponse, error)
 	Find(name string) (pluginhost.Plugin, error)
 	Forget(resource string)
 }
@@ -73,11 +76,12 @@ type Directory interface {
 // Limits are the deadlines of single calls.
 type Limits struct {
 	Open, Apply, Verify time.Duration
-	Applies             int // of one candidate within one run
+	Script              time.Duration // of one that runs after a rotation
+	Applies             int           // of one candidate within one run
 }
 
 // DefaultLimits suit targets that answer within seconds.
-var DefaultLimits = Limits{Open: 30 * time.Second, Apply: 60 * time.Second, Verify: 60 * time.Second, Applies: 2}
+var DefaultLimits = Limits{Open: 30 * time.Second, Apply: 60 * time.Second, Verify: 60 * time.Second, Script: 5 * time.Minute, Applies: 2}
 
 // Identity is this agent in the organisation.
 type Identity struct {
@@ -107,6 +111,9 @@ type Engine struct {
 	// Open ends when the agent drains: what waits for its turn, and holds nothing yet, is
 	// not begun any more.
 	Open context.Context
+	// Local serves what a script asks of the agent's own host, by its manifest and parameters;
+	// nil: nothing.
+	Local func(m *script.Manifest, values map[string]any) func(context.Context, net.Conn)
 
 	told       told // of edited records
 	folderKeys folderKeys
@@ -145,7 +152,7 @@ type Run struct {
 	writes []chan error // of the journal, under way or done
 
 	fetched *ksm.FetchAnswer // that came with the lease
-	as      string           // rotate, verify or abandon: by the command, else by the vault's table
+	as      string           // rotate, verify, abandon or script: by the command, else by the vault's table
 
 	recovering bool // job is a verify that this agent asked for: in place of an interrupted run, or after a restore
 
@@ -166,8 +173,9 @@ type Run struct {
 
 	endsUnknown error // why the secret that this run is to end is not known
 
-	planned  journal.Plan // for the dependents
-	followed time.Time    // when they were done
+	planned  journal.Plan // for the dependents, and of the scripts
+	followed time.Time    // when the dependents were done
+	revealed []string     // hashes of scripts that see secrets in clear, of which was told
 
 	events  uint32
 	outcome Outcome
@@ -180,6 +188,7 @@ type Outcome struct {
 	Class                           sdk.Class
 	Reason                          string
 	Text                            string        // for the record's readers only
+	Said                            string        // by scripts; likewise
 	Later                           bool          // not an end: the same run goes on later
 	After                           time.Duration // with Later: no sooner than that; 0: the vault decides
 }
@@ -267,7 +276,14 @@ func (e *Engine) took(step string, since time.Time) {
 // end is the journal's last word on the run.
 func (r *Run) end() error {
 	defer r.e.took("end", time.Now())
-	if len(r.planned.Dependents) > 0 && !r.outcome.Later {
+	switch {
+	case r.outcome.Later:
+	case len(r.planned.Scripts) > 0:
+		r.planned.Dependents, r.planned.Over = nil, true
+		if err := r.e.Journal.KeepPlan(r.job.ID, r.planned); err != nil {
+			return err
+		}
+	case len(r.planned.Dependents) > 0:
 		if err := r.e.Journal.DropPlan(r.job.ID); err != nil {
 			return err
 		}

@@ -40,7 +40,7 @@ func (r *Run) queue(ctx context.Context) error {
 // changesAdministrator says whether the run may change the secret by which others work on
 // the resource: it comes after those that wait, and none of them works meanwhile.
 func (r *Run) changesAdministrator(account *servedRecord) bool {
-	return mustRef(r.resource.Statement.GetResource().GetAdminAccount()) == r.job.Account && (r.as != "verify" || account.wire.Staged != nil)
+	return mustRef(r.resource.Statement.GetResource().GetAdminAccount()) == r.job.Account && (r.as != "verify" && r.as != "script" || account.wire.Staged != nil)
 }
 
 // takeAlone waits until no other run works on a resource, and keeps them out.

@@ -25,6 +25,7 @@ type target struct {
 	revision int64
 
 	way      way
+	rotator  *hosted // the script that is the plugin; nil: it is none
 	plugin   pluginhost.Plugin
 	manifest pluginhost.Description
 	at       pluginhost.Target
@@ -45,6 +46,7 @@ type target struct {
 	recent  [][]byte    // results of the account, as served
 	uses    []dependent // what uses the secret
 	usesErr error       // why they cannot be reached
+	after   []*hosted   // scripts that run after the rotation
 	pair    *pair       // the other account of a pair; nil: it has none
 }
 
@@ -56,6 +58,9 @@ func (t *target) wipe() {
 	for _, d := range t.uses {
 		d.job.Admin.Secret.Wipe()
 		wipeAll(d.job.Extra)
+	}
+	for _, h := range t.after {
+		h.wipe()
 	}
 	if t.pair != nil {
 		t.pair.secret.Secret.Wipe()
@@ -69,30 +74,39 @@ func (t *target) wipe() {
 }
 
 // chooseTarget finds plugin, address and pins: all of them signed.
-func (r *Run) chooseTarget(ctx context.Context) error {
-	s := r.resource.Statement.GetResource()
-	plugin, err := r.e.Plugins.Find(s.Plugin)
-	if err != nil {
-		return &trust.Error{Reason: trust.PluginUnknown, What: s.Plugin, Err: err}
-	}
-	r.plugin = plugin
-	if r.manifest, err = r.e.Plugins.Describe(ctx, plugin); err != nil {
+func (r *Run) chooseTarget(ctx context.Context, served *servedRecords) (err error) {
+	if r.plugin, r.manifest, err = r.e.rotates(ctx, r.resource.Statement, r.rotator); err != nil {
 		return err
 	}
 	if r.at, err = r.e.targetOf(ctx, r.resource.Statement, r.way); err != nil {
 		return err
 	}
 	r.at.Progress = func(step string) { r.progress(step) }
+	if r.rotator != nil {
+		if err := r.e.aim(ctx, served, r.rotator, &r.at, r.way, r.pool()); err != nil {
+			return err
+		}
+	}
 	a := r.account.Statement.GetAccount()
 	if !slices.Contains(r.manifest.Kinds, r.kind()) {
 		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "secret_kind", NotSent: true, Err: fmt.Errorf("the plugin %s rotates %v, and the account's secret is a %s", r.plugin.Name, r.manifest.Kinds, r.kind())}
 	}
-	if len(a.Scripts) > 0 || len(s.Scripts) > 0 {
-		// Changing the secret without what must follow it would break those who use it.
-		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "scripts", NotSent: true, Err: errors.New("the statement names scripts, which this agent cannot run: nothing was changed")}
-	}
 	r.login = sdk.Account{Name: a.Login, Scope: a.Scope}
 	return nil
+}
+
+// rotates is the plugin by which a resource's accounts get new secrets: one that was built,
+// or the one that a script is.
+func (e *Engine) rotates(ctx context.Context, resource *trust.Statement, rotator *hosted) (p pluginhost.Plugin, m pluginhost.Description, err error) {
+	if rotator != nil {
+		return e.host(ctx, rotator)
+	}
+	name := resource.GetResource().GetPlugin()
+	if p, err = e.Plugins.Find(name); err != nil {
+		return p, m, &trust.Error{Reason: trust.PluginUnknown, What: name, Err: err}
+	}
+	m, err = e.Plugins.Describe(ctx, p)
+	return p, m, err
 }
 
 // targetOf is where the resource's statement leads: address, pins, settings.

@@ -12,18 +12,23 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // Test logs in as the resource's administrator and changes nothing.
 func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
-	resource, served, w, err := e.resource(ctx, c)
+	found, err := e.resource(ctx, c)
 	if err != nil {
 		return err
 	}
+	resource, served, w := found.resource, found.served, found.way
 	s := resource.Statement.GetResource()
-	plugin, err := e.Plugins.Find(s.Plugin)
+	if found.rotator != nil && found.rotator.err != nil {
+		return found.rotator.err
+	}
+	plugin, _, err := e.rotates(ctx, resource.Statement, found.rotator)
 	if err != nil {
-		return &trust.Error{Reason: trust.PluginUnknown, What: s.Plugin, Err: err}
+		return err
 	}
 	at, err := e.targetOf(ctx, resource.Statement, w)
 	if err != nil {
@@ -36,6 +41,11 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 	pool, err := seal.IDFrom(s.PoolId)
 	if err != nil {
 		return err
+	}
+	if found.rotator != nil {
+		if err := e.aim(ctx, served, found.rotator, &at, w, pool); err != nil {
+			return err
+		}
 	}
 	admin, login, err := served.login(ctx, "administrator", ref, pool)
 	if err != nil {
@@ -65,10 +75,11 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 // Probe reports the target's keys as this agent sees them. No credential is sent,
 // and none is needed.
 func (e *Engine) Probe(ctx context.Context, c *trust.Command) (*trustv1.ProbeReply, error) {
-	resource, _, w, err := e.resource(ctx, c)
+	found, err := e.resource(ctx, c)
 	if err != nil {
 		return nil, err
 	}
+	resource, w := found.resource, found.way
 	s := resource.Statement.GetResource()
 	reply, err := probe.Target(ctx, probe.Dial(w.dial), probe.KindOf(s.Plugin, s.Config), addressOf(s), s.Tls.GetServerName())
 	if own := (*sdk.Error)(nil); errors.As(err, &own) {
@@ -89,55 +100,72 @@ func (e *Engine) Probe(ctx context.Context, c *trust.Command) (*trustv1.ProbeRep
 	return reply, nil
 }
 
+// found is a resource that a command pins, checked, with the way there.
+type found struct {
+	resource *servedRecord
+	served   *servedRecords
+	way      way
+	rotator  *hosted // the script that is its plugin; nil: it is none
+}
+
 // resource fetches and checks the resource that a command pins, and opens the way there.
 // The log is fetched once if the record knows a newer one.
-func (e *Engine) resource(ctx context.Context, c *trust.Command) (*servedRecord, *servedRecords, way, error) {
-	rec, all, w, err := e.lookAtResource(ctx, c)
+func (e *Engine) resource(ctx context.Context, c *trust.Command) (found, error) {
+	f, err := e.lookAtResource(ctx, c)
 	if trust.ReasonOf(err) != trust.LogGap {
-		return rec, all, w, err
+		return f, err
 	}
 	if err := e.Directory.Fetch(ctx); err != nil {
-		return nil, nil, way{}, err
+		return f, err
 	}
 	return e.lookAtResource(ctx, c)
 }
 
-func (e *Engine) lookAtResource(ctx context.Context, c *trust.Command) (resource *servedRecord, served *servedRecords, w way, err error) {
+func (e *Engine) lookAtResource(ctx context.Context, c *trust.Command) (f found, err error) {
 	log, err := e.Directory.Fresh(ctx)
 	if err != nil {
-		return nil, nil, w, err
+		return f, err
 	}
 	if len(c.Pins) == 0 {
-		return nil, nil, w, &trust.Error{Reason: trust.PinMismatch, What: "the command pins no resource"}
+		return f, &trust.Error{Reason: trust.PinMismatch, What: "the command pins no resource"}
 	}
 	ref := c.Target()
 	got, err := e.Vault.Fetch(ctx, ref.Record)
 	if err != nil {
-		return nil, nil, w, fmt.Errorf("fetch: %w", err)
+		return f, fmt.Errorf("fetch: %w", err)
 	}
-	if served, err = e.open(log, got); err != nil {
-		return nil, nil, w, err
+	if f.served, err = e.open(log, got); err != nil {
+		return f, err
 	}
-	if resource, err = served.record(ref, trustv1.RecordKind_RECORD_KIND_RESOURCE); err != nil {
-		return nil, nil, w, err
+	if f.resource, err = f.served.record(ref, trustv1.RecordKind_RECORD_KIND_RESOURCE); err != nil {
+		return f, err
 	}
-	pool, err := seal.IDFrom(resource.Statement.GetResource().GetPoolId())
+	s := f.resource.Statement
+	pool, err := seal.IDFrom(s.GetResource().GetPoolId())
 	if err != nil {
-		return nil, nil, w, &trust.Error{Reason: trust.Malformed, What: "pool of the resource", Err: err}
+		return f, &trust.Error{Reason: trust.Malformed, What: "pool of the resource", Err: err}
 	}
 	if me, _ := log.Entry(e.Me.ID); me.Owner != pool {
-		return nil, nil, w, &trust.Error{Reason: trust.WrongPool, What: fmt.Sprintf("resource %s is of another pool", ref)}
+		return f, &trust.Error{Reason: trust.WrongPool, What: fmt.Sprintf("resource %s is of another pool", ref)}
 	}
-	if err := trust.CheckLinks(log, resource.Statement, pool); err != nil {
-		return nil, nil, w, err
+	if err := trust.CheckLinks(log, s, pool); err != nil {
+		return f, err
 	}
-	if w, err = e.findWay(ctx, served, resource.Statement, pool); err != nil {
-		return nil, nil, w, err
+	if f.way, err = e.findWay(ctx, f.served, s, pool); err != nil {
+		return f, err
 	}
-	if err := trust.CheckPins(c, append([]*trust.Statement{resource.Statement}, w.statements...)...); err != nil {
-		return nil, nil, w, err
+	used := append([]*trust.Statement{s}, f.way.statements...)
+	if use := s.GetResource().Rotator; use != nil {
+		f.rotator, err = e.findScript(ctx, f.served, s, use, script.Rotator, s.GetResource().Config, pool)
+		f.rotator.err = err // a probe does without it
+		if f.rotator.statement != nil {
+			used = append(used, f.rotator.statement)
+		}
 	}
-	return resource, served, w, e.openWay(ctx, served, &w, pool)
+	if err := trust.CheckPins(c, used...); err != nil {
+		return f, err
+	}
+	return f, e.openWay(ctx, f.served, &f.way, pool)
 }
 
 // Classify is the class and the stable reason of an error, for a reply.

@@ -12,6 +12,9 @@ import (
 	"unicode/utf8"
 )
 
+// ScriptText is the type of the field that holds a script's file.
+const ScriptText = "text"
+
 // MaxSize bounds a record's JSON.
 const MaxSize = 1 << 20
 

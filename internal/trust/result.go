@@ -161,9 +161,24 @@ func Words(l *Log, results [][]byte, run []byte, pool seal.ID) (words []*Result)
 	return words
 }
 
-// Finished says whether one of the words is that nothing is left to do of a run.
+// Finished says whether one of the words is that nothing is left to do of a run: a script
+// that failed does not keep the former secret alive.
 func Finished(l *Log, results [][]byte, run []byte, pool seal.ID) bool {
-	return slices.ContainsFunc(Words(l, results, run, pool), func(r *Result) bool { return r.Class == "" })
+	return slices.ContainsFunc(Words(l, results, run, pool), func(r *Result) bool { return r.Class == "" || r.Reason == ScriptsFailed })
+}
+
+// ScriptsFailed is the reason of a run of which only scripts failed.
+const ScriptsFailed = "scripts.failed"
+
+// Scripted is the outcome of a run's scripts, by the words that say that they have come to
+// their end: what failed is done again only when a person says so.
+func Scripted(words []*Result) (outcome trustv1.Outcome, ok bool) {
+	for _, r := range words {
+		if r.Scripts == trustv1.Outcome_OUTCOME_DONE || r.Scripts == trustv1.Outcome_OUTCOME_FAILED {
+			return r.Scripts, true
+		}
+	}
+	return trustv1.Outcome_OUTCOME_NONE, false
 }
 
 // Followed says when a run was done with what depends on its secret, by the first of the
@@ -326,7 +341,7 @@ func checkResult(r *trustv1.Result) error {
 }
 
 func checkPins(f *form, pins []*trustv1.Pin) {
-	f.count("pins", len(pins), maxList)
+	f.count("pins", len(pins), maxPins)
 	for _, p := range pins {
 		f.ref("pin", p.Record)
 		f.size("pin's digest", p.Digest, len(seal.Digest{}))

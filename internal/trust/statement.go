@@ -128,12 +128,14 @@ func References(s *trustv1.Statement) []Reference {
 		for _, x := range sub.Resource.Extras {
 			add("extra", x.Account, account)
 		}
+		add("script", sub.Resource.Rotator.GetScript(), 0)
 		scripts = sub.Resource.Scripts
 	case *trustv1.Statement_Account:
 		add("resource", sub.Account.Resource, Operate)
 		add("pair", sub.Account.PairAccount, account)
 		for _, d := range sub.Account.Dependents {
 			add("dependent", d.Resource, Operate)
+			add("script", d.Script.GetScript(), 0)
 		}
 		scripts = sub.Account.Scripts
 	}

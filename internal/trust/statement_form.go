@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -10,9 +11,17 @@ import (
 // Bounds of a statement's lists and texts.
 const (
 	maxList   = 64
+	maxPins   = 4 * maxList // a run's statements: also of dependents, of their jump hosts, of scripts
 	maxConfig = 64 << 10
 	maxText   = 1024
 )
+
+// MaxScripts bounds the scripts that one statement names, in whatever place.
+const MaxScripts = maxList / 2
+
+// PluginLua is the plugin that hosts scripts: a resource or dependent of it names one, and
+// no other does.
+const PluginLua = "lua"
 
 // MaxDrain is the longest that who used a former secret may go on.
 const MaxDrain = 30 * 24 * time.Hour
@@ -73,7 +82,8 @@ func checkResource(f *form, r *trustv1.Resource) {
 		f.text("extra's name", x.Name, 64)
 		f.ref("extra", x.Account)
 	}
-	checkScripts(f, r.Scripts)
+	checkHosted(f, "the resource", r.Plugin, r.Rotator)
+	checkScripts(f, r.Scripts, uses(r.Rotator))
 	f.count("bytes of config", len(r.Config), maxConfig)
 	f.must(r.Concurrency <= MaxConcurrency, "concurrency is %d", r.Concurrency)
 }
@@ -93,13 +103,16 @@ func checkAccount(f *form, a *trustv1.Account, issued int64) {
 	f.must(a.MaxProbe <= 1000, "max_probe is %d", a.MaxProbe)
 	f.optionalRef("pair_account", a.PairAccount)
 	f.count("dependents", len(a.Dependents), maxList)
+	scripted := 0
 	for _, d := range a.Dependents {
+		checkHosted(f, "a dependent", d.Plugin, d.Script)
+		scripted += uses(d.Script)
 		f.ref("dependent", d.Resource)
 		f.text("dependent's plugin", d.Plugin, 64)
 		f.count("bytes of a dependent's config", len(d.Config), maxConfig)
 	}
 	f.must(int64(a.DrainS) <= int64(MaxDrain.Seconds()), "drain_s is %d", a.DrainS)
-	checkScripts(f, a.Scripts)
+	checkScripts(f, a.Scripts, scripted)
 	if m := a.Mandate; m.GetEnabled() {
 		f.must(int64(m.MinIntervalS) >= int64(MinInterval.Seconds()), "min_interval_s is %d, at least %v", m.MinIntervalS, MinInterval.Seconds())
 		f.time("mandate's valid_until", m.ValidUntil)
@@ -107,17 +120,48 @@ func checkAccount(f *form, a *trustv1.Account, issued int64) {
 	}
 }
 
-func checkScripts(f *form, uses []*trustv1.ScriptUse) {
-	f.count("scripts", len(uses), maxList)
-	for _, u := range uses {
-		f.ref("script", u.Script)
-		f.size("script's sha256", u.Sha256, len(seal.Digest{}))
+// checkScripts is of the scripts that run after a rotation; others are those that the same
+// statement names in other places.
+func checkScripts(f *form, list []*trustv1.ScriptUse, others int) {
+	f.count("scripts", len(list)+others, MaxScripts)
+	for _, u := range list {
+		checkUse(f, u)
 		f.count("bytes of a script's parameters", len(u.Parameters), maxConfig)
+		f.must(len(u.Parameters) == 0 || isObject(u.Parameters), "a script's parameters are no JSON object")
 		f.count("records of a script", len(u.Records), maxList)
 		for _, r := range u.Records {
 			f.ref("script's record", r)
 		}
 	}
+}
+
+func checkUse(f *form, u *trustv1.ScriptUse) {
+	f.ref("script", u.Script)
+	f.size("script's sha256", u.Sha256, len(seal.Digest{}))
+}
+
+// checkHosted is of a script in a plugin's place: the settings of that place are its
+// parameters, and it has nothing else.
+func checkHosted(f *form, what, plugin string, u *trustv1.ScriptUse) {
+	f.must((plugin == PluginLua) == (u != nil), "%s of the plugin %s: a script belongs to %s, and to no other plugin", what, plugin, PluginLua)
+	if u == nil {
+		return
+	}
+	checkUse(f, u)
+	f.must(u.Order == 0 && len(u.Parameters) == 0 && len(u.Records) == 0, "the script of %s has an order, parameters or records of its own", what)
+}
+
+func uses(u *trustv1.ScriptUse) int {
+	if u == nil {
+		return 0
+	}
+	return 1
+}
+
+// isObject says whether bytes are one JSON object.
+func isObject(b []byte) bool {
+	var o map[string]json.RawMessage
+	return json.Unmarshal(b, &o) == nil && o != nil
 }
 
 // digests wants a bounded list of 32-byte digests.

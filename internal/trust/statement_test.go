@@ -1,7 +1,9 @@
 package trust
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -12,6 +14,31 @@ import (
 // What a statement must not say, whoever signs it.
 func TestStatementForm(t *testing.T) {
 	w := newWorld(t)
+	use := func(edit func(*trustv1.ScriptUse)) *trustv1.ScriptUse {
+		u := &trustv1.ScriptUse{Script: w.ref(id(111)).Proto(), Sha256: make([]byte, 32)}
+		if edit != nil {
+			edit(u)
+		}
+		return u
+	}
+	resource := func(edit func(*trustv1.Resource)) func(*trustv1.Statement) {
+		return func(s *trustv1.Statement) {
+			r := w.resource()
+			edit(r.GetResource())
+			s.Kind, s.Subject = r.Kind, r.Subject
+		}
+	}
+	scripted := func(u *trustv1.ScriptUse) func(*trustv1.Statement) {
+		return resource(func(r *trustv1.Resource) { r.Plugin, r.Rotator = PluginLua, u })
+	}
+	dependent := func(plugin string, u *trustv1.ScriptUse) func(*trustv1.Statement) {
+		return func(s *trustv1.Statement) {
+			s.GetAccount().Dependents = []*trustv1.Dependent{{Resource: s.GetAccount().Resource, Plugin: plugin, Script: u}}
+		}
+	}
+	after := func(u *trustv1.ScriptUse, n int) func(*trustv1.Statement) {
+		return func(s *trustv1.Statement) { s.GetAccount().Scripts = slices.Repeat([]*trustv1.ScriptUse{u}, n) }
+	}
 	concurrency := func(n uint32) func(*trustv1.Statement) {
 		return func(s *trustv1.Statement) {
 			r := w.resource()
@@ -42,6 +69,34 @@ func TestStatementForm(t *testing.T) {
 		}, Malformed},
 		{"as many runs at once as there may be", concurrency(MaxConcurrency), ""},
 		{"more runs at once than there may be", concurrency(MaxConcurrency + 1), Malformed},
+		{"a rotator that is a script", scripted(use(nil)), ""},
+		{"a script's plugin without a script", scripted(nil), Malformed},
+		{"a script of another plugin", resource(func(r *trustv1.Resource) { r.Rotator = use(nil) }), Malformed},
+		{"a rotator with parameters of its own", scripted(use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`{}`) })), Malformed},
+		{"a rotator in an order", scripted(use(func(u *trustv1.ScriptUse) { u.Order = 1 })), Malformed},
+		{"a rotator with further records", scripted(use(func(u *trustv1.ScriptUse) { u.Records = []*trustv1.Ref{u.Script} })), Malformed},
+		{"a rotator without its hash", scripted(use(func(u *trustv1.ScriptUse) { u.Sha256 = nil })), Malformed},
+		{"a rotator without a script", scripted(use(func(u *trustv1.ScriptUse) { u.Script = nil })), Malformed},
+		{"a dependent that is a script", dependent(PluginLua, use(nil)), ""},
+		{"a dependent of the script's plugin without one", dependent(PluginLua, nil), Malformed},
+		{"a dependent of another plugin with a script", dependent("ssh", use(nil)), Malformed},
+		{"a dependent with parameters of its own", dependent(PluginLua, use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`{}`) })), Malformed},
+		{"as many scripts as there may be", after(use(nil), MaxScripts), ""},
+		{"more scripts than there may be", after(use(nil), MaxScripts+1), Malformed},
+		{"more of them, with those of dependents", func(s *trustv1.Statement) {
+			after(use(nil), MaxScripts)(s)
+			dependent(PluginLua, use(nil))(s)
+		}, Malformed},
+		{"more of them, with the rotator", func(s *trustv1.Statement) {
+			scripted(use(nil))(s)
+			s.GetResource().Scripts = slices.Repeat([]*trustv1.ScriptUse{use(nil)}, MaxScripts)
+		}, Malformed},
+		{"parameters", after(use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`{"unit":"app"}`) }), 1), ""},
+		{"parameters that are a list", after(use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`["app"]`) }), 1), Malformed},
+		{"parameters that are two objects", after(use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`{}{}`) }), 1), Malformed},
+		{"parameters that are too long", after(use(func(u *trustv1.ScriptUse) {
+			u.Parameters = fmt.Appendf(nil, `{"unit":%q}`, strings.Repeat("x", 64<<10))
+		}), 1), Malformed},
 		{"unknown verify mode", func(s *trustv1.Statement) { s.GetAccount().VerifyMode = "never" }, Malformed},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -103,6 +158,17 @@ func TestCheckLinks(t *testing.T) {
 		{"pair there, with READ alone", account(func(a *trustv1.Account) { a.PairAccount = there }), Read, nil, NotLinked},
 		{"script, not approved", account(func(a *trustv1.Account) { a.Scripts = []*trustv1.ScriptUse{script} }), 0, nil, NotLinked},
 		{"script, approved in the folder that uses it", account(func(a *trustv1.Account) { a.Scripts = []*trustv1.ScriptUse{script} }), 0, ops{GrantOp(base.folder, base.bob.member, AllRoles&^Admin)}, ""},
+		{"a rotator that is a script, not approved", resource(func(r *trustv1.Resource) { r.Plugin, r.Rotator = PluginLua, script }), 0, nil, NotLinked},
+		{"a rotator that is a script, approved", resource(func(r *trustv1.Resource) { r.Plugin, r.Rotator = PluginLua, script }), 0, ops{GrantOp(base.folder, base.bob.member, AllRoles&^Admin)}, ""},
+		{"a dependent that is a script, not approved", account(func(a *trustv1.Account) {
+			a.Dependents = []*trustv1.Dependent{{Resource: a.Resource, Plugin: PluginLua, Script: script}}
+		}), 0, nil, NotLinked},
+		{"a dependent there that is a script, approved here", account(func(a *trustv1.Account) {
+			a.Dependents = []*trustv1.Dependent{{Resource: there, Plugin: PluginLua, Script: script}}
+		}), Operate, ops{GrantOp(base.folder, base.bob.member, AllRoles&^Admin)}, ""},
+		{"script there, approved there alone", account(func(a *trustv1.Account) {
+			a.Scripts = []*trustv1.ScriptUse{{Script: there, Sha256: make([]byte, 32)}}
+		}), Read | Edit | Operate | ApproveScript, nil, NotLinked},
 		{"script's record there, with READ alone", account(func(a *trustv1.Account) {
 			u := proto.CloneOf(script)
 			u.Records = []*trustv1.Ref{there}

@@ -74,7 +74,7 @@ func checkFile(file string) (any, bool, error) {
 		c.Problems = []problem{}
 	}
 	if m != nil {
-		c.Name, c.Version, c.Kind, c.Asks = m.Name, m.Version, m.Kind, m.Asks()
+		c.Name, c.Version, c.Kind, c.Asks = m.Name, m.Version, string(m.Kind), m.Asks()
 	}
 	return c, len(found) > 0, nil
 }

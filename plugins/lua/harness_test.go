@@ -65,7 +65,7 @@ func (b *bench) DialContext(ctx context.Context, network, address string) (net.C
 }
 
 // state is a fresh state of the script, in a call.
-func (b *bench) state(places ...place) *state {
+func (b *bench) state(places ...sdk.Resource) *state {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
 	b.t.Cleanup(cancel)
@@ -78,7 +78,7 @@ func (b *bench) state(places ...place) *state {
 }
 
 // run calls the script's run with a job of these fields, and gives what it answered.
-func (b *bench) run(fill func(s *state, job *lua.LTable), places ...place) (lua.LValue, error) {
+func (b *bench) run(fill func(s *state, job *lua.LTable), places ...sdk.Resource) (lua.LValue, error) {
 	b.t.Helper()
 	s := b.state(places...)
 	job := s.L.NewTable()

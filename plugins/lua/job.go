@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"net"
 	"strconv"
 	"time"
@@ -8,17 +9,22 @@ import (
 	lua "github.com/yuin/gopher-lua"
 
 	"github.com/rotunda-pam/rotunda/sdk"
-	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
-// placesOf are the addresses whose identity a statement says: the resource's and those of
-// further records.
-func placesOf(host sdk.Host, resource sdk.Resource, records []sdk.Record) []place {
-	list := []place{{resource, host.Pins[resource.Address]}}
-	for _, r := range records {
-		list = append(list, place{r.Resource, host.Pins[r.Resource.Address]})
+// places are the resource and the further records, each with the identity that its own
+// statement says.
+func places(host sdk.Host, resource sdk.Resource, records []sdk.Record) (sdk.Host, []sdk.Resource) {
+	list := []sdk.Resource{resource}
+	pins := maps.Clone(host.Pins)
+	if pins == nil {
+		pins = map[string][]byte{}
 	}
-	return list
+	for _, r := range records {
+		list = append(list, r.Resource)
+		maps.Copy(pins, r.Pins)
+	}
+	host.Pins = pins
+	return host, list
 }
 
 // job is what a function of the script gets: as much as its manifest asks for.
@@ -139,14 +145,4 @@ func (s *state) plain(v any) lua.LValue {
 		return t
 	}
 	return lua.LNil
-}
-
-// needs says whether the manifest asks for something.
-func needs(m *script.Manifest, what string) bool {
-	for _, n := range m.Needs {
-		if n == what {
-			return true
-		}
-	}
-	return false
 }

@@ -23,7 +23,7 @@ type program struct {
 }
 
 // verbs are the functions that a kind of script must have, and those that it may.
-var verbs = map[string]struct{ must, may []string }{
+var verbs = map[script.Kind]struct{ must, may []string }{
 	script.Rotator:       {[]string{"set_secret", "verify"}, []string{"open", "close", "retire"}},
 	script.AfterRotation: {[]string{"run"}, nil},
 	script.Dependents:    {[]string{"plan", "apply"}, []string{"undo"}},
@@ -55,7 +55,7 @@ func load(text []byte) (*program, error) {
 			return nil, fmt.Errorf("%s.lua: a script of kind %s has a function %s, and this one has none", m.Name, m.Kind, name)
 		}
 	}
-	if len(m.Rotator.Overlap) > 0 && !s.has("retire") {
+	if m.Rotates != nil && len(m.Rotates.Overlap) > 0 && !s.has("retire") {
 		return nil, fmt.Errorf("%s.lua: its manifest says overlap, and it has no function retire, which ends the former secret", m.Name)
 	}
 	return p, nil

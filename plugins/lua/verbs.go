@@ -3,11 +3,15 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"log/slog"
+	"slices"
 	"sync"
 
 	lua "github.com/yuin/gopher-lua"
 
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // rotator is a script of that kind as the SDK's Rotator.
@@ -25,7 +29,8 @@ type session struct {
 
 // Open runs the script's open, where it has one.
 func (r rotator) Open(ctx context.Context, o sdk.OpenRequest) (sdk.Session, error) {
-	s, err := r.p.state(ctx, o.Host, placesOf(o.Host, o.Resource, nil))
+	host, at := places(o.Host, o.Resource, nil)
+	s, err := r.p.state(ctx, host, at)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +118,8 @@ func (v *session) Close() (err error) {
 
 // Verify runs verify in a state of its own: no session can fake a login.
 func (r rotator) Verify(ctx context.Context, q sdk.VerifyRequest) (sdk.VerifyResponse, error) {
-	s, err := r.p.state(ctx, q.Host, placesOf(q.Host, q.Resource, nil))
+	host, at := places(q.Host, q.Resource, nil)
+	s, err := r.p.state(ctx, host, at)
 	if err != nil {
 		return sdk.VerifyResponse{}, err
 	}
@@ -132,7 +138,8 @@ type after struct{ p *program }
 
 // Run runs the script's run.
 func (f after) Run(ctx context.Context, o sdk.OpenRequest, r sdk.AfterRequest) (sdk.AfterResponse, error) {
-	s, err := f.p.state(ctx, o.Host, placesOf(o.Host, o.Resource, r.Records))
+	host, at := places(o.Host, o.Resource, r.Records)
+	s, err := f.p.state(ctx, host, at)
 	if err != nil {
 		return sdk.AfterResponse{}, err
 	}
@@ -142,27 +149,36 @@ func (f after) Run(ctx context.Context, o sdk.OpenRequest, r sdk.AfterRequest) (
 		return sdk.AfterResponse{}, err
 	}
 	m := f.p.manifest
-	if needs(m, "admin") {
+	if slices.Contains(m.Needs, script.NeedAdmin) {
 		s.logins(job, o)
 	}
-	if needs(m, "secret") {
+	if slices.Contains(m.Needs, script.NeedSecret) {
 		job.RawSetString("secret", s.credential(r.Secret))
 	}
-	if needs(m, "former") {
+	if slices.Contains(m.Needs, script.NeedFormer) {
 		job.RawSetString("former", s.credential(r.Former))
 	}
 	s.records(job, r.Records)
 	s.run(job, r.RunID, r.Time)
 	got, err := s.call(ctx, "run", job)
 	a := s.applied(got)
-	return sdk.AfterResponse{Outcome: a.Outcome, Class: a.Class, Reason: a.Reason, Output: s.output.String()}, err
+	out := sdk.AfterResponse{Outcome: a.Outcome, Class: a.Class, Reason: a.Reason}
+	// What it said before it failed is what its author needs.
+	var failed *sdk.Error
+	if errors.As(err, &failed) && ctx.Err() == nil {
+		s.note(slog.LevelError, failed.Error())
+		out.Class, out.Reason, err = failed.Class, failed.Reason, nil
+	}
+	out.Output = s.output.String()
+	return out, err
 }
 
 // dependents is a script of that kind as the SDK's Dependents.
 type dependents struct{ p *program }
 
 func (d dependents) with(ctx context.Context, o sdk.OpenRequest, a sdk.Account, do func(*state, *lua.LTable) error) error {
-	s, err := d.p.state(ctx, o.Host, placesOf(o.Host, o.Resource, nil))
+	host, at := places(o.Host, o.Resource, nil)
+	s, err := d.p.state(ctx, host, at)
 	if err != nil {
 		return err
 	}
@@ -171,7 +187,7 @@ func (d dependents) with(ctx context.Context, o sdk.OpenRequest, a sdk.Account, 
 	if err != nil {
 		return err
 	}
-	if needs(d.p.manifest, "admin") {
+	if slices.Contains(d.p.manifest.Needs, script.NeedAdmin) {
 		s.logins(job, o)
 	}
 	return do(s, job)

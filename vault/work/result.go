@@ -15,7 +15,7 @@ import (
 
 // Bounds in bytes.
 const (
-	maxResult = 16 << 10
+	maxResult = 32 << 10
 	maxDetail = 256 << 10
 	// maxAuthority holds a Signed{Command} or Signed{Result}, sealed.
 	maxAuthority = 128 << 10

@@ -60,7 +60,7 @@ type Start struct {
 	Account  *trustv1.Ref
 	Resource *trustv1.Ref // may be nil
 	PoolID   []byte
-	Action   string // rotate, verify
+	Action   string // rotate, verify, script
 	Cause    string // person, schedule, recover
 	// Command is a person's sealed command, written to the agent's outbox in
 	// the same transaction; nil for the others.
@@ -76,8 +76,11 @@ func (w *Work) StartRun(ctx context.Context, q *db.Queries, org int64, s Start) 
 	if err != nil {
 		return ksm.Refuse(ksm.CodeBadRequest, "the run's account: %s", err)
 	}
-	if s.RunID.IsZero() || s.Action != "rotate" && s.Action != "verify" {
-		return ksm.Refuse(ksm.CodeBadRequest, "a run needs an id, and an action that is rotate or verify")
+	if s.RunID.IsZero() || s.Action != "rotate" && s.Action != "verify" && s.Action != "script" {
+		return ksm.Refuse(ksm.CodeBadRequest, "a run needs an id, and an action that is rotate, verify or script")
+	}
+	if s.Action == "script" && s.Command == nil {
+		return ksm.Refuse(ksm.CodeBadRequest, "scripts alone run by a person's command")
 	}
 	run, err := q.RunByID(ctx, db.RunByIDParams{Org: org, RunID: s.RunID[:]})
 	switch {

@@ -22,6 +22,8 @@ const (
 	MaxLogLine = 32 << 10
 	MaxItems   = 1000 // of one List
 	MaxID      = 256  // bytes of a credential's id
+	MaxScript  = 256 << 10
+	MaxOutput  = 8 << 10 // bytes of what a Run says for people
 
 	// Keys of a log line, which is hclog's JSON with two of our own: the job that it
 	// belongs to, and a progress step in place of a message.
@@ -39,5 +41,6 @@ const (
 	CapMint       = "mint"
 	CapDependents = "dependents"
 	CapProvision  = "provision"
+	CapAfter      = "after"
 	Grease        = "grease."
 )

@@ -10,7 +10,8 @@
 //
 //   agent                                   plugin
 //     |  start, handshake, mutual TLS  ------>  |
-//     |  Meta.Describe  --------------------->  |   always first
+//     |  Scripts.Load  ---------------------->  |   once, where the process is one for a script
+//     |  Meta.Describe  --------------------->  |   before all others
 //     |  Rotator.Open (session, access)  ---->  |
 //     |  <---- dials over the socket of access  |
 //     |  Rotator.Apply, Retire, Readback  --->  |   many accounts, one session
@@ -20,6 +21,7 @@
 //     |  Rotator.Close (session)  ----------->  |
 //     |  Dependents.Plan, Do, Undo  --------->  |   each opens its own way to whoever uses a secret
 //     |  Provision.Provision, Deprovision  -->  |   each logs in on its own
+//     |  Scripts.Run  ----------------------->  |   after a rotation, likewise
 //
 // A failed call carries an ErrorDetail in its gRPC status; a status without one
 // means class internal, and that something may have been sent. Unknown fields are
@@ -235,7 +237,7 @@ type Manifest struct {
 	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version         string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Kinds           []string               `protobuf:"bytes,3,rep,name=kinds,proto3" json:"kinds,omitempty"`
-	Capabilities    []string               `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"` // rotator, retire, readback, mint, dependents, provision; unknown ones are ignored, one is random
+	Capabilities    []string               `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"` // rotator, retire, readback, mint, dependents, provision, after; unknown ones are ignored, one is random
 	Self            bool                   `protobuf:"varint,5,opt,name=self,proto3" json:"self,omitempty"`
 	NoLogin         bool                   `protobuf:"varint,6,opt,name=no_login,json=noLogin,proto3" json:"no_login,omitempty"`
 	Concurrency     uint32                 `protobuf:"varint,7,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
@@ -2720,6 +2722,331 @@ func (x *DeprovisionResponse) GetReason() string {
 	return ""
 }
 
+type LoadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Text          []byte                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"` // at most 256 KiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadRequest) Reset() {
+	*x = LoadRequest{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadRequest) ProtoMessage() {}
+
+func (x *LoadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadRequest.ProtoReflect.Descriptor instead.
+func (*LoadRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *LoadRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *LoadRequest) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+type LoadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadResponse) Reset() {
+	*x = LoadResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadResponse) ProtoMessage() {}
+
+func (x *LoadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadResponse.ProtoReflect.Descriptor instead.
+func (*LoadResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{42}
+}
+
+// Record is a further one that a call is about.
+type Record struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resource      *Resource              `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	Account       *Account               `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
+	Secret        *Credential            `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
+	Pins          map[string][]byte      `protobuf:"bytes,4,rep,name=pins,proto3" json:"pins,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Record) Reset() {
+	*x = Record{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Record) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Record) ProtoMessage() {}
+
+func (x *Record) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Record.ProtoReflect.Descriptor instead.
+func (*Record) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Record) GetResource() *Resource {
+	if x != nil {
+		return x.Resource
+	}
+	return nil
+}
+
+func (x *Record) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *Record) GetSecret() *Credential {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+func (x *Record) GetPins() map[string][]byte {
+	if x != nil {
+		return x.Pins
+	}
+	return nil
+}
+
+type RunRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
+	Account       *Account               `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
+	Secret        *Credential            `protobuf:"bytes,4,opt,name=secret,proto3" json:"secret,omitempty"`
+	Former        *Credential            `protobuf:"bytes,5,opt,name=former,proto3" json:"former,omitempty"`
+	Records       []*Record              `protobuf:"bytes,6,rep,name=records,proto3" json:"records,omitempty"`
+	RunId         string                 `protobuf:"bytes,7,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunRequest) Reset() {
+	*x = RunRequest{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunRequest) ProtoMessage() {}
+
+func (x *RunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunRequest.ProtoReflect.Descriptor instead.
+func (*RunRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *RunRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *RunRequest) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *RunRequest) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *RunRequest) GetSecret() *Credential {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+func (x *RunRequest) GetFormer() *Credential {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+func (x *RunRequest) GetRecords() []*Record {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *RunRequest) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *RunRequest) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+type RunResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcome       Outcome                `protobuf:"varint,1,opt,name=outcome,proto3,enum=rotunda.plugin.v1.Outcome" json:"outcome,omitempty"`
+	Class         string                 `protobuf:"bytes,2,opt,name=class,proto3" json:"class,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Output        string                 `protobuf:"bytes,4,opt,name=output,proto3" json:"output,omitempty"` // at most 8 KiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunResponse) Reset() {
+	*x = RunResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunResponse) ProtoMessage() {}
+
+func (x *RunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunResponse.ProtoReflect.Descriptor instead.
+func (*RunResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *RunResponse) GetOutcome() Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return Outcome_OUTCOME_UNSPECIFIED
+}
+
+func (x *RunResponse) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *RunResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RunResponse) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
 type ErrorDetail struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Class         string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
@@ -2731,7 +3058,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[41]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2743,7 +3070,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[41]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2756,7 +3083,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{41}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ErrorDetail) GetClass() string {
@@ -2997,7 +3324,34 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x13DeprovisionResponse\x124\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1a.rotunda.plugin.v1.OutcomeR\aoutcome\x12\x14\n" +
 	"\x05class\x18\x02 \x01(\tR\x05class\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"V\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"N\n" +
+	"\vLoadRequest\x12+\n" +
+	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\fR\x04text\"\x0e\n" +
+	"\fLoadResponse\"\xa0\x02\n" +
+	"\x06Record\x127\n" +
+	"\bresource\x18\x01 \x01(\v2\x1b.rotunda.plugin.v1.ResourceR\bresource\x124\n" +
+	"\aaccount\x18\x02 \x01(\v2\x1a.rotunda.plugin.v1.AccountR\aaccount\x125\n" +
+	"\x06secret\x18\x03 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\x06secret\x127\n" +
+	"\x04pins\x18\x04 \x03(\v2#.rotunda.plugin.v1.Record.PinsEntryR\x04pins\x1a7\n" +
+	"\tPinsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x89\x03\n" +
+	"\n" +
+	"RunRequest\x12+\n" +
+	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12.\n" +
+	"\x05place\x18\x02 \x01(\v2\x18.rotunda.plugin.v1.PlaceR\x05place\x124\n" +
+	"\aaccount\x18\x03 \x01(\v2\x1a.rotunda.plugin.v1.AccountR\aaccount\x125\n" +
+	"\x06secret\x18\x04 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\x06secret\x125\n" +
+	"\x06former\x18\x05 \x01(\v2\x1d.rotunda.plugin.v1.CredentialR\x06former\x123\n" +
+	"\arecords\x18\x06 \x03(\v2\x19.rotunda.plugin.v1.RecordR\arecords\x12\x15\n" +
+	"\x06run_id\x18\a \x01(\tR\x05runId\x12.\n" +
+	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x89\x01\n" +
+	"\vRunResponse\x124\n" +
+	"\aoutcome\x18\x01 \x01(\x0e2\x1a.rotunda.plugin.v1.OutcomeR\aoutcome\x12\x14\n" +
+	"\x05class\x18\x02 \x01(\tR\x05class\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06output\x18\x04 \x01(\tR\x06output\"V\n" +
 	"\vErrorDetail\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
@@ -3031,7 +3385,10 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x04Undo\x12\x1e.rotunda.plugin.v1.UndoRequest\x1a\x1f.rotunda.plugin.v1.UndoResponse2\xc1\x01\n" +
 	"\tProvision\x12V\n" +
 	"\tProvision\x12#.rotunda.plugin.v1.ProvisionRequest\x1a$.rotunda.plugin.v1.ProvisionResponse\x12\\\n" +
-	"\vDeprovision\x12%.rotunda.plugin.v1.DeprovisionRequest\x1a&.rotunda.plugin.v1.DeprovisionResponseBAZ?github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1;pluginv1b\x06proto3"
+	"\vDeprovision\x12%.rotunda.plugin.v1.DeprovisionRequest\x1a&.rotunda.plugin.v1.DeprovisionResponse2\x98\x01\n" +
+	"\aScripts\x12G\n" +
+	"\x04Load\x12\x1e.rotunda.plugin.v1.LoadRequest\x1a\x1f.rotunda.plugin.v1.LoadResponse\x12D\n" +
+	"\x03Run\x12\x1d.rotunda.plugin.v1.RunRequest\x1a\x1e.rotunda.plugin.v1.RunResponseBAZ?github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1;pluginv1b\x06proto3"
 
 var (
 	file_rotunda_plugin_v1_plugin_proto_rawDescOnce sync.Once
@@ -3046,7 +3403,7 @@ func file_rotunda_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_rotunda_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_rotunda_plugin_v1_plugin_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: rotunda.plugin.v1.Outcome
 	(Verdict)(0),                  // 1: rotunda.plugin.v1.Verdict
@@ -3091,130 +3448,153 @@ var file_rotunda_plugin_v1_plugin_proto_goTypes = []any{
 	(*ProvisionResponse)(nil),     // 40: rotunda.plugin.v1.ProvisionResponse
 	(*DeprovisionRequest)(nil),    // 41: rotunda.plugin.v1.DeprovisionRequest
 	(*DeprovisionResponse)(nil),   // 42: rotunda.plugin.v1.DeprovisionResponse
-	(*ErrorDetail)(nil),           // 43: rotunda.plugin.v1.ErrorDetail
-	nil,                           // 44: rotunda.plugin.v1.Account.AttrsEntry
-	nil,                           // 45: rotunda.plugin.v1.OpenRequest.PinsEntry
-	nil,                           // 46: rotunda.plugin.v1.OpenRequest.ExtraEntry
-	nil,                           // 47: rotunda.plugin.v1.VerifyRequest.PinsEntry
-	nil,                           // 48: rotunda.plugin.v1.Place.PinsEntry
-	nil,                           // 49: rotunda.plugin.v1.Place.ExtraEntry
-	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
+	(*LoadRequest)(nil),           // 43: rotunda.plugin.v1.LoadRequest
+	(*LoadResponse)(nil),          // 44: rotunda.plugin.v1.LoadResponse
+	(*Record)(nil),                // 45: rotunda.plugin.v1.Record
+	(*RunRequest)(nil),            // 46: rotunda.plugin.v1.RunRequest
+	(*RunResponse)(nil),           // 47: rotunda.plugin.v1.RunResponse
+	(*ErrorDetail)(nil),           // 48: rotunda.plugin.v1.ErrorDetail
+	nil,                           // 49: rotunda.plugin.v1.Account.AttrsEntry
+	nil,                           // 50: rotunda.plugin.v1.OpenRequest.PinsEntry
+	nil,                           // 51: rotunda.plugin.v1.OpenRequest.ExtraEntry
+	nil,                           // 52: rotunda.plugin.v1.VerifyRequest.PinsEntry
+	nil,                           // 53: rotunda.plugin.v1.Place.PinsEntry
+	nil,                           // 54: rotunda.plugin.v1.Place.ExtraEntry
+	nil,                           // 55: rotunda.plugin.v1.Record.PinsEntry
+	(*durationpb.Duration)(nil),   // 56: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
 }
 var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
-	4,  // 0: rotunda.plugin.v1.DescribeResponse.plugins:type_name -> rotunda.plugin.v1.Manifest
-	50, // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration
-	50, // 2: rotunda.plugin.v1.Manifest.settle:type_name -> google.protobuf.Duration
-	50, // 3: rotunda.plugin.v1.Call.left:type_name -> google.protobuf.Duration
-	44, // 4: rotunda.plugin.v1.Account.attrs:type_name -> rotunda.plugin.v1.Account.AttrsEntry
-	7,  // 5: rotunda.plugin.v1.OpenRequest.call:type_name -> rotunda.plugin.v1.Call
-	8,  // 6: rotunda.plugin.v1.OpenRequest.access:type_name -> rotunda.plugin.v1.Access
-	45, // 7: rotunda.plugin.v1.OpenRequest.pins:type_name -> rotunda.plugin.v1.OpenRequest.PinsEntry
-	11, // 8: rotunda.plugin.v1.OpenRequest.resource:type_name -> rotunda.plugin.v1.Resource
-	9,  // 9: rotunda.plugin.v1.OpenRequest.admin:type_name -> rotunda.plugin.v1.Credential
-	10, // 10: rotunda.plugin.v1.OpenRequest.admin_as:type_name -> rotunda.plugin.v1.Account
-	46, // 11: rotunda.plugin.v1.OpenRequest.extra:type_name -> rotunda.plugin.v1.OpenRequest.ExtraEntry
-	7,  // 12: rotunda.plugin.v1.ApplyRequest.call:type_name -> rotunda.plugin.v1.Call
-	10, // 13: rotunda.plugin.v1.ApplyRequest.account:type_name -> rotunda.plugin.v1.Account
-	9,  // 14: rotunda.plugin.v1.ApplyRequest.candidate:type_name -> rotunda.plugin.v1.Credential
-	9,  // 15: rotunda.plugin.v1.ApplyRequest.current:type_name -> rotunda.plugin.v1.Credential
-	0,  // 16: rotunda.plugin.v1.ApplyResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
-	7,  // 17: rotunda.plugin.v1.VerifyRequest.call:type_name -> rotunda.plugin.v1.Call
-	8,  // 18: rotunda.plugin.v1.VerifyRequest.access:type_name -> rotunda.plugin.v1.Access
-	47, // 19: rotunda.plugin.v1.VerifyRequest.pins:type_name -> rotunda.plugin.v1.VerifyRequest.PinsEntry
-	11, // 20: rotunda.plugin.v1.VerifyRequest.resource:type_name -> rotunda.plugin.v1.Resource
-	10, // 21: rotunda.plugin.v1.VerifyRequest.account:type_name -> rotunda.plugin.v1.Account
-	9,  // 22: rotunda.plugin.v1.VerifyRequest.credential:type_name -> rotunda.plugin.v1.Credential
-	1,  // 23: rotunda.plugin.v1.VerifyResponse.verdict:type_name -> rotunda.plugin.v1.Verdict
-	1,  // 24: rotunda.plugin.v1.ReadbackResponse.verdict:type_name -> rotunda.plugin.v1.Verdict
-	7,  // 25: rotunda.plugin.v1.RetireRequest.call:type_name -> rotunda.plugin.v1.Call
-	10, // 26: rotunda.plugin.v1.RetireRequest.account:type_name -> rotunda.plugin.v1.Account
-	9,  // 27: rotunda.plugin.v1.RetireRequest.keep:type_name -> rotunda.plugin.v1.Credential
-	9,  // 28: rotunda.plugin.v1.RetireRequest.old:type_name -> rotunda.plugin.v1.Credential
-	0,  // 29: rotunda.plugin.v1.RetireResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
-	7,  // 30: rotunda.plugin.v1.ReadbackRequest.call:type_name -> rotunda.plugin.v1.Call
-	10, // 31: rotunda.plugin.v1.ReadbackRequest.account:type_name -> rotunda.plugin.v1.Account
-	9,  // 32: rotunda.plugin.v1.ReadbackRequest.candidate:type_name -> rotunda.plugin.v1.Credential
-	9,  // 33: rotunda.plugin.v1.ReadbackRequest.current:type_name -> rotunda.plugin.v1.Credential
-	7,  // 34: rotunda.plugin.v1.ListRequest.call:type_name -> rotunda.plugin.v1.Call
-	10, // 35: rotunda.plugin.v1.ListRequest.account:type_name -> rotunda.plugin.v1.Account
-	24, // 36: rotunda.plugin.v1.ListResponse.items:type_name -> rotunda.plugin.v1.Item
-	51, // 37: rotunda.plugin.v1.Item.created:type_name -> google.protobuf.Timestamp
-	7,  // 38: rotunda.plugin.v1.MintRequest.call:type_name -> rotunda.plugin.v1.Call
-	10, // 39: rotunda.plugin.v1.MintRequest.account:type_name -> rotunda.plugin.v1.Account
-	9,  // 40: rotunda.plugin.v1.MintResponse.credential:type_name -> rotunda.plugin.v1.Credential
-	7,  // 41: rotunda.plugin.v1.SweepRequest.call:type_name -> rotunda.plugin.v1.Call
-	10, // 42: rotunda.plugin.v1.SweepRequest.account:type_name -> rotunda.plugin.v1.Account
-	8,  // 43: rotunda.plugin.v1.Place.access:type_name -> rotunda.plugin.v1.Access
-	48, // 44: rotunda.plugin.v1.Place.pins:type_name -> rotunda.plugin.v1.Place.PinsEntry
-	11, // 45: rotunda.plugin.v1.Place.resource:type_name -> rotunda.plugin.v1.Resource
-	9,  // 46: rotunda.plugin.v1.Place.admin:type_name -> rotunda.plugin.v1.Credential
-	10, // 47: rotunda.plugin.v1.Place.admin_as:type_name -> rotunda.plugin.v1.Account
-	49, // 48: rotunda.plugin.v1.Place.extra:type_name -> rotunda.plugin.v1.Place.ExtraEntry
-	7,  // 49: rotunda.plugin.v1.PlanRequest.call:type_name -> rotunda.plugin.v1.Call
-	31, // 50: rotunda.plugin.v1.PlanRequest.place:type_name -> rotunda.plugin.v1.Place
-	10, // 51: rotunda.plugin.v1.PlanRequest.account:type_name -> rotunda.plugin.v1.Account
-	9,  // 52: rotunda.plugin.v1.PlanRequest.candidate:type_name -> rotunda.plugin.v1.Credential
-	9,  // 53: rotunda.plugin.v1.PlanRequest.current:type_name -> rotunda.plugin.v1.Credential
-	32, // 54: rotunda.plugin.v1.PlanResponse.steps:type_name -> rotunda.plugin.v1.Step
-	7,  // 55: rotunda.plugin.v1.DoRequest.call:type_name -> rotunda.plugin.v1.Call
-	31, // 56: rotunda.plugin.v1.DoRequest.place:type_name -> rotunda.plugin.v1.Place
-	32, // 57: rotunda.plugin.v1.DoRequest.step:type_name -> rotunda.plugin.v1.Step
-	9,  // 58: rotunda.plugin.v1.DoRequest.credential:type_name -> rotunda.plugin.v1.Credential
-	0,  // 59: rotunda.plugin.v1.DoResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
-	7,  // 60: rotunda.plugin.v1.UndoRequest.call:type_name -> rotunda.plugin.v1.Call
-	31, // 61: rotunda.plugin.v1.UndoRequest.place:type_name -> rotunda.plugin.v1.Place
-	32, // 62: rotunda.plugin.v1.UndoRequest.step:type_name -> rotunda.plugin.v1.Step
-	9,  // 63: rotunda.plugin.v1.UndoRequest.credential:type_name -> rotunda.plugin.v1.Credential
-	0,  // 64: rotunda.plugin.v1.UndoResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
-	7,  // 65: rotunda.plugin.v1.ProvisionRequest.call:type_name -> rotunda.plugin.v1.Call
-	31, // 66: rotunda.plugin.v1.ProvisionRequest.place:type_name -> rotunda.plugin.v1.Place
-	10, // 67: rotunda.plugin.v1.ProvisionRequest.account:type_name -> rotunda.plugin.v1.Account
-	9,  // 68: rotunda.plugin.v1.ProvisionRequest.candidate:type_name -> rotunda.plugin.v1.Credential
-	0,  // 69: rotunda.plugin.v1.ProvisionResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
-	7,  // 70: rotunda.plugin.v1.DeprovisionRequest.call:type_name -> rotunda.plugin.v1.Call
-	31, // 71: rotunda.plugin.v1.DeprovisionRequest.place:type_name -> rotunda.plugin.v1.Place
-	10, // 72: rotunda.plugin.v1.DeprovisionRequest.account:type_name -> rotunda.plugin.v1.Account
-	0,  // 73: rotunda.plugin.v1.DeprovisionResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
-	9,  // 74: rotunda.plugin.v1.OpenRequest.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
-	9,  // 75: rotunda.plugin.v1.Place.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
-	2,  // 76: rotunda.plugin.v1.Meta.Describe:input_type -> rotunda.plugin.v1.DescribeRequest
-	5,  // 77: rotunda.plugin.v1.Meta.Cancel:input_type -> rotunda.plugin.v1.CancelRequest
-	12, // 78: rotunda.plugin.v1.Rotator.Open:input_type -> rotunda.plugin.v1.OpenRequest
-	14, // 79: rotunda.plugin.v1.Rotator.Apply:input_type -> rotunda.plugin.v1.ApplyRequest
-	16, // 80: rotunda.plugin.v1.Rotator.Verify:input_type -> rotunda.plugin.v1.VerifyRequest
-	19, // 81: rotunda.plugin.v1.Rotator.Retire:input_type -> rotunda.plugin.v1.RetireRequest
-	21, // 82: rotunda.plugin.v1.Rotator.Readback:input_type -> rotunda.plugin.v1.ReadbackRequest
-	29, // 83: rotunda.plugin.v1.Rotator.Close:input_type -> rotunda.plugin.v1.CloseRequest
-	22, // 84: rotunda.plugin.v1.Keys.List:input_type -> rotunda.plugin.v1.ListRequest
-	25, // 85: rotunda.plugin.v1.Keys.Mint:input_type -> rotunda.plugin.v1.MintRequest
-	27, // 86: rotunda.plugin.v1.Keys.Sweep:input_type -> rotunda.plugin.v1.SweepRequest
-	33, // 87: rotunda.plugin.v1.Dependents.Plan:input_type -> rotunda.plugin.v1.PlanRequest
-	35, // 88: rotunda.plugin.v1.Dependents.Do:input_type -> rotunda.plugin.v1.DoRequest
-	37, // 89: rotunda.plugin.v1.Dependents.Undo:input_type -> rotunda.plugin.v1.UndoRequest
-	39, // 90: rotunda.plugin.v1.Provision.Provision:input_type -> rotunda.plugin.v1.ProvisionRequest
-	41, // 91: rotunda.plugin.v1.Provision.Deprovision:input_type -> rotunda.plugin.v1.DeprovisionRequest
-	3,  // 92: rotunda.plugin.v1.Meta.Describe:output_type -> rotunda.plugin.v1.DescribeResponse
-	6,  // 93: rotunda.plugin.v1.Meta.Cancel:output_type -> rotunda.plugin.v1.CancelResponse
-	13, // 94: rotunda.plugin.v1.Rotator.Open:output_type -> rotunda.plugin.v1.OpenResponse
-	15, // 95: rotunda.plugin.v1.Rotator.Apply:output_type -> rotunda.plugin.v1.ApplyResponse
-	17, // 96: rotunda.plugin.v1.Rotator.Verify:output_type -> rotunda.plugin.v1.VerifyResponse
-	20, // 97: rotunda.plugin.v1.Rotator.Retire:output_type -> rotunda.plugin.v1.RetireResponse
-	18, // 98: rotunda.plugin.v1.Rotator.Readback:output_type -> rotunda.plugin.v1.ReadbackResponse
-	30, // 99: rotunda.plugin.v1.Rotator.Close:output_type -> rotunda.plugin.v1.CloseResponse
-	23, // 100: rotunda.plugin.v1.Keys.List:output_type -> rotunda.plugin.v1.ListResponse
-	26, // 101: rotunda.plugin.v1.Keys.Mint:output_type -> rotunda.plugin.v1.MintResponse
-	28, // 102: rotunda.plugin.v1.Keys.Sweep:output_type -> rotunda.plugin.v1.SweepResponse
-	34, // 103: rotunda.plugin.v1.Dependents.Plan:output_type -> rotunda.plugin.v1.PlanResponse
-	36, // 104: rotunda.plugin.v1.Dependents.Do:output_type -> rotunda.plugin.v1.DoResponse
-	38, // 105: rotunda.plugin.v1.Dependents.Undo:output_type -> rotunda.plugin.v1.UndoResponse
-	40, // 106: rotunda.plugin.v1.Provision.Provision:output_type -> rotunda.plugin.v1.ProvisionResponse
-	42, // 107: rotunda.plugin.v1.Provision.Deprovision:output_type -> rotunda.plugin.v1.DeprovisionResponse
-	92, // [92:108] is the sub-list for method output_type
-	76, // [76:92] is the sub-list for method input_type
-	76, // [76:76] is the sub-list for extension type_name
-	76, // [76:76] is the sub-list for extension extendee
-	0,  // [0:76] is the sub-list for field type_name
+	4,   // 0: rotunda.plugin.v1.DescribeResponse.plugins:type_name -> rotunda.plugin.v1.Manifest
+	56,  // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration
+	56,  // 2: rotunda.plugin.v1.Manifest.settle:type_name -> google.protobuf.Duration
+	56,  // 3: rotunda.plugin.v1.Call.left:type_name -> google.protobuf.Duration
+	49,  // 4: rotunda.plugin.v1.Account.attrs:type_name -> rotunda.plugin.v1.Account.AttrsEntry
+	7,   // 5: rotunda.plugin.v1.OpenRequest.call:type_name -> rotunda.plugin.v1.Call
+	8,   // 6: rotunda.plugin.v1.OpenRequest.access:type_name -> rotunda.plugin.v1.Access
+	50,  // 7: rotunda.plugin.v1.OpenRequest.pins:type_name -> rotunda.plugin.v1.OpenRequest.PinsEntry
+	11,  // 8: rotunda.plugin.v1.OpenRequest.resource:type_name -> rotunda.plugin.v1.Resource
+	9,   // 9: rotunda.plugin.v1.OpenRequest.admin:type_name -> rotunda.plugin.v1.Credential
+	10,  // 10: rotunda.plugin.v1.OpenRequest.admin_as:type_name -> rotunda.plugin.v1.Account
+	51,  // 11: rotunda.plugin.v1.OpenRequest.extra:type_name -> rotunda.plugin.v1.OpenRequest.ExtraEntry
+	7,   // 12: rotunda.plugin.v1.ApplyRequest.call:type_name -> rotunda.plugin.v1.Call
+	10,  // 13: rotunda.plugin.v1.ApplyRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,   // 14: rotunda.plugin.v1.ApplyRequest.candidate:type_name -> rotunda.plugin.v1.Credential
+	9,   // 15: rotunda.plugin.v1.ApplyRequest.current:type_name -> rotunda.plugin.v1.Credential
+	0,   // 16: rotunda.plugin.v1.ApplyResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
+	7,   // 17: rotunda.plugin.v1.VerifyRequest.call:type_name -> rotunda.plugin.v1.Call
+	8,   // 18: rotunda.plugin.v1.VerifyRequest.access:type_name -> rotunda.plugin.v1.Access
+	52,  // 19: rotunda.plugin.v1.VerifyRequest.pins:type_name -> rotunda.plugin.v1.VerifyRequest.PinsEntry
+	11,  // 20: rotunda.plugin.v1.VerifyRequest.resource:type_name -> rotunda.plugin.v1.Resource
+	10,  // 21: rotunda.plugin.v1.VerifyRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,   // 22: rotunda.plugin.v1.VerifyRequest.credential:type_name -> rotunda.plugin.v1.Credential
+	1,   // 23: rotunda.plugin.v1.VerifyResponse.verdict:type_name -> rotunda.plugin.v1.Verdict
+	1,   // 24: rotunda.plugin.v1.ReadbackResponse.verdict:type_name -> rotunda.plugin.v1.Verdict
+	7,   // 25: rotunda.plugin.v1.RetireRequest.call:type_name -> rotunda.plugin.v1.Call
+	10,  // 26: rotunda.plugin.v1.RetireRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,   // 27: rotunda.plugin.v1.RetireRequest.keep:type_name -> rotunda.plugin.v1.Credential
+	9,   // 28: rotunda.plugin.v1.RetireRequest.old:type_name -> rotunda.plugin.v1.Credential
+	0,   // 29: rotunda.plugin.v1.RetireResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
+	7,   // 30: rotunda.plugin.v1.ReadbackRequest.call:type_name -> rotunda.plugin.v1.Call
+	10,  // 31: rotunda.plugin.v1.ReadbackRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,   // 32: rotunda.plugin.v1.ReadbackRequest.candidate:type_name -> rotunda.plugin.v1.Credential
+	9,   // 33: rotunda.plugin.v1.ReadbackRequest.current:type_name -> rotunda.plugin.v1.Credential
+	7,   // 34: rotunda.plugin.v1.ListRequest.call:type_name -> rotunda.plugin.v1.Call
+	10,  // 35: rotunda.plugin.v1.ListRequest.account:type_name -> rotunda.plugin.v1.Account
+	24,  // 36: rotunda.plugin.v1.ListResponse.items:type_name -> rotunda.plugin.v1.Item
+	57,  // 37: rotunda.plugin.v1.Item.created:type_name -> google.protobuf.Timestamp
+	7,   // 38: rotunda.plugin.v1.MintRequest.call:type_name -> rotunda.plugin.v1.Call
+	10,  // 39: rotunda.plugin.v1.MintRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,   // 40: rotunda.plugin.v1.MintResponse.credential:type_name -> rotunda.plugin.v1.Credential
+	7,   // 41: rotunda.plugin.v1.SweepRequest.call:type_name -> rotunda.plugin.v1.Call
+	10,  // 42: rotunda.plugin.v1.SweepRequest.account:type_name -> rotunda.plugin.v1.Account
+	8,   // 43: rotunda.plugin.v1.Place.access:type_name -> rotunda.plugin.v1.Access
+	53,  // 44: rotunda.plugin.v1.Place.pins:type_name -> rotunda.plugin.v1.Place.PinsEntry
+	11,  // 45: rotunda.plugin.v1.Place.resource:type_name -> rotunda.plugin.v1.Resource
+	9,   // 46: rotunda.plugin.v1.Place.admin:type_name -> rotunda.plugin.v1.Credential
+	10,  // 47: rotunda.plugin.v1.Place.admin_as:type_name -> rotunda.plugin.v1.Account
+	54,  // 48: rotunda.plugin.v1.Place.extra:type_name -> rotunda.plugin.v1.Place.ExtraEntry
+	7,   // 49: rotunda.plugin.v1.PlanRequest.call:type_name -> rotunda.plugin.v1.Call
+	31,  // 50: rotunda.plugin.v1.PlanRequest.place:type_name -> rotunda.plugin.v1.Place
+	10,  // 51: rotunda.plugin.v1.PlanRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,   // 52: rotunda.plugin.v1.PlanRequest.candidate:type_name -> rotunda.plugin.v1.Credential
+	9,   // 53: rotunda.plugin.v1.PlanRequest.current:type_name -> rotunda.plugin.v1.Credential
+	32,  // 54: rotunda.plugin.v1.PlanResponse.steps:type_name -> rotunda.plugin.v1.Step
+	7,   // 55: rotunda.plugin.v1.DoRequest.call:type_name -> rotunda.plugin.v1.Call
+	31,  // 56: rotunda.plugin.v1.DoRequest.place:type_name -> rotunda.plugin.v1.Place
+	32,  // 57: rotunda.plugin.v1.DoRequest.step:type_name -> rotunda.plugin.v1.Step
+	9,   // 58: rotunda.plugin.v1.DoRequest.credential:type_name -> rotunda.plugin.v1.Credential
+	0,   // 59: rotunda.plugin.v1.DoResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
+	7,   // 60: rotunda.plugin.v1.UndoRequest.call:type_name -> rotunda.plugin.v1.Call
+	31,  // 61: rotunda.plugin.v1.UndoRequest.place:type_name -> rotunda.plugin.v1.Place
+	32,  // 62: rotunda.plugin.v1.UndoRequest.step:type_name -> rotunda.plugin.v1.Step
+	9,   // 63: rotunda.plugin.v1.UndoRequest.credential:type_name -> rotunda.plugin.v1.Credential
+	0,   // 64: rotunda.plugin.v1.UndoResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
+	7,   // 65: rotunda.plugin.v1.ProvisionRequest.call:type_name -> rotunda.plugin.v1.Call
+	31,  // 66: rotunda.plugin.v1.ProvisionRequest.place:type_name -> rotunda.plugin.v1.Place
+	10,  // 67: rotunda.plugin.v1.ProvisionRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,   // 68: rotunda.plugin.v1.ProvisionRequest.candidate:type_name -> rotunda.plugin.v1.Credential
+	0,   // 69: rotunda.plugin.v1.ProvisionResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
+	7,   // 70: rotunda.plugin.v1.DeprovisionRequest.call:type_name -> rotunda.plugin.v1.Call
+	31,  // 71: rotunda.plugin.v1.DeprovisionRequest.place:type_name -> rotunda.plugin.v1.Place
+	10,  // 72: rotunda.plugin.v1.DeprovisionRequest.account:type_name -> rotunda.plugin.v1.Account
+	0,   // 73: rotunda.plugin.v1.DeprovisionResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
+	7,   // 74: rotunda.plugin.v1.LoadRequest.call:type_name -> rotunda.plugin.v1.Call
+	11,  // 75: rotunda.plugin.v1.Record.resource:type_name -> rotunda.plugin.v1.Resource
+	10,  // 76: rotunda.plugin.v1.Record.account:type_name -> rotunda.plugin.v1.Account
+	9,   // 77: rotunda.plugin.v1.Record.secret:type_name -> rotunda.plugin.v1.Credential
+	55,  // 78: rotunda.plugin.v1.Record.pins:type_name -> rotunda.plugin.v1.Record.PinsEntry
+	7,   // 79: rotunda.plugin.v1.RunRequest.call:type_name -> rotunda.plugin.v1.Call
+	31,  // 80: rotunda.plugin.v1.RunRequest.place:type_name -> rotunda.plugin.v1.Place
+	10,  // 81: rotunda.plugin.v1.RunRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,   // 82: rotunda.plugin.v1.RunRequest.secret:type_name -> rotunda.plugin.v1.Credential
+	9,   // 83: rotunda.plugin.v1.RunRequest.former:type_name -> rotunda.plugin.v1.Credential
+	45,  // 84: rotunda.plugin.v1.RunRequest.records:type_name -> rotunda.plugin.v1.Record
+	57,  // 85: rotunda.plugin.v1.RunRequest.time:type_name -> google.protobuf.Timestamp
+	0,   // 86: rotunda.plugin.v1.RunResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
+	9,   // 87: rotunda.plugin.v1.OpenRequest.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
+	9,   // 88: rotunda.plugin.v1.Place.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
+	2,   // 89: rotunda.plugin.v1.Meta.Describe:input_type -> rotunda.plugin.v1.DescribeRequest
+	5,   // 90: rotunda.plugin.v1.Meta.Cancel:input_type -> rotunda.plugin.v1.CancelRequest
+	12,  // 91: rotunda.plugin.v1.Rotator.Open:input_type -> rotunda.plugin.v1.OpenRequest
+	14,  // 92: rotunda.plugin.v1.Rotator.Apply:input_type -> rotunda.plugin.v1.ApplyRequest
+	16,  // 93: rotunda.plugin.v1.Rotator.Verify:input_type -> rotunda.plugin.v1.VerifyRequest
+	19,  // 94: rotunda.plugin.v1.Rotator.Retire:input_type -> rotunda.plugin.v1.RetireRequest
+	21,  // 95: rotunda.plugin.v1.Rotator.Readback:input_type -> rotunda.plugin.v1.ReadbackRequest
+	29,  // 96: rotunda.plugin.v1.Rotator.Close:input_type -> rotunda.plugin.v1.CloseRequest
+	22,  // 97: rotunda.plugin.v1.Keys.List:input_type -> rotunda.plugin.v1.ListRequest
+	25,  // 98: rotunda.plugin.v1.Keys.Mint:input_type -> rotunda.plugin.v1.MintRequest
+	27,  // 99: rotunda.plugin.v1.Keys.Sweep:input_type -> rotunda.plugin.v1.SweepRequest
+	33,  // 100: rotunda.plugin.v1.Dependents.Plan:input_type -> rotunda.plugin.v1.PlanRequest
+	35,  // 101: rotunda.plugin.v1.Dependents.Do:input_type -> rotunda.plugin.v1.DoRequest
+	37,  // 102: rotunda.plugin.v1.Dependents.Undo:input_type -> rotunda.plugin.v1.UndoRequest
+	39,  // 103: rotunda.plugin.v1.Provision.Provision:input_type -> rotunda.plugin.v1.ProvisionRequest
+	41,  // 104: rotunda.plugin.v1.Provision.Deprovision:input_type -> rotunda.plugin.v1.DeprovisionRequest
+	43,  // 105: rotunda.plugin.v1.Scripts.Load:input_type -> rotunda.plugin.v1.LoadRequest
+	46,  // 106: rotunda.plugin.v1.Scripts.Run:input_type -> rotunda.plugin.v1.RunRequest
+	3,   // 107: rotunda.plugin.v1.Meta.Describe:output_type -> rotunda.plugin.v1.DescribeResponse
+	6,   // 108: rotunda.plugin.v1.Meta.Cancel:output_type -> rotunda.plugin.v1.CancelResponse
+	13,  // 109: rotunda.plugin.v1.Rotator.Open:output_type -> rotunda.plugin.v1.OpenResponse
+	15,  // 110: rotunda.plugin.v1.Rotator.Apply:output_type -> rotunda.plugin.v1.ApplyResponse
+	17,  // 111: rotunda.plugin.v1.Rotator.Verify:output_type -> rotunda.plugin.v1.VerifyResponse
+	20,  // 112: rotunda.plugin.v1.Rotator.Retire:output_type -> rotunda.plugin.v1.RetireResponse
+	18,  // 113: rotunda.plugin.v1.Rotator.Readback:output_type -> rotunda.plugin.v1.ReadbackResponse
+	30,  // 114: rotunda.plugin.v1.Rotator.Close:output_type -> rotunda.plugin.v1.CloseResponse
+	23,  // 115: rotunda.plugin.v1.Keys.List:output_type -> rotunda.plugin.v1.ListResponse
+	26,  // 116: rotunda.plugin.v1.Keys.Mint:output_type -> rotunda.plugin.v1.MintResponse
+	28,  // 117: rotunda.plugin.v1.Keys.Sweep:output_type -> rotunda.plugin.v1.SweepResponse
+	34,  // 118: rotunda.plugin.v1.Dependents.Plan:output_type -> rotunda.plugin.v1.PlanResponse
+	36,  // 119: rotunda.plugin.v1.Dependents.Do:output_type -> rotunda.plugin.v1.DoResponse
+	38,  // 120: rotunda.plugin.v1.Dependents.Undo:output_type -> rotunda.plugin.v1.UndoResponse
+	40,  // 121: rotunda.plugin.v1.Provision.Provision:output_type -> rotunda.plugin.v1.ProvisionResponse
+	42,  // 122: rotunda.plugin.v1.Provision.Deprovision:output_type -> rotunda.plugin.v1.DeprovisionResponse
+	44,  // 123: rotunda.plugin.v1.Scripts.Load:output_type -> rotunda.plugin.v1.LoadResponse
+	47,  // 124: rotunda.plugin.v1.Scripts.Run:output_type -> rotunda.plugin.v1.RunResponse
+	107, // [107:125] is the sub-list for method output_type
+	89,  // [89:107] is the sub-list for method input_type
+	89,  // [89:89] is the sub-list for extension type_name
+	89,  // [89:89] is the sub-list for extension extendee
+	0,   // [0:89] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_plugin_v1_plugin_proto_init() }
@@ -3228,9 +3608,9 @@ func file_rotunda_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rotunda_plugin_v1_plugin_proto_rawDesc), len(file_rotunda_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   48,
+			NumMessages:   54,
 			NumExtensions: 0,
-			NumServices:   5,
+			NumServices:   6,
 		},
 		GoTypes:           file_rotunda_plugin_v1_plugin_proto_goTypes,
 		DependencyIndexes: file_rotunda_plugin_v1_plugin_proto_depIdxs,

@@ -10,7 +10,8 @@
 //
 //   agent                                   plugin
 //     |  start, handshake, mutual TLS  ------>  |
-//     |  Meta.Describe  --------------------->  |   always first
+//     |  Scripts.Load  ---------------------->  |   once, where the process is one for a script
+//     |  Meta.Describe  --------------------->  |   before all others
 //     |  Rotator.Open (session, access)  ---->  |
 //     |  <---- dials over the socket of access  |
 //     |  Rotator.Apply, Retire, Readback  --->  |   many accounts, one session
@@ -20,6 +21,7 @@
 //     |  Rotator.Close (session)  ----------->  |
 //     |  Dependents.Plan, Do, Undo  --------->  |   each opens its own way to whoever uses a secret
 //     |  Provision.Provision, Deprovision  -->  |   each logs in on its own
+//     |  Scripts.Run  ----------------------->  |   after a rotation, likewise
 //
 // A failed call carries an ErrorDetail in its gRPC status; a status without one
 // means class internal, and that something may have been sent. Unknown fields are
@@ -993,6 +995,158 @@ var Provision_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Deprovision",
 			Handler:    _Provision_Deprovision_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "rotunda/plugin/v1/plugin.proto",
+}
+
+const (
+	Scripts_Load_FullMethodName = "/rotunda.plugin.v1.Scripts/Load"
+	Scripts_Run_FullMethodName  = "/rotunda.plugin.v1.Scripts/Run"
+)
+
+// ScriptsClient is the client API for Scripts service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Scripts is of plugins that run after a rotation (capability after), and of those that are
+// made of a script.
+// buf:lint:ignore SERVICE_SUFFIX
+type ScriptsClient interface {
+	// Load makes the process the one plugin that the script is. It fails as invalid, script,
+	// where the script does.
+	Load(ctx context.Context, in *LoadRequest, opts ...grpc.CallOption) (*LoadResponse, error)
+	Run(ctx context.Context, in *RunRequest, opts ...grpc.CallOption) (*RunResponse, error)
+}
+
+type scriptsClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewScriptsClient(cc grpc.ClientConnInterface) ScriptsClient {
+	return &scriptsClient{cc}
+}
+
+func (c *scriptsClient) Load(ctx context.Context, in *LoadRequest, opts ...grpc.CallOption) (*LoadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LoadResponse)
+	err := c.cc.Invoke(ctx, Scripts_Load_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *scriptsClient) Run(ctx context.Context, in *RunRequest, opts ...grpc.CallOption) (*RunResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RunResponse)
+	err := c.cc.Invoke(ctx, Scripts_Run_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// ScriptsServer is the server API for Scripts service.
+// All implementations must embed UnimplementedScriptsServer
+// for forward compatibility.
+//
+// Scripts is of plugins that run after a rotation (capability after), and of those that are
+// made of a script.
+// buf:lint:ignore SERVICE_SUFFIX
+type ScriptsServer interface {
+	// Load makes the process the one plugin that the script is. It fails as invalid, script,
+	// where the script does.
+	Load(context.Context, *LoadRequest) (*LoadResponse, error)
+	Run(context.Context, *RunRequest) (*RunResponse, error)
+	mustEmbedUnimplementedScriptsServer()
+}
+
+// UnimplementedScriptsServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedScriptsServer struct{}
+
+func (UnimplementedScriptsServer) Load(context.Context, *LoadRequest) (*LoadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Load not implemented")
+}
+func (UnimplementedScriptsServer) Run(context.Context, *RunRequest) (*RunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Run not implemented")
+}
+func (UnimplementedScriptsServer) mustEmbedUnimplementedScriptsServer() {}
+func (UnimplementedScriptsServer) testEmbeddedByValue()                 {}
+
+// UnsafeScriptsServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to ScriptsServer will
+// result in compilation errors.
+type UnsafeScriptsServer interface {
+	mustEmbedUnimplementedScriptsServer()
+}
+
+func RegisterScriptsServer(s grpc.ServiceRegistrar, srv ScriptsServer) {
+	// If the following call panics, it indicates UnimplementedScriptsServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Scripts_ServiceDesc, srv)
+}
+
+func _Scripts_Load_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LoadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ScriptsServer).Load(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scripts_Load_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ScriptsServer).Load(ctx, req.(*LoadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Scripts_Run_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ScriptsServer).Run(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scripts_Run_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ScriptsServer).Run(ctx, req.(*RunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Scripts_ServiceDesc is the grpc.ServiceDesc for Scripts service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Scripts_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "rotunda.plugin.v1.Scripts",
+	HandlerType: (*ScriptsServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Load",
+			Handler:    _Scripts_Load_Handler,
+		},
+		{
+			MethodName: "Run",
+			Handler:    _Scripts_Run_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

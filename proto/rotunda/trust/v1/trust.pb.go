@@ -1644,6 +1644,7 @@ type Resource struct {
 	Scripts          []*ScriptUse           `protobuf:"bytes,11,rep,name=scripts,proto3" json:"scripts,omitempty"`
 	Config           []byte                 `protobuf:"bytes,12,opt,name=config,proto3" json:"config,omitempty"`            // JSON for the plugin
 	Concurrency      uint32                 `protobuf:"varint,13,opt,name=concurrency,proto3" json:"concurrency,omitempty"` // runs at once that its owner allows; zero: a few
+	Rotator          *ScriptUse             `protobuf:"bytes,14,opt,name=rotator,proto3" json:"rotator,omitempty"`          // with the plugin lua, and only with it: the script that it is
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1767,6 +1768,13 @@ func (x *Resource) GetConcurrency() uint32 {
 		return x.Concurrency
 	}
 	return 0
+}
+
+func (x *Resource) GetRotator() *ScriptUse {
+	if x != nil {
+		return x.Rotator
+	}
+	return nil
 }
 
 type Tls struct {
@@ -2110,6 +2118,7 @@ type Dependent struct {
 	Resource      *Ref                   `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
 	Plugin        string                 `protobuf:"bytes,2,opt,name=plugin,proto3" json:"plugin,omitempty"`
 	Config        []byte                 `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`
+	Script        *ScriptUse             `protobuf:"bytes,4,opt,name=script,proto3" json:"script,omitempty"` // with the plugin lua, and only with it: the script that it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2161,6 +2170,13 @@ func (x *Dependent) GetPlugin() string {
 func (x *Dependent) GetConfig() []byte {
 	if x != nil {
 		return x.Config
+	}
+	return nil
+}
+
+func (x *Dependent) GetScript() *ScriptUse {
+	if x != nil {
+		return x.Script
 	}
 	return nil
 }
@@ -3462,7 +3478,7 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\bresource\x18\v \x01(\v2\x1a.rotunda.trust.v1.ResourceH\x00R\bresource\x125\n" +
 	"\aaccount\x18\f \x01(\v2\x19.rotunda.trust.v1.AccountH\x00R\aaccount\x122\n" +
 	"\x06script\x18\r \x01(\v2\x18.rotunda.trust.v1.ScriptH\x00R\x06scriptB\t\n" +
-	"\asubjectJ\x04\b\x14\x10\x1e\"\xd6\x03\n" +
+	"\asubjectJ\x04\b\x14\x10\x1e\"\x8d\x04\n" +
 	"\bResource\x12\x17\n" +
 	"\apool_id\x18\x01 \x01(\fR\x06poolId\x12\x16\n" +
 	"\x06plugin\x18\x02 \x01(\tR\x06plugin\x12\x12\n" +
@@ -3477,7 +3493,8 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	" \x03(\v2\x17.rotunda.trust.v1.ExtraR\x06extras\x125\n" +
 	"\ascripts\x18\v \x03(\v2\x1b.rotunda.trust.v1.ScriptUseR\ascripts\x12\x16\n" +
 	"\x06config\x18\f \x01(\fR\x06config\x12 \n" +
-	"\vconcurrency\x18\r \x01(\rR\vconcurrency\"v\n" +
+	"\vconcurrency\x18\r \x01(\rR\vconcurrency\x125\n" +
+	"\arotator\x18\x0e \x01(\v2\x1b.rotunda.trust.v1.ScriptUseR\arotator\"v\n" +
 	"\x03Tls\x12-\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x19.rotunda.trust.v1.TlsModeR\x04mode\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -3513,11 +3530,12 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\n" +
 	"min_symbol\x18\x05 \x01(\rR\tminSymbol\x12\x18\n" +
 	"\asymbols\x18\x06 \x01(\tR\asymbols\x12\x18\n" +
-	"\aexclude\x18\a \x01(\tR\aexclude\"n\n" +
+	"\aexclude\x18\a \x01(\tR\aexclude\"\xa3\x01\n" +
 	"\tDependent\x121\n" +
 	"\bresource\x18\x01 \x01(\v2\x15.rotunda.trust.v1.RefR\bresource\x12\x16\n" +
 	"\x06plugin\x18\x02 \x01(\tR\x06plugin\x12\x16\n" +
-	"\x06config\x18\x03 \x01(\fR\x06config\"\xb9\x01\n" +
+	"\x06config\x18\x03 \x01(\fR\x06config\x123\n" +
+	"\x06script\x18\x04 \x01(\v2\x1b.rotunda.trust.v1.ScriptUseR\x06script\"\xb9\x01\n" +
 	"\tScriptUse\x12-\n" +
 	"\x06script\x18\x01 \x01(\v2\x15.rotunda.trust.v1.RefR\x06script\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x14\n" +
@@ -3768,37 +3786,39 @@ var file_rotunda_trust_v1_trust_proto_depIdxs = []int32{
 	8,  // 19: rotunda.trust.v1.Resource.admin_account:type_name -> rotunda.trust.v1.Ref
 	24, // 20: rotunda.trust.v1.Resource.extras:type_name -> rotunda.trust.v1.Extra
 	28, // 21: rotunda.trust.v1.Resource.scripts:type_name -> rotunda.trust.v1.ScriptUse
-	2,  // 22: rotunda.trust.v1.Tls.mode:type_name -> rotunda.trust.v1.TlsMode
-	8,  // 23: rotunda.trust.v1.Extra.account:type_name -> rotunda.trust.v1.Ref
-	8,  // 24: rotunda.trust.v1.Account.resource:type_name -> rotunda.trust.v1.Ref
-	26, // 25: rotunda.trust.v1.Account.policy:type_name -> rotunda.trust.v1.PasswordPolicy
-	8,  // 26: rotunda.trust.v1.Account.pair_account:type_name -> rotunda.trust.v1.Ref
-	27, // 27: rotunda.trust.v1.Account.dependents:type_name -> rotunda.trust.v1.Dependent
-	28, // 28: rotunda.trust.v1.Account.scripts:type_name -> rotunda.trust.v1.ScriptUse
-	29, // 29: rotunda.trust.v1.Account.mandate:type_name -> rotunda.trust.v1.Mandate
-	8,  // 30: rotunda.trust.v1.Dependent.resource:type_name -> rotunda.trust.v1.Ref
-	8,  // 31: rotunda.trust.v1.ScriptUse.script:type_name -> rotunda.trust.v1.Ref
-	8,  // 32: rotunda.trust.v1.ScriptUse.records:type_name -> rotunda.trust.v1.Ref
-	3,  // 33: rotunda.trust.v1.Command.action:type_name -> rotunda.trust.v1.Action
-	8,  // 34: rotunda.trust.v1.Command.account:type_name -> rotunda.trust.v1.Ref
-	32, // 35: rotunda.trust.v1.Command.pins:type_name -> rotunda.trust.v1.Pin
-	33, // 36: rotunda.trust.v1.Command.cancel:type_name -> rotunda.trust.v1.CancelArgs
-	8,  // 37: rotunda.trust.v1.Pin.record:type_name -> rotunda.trust.v1.Ref
-	4,  // 38: rotunda.trust.v1.Result.phase:type_name -> rotunda.trust.v1.Phase
-	8,  // 39: rotunda.trust.v1.Result.account:type_name -> rotunda.trust.v1.Ref
-	5,  // 40: rotunda.trust.v1.Result.credential:type_name -> rotunda.trust.v1.Outcome
-	5,  // 41: rotunda.trust.v1.Result.dependents:type_name -> rotunda.trust.v1.Outcome
-	5,  // 42: rotunda.trust.v1.Result.scripts:type_name -> rotunda.trust.v1.Outcome
-	32, // 43: rotunda.trust.v1.Result.statements:type_name -> rotunda.trust.v1.Pin
-	36, // 44: rotunda.trust.v1.Result.same:type_name -> rotunda.trust.v1.SameSecret
-	38, // 45: rotunda.trust.v1.Detail.probe:type_name -> rotunda.trust.v1.ProbeReply
-	39, // 46: rotunda.trust.v1.Detail.info:type_name -> rotunda.trust.v1.InfoReply
-	40, // 47: rotunda.trust.v1.Detail.plugins:type_name -> rotunda.trust.v1.PluginReply
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	28, // 22: rotunda.trust.v1.Resource.rotator:type_name -> rotunda.trust.v1.ScriptUse
+	2,  // 23: rotunda.trust.v1.Tls.mode:type_name -> rotunda.trust.v1.TlsMode
+	8,  // 24: rotunda.trust.v1.Extra.account:type_name -> rotunda.trust.v1.Ref
+	8,  // 25: rotunda.trust.v1.Account.resource:type_name -> rotunda.trust.v1.Ref
+	26, // 26: rotunda.trust.v1.Account.policy:type_name -> rotunda.trust.v1.PasswordPolicy
+	8,  // 27: rotunda.trust.v1.Account.pair_account:type_name -> rotunda.trust.v1.Ref
+	27, // 28: rotunda.trust.v1.Account.dependents:type_name -> rotunda.trust.v1.Dependent
+	28, // 29: rotunda.trust.v1.Account.scripts:type_name -> rotunda.trust.v1.ScriptUse
+	29, // 30: rotunda.trust.v1.Account.mandate:type_name -> rotunda.trust.v1.Mandate
+	8,  // 31: rotunda.trust.v1.Dependent.resource:type_name -> rotunda.trust.v1.Ref
+	28, // 32: rotunda.trust.v1.Dependent.script:type_name -> rotunda.trust.v1.ScriptUse
+	8,  // 33: rotunda.trust.v1.ScriptUse.script:type_name -> rotunda.trust.v1.Ref
+	8,  // 34: rotunda.trust.v1.ScriptUse.records:type_name -> rotunda.trust.v1.Ref
+	3,  // 35: rotunda.trust.v1.Command.action:type_name -> rotunda.trust.v1.Action
+	8,  // 36: rotunda.trust.v1.Command.account:type_name -> rotunda.trust.v1.Ref
+	32, // 37: rotunda.trust.v1.Command.pins:type_name -> rotunda.trust.v1.Pin
+	33, // 38: rotunda.trust.v1.Command.cancel:type_name -> rotunda.trust.v1.CancelArgs
+	8,  // 39: rotunda.trust.v1.Pin.record:type_name -> rotunda.trust.v1.Ref
+	4,  // 40: rotunda.trust.v1.Result.phase:type_name -> rotunda.trust.v1.Phase
+	8,  // 41: rotunda.trust.v1.Result.account:type_name -> rotunda.trust.v1.Ref
+	5,  // 42: rotunda.trust.v1.Result.credential:type_name -> rotunda.trust.v1.Outcome
+	5,  // 43: rotunda.trust.v1.Result.dependents:type_name -> rotunda.trust.v1.Outcome
+	5,  // 44: rotunda.trust.v1.Result.scripts:type_name -> rotunda.trust.v1.Outcome
+	32, // 45: rotunda.trust.v1.Result.statements:type_name -> rotunda.trust.v1.Pin
+	36, // 46: rotunda.trust.v1.Result.same:type_name -> rotunda.trust.v1.SameSecret
+	38, // 47: rotunda.trust.v1.Detail.probe:type_name -> rotunda.trust.v1.ProbeReply
+	39, // 48: rotunda.trust.v1.Detail.info:type_name -> rotunda.trust.v1.InfoReply
+	40, // 49: rotunda.trust.v1.Detail.plugins:type_name -> rotunda.trust.v1.PluginReply
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_trust_v1_trust_proto_init() }

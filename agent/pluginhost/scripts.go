@@ -1,0 +1,79 @@
+package pluginhost
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unique"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// A script is a plugin of its own: one process of the binary that runs it, which has been
+// told that script and no other.
+
+// Scripted is the plugin that p becomes with a script.
+func Scripted(p Plugin, text []byte) Plugin {
+	p.Script = unique.Make(string(text))
+	return p
+}
+
+// binaryOnly is p without the script that a process of it is told.
+func (p Plugin) binaryOnly() Plugin { return Plugin{Name: p.Name, SHA256: p.SHA256} }
+
+func (p Plugin) scripted() bool { return p.Script != unique.Handle[string]{} }
+
+// load tells the process which script it is.
+func (p *process) load(ctx context.Context) error {
+	text := p.plugin.Script.Value()
+	if len(text) > pluginv1.MaxScript {
+		return p.fail(BadRequest, fmt.Errorf("script of %d bytes, at most %d can be run", len(text), pluginv1.MaxScript))
+	}
+	_, err := p.scripts.Load(ctx, &pluginv1.LoadRequest{Call: &pluginv1.Call{Id: p.lastCall.Add(1)}, Text: []byte(text)})
+	return p.classify(err)
+}
+
+// Run as sdk.After. A missing answer is Outcome Unknown together with an error.
+func (h *Host) Run(ctx context.Context, p Plugin, j Job, r sdk.AfterRequest) (sdk.AfterResponse, error) {
+	req := &pluginv1.RunRequest{
+		Account: account(r.Account), Secret: credential(r.Secret), Former: credential(r.Former),
+		RunId: r.RunID, Time: timestamppb.New(r.Time),
+	}
+	secrets := []*pluginv1.Credential{req.Secret, req.Former}
+	for _, one := range r.Records {
+		w := &pluginv1.Record{Resource: resource(one.Resource), Account: account(one.Account), Secret: credential(one.Secret), Pins: one.Pins}
+		req.Records, secrets = append(req.Records, w), append(secrets, w.Secret)
+	}
+	var resp *pluginv1.RunResponse
+	var proc *process
+	err := h.place(ctx, p, j, after, secrets, func(ctx context.Context, on *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
+		proc, req.Call, req.Place = on, c, at
+		resp, err = on.scripts.Run(ctx, req)
+		return err
+	})
+	if err != nil {
+		return sdk.AfterResponse{}, err
+	}
+	return sdk.AfterResponse{
+		Outcome: outcome(resp.GetOutcome()), Class: class(resp.GetClass()), Reason: proc.code(resp.GetReason()),
+		Output: proc.told(resp.GetOutput()),
+	}, nil
+}
+
+func after(d Description) bool { return d.After }
+
+// code is code, and what a script puts of a secret into one is none.
+func (p *process) code(s string) string {
+	if p.plugin.scripted() && p.out.secrets.Text(s) != s {
+		return malformed
+	}
+	return code(s)
+}
+
+// told is what a plugin says for people, cut after it was scrubbed.
+func (p *process) told(s string) string {
+	return strings.ToValidUTF8(cut(p.out.secrets.Text(s), pluginv1.MaxOutput), "")
+}

@@ -1,0 +1,392 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/rotunda-pam/rotunda/internal/record"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk/script"
+)
+
+// Script is a script's record. Err says why its file is not the one that its statement
+// names, or cannot be read; the manifest and the text are then nobody's word.
+type Script struct {
+	*Record
+	Manifest *script.Manifest // nil with Err
+	Text     []byte
+	SHA256   seal.Digest
+	Err      error
+}
+
+// Use names this very file, for a statement: whoever signs that has approved it.
+func (s *Script) Use() *trustv1.ScriptUse {
+	return &trustv1.ScriptUse{Script: s.Ref.Proto(), Sha256: s.SHA256.Bytes()}
+}
+
+// ScriptSpec is a new script.
+type ScriptSpec struct {
+	Folder seal.ID
+	Title  string // empty: the name of its manifest
+	Notes  string
+	Text   []byte
+}
+
+// ScriptUseSpec lets a script run after the rotations of an account, or of all accounts of a
+// resource.
+type ScriptUseSpec struct {
+	Script     Ref
+	SHA256     seal.Digest     // of the file that was looked at; another one is a Conflict
+	Order      uint32          // those with a lower number run first
+	Parameters json.RawMessage // an object; empty: none
+	Records    []Ref           // further records, in the manifest's order
+}
+
+// readScript is the manifest of a script that is to be stored or approved.
+func readScript(text []byte) (*script.Manifest, error) {
+	m, err := script.Parse(text)
+	if err != nil {
+		return nil, &Error{Class: Invalid, Reason: "script", Err: err, Hint: "`rotunda script check FILE` tells more"}
+	}
+	return m, nil
+}
+
+func scriptSubject(m *script.Manifest, text []byte) *trustv1.Script {
+	return &trustv1.Script{
+		Name: m.Name, Version: m.Version, ScriptKind: string(m.Kind),
+		Sha256: seal.Hash(text).Bytes(), ManifestSha256: seal.Hash(m.Comment).Bytes(),
+	}
+}
+
+// AddScript adds a script with its statement. Nothing runs it before somebody approves it
+// where it is used.
+func (c *Client) AddScript(ctx context.Context, s ScriptSpec) (Ref, error) {
+	m, err := readScript(s.Text)
+	op := "add the script"
+	if err != nil {
+		return Ref{}, fail(op, err)
+	}
+	op += " " + m.Name
+	data, err := newData(TypeScript, orElse(s.Title, m.Name), s.Notes)
+	if err == nil {
+		err = data.SetText(record.ScriptText, s.Text)
+	}
+	if err != nil {
+		return Ref{}, fail(op, err)
+	}
+	return c.addRecord(ctx, op, s.Folder, data, scriptSubject(m, s.Text), false)
+}
+
+// UpdateScript replaces a script's file. Who uses the former one refuses to run until the new
+// one is approved there: approve lists the records whose uses the caller approves by this,
+// in the same write.
+func (c *Client) UpdateScript(ctx context.Context, ref Ref, text []byte, approve ...Ref) error {
+	op := "update the script " + ref.String()
+	m, err := readScript(text)
+	if err != nil {
+		return fail(op, err)
+	}
+	for attempt := 1; ; attempt++ {
+		o, err := c.scriptRecord(ctx, op, ref)
+		if err != nil {
+			return err
+		}
+		if was := o.Statement.GetScript(); was.Name != m.Name || was.ScriptKind != string(m.Kind) {
+			return invalid(op, "it is %s of kind %s, and the file is %s of kind %s: that is another script, which is added", was.Name, was.ScriptKind, m.Name, m.Kind)
+		}
+		data, err := cloneRecord(o.data)
+		if err == nil {
+			err = data.SetText(record.ScriptText, text)
+		}
+		if err != nil {
+			return fail(op, err)
+		}
+		d := newDraft(o)
+		d.setSubject(scriptSubject(m, text))
+		drafts := []draft{d}
+		for _, user := range approve {
+			d, err := c.approval(ctx, op, user, ref, m, seal.Hash(text))
+			if err != nil {
+				return err
+			}
+			drafts = append(drafts, d)
+		}
+		err = c.putDrafts(ctx, op, drafts, func(l *trust.Log) ([]*clientv1.WriteOp, error) {
+			return c.replaceData(l, o, data, nil)
+		})
+		if ReasonOf(err) != "statement_conflict" || attempt == appendAttempts {
+			return err
+		}
+	}
+}
+
+// approval is the next statement of a record that uses a script, with another file of it.
+func (c *Client) approval(ctx context.Context, op string, user, ref Ref, m *script.Manifest, sum seal.Digest) (draft, error) {
+	o, err := c.one(ctx, op, user)
+	if err != nil {
+		return draft{}, err
+	}
+	if err := o.signed(op, "record that uses the script", o.Statement != nil); err != nil {
+		return draft{}, err
+	}
+	if err := o.linked(op); err != nil {
+		return draft{}, err
+	}
+	d, found := newDraft(o), false
+	for _, u := range usesOf(d.subject) {
+		if name, err := refFrom(u.use.Script); err != nil || name != ref {
+			continue
+		}
+		if _, err := m.Values(u.parameters); err != nil {
+			return draft{}, fail(op, fmt.Errorf("%s: %w", o.Title, err))
+		}
+		u.use.Sha256, found = sum.Bytes(), true
+	}
+	if !found {
+		return draft{}, invalid(op, "%s does not use it", o.Title)
+	}
+	return d, nil
+}
+
+// ApproveScript signs anew that a record uses a script, with the file that it has now: sum
+// is the one that was looked at.
+func (c *Client) ApproveScript(ctx context.Context, user, ref Ref, sum seal.Digest) error {
+	op := "approve a script in " + user.String()
+	for attempt := 1; ; attempt++ {
+		s, err := c.seenScript(ctx, op, ref, sum)
+		if err != nil {
+			return err
+		}
+		d, err := c.approval(ctx, op, user, ref, s.Manifest, sum)
+		if err != nil {
+			return err
+		}
+		err = c.putDraft(ctx, op, d, nil)
+		if ReasonOf(err) != "statement_conflict" || attempt == appendAttempts {
+			return err
+		}
+	}
+}
+
+// Script opens a script's record, whose file must be the one that its statement names.
+func (c *Client) Script(ctx context.Context, ref Ref) (*Script, error) {
+	op := "show the script " + ref.String()
+	o, err := c.scriptRecord(ctx, op, ref)
+	if err != nil {
+		return nil, err
+	}
+	s := scriptOf(o)
+	return s, fail(op, s.Err)
+}
+
+// Scripts lists the scripts of a folder, or of all folders.
+func (c *Client) Scripts(ctx context.Context, folder seal.ID) iter.Seq2[*Script, error] {
+	return func(yield func(*Script, error) bool) {
+		err := c.walk(ctx, folder, []string{TypeScript}, func(o *opened) bool { return yield(scriptOf(o), nil) })
+		if err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+func (c *Client) scriptRecord(ctx context.Context, op string, ref Ref) (*opened, error) {
+	o, err := c.one(ctx, op, ref)
+	if err != nil {
+		return nil, err
+	}
+	return o, o.signed(op, "script", o.Statement.GetScript() != nil)
+}
+
+// seenScript is a script whose file is still the one that somebody looked at.
+func (c *Client) seenScript(ctx context.Context, op string, ref Ref, sum seal.Digest) (*Script, error) {
+	o, err := c.scriptRecord(ctx, op, ref)
+	if err != nil {
+		return nil, err
+	}
+	s := scriptOf(o)
+	if s.Err != nil {
+		return nil, fail(op, s.Err)
+	}
+	if s.SHA256 != sum {
+		return nil, &Error{
+			Class: Conflict, Reason: string(trust.ScriptChanged), Op: op, Err: fmt.Errorf("the script %s has another file than the one that was looked at", s.Title),
+			Hint: "look at it again: `rotunda script show`",
+		}
+	}
+	return s, nil
+}
+
+// scriptOf reads a script's record as an agent does.
+func scriptOf(o *opened) *Script {
+	s := &Script{Record: o.Record}
+	if o.data == nil || o.Statement.GetScript() == nil {
+		s.Err = &Error{Class: Refused, Reason: orElse(o.Reason, string(trust.RecordUnsigned)), Err: errors.New("the record is no script that somebody signed"), Hint: trust.Reason(o.Reason).Hint()}
+		return s
+	}
+	text, _ := o.data.Text(record.ScriptText)
+	m, err := script.Parse(text)
+	s.SHA256 = seal.Hash(text)
+	if seal.Digest(o.Statement.GetScript().Sha256) != s.SHA256 || err == nil && !proto.Equal(scriptSubject(m, text), o.Statement.GetScript()) {
+		s.Err = &Error{Class: Refused, Reason: string(trust.ScriptChanged), Err: errors.New("its file is not the one that its statement names"), Hint: trust.ScriptChanged.Hint()}
+		return s
+	}
+	if err != nil {
+		s.Err = &Error{Class: Refused, Reason: "script", Err: err, Hint: "this client, or the one that stored it, is of another version"}
+		return s
+	}
+	s.Manifest, s.Text = m, text
+	return s
+}
+
+// use is where a statement names a script.
+type use struct {
+	use        *trustv1.ScriptUse
+	parameters []byte
+	kind       script.Kind
+	place      string
+}
+
+// usesOf lists them: whoever changes one changes the statement.
+func usesOf(s *trustv1.Statement) (out []use) {
+	if r := s.GetResource(); r.GetRotator() != nil {
+		out = append(out, use{r.Rotator, r.Config, script.Rotator, "rotator"})
+	}
+	for n, d := range s.GetAccount().GetDependents() {
+		if d.Script != nil {
+			out = append(out, use{d.Script, d.Config, script.Dependents, fmt.Sprintf("dependent %d", n+1)})
+		}
+	}
+	for _, u := range slices.Concat(s.GetAccount().GetScripts(), s.GetResource().GetScripts()) {
+		out = append(out, use{u, u.Parameters, script.AfterRotation, "after a rotation"})
+	}
+	return out
+}
+
+// ScriptUse is where a record uses a script.
+type ScriptUse struct {
+	Record   Ref
+	Title    string
+	Place    string // rotator, dependent 1, …, after a rotation
+	Use      *trustv1.ScriptUse
+	Approved bool   // it names the file that the script has now; else nothing runs there
+	By       string // who approved it
+}
+
+// ScriptUses lists where a script is used, among the records that the caller may read.
+func (c *Client) ScriptUses(ctx context.Context, ref Ref) ([]ScriptUse, error) {
+	o, err := c.scriptRecord(ctx, "list the uses of the script "+ref.String(), ref)
+	if err != nil {
+		return nil, err
+	}
+	now := o.Statement.GetScript().Sha256
+	var out []ScriptUse
+	err = c.walk(ctx, seal.ID{}, nil, func(o *opened) bool {
+		for _, u := range usesOf(o.Statement) {
+			if name, err := refFrom(u.use.Script); err == nil && name == ref {
+				out = append(out, ScriptUse{
+					Record: o.Ref, Title: o.Title, Place: u.place, Use: u.use,
+					Approved: string(now) == string(u.use.Sha256), By: o.SignedByName,
+				})
+			}
+		}
+		return true
+	})
+	return out, err
+}
+
+// UseScript lets a script run after rotations: of an account, or of all accounts of a
+// resource. It takes the place of a use of that script in the same order.
+func (c *Client) UseScript(ctx context.Context, user Ref, s ScriptUseSpec) error {
+	op := "use a script in " + user.String()
+	found, err := c.seenScript(ctx, op, s.Script, s.SHA256)
+	if err != nil {
+		return err
+	}
+	m := found.Manifest
+	if m.Kind != script.AfterRotation {
+		return invalid(op, "the script %s is of kind %s: that is named as a resource's plugin, or among an account's dependents", m.Name, m.Kind)
+	}
+	if _, err := m.Values(s.Parameters); err != nil {
+		return &Error{Class: Invalid, Reason: "parameters", Op: op, Err: err, Hint: "`rotunda script show` lists what it takes"}
+	}
+	if err := c.checkRecords(ctx, op, m, s.Records); err != nil {
+		return err
+	}
+	u := found.Use()
+	u.Order, u.Parameters = s.Order, s.Parameters
+	for _, r := range s.Records {
+		u.Records = append(u.Records, r.Proto())
+	}
+	return c.editScripts(ctx, op, user, func(list []*trustv1.ScriptUse) ([]*trustv1.ScriptUse, error) {
+		i := slices.IndexFunc(list, func(o *trustv1.ScriptUse) bool { return proto.Equal(o.Script, u.Script) && o.Order == u.Order })
+		if i < 0 {
+			return append(list, u), nil
+		}
+		list[i] = u
+		return list, nil
+	})
+}
+
+// DropScript takes a script out of what runs after a record's rotations.
+func (c *Client) DropScript(ctx context.Context, user, ref Ref) error {
+	op := "take a script out of " + user.String()
+	return c.editScripts(ctx, op, user, func(list []*trustv1.ScriptUse) ([]*trustv1.ScriptUse, error) {
+		left := slices.DeleteFunc(slices.Clone(list), func(u *trustv1.ScriptUse) bool { return proto.Equal(u.Script, ref.Proto()) })
+		if len(left) == len(list) {
+			return nil, invalid("", "it does not run that script after a rotation")
+		}
+		return left, nil
+	})
+}
+
+func (c *Client) editScripts(ctx context.Context, op string, user Ref, change func([]*trustv1.ScriptUse) ([]*trustv1.ScriptUse, error)) error {
+	o, err := c.one(ctx, op, user)
+	if err != nil {
+		return err
+	}
+	if o.Type == TypeAccount {
+		return c.EditAccount(ctx, user, true, func(a *trustv1.Account) (err error) {
+			a.Scripts, err = change(a.Scripts)
+			return err
+		})
+	}
+	return c.EditResource(ctx, user, func(r *trustv1.Resource) (err error) {
+		r.Scripts, err = change(r.Scripts)
+		return err
+	})
+}
+
+// checkRecords holds the further records of a use against what the script works with.
+func (c *Client) checkRecords(ctx context.Context, op string, m *script.Manifest, records []Ref) error {
+	if len(records) != len(m.Records) {
+		var names []string
+		for _, r := range m.Records {
+			names = append(names, r.Name)
+		}
+		return invalid(op, "the script %s works with %d further records %v, and %d are given", m.Name, len(names), names, len(records))
+	}
+	for n, ref := range records {
+		o, err := c.one(ctx, op, ref)
+		if err != nil {
+			return err
+		}
+		if as := m.Records[n].As; as == script.AsAccount && o.Type != TypeAccount || as == script.AsResource && !isResource(o.Type) {
+			return invalid(op, "the record %s of the script %s is a %s, which %s is not", m.Records[n].Name, m.Name, as, o.Title)
+		}
+	}
+	return nil
+}
+
+// RunScripts runs what runs after a rotation, for accounts whose secrets stay as they are.
+func (c *Client) RunScripts(ctx context.Context, accounts []Ref, o RunOptions) ([]Outcome, error) {
+	return c.run(ctx, actionScript, accounts, o)
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The library's scripts are what check finds nothing wrong with, each has tests that hold,
+// and a page.
+func TestLibrary(t *testing.T) {
+	var files []string
+	for _, pattern := range []string{"../../scripts/*/*.lua", "../../examples/scripts/*/*.lua"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, found...)
+	}
+	scripts := 0
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.lua") {
+			continue
+		}
+		scripts++
+		name := strings.TrimSuffix(filepath.Base(file), ".lua")
+		t.Run(name, func(t *testing.T) {
+			text, err := readScript(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, found := check(text)
+			for _, p := range found {
+				t.Errorf("%s:%d: %s (%s)", file, p.Line, p.Text, p.Hint)
+			}
+			if m != nil && m.Name != name {
+				t.Errorf("%s calls itself %s", file, m.Name)
+			}
+			tests, err := os.ReadFile(strings.TrimSuffix(file, ".lua") + "_test.lua")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := testScript(text, name+"_test.lua", tests)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, one := range got {
+				if !one.OK {
+					t.Errorf("%s: %s", one.Name, one.Error)
+				}
+			}
+			if _, err := os.Stat(page(file, name)); err != nil {
+				t.Errorf("it has no page: %v", err)
+			}
+		})
+	}
+	if scripts == 0 {
+		t.Fatal("no script was found")
+	}
+}
+
+func page(file, name string) string {
+	if strings.Contains(file, "examples") {
+		return filepath.Join(filepath.Dir(file), "README.md")
+	}
+	return filepath.Join("../../docs/scripts/library", name+".md")
+}
