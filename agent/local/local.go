@@ -27,6 +27,7 @@ import (
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // The reasons of what is refused, or fails.
@@ -49,8 +50,22 @@ type Server struct {
 	Files    []string       // likewise
 	Log      *slog.Logger   // nil: discarded
 
+	wrong   error // why nothing can be asked
 	busy    atomic.Bool
 	refused atomic.Int32
+}
+
+// Handler makes a script's server for one run, with the parameters of its use.
+func Handler(p *policy.Policy, log *slog.Logger) func(*script.Manifest, map[string]any) func(context.Context, net.Conn) {
+	return func(m *script.Manifest, values map[string]any) func(context.Context, net.Conn) {
+		s := &Server{Policy: p, Script: m.Name, Log: log}
+		var err error
+		if s.Programs, err = m.Commands(values); err == nil {
+			s.Files, err = m.Paths(values)
+		}
+		s.wrong = err
+		return s.Serve
+	}
 }
 
 // How long a request may take to come, and an answer to go.
@@ -113,6 +128,8 @@ func (s *Server) one(ctx context.Context, r pluginv1.LocalRequest, body []byte) 
 	}
 	defer s.busy.Store(false)
 	switch {
+	case s.wrong != nil:
+		return a, nil, s.wrong
 	case r.Exec != nil && r.Read == nil && r.Write == nil:
 		return s.exec(ctx, *r.Exec, body)
 	case r.Read != nil && r.Exec == nil && r.Write == nil && len(body) == 0:

@@ -24,9 +24,6 @@ import (
 // printed or the file holds. Secrets are in bodies only. The plugin keeps its side open until
 // the answer: its end ends the program.
 const (
-	LocalNetwork = "agent"
-	LocalAddress = "local"
-
 	MaxLocalHead = 256 << 10
 	MaxLocalBody = 1 << 20   // also the most that a file is read to or written with
 	MaxPrinted   = 64 << 10  // of each of a program's outputs; the rest is dropped
