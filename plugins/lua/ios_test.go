@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // ios is a router with a command line like that of Cisco's IOS: it echoes what is typed, a
@@ -196,4 +198,25 @@ func (r *ios) username(name, rest string) string {
 	u.secret = secret
 	r.running[name] = u
 	return ""
+}
+
+func (r *ios) on(t *testing.T) (*bench, sdk.OpenRequest) {
+	b := fromLibrary(t, "rotators/cisco-ios")
+	b.allow, b.host.Pins[r.address] = []string{r.address}, r.pin[:]
+	r.user("adm", "the administrator's", 15)
+	return b, sdk.OpenRequest{Resource: sdk.Resource{Address: r.address}, Admin: password("the administrator's"), AdminAs: sdk.Account{Name: "adm"}}
+}
+
+// A change is in the startup configuration, too, unless the resource says otherwise.
+func TestCiscoIOSSaves(t *testing.T) {
+	for config, saved := range map[string]bool{`{}`: true, `{"save":false,"algorithm":"device"}`: false} {
+		r := newIOS(t)
+		b, open := r.on(t)
+		open.Resource.Config = []byte(config)
+		r.user("bob", "first-of-bob", 1)
+		out, got := b.rotate(open, sdk.ApplyRequest{Account: sdk.Account{Name: "bob"}, Candidate: password("second-of-bob")})
+		if out.Outcome != sdk.Changed || got.Verdict != sdk.Accepted || r.saved() != saved || r.running["bob"] != (iosUser{"second-of-bob", 1}) {
+			t.Errorf("%s: %+v, %+v, saved %v, %+v\n%s", config, out, got, r.saved(), r.running["bob"], b.logged)
+		}
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // The library's scripts are what check finds nothing wrong with, each has tests that hold,
@@ -65,4 +67,34 @@ func page(file, name string) string {
 		return filepath.Join(filepath.Dir(file), "README.md")
 	}
 	return filepath.Join("../../docs/scripts/library", name+".md")
+}
+
+// fromLibrary loads a script of the library.
+func fromLibrary(t *testing.T, name string) *bench {
+	t.Helper()
+	text, err := readScript(filepath.Join("../../scripts", name+".lua"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return benchOf(t, string(text))
+}
+
+// rotate changes a secret by a script's session, and gives what it and a login said.
+func (b *bench) rotate(o sdk.OpenRequest, a sdk.ApplyRequest) (sdk.ApplyResponse, sdk.VerifyResponse) {
+	b.t.Helper()
+	o.Host = b.host
+	s, err := rotator{b.p}.Open(b.t.Context(), o)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer s.Close()
+	out, err := s.Apply(b.t.Context(), a)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	got, err := rotator{b.p}.Verify(b.t.Context(), sdk.VerifyRequest{Host: b.host, Resource: o.Resource, Account: a.Account, Credential: a.Candidate})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return out, got
 }
