@@ -32,6 +32,7 @@ type lister func(context.Context, *client.Client) ([]string, error)
 var argumentNames = map[string]lister{
 	"RECORD":   recordNames(),
 	"RESOURCE": recordNames(resourceTypes[:]...),
+	"SCRIPT":   recordNames(client.TypeScript),
 	"FOLDER":   folderNames,
 	"MEMBER":   entryNames(client.KindMember),
 	"DEVICE":   entryNames(client.KindDevice, client.KindEnrolment),
@@ -44,21 +45,24 @@ var argumentNames = map[string]lister{
 
 // flagNames are by the names of flags.
 var flagNames = map[string]lister{
-	"folder":    folderNames,
-	"resource":  recordNames(resourceTypes[:]...),
-	"via":       recordNames(resourceTypes[:]...),
-	"account":   recordNames(client.TypeAccount),
-	"admin":     recordNames(client.TypeAccount),
-	"pair":      recordNames(client.TypeAccount),
-	"pool":      entryNames(client.KindPool),
-	"agent":     entryNames(client.KindAgent),
-	"member":    entryNames(client.KindMember),
-	"candidate": runNames,
-	"plugin":    pluginNames,
+	"folder":      folderNames,
+	"resource":    recordNames(resourceTypes[:]...),
+	"via":         recordNames(resourceTypes[:]...),
+	"account":     recordNames(client.TypeAccount),
+	"admin":       recordNames(client.TypeAccount),
+	"pair":        recordNames(client.TypeAccount),
+	"pool":        entryNames(client.KindPool),
+	"agent":       entryNames(client.KindAgent),
+	"member":      entryNames(client.KindMember),
+	"candidate":   runNames,
+	"plugin":      pluginNames,
+	"rotator":     recordNames(client.TypeScript),
+	"script":      recordNames(client.TypeScript),
+	"drop-script": recordNames(client.TypeScript),
 }
 
 // accountsOnly are the commands whose RECORD is an account.
-var accountsOnly = []string{"rotate", "verify", "rotation", "adopt"}
+var accountsOnly = []string{"rotate", "verify", "run", "rotation", "adopt"}
 
 // completeTree tells the shell what every argument and flag of a command tree may be.
 func (c *cli) completeTree(cmd *cobra.Command) {
@@ -102,6 +106,8 @@ func (c *cli) completeArgument(cmd *cobra.Command, words, args []string, typed s
 	switch word {
 	case "FILE", "TOKENFILE":
 		return nil, cobra.ShellCompDirectiveDefault
+	case "KIND":
+		return scriptKinds(), cobra.ShellCompDirectiveNoFileComp
 	case "ROLES":
 		done, _ := cutLast(typed)
 		var out []string

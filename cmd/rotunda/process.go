@@ -38,8 +38,9 @@ type process struct {
 
 	now func() time.Time
 
-	dir  string // relative paths start here
-	home string // the user's configuration folder
+	dir      string // relative paths start here
+	programs string // the folder of this program
+	home     string // the user's configuration folder
 
 	// notify delivers the signals that ask the program to stop; stop ends it.
 	notify func(chan<- os.Signal) (stop func())
@@ -56,7 +57,12 @@ func osProcess() *process {
 	if err != nil {
 		home = dir
 	}
+	programs := ""
+	if self, err := os.Executable(); err == nil {
+		programs = filepath.Dir(self)
+	}
 	return &process{
+		programs:       programs,
 		args:           os.Args[1:],
 		getenv:         os.Getenv,
 		stdin:          os.Stdin,

@@ -63,10 +63,18 @@ func (v *recordView) findNames(ctx context.Context, cl *client.Client) {
 		refs = append(refs, v.Account.Resource, v.Account.Pair)
 		for _, d := range v.Account.Dependents {
 			refs = append(refs, d.Resource)
+			refs = append(refs, d.Script.refs()...)
+		}
+		for _, u := range v.Account.Scripts {
+			refs = append(refs, u.refs()...)
 		}
 	}
 	if v.Resource != nil {
 		refs = append(refs, v.Resource.Admin, v.Resource.Via)
+		refs = append(refs, v.Resource.Rotator.refs()...)
+		for _, u := range v.Resource.Scripts {
+			refs = append(refs, u.refs()...)
+		}
 	}
 	for _, ref := range refs {
 		if ref == "" {
@@ -90,12 +98,14 @@ type accountView struct {
 	Dependents []dependentView `json:"dependents,omitempty"`
 	Pair       string          `json:"pair,omitempty"`
 	Drain      string          `json:"drain,omitempty"`
+	Scripts    []scriptUseView `json:"scripts,omitempty"` // that run after a rotation
 }
 
 // dependentView is one that uses the secret.
 type dependentView struct {
 	Resource string          `json:"resource"`
 	Plugin   string          `json:"plugin"`
+	Script   *scriptUseView  `json:"script,omitempty"` // with the plugin lua
 	Config   json.RawMessage `json:"config,omitempty"`
 }
 
@@ -218,7 +228,14 @@ func viewAccount(st *trustv1.Statement, a *trustv1.Account) *accountView {
 		if json.Valid(d.Config) {
 			one.Config = d.Config
 		}
+		if d.Script != nil {
+			u := viewUse(d.Script)
+			one.Script = &u
+		}
 		v.Dependents = append(v.Dependents, one)
+	}
+	for _, u := range a.Scripts {
+		v.Scripts = append(v.Scripts, viewUse(u))
 	}
 	if a.DrainS > 0 {
 		v.Drain = span.Text(time.Duration(a.DrainS) * time.Second)
@@ -265,7 +282,14 @@ func showRecord(w io.Writer, v recordView) {
 		lines = append(lines, "resource", v.named(a.Resource), "scope", a.Scope, "kind", a.SecretKind, "policy", a.Policy,
 			"verified by", verified, "pair", v.named(a.Pair))
 		for _, d := range a.Dependents {
-			lines = append(lines, "dependent", d.Plugin+" on "+v.named(d.Resource)+" "+string(d.Config))
+			by := d.Plugin
+			if d.Script != nil {
+				by = d.Script.text(v.named)
+			}
+			lines = append(lines, "dependent", by+" on "+v.named(d.Resource)+" "+string(d.Config))
+		}
+		for _, u := range a.Scripts {
+			lines = append(lines, "after a rotation", u.text(v.named))
 		}
 		lines = append(lines, "former works for", a.Drain, "mandate", a.Mandate.text())
 	}

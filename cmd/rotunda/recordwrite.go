@@ -17,6 +17,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // accountFlags are what an account's statement says.
@@ -31,11 +32,12 @@ type accountFlags struct {
 	drain      string
 	sameLogin  bool
 	policy     policyFlags
+	scripts    scriptFlags
 }
 
 // accountOnly are the flags that say something of accounts alone.
 var accountOnly = [...]string{
-	"kind", "no-secret", "scope", "verify-mode", "max-probe", "dependents-file", "drain", "same-login", "public-key-file", "key-id",
+	"kind", "no-secret", "scope", "verify-mode", "max-probe", "dependents-file", "drain", "script", "drop-script", "same-login", "public-key-file", "key-id",
 	"policy-length", "policy-lower", "policy-upper", "policy-digit", "policy-symbol", "policy-symbols", "policy-exclude",
 }
 
@@ -46,7 +48,7 @@ func (a *accountFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&a.scope, "scope", "", "account: database, DN or host part that the login belongs to")
 	choiceVar(cmd, &a.verify, "verify-mode", "", verifyModes, "account: login (a fresh login proves a new secret), or readback")
 	f.Uint32Var(&a.maxProbe, "max-probe", 0, "account: failed logins that one run may cause (0: the plugin's own limit)")
-	f.StringVar(&a.dependents, "dependents-file", "", "account: `FILE` with what uses the secret and gets each new one, in order: a JSON list of {resource, plugin, config}")
+	f.StringVar(&a.dependents, "dependents-file", "", "account: `FILE` with what uses the secret and gets each new one, in order: a JSON list of {resource, plugin or script, config}")
 	f.StringVar(&a.drain, "drain", "", "account: how long the former secret, where it can, or the other account of the pair goes on working (0s: not at all)")
 	f.BoolVar(&a.sameLogin, "same-login", false, "account: another record has this login on the resource, and the target takes them for two")
 	a.policy.flags(cmd)
@@ -74,6 +76,7 @@ func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string
 	var list []struct {
 		Resource string          `json:"resource"`
 		Plugin   string          `json:"plugin"`
+		Script   string          `json:"script"` // in place of the plugin
 		Config   json.RawMessage `json:"config"`
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
@@ -87,9 +90,34 @@ func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, &trustv1.Dependent{Resource: refProto(ref), Plugin: d.Plugin, Config: d.Config})
+		one := &trustv1.Dependent{Resource: refProto(ref), Plugin: d.Plugin, Config: d.Config}
+		if d.Script != "" {
+			if err := c.scripted(ctx, cl, one, d.Script, d.Resource); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, one)
 	}
 	return out, nil
+}
+
+// scripted has a script do what is done for a dependent.
+func (c *cli) scripted(ctx context.Context, cl *client.Client, d *trustv1.Dependent, name, resource string) error {
+	if d.Plugin != "" {
+		return usagef("a dependent on %s names a plugin and a script: it is one of them", resource)
+	}
+	s, err := findScript(ctx, cl, name)
+	if err != nil {
+		return err
+	}
+	if err := isOf(s, script.Dependents); err != nil {
+		return err
+	}
+	if _, err := s.Manifest.Values(d.Config); err != nil {
+		return usagef("the dependent on %s: %w", resource, err)
+	}
+	d.Plugin, d.Script = script.Plugin, s.Use()
+	return c.confirmScript(s, "use it as a dependent on "+resource)
 }
 
 // rotates are the kinds of secret of the plugins that come with every agent.
@@ -300,7 +328,7 @@ func (c *cli) recordEditCmd() *cobra.Command {
 				}
 				e.Secret = &secret
 			}
-			signed, err := c.accountEdit(ctx, cl, set, &a, policy)
+			signed, err := c.accountEdit(ctx, cl, r.Title, set, &a, policy)
 			if err != nil {
 				return err
 			}
@@ -340,17 +368,19 @@ func (c *cli) recordEditCmd() *cobra.Command {
 	f.BoolVar(&newSecret, "new-secret", false, "ask for a new secret")
 	a.flags(cmd)
 	s.flags(cmd)
+	a.scripts.flags(cmd, "account: ")
 	f.StringVar(&a.pair, "pair", "", "account: the other account of an A/B pair; \"none\" ends it")
 	return help(cmd, `Only what is named changes. Values are stored under the revision that is there (or
 --revision): a change in between is a conflict. What an account's statement says
 (login, resource, scope, policy and so on) is signed anew, and the former
 statement is withdrawn for ever.`, `rotunda record edit app --new-secret
-rotunda record edit app --policy-length 40 --policy-exclude '"'`)
+rotunda record edit app --policy-length 40 --policy-exclude '"'
+rotunda record edit app --script restart-unit,param.unit=app.service`)
 }
 
 // accountEdit gives the change of an account's statement that the flags ask
 // for, nil for none. References are looked up before anything is signed.
-func (c *cli) accountEdit(ctx context.Context, cl *client.Client, set func(string) bool, a *accountFlags, policy *trustv1.PasswordPolicy) (func(*trustv1.Account) error, error) {
+func (c *cli) accountEdit(ctx context.Context, cl *client.Client, title string, set func(string) bool, a *accountFlags, policy *trustv1.PasswordPolicy) (func(*trustv1.Account) error, error) {
 	var changes []func(*trustv1.Account)
 	if set("resource") {
 		ref, err := findResource(ctx, cl, a.resource)
@@ -383,6 +413,13 @@ func (c *cli) accountEdit(ctx context.Context, cl *client.Client, set func(strin
 			return nil, err
 		}
 		changes = append(changes, func(t *trustv1.Account) { t.DrainS = uint32(d / time.Second) })
+	}
+	if set("script") || set("drop-script") {
+		change, err := a.scripts.change(ctx, c, cl, title)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, func(t *trustv1.Account) { t.Scripts = change(t.Scripts) })
 	}
 	if set("scope") {
 		changes = append(changes, func(t *trustv1.Account) { t.Scope = a.scope })

@@ -11,6 +11,7 @@ import (
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 func (c *cli) resourceCmd() *cobra.Command {
@@ -35,19 +36,21 @@ func findResource(ctx context.Context, cl *client.Client, name string) (client.R
 
 // resourceView is what a resource's statement says.
 type resourceView struct {
-	Pool        string   `json:"pool_id"`
-	Plugin      string   `json:"plugin"`
-	Address     string   `json:"address"`
-	Via         string   `json:"via,omitempty"`
-	TLS         string   `json:"tls"`
-	ServerName  string   `json:"tls_server_name,omitempty"`
-	TLSKeys     []string `json:"tls_spki_sha256,omitempty"`
-	SSHHostKeys []string `json:"ssh_host_key_sha256,omitempty"`
-	FirstKey    bool     `json:"trust_first_key,omitempty"`
-	Admin       string   `json:"admin_account,omitempty"`
-	Config      string   `json:"config,omitempty"`
-	Concurrency uint32   `json:"concurrency,omitempty"`
-	Seq         uint64   `json:"statement"`
+	Pool        string          `json:"pool_id"`
+	Plugin      string          `json:"plugin"`
+	Rotator     *scriptUseView  `json:"rotator,omitempty"` // the script that it is, with the plugin lua
+	Address     string          `json:"address"`
+	Via         string          `json:"via,omitempty"`
+	TLS         string          `json:"tls"`
+	ServerName  string          `json:"tls_server_name,omitempty"`
+	TLSKeys     []string        `json:"tls_spki_sha256,omitempty"`
+	SSHHostKeys []string        `json:"ssh_host_key_sha256,omitempty"`
+	FirstKey    bool            `json:"trust_first_key,omitempty"`
+	Admin       string          `json:"admin_account,omitempty"`
+	Config      string          `json:"config,omitempty"`
+	Concurrency uint32          `json:"concurrency,omitempty"`
+	Scripts     []scriptUseView `json:"scripts,omitempty"` // that run after rotations of its accounts
+	Seq         uint64          `json:"statement"`
 }
 
 func viewResource(st *trustv1.Statement, r *trustv1.Resource) *resourceView {
@@ -55,6 +58,13 @@ func viewResource(st *trustv1.Statement, r *trustv1.Resource) *resourceView {
 		Plugin: r.Plugin, Address: net.JoinHostPort(r.Host, strconv.Itoa(int(r.Port))), Via: refText(r.Via),
 		TLS: tlsWord(r.Tls.GetMode()), ServerName: r.Tls.GetServerName(), TLSKeys: digests(r.Tls.GetSpkiSha256(), seal.Digest.String),
 		SSHHostKeys: digests(r.SshHostKeySha256, client.SSHFingerprint), FirstKey: r.Tofu, Admin: refText(r.AdminAccount), Config: string(r.Config), Concurrency: r.Concurrency, Seq: st.Seq,
+	}
+	if r.Rotator != nil {
+		u := viewUse(r.Rotator)
+		v.Rotator = &u
+	}
+	for _, u := range r.Scripts {
+		v.Scripts = append(v.Scripts, viewUse(u))
 	}
 	if id, err := seal.IDFrom(r.PoolId); err == nil {
 		v.Pool = id.String()
@@ -85,20 +95,24 @@ func (r *resourceView) lines(named func(string) string) []string {
 	if r.FirstKey {
 		first = "the first key seen is kept"
 	}
-	return []string{
-		"address", r.Address, "plugin", r.Plugin, "pool", r.Pool, "via", named(r.Via),
+	lines := []string{
+		"address", r.Address, "plugin", r.Plugin, "rotator", r.Rotator.text(named), "pool", r.Pool, "via", named(r.Via),
 		"tls", r.TLS, "tls name", r.ServerName, "tls keys", strings.Join(r.TLSKeys, " "),
 		"ssh host keys", strings.Join(r.SSHHostKeys, " "), "host key", first,
 		"administrator", named(r.Admin), "config", r.Config, "runs at once", nonZero(int(r.Concurrency)),
 	}
+	for _, u := range r.Scripts {
+		lines = append(lines, "after a rotation", u.text(named))
+	}
+	return lines
 }
 
 func (c *cli) resourceAddCmd() *cobra.Command {
 	var folder, kind, notes string
 	var r resourceFlags
 	cmd := c.leaf("add TITLE", "add a resource", func(ctx context.Context, args []string) error {
-		if folder == "" || r.pool == "" || r.plugin == "" || r.host == "" || r.port == 0 {
-			return usagef("resource add wants --folder, --pool, --plugin, --host and --port")
+		if folder == "" || r.pool == "" || (r.plugin == "") == (r.rotator == "") || r.host == "" || r.port == 0 {
+			return usagef("resource add wants --folder, --pool, --plugin or --rotator, --host and --port")
 		}
 		spec := client.ResourceSpec{Type: resourceType(kind), Title: args[0], Plugin: r.plugin, Host: r.host, Port: r.port, TOFU: r.firstKey}
 		var err error
@@ -142,6 +156,12 @@ func (c *cli) resourceAddCmd() *cobra.Command {
 			}
 			if spec.Extras, err = r.extrasOf(ctx, cl); err != nil {
 				return err
+			}
+			if r.rotator != "" {
+				spec.Plugin = script.Plugin
+				if spec.Rotator, spec.Config, err = c.rotatorOf(ctx, cl, &r, args[0]); err != nil {
+					return err
+				}
 			}
 			ref, err := cl.AddResource(ctx, spec)
 			if err != nil {
@@ -240,7 +260,10 @@ func (c *cli) resourceEditCmd() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&title, "title", "", "new title")
 	r.flags(cmd)
+	r.scripts.flags(cmd, "")
 	return help(cmd, `Only what is named changes. The resource's statement is signed anew, and the former
 one is withdrawn for ever.`, `rotunda resource edit db1 --host db1-new.internal
-rotunda resource edit db1 --admin db1-admin`)
+rotunda resource edit db1 --admin db1-admin
+rotunda resource edit router1 --rotator acme-router,param.realm=local
+rotunda resource edit web1 --script restart-unit,param.unit=nginx`)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // resourceFlags are what a resource's statement says.
@@ -24,12 +25,15 @@ type resourceFlags struct {
 	admin, configFile       string
 	extras                  []string
 	concurrency             uint32
+	rotator                 string
+	scripts                 scriptFlags
 }
 
 func (r *resourceFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&r.pool, "pool", "", "pool of agents that reach it")
 	f.StringVar(&r.plugin, "plugin", "", "plugin that changes secrets on it, e.g. postgres, ssh")
+	f.StringVar(&r.rotator, "rotator", "", "script that changes secrets on it, in place of a plugin, as `NAME[,param.P=V]`")
 	f.StringVar(&r.host, "host", "", "host name or address, as the agents see it")
 	f.Uint16Var(&r.port, "port", 0, "port")
 	f.StringVar(&r.via, "via", "", "ssh resource to jump through, as its account \"jump\" (--extra there) or its administrator (none: ends it)")
@@ -110,6 +114,15 @@ func (r *resourceFlags) config(c *cli) ([]byte, error) {
 		return nil, usagef("--config-file %s: it must hold one JSON object", r.configFile)
 	}
 	return json.Marshal(object)
+}
+
+// rotatorOf is the script that rotates on a resource, and its parameters, which are the
+// resource's settings.
+func (c *cli) rotatorOf(ctx context.Context, cl *client.Client, r *resourceFlags, title string) (*trustv1.ScriptUse, []byte, error) {
+	if r.configFile != "" {
+		return nil, nil, usagef("--rotator NAME,param.P=V says a script's parameters: --config-file is for plugins")
+	}
+	return c.useOf(ctx, cl, "--rotator", r.rotator, script.Rotator, title)
 }
 
 func (r *resourceFlags) checkConcurrency() error {
@@ -243,8 +256,25 @@ func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, at *client.Re
 		}
 		add(func(t *trustv1.Resource) { t.Config = config })
 	}
+	if set("plugin") && set("rotator") {
+		return nil, usagef("--plugin and --rotator exclude each other")
+	}
 	if set("plugin") {
-		add(func(t *trustv1.Resource) { t.Plugin = r.plugin })
+		add(func(t *trustv1.Resource) { t.Plugin, t.Rotator = r.plugin, nil })
+	}
+	if set("rotator") {
+		use, config, err := c.rotatorOf(ctx, cl, r, at.Title)
+		if err != nil {
+			return nil, err
+		}
+		add(func(t *trustv1.Resource) { t.Plugin, t.Rotator, t.Config = script.Plugin, use, config })
+	}
+	if set("script") || set("drop-script") {
+		change, err := r.scripts.change(ctx, c, cl, at.Title)
+		if err != nil {
+			return nil, err
+		}
+		add(func(t *trustv1.Resource) { t.Scripts = change(t.Scripts) })
 	}
 	if set("host") {
 		add(func(t *trustv1.Resource) { t.Host = r.host })

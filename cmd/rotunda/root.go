@@ -172,7 +172,7 @@ error. Exit codes are stable: see docs/cli.md.`)
 	in("start", c.orgCmd(), c.joinCmd(), c.unlockCmd(), c.lockCmd())
 	in("directory", c.memberCmd(), c.deviceCmd(), c.agentCmd(), c.appCmd(), c.folderCmd())
 	in("vault", c.recordCmd(), c.resourceCmd())
-	in("rotate", c.rotationCmd(), c.rotateCmd(), c.verifyCmd(), c.runCmd(), c.pluginCmd())
+	in("rotate", c.rotationCmd(), c.rotateCmd(), c.verifyCmd(), c.runCmd(), c.scriptCmd(), c.pluginCmd())
 	in("watch", c.logCmd(), c.eventsCmd(), c.doctorCmd())
 	root.AddCommand(c.versionCmd(), c.completionCmd(), c.docsCmd())
 

@@ -117,7 +117,7 @@ func exposed(ctx context.Context, cl *client.Client) (map[client.Ref]bool, []sea
 }
 
 func (c *cli) rotateCmd() *cobra.Command {
-	return c.runningCmd("rotate", "give accounts new secrets now", `Signs a command for each account, sends it to an agent of its resource's pool, and
+	return c.runningCmd("rotate", "rotate", "give accounts new secrets now", `Signs a command for each account, sends it to an agent of its resource's pool, and
 follows the run to its end. What the server says on the way is a hint; the last line
 and the exit code come from the agent's signed result alone.
 
@@ -137,7 +137,7 @@ rotunda rotate --exposed --yes`,
 }
 
 func (c *cli) verifyCmd() *cobra.Command {
-	return c.runningCmd("verify", "have agents log in with the current secrets", `Signs a command for each account: an agent of its resource's pool logs in with the
+	return c.runningCmd("verify", "verify", "have agents log in with the current secrets", `Signs a command for each account: an agent of its resource's pool logs in with the
 value that the vault holds, and changes nothing. Exit codes are those of rotate.`,
 		`rotunda verify app
 rotunda verify --folder Databases --yes`,
@@ -148,16 +148,18 @@ rotunda verify --folder Databases --yes`,
 
 type startRuns func(context.Context, *client.Client, []client.Ref, client.RunOptions) ([]client.Outcome, error)
 
-// runningCmd is a command that starts a run for each account and follows them.
-func (c *cli) runningCmd(verb, short, long, example string, start startRuns) *cobra.Command {
+// runningCmd is a command that starts a run for each account and follows them; does is
+// what a question says it does.
+func (c *cli) runningCmd(verb, does, short, long, example string, start startRuns) *cobra.Command {
 	var s chosen
 	var agent string
 	var wait time.Duration
 	var parallel int
 	var noWait bool
-	cmd := c.leaf(verb+" [RECORD...]", short, func(ctx context.Context, args []string) error {
+	var cmd *cobra.Command
+	cmd = c.leaf(verb+" [RECORD...]", short, func(ctx context.Context, args []string) error {
 		if (len(args) > 0) == s.given() {
-			return usagef("name accounts, or choose them with flags").withHint("`rotunda %s --help` lists the flags", verb)
+			return usagef("name accounts, or choose them with flags").withHint("`%s --help` lists the flags", cmd.CommandPath())
 		}
 		if wait < 0 {
 			return usagef("--wait is %s: it is 0 or more", wait)
@@ -177,7 +179,7 @@ func (c *cli) runningCmd(verb, short, long, example string, start startRuns) *co
 				for _, r := range accounts[:min(len(accounts), 20)] {
 					c.about("  %s", r.Title)
 				}
-				if err := c.confirm(fmt.Sprintf("%s %d accounts", verb, len(accounts))); err != nil {
+				if err := c.confirm(fmt.Sprintf("%s %d accounts", does, len(accounts))); err != nil {
 					return err
 				}
 			}

@@ -32,8 +32,6 @@ type httpReply struct {
 	body   []byte
 }
 
-var errNoJSON = errors.New("the answer is no JSON")
-
 // aim reads where the request goes.
 func (r *httpCall) aim(a *args, o options, where string) (sdk.Resource, *sdk.Error) {
 	if strings.HasPrefix(where, "/") {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"regexp"
+	"regexp/syntax"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -56,6 +57,19 @@ func dialogueSend(a *args) int {
 	return a.push(lua.LTrue)
 }
 
+// expected is a pattern that is tried again and again on up to maxUnread bytes: it must not
+// take long.
+func (a *args) expected(n int, text string) *regexp.Regexp {
+	if parsed, err := syntax.Parse(text, syntax.Perl); err == nil && len(text) <= maxPattern {
+		prog, err := syntax.Compile(parsed.Simplify())
+		if err == nil && len(prog.Inst) <= maxExpected {
+			return regexp.MustCompile(text)
+		}
+	}
+	a.bad(1, "pattern %d is no regular expression, or one of more than %d bytes or %d steps", n, maxPattern, maxExpected)
+	return nil
+}
+
 func dialogueExpect(a *args) int {
 	d := a.self.(*dialogue)
 	t := a.table(1)
@@ -75,11 +89,7 @@ func dialogueExpect(a *args) int {
 	}
 	var patterns []*regexp.Regexp
 	for n, one := range items {
-		p, err := regexp.Compile(string(one))
-		if err != nil || len(one) > maxPattern {
-			a.bad(1, "pattern %d is no regular expression of at most %d bytes", n+1, maxPattern)
-		}
-		patterns = append(patterns, p)
+		patterns = append(patterns, a.expected(n+1, string(one)))
 	}
 	ctx, cancel := a.within(o.seconds("timeout", 30*time.Second))
 	defer cancel()

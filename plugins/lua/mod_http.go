@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -230,13 +230,10 @@ func (r *httpCall) content(o options) {
 		if err != nil {
 			o.a.bad(o.n, "json: %v", err)
 		}
-		var b bytes.Buffer
-		e := json.NewEncoder(&b)
-		e.SetEscapeHTML(false)
-		if err := e.Encode(v); err != nil {
+		if r.body, err = encodeJSON(v, false); err != nil {
 			o.a.bad(o.n, "json: it cannot be said in JSON")
 		}
-		kind, r.body = "application/json", bytes.TrimSpace(b.Bytes())
+		kind = "application/json"
 	case o.has("form"):
 		values, _ := o.pairs("form", o.table("form"))
 		kind, r.body = "application/x-www-form-urlencoded", []byte(values.Encode())
@@ -275,13 +272,13 @@ func (a *args) httpAnswer(r *httpReply, isSecret bool) *lua.LTable {
 		if isSecret {
 			L.RaiseError("json(): the body is a secret: take out of it with json.at(answer.body, …)")
 		}
-		var v any
-		if err := json.Unmarshal(r.body, &v); err != nil {
+		v, err := decodeJSON(r.body)
+		if err != nil {
 			L.Push(lua.LNil)
-			L.Push(a.errorValue(&sdk.Error{Class: sdk.ClassUnreachable, Reason: "http.json", Err: errNoJSON}))
+			L.Push(a.errorValue(&sdk.Error{Class: sdk.ClassUnreachable, Reason: "http.json", Err: fmt.Errorf("the answer is no JSON: %w", err)}))
 			return 2
 		}
-		L.Push(a.plain(v))
+		L.Push(a.decoded(v))
 		return 1
 	}))
 	return t

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"text/template"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotunda-pam/rotunda/sdk/script"
+)
+
+// scriptKinds are the kinds of script, as a flag's or an argument's values.
+func scriptKinds() (out []string) {
+	for _, k := range script.Kinds {
+		out = append(out, string(k))
+	}
+	return out
+}
+
+func (c *cli) scriptNewCmd() *cobra.Command {
+	var dir string
+	cmd := c.leaf("new KIND NAME", "write a script with its test, which pass at once", func(_ context.Context, args []string) error {
+		kind, name := args[0], args[1]
+		files, err := newScript(kind, name)
+		if err != nil {
+			return err
+		}
+		var names []string
+		for _, f := range files {
+			if err := c.writeFresh(filepath.Join(dir, f.name), f.text); err != nil {
+				return err
+			}
+			names = append(names, filepath.Join(dir, f.name))
+		}
+		return c.emit(map[string]any{"kind": kind, "files": names}, func(w io.Writer) {
+			pairs(w, "script", names[0], "test", names[1], "next", "rotunda script check "+names[0]+" && rotunda script test "+names[0])
+		})
+	})
+	cmd.Flags().StringVar(&dir, "dir", "", "folder to write into (default: this one)")
+	return help(cmd, `KIND is after_rotation (it runs when an account has its new secret), rotator (it changes
+the secret itself), or dependents (it gives the new secret to who uses it). NAME is a-z,
+0-9 and -. What is written is a whole script of that kind: change it into yours.`, `rotunda script new after_rotation restart-unit
+rotunda script new rotator acme-router --dir scripts`)
+}
+
+// written is a file to be written.
+type written struct {
+	name string
+	text []byte
+}
+
+// newScript is a script of a kind, and its test.
+func newScript(kind, name string) ([]written, error) {
+	if !slices.Contains(scriptKinds(), kind) {
+		return nil, usagef("%q is no kind of script: it is %s", kind, orList(scriptKinds()))
+	}
+	var out []written
+	for _, of := range []string{".lua", "_test.lua"} {
+		t, err := template.ParseFS(scaffold, "scaffold/script/"+kind+of+".tmpl")
+		if err != nil {
+			return nil, err
+		}
+		var b bytes.Buffer
+		if err := t.Execute(&b, map[string]string{"Name": name}); err != nil {
+			return nil, err
+		}
+		out = append(out, written{name + of, b.Bytes()})
+	}
+	if _, err := script.Parse(out[0].text); err != nil {
+		return nil, usagef("%q cannot be a script's name: it has a-z, 0-9 and -, begins with a letter, and has 63 at most", name)
+	}
+	return out, nil
+}
+
+// writeFresh writes a file that is not there yet.
+func (c *cli) writeFresh(name string, text []byte) error {
+	path := c.p.path(name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return failf(exitUsage, "file_unwritable", "cannot make the folder of %s: %w", name, err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return failf(exitConflict, "file_exists", "%s exists and is not overwritten", name).withHint("choose another name, or another folder with --dir")
+	case err != nil:
+		return failf(exitUsage, "file_unwritable", "cannot write %s: %w", name, err)
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return failf(exitUsage, "file_unwritable", "cannot write %s: %w", name, err)
+	}
+	return nil
+}
