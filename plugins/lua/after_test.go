@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -221,4 +223,80 @@ func TestReloadNginx(t *testing.T) {
 			t.Errorf("%q: nginx says %q, %v", row.word, said, err)
 		}
 	}
+}
+
+func timeOf(t *testing.T, text string) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// A real PostgreSQL tells who listens, and ends the sessions from before a change.
+func TestPostgresAfterARotation(t *testing.T) {
+	pg := targets.Postgres(t)
+	ctx := t.Context()
+	on := func(name string, parameters string) (*bench, sdk.OpenRequest) {
+		b := fromLibrary(t, name)
+		b.allow, b.host.Pins[pg.Address] = []string{pg.Address}, pg.SPKI[:]
+		return b, sdk.OpenRequest{
+			Resource: sdk.Resource{Address: pg.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}, Config: []byte(parameters)},
+			Admin:    sdk.Credential{Kind: sdk.Password, Secret: pg.AdminPassword}, AdminAs: sdk.Account{Name: pg.Admin},
+		}
+	}
+	t.Run("notify", func(t *testing.T) {
+		listener, err := pg.Connect(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close(ctx)
+		if _, err := listener.Exec(ctx, "listen secrets"); err != nil {
+			t.Fatal(err)
+		}
+		b, open := on("after/postgres-notify", `{"channel":"secrets"}`)
+		if got, err := b.runAfter(open, sdk.AfterRequest{Account: sdk.Account{Name: "app"}, RunID: "run-1"}); err != nil || got.Outcome != sdk.Changed {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		heard, err := listener.WaitForNotification(ctx)
+		if err != nil || heard.Payload != `{"event":"secret.changed","login":"app","run":"run-1"}` {
+			t.Errorf("%+v, %v", heard, err)
+		}
+	})
+	t.Run("end sessions", func(t *testing.T) {
+		if err := pg.CreateRole(ctx, "worker", sdk.NewSecret([]byte("the worker's own")), ""); err != nil {
+			t.Fatal(err)
+		}
+		as := func(application string) *pgx.Conn {
+			t.Helper()
+			config, err := pgx.ParseConfig("postgres://worker@" + pg.Address + "/" + pg.Database + "?sslmode=require&application_name=" + application)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.Password = "the worker's own"
+			c, err := pgx.ConnectConfig(ctx, config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close(ctx) })
+			return c
+		}
+		before, kept := as("before"), as("backup")
+		began := time.Now()
+		later := as("later")
+		b, open := on("after/postgres-end-sessions", `{"keep":["backup"]}`)
+		got, err := b.runAfter(open, sdk.AfterRequest{Account: sdk.Account{Name: "worker"}, RunID: "run-1", Time: began})
+		if err != nil || got.Outcome != sdk.Changed {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		for c, lives := range map[*pgx.Conn]bool{before: false, kept: true, later: true} {
+			if err := c.Ping(ctx); lives != (err == nil) {
+				t.Errorf("a session lives: %v; want %v", err == nil, lives)
+			}
+		}
+		if !strings.Contains(got.Output, "before ended") {
+			t.Errorf("it says %q", got.Output)
+		}
+	})
 }
