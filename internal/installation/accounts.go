@@ -145,6 +145,7 @@ type Outcome struct {
 	State      string `json:"state"`
 	Credential string `json:"credential"`
 	Dependents string `json:"dependents"`
+	Scripts    string `json:"scripts"`
 	Class      string `json:"class"`
 	Reason     string `json:"reason"`
 	Detail     string `json:"detail"`
