@@ -158,6 +158,11 @@ func (i *Installation) Rotate(ctx context.Context, title string, flags ...string
 	return i.start(ctx, append([]string{"rotate", title, "--json"}, flags...))
 }
 
+// RunScripts runs what runs after an account's rotations, and nothing else.
+func (i *Installation) RunScripts(ctx context.Context, title string) (Outcome, error) {
+	return i.start(ctx, []string{"script", "run", title, "--json"})
+}
+
 func (i *Installation) start(ctx context.Context, args []string) (Outcome, error) {
 	out, err := i.CLI(ctx, nil, args...)
 	var all struct {
