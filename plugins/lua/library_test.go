@@ -6,7 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rotunda-pam/rotunda/conformance"
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // The library's scripts are what check finds nothing wrong with, each has tests that hold,
@@ -77,6 +79,17 @@ func fromLibrary(t *testing.T, name string) *bench {
 		t.Fatal(err)
 	}
 	return benchOf(t, string(text))
+}
+
+// prove runs the conformance kit on a script of the library.
+func prove(t *testing.T, name string, h conformance.Harness) {
+	t.Helper()
+	var err error
+	if h.Script, err = readScript(filepath.Join("../../scripts", name+".lua")); err != nil {
+		t.Fatal(err)
+	}
+	h.Binary, h.Name = conformance.Build(t, "."), script.Plugin
+	conformance.Run(t, h)
 }
 
 // rotate changes a secret by a script's session, and gives what it and a login said.

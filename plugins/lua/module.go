@@ -49,6 +49,7 @@ func modules() map[string]module {
 		"regex":    regexModule,
 		"retry":    retryModule,
 		"secret":   secretModule,
+		"sql":      sqlModule,
 		"ssh":      sshModule,
 		"telnet":   telnetModule,
 		"template": templateModule,

@@ -54,7 +54,7 @@ func TestValues(t *testing.T) {
 		"more":                 {in: `{"unit":"a"} {}`, says: "after their end"},
 		"twice":                {in: `{"unit":"a","unit":"bc"}`, says: "given twice"},
 		"unknown":              {in: `{"unit":"a","modes":"hard"}`, says: `did you mean "mode"`},
-		"case":                 {in: `{"Unit":"a"}`, says: "wants the parameter unit"},
+		"case":                 {in: `{"Unit":"a"}`, says: `no parameter "Unit": did you mean "unit"`},
 		"null":                 {in: `{"unit":null}`, says: "want a string"},
 		"a null in a list":     {in: `{"unit":"a","list":[null]}`, says: "want a string"},
 		"type":                 {in: `{"unit":1}`, says: "want a string"},
