@@ -9,7 +9,7 @@ import (
 )
 
 var regexModule = module{
-	about: "Regular expressions (RE2: the time that one takes grows with the text, never faster). They read texts only: a secret is refused, since what matches would tell it.",
+	about: "Regular expressions (RE2: the time that one takes grows with the text's length and no faster). They read texts only: a secret is refused, since what matches would tell it.",
 	functions: []function{
 		{
 			name: "match", takes: "text: string, pattern: string", gives: "boolean",
@@ -61,6 +61,7 @@ var regexModule = module{
 // Bounds of a regular expression's work: instructions times bytes are the steps that it
 // can take, and nothing ends one early.
 const (
+	maxPattern = 1000
 	maxSteps   = 1 << 28
 	maxMatches = 10_000
 )
