@@ -141,7 +141,7 @@ function base64_module.decode(text) end
 ---@return sdk.error?
 function base64_module.decode_url(text) end
 
----Digests, and passwords as password files and directories keep them. What is made of a secret is a secret: a digest lets anybody try passwords on his own machine.
+---Digests, and passwords as password files and directories keep them. What is made of a secret is a secret: a digest lets anybody try passwords on his own machine. Apache's $apr1$ is not among them: Apache reads bcrypt and $6$ as well, nginx $6$ and {SSHA}.
 ---@class rotunda.hash
 local hash_module = {}
 
