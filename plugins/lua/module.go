@@ -38,6 +38,8 @@ type function struct {
 func modules() map[string]module {
 	return map[string]module{
 		"base64":   base64Module,
+		"exec":     execModule,
+		"file":     fileModule,
 		"hash":     hashModule,
 		"hex":      hexModule,
 		"http":     httpModule,
@@ -47,6 +49,7 @@ func modules() map[string]module {
 		"regex":    regexModule,
 		"retry":    retryModule,
 		"secret":   secretModule,
+		"sql":      sqlModule,
 		"ssh":      sshModule,
 		"telnet":   telnetModule,
 		"template": templateModule,
