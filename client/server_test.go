@@ -392,6 +392,9 @@ type estate struct {
 	keys  enrol.Keys // of the device
 	facts facts
 
+	phone     seal.ID // Bob's device
+	phoneKeys enrol.Keys
+
 	folder, app, bob, run    seal.ID
 	resource, account, login Ref
 }
@@ -452,6 +455,7 @@ func newEstate(t testing.TB) *estate {
 	agent.OwnerId, v.agent, v.agentKeys = v.pool.Bytes(), seal.ID(agent.EntryId), agentKeys
 	phoneKeys, phone := party(KindDevice, "phone")
 	phone.OwnerId = e.bob.Bytes()
+	e.phone, e.phoneKeys = seal.ID(phone.EntryId), phoneKeys
 	for id, k := range map[seal.ID]enrol.Keys{v.me: keys, v.agent: agentKeys, seal.ID(phone.EntryId): phoneKeys} {
 		v.public[id], err = k.Public()
 		e.must(err)

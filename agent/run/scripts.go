@@ -249,6 +249,9 @@ func (r *Run) afterRequest(h *hosted) (sdk.AfterRequest, error) {
 		request.Former = former
 	}
 	for _, f := range h.records {
+		if f.login == r.job.Account { // what was opened before the change is its former secret
+			f.got.Secret = secret
+		}
 		request.Records = append(request.Records, f.got)
 	}
 	if h.needs(script.NeedAdmin) && r.noAdmin != nil {

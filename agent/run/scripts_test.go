@@ -150,6 +150,9 @@ func TestScripts(t *testing.T) {
 	nothing := w.script("nothing", script.AfterRotation)
 	nothing.Order = 1
 	last := w.script("last", script.AfterRotation, `needs = ["secret"]`)
+	w.signedByBob(everyRole)
+	w.scriptAt(mustRef(nothing.Script), scriptText("nothing", script.AfterRotation), nil) // he wrote it, another approves it
+	w.signer = w.device
 	w.use(nil, all, nothing)
 	w.useOnResource(nil, last)
 	out, err := w.rotate()
@@ -180,7 +183,8 @@ func TestScripts(t *testing.T) {
 		t.Errorf("the result names %d scripts, outcome %s", len(result.ScriptSha256), result.Scripts)
 	}
 	for _, want := range []string{
-		fmt.Sprintf("script all 1.0.0, sha256 %x, approved by %s: done\nhello from all", all.Sha256, w.log.FullName(w.entry(w.device))), "script last 1.0.0",
+		fmt.Sprintf("script all 1.0.0, sha256 %x, approved by %s: done\nhello from all", all.Sha256, w.log.FullName(w.entry(w.device))),
+		fmt.Sprintf("script nothing 1.0.0, sha256 %x, approved by %s: done", nothing.Sha256, w.log.FullName(w.entry(w.device))), "script last 1.0.0",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the detail lacks %q: %s", want, text)
@@ -330,7 +334,7 @@ func TestScriptsThatCannotRun(t *testing.T) {
 			admin := trust.Ref{Folder: w.apart(), Record: seal.NewID()}
 			w.put(admin, "pamUser", []byte("x"), w.accountStatement("x", nil))
 			other := w.other(func(r *trustv1.Resource) { r.AdminAccount = admin.Proto() })
-			u := w.script("a", script.Dependents)
+			u := w.script("a", script.Dependents, `needs = ["admin"]`)
 			w.signedByBob(everyRole)
 			w.use(func(a *trustv1.Account) {
 				a.Dependents = []*trustv1.Dependent{{Resource: other.Proto(), Plugin: trust.PluginLua, Script: u}}
@@ -673,14 +677,18 @@ func TestScriptsAsPlugins(t *testing.T) {
 		r.Plugin, r.Rotator, r.SshHostKeySha256 = trust.PluginLua, rotator, [][]byte{make([]byte, 32)}
 	})
 	other := w.other(func(r *trustv1.Resource) { r.SshHostKeySha256 = [][]byte{make([]byte, 32)} })
-	w.use(func(a *trustv1.Account) {
-		a.Dependents = []*trustv1.Dependent{{Resource: other.Proto(), Plugin: trust.PluginLua, Script: dependent, Config: []byte(`{"at":"hook.test:443"}`)}}
-	})
 	w.pinned = append(w.pinned, other)
-	var planned pluginhost.Job
-	admin := ""
+	admins := w.script("admins", script.Dependents, `needs = ["admin"]`)
+	w.use(func(a *trustv1.Account) {
+		a.Dependents = []*trustv1.Dependent{
+			{Resource: other.Proto(), Plugin: trust.PluginLua, Script: dependent, Config: []byte(`{"at":"hook.test:443"}`)},
+			{Resource: other.Proto(), Plugin: trust.PluginLua, Script: admins},
+		}
+	})
+	var planned []pluginhost.Job
+	var admin []string
 	w.target.plan = func(j pluginhost.Job) ([]sdk.Step, error) {
-		planned, admin = j, j.Admin.Secret.ExposeString()
+		planned, admin = append(planned, j), append(admin, j.Admin.Secret.ExposeString())
 		return []sdk.Step{{ID: "one"}}, nil
 	}
 	out, err := w.rotate()
@@ -691,11 +699,11 @@ func TestScriptsAsPlugins(t *testing.T) {
 	if !slices.Equal(at.Allow, []string{"db.test:5432", "log.test:514"}) || len(at.Pins) != 1 || len(at.Pins["db.test:5432"]) != 32 || at.Progress != nil {
 		t.Errorf("the rotator may go to %v, with pins of %d", at.Allow, len(at.Pins))
 	}
-	if !slices.Equal(planned.Allow, []string{"hook.test:443"}) || len(planned.Pins) != 0 || admin != "adminpw" {
-		t.Errorf("the dependent may go to %v, with pins of %d", planned.Allow, len(planned.Pins))
+	if !slices.Equal(planned[0].Allow, []string{"hook.test:443"}) || len(planned[0].Pins) != 0 || !slices.Equal(admin, []string{"", "adminpw"}) {
+		t.Errorf("the dependent may go to %v, with pins of %d; who has the administrator: %d", planned[0].Allow, len(planned[0].Pins), len(admin))
 	}
 	result, _ := w.detail()
-	if len(result.ScriptSha256) != 2 || result.Scripts != trustv1.Outcome_OUTCOME_NONE {
+	if len(result.ScriptSha256) != 3 || result.Scripts != trustv1.Outcome_OUTCOME_NONE {
 		t.Errorf("the result names %d scripts, outcome %s", len(result.ScriptSha256), result.Scripts)
 	}
 }

@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
-	"github.com/rotunda-pam/rotunda/internal/terminal"
 	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
@@ -185,7 +186,7 @@ func (c *cli) scriptTestCmd() *cobra.Command {
 		}
 		err = c.emit(map[string]any{"scripts": views, "passed": passed, "failed": failed}, func(w io.Writer) {
 			for _, v := range views {
-				showScriptTest(w, v)
+				c.showScriptTest(w, v)
 			}
 			fmt.Fprintf(w, "%d passed, %d failed\n", passed, failed)
 		})
@@ -208,7 +209,7 @@ func testBeside(file string) string {
 	return strings.TrimSuffix(file, filepath.Ext(file)) + "_test.lua"
 }
 
-func showScriptTest(w io.Writer, v scriptTestView) {
+func (c *cli) showScriptTest(w io.Writer, v scriptTestView) {
 	if v.Error != "" {
 		printLine(w, "FAILED    %s: %s", v.File, v.Error)
 	}
@@ -219,9 +220,28 @@ func showScriptTest(w io.Writer, v scriptTestView) {
 		}
 		printLine(w, "FAILED    %s: %s", v.File, t.Name)
 		for line := range strings.Lines(t.Error) {
-			printLine(w, "          %s", terminal.Line(strings.TrimRight(line, "\n")))
+			printLine(w, "          %s", strings.TrimRight(line, "\n"))
+		}
+		if source := c.sourceOf(v.File, t.Error); source != "" {
+			printLine(w, "          | %s", source)
 		}
 	}
+}
+
+var luaLineRE = regexp.MustCompile(`([A-Za-z0-9._-]+\.lua):(\d+)`)
+
+// sourceOf is the line that an error names, of a file beside the script.
+func (c *cli) sourceOf(file, text string) string {
+	found := luaLineRE.FindStringSubmatch(text)
+	if found == nil {
+		return ""
+	}
+	b, err := c.scriptText(filepath.Join(filepath.Dir(file), found[1]))
+	n, bad := strconv.Atoi(found[2])
+	if err != nil || bad != nil {
+		return ""
+	}
+	return strings.TrimSpace(sourceLine(b, n))
 }
 
 // manifestView is what a script says of itself.

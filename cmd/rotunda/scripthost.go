@@ -28,7 +28,7 @@ const (
 
 // luaFlag names the program that reads Lua.
 func luaFlag(cmd *cobra.Command, to *string) {
-	cmd.Flags().StringVar(to, "lua", "", "`FILE`: the program of the plugin lua (default: the newest in plugins/ beside this program; environment ROTUNDA_LUA)")
+	cmd.Flags().StringVar(to, "lua", "", "`FILE` of the plugin lua, which reads scripts (default: the newest in plugins beside this program; environment ROTUNDA_LUA)")
 }
 
 // errNoLua is that the plugin is not to be found. What needs no Lua is done without it.

@@ -26,7 +26,7 @@ type scriptFlags struct {
 func (s *scriptFlags) flags(cmd *cobra.Command, of string) {
 	f := cmd.Flags()
 	f.StringArrayVar(&s.use, "script", nil, of+"script to run after a rotation, as `NAME[,order=N,param.P=V,record.R=TITLE]`; may be repeated")
-	f.StringArrayVar(&s.drop, "drop-script", nil, of+"script that runs no more after a rotation (all: none does); may be repeated")
+	f.StringArrayVar(&s.drop, "drop-script", nil, of+"`NAME` of a script that runs no more after a rotation (all: none does); may be repeated")
 }
 
 // scriptSpec is a script's use, as a flag has it.

@@ -17,8 +17,7 @@ const (
 	maxUnread   = 64 << 10 // of what the device says and nobody expected yet
 	maxLine     = 1024     // bytes that are sent at once: terminals cut longer lines
 	maxPatterns = 16
-	maxPattern  = 1000 // bytes of a regular expression
-	maxExpected = 1000 // bytes of one
+	maxExpected = 1000 // steps of a pattern
 )
 
 // dialogue is a conversation with a device that has only a terminal. A goroutine reads

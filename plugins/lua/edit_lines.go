@@ -99,7 +99,7 @@ var (
 // lines, their order and their comments stay; what stood behind the old value goes with it:
 // it may be a part of that.
 func putINI(text []byte, section, key string, written []byte) ([]byte, error) {
-	if key != strings.TrimSpace(key) || !bareKey.MatchString(key) || strings.ContainsAny(section, "]\r\n\x00") {
+	if key != strings.TrimSpace(key) || !bareKey.MatchString(key) || section != strings.TrimSpace(section) || strings.ContainsAny(section, "]\r\n\x00") {
 		return nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "text.key", Err: errors.New("a key or a section with signs that an INI file gives a meaning to")}
 	}
 	lines := linesOf(text)

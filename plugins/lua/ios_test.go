@@ -16,6 +16,9 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/rotunda-pam/rotunda/conformance"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // ios is a router with a command line like that of Cisco's IOS: it echoes what is typed, a
@@ -196,4 +199,79 @@ func (r *ios) username(name, rest string) string {
 	u.secret = secret
 	r.running[name] = u
 	return ""
+}
+
+func (r *ios) on(t *testing.T) (*bench, sdk.OpenRequest) {
+	b := fromLibrary(t, "rotators/cisco-ios")
+	b.allow, b.host.Pins[r.address] = []string{r.address}, r.pin[:]
+	r.user("adm", "the administrator's", 15)
+	return b, sdk.OpenRequest{Resource: sdk.Resource{Address: r.address}, Admin: password("the administrator's"), AdminAs: sdk.Account{Name: "adm"}}
+}
+
+// The script in the agent's own plugin host, on a simulated device.
+func TestCiscoIOSConformance(t *testing.T) {
+	r := newIOS(t)
+	r.user("adm", "the administrator's", 15)
+	r.user("clerk", "the clerk's own", 1)
+	prove(t, "rotators/cisco-ios", conformance.Harness{
+		Resource: sdk.Resource{Address: r.address}, Pins: [][sha256.Size]byte{r.pin},
+		Admin: password("the administrator's"), AdminAs: sdk.Account{Name: "adm"},
+		Account: func(t *testing.T, name string) (sdk.Account, sdk.Credential) {
+			if strings.Contains(name, " ") {
+				t.Skip("left out: a name with a space in it is two words to the device")
+			}
+			first := password("first-" + rand.Text()[:16])
+			r.user(name, first.Secret.ExposeString(), 1)
+			return sdk.Account{Name: name}, first
+		},
+		Accepts: func(t *testing.T, a sdk.Account, c sdk.Credential) bool {
+			return r.accepts(t, a.Name, c.Secret.ExposeString())
+		},
+		Candidate: func(*testing.T) sdk.Credential { return password(rand.Text()[:25]) },
+		Refused:   func(*testing.T) sdk.Credential { return password("short") },
+		Failures: func(_ *testing.T, a sdk.Account) int {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.failures[a.Name]
+		},
+		Powerless: func(*testing.T) (sdk.Account, sdk.Credential) {
+			return sdk.Account{Name: "clerk"}, password("the clerk's own")
+		},
+	})
+}
+
+// accepts is the judge: a login of its own.
+func (r *ios) accepts(t *testing.T, name, secret string) bool {
+	t.Helper()
+	client, err := ssh.Dial("tcp", r.address, &ssh.ClientConfig{
+		User: name, Auth: []ssh.AuthMethod{ssh.Password(secret)},
+		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
+			if sha256.Sum256(key.Marshal()) != r.pin {
+				return errors.New("another host")
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		if !strings.Contains(err.Error(), "unable to authenticate") {
+			t.Fatalf("log in as %q: %v", name, err)
+		}
+		return false
+	}
+	client.Close()
+	return true
+}
+
+// A change is in the startup configuration, too, unless the resource says otherwise.
+func TestCiscoIOSSaves(t *testing.T) {
+	for config, saved := range map[string]bool{`{}`: true, `{"save":false,"algorithm":"device"}`: false} {
+		r := newIOS(t)
+		b, open := r.on(t)
+		open.Resource.Config = []byte(config)
+		r.user("bob", "first-of-bob", 1)
+		out, got := b.rotate(open, sdk.ApplyRequest{Account: sdk.Account{Name: "bob"}, Candidate: password("second-of-bob")})
+		if out.Outcome != sdk.Changed || got.Verdict != sdk.Accepted || r.saved() != saved || r.running["bob"] != (iosUser{"second-of-bob", 1}) {
+			t.Errorf("%s: %+v, %+v, saved %v, %+v\n%s", config, out, got, r.saved(), r.running["bob"], b.logged)
+		}
+	}
 }

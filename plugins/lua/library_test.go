@@ -5,6 +5,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rotunda-pam/rotunda/conformance"
+	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // The library's scripts are what check finds nothing wrong with, each has tests that hold,
@@ -65,4 +69,45 @@ func page(file, name string) string {
 		return filepath.Join(filepath.Dir(file), "README.md")
 	}
 	return filepath.Join("../../docs/scripts/library", name+".md")
+}
+
+// fromLibrary loads a script of the library.
+func fromLibrary(t *testing.T, name string) *bench {
+	t.Helper()
+	text, err := readScript(filepath.Join("../../scripts", name+".lua"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return benchOf(t, string(text))
+}
+
+// prove runs the conformance kit on a script of the library.
+func prove(t *testing.T, name string, h conformance.Harness) {
+	t.Helper()
+	var err error
+	if h.Script, err = readScript(filepath.Join("../../scripts", name+".lua")); err != nil {
+		t.Fatal(err)
+	}
+	h.Binary, h.Name = conformance.Build(t, "."), script.Plugin
+	conformance.Run(t, h)
+}
+
+// rotate changes a secret by a script's session, and gives what it and a login said.
+func (b *bench) rotate(o sdk.OpenRequest, a sdk.ApplyRequest) (sdk.ApplyResponse, sdk.VerifyResponse) {
+	b.t.Helper()
+	o.Host = b.host
+	s, err := rotator{b.p}.Open(b.t.Context(), o)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer s.Close()
+	out, err := s.Apply(b.t.Context(), a)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	got, err := rotator{b.p}.Verify(b.t.Context(), sdk.VerifyRequest{Host: b.host, Resource: o.Resource, Account: a.Account, Credential: a.Candidate})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return out, got
 }

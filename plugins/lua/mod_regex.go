@@ -61,6 +61,7 @@ var regexModule = module{
 // Bounds of a regular expression's work: instructions times bytes are the steps that it
 // can take, and nothing ends one early.
 const (
+	maxPattern = 1000
 	maxSteps   = 1 << 28
 	maxMatches = 10_000
 )

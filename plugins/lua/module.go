@@ -38,6 +38,8 @@ type function struct {
 func modules() map[string]module {
 	return map[string]module{
 		"base64":   base64Module,
+		"exec":     execModule,
+		"file":     fileModule,
 		"hash":     hashModule,
 		"hex":      hexModule,
 		"http":     httpModule,

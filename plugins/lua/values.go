@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
 
@@ -125,8 +126,8 @@ func parsePath(names []string) ([]part, error) {
 	}
 	var parts []part
 	for _, name := range names {
-		if name == "" {
-			return nil, fmt.Errorf("a part of the path is empty")
+		if name == "" || len(name) > 1024 || !utf8.ValidString(name) {
+			return nil, fmt.Errorf("a part of the path is empty, no UTF-8 or longer than 1,024 bytes")
 		}
 		p := part{name: name}
 		if n, err := strconv.Atoi(name); err == nil && n > 0 && strconv.Itoa(n) == name {

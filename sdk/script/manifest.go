@@ -81,7 +81,7 @@ type Manifest struct {
 	Needs      []string
 	Modules    []string // what require gives
 	Hosts      []string // "resource", "parameters.NAME", "records.NAME", or host:port; see Places
-	Programs   []string // on the agent's host, absolute
+	Programs   []string // on the agent's host, absolute, or "parameters.NAME"; see Commands
 	Files      []string // on the agent's host, absolute, or "parameters.NAME"; see Paths
 	Reveals    string   // why secret:reveal() is needed; empty: it is refused
 	Parameters []Parameter

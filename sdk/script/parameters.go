@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -81,10 +82,23 @@ func (m *Manifest) Values(config json.RawMessage) (map[string]any, error) {
 	if err != nil {
 		return nil, wrong(err)
 	}
+	var all []string
+	for _, p := range m.Parameters {
+		all = append(all, p.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if slices.Contains(all, name) {
+			continue
+		}
+		hint := "it has none"
+		if len(all) > 0 {
+			hint = or(name, all)
+		}
+		return nil, wrong(fmt.Errorf("the script %s has no parameter %q: %s", m.Name, name, hint))
+	}
 	out := map[string]any{}
 	for _, p := range m.Parameters {
 		raw, ok := given[p.Name]
-		delete(given, p.Name)
 		switch {
 		case !ok && p.Required:
 			return nil, wrong(fmt.Errorf("the script %s wants the parameter %s: %s", m.Name, p.Name, p.About))
@@ -97,17 +111,6 @@ func (m *Manifest) Values(config json.RawMessage) (map[string]any, error) {
 			}
 			out[p.Name] = v
 		}
-	}
-	var all []string
-	for _, p := range m.Parameters {
-		all = append(all, p.Name)
-	}
-	for name := range given {
-		hint := "it has none"
-		if len(all) > 0 {
-			hint = or(name, all)
-		}
-		return nil, wrong(fmt.Errorf("the script %s has no parameter %q: %s", m.Name, name, hint))
 	}
 	return out, nil
 }
