@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -348,4 +349,52 @@ func TestHTTPNoProxy(t *testing.T) {
 	if len(proxy.seen) > 0 || len(s.seen) != 1 {
 		t.Errorf("the proxy saw %v, the server %v", proxy.seen, s.seen)
 	}
+}
+
+// A server is called by the name that its statement gives it.
+func TestHTTPServerName(t *testing.T) {
+	var host string
+	s := newSite(t, true, func(_ http.ResponseWriter, r *http.Request) { host = r.Host })
+	s.at.TLS.ServerName = "api.test"
+	if _, err := ask(t, "", `assert(http.get("/"))`, nil, s); err != nil {
+		t.Error(err)
+	}
+	_, port, _ := net.SplitHostPort(s.at.Address)
+	if want := "api.test:" + port; host != want {
+		t.Errorf("the server was called %q, want %q", host, want)
+	}
+}
+
+// Wherever a target sends a request on, it stays in its scheme, and another place gets
+// nothing but the question.
+func FuzzHTTPRedirect(f *testing.F) {
+	for _, to := range []string{"/a", "//other.test/", "https://other.test/", "http://first.test/", "https://u@first.test/", "https://first.test:443/", "https://FIRST.test./", "?a", "javascript:x", "https://[::1]:1/", "https:first.test"} {
+		for _, status := range []int{301, 302, 303, 307, 308, 200} {
+			f.Add(to, status, "POST")
+			f.Add(to, status, "GET")
+		}
+	}
+	f.Fuzz(func(t *testing.T, to string, status int, method string) {
+		from, _ := url.Parse("https://first.test/path")
+		r := &httpCall{method: method, url: from, body: []byte("body"), header: http.Header{"Authorization": {"p1"}, "X-Token": {"p2"}, "Accept": {"a"}}}
+		if method == http.MethodGet {
+			r.body = nil
+		}
+		next, ok, failed := r.redirected(&httpReply{status: status, header: http.Header{"Location": {to}}})
+		if !ok || failed != nil {
+			return
+		}
+		if next.url.Scheme != "https" || next.url.User != nil || status < 300 || status > 399 {
+			t.Errorf("%d %q is followed to %s", status, to, next.url)
+		}
+		if next.method != method && next.method != http.MethodGet {
+			t.Errorf("%s becomes %s", method, next.method)
+		}
+		if addressOf(next.url) == "first.test:443" {
+			return
+		}
+		if next.body != nil || next.header.Get("Authorization") != "" || next.header.Get("X-Token") != "" || next.method != http.MethodGet && next.method != http.MethodHead {
+			t.Errorf("%d %q: another place gets %s %v %q", status, to, next.method, next.header, next.body)
+		}
+	})
 }

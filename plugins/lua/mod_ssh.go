@@ -79,14 +79,8 @@ type sshConn struct {
 	once   sync.Once
 }
 
-func (c *sshConn) close() {
-	c.once.Do(func() {
-		if c.files != nil {
-			_ = c.files.Close()
-		}
-		_ = c.client.Close()
-	})
-}
+// close says goodbye to nobody: whoever is deaf would be waited for.
+func (c *sshConn) close() { c.once.Do(func() { _ = c.client.Close() }) }
 
 func sshConnect(a *args) int {
 	o := a.options(1, "address", "login", "secret", "timeout")
@@ -232,7 +226,7 @@ func sshShell(a *args) int {
 	if err != nil {
 		return a.fail(unreached(ctx, err))
 	}
-	d := newDialogue(out, in, func() { _ = s.Close() }, "\r")
+	d := newDialogue(out, in, func() { _ = s.Close() }, c.close, "\r")
 	a.later(d.close)
 	return a.push(dialogueObject.of(a.state, d))
 }

@@ -48,7 +48,8 @@ func telnetConnect(a *args) int {
 		conn = t
 	}
 	line := &telnetLine{Conn: conn}
-	d := newDialogue(line, line, func() { _ = conn.Close() }, "\r\n")
+	end := func() { _ = conn.Close() }
+	d := newDialogue(line, line, end, end, "\r\n")
 	a.later(d.close)
 	return a.push(dialogueObject.of(a.state, d))
 }
