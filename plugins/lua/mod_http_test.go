@@ -212,9 +212,13 @@ func TestHTTPWrongKey(t *testing.T) {
 // A place that is none of the script's is not reached.
 func TestHTTPElsewhere(t *testing.T) {
 	s, other := newSite(t, true, func(http.ResponseWriter, *http.Request) {}), newSite(t, true, func(http.ResponseWriter, *http.Request) {})
-	code := failsWith(`http.get("https://`+other.at.Address+`/")`, sdk.ClassPermission, "dial.denied", true)
-	if _, err := ask(t, "", code, nil, s); err != nil {
+	call := `http.get("https://` + other.at.Address + `/")`
+	if _, err := ask(t, "", failsWith(call, sdk.ClassPermission, "dial.denied", true), nil, s); err != nil {
 		t.Error(err)
+	}
+	_, err := ask(t, "", "assert("+call+")", nil, s) // which keeps the error as it is
+	if e := errorFrom(t, err); e.Class != sdk.ClassPermission || e.Reason != "dial.denied" || !e.NotSent {
+		t.Errorf("asserted: %v", e)
 	}
 }
 
