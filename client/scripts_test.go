@@ -106,6 +106,7 @@ func TestScripts(t *testing.T) {
 	if err := c.DropScript(ctx, e.account, ref); ClassOf(err) != Invalid {
 		t.Errorf("dropped twice: %v", err)
 	}
+	e.must(c.DropScript(ctx, e.resource, e.script))
 	if out, err := c.RunScripts(ctx, []Ref{e.account}, RunOptions{}); err != nil || ReasonOf(out[0].Err) != "scripts.none" {
 		t.Errorf("run without any: %+v, %v", out, err)
 	}
@@ -192,10 +193,15 @@ func TestScriptsThatWereChanged(t *testing.T) {
 	if err := c.UseScript(ctx, e.resource, ScriptUseSpec{Script: ref, SHA256: seal.Hash(text)}); ReasonOf(err) != string(trust.ScriptChanged) {
 		t.Errorf("used: %v", err)
 	}
+	listed := map[Ref]error{}
 	for s, err := range c.Scripts(ctx, e.folder) {
-		if err != nil || s.Manifest != nil || ReasonOf(s.Err) != string(trust.ScriptChanged) {
-			t.Errorf("listed: %+v, %v", s.Err, err)
+		e.must(err)
+		if listed[s.Ref] = s.Err; (s.Manifest == nil) != (s.Err != nil) {
+			t.Errorf("%s: a manifest beside the error %v", s.Title, s.Err)
 		}
+	}
+	if len(listed) != 2 || ReasonOf(listed[ref]) != string(trust.ScriptChanged) || listed[e.script] != nil {
+		t.Errorf("listed: %v", listed)
 	}
 	if _, err := c.AddScript(ctx, ScriptSpec{Folder: e.folder, Text: []byte("print(1)")}); ClassOf(err) != Invalid {
 		t.Errorf("a file without a manifest: %v", err)
