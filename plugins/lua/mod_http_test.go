@@ -126,6 +126,7 @@ func TestHTTPMisuse(t *testing.T) {
 		`http.post("/", {body = "a", json = {}})`:                           "one of body, json and form",
 		`http.get("/", {basic = {user = "a:b", secret = "c"}})`:             "no colon",
 		`http.get("/", {folow = 1})`:                                        "there is no option folow",
+		`http.get("/", {secret = true, max = 300000})`:                      "from 1 to 262144",
 		`http.get("/", {follow = 6})`:                                       "from 0 to 5",
 		`http.path("..")`:                                                   "no part of a path",
 		`local t = {} t.t = t http.post("/", {json = t})`:                   "holds itself",

@@ -23,7 +23,7 @@ var ldapModule = module{
 	about: "Logs in to directories, searches and changes entries.",
 	functions: []function{
 		{
-			name: "connect", takes: "options: ldap.options", gives: "ldap.connection|nil, sdk.error?",
+			name: "connect", takes: "options: table", gives: "ldap.connection|nil, sdk.error?",
 			about: "Connects, and logs in where a login is given. The options: address (the resource's), login (a DN), secret, starttls = true where TLS is asked for on a connection that begins in clear (port 389) in place of TLS from the first byte (port 636), " +
 				"timeout in seconds (30) of the login and of each operation. It speaks TLS as the statement of the place says.",
 			do: ldapConnect,
@@ -69,18 +69,18 @@ var ldapConnection = object{
 			do:    ldapBind,
 		},
 		{
-			name: "search", takes: "options: ldap.search", gives: "ldap.entry[]|nil, sdk.error?",
+			name: "search", takes: "options: table", gives: "table[]|nil, sdk.error?",
 			about: "Finds entries. The options: base; scope (sub, one or base); filter ((objectClass=*)); attributes, a list (all); limit, from 1 to 1,000 entries (100): more are an error. " +
 				"An entry has dn and attributes, by name, each a list of texts. Referrals are not followed.",
 			do: ldapSearch,
 		},
 		{
-			name: "modify", takes: "options: ldap.modify", gives: "true|nil, sdk.error?",
+			name: "modify", takes: "options: table", gives: "true|nil, sdk.error?",
 			about: "Changes an entry in one step. The options: dn; delete, add and replace, each a table of attributes with a list of values, which may be secrets; they are done in this order. An empty list deletes the attribute.",
 			do:    ldapModify,
 		},
 		{
-			name: "password_modify", takes: "options: ldap.password_modify", gives: "true|secret|nil, sdk.error?",
+			name: "password_modify", takes: "options: table", gives: "true|secret|nil, sdk.error?",
 			about: "Sets a password by the operation of RFC 3062. The options: user (whoever is logged in), old, new. Without new the server makes one, which is given.",
 			do:    ldapPasswordModify,
 		},
