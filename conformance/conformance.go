@@ -42,6 +42,7 @@ type Harness struct {
 	// The target, as the resource's statement would give it.
 	Resource sdk.Resource
 	Pins     [][32]byte // of its TLS or host key
+	Also     []string   // further addresses that a script reaches
 	Admin    sdk.Credential
 	AdminAs  sdk.Account
 
@@ -269,7 +270,7 @@ func newKit(t *testing.T, h Harness) *kit {
 
 // target is where jobs go.
 func (k *kit) target() pluginhost.Target {
-	t := pluginhost.Target{Key: "target", Resource: k.Resource, Allow: []string{k.Resource.Address}, Local: k.Local}
+	t := pluginhost.Target{Key: "target", Resource: k.Resource, Allow: append([]string{k.Resource.Address}, k.Also...), Local: k.Local}
 	if len(k.Pins) > 0 {
 		var pins []byte
 		for _, p := range k.Pins {
