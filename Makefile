@@ -16,7 +16,7 @@ TOOL    := go tool -modfile=tools.mod
 # the agent can pin its plugins by hash.
 GOBUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 LDFLAGS := -s -w -buildid= -X github.com/rotunda-pam/rotunda/internal/version.Version=$(VERSION)
-PLUGINS := ad aws kubernetes ldap mongodb mysql postgres redis ssh
+PLUGINS := ad aws kubernetes ldap lua mongodb mysql postgres redis ssh
 
 # BIN and TAGS let the tests build programs with fault points beside the shipped ones.
 BIN  ?= bin

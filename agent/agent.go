@@ -26,6 +26,7 @@ import (
 	"github.com/rotunda-pam/rotunda/agent/channel"
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/agent/jump"
+	"github.com/rotunda-pam/rotunda/agent/local"
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	"github.com/rotunda-pam/rotunda/agent/run"
@@ -190,7 +191,7 @@ func (a *Agent) connect() error {
 		Took: func(step string, d time.Duration) { a.steps.WithLabelValues(step).Observe(d.Seconds()) },
 		Hint: func(id seal.ID, account trust.Ref, phase string) { a.channel.Progress(id, account.Proto(), phase) },
 		Tell: a.refuse,
-		Log:  a.log, Now: a.now, Open: a.patience,
+		Log:  a.log, Now: a.now, Open: a.patience, Local: local.Handler(a.cfg.Policy, a.log),
 	}
 	return nil
 }

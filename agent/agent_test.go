@@ -161,6 +161,12 @@ func TestIntake(t *testing.T) {
 			frame: func(w *world) *trustv1.CommandFrame { return w.command(info) },
 			edit:  func(_ *world, a *Agent) { a.cfg.Policy = only(t, "rotate") }, want: trust.LocalPolicy,
 		},
+		"to run scripts, which the local policy forbids": {
+			frame: func(w *world) *trustv1.CommandFrame {
+				return w.command(trustv1.Action_ACTION_RUN_SCRIPT, w.onAccount(w.account(), seal.NewID()))
+			},
+			edit: func(_ *world, a *Agent) { a.cfg.Policy = only(t, "rotate") }, want: trust.LocalPolicy,
+		},
 		"of a device that was removed": {frame: func(w *world) *trustv1.CommandFrame {
 			f := w.command(info)
 			w.change(trust.RemoveOp(w.device.id))
@@ -240,33 +246,35 @@ func TestVaultAway(t *testing.T) {
 // What was taken and not answered is answered after the next start; a run that was begun
 // is taken up again.
 func TestResume(t *testing.T) {
-	w := newWorld(t)
-	a := w.start()
-	w.vault.set(func(v *fakeVault) { v.refuse[ksm.OpReport] = ksm.CodeAccessDenied })
-	must(t, deliver(t, a, w.command(info)))
-	a.work.Wait()
-	account, id := w.account(), seal.NewID()
-	w.vault.set(func(v *fakeVault) { v.refuse[ksm.OpLease] = ksm.CodeAccessDenied })
-	must(t, deliver(t, a, w.command(trustv1.Action_ACTION_ROTATE, w.onAccount(account, id))))
-	a.work.Wait()
-	if open, err := a.journal.OpenCommands(); err != nil || len(open) != 2 {
-		t.Fatalf("open commands: %d, %v", len(open), err)
-	}
-	w.end(a)
+	for _, action := range []trustv1.Action{trustv1.Action_ACTION_ROTATE, trustv1.Action_ACTION_RUN_SCRIPT} {
+		w := newWorld(t)
+		a := w.start()
+		w.vault.set(func(v *fakeVault) { v.refuse[ksm.OpReport] = ksm.CodeAccessDenied })
+		must(t, deliver(t, a, w.command(info)))
+		a.work.Wait()
+		account, id := w.account(), seal.NewID()
+		w.vault.set(func(v *fakeVault) { v.refuse[ksm.OpLease] = ksm.CodeAccessDenied })
+		must(t, deliver(t, a, w.command(action, w.onAccount(account, id))))
+		a.work.Wait()
+		if open, err := a.journal.OpenCommands(); err != nil || len(open) != 2 {
+			t.Fatalf("open commands: %d, %v", len(open), err)
+		}
+		w.end(a)
 
-	w.vault.set(func(v *fakeVault) { clear(v.refuse) })
-	a = w.start()
-	defer w.end(a)
-	must(t, a.resume())
-	if r := soon(t, "a lease", w.vault.leases); string(r.RunID) != string(id[:]) || r.Cause != "command" {
-		t.Errorf("leased: %+v", r)
-	}
-	a.work.Wait()
-	if n := len(w.vault.replies()); n != 1 {
-		t.Errorf("%d replies", n)
-	}
-	if open, err := a.journal.OpenCommands(); err != nil || len(open) != 0 {
-		t.Errorf("open commands: %v, %v", open, err)
+		w.vault.set(func(v *fakeVault) { clear(v.refuse) })
+		a = w.start()
+		defer w.end(a)
+		must(t, a.resume())
+		if r := soon(t, "a lease", w.vault.leases); string(r.RunID) != string(id[:]) || r.Cause != "command" {
+			t.Errorf("leased: %+v", r)
+		}
+		a.work.Wait()
+		if n := len(w.vault.replies()); n != 1 {
+			t.Errorf("%d replies", n)
+		}
+		if open, err := a.journal.OpenCommands(); err != nil || len(open) != 0 {
+			t.Errorf("open commands: %v, %v", open, err)
+		}
 	}
 }
 

@@ -222,8 +222,8 @@ type ResourceSpec struct {
 	TOFU         bool
 	AdminAccount Ref // may be set later with EditResource
 	Extras       []*trustv1.Extra
-	Config       []byte // JSON for the plugin
-	Concurrency  int    // runs at once that it takes; 0: a few
+	Config       []byte             // JSON for the plugin
+	Concurrency  int                // runs at once that it takes; 0: a few
 	Rotator      *trustv1.ScriptUse // with the plugin lua: Script.Use of the script that it is
 	Notes        string
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -22,17 +23,18 @@ func TestEditsLeaveOutWhatIsNotLinked(t *testing.T) {
 		return list
 	}
 	script := &trustv1.ScriptUse{Script: mine.Proto(), Records: []*trustv1.Ref{theirs.Proto()}}
+	hosted := &trustv1.ScriptUse{Script: theirs.Proto()}
 	account := func(change func(*trustv1.Account)) *trustv1.Statement {
 		a := &trustv1.Account{
 			Resource: theirs.Proto(), Login: "root", PairAccount: theirs.Proto(), Scripts: []*trustv1.ScriptUse{script},
-			Dependents: []*trustv1.Dependent{{Resource: mine.Proto()}, {Resource: theirs.Proto()}},
+			Dependents: []*trustv1.Dependent{{Resource: mine.Proto()}, {Resource: theirs.Proto()}, {Resource: mine.Proto(), Script: hosted}},
 		}
 		change(a)
 		return &trustv1.Statement{Subject: &trustv1.Statement_Account{Account: a}}
 	}
 	resource := func(change func(*trustv1.Resource)) *trustv1.Statement {
 		r := &trustv1.Resource{
-			Host: "db", Via: theirs.Proto(), AdminAccount: theirs.Proto(), Scripts: []*trustv1.ScriptUse{script},
+			Host: "db", Via: theirs.Proto(), AdminAccount: theirs.Proto(), Scripts: []*trustv1.ScriptUse{script}, Rotator: hosted,
 			Extras: []*trustv1.Extra{{Name: "a", Account: mine.Proto()}, {Name: "b", Account: theirs.Proto()}},
 		}
 		change(r)
@@ -48,11 +50,13 @@ func TestEditsLeaveOutWhatIsNotLinked(t *testing.T) {
 		{"an account, all linked", nil, asIs, asIs},
 		{"its resource", unlinked("resource"), asIs, account(func(a *trustv1.Account) { a.Resource = nil })},
 		{"its pair", unlinked("pair"), asIs, account(func(a *trustv1.Account) { a.PairAccount = nil })},
-		{"a dependent", unlinked("dependent"), asIs, account(func(a *trustv1.Account) { a.Dependents = a.Dependents[:1] })},
+		{"a dependent", unlinked("dependent"), asIs, account(func(a *trustv1.Account) { a.Dependents = slices.Delete(a.Dependents, 1, 2) })},
+		{"a dependent's script", unlinked("script"), asIs, account(func(a *trustv1.Account) { a.Dependents = a.Dependents[:2] })},
 		{"a script's record", unlinked("record"), asIs, account(func(a *trustv1.Account) { a.Scripts = nil })},
 		{"a resource, all linked", nil, resourceAsIs, resourceAsIs},
 		{"its administrator", unlinked("administrator"), resourceAsIs, resource(func(r *trustv1.Resource) { r.AdminAccount = nil })},
 		{"its jump host", unlinked("via"), resourceAsIs, resource(func(r *trustv1.Resource) { r.Via = nil })},
+		{"its rotator", unlinked("script"), resourceAsIs, resource(func(r *trustv1.Resource) { r.Rotator = nil })},
 		{"an extra", unlinked("extra"), resourceAsIs, resource(func(r *trustv1.Resource) { r.Extras = r.Extras[:1] })},
 		{"a script", []trust.Reference{{Ref: mine, As: "script"}}, resourceAsIs, resource(func(r *trustv1.Resource) { r.Scripts = nil })},
 	} {

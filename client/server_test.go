@@ -392,8 +392,12 @@ type estate struct {
 	keys  enrol.Keys // of the device
 	facts facts
 
+	phone     seal.ID // Bob's device
+	phoneKeys enrol.Keys
+
 	folder, app, bob, run    seal.ID
 	resource, account, login Ref
+	script                   Ref // that runs after the resource's rotations
 }
 
 func (e *estate) must(err error) {
@@ -412,6 +416,8 @@ func (e *estate) client(v *vault, memoryFile string) *Client {
 	c.sign.ends, c.sync.chores = time.Now().Add(24*time.Hour), true
 	return c
 }
+
+var estateScript = luaText("notify", "1", "after_rotation")
 
 func newEstate(t testing.TB) *estate {
 	e := &estate{t: t, bob: seal.NewID()}
@@ -452,6 +458,7 @@ func newEstate(t testing.TB) *estate {
 	agent.OwnerId, v.agent, v.agentKeys = v.pool.Bytes(), seal.ID(agent.EntryId), agentKeys
 	phoneKeys, phone := party(KindDevice, "phone")
 	phone.OwnerId = e.bob.Bytes()
+	e.phone, e.phoneKeys = seal.ID(phone.EntryId), phoneKeys
 	for id, k := range map[seal.ID]enrol.Keys{v.me: keys, v.agent: agentKeys, seal.ID(phone.EntryId): phoneKeys} {
 		v.public[id], err = k.Public()
 		e.must(err)
@@ -473,6 +480,9 @@ func newEstate(t testing.TB) *estate {
 	admin, err := c.AddAccount(ctx, AccountSpec{Folder: e.folder, Title: "db1-admin", Resource: e.resource, Login: "postgres", Secret: sdk.NewSecret([]byte("admin's"))})
 	e.must(err)
 	e.must(c.EditResource(ctx, e.resource, func(r *trustv1.Resource) error { r.AdminAccount = admin.Proto(); return nil }))
+	e.script, err = c.AddScript(ctx, ScriptSpec{Folder: e.folder, Text: estateScript})
+	e.must(err)
+	e.must(c.UseScript(ctx, e.resource, ScriptUseSpec{Script: e.script, SHA256: seal.Hash(estateScript)}))
 	e.login, err = c.AddLogin(ctx, LoginSpec{Folder: e.folder, Title: "shop", Login: "ada", Secret: sdk.NewSecret([]byte("shop's"))})
 	e.must(err)
 	// Of the account Bob has signed everything so far.

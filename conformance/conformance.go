@@ -33,6 +33,7 @@ import (
 type Harness struct {
 	Binary string // the built plugin
 	Name   string // its manifest's
+	Script []byte // a script that the plugin hosts, and that is what is proven; nil: none
 	Kind   sdk.Kind
 
 	// The target, as the resource's statement would give it.
@@ -197,6 +198,10 @@ func newKit(t *testing.T, h Harness) *kit {
 		t.Fatal(err)
 	}
 	k.plugin = pluginhost.Plugin{Name: h.Name, SHA256: sha256.Sum256(binary)}
+	file := k.plugin.String()
+	if len(h.Script) > 0 {
+		k.plugin = pluginhost.Scripted(k.plugin, h.Script)
+	}
 	// Short, since sockets live in it; and plugins run as users of their own, who must be
 	// able to pass through.
 	dir, err := os.MkdirTemp("", "rtc")
@@ -208,10 +213,10 @@ func newKit(t *testing.T, h Harness) *kit {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, k.plugin.String()), binary, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, file), binary, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	catalogue, err := pluginhost.NewCatalogue(dir, []string{k.plugin.String()}, nil)
+	catalogue, err := pluginhost.NewCatalogue(dir, []string{file}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

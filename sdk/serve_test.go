@@ -17,6 +17,17 @@ func (rotator) Verify(context.Context, sdk.VerifyRequest) (sdk.VerifyResponse, e
 	return sdk.VerifyResponse{}, nil
 }
 
+type after struct{}
+
+func (after) Run(context.Context, sdk.OpenRequest, sdk.AfterRequest) (sdk.AfterResponse, error) {
+	return sdk.AfterResponse{}, nil
+}
+
+func with(m sdk.Manifest, f func(*sdk.Manifest)) sdk.Manifest {
+	f(&m)
+	return m
+}
+
 // Serve panics when manifest and interfaces disagree, before anything else.
 func TestServePanics(t *testing.T) {
 	good := sdk.Manifest{Name: "good", Version: "1", Kinds: []sdk.Kind{sdk.Password}}
@@ -26,17 +37,20 @@ func TestServePanics(t *testing.T) {
 		return []sdk.Plugin{{Manifest: m, Rotator: rotator{}}}
 	}
 	for name, p := range map[string][]sdk.Plugin{
-		"no plugin":      {},
-		"no rotator":     {{Manifest: good}},
-		"no name":        edit(func(m *sdk.Manifest) { m.Name = "" }),
-		"name":           edit(func(m *sdk.Manifest) { m.Name = "Upper Case" }),
-		"no version":     edit(func(m *sdk.Manifest) { m.Version = "" }),
-		"no kinds":       edit(func(m *sdk.Manifest) { m.Kinds = nil }),
-		"negative":       edit(func(m *sdk.Manifest) { m.Concurrency = -1 }),
-		"config":         edit(func(m *sdk.Manifest) { m.Config = 1 }),
-		"overlap":        edit(func(m *sdk.Manifest) { m.Overlap = []sdk.Kind{sdk.SSHKey} }),
-		"minted alone":   edit(func(m *sdk.Manifest) { m.Minted = m.Kinds }),
-		"the same twice": {{Manifest: good, Rotator: rotator{}}, {Manifest: good, Rotator: rotator{}}},
+		"no plugin":                  {},
+		"no rotator":                 {{Manifest: good}},
+		"no name":                    edit(func(m *sdk.Manifest) { m.Name = "" }),
+		"name":                       edit(func(m *sdk.Manifest) { m.Name = "Upper Case" }),
+		"no version":                 edit(func(m *sdk.Manifest) { m.Version = "" }),
+		"no kinds":                   edit(func(m *sdk.Manifest) { m.Kinds = nil }),
+		"negative":                   edit(func(m *sdk.Manifest) { m.Concurrency = -1 }),
+		"config":                     edit(func(m *sdk.Manifest) { m.Config = 1 }),
+		"overlap":                    edit(func(m *sdk.Manifest) { m.Overlap = []sdk.Kind{sdk.SSHKey} }),
+		"minted alone":               edit(func(m *sdk.Manifest) { m.Minted = m.Kinds }),
+		"rotates and has no rotator": {{Manifest: with(good, func(m *sdk.Manifest) { m.After = true }), After: after{}}},
+		"after, and says not":        {{Manifest: good, Rotator: rotator{}, After: after{}}},
+		"no after, and says it":      edit(func(m *sdk.Manifest) { m.After = true }),
+		"the same twice":             {{Manifest: good, Rotator: rotator{}}, {Manifest: good, Rotator: rotator{}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {

@@ -139,7 +139,7 @@ func (p *process) classify(err error) error {
 	}
 	text := errors.New(cut(p.out.secrets.Text(s.Message()), maxText))
 	if d := detail(s); d != nil {
-		e := &sdk.Error{Class: class(d.Class), Reason: code(d.Reason), NotSent: d.NotSent}
+		e := &sdk.Error{Class: class(d.Class), Reason: p.code(d.Reason), NotSent: d.NotSent}
 		if s.Message() != "" {
 			e.Err = text
 		}

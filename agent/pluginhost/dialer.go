@@ -33,9 +33,8 @@ type dialServer struct {
 	slots chan struct{} // of all connections of the process, dialling ones too
 	wg    sync.WaitGroup
 
-	log *slog.Logger
-
 	mu     sync.Mutex
+	log    *slog.Logger
 	told   bucket // of refusals that are logged
 	grants map[[pluginv1.TokenLen]byte]*grant
 	led    map[string][]string // where an address of a statement led: several servers may share a name
@@ -46,9 +45,12 @@ type grant struct {
 	s     *dialServer
 	token [pluginv1.TokenLen]byte
 	dial  DialFunc
+	local func(context.Context, net.Conn) // nil: nothing of the agent's own machine
 	max   int
 	ctx   context.Context // ends with cut
 	end   context.CancelFunc
+
+	locals sync.WaitGroup // what local serves; complete once the grant is cut
 
 	mu     sync.Mutex
 	allow  map[string]bool
@@ -80,10 +82,17 @@ func newDialServer(path string, uid, conns int, log *slog.Logger) (*dialServer, 
 	return s, nil
 }
 
+// rename takes what is logged from now on to another log.
+func (s *dialServer) rename(log *slog.Logger) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log = log
+}
+
 // grant lets one job dial. The addresses are those of its statement, and where these led
 // in this process before: a plugin verifies at the server that took the change.
-func (s *dialServer) grant(allow []string, maxConns int, dial DialFunc) (*grant, error) {
-	g := &grant{s: s, dial: dial, max: maxConns, allow: map[string]bool{}, open: map[*relay]struct{}{}}
+func (s *dialServer) grant(allow []string, maxConns int, dial DialFunc, local func(context.Context, net.Conn)) (*grant, error) {
+	g := &grant{s: s, dial: dial, local: local, max: maxConns, allow: map[string]bool{}, open: map[*relay]struct{}{}}
 	for _, a := range allow {
 		n, err := normal(a)
 		if err != nil {
@@ -186,6 +195,14 @@ func (s *dialServer) one(c *net.UnixConn) {
 		return
 	}
 	defer g.leave(r)
+	if req.Network == pluginv1.LocalNetwork {
+		defer g.locals.Done()
+		_ = c.SetDeadline(time.Time{})
+		if answer(c, pluginv1.DialOK, pluginv1.LocalAddress) == nil {
+			g.local(g.ctx, c)
+		}
+		return
+	}
 	target, status := g.reach(c, req)
 	if status != pluginv1.DialOK {
 		answer(c, status, "")
@@ -207,9 +224,10 @@ func (s *dialServer) one(c *net.UnixConn) {
 func (s *dialServer) refused(req pluginv1.DialRequest) {
 	s.mu.Lock()
 	tell := s.told.take(1, time.Now())
+	log := s.log
 	s.mu.Unlock()
 	if tell {
-		s.log.Warn("plugin asked for an address that its job does not have", "network", cut(req.Network, maxStep), "address", cut(req.Address, maxText))
+		log.Warn("plugin asked for an address that its job does not have", "network", cut(req.Network, maxStep), "address", cut(req.Address, maxText))
 	}
 }
 
@@ -222,15 +240,18 @@ func answer(c *net.UnixConn, s pluginv1.DialStatus, remote string) error {
 
 func (g *grant) enter(r *relay, req pluginv1.DialRequest) pluginv1.DialStatus {
 	address, err := normal(req.Address)
+	known := func() bool { return err == nil && g.allow[address] }
 	switch req.Network {
 	case "tcp", "tcp4", "tcp6":
+	case pluginv1.LocalNetwork:
+		known = func() bool { return g.local != nil && req.Address == pluginv1.LocalAddress }
 	default:
 		return pluginv1.DialRefused
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case err != nil || !g.allow[address]:
+	case !known():
 		return pluginv1.DialRefused
 	case g.ctx.Err() != nil:
 		return pluginv1.DialClosed
@@ -238,6 +259,9 @@ func (g *grant) enter(r *relay, req pluginv1.DialRequest) pluginv1.DialStatus {
 		return pluginv1.DialLimit
 	}
 	g.open[r] = struct{}{}
+	if req.Network == pluginv1.LocalNetwork {
+		g.locals.Add(1)
+	}
 	return pluginv1.DialOK
 }
 

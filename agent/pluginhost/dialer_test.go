@@ -106,7 +106,7 @@ func newGrant(t *testing.T, max int, dial DialFunc) *grant {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.close)
-	g, err := s.grant([]string{"db.example:5432"}, max, dial)
+	g, err := s.grant([]string{"db.example:5432"}, max, dial, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestWhereANameLed(t *testing.T) {
 		t.Errorf("the same job: %d", c.status)
 	}
 	for allow, want := range map[string]pluginv1.DialStatus{"db.example:5432": pluginv1.DialOK, "db.example:5433": pluginv1.DialRefused} {
-		other, err := g.s.grant([]string{allow}, 4, dial)
+		other, err := g.s.grant([]string{allow}, 4, dial, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +142,7 @@ func TestWhereANameLed(t *testing.T) {
 		}
 	}
 	for range 2 * maxRemotes { // the memory has an end
-		other, err := g.s.grant([]string{"db.example:5432"}, 4, dial)
+		other, err := g.s.grant([]string{"db.example:5432"}, 4, dial, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

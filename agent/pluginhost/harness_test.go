@@ -120,7 +120,11 @@ func newFixture(t testing.TB, edit func(*Config), hostile ...string) *fixture {
 	f := &fixture{t: t, plugins: tempDir(t), logs: &logBuffer{}}
 	list := []string{f.add("guest", "guest", built.guest).String()}
 	for _, name := range hostile {
-		list = append(list, f.add(name, "hostile", built.hostile).String())
+		file, sum := "hostile", built.hostile
+		if name == "scripts" { // the guest, as one that runs scripts
+			file, sum = "guest", built.guest
+		}
+		list = append(list, f.add(name, file, sum).String())
 	}
 	cat, err := NewCatalogue(f.plugins, list, nil)
 	if err != nil {

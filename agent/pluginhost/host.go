@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // Host runs plugins. It is safe for concurrent use.
@@ -34,6 +36,9 @@ type Host struct {
 	waiting   []*waiter // for a process, in order of arrival
 	failures  map[processKey]failure
 	manifests map[Plugin]Description
+	spare     *process // nil: there is none
+	// spareFailed delays the next spare, after one that ended by itself.
+	spareFailed failure
 }
 
 type processKey struct {
@@ -44,17 +49,9 @@ type processKey struct {
 // waiter gets a place among the processes, or false when the host closes.
 type waiter struct{ place chan bool }
 
-// failure is why a start is delayed.
-type failure struct {
-	n     int
-	until time.Time
-}
-
 const (
-	maxDir     = 70
-	binaries   = "bin"
-	backoffMin = 100 * time.Millisecond
-	forgiven   = 10 * time.Minute // a crash so long ago counts no more
+	maxDir   = 70
+	binaries = "bin"
 )
 
 // New sweeps what an earlier host left in cfg.Dir and makes ready. No process is
@@ -238,9 +235,8 @@ func (h *Host) acquire(ctx context.Context, plugin Plugin, resource string) (*pr
 				h.free--
 			}
 			placed = false
-			p = &process{
-				h: h, plugin: plugin, key: key, started: make(chan struct{}), gone: make(chan struct{}),
-				sessions: map[[32]byte]*shared{}, idle: time.Now(),
+			if p = h.takeSpare(key); p == nil {
+				p = h.newProcess(key)
 			}
 			h.procs[key] = p
 			h.wg.Go(func() { h.run(p) })
@@ -271,7 +267,7 @@ func (h *Host) other(key processKey) *process {
 	return nil
 }
 
-// Running counts the processes of each plugin.
+// Running counts the processes of each plugin, whatever their scripts.
 func (h *Host) Running() map[Plugin]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -378,25 +374,23 @@ func (h *Host) run(p *process) {
 	h.mu.Lock()
 	p.err = err
 	if err == nil {
-		h.manifests[p.plugin] = p.manifest
+		h.remember(p)
+	}
+	close(p.started)
+	if p.plugin.scripted() { // not before: it would share the processor with the script's start
+		h.makeSpare()
 	}
 	h.mu.Unlock()
-	close(p.started)
 	if err == nil {
 		<-p.child.exited
 	}
 	h.mu.Lock()
 	delete(h.procs, p.key)
 	if crashed := !p.stopping; crashed {
-		switch {
-		case p.overused != nil:
-			err = p.overused
-		case err == nil:
-			err = errors.New(p.child.cmd.ProcessState.String())
+		if refused := (*sdk.Error)(nil); !p.plugin.scripted() || !errors.As(err, &refused) { // a script with a mistake is no crash
+			h.failures[p.key] = h.failures[p.key].again(h.cfg.BackOff)
 		}
-		f := h.failures[p.key]
-		h.failures[p.key] = failure{f.n + 1, time.Now().Add(min(backoffMin<<min(f.n, 16), h.cfg.BackOff))}
-		h.log.Warn("plugin process ended", "plugin", p.plugin.Name, "resource", p.key.resource, "error", err)
+		p.named().Warn("plugin process ended", "error", p.why(err))
 	} else {
 		delete(h.failures, p.key)
 	}
@@ -412,24 +406,6 @@ func (h *Host) run(p *process) {
 	close(p.gone)
 }
 
-// backOff waits after crashes: 100 ms, then twice as long each time, at most Config.BackOff.
-func (h *Host) backOff(key processKey) error {
-	h.mu.Lock()
-	wait := time.Until(h.failures[key].until)
-	h.mu.Unlock()
-	if wait <= 0 {
-		return h.ctx.Err()
-	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-h.ctx.Done():
-		return h.ctx.Err()
-	}
-}
-
 // janitor stops idle processes, of plugins that may not start any more at once, and forgets
 // old secrets.
 func (h *Host) janitor() {
@@ -441,18 +417,14 @@ func (h *Host) janitor() {
 			return
 		case now := <-t.C:
 			h.mu.Lock()
-			for _, p := range h.procs {
+			for _, p := range h.all() {
 				if p.refs == 0 && (now.Sub(p.idle) > h.cfg.Idle || !h.cfg.Catalogue.allows(p.plugin)) {
 					h.stop(p)
 				}
 				h.endGreedy(p, now)
 				p.expire(now)
 			}
-			for k, f := range h.failures {
-				if now.Sub(f.until) > forgiven {
-					delete(h.failures, k)
-				}
-			}
+			h.forgive(now)
 			h.mu.Unlock()
 		}
 	}
@@ -497,7 +469,7 @@ func (h *Host) Close(ctx context.Context) error {
 		w.place <- false
 	}
 	h.waiting = nil
-	for _, p := range h.procs {
+	for _, p := range h.all() {
 		if p.busy == 0 {
 			h.stop(p)
 		}
@@ -507,7 +479,7 @@ func (h *Host) Close(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		for _, p := range h.procs {
+		for _, p := range h.all() {
 			p.stopping = true
 			select {
 			case <-p.started:

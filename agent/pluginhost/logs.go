@@ -33,10 +33,10 @@ const (
 // as debug lines. go-plugin's own parser is not used: it trusts the plugin, and a line
 // such as {"@message":1} makes it panic in the agent.
 type output struct {
-	log     *slog.Logger
 	secrets *scrub.Set // live and lately used ones
 
 	mu      sync.Mutex
+	log     *slog.Logger
 	steps   map[uint64]func(string) // progress by job
 	decode  bucket
 	records bucket
@@ -56,11 +56,25 @@ func fullBucket(burst, rate float64) bucket {
 }
 
 func newOutput(log *slog.Logger) *output {
-	s := new(scrub.Set)
-	return &output{
-		log: slog.New(scrub.Handler(log.Handler(), s)), secrets: s, steps: map[uint64]func(string){},
+	o := &output{
+		secrets: new(scrub.Set), steps: map[uint64]func(string){},
 		decode: fullBucket(readBurst, readRate), records: fullBucket(logBurst, logRate), noise: fullBucket(logBurst, logRate),
 	}
+	o.rename(log)
+	return o
+}
+
+// rename takes what is logged from now on to another log.
+func (o *output) rename(log *slog.Logger) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.log = slog.New(scrub.Handler(log.Handler(), o.secrets))
+}
+
+func (o *output) logger() *slog.Logger {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.log
 }
 
 func (o *output) follow(job uint64, f func(string)) {
@@ -120,7 +134,7 @@ func (o *output) line(b []byte) {
 		return
 	}
 	level := levelOf(text(pluginv1.LogLevel))
-	if !o.log.Enabled(context.Background(), level) || !o.may(&o.records) {
+	if !o.logger().Enabled(context.Background(), level) || !o.may(&o.records) {
 		return
 	}
 	var attrs []slog.Attr
@@ -138,7 +152,7 @@ func (o *output) line(b []byte) {
 
 // other takes a line that is no record.
 func (o *output) other(b []byte) {
-	if o.log.Enabled(context.Background(), slog.LevelDebug) && o.may(&o.noise) {
+	if o.logger().Enabled(context.Background(), slog.LevelDebug) && o.may(&o.noise) {
 		o.emit(slog.LevelDebug, string(b), nil)
 	}
 }
@@ -160,7 +174,7 @@ func levelOf(s string) slog.Level {
 
 // emit logs. Values are scrubbed before they are cut: half a secret would not be found.
 func (o *output) emit(l slog.Level, message string, attrs []slog.Attr) {
-	o.log.LogAttrs(context.Background(), l, "plugin: "+cut(o.secrets.Text(message), logText), slog.GroupAttrs("plugin", attrs...))
+	o.logger().LogAttrs(context.Background(), l, "plugin: "+cut(o.secrets.Text(message), logText), slog.GroupAttrs("plugin", attrs...))
 }
 
 // decodes takes what it costs to decode a line; one that is left out counts as a record.
@@ -185,7 +199,7 @@ func (o *output) may(b *bucket) bool {
 	}
 	o.mu.Unlock()
 	if lost > 0 {
-		o.log.LogAttrs(context.Background(), slog.LevelWarn, "plugin logs too fast", slog.Int("lines_left_out", lost))
+		o.logger().LogAttrs(context.Background(), slog.LevelWarn, "plugin logs too fast", slog.Int("lines_left_out", lost))
 	}
 	return ok
 }

@@ -14,7 +14,7 @@ import (
 func (h *Host) Plan(ctx context.Context, p Plugin, j Job, r sdk.ApplyRequest) (steps []sdk.Step, err error) {
 	req := &pluginv1.PlanRequest{Account: account(r.Account), Candidate: credential(r.Candidate), Current: credential(r.Current)}
 	var resp *pluginv1.PlanResponse
-	err = h.place(ctx, p, j, dependents, []*pluginv1.Credential{req.Candidate, req.Current}, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
+	_, err = h.place(ctx, p, j, dependents, []*pluginv1.Credential{req.Candidate, req.Current}, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
 		req.Call, req.Place = c, at
 		resp, err = proc.users.Plan(ctx, req)
 		return err
@@ -35,7 +35,7 @@ func (h *Host) Plan(ctx context.Context, p Plugin, j Job, r sdk.ApplyRequest) (s
 func (h *Host) Do(ctx context.Context, p Plugin, j Job, s sdk.Step, c sdk.Credential) (sdk.StepResponse, error) {
 	req := &pluginv1.DoRequest{Step: step(s), Credential: credential(c)}
 	var resp *pluginv1.DoResponse
-	err := h.place(ctx, p, j, dependents, []*pluginv1.Credential{req.Credential}, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
+	proc, err := h.place(ctx, p, j, dependents, []*pluginv1.Credential{req.Credential}, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
 		req.Call, req.Place = c, at
 		resp, err = proc.users.Do(ctx, req)
 		return err
@@ -43,14 +43,14 @@ func (h *Host) Do(ctx context.Context, p Plugin, j Job, s sdk.Step, c sdk.Creden
 	if err != nil {
 		return sdk.StepResponse{}, err
 	}
-	return sdk.StepResponse{Outcome: outcome(resp.GetOutcome()), Class: class(resp.GetClass()), Reason: code(resp.GetReason())}, nil
+	return sdk.StepResponse{Outcome: outcome(resp.GetOutcome()), Class: class(resp.GetClass()), Reason: proc.code(resp.GetReason())}, nil
 }
 
 // Undo as sdk.Dependents, likewise.
 func (h *Host) Undo(ctx context.Context, p Plugin, j Job, s sdk.Step, c sdk.Credential) (sdk.StepResponse, error) {
 	req := &pluginv1.UndoRequest{Step: step(s), Credential: credential(c)}
 	var resp *pluginv1.UndoResponse
-	err := h.place(ctx, p, j, dependents, []*pluginv1.Credential{req.Credential}, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
+	proc, err := h.place(ctx, p, j, dependents, []*pluginv1.Credential{req.Credential}, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
 		req.Call, req.Place = c, at
 		resp, err = proc.users.Undo(ctx, req)
 		return err
@@ -58,7 +58,7 @@ func (h *Host) Undo(ctx context.Context, p Plugin, j Job, s sdk.Step, c sdk.Cred
 	if err != nil {
 		return sdk.StepResponse{}, err
 	}
-	return sdk.StepResponse{Outcome: outcome(resp.GetOutcome()), Class: class(resp.GetClass()), Reason: code(resp.GetReason())}, nil
+	return sdk.StepResponse{Outcome: outcome(resp.GetOutcome()), Class: class(resp.GetClass()), Reason: proc.code(resp.GetReason())}, nil
 }
 
 func dependents(d Description) bool { return d.Manifest.Dependents }
@@ -67,7 +67,7 @@ func dependents(d Description) bool { return d.Manifest.Dependents }
 func (h *Host) Provision(ctx context.Context, p Plugin, j Job, r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
 	req := &pluginv1.ProvisionRequest{Account: account(r.Account), Candidate: credential(r.Candidate)}
 	var resp *pluginv1.ProvisionResponse
-	err := h.place(ctx, p, j, provision, []*pluginv1.Credential{req.Candidate}, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
+	proc, err := h.place(ctx, p, j, provision, []*pluginv1.Credential{req.Candidate}, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
 		req.Call, req.Place = c, at
 		resp, err = proc.maker.Provision(ctx, req)
 		return err
@@ -75,14 +75,14 @@ func (h *Host) Provision(ctx context.Context, p Plugin, j Job, r sdk.ApplyReques
 	if err != nil {
 		return sdk.ApplyResponse{}, err
 	}
-	return sdk.ApplyResponse{Outcome: outcome(resp.GetOutcome()), Class: class(resp.GetClass()), Reason: code(resp.GetReason())}, nil
+	return sdk.ApplyResponse{Outcome: outcome(resp.GetOutcome()), Class: class(resp.GetClass()), Reason: proc.code(resp.GetReason())}, nil
 }
 
 // Deprovision as sdk.Provisioner, likewise.
 func (h *Host) Deprovision(ctx context.Context, p Plugin, j Job, a sdk.Account) (sdk.ApplyResponse, error) {
 	req := &pluginv1.DeprovisionRequest{Account: account(a)}
 	var resp *pluginv1.DeprovisionResponse
-	err := h.place(ctx, p, j, provision, nil, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
+	proc, err := h.place(ctx, p, j, provision, nil, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
 		req.Call, req.Place = c, at
 		resp, err = proc.maker.Deprovision(ctx, req)
 		return err
@@ -90,27 +90,28 @@ func (h *Host) Deprovision(ctx context.Context, p Plugin, j Job, a sdk.Account) 
 	if err != nil {
 		return sdk.ApplyResponse{}, err
 	}
-	return sdk.ApplyResponse{Outcome: outcome(resp.GetOutcome()), Class: class(resp.GetClass()), Reason: code(resp.GetReason())}, nil
+	return sdk.ApplyResponse{Outcome: outcome(resp.GetOutcome()), Class: class(resp.GetClass()), Reason: proc.code(resp.GetReason())}, nil
 }
 
 func provision(d Description) bool { return d.Manifest.Provision }
 
 // place makes one call that needs no session, in the resource's process, with a dialer of
 // its own.
-func (h *Host) place(ctx context.Context, p Plugin, j Job, declares func(Description) bool, secrets []*pluginv1.Credential, invoke func(context.Context, *process, *pluginv1.Place, *pluginv1.Call) error) error {
+func (h *Host) place(ctx context.Context, p Plugin, j Job, declares func(Description) bool, secrets []*pluginv1.Credential, invoke func(context.Context, *process, *pluginv1.Place, *pluginv1.Call) error) (*process, error) {
 	defer wipe(secrets...)
 	proc, err := h.acquire(ctx, p, j.Key)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer h.release(proc)
 	if !declares(proc.manifest) {
-		return proc.fail(PluginManifest, errors.New("its manifest declares no such verb"))
+		return nil, proc.fail(PluginManifest, errors.New("its manifest declares no such verb"))
 	}
 	g, access, err := proc.access(j.Target)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	defer g.locals.Wait() // nothing of it goes on when it is over
 	defer proc.out.follow(access.Job, nil)
 	defer g.cut()
 	open := openRequest(proc.manifest.Name, j)
@@ -118,7 +119,7 @@ func (h *Host) place(ctx context.Context, p Plugin, j Job, declares func(Descrip
 		Plugin: open.Plugin, Access: access, Pins: open.Pins, Resource: open.Resource, Admin: open.Admin, AdminAs: open.AdminAs, Extra: open.Extra,
 	}
 	secrets = append(append(secrets, at.Admin), slices.Collect(maps.Values(at.Extra))...)
-	return proc.call(ctx, g, secrets, func(ctx context.Context, c *pluginv1.Call) error { return invoke(ctx, proc, at, c) })
+	return proc, proc.call(ctx, g, secrets, func(ctx context.Context, c *pluginv1.Call) error { return invoke(ctx, proc, at, c) })
 }
 
 func step(s sdk.Step) *pluginv1.Step {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -32,6 +33,7 @@ type process struct {
 	key     processKey
 	started chan struct{}
 	gone    chan struct{}
+	taken   chan struct{} // of a spare: closed when it becomes a script's
 
 	// Set before started is closed.
 	err      error
@@ -72,11 +74,49 @@ type expiry struct {
 	remove func()
 }
 
+func (h *Host) newProcess(key processKey) *process {
+	return &process{
+		h: h, plugin: key.plugin, key: key, started: make(chan struct{}), gone: make(chan struct{}), taken: make(chan struct{}),
+		sessions: map[[32]byte]*shared{}, idle: time.Now(),
+	}
+}
+
+// named is the log, with what the process is.
+func (p *process) named() *slog.Logger {
+	log := p.h.log.With("plugin", p.plugin.Name)
+	if p.plugin.scripted() && p.manifest.Name != "" {
+		log = log.With("script", p.manifest.Name)
+	}
+	return log.With("resource", p.key.resource)
+}
+
+// rename has the process log as what it has become.
+func (p *process) rename() {
+	log := p.named()
+	p.out.rename(log)
+	p.dial.rename(log)
+}
+
 // start brings the process up to the answer to Describe.
 func (p *process) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.h.cfg.StartTimeout)
 	defer cancel()
-	p.out = newOutput(p.h.log.With("plugin", p.plugin.Name, "resource", p.key.resource))
+	if p.child == nil { // else it was the spare
+		if err := p.begin(ctx); err != nil {
+			return err
+		}
+	}
+	if p.plugin.scripted() {
+		if err := p.load(ctx); err != nil {
+			return err
+		}
+	}
+	return p.describe(ctx)
+}
+
+// begin starts the program, up to where it can be asked something.
+func (p *process) begin(ctx context.Context) error {
+	p.out = newOutput(p.named())
 	binary, err := p.h.binary(p.plugin)
 	if err != nil {
 		return p.fail(PluginUnknown, err)
@@ -91,12 +131,7 @@ func (p *process) start(ctx context.Context) error {
 	if err := p.h.jail.tookEarly(l.child); err != nil {
 		return p.fail(PluginStart, err)
 	}
-	if p.plugin.scripted() {
-		if err := p.load(ctx); err != nil {
-			return err
-		}
-	}
-	return p.describe(ctx)
+	return nil
 }
 
 // prepare makes the folder, the dialer's socket and the death pipe.
@@ -114,7 +149,7 @@ func (p *process) prepare(binary string) (*launch, error) {
 		return nil, err
 	}
 	p.clean = append(p.clean, remove)
-	p.dial, err = newDialServer(filepath.Join(private.at, dialSocket), uid, maxProcessConns, p.out.log)
+	p.dial, err = newDialServer(filepath.Join(private.at, dialSocket), uid, maxProcessConns, p.out.logger())
 	if err != nil {
 		return nil, err
 	}
@@ -202,18 +237,30 @@ func (p *process) handshake(ctx context.Context, l *launch) error {
 	return nil
 }
 
-func (p *process) describe(ctx context.Context) error {
+// list asks what plugins the process is: one that has no script yet is none.
+func (p *process) list(ctx context.Context) ([]*pluginv1.Manifest, error) {
 	r, err := p.meta.Describe(ctx, &pluginv1.DescribeRequest{Capabilities: []string{
 		pluginv1.CapRotator, pluginv1.CapRetire, pluginv1.CapReadback, pluginv1.CapMint, pluginv1.CapDependents, pluginv1.CapProvision, pluginv1.CapAfter, pluginv1.Grease + hex.EncodeToString([]byte(rand.Text()[:4])),
 	}})
 	if err != nil {
-		return p.classify(err)
+		return nil, p.classify(err)
 	}
 	if len(r.Plugins) > maxPerProcess {
-		return p.fail(PluginManifest, fmt.Errorf("it lists %d plugins", len(r.Plugins)))
+		return nil, p.fail(PluginManifest, fmt.Errorf("it lists %d plugins", len(r.Plugins)))
 	}
-	for _, m := range r.Plugins {
-		if m.GetName() != p.plugin.Name && !(p.plugin.scripted() && len(r.Plugins) == 1) { // a script has a name of its own
+	return r.Plugins, nil
+}
+
+func (p *process) describe(ctx context.Context) error {
+	all, err := p.list(ctx)
+	if err != nil {
+		return err
+	}
+	if p.plugin.scripted() && len(all) != 1 {
+		return p.fail(PluginManifest, fmt.Errorf("it lists %d plugins, and was told one script", len(all)))
+	}
+	for _, m := range all {
+		if m.GetName() != p.plugin.Name && !p.plugin.scripted() { // which has a name of its own
 			continue
 		}
 		if p.manifest, err = description(m); err != nil {
@@ -221,6 +268,9 @@ func (p *process) describe(ctx context.Context) error {
 		}
 		p.turns = make(chan struct{}, p.manifest.Concurrency)
 		p.lived = time.Now()
+		if p.plugin.scripted() {
+			p.rename()
+		}
 		return nil
 	}
 	return p.fail(PluginManifest, errors.New("it does not list that name"))

@@ -26,6 +26,22 @@ func (p Plugin) binaryOnly() Plugin { return Plugin{Name: p.Name, SHA256: p.SHA2
 
 func (p Plugin) scripted() bool { return p.Script != unique.Handle[string]{} }
 
+const maxDescribed = 128 // manifests that are kept
+
+// remember keeps what a plugin says of itself: of scripts, whose texts it keeps with it, only
+// so many. With h.mu held.
+func (h *Host) remember(p *process) {
+	for other := range h.manifests {
+		if len(h.manifests) < maxDescribed {
+			break
+		}
+		if other.scripted() {
+			delete(h.manifests, other)
+		}
+	}
+	h.manifests[p.plugin] = p.manifest
+}
+
 // load tells the process which script it is.
 func (p *process) load(ctx context.Context) error {
 	text := p.plugin.Script.Value()
@@ -33,7 +49,22 @@ func (p *process) load(ctx context.Context) error {
 		return p.fail(BadRequest, fmt.Errorf("script of %d bytes, at most %d can be run", len(text), pluginv1.MaxScript))
 	}
 	_, err := p.scripts.Load(ctx, &pluginv1.LoadRequest{Call: &pluginv1.Call{Id: p.lastCall.Add(1)}, Text: []byte(text)})
-	return p.classify(err)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return p.fail(PluginStart, fmt.Errorf("it did not load the script: %w", ctx.Err()))
+	}
+	switch e := p.classify(err).(type) { //nolint:errorlint // it is one of the two, as it is
+	case *sdk.Error:
+		e.NotSent = true // it had nowhere to send anything to
+		return e
+	case *Error:
+		e.NotSent = true
+		return e
+	default:
+		return e
+	}
 }
 
 // Run as sdk.After. A missing answer is Outcome Unknown together with an error.
@@ -48,10 +79,9 @@ func (h *Host) Run(ctx context.Context, p Plugin, j Job, r sdk.AfterRequest) (sd
 		req.Records, secrets = append(req.Records, w), append(secrets, w.Secret)
 	}
 	var resp *pluginv1.RunResponse
-	var proc *process
-	err := h.place(ctx, p, j, after, secrets, func(ctx context.Context, on *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
-		proc, req.Call, req.Place = on, c, at
-		resp, err = on.scripts.Run(ctx, req)
+	proc, err := h.place(ctx, p, j, after, secrets, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
+		req.Call, req.Place = c, at
+		resp, err = proc.scripts.Run(ctx, req)
 		return err
 	})
 	if err != nil {

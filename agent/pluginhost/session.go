@@ -71,10 +71,14 @@ func (h *Host) Verify(ctx context.Context, p Plugin, j VerifyJob) (sdk.VerifyRes
 		return sdk.VerifyResponse{}, err
 	}
 	defer h.release(proc)
+	if err := proc.rotates(); err != nil {
+		return sdk.VerifyResponse{}, err
+	}
 	g, access, err := proc.access(j.Target)
 	if err != nil {
 		return sdk.VerifyResponse{}, err
 	}
+	defer g.locals.Wait()
 	defer proc.out.follow(access.Job, nil)
 	defer g.cut()
 	req := &pluginv1.VerifyRequest{
@@ -93,7 +97,15 @@ func (h *Host) Verify(ctx context.Context, p Plugin, j VerifyJob) (sdk.VerifyRes
 	if err != nil {
 		return sdk.VerifyResponse{}, err
 	}
-	return sdk.VerifyResponse{Verdict: verdict(resp.GetVerdict()), Reason: code(resp.GetReason())}, nil
+	return sdk.VerifyResponse{Verdict: verdict(resp.GetVerdict()), Reason: proc.code(resp.GetReason())}, nil
+}
+
+// rotates refuses what is of rotators alone.
+func (p *process) rotates() error {
+	if len(p.manifest.Kinds) == 0 {
+		return p.fail(PluginManifest, errors.New("by its manifest it is no rotator"))
+	}
+	return nil
 }
 
 // access makes the dialer of one job.
@@ -102,7 +114,7 @@ func (p *process) access(t Target) (*grant, *pluginv1.Access, error) {
 	if dial == nil {
 		dial = p.h.cfg.Dial
 	}
-	g, err := p.dial.grant(t.Allow, p.h.cfg.Connections, dial)
+	g, err := p.dial.grant(t.Allow, p.h.cfg.Connections, dial, t.Local)
 	if err != nil {
 		return nil, nil, p.fail(BadRequest, err)
 	}
@@ -113,11 +125,16 @@ func (p *process) access(t Target) (*grant, *pluginv1.Access, error) {
 
 // Open gives a session on the job's resource. Sessions of equal jobs, secrets
 // included, are one session of the plugin's: it stays open between uses until its
-// process is idle for too long or Forget is called. Self and Fresh jobs share nothing.
+// process is idle for too long or Forget is called. Self and Fresh jobs share nothing, nor do
+// those that may ask something of the agent's own machine.
 func (h *Host) Open(ctx context.Context, p Plugin, j Job) (*Session, error) {
 	for {
 		proc, err := h.acquire(ctx, p, j.Key)
 		if err != nil {
+			return nil, err
+		}
+		if err := proc.rotates(); err != nil {
+			h.release(proc)
 			return nil, err
 		}
 		s, first := h.share(proc, j)
@@ -168,7 +185,7 @@ func (h *Host) share(p *process, j Job) (s *shared, first bool) {
 	digest := h.digestOf(j)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	solo := j.Self || j.Fresh
+	solo := j.Self || j.Fresh || j.Local != nil
 	if s := p.sessions[digest]; s != nil && !s.lost && !solo {
 		s.refs++
 		return s, false
@@ -344,7 +361,7 @@ func (s *Session) Apply(ctx context.Context, r sdk.ApplyRequest) (sdk.ApplyRespo
 	if err != nil {
 		return sdk.ApplyResponse{}, err
 	}
-	return sdk.ApplyResponse{Outcome: outcome(resp.GetOutcome()), Class: class(resp.GetClass()), Reason: code(resp.GetReason())}, nil
+	return sdk.ApplyResponse{Outcome: outcome(resp.GetOutcome()), Class: class(resp.GetClass()), Reason: s.s.p.code(resp.GetReason())}, nil
 }
 
 // Retire as sdk.Retirer.
@@ -384,7 +401,7 @@ func (s *Session) Readback(ctx context.Context, r sdk.ApplyRequest) (sdk.VerifyR
 	if err != nil {
 		return sdk.VerifyResponse{}, err
 	}
-	return sdk.VerifyResponse{Verdict: verdict(resp.GetVerdict()), Reason: code(resp.GetReason())}, nil
+	return sdk.VerifyResponse{Verdict: verdict(resp.GetVerdict()), Reason: s.s.p.code(resp.GetReason())}, nil
 }
 
 // Cut closes the session's connections to the target now: the agent's lease has run

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ func FuzzParse(f *testing.F) {
 		"", "[networks]\nallow = [\"10.0.0.0/8\", \"192.168.1.1\"]\ndeny = [\"10.1.0.0/16\"]\n[actions]\nallow = [\"rotate\", \"verify\"]\n",
 		`networks.deny = ["::/0"]`, `networks.allow = ["::ffff:10.0.0.1"]`, `networks.allow = ["fe80::1%eth0"]`, `actions.allow = []`, "networks = 1", "\x00",
 		`networks.deny = ["10.0.0.0/8"]` + "\n" + `networks.deny = []`,
+		"[scripts]\nprograms = [\"/usr/bin/systemctl\"]\nfiles = [\"/etc/app/*.conf\"]\n", `scripts.files = ["/etc/[a-b]/../x"]`,
 	} {
 		f.Add(text)
 	}
@@ -43,6 +45,16 @@ func FuzzParse(f *testing.F) {
 			// Nor is there a way through a translator to what is shut, but one that is named.
 			if through := translated(a); a.Is4() && !a.IsUnspecified() && p.Reach(a) != nil && p.Reach(through) == nil && !strings.Contains(text, "allow") {
 				t.Errorf("%q shuts %s and lets the agent reach it as %s", text, a, through)
+			}
+		}
+		for _, path := range []string{"/usr/bin/systemctl", "/etc/app/a.conf", "/etc/app/../shadow", "etc/app/a.conf", "/", ""} {
+			if p.Program(path) == nil && !strings.Contains(text, "programs") || p.File(path) == nil && !strings.Contains(text, "files") {
+				t.Errorf("%q opens %s to scripts", text, path)
+			}
+			if filepath.Clean(path) != path || !filepath.IsAbs(path) {
+				if p.Program(path) == nil || p.File(path) == nil {
+					t.Errorf("%q opens %q to scripts, which is no clean path", text, path)
+				}
 			}
 		}
 		for _, action := range policy.Actions {

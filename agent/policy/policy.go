@@ -1,5 +1,5 @@
 // Package policy reads the agent's local policy file: which networks this agent
-// may reach and which actions it may do at all. It is set by the administrator of
+// may reach, which actions it may do at all, and what of its host is open to scripts. It is set by the administrator of
 // the agent's host and only ever narrows what signed statements and commands
 // allow. A file that cannot be understood wholly denies everything: a broken rule
 // must not allow.
@@ -36,10 +36,12 @@ var metadata = []netip.Prefix{
 }
 
 // Policy is a policy file, read. Its zero value is that of no file: every network but
-// the clouds' metadata addresses, every action.
+// the clouds' metadata addresses, every action, nothing of the host for scripts.
 type Policy struct {
 	allow, deny []netip.Prefix
 	actions     []string // nil: all
+	programs    []string
+	files       []string // patterns
 	file        string   // where it is changed, whether it exists or not
 }
 
@@ -51,10 +53,14 @@ type file struct {
 	Actions struct {
 		Allow []string `toml:"allow"`
 	} `toml:"actions"`
+	Scripts struct {
+		Programs []string `toml:"programs"`
+		Files    []string `toml:"files"`
+	} `toml:"scripts"`
 }
 
 // keys are all that a policy file may have.
-var keys = []string{"networks", "networks.allow", "networks.deny", "actions", "actions.allow"}
+var keys = []string{"networks", "networks.allow", "networks.deny", "actions", "actions.allow", "scripts", "scripts.programs", "scripts.files"}
 
 // maxFile bounds a policy file.
 const maxFile = 1 << 20
@@ -110,6 +116,9 @@ func Parse(text string) (*Policy, error) {
 	}
 	if meta.IsDefined("actions", "allow") {
 		p.actions = append([]string{}, f.Actions.Allow...)
+	}
+	if p.programs, p.files, err = scripts(f.Scripts.Programs, f.Scripts.Files); err != nil {
+		return nil, err
 	}
 	return p, nil
 }

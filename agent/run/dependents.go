@@ -69,7 +69,7 @@ func (e *Engine) findDependents(ctx context.Context, served *servedRecords, acco
 		}
 		if named.Script != nil {
 			d.script, err = e.findScript(ctx, served, account, named.Script, script.Dependents, named.Config, pool)
-			if err == nil {
+			if err == nil && d.script.needs(script.NeedAdmin) {
 				err = mayHaveLogins(served.log, account, d.resource)
 			}
 			if err != nil {
@@ -111,6 +111,9 @@ func (e *Engine) openDependent(ctx context.Context, served *servedRecords, d *de
 		if err := e.aim(ctx, served, d.script, &d.job.Target, d.way, pool); err != nil {
 			return err
 		}
+	}
+	if d.script != nil && !d.script.needs(script.NeedAdmin) {
+		return nil // it logs in nowhere as the resource's administrator
 	}
 	if d.job.Extra, err = e.extras(ctx, served.log, d.resource.GetResource(), pool); err != nil {
 		return err

@@ -68,12 +68,6 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		"record edited during the run": {func(w *world) {
 			w.vault.fail = map[string]error{"stage": ksm.Refuse(ksm.CodeOutOfSync, "moved")}
 		}, sdk.ClassConflict, "record.changed"},
-		"scripts, which this agent cannot run": {func(w *world) {
-			s := w.accountStatement("app", nil)
-			s.GetAccount().Scripts = []*trustv1.ScriptUse{{Script: w.res.Proto(), Sha256: make([]byte, 32)}}
-			s.GetAccount().Mandate = &trustv1.Mandate{Enabled: true, MinIntervalS: 60, ValidUntil: w.now.Add(time.Hour).UnixMilli()}
-			w.put(w.account, "pamUser", []byte("old"), s)
-		}, sdk.ClassUnsupported, "scripts"},
 		"a kind of secret that the plugin does not rotate": {func(w *world) {
 			w.target.manifest.Kinds = []sdk.Kind{sdk.SSHKey}
 		}, sdk.ClassUnsupported, "secret_kind"},

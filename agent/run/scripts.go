@@ -15,8 +15,8 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
-	"github.com/rotunda-pam/rotunda/sdk/scrub"
 	"github.com/rotunda-pam/rotunda/sdk/script"
+	"github.com/rotunda-pam/rotunda/sdk/scrub"
 )
 
 // findScripts opens the scripts that run after the rotation: first the account's, then the
@@ -94,11 +94,11 @@ func (r *Run) scripts(ctx context.Context) (State, error) {
 		return "", nil // at the commit there were none: what was named since is the next run's
 	}
 	if outcome, done := trust.Scripted(trust.Words(r.log, r.recent, r.job.ID[:], r.pool())); done { // by an agent before
-		r.scripted(outcome, nil)
+		r.scriptsEnd(outcome, nil)
 		return "", nil
 	}
 	if r.committedByMe() && r.e.Now().Sub(time.UnixMilli(r.set.Time)) > journal.ScriptsLive {
-		r.scripted(trustv1.Outcome_OUTCOME_FAILED, []string{"the secret was set too long ago for its scripts to run now by themselves: whether they have is not known here"})
+		r.scriptsEnd(trustv1.Outcome_OUTCOME_FAILED, []string{"the secret was set too long ago for its scripts to run now by themselves: whether they have is not known here"})
 		return "", nil
 	}
 	if err := r.journalled(); err != nil {
@@ -127,12 +127,12 @@ func (r *Run) scripts(ctx context.Context) (State, error) {
 		}
 		said = append(said, h.says(r.log, s, output))
 	}
-	r.scripted(outcome, said)
+	r.scriptsEnd(outcome, said)
 	return "", nil
 }
 
-// scripted makes an outcome of how the scripts ended.
-func (r *Run) scripted(outcome trustv1.Outcome, said []string) {
+// scriptsEnd makes an outcome of how the scripts ended.
+func (r *Run) scriptsEnd(outcome trustv1.Outcome, said []string) {
 	r.outcome.Scripts = outcome
 	if outcome == trustv1.Outcome_OUTCOME_FAILED && r.outcome.Class == "" {
 		r.outcome.Class, r.outcome.Reason = sdk.ClassConflict, trust.ScriptsFailed
@@ -161,7 +161,8 @@ func (r *Run) planScripts() error {
 	for _, h := range r.after {
 		s := journal.Script{By: h.by.Ref, Use: h.digest()}
 		if i := slices.IndexFunc(kept, func(k journal.Script) bool { return k.By == s.By && k.Use == s.Use }); i >= 0 {
-			s, kept = kept[i], slices.Delete(kept, i, i+1)
+			s = kept[i]
+			kept = slices.Delete(kept, i, i+1)
 		}
 		p.Scripts = append(p.Scripts, s)
 	}
@@ -248,6 +249,9 @@ func (r *Run) afterRequest(h *hosted) (sdk.AfterRequest, error) {
 		request.Former = former
 	}
 	for _, f := range h.records {
+		if f.login == r.job.Account { // what was opened before the change is its former secret
+			f.got.Secret = secret
+		}
 		request.Records = append(request.Records, f.got)
 	}
 	if h.needs(script.NeedAdmin) && r.noAdmin != nil {

@@ -40,11 +40,14 @@ type world struct {
 	pool                seal.ID
 	account, admin, res trust.Ref
 	statements          map[trust.Ref]seal.Digest
+	seqs                map[trust.Ref]uint64 // of the statements
 	self                bool
 	told                []ksm.Refusal
-	keyID               string      // of the key in a record that is put next
-	known               uint64      // greatest number of the account's values that the person's client remembers
-	pinned              []trust.Ref // by commands, besides account and resource
+	keyID               string               // of the key in a record that is put next
+	known               uint64               // greatest number of the account's values that the person's client remembers
+	pinned              []trust.Ref          // by commands, besides account and resource
+	signer              party                // of the statements that are put
+	keys                map[seal.ID]seal.Key // of further folders
 }
 
 type party struct {
@@ -84,11 +87,12 @@ func must(t testing.TB, err error) {
 
 // newWorld builds it. self: the account rotates itself.
 func newWorld(t *testing.T, self bool) *world {
-	w := &world{t: t, now: time.Now(), self: self, statements: map[trust.Ref]seal.Digest{}, folder: seal.NewID(), folderKey: seal.NewKey()}
+	w := &world{t: t, now: time.Now(), self: self, statements: map[trust.Ref]seal.Digest{}, seqs: map[trust.Ref]uint64{}, folder: seal.NewID(), folderKey: seal.NewKey()}
 	_, root, err := ed25519.GenerateKey(nil)
 	must(t, err)
 	recovery := newParty(t, false)
 	w.device = newParty(t, false)
+	w.signer = w.device
 	agent := newParty(t, true)
 	w.agent = agent
 	member, pool := seal.NewID(), seal.NewID()
@@ -179,6 +183,10 @@ func (w *world) put(ref trust.Ref, kind string, secret []byte, s *trustv1.Statem
 	w.t.Helper()
 	key := seal.NewKey()
 	rec := record.New(kind, "title")
+	if kind == "script" {
+		must(w.t, rec.SetText(record.ScriptText, secret))
+		secret = nil
+	}
 	if secret != nil {
 		must(w.t, rec.SetText("password", secret))
 		must(w.t, rec.SetLabelled(record.KeyID, w.keyID))
@@ -186,12 +194,17 @@ func (w *world) put(ref trust.Ref, kind string, secret []byte, s *trustv1.Statem
 	plain, err := rec.JSON()
 	must(w.t, err)
 	check := seal.RecordKeyCheck(w.log.Org(), key, ref.Record)
-	s.RecordUid, s.FolderUid, s.KeyCheck, s.Seq, s.Issued = ref.Record.Bytes(), ref.Folder.Bytes(), check.Bytes(), 1, w.now.UnixMilli()
-	signed, digest, err := trust.SignStatement(w.log, w.device.sign, s)
+	s.RecordUid, s.FolderUid, s.KeyCheck, s.Seq, s.Issued = ref.Record.Bytes(), ref.Folder.Bytes(), check.Bytes(), w.seqs[ref]+1, w.now.UnixMilli()
+	signed, digest, err := trust.SignStatement(w.log, w.signer.sign, s)
 	must(w.t, err)
 	w.statements[ref] = digest
+	w.seqs[ref]++
+	folderKey, further := w.keys[ref.Folder]
+	if !further {
+		folderKey = w.folderKey
+	}
 	x := &ksm.ExtRecord{
-		Ref: wireRef(ref), Kind: kind, RecordKey: trust.SealRecordKey(w.folderKey, key), KeyVersion: 1,
+		Ref: wireRef(ref), Kind: kind, RecordKey: trust.SealRecordKey(folderKey, key), KeyVersion: 1,
 		Data: trust.SealData(key, plain), Revision: 1, Statement: trust.SealStatement(w.log.Org(), key, ref.Record, signed),
 	}
 	if secret != nil {
@@ -283,6 +296,7 @@ type memoryVault struct {
 	w       *world
 	mu      sync.Mutex
 	folder  ksm.ExtFolder
+	further []ksm.ExtFolder
 	records map[seal.ID]*ksm.ExtRecord
 	state   map[seal.ID]string // of runs
 	epoch   uint64
@@ -330,7 +344,7 @@ func (v *memoryVault) Fetch(context.Context, ...seal.ID) (ksm.FetchAnswer, error
 }
 
 func (v *memoryVault) fetched() ksm.FetchAnswer {
-	a := ksm.FetchAnswer{Folders: []ksm.ExtFolder{v.folder}}
+	a := ksm.FetchAnswer{Folders: append([]ksm.ExtFolder{v.folder}, v.further...)}
 	for _, r := range v.records {
 		a.Records = append(a.Records, *r)
 	}
@@ -471,6 +485,9 @@ type fakeTarget struct {
 	plan  func(pluginhost.Job) ([]sdk.Step, error)    // nil: two steps
 	step  func(what string) (sdk.StepResponse, error) // nil: does it
 
+	ran    []scriptRan                                // scripts, in order
+	script func(scriptRan) (sdk.AfterResponse, error) // nil: does it
+
 	openErr  error
 	openHook func()
 	apply    func(sdk.ApplyRequest) (sdk.ApplyResponse, error) // nil: takes it
@@ -481,9 +498,9 @@ func (f *fakeTarget) Find(name string) (pluginhost.Plugin, error) {
 	return pluginhost.Plugin{Name: name}, nil
 }
 
-func (f *fakeTarget) Describe(context.Context, pluginhost.Plugin) (pluginhost.Description, error) {
+func (f *fakeTarget) Describe(_ context.Context, p pluginhost.Plugin) (pluginhost.Description, error) {
 	m := f.manifest
-	m.Self, m.Dependents = true, true
+	m.Self, m.Dependents, m.After = true, true, true
 	if m.Concurrency == 0 {
 		m.Concurrency = 4
 	}

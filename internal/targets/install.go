@@ -25,7 +25,7 @@ const (
 	// Of the second tier: its tests are run on request only, see [TestAll].
 	FerretDB   Server = "FerretDB"  // speaks MongoDB's protocol
 	SeaweedFS  Server = "SeaweedFS" // has access keys, by IAM's protocol
-	RabbitMQ   Server = "RabbitMQ"  // for examples/plugin-rabbitmq, which starts it by itself
+	RabbitMQ   Server = "RabbitMQ"  // examples/plugin-rabbitmq starts it by itself
 	Kubernetes Server = "kube-apiserver"
 )
 

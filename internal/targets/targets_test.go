@@ -46,6 +46,23 @@ func TestPostgresLetsInOnlyTheRightPassword(t *testing.T) {
 	check(good, true)
 }
 
+func TestRabbitLetsInOnlyTheRightPassword(t *testing.T) {
+	r := Rabbit(t)
+	ctx := t.Context()
+	name, good := `we"ird /name`, secret(`p:a\s's"w ö`)
+	if err := r.CreateUser(ctx, name, good, ""); err != nil {
+		t.Fatal(err)
+	}
+	for pw, want := range map[string]bool{good.ExposeString(): true, "another": false} {
+		if got, err := r.Accepts(ctx, name, secret(pw)); err != nil || got != want {
+			t.Errorf("accepts: %v, %v, want %v", got, err, want)
+		}
+	}
+	if n, err := r.Failures(name); err != nil || n != 1 {
+		t.Errorf("%d failures, %v; want 1", n, err)
+	}
+}
+
 func TestSSHDLetsInOnlyTheRightSecret(t *testing.T) {
 	s := OpenSSH(t, SSHDOptions{})
 	ctx := t.Context()

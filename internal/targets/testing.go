@@ -201,6 +201,25 @@ func Kube(t TB) *KubeServer {
 	return k
 }
 
+// Rabbit starts a RabbitMQ that ends with the test. It is of the second tier, as [Ferret] is.
+func Rabbit(t TB) *RabbitServer {
+	t.Helper()
+	ctx, dir, ok := forTest(t, RabbitMQ)
+	if !ok {
+		return nil
+	}
+	r, err := StartRabbit(ctx, filepath.Join(dir, "rabbitmq"))
+	if fatal(t, err) {
+		return nil
+	}
+	t.Cleanup(func() {
+		if err := r.Stop(); err != nil {
+			t.Logf("stop RabbitMQ: %v", err)
+		}
+	})
+	return r
+}
+
 // TestAll is the variable that says which tests of the second tier are run: none (unset),
 // those whose server this machine has already ("cached"), or all ("1").
 const TestAll = "ROTUNDA_TEST_ALL"

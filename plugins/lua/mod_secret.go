@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/rand"
 	"crypto/subtle"
+	"regexp"
 
 	lua "github.com/yuin/gopher-lua"
 )
@@ -33,12 +34,38 @@ var secretModule = module{
 			},
 		},
 		{
+			name: "matches", takes: "value: string|secret, pattern: string", gives: "boolean",
+			about: "Whether a regular expression (RE2) matches the whole of a text or secret, of at most 64 KiB: a target may not take every character. " +
+				"Of a secret it is one of the 32 questions about secrets that a call may ask.",
+			example: `assert(secret.matches(secret.of("p-1"), "[!-~]+") and not secret.matches(secret.of("p 1"), "[!-~]+"))`,
+			do:      secretMatches,
+		},
+		{
 			name: "random", takes: "n: integer, alphabet?: string", gives: "secret",
 			about:   "Makes a secret of n characters of the alphabet (letters and digits), at most 4,096, without bias.",
 			example: `assert(not secret.equal(secret.random(20), secret.random(20)))`,
 			do:      randomSecret,
 		},
 	},
+}
+
+func secretMatches(a *args) int {
+	b, isSecret := a.bytes(1)
+	pattern := a.text(2)
+	if len(b) > 64<<10 {
+		a.bad(1, "it has %d bytes; at most %d are looked at", len(b), 64<<10)
+	}
+	if _, err := regexp.Compile(pattern); err != nil || len(pattern) > 1000 {
+		a.bad(2, "want a regular expression of at most 1,000 bytes")
+	}
+	whole, err := regexp.Compile(`\A(?:` + pattern + `)\z`)
+	if err != nil {
+		a.bad(2, "want a regular expression of at most 1,000 bytes")
+	}
+	if isSecret {
+		a.ask()
+	}
+	return a.push(lua.LBool(whole.Match(b)))
 }
 
 func randomSecret(a *args) int {

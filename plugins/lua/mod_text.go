@@ -9,7 +9,7 @@ import (
 
 var textModule = module{
 	about: "Puts texts together and takes them apart. Where one of them is a secret, so is the whole.",
-	functions: []function{
+	functions: append([]function{
 		{
 			name: "concat", takes: "...: string|secret|number", gives: "string|secret",
 			about:   "Puts its arguments together. With .. a secret would be its placeholder, which no module takes.",
@@ -92,7 +92,7 @@ var textModule = module{
 				return a.give(bytes.ReplaceAll(b, from, with), secrets)
 			},
 		},
-	},
+	}, textEdits...),
 }
 
 func textQuestion(name, about, example string, ask func(s, part string) bool) function {

@@ -159,7 +159,7 @@ func (s *state) globals() {
 	}
 	all := L.G.Global
 	keep := L.NewTable()
-	for _, name := range []string{"assert", "error", "ipairs", "next", "pairs", "pcall", "select", "tonumber", "type", "unpack", "rawequal", "rawget", "table", "math", "coroutine"} {
+	for _, name := range []string{"error", "ipairs", "next", "pairs", "pcall", "select", "tonumber", "type", "unpack", "rawequal", "rawget", "table", "math", "coroutine"} {
 		keep.RawSetString(name, all.RawGetString(name))
 	}
 	str := all.RawGetString("string").(*lua.LTable)
@@ -175,6 +175,7 @@ func (s *state) globals() {
 		L.Push(L.ToStringMeta(L.CheckAny(1)))
 		return 1
 	}))
+	keep.RawSetString("assert", L.NewFunction(assert))
 	keep.RawSetString("print", L.NewFunction(s.print))
 	keep.RawSetString("setmetatable", L.NewFunction(setMetatable))
 	keep.RawSetString("getmetatable", L.NewFunction(getMetatable))
@@ -198,6 +199,19 @@ func (s *state) globals() {
 		mt.RawSetString("__index", str)
 	}
 	s.secretType()
+}
+
+// assert raises what it is given beside a nil as it is: an error value that a module gave
+// keeps its class, as sdk.fail's does. The library's own takes texts only.
+func assert(L *lua.LState) int {
+	if L.ToBool(1) {
+		return L.GetTop()
+	}
+	if v := L.Get(2); v.Type() == lua.LTTable {
+		L.Error(v, 1)
+	}
+	L.RaiseError("%s", L.OptString(2, "assertion failed!"))
+	return 0
 }
 
 // rep is string.rep with a bound: it asks for no deadline on its way.
@@ -267,10 +281,15 @@ func (s *state) print(L *lua.LState) int {
 
 // log writes a line of the agent's log, and of the output that the run's readers get.
 func (s *state) log(level slog.Level, text string) {
-	text = s.hidden.Text(text)
 	if s.printed += len(text); s.printed > maxPrinted {
 		s.L.RaiseError("the script has logged more than %d bytes", maxPrinted)
 	}
+	s.note(level, text)
+}
+
+// note is log without a bound, for words that are not the script's.
+func (s *state) note(level slog.Level, text string) {
+	text = s.hidden.Text(text)
 	s.host.Log.Log(context.Background(), level, text)
 	if room := maxOutput - s.output.Len(); room > 0 {
 		line := text + "\n"

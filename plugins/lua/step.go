@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
 
@@ -50,60 +51,105 @@ func (s *state) step(v lua.LValue) (sdk.Step, error) {
 	return out, nil
 }
 
-const maxDepth = 64
+// Bounds of a value that goes from Lua to a format or back.
+const (
+	maxDepth  = 64
+	maxValues = 200_000
+)
 
 // goValue makes of Lua's value what JSON can say: a table with a first item is a list, any
 // other an object. Secrets are in it as their texts: the caller makes a secret of the whole.
 func goValue(v lua.LValue, depth int) (out any, secrets bool, err error) {
+	r := reading{values: maxValues, bytes: maxString}
+	out, err = r.value(v, depth)
+	return out, r.secrets, err
+}
+
+// reading counts what is read of a Lua value: tables may be shared, so that a small value
+// stands for a huge one.
+type reading struct {
+	values, bytes int // that are left
+	secrets       bool
+}
+
+func (r *reading) value(v lua.LValue, depth int) (any, error) {
+	if r.values--; r.values < 0 {
+		return nil, fmt.Errorf("it has more than %d values", maxValues)
+	}
 	if depth > maxDepth {
-		return nil, false, fmt.Errorf("it is nested more than %d deep, or holds itself", maxDepth)
+		return nil, fmt.Errorf("it is nested more than %d deep, or holds itself", maxDepth)
 	}
 	switch v := v.(type) {
 	case *lua.LNilType:
-		return nil, false, nil
+		return nil, nil
 	case lua.LBool:
-		return bool(v), false, nil
+		return bool(v), nil
 	case lua.LNumber:
-		if f := float64(v); f == math.Trunc(f) && math.Abs(f) < 1<<53 {
-			return int64(f), false, nil
+		switch f := float64(v); {
+		case math.IsNaN(f) || math.IsInf(f, 0):
+			return nil, errors.New("it is no number that can be written")
+		case f == math.Trunc(f) && math.Abs(f) < 1<<53:
+			return int64(f), nil
+		default:
+			return f, nil
 		}
-		return float64(v), false, nil
 	case *lua.LTable:
-		return goTable(v, depth)
+		return r.table(v, depth)
+	case *lua.LUserData:
+		if v.Value == (null{}) {
+			return nil, nil
+		}
 	}
 	b, isSecret, why := eitherText(v)
-	if why != "" {
-		return nil, false, errors.New(why)
+	switch r.bytes -= len(b); {
+	case why != "":
+		return nil, errors.New(why)
+	case r.bytes < 0:
+		return nil, fmt.Errorf("it has more than %d bytes", maxString)
+	case !utf8.Valid(b):
+		return nil, errors.New("it is no UTF-8: write it by base64.encode")
 	}
-	return string(b), isSecret, nil
+	r.secrets = r.secrets || isSecret
+	return string(b), nil
 }
 
-func goTable(t *lua.LTable, depth int) (out any, secrets bool, err error) {
-	names, ok := sortedKeys(t)
-	switch {
-	case t.Len() > 0 && len(names) > 1: // the list's numbers count as one name, which is no text
-		return nil, false, errors.New("it is half a list and half an object")
-	case t.Len() > 0:
-		list := make([]any, 0, t.Len())
-		for n := 1; n <= t.Len(); n++ {
-			one, s, err := goValue(t.RawGetInt(n), depth+1)
-			if err != nil {
-				return nil, false, fmt.Errorf("item %d: %w", n, err)
-			}
-			list, secrets = append(list, one), secrets || s
+func (r *reading) table(t *lua.LTable, depth int) (any, error) {
+	n := t.Len()
+	if n == 0 && !isList(t) {
+		return r.object(t, depth)
+	}
+	fields := 0
+	t.ForEach(func(lua.LValue, lua.LValue) { fields++ })
+	if fields != n {
+		return nil, errors.New("it is half a list and half an object, or a list with holes")
+	}
+	list := make([]any, 0, min(n, r.values))
+	for i := 1; i <= n; i++ {
+		one, err := r.value(t.RawGetInt(i), depth+1)
+		if err != nil {
+			return nil, fmt.Errorf("item %d: %w", i, err)
 		}
-		return list, secrets, nil
+		list = append(list, one)
+	}
+	return list, nil
+}
+
+func (r *reading) object(t *lua.LTable, depth int) (any, error) {
+	names, ok := sortedKeys(t)
+	if !ok {
+		return nil, errors.New("the names in a table are texts, or it is a list from 1 on")
 	}
 	object := map[string]any{}
-	if !ok {
-		return nil, false, errors.New("the names in a table are texts, or it is a list from 1 on")
-	}
 	for _, name := range names {
-		one, s, err := goValue(t.RawGetString(name), depth+1)
-		if err != nil {
-			return nil, false, fmt.Errorf("%s: %w", name, err)
+		// A name is seen by whoever reads the log of an error; it is checked as any text.
+		if _, err := r.value(lua.LString(name), depth); err != nil {
+			return nil, fmt.Errorf("a name: %w", err)
 		}
-		object[name], secrets = one, secrets || s
+		one, err := r.value(t.RawGetString(name), depth+1)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		object[name] = one
 	}
-	return object, secrets, nil
+	return object, nil
 }

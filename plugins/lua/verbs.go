@@ -166,7 +166,7 @@ func (f after) Run(ctx context.Context, o sdk.OpenRequest, r sdk.AfterRequest) (
 	// What it said before it failed is what its author needs.
 	var failed *sdk.Error
 	if errors.As(err, &failed) && ctx.Err() == nil {
-		s.log(slog.LevelError, failed.Error())
+		s.note(slog.LevelError, failed.Error())
 		out.Class, out.Reason, err = failed.Class, failed.Reason, nil
 	}
 	out.Output = s.output.String()

@@ -56,15 +56,17 @@ func (m *Manifest) Asks() (out []Ask) {
 			add("to connect to "+h, "")
 		}
 	}
-	for _, p := range m.Programs {
-		add("to run "+p+" on the agent's host", "")
-	}
-	for _, f := range m.Files {
-		name, ok := strings.CutPrefix(f, "parameters.")
-		if p := m.Parameter(name); ok && p != nil {
-			add("to read and write the file that the parameter "+name+" says, on the agent's host", p.About)
-		} else {
-			add("to read and write "+f+" on the agent's host", "")
+	for _, l := range []struct {
+		list     []string
+		do, what string
+	}{{m.Programs, "to run ", "the program"}, {m.Files, "to read and write ", "the file"}} {
+		for _, f := range l.list {
+			name, ok := strings.CutPrefix(f, "parameters.")
+			if p := m.Parameter(name); ok && p != nil {
+				add(l.do+l.what+" that the parameter "+name+" says, on the agent's host", p.About)
+			} else {
+				add(l.do+f+" on the agent's host", "")
+			}
 		}
 	}
 	for _, name := range Modules {

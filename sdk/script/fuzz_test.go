@@ -55,6 +55,7 @@ func FuzzParse(f *testing.F) {
 		}
 		_, _ = m.Places("r:1", values, nil)
 		_, _ = m.Paths(values)
+		_, _ = m.Commands(values)
 	})
 }
 

@@ -81,7 +81,7 @@ type Manifest struct {
 	Needs      []string
 	Modules    []string // what require gives
 	Hosts      []string // "resource", "parameters.NAME", "records.NAME", or host:port; see Places
-	Programs   []string // on the agent's host, absolute
+	Programs   []string // on the agent's host, absolute, or "parameters.NAME"; see Commands
 	Files      []string // on the agent's host, absolute, or "parameters.NAME"; see Paths
 	Reveals    string   // why secret:reveal() is needed; empty: it is refused
 	Parameters []Parameter
@@ -115,13 +115,11 @@ type Rotates struct {
 // SDK is the manifest as the agent is told it. It bears the plugin's name, since that is
 // what statements and the agent know the script by.
 func (m *Manifest) SDK() sdk.Manifest {
-	out := sdk.Manifest{Name: Plugin, Version: m.Version, Dependents: m.Kind == Dependents}
+	out := sdk.Manifest{Name: Plugin, Version: m.Version, Dependents: m.Kind == Dependents, After: m.Kind == AfterRotation}
 	if r := m.Rotates; r != nil {
 		out.Kinds, out.Overlap, out.Self, out.NoLogin = slices.Clone(r.Kinds), slices.Clone(r.Overlap), r.Self, r.NoLogin
 		out.Concurrency, out.LoginTries, out.MaxLen, out.Forbid = r.Concurrency, r.LoginTries, r.MaxLen, r.Forbid
 		out.Settle, out.OldLives = r.Settle, r.OldLives
-	} else {
-		out.Kinds = slices.Clone(secretKinds)
 	}
 	return out
 }

@@ -167,6 +167,7 @@ func TestParseRefuses(t *testing.T) {
 		"program":                  {with(`modules = ["exec"]`, `programs = ["systemctl"]`), "programs", 7, "whole path"},
 		"program, dots":            {with(`modules = ["exec"]`, `programs = ["/usr/../bin/sh"]`), "programs", 7, "whole path"},
 		"program, Windows":         {with(`modules = ["exec"]`, `programs = ['C:\a\..\b']`), "programs", 7, "whole path"},
+		"program, parameter":       {with(`modules = ["exec"]`, `programs = ["parameters.a"]`), "programs", 7, "type string"},
 		"program without module":   {with(`programs = ["/bin/true"]`), "programs", 6, `add "exec"`},
 		"file":                     {with(`modules = ["file"]`, `files = ["a.conf"]`), "files", 7, "whole path"},
 		"file, parameter":          {with(`modules = ["file"]`, `files = ["parameters.a"]`), "files", 7, "type string"},

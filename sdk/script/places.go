@@ -31,20 +31,23 @@ func (m *Manifest) places(t *table) {
 		}
 	}
 	m.Programs = t.list("programs")
-	for _, p := range m.Programs {
-		t.must(absolute(p), "programs", fmt.Sprintf("has %q", p), "write the whole path, without . and ..")
-	}
+	m.paths(t, "programs", m.Programs)
 	t.must(len(m.Programs) == 0 || slices.Contains(m.Modules, "exec"), "programs", "are run by the module exec, which modules does not name", `add "exec"`)
 	m.Files = t.list("files")
-	for _, f := range m.Files {
+	m.paths(t, "files", m.Files)
+	t.must(len(m.Files) == 0 || slices.Contains(m.Modules, "file"), "files", "are written by the module file, which modules does not name", `add "file"`)
+}
+
+// paths looks at paths of the agent's host.
+func (m *Manifest) paths(t *table, key string, list []string) {
+	for _, f := range list {
 		name, ok := strings.CutPrefix(f, "parameters.")
 		if p := m.Parameter(name); ok && fieldRE.MatchString(name) {
-			t.must(p != nil && p.Type == String, "files", fmt.Sprintf("has %q", f), "it must be a parameter of type string")
+			t.must(p != nil && p.Type == String, key, fmt.Sprintf("has %q", f), "it must be a parameter of type string")
 		} else {
-			t.must(absolute(f), "files", fmt.Sprintf("has %q", f), `write the whole path, without . and .., or "parameters.NAME"`)
+			t.must(absolute(f), key, fmt.Sprintf("has %q", f), `write the whole path, without . and .., or "parameters.NAME"`)
 		}
 	}
-	t.must(len(m.Files) == 0 || slices.Contains(m.Modules, "file"), "files", "are written by the module file, which modules does not name", `add "file"`)
 }
 
 var drive = regexp.MustCompile(`^[A-Za-z]:\\[^/]*$`)
@@ -88,14 +91,23 @@ func (m *Manifest) Places(resource string, values map[string]any, records map[st
 	return out, nil
 }
 
-// Paths are the files that a use of the script may write, likewise.
+// Paths are the files that a use of the script may read and write, likewise.
 func (m *Manifest) Paths(values map[string]any) ([]string, error) {
+	return m.pathsOf(m.Files, "a file's", values)
+}
+
+// Commands are the programs that it may run.
+func (m *Manifest) Commands(values map[string]any) ([]string, error) {
+	return m.pathsOf(m.Programs, "a program's", values)
+}
+
+func (m *Manifest) pathsOf(list []string, what string, values map[string]any) ([]string, error) {
 	var out []string
-	for _, f := range m.Files {
+	for _, f := range list {
 		if name, ok := strings.CutPrefix(f, "parameters."); ok {
 			s, _ := values[name].(string)
 			if !absolute(s) {
-				return nil, wrong(fmt.Errorf("parameter %s of the script %s is the path of a file: write the whole one, without . or .. in it", name, m.Name))
+				return nil, wrong(fmt.Errorf("parameter %s of the script %s is %s path: write the whole one, without . and ..", name, m.Name, what))
 			}
 			f = s
 		}

@@ -14,9 +14,9 @@ import (
 func settings(t *testing.T) *script.Manifest {
 	t.Helper()
 	m, err := script.Parse([]byte(with(
-		`modules = ["file"]`,
+		`modules = ["file", "exec"]`,
 		`hosts = ["resource", "parameters.at", "parameters.api", "records.r", "db:5432"]`,
-		`files = ["parameters.file", "/etc/b"]`,
+		`files = ["parameters.file", "/etc/b"]`, `programs = ["/bin/true", "parameters.file"]`,
 		`[parameters]`,
 		`unit = {type = "string", about = "U.", required = true, pattern = "a|bc"}`,
 		`n = {type = "integer", about = "N.", default = 3}`,
@@ -119,8 +119,15 @@ func TestPlaces(t *testing.T) {
 	if want := []string{"/etc/a", "/etc/b"}; err != nil || !reflect.DeepEqual(files, want) {
 		t.Errorf("%v, %v; want %v", files, err, want)
 	}
+	programs, err := m.Commands(values)
+	if want := []string{"/bin/true", "/etc/a"}; err != nil || !reflect.DeepEqual(programs, want) {
+		t.Errorf("%v, %v; want %v", programs, err, want)
+	}
 	for _, path := range []string{"", "a", "/etc/../root/x", "/etc/", "/", "//etc/a"} {
 		values["file"] = path
+		if programs, err := m.Commands(values); err == nil {
+			t.Errorf("%q is a program of the script: %v", path, programs)
+		}
 		if files, err := m.Paths(values); err == nil {
 			t.Errorf("%q is a file of the script: %v", path, files)
 		}

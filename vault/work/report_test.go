@@ -213,6 +213,33 @@ func TestPersonsRunWakesItsAgent(t *testing.T) {
 	}
 }
 
+// Scripts alone run by a person's command, and a run of theirs ends though it changed nothing.
+func TestScriptsAlone(t *testing.T) {
+	v := newVault(t)
+	run := seal.NewID()
+	start := func(f *trustv1.CommandFrame) error {
+		return v.try(func(ctx context.Context, q *db.Queries) error {
+			return v.work.StartRun(ctx, q, v.org, work.Start{
+				RunID: run, Account: v.account.Proto(), PoolID: v.pool[:], Action: "script", Cause: "person", Command: f, Actor: v.o.Admin.ID[:],
+			})
+		})
+	}
+	v.wantCode("without a command", start(nil), ksm.CodeBadRequest)
+	v.must(start(frame(v, v.a.ID, run)))
+	h := v.lease(v.a, run)
+	v.must(h.report(ksm.ReportRequest{Account: v.ref(), RunID: run[:], Epoch: h.epoch, Result: h.result(trustv1.Phase_PHASE_FINISHED, nil, 0, func(r *trustv1.Result) {
+		r.Credential, r.Scripts = trustv1.Outcome_OUTCOME_NONE, trustv1.Outcome_OUTCOME_FAILED
+		r.Class, r.Reason = "conflict", trust.ScriptsFailed
+		r.ScriptSha256 = slices.Repeat([][]byte{make([]byte, 32)}, 2*trust.MaxScripts)
+		for range 200 { // as many statements as that may be
+			r.Statements = append(r.Statements, &trustv1.Pin{Record: (trust.Ref{Folder: seal.NewID(), Record: seal.NewID()}).Proto(), Digest: make([]byte, 32)})
+		}
+	})}))
+	if r := v.runRow(run); r.State != work.Finished || r.Action != "script" || trustv1.Outcome(r.Scripts) != trustv1.Outcome_OUTCOME_FAILED || r.Reason != trust.ScriptsFailed {
+		t.Errorf("run: %+v", r)
+	}
+}
+
 func TestDrop(t *testing.T) {
 	v := newVault(t)
 	drop := func(id seal.ID) error {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,10 @@ type session struct {
 }
 
 func main() {
+	if filepath.Base(os.Args[0]) == "scripts" {
+		sdk.ServeScripts(load)
+		return
+	}
 	sdk.Serve(sdk.Plugin{Manifest: sdk.Manifest{
 		Name: "guest", Version: "1.2.3", Kinds: []sdk.Kind{sdk.Password, sdk.APIKey}, Overlap: []sdk.Kind{sdk.Password, sdk.APIKey},
 		Minted: []sdk.Kind{sdk.APIKey}, Readback: true, Concurrency: 4,

@@ -67,6 +67,7 @@ type service struct {
 	goplugin.NetRPCUnsupportedPlugin
 	pluginv1.UnimplementedMetaServer
 	pluginv1.UnimplementedRotatorServer
+	pluginv1.UnimplementedScriptsServer
 	name   string
 	stderr *os.File
 }
@@ -74,6 +75,7 @@ type service struct {
 func (s service) GRPCServer(_ *goplugin.GRPCBroker, g *grpc.Server) error {
 	pluginv1.RegisterMetaServer(g, s)
 	pluginv1.RegisterRotatorServer(g, s)
+	pluginv1.RegisterScriptsServer(g, s)
 	return nil
 }
 
@@ -86,6 +88,10 @@ func (s service) Describe(ctx context.Context, _ *pluginv1.DescribeRequest) (*pl
 	switch s.name {
 	case "greedy":
 		m.Concurrency = 1 << 30
+	case "answers":
+		m.Kinds, m.Capabilities = nil, []string{pluginv1.CapAfter}
+	case "split": // one script, and two plugins
+		return &pluginv1.DescribeResponse{Plugins: []*pluginv1.Manifest{m, m}}, nil
 	case "liar":
 		m.Name = "somebody-else"
 	case "huge":
@@ -110,4 +116,23 @@ func (s service) Open(context.Context, *pluginv1.OpenRequest) (*pluginv1.OpenRes
 
 func (s service) Apply(context.Context, *pluginv1.ApplyRequest) (*pluginv1.ApplyResponse, error) {
 	return &pluginv1.ApplyResponse{Outcome: 77, Class: "\x1b[31m", Reason: strings.Repeat("r", 1000)}, nil
+}
+
+func (s service) Load(context.Context, *pluginv1.LoadRequest) (*pluginv1.LoadResponse, error) {
+	return &pluginv1.LoadResponse{}, nil
+}
+
+func (s service) Run(_ context.Context, r *pluginv1.RunRequest) (*pluginv1.RunResponse, error) {
+	secret := string(r.Secret.Secret)
+	switch string(r.Account.Name) {
+	case "long": // with the secret where it is cut
+		return &pluginv1.RunResponse{Outcome: pluginv1.Outcome_OUTCOME_CHANGED, Output: strings.Repeat("x", pluginv1.MaxOutput-4) + secret + strings.Repeat("y", 1<<17)}, nil
+	case "odd": // a character where it is cut
+		return &pluginv1.RunResponse{Outcome: pluginv1.Outcome_OUTCOME_CHANGED, Output: "x" + strings.Repeat("é", pluginv1.MaxOutput)}, nil
+	case "code":
+		return &pluginv1.RunResponse{Outcome: pluginv1.Outcome_OUTCOME_UNCHANGED, Class: "policy", Reason: secret}, nil
+	case "huge":
+		return &pluginv1.RunResponse{Output: strings.Repeat("x", 2<<20)}, nil
+	}
+	return &pluginv1.RunResponse{Outcome: 77, Class: "\x1b[31m", Reason: strings.Repeat("r", 1000)}, nil
 }

@@ -21,7 +21,13 @@ import (
 //
 // Numbers are big-endian. A timeout of 0 means none. Until the reply the plugin sends
 // nothing; closing its end gives the dial up. After it half-close is carried both ways.
+//
+// The network agent has one address, local: the agent itself, where a job may ask
+// something of the machine that it runs on.
 const (
+	LocalNetwork = "agent"
+	LocalAddress = "local"
+
 	TokenLen      = 32
 	dialVersion   = 1
 	dialHead      = 8

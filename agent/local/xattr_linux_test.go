@@ -1,0 +1,5 @@
+package local
+
+import "golang.org/x/sys/unix"
+
+func setxattr(path string, list []byte) error { return unix.Setxattr(path, access, list, 0) }

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// spelt is the one spelling of host:port; empty where the text is none.
+func spelt(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	n, wrong := strconv.ParseUint(port, 10, 16)
+	if err != nil || wrong != nil || host == "" || n == 0 {
+		return ""
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		host = ip.String()
+	}
+	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(host, ".")), strconv.FormatUint(n, 10))
+}
+
+// address reads the option of that name: where to connect to, the script's resource where
+// it is left out.
+func (o options) address() sdk.Resource {
+	if !o.has("address") {
+		if len(o.a.places) == 0 || o.a.places[0].Address == "" {
+			o.a.bad(o.n, "address: there is no resource to take it from")
+		}
+		return o.a.places[0]
+	}
+	given := o.text("address", "")
+	if spelt(given) == "" {
+		o.a.bad(o.n, "address: want host:port, got %q", given)
+	}
+	return o.a.place(given)
+}
+
+// login reads the options login and secret.
+func (o options) login() (name string, of secret) {
+	name = o.text("login", "")
+	if v, ok := secretOf(o.get("secret")); ok {
+		return name, *v
+	}
+	if o.has("secret") {
+		b, _ := o.bytes("secret")
+		return name, secret{Secret: sdk.NewSecret(b)}
+	}
+	return name, secret{}
+}
+
+var errClosed = errors.New("it was closed")

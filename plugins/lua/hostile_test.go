@@ -1,0 +1,252 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
+	"github.com/rotunda-pam/rotunda/conformance"
+	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
+)
+
+// attack is a script that means harm, and how it ends. docs/scripts/security.md has them
+// all: TestPageOfAttacks.
+type attack struct {
+	name     string
+	modules  []string
+	manifest string
+	code     string
+	limit    time.Duration // of the call; 0: ten seconds
+	ends     []string      // reasons, any of which may be the one that it ends with
+	logged   string        // in the agent's log
+}
+
+// hostile are run in the agent's own plugin host, each as a plugin shut in as every script is.
+var hostile = []attack{
+	{name: "memory by doubling", code: `local s = "x" while true do s = s .. s end`, ends: []string{"plugin_crashed", "plugin_deaf", "script.error"}},
+	{name: "memory by a table", code: `local t = {} for i = 1, 1e9 do t[i] = {i, i, i} end`, ends: []string{"plugin_crashed", "plugin_deaf"}},
+	{name: "memory by string.rep", code: `return string.rep("a", 2^31)`, ends: []string{"script.error"}},
+	{name: "memory by table.concat", code: `local t, s = {}, string.rep("a", 2^23) for i = 1, 200 do t[i] = s end return #table.concat(t)`, ends: []string{"plugin_crashed", "plugin_deaf", "script.error"}},
+	{name: "a loop without an end", code: `while true do end`, limit: time.Second, ends: []string{"plugin_deadline", "plugin_deaf", "deadline"}},
+	{name: "a loop that catches its end", code: `while true do pcall(function() while true do end end) end`, limit: time.Second, ends: []string{"plugin_deadline", "plugin_deaf", "deadline"}},
+	{name: "a pattern that never returns", code: `return (("a"):rep(200000)):gsub(".-.-.-.-b", "")`, limit: time.Second, ends: []string{"plugin_deaf", "plugin_crashed"}},
+	{name: "a loop in a coroutine", code: `return coroutine.wrap(function() while true do end end)()`, limit: time.Second, ends: []string{"plugin_deadline", "plugin_deaf", "deadline"}},
+	{name: "coroutines without a number", code: `local t = {} while true do t[#t + 1] = coroutine.create(function() coroutine.yield() end) coroutine.resume(t[#t]) end`, limit: 20 * time.Second, ends: []string{"plugin_crashed", "plugin_deaf", "plugin_deadline", "deadline"}},
+	{name: "a sleep for ever", modules: []string{"time"}, code: `while true do time.sleep(3600) end`, limit: time.Second, ends: []string{"plugin_deadline", "script.error", "deadline"}},
+	{name: "a log without an end", modules: []string{"log"}, code: `while true do log.info(string.rep("x", 1000)) end`, ends: []string{"script.error"}},
+	{name: "an output of a gigabyte", modules: []string{"log"}, code: `local s = string.rep("x", 2^24) for i = 1, 64 do log.info(s) end`, ends: []string{"script.error"}},
+	{name: "code in a text", code: `return loadstring("return 1")()`, ends: []string{"script.error"}},
+	{name: "bytecode", code: `return string.dump(run)`, ends: []string{"script.error"}},
+	{name: "a file of the agent's host", code: `return io.open("/etc/shadow")`, ends: []string{"script.error"}},
+	{name: "a module of no manifest", code: `return require("exec").run("/bin/sh")`, ends: []string{"script.error"}},
+	{name: "the metatable of texts", code: `getmetatable("").__index = function() return "x" end`, ends: []string{"script.error"}},
+	{name: "the metatable of secrets", manifest: `needs = ["secret"]`, code: `getmetatable(job.secret).__tostring = function() return "x" end`, ends: []string{"script.error"}},
+	{name: "reveal that nobody allowed", manifest: `needs = ["secret"]`, code: `return job.secret:reveal()`, ends: []string{"script.error"}},
+	{name: "a secret in an error", manifest: "needs = [\"secret\"]\nreveals = \"to lose it\"", code: `error("it is " .. job.secret:reveal())`, ends: []string{"script.error"}},
+	{name: "a secret in a reason", manifest: "needs = [\"secret\"]\nreveals = \"to lose it\"", code: `return sdk.unchanged("policy", job.secret:reveal())`, ends: []string{"malformed"}},
+	{name: "a secret in the log", modules: []string{"log"}, manifest: "needs = [\"secret\"]\nreveals = \"to lose it\"", code: `log.info(job.secret:reveal()) log.warn((job.secret:reveal():gsub(".", function(c) return string.format("%02x", c:byte()) end))) return sdk.unchanged("policy", "said")`, ends: []string{"said"}},
+	{name: "many questions about a secret", modules: []string{"secret"}, manifest: `needs = ["secret"]`, code: `for i = 1, 1e6 do if secret.equal(job.secret, tostring(i)) then return sdk.unchanged("policy", "guessed") end end`, ends: []string{"script.error"}},
+}
+
+// hostHarness is an agent's plugin host with the plugin lua, as built.
+type hostHarness struct {
+	*pluginhost.Host
+	plugin pluginhost.Plugin
+	log    *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newHost(t *testing.T) *hostHarness {
+	t.Helper()
+	binary := conformance.Build(t, ".")
+	dir, err := os.MkdirTemp("", "rtlua")
+	if err == nil {
+		err = os.Chmod(dir, 0o711)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	b, err := os.ReadFile(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hostHarness{plugin: pluginhost.Plugin{Name: script.Plugin, SHA256: sha256.Sum256(b)}, log: new(lockedBuffer)}
+	plugins := filepath.Join(dir, "plugins")
+	if err := os.Mkdir(plugins, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(plugins, h.plugin.String()), b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	catalogue, err := pluginhost.NewCatalogue(plugins, []string{h.plugin.String()}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Host, err = pluginhost.New(pluginhost.Config{Dir: filepath.Join(dir, "run"), Catalogue: catalogue, Log: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_ = h.Close(ctx)
+	})
+	return h
+}
+
+const lost = "hunter2-hunter2-hunter2"
+
+// after runs a script once.
+func (h *hostHarness) after(ctx context.Context, text, resource string, allow ...string) (sdk.AfterResponse, error) {
+	return h.Run(ctx, pluginhost.Scripted(h.plugin, []byte(text)), pluginhost.Job{
+		Target: pluginhost.Target{Key: resource, Resource: sdk.Resource{Address: "127.0.0.1:1"}, Allow: allow},
+	}, sdk.AfterRequest{Secret: password(lost)})
+}
+
+func (a attack) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "--[[ rotunda\nname = \"attack\"\nversion = \"1\"\nkind = \"after_rotation\"\nabout = \"Means harm\"\n%s\nmodules = [", a.manifest)
+	for _, m := range a.modules {
+		fmt.Fprintf(&b, "%q, ", m)
+	}
+	b.WriteString("]\n]]\n")
+	for _, m := range a.modules {
+		fmt.Fprintf(&b, "local %s = require %q\n", m, m)
+	}
+	return b.String() + "function run(job)\n" + a.code + "\nend\n"
+}
+
+// honest is a script that does its work while another one does harm.
+var honest = attack{name: "honest", modules: []string{"text"}, manifest: `needs = ["secret"]`, code: `text.concat("a", job.secret) return sdk.changed`}
+
+// Scripts that mean harm end by themselves or by force, with a reason that has a name; what
+// they know is in no log and no answer; and who runs beside them does not notice.
+func TestHostileScripts(t *testing.T) {
+	h := newHost(t)
+	for _, a := range hostile {
+		t.Run(a.name, func(t *testing.T) {
+			limit := a.limit
+			if limit == 0 {
+				limit = 10 * time.Second
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			var beside sync.WaitGroup
+			beside.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				if got, err := h.after(ctx, honest.text(), "honest"); err != nil || got.Outcome != sdk.Changed {
+					t.Errorf("an honest script beside it: %+v, %v", got, err)
+				}
+			})
+			got, err := h.after(ctx, a.text(), "attacked")
+			beside.Wait()
+			why := got.Reason
+			if err != nil {
+				why = pluginhost.ReasonOf(err)
+			}
+			if got.Outcome == sdk.Changed || !slices.Contains(a.ends, why) {
+				t.Errorf("it ended with %+v, %v; want one of %v", got, err, a.ends)
+			}
+			for what, said := range map[string]string{"log": h.log.String(), "output": got.Output, "error": fmt.Sprint(err)} {
+				if strings.Contains(said, lost) || strings.Contains(said, fmt.Sprintf("%x", lost)) {
+					t.Errorf("the secret is in the %s", what)
+				}
+			}
+			if a.logged != "" && !strings.Contains(h.log.String(), a.logged) {
+				t.Errorf("the agent's log does not say %q", a.logged)
+			}
+		})
+	}
+}
+
+// A script reaches the places of its job and no others, whatever it calls them; each
+// attempt is in the agent's log.
+func TestNoOtherPlace(t *testing.T) {
+	if _, ok := modules()["http"]; !ok {
+		t.Skip("left out: this build has no module that reaches a place")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	knocked := make(chan struct{}, 16)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil {
+				knocked <- struct{}{}
+				_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
+				_ = c.Close()
+			}
+		}
+	}()
+	h := newHost(t)
+	to := l.Addr().String()
+	_, port, _ := net.SplitHostPort(to)
+	for _, address := range []string{to, "localhost:" + port, "[::ffff:127.0.0.1]:" + port, "2130706433:" + port, "169.254.169.254:80", "evil.example.org:443"} {
+		a := attack{modules: []string{"http"}, manifest: fmt.Sprintf("hosts = [%q]", "127.0.0.1:9"), code: fmt.Sprintf(`
+			local r, err = http.get{url = "http://%s/"}
+			if not r then return nil, err end
+			return sdk.changed`, address)}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		got, err := h.after(ctx, a.text(), "attacked", "127.0.0.1:9")
+		cancel()
+		if got.Outcome == sdk.Changed {
+			t.Errorf("%s was reached: %+v, %v", address, got, err)
+		}
+	}
+	select {
+	case <-knocked:
+		t.Error("somebody knocked")
+	default:
+	}
+}
+
+// docs/scripts/security.md lists each attack.
+func TestPageOfAttacks(t *testing.T) {
+	page, err := os.ReadFile("../../docs/scripts/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range hostile {
+		if !strings.Contains(string(page), "| "+a.name+" |") {
+			t.Errorf("the page does not list %q", a.name)
+		}
+	}
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pkg/sftp"
+	lua "github.com/yuin/gopher-lua"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// filePath is an argument that names one file on the host.
+func (a *args) filePath(n int) string {
+	p := a.text(n)
+	if !path.IsAbs(p) || path.Clean(p) != p || strings.ContainsAny(p, "\x00\n\r") || len(p) > 4096 {
+		a.bad(n, "want a whole path of a file, without . and ..")
+	}
+	return p
+}
+
+// sftp is the connection's SFTP client. Where ctx ends, the connection ends: the library's
+// calls take no context.
+func (c *sshConn) sftp() (*sftp.Client, error) {
+	if c.files != nil {
+		return c.files, nil
+	}
+	var err error
+	c.files, err = sftp.NewClient(c.client)
+	return c.files, err
+}
+
+// withFiles calls f with the SFTP client.
+func (a *args) withFiles(limit time.Duration, f func(*sftp.Client) *sdk.Error) *sdk.Error {
+	c := a.self.(*sshConn)
+	ctx, cancel := a.within(limit)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = c.client.Close() })
+	defer stop()
+	client, err := c.sftp()
+	if err != nil {
+		return unreached(ctx, err)
+	}
+	failed := f(client)
+	if failed != nil && ctx.Err() != nil {
+		failed.Class, failed.Reason = sdk.ClassUnreachable, "deadline"
+	}
+	return failed
+}
+
+// fileError classes an error of SFTP.
+func fileError(name string, err error) *sdk.Error {
+	e := &sdk.Error{Class: sdk.ClassUnreachable, Reason: "sftp", Err: fmt.Errorf("%s: %w", name, err)}
+	var status *sftp.StatusError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		e.Class, e.Reason = sdk.ClassNotFound, "sftp.missing"
+	case errors.Is(err, fs.ErrPermission):
+		e.Class, e.Reason = sdk.ClassPermission, "sftp.permission"
+	case errors.As(err, &status):
+		e.Class, e.Reason = sdk.ClassConflict, "sftp.refused"
+	}
+	return e
+}
+
+func sftpGet(a *args) int {
+	name, o := a.filePath(1), a.options(2, "max", "timeout", "secret")
+	limit, hide := o.integer("max", 1<<20, 1, maxString), o.bool("secret")
+	var content []byte
+	failed := a.withFiles(o.seconds("timeout", time.Minute), func(c *sftp.Client) *sdk.Error {
+		if failed := regular(c, name, c.Stat); failed != nil {
+			return failed
+		}
+		f, err := c.Open(name)
+		if err != nil {
+			return fileError(name, err)
+		}
+		defer f.Close()
+		if content, err = io.ReadAll(io.LimitReader(f, int64(limit)+1)); err != nil {
+			return fileError(name, err)
+		}
+		if len(content) > limit {
+			return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "sftp.too_large", Err: fmt.Errorf("%s has more than %d bytes: raise max", name, limit)}
+		}
+		return nil
+	})
+	if failed != nil {
+		failed.NotSent = true
+		return a.fail(failed)
+	}
+	return a.give(content, hide)
+}
+
+// regular says whether a file is one: a pipe would never end.
+func regular(c *sftp.Client, name string, stat func(string) (os.FileInfo, error)) *sdk.Error {
+	info, err := stat(name)
+	if err != nil {
+		return fileError(name, err)
+	}
+	if !info.Mode().IsRegular() {
+		return &sdk.Error{Class: sdk.ClassConflict, Reason: "sftp.kind", Err: fmt.Errorf("%s is no regular file", name)}
+	}
+	return nil
+}
+
+func sftpStat(a *args) int {
+	name, o := a.filePath(1), a.options(2, "timeout")
+	t := a.L.NewTable()
+	failed := a.withFiles(o.seconds("timeout", time.Minute), func(c *sftp.Client) *sdk.Error {
+		info, err := c.Lstat(name)
+		if err != nil {
+			return fileError(name, err)
+		}
+		kind := "other"
+		switch {
+		case info.Mode().IsRegular():
+			kind = "file"
+		case info.IsDir():
+			kind = "directory"
+		case info.Mode()&fs.ModeSymlink != 0:
+			kind = "link"
+		}
+		t.RawSetString("kind", lua.LString(kind))
+		t.RawSetString("size", lua.LNumber(info.Size()))
+		t.RawSetString("modified", lua.LNumber(info.ModTime().Unix()))
+		if s, ok := info.Sys().(*sftp.FileStat); ok {
+			t.RawSetString("mode", lua.LString(fmt.Sprintf("%04o", s.Mode&0o7777)))
+			t.RawSetString("uid", lua.LNumber(s.UID))
+			t.RawSetString("gid", lua.LNumber(s.GID))
+		}
+		return nil
+	})
+	if failed != nil {
+		failed.NotSent = true
+		return a.fail(failed)
+	}
+	return a.push(t)
+}
+
+func sftpPut(a *args) int {
+	name, o := a.filePath(1), a.options(3, "mode", "timeout")
+	content, _ := a.bytes(2)
+	defer clear(content)
+	mode := int64(-1)
+	if o.has("mode") {
+		n, err := strconv.ParseUint(o.text("mode", ""), 8, 12)
+		if err != nil || n > 0o777 {
+			a.bad(3, "mode: want one such as \"0640\"")
+		}
+		mode = int64(n)
+	}
+	failed := a.withFiles(o.seconds("timeout", time.Minute), func(c *sftp.Client) *sdk.Error {
+		return replaceFile(c, name, content, mode)
+	})
+	if failed != nil {
+		return a.fail(failed)
+	}
+	return a.push(lua.LTrue)
+}
+
+const posixRename = "posix-rename@openssh.com"
+
+// replaceFile writes a file beside the one of that name and puts it in its place. Until
+// then nothing is changed, and the error says so.
+func replaceFile(c *sftp.Client, name string, content []byte, mode int64) *sdk.Error {
+	as := func(f *sdk.Error) *sdk.Error {
+		f.NotSent = true
+		return f
+	}
+	if _, ok := c.HasExtension(posixRename); !ok {
+		return as(&sdk.Error{Class: sdk.ClassUnsupported, Reason: "sftp.rename", Err: errors.New("the server cannot replace a file in one step")})
+	}
+	var owner *sftp.FileStat
+	info, err := c.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if mode < 0 {
+			mode = 0o600
+		}
+	case err != nil:
+		return as(fileError(name, err))
+	case !info.Mode().IsRegular():
+		return as(&sdk.Error{Class: sdk.ClassConflict, Reason: "sftp.kind", Err: fmt.Errorf("%s is no regular file: name the file itself", name)})
+	default:
+		owner, _ = info.Sys().(*sftp.FileStat)
+		if mode < 0 {
+			mode = int64(info.Mode().Perm())
+		}
+	}
+	beside := path.Join(path.Dir(name), ".rotunda-"+rand.Text())
+	if err := writeBeside(c, beside, content, owner, fs.FileMode(mode)); err != nil {
+		_ = c.Remove(beside)
+		return as(fileError(name, err))
+	}
+	if err := c.PosixRename(beside, name); err != nil {
+		_ = c.Remove(beside)
+		return fileError(name, err)
+	}
+	return nil
+}
+
+// writeBeside makes the file for nobody else's eyes before anything is in it.
+func writeBeside(c *sftp.Client, beside string, content []byte, owner *sftp.FileStat, mode fs.FileMode) error {
+	f, err := c.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Chmod(0o600); err != nil {
+		return err
+	}
+	if _, err := f.Write(content); err != nil {
+		return err
+	}
+	if owner != nil {
+		if mine, err := f.Stat(); err != nil {
+			return err
+		} else if s, ok := mine.Sys().(*sftp.FileStat); !ok || s.UID != owner.UID || s.GID != owner.GID {
+			if err := f.Chown(int(owner.UID), int(owner.GID)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	if _, ok := c.HasExtension("fsync@openssh.com"); ok {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	return f.Close()
+}

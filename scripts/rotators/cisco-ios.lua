@@ -1,0 +1,202 @@
+--[[ rotunda
+name    = "cisco-ios"
+version = "1.0.0"
+kind    = "rotator"
+about   = "Sets the secrets of local users of Cisco IOS and IOS XE devices, over SSH."
+modules = ["secret", "ssh", "text"]
+hosts   = ["resource"]
+[parameters.algorithm]
+type    = "enum"
+values  = ["scrypt", "sha256", "device"]
+about   = "How the device keeps the secret: scrypt (type 9), sha256 (type 8), or what the device does by itself (type 5 or 9)."
+default = "scrypt"
+[parameters.save]
+type    = "boolean"
+about   = "Whether the startup configuration is written after the change; without it a restart brings the former secret back."
+default = true
+[rotator]
+kinds   = ["password"]
+max_len = 25
+forbid  = "? "
+]]
+
+local secret = require "secret"
+local ssh = require "ssh"
+local text = require "text"
+
+-- A prompt stands alone at the end of what the device said. It holds the device's name, and
+-- in the configuration its part: sw1>, sw1#, sw1(config)#.
+local USER = [[(?m)^[\w.-]+>\s?\z]]
+local EXEC = [[(?m)^[\w.-]+#\s?\z]]
+local CONFIG = [[(?m)^[\w.-]+\(config[^()]*\)#\s?\z]]
+local PASSWORD = [[(?i)password:\s?\z]]
+local QUESTION = [[\[confirm\]\s?\z|\[yes/no\]:?\s?\z]]
+
+-- unsent raises an error of what could not change anything.
+local function unsent(err)
+	if type(err) == "table" then
+		err.not_sent = true
+	end
+	error(err, 0)
+end
+
+-- run types a line and waits for a prompt. It gives what the device said in between.
+local function run(d, line, prompt)
+	assert(d:send(line))
+	local n, m = assert(d:expect{prompt, PASSWORD, QUESTION, timeout = 30})
+	if n ~= 1 then
+		sdk.fail{class = "unsupported", reason = "device.question", text = "the device asks a question where a prompt was expected"}
+	end
+	return m.before
+end
+
+-- refusal is the first line with which the device objects; nil where there is none.
+local function refusal(said)
+	for line in said:gmatch("[^\n]+") do -- by no module: where the device echoes a secret, none takes it
+		if line:match("^%%") or line:match("^Command authorization failed") then
+			return line
+		end
+	end
+end
+
+-- enter logs in and becomes privileged.
+local function enter(login, password, enable)
+	local c, err = ssh.connect{login = login, secret = password}
+	if not c then
+		return nil, err
+	end
+	local d = assert(c:shell())
+	local n = assert(d:expect{USER, EXEC, timeout = 30})
+	if n == 1 then
+		if not enable then
+			sdk.fail{class = "permission", reason = "admin.rights", not_sent = true, text = "the administrator is not privileged, and the resource has no extra secret named enable"}
+		end
+		assert(d:send("enable"))
+		if assert(d:expect{PASSWORD, USER, EXEC}) == 1 then
+			assert(d:send(enable))
+			n = assert(d:expect{EXEC, PASSWORD, USER})
+		end
+		if n ~= 1 then
+			sdk.fail{class = "permission", reason = "admin.rights", not_sent = true, text = "the device does not let the administrator become privileged"}
+		end
+	end
+	run(d, "terminal length 0", EXEC)
+	return {connection = c, dialogue = d}
+end
+
+-- at gives the dialogue of a session. After a call that did not come to its end nobody knows
+-- what the device will say next: it is left, and entered anew.
+local function at(session, job)
+	if session.midway then
+		session.connection:close()
+		local again, err = enter(job.admin.login, job.admin.secret, job.extras.enable)
+		if not again then
+			unsent(err)
+		end
+		session.connection, session.dialogue = again.connection, again.dialogue
+	end
+	session.midway = true
+	return session.dialogue
+end
+
+function open(job)
+	if not job.admin then
+		sdk.fail{class = "invalid", reason = "administrator.missing", not_sent = true, text = "give the resource an administrator of privilege 15"}
+	end
+	local ok, session, err = pcall(enter, job.admin.login, job.admin.secret, job.extras.enable)
+	if ok and session then
+		return session
+	end
+	unsent(ok and err or session) -- nothing is configured yet
+end
+
+function close(session)
+	session.connection:close()
+end
+
+-- command is the line that sets the secret. What type it is of is said, so that a secret
+-- that begins with a number is not taken for a hash.
+local function command(name, algorithm, value)
+	if algorithm == "device" then
+		return text.concat("username ", name, " secret 0 ", value)
+	end
+	return text.concat("username ", name, " algorithm-type ", algorithm, " secret ", value)
+end
+
+-- has says whether the device has such a user. Unlike "username", "show" makes nobody.
+local function has(d, name)
+	local pattern = name:gsub("[.+-]", function(c) return "\\" .. c end)
+	local said = run(d, "show running-config | include ^username " .. pattern .. " ", EXEC)
+	for line in said:gmatch("[^\n]+") do
+		if line:sub(1, #name + 10) == "username " .. name .. " " then
+			return true
+		end
+	end
+	local why = refusal(said)
+	if why then
+		sdk.fail{class = "permission", reason = "admin.rights", not_sent = true, text = "the device does not show its configuration: " .. why}
+	end
+	return false
+end
+
+-- configure sets the secret. It gives the device's objection.
+local function configure(d, line)
+	run(d, "configure terminal", CONFIG)
+	local said = run(d, line, CONFIG)
+	run(d, "end", EXEC)
+	return refusal(said)
+end
+
+-- objected is what an objection of the device's means.
+local function objected(why)
+	why = why:lower()
+	if why:match("authoriz") then
+		return sdk.unchanged("permission", "admin.rights")
+	elseif why:match("password") or why:match("secret") or why:match("length") then
+		return sdk.unchanged("policy", "policy.refused")
+	elseif why:match("invalid input") then -- an algorithm that it does not know
+		return sdk.unchanged("unsupported", "device.refused")
+	end
+	return sdk.unknown
+end
+
+function set_secret(session, job)
+	local name = job.account.login
+	if not name:match("^[%w_][%w_.@+-]*$") or #name > 64 then
+		return sdk.unchanged("unsupported", "account.name")
+	end
+	-- A question mark asks for help, and what comes before a space would be a type.
+	if not secret.matches(job.candidate, "[!->@-~]+") then
+		return sdk.unchanged("policy", "policy.charset")
+	end
+	local d = at(session, job)
+	local ok, there = pcall(has, d, name)
+	if not ok then
+		unsent(there)
+	end
+	local answer = sdk.changed
+	if not there then
+		answer = sdk.unchanged("not_found", "account.missing")
+	else
+		local why = configure(d, command(name, job.parameters.algorithm, job.candidate))
+		if why then
+			answer = objected(why)
+		elseif job.parameters.save and not run(d, "write memory", EXEC):find("[OK]", 1, true) then
+			answer = sdk.unknown -- a restart would bring the former one back: it is to be done again
+		end
+	end
+	session.midway = false
+	return answer
+end
+
+-- The login itself is the proof; the device may then show a prompt or a menu, as it likes.
+function verify(job)
+	local c, err = ssh.connect{login = job.account.login, secret = job.candidate}
+	if c then
+		c:close()
+		return sdk.accepted
+	elseif err.reason == "bad_secret" then
+		return sdk.rejected()
+	end
+	return nil, err
+end

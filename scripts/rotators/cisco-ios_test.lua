@@ -1,0 +1,154 @@
+-- A device of a few lines. What is typed is in typed; answers are given by the line.
+local typed, closed, privileged, answers = {}, 0, true, {}
+
+local function prompt(line)
+	if line == "configure terminal" then
+		return "R1(config)#"
+	elseif line:match("^username ") then
+		return "R1(config)#"
+	end
+	return "R1#"
+end
+
+local function dialogue()
+	local next_text, before = privileged and "R1#" or "R1>", ""
+	return {
+		send = function(_, line)
+			line = type(line) == "userdata" and reveal(line) or line
+			typed[#typed + 1] = line
+			before = answers[line] or ""
+			next_text = prompt(line)
+			if line == "enable" then
+				next_text = "Password: "
+			end
+			return true
+		end,
+		expect = function(_, patterns)
+			if before == "dead" then
+				return nil, {class = "unreachable", reason = "dialogue.closed", not_sent = false}
+			end
+			for n, p in ipairs(patterns) do
+				local is = p:find("password", 1, true) and "Password: "
+					or p:find("config", 1, true) and "R1(config)#"
+					or p:find(">", 1, true) and "R1>" or p:find("#", 1, true) and "R1#"
+				if is == next_text then
+					return n, {before = before}
+				end
+			end
+			return nil, {class = "unreachable", reason = "dialogue.timeout", not_sent = false}
+		end,
+	}
+end
+
+local refused
+mock("ssh", {connect = function(o)
+	if refused then
+		return nil, {class = refused.class, reason = refused.reason, not_sent = true}
+	end
+	return {shell = dialogue, close = function() closed = closed + 1 end}
+end})
+
+local SHOW = "show running-config | include ^username bob "
+
+local function change(password, parameters)
+	answers[SHOW] = answers[SHOW] or "username bob privilege 1 secret 9 $9$xyz\n"
+	answers["write memory"] = answers["write memory"] or "Building configuration...\n[OK]\n"
+	return job{
+		account = {login = "bob"}, admin = {login = "adm", secret = secret("a")}, extras = {enable = secret("en")},
+		candidate = secret(password or "n3w"), parameters = parameters,
+	}
+end
+
+test("a secret is set and saved", function()
+	local j = change()
+	local s = open(j)
+	assert(outcome(set_secret(s, j)) == "changed")
+	assert(table.concat(typed, "|") == "terminal length 0|" .. SHOW .. "|configure terminal|username bob algorithm-type scrypt secret n3w|end|write memory")
+	close(s)
+	assert(closed == 1)
+end)
+
+test("as the device likes it, and not saved", function()
+	local j = change("n3w", {algorithm = "device", save = false})
+	assert(outcome(set_secret(open(j), j)) == "changed")
+	assert(typed[4] == "username bob secret 0 n3w" and #typed == 5)
+end)
+
+test("one who is not privileged gives the enable secret", function()
+	privileged = false
+	open(change())
+	assert(typed[1] == "enable" and typed[2] == "en" and typed[3] == "terminal length 0")
+	local j = change()
+	j.extras = {}
+	local ok, err = pcall(open, j)
+	assert(not ok and err.class == "permission" and err.not_sent)
+end)
+
+test("nobody is made", function()
+	answers[SHOW] = "\n"
+	local j = change()
+	assert(reason(set_secret(open(j), j)) == "account.missing")
+	assert(typed[#typed] == SHOW)
+end)
+
+test("who may not see the configuration changes nothing", function()
+	answers[SHOW] = "% Invalid input detected at '^' marker.\n"
+	local j = change()
+	local ok, err = pcall(set_secret, open(j), j)
+	assert(not ok and err.class == "permission" and err.not_sent)
+end)
+
+test("names and secrets that the command line cannot hold", function()
+	local j = change("has a space")
+	local s = open(j)
+	assert(reason(set_secret(s, j)) == "policy.charset")
+	for _, bad in ipairs{"wh?t", "ümlaut", "line\nbreak", ""} do
+		j.candidate = secret(bad)
+		assert(reason(set_secret(s, j)) == "policy.charset", bad)
+	end
+	j = change()
+	for _, bad in ipairs{"bob secret 0 x", "-bob", "", "b|o", "b$b"} do
+		j.account.login = bad
+		assert(reason(set_secret(s, j)) == "account.name", bad)
+	end
+	assert(#typed == 1)
+end)
+
+test("what the device objects to", function()
+	for said, want in pairs{
+		["% Password too short - must be at least 10 characters. Password configuration failed\n"] = "policy.refused",
+		["% Invalid Password length - must contain 1 to 25 characters. Password configuration failed\n"] = "policy.refused",
+		["                ^\n% Invalid input detected at '^' marker.\n"] = "device.refused",
+		["Command authorization failed.\n\n"] = "admin.rights",
+	} do
+		local j = change()
+		answers["username bob algorithm-type scrypt secret n3w"] = said
+		local answer = set_secret(open(j), j)
+		assert(outcome(answer) == "unchanged" and reason(answer) == want, said)
+	end
+end)
+
+test("what is not saved is not done", function()
+	answers["write memory"] = "startup-config file open failed (Device or resource busy)\n"
+	local j = change()
+	assert(outcome(set_secret(open(j), j)) == "unknown")
+end)
+
+test("after a change without an answer the device is entered anew", function()
+	local j = change()
+	answers["username bob algorithm-type scrypt secret n3w"] = "dead"
+	local s = open(j)
+	local ok, err = pcall(set_secret, s, j)
+	assert(not ok and err.not_sent == false)
+	answers["username bob algorithm-type scrypt secret n3w"] = nil
+	assert(outcome(set_secret(s, j)) == "changed" and closed == 1)
+end)
+
+test("logins", function()
+	assert(outcome(verify(change())) == "accepted" and closed == 1)
+	refused = {class = "auth", reason = "bad_secret"}
+	assert(outcome(verify(change())) == "rejected")
+	refused = {class = "unreachable", reason = "connection"}
+	local answer, err = verify(change())
+	assert(answer == nil and err.class == "unreachable")
+end)
