@@ -34,7 +34,7 @@ func findProgram(path string) (*os.File, string, error) {
 	fail := func(err error) (*os.File, string, error) {
 		class := sdk.ClassPermission
 		if errors.Is(err, fs.ErrNotExist) {
-			class = sdk.ClassNotFound
+			class, err = sdk.ClassNotFound, fmt.Errorf("%w: put the program there, or name another", err)
 		}
 		return nil, "", refuse(class, Program, err)
 	}

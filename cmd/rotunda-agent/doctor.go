@@ -16,6 +16,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/agent"
 	"github.com/rotunda-pam/rotunda/agent/installed"
+	"github.com/rotunda-pam/rotunda/agent/local"
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
@@ -54,6 +55,7 @@ func doctor(ctx context.Context, s *Settings, w io.Writer) error {
 	line("keys", err, s.KeyFile)
 	note, err := localPolicy(s)
 	line("policy", err, note)
+	programs(s, line)
 	plugins(s, line)
 	note, err = isolation(ctx, s)
 	line("isolation", err, note)
@@ -79,6 +81,17 @@ func localPolicy(s *Settings) (string, error) {
 		return "no file " + s.PolicyFile + ": every action, every address but the clouds' metadata services", nil
 	}
 	return s.PolicyFile, nil
+}
+
+// programs looks at those that the policy lets scripts run.
+func programs(s *Settings, line func(name string, err error, good string)) {
+	p, err := policy.Load(s.PolicyFile)
+	if err != nil {
+		return // said of the policy
+	}
+	for _, path := range p.Programs() {
+		line("program", local.CheckProgram(path), path)
+	}
 }
 
 // plugins looks at every file of the plugin folder. Whether the log approves one is

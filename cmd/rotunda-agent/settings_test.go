@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -93,6 +94,17 @@ func TestDoctorFindings(t *testing.T) {
 		"a rule is misspelt": {func(t *testing.T, s *Settings) {
 			write(t, s.PolicyFile, "[networks]\ndney = [\"10.0.0.0/8\"]\n")
 		}, []string{"bad   policy", `unknown key "networks.dney"`}},
+		"programs for scripts": {func(t *testing.T, s *Settings) {
+			if runtime.GOOS == "windows" {
+				t.Skip("left out: agents on Windows run no programs for scripts")
+			}
+			mine := filepath.Join(s.DataDir, "mine")
+			write(t, mine, "#!/bin/sh\n")
+			if err := os.Chmod(mine, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			write(t, s.PolicyFile, fmt.Sprintf("scripts.programs = [\"/bin/sh\", \"/bin/no-such\", %q]\n", mine))
+		}, []string{"good  program    /bin/sh", "bad   program    lstat ", "bad   program    /", "could put something else in the program's place: ch"}},
 		"no policy": {func(*testing.T, *Settings) {}, []string{"good  policy", "no file"}},
 		"no plugins": {func(t *testing.T, s *Settings) {
 			if err := os.RemoveAll(s.PluginDir); err != nil {

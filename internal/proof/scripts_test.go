@@ -29,7 +29,7 @@ local ssh = require "ssh"
 
 function run(job)
 	local c = assert(ssh.connect{login = job.admin.login, secret = job.admin.secret})
-	local got = assert(c:run{"test", "-e", job.parameters.ready})
+	local got = assert(c:run{argv = {"test", "-e", job.parameters.ready}})
 	if got.status ~= 0 then
 		log.warn("the application is not ready")
 		return sdk.unchanged("conflict", "app.not_ready")
@@ -47,9 +47,9 @@ func TestScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("an sshd that logs other users in needs root")
 	}
-	w := newWorld(t)
+	w := newWorld(t, "fault")
 	ctx := t.Context()
-	pg, sshd := targets.Postgres(t), targets.OpenSSH(t, targets.SSHDOptions{})
+	pg, sshd := targets.Postgres(t), targets.OpenSSH(t, targets.SSHDOptions{Lines: []string{"Subsystem sftp internal-sftp"}})
 	must(t, w.AddPostgres(ctx, "db", pg))
 	must(t, w.AddSSHD(ctx, "web", sshd))
 	do := func(args ...string) {
@@ -67,7 +67,7 @@ func TestScripts(t *testing.T) {
 	}
 	do("script", "add", "../../scripts/after/pgpass.lua", "--folder", installation.Folder)
 	do("script", "add", script, "--folder", installation.Folder)
-	do("record", "edit", "app", "--script", "pgpass,record.host=web,param.path="+path)
+	do("record", "edit", "app", "--script", "pgpass,record.host=web,param.path="+path, "--yes")
 
 	// follows holds what stands in the file against the database.
 	follows := func() {
@@ -112,7 +112,7 @@ func TestScripts(t *testing.T) {
 	first, err := newKey()
 	must(t, err)
 	must(t, w.AddUser(ctx, "web", "deploy", user.Name, first))
-	do("record", "edit", "deploy", "--script", "tell,param.ready="+ready)
+	do("record", "edit", "deploy", "--script", "tell,param.ready="+ready, "--yes")
 	o, err = w.Rotate(ctx, "deploy")
 	if err == nil || o.Credential != "done" || o.Scripts != "failed" || o.Reason != "scripts.failed" || !strings.Contains(o.Detail, "not ready") {
 		t.Errorf("a script that fails: %+v, %v", o, err)

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -13,9 +15,11 @@ import (
 	lua "github.com/yuin/gopher-lua"
 
 	"github.com/rotunda-pam/rotunda/agent/local"
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // agentsHost is a dialer of a bench whose agent gives scripts something of its host.
@@ -189,5 +193,70 @@ func TestHostIsNotThere(t *testing.T) {
 	}
 	if _, err := load([]byte("--[[ rotunda\nname = \"a\"\nversion = \"1\"\nkind = \"after_rotation\"\nabout = \"A.\"\nmodules = [\"exec\"]\nprograms = [\"/bin/sh\"]\n]]\nlocal exec = require \"exec\"\nexec.run{argv = {\"/bin/sh\"}}\nfunction run() end\n")); err == nil || !strings.Contains(err.Error(), "move it into one") {
 		t.Errorf("at the top level: %v", err)
+	}
+}
+
+// The same through the agent's own plugin host, from a process that is shut in: what both
+// lists have is done, a job without a host has none, and the end of a run is its program's.
+func TestHostOfAShutInScript(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("left out: only Linux shuts plugins in")
+	}
+	dir := folder(t)
+	pipe := dir + "/pipe"
+	if out, err := osexec.Command("mkfifo", pipe).CombinedOutput(); err != nil {
+		t.Fatalf("mkfifo: %v: %s", err, out)
+	}
+	p, err := policy.Parse(fmt.Sprintf("[scripts]\nprograms = [\"/bin/sh\"]\nfiles = [%q]\n", dir+"/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t)
+	run := func(ctx context.Context, code string, serve bool) (sdk.AfterResponse, error) {
+		text := attack{
+			modules: []string{"exec", "file", "text"}, code: code,
+			manifest: fmt.Sprintf("needs = [\"secret\"]\nprograms = [\"/bin/sh\"]\nfiles = [%q]", dir+"/a.conf"),
+		}.text()
+		m, err := script.Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := pluginhost.Target{Key: "db1", Resource: sdk.Resource{Address: "127.0.0.1:1"}}
+		if serve {
+			target.Local = local.Handler(p, nil)(m, nil)
+		}
+		return h.Run(ctx, pluginhost.Scripted(h.plugin, []byte(text)), pluginhost.Job{Target: target}, sdk.AfterRequest{Secret: password(lost)})
+	}
+	got, err := run(t.Context(), fmt.Sprintf(`
+		assert(file.write(%[1]q, text.concat("password = ", job.secret, "\n")))
+		local r = assert(exec.run{argv = {"/bin/sh", "-c", "cat %[1]s -"}, stdin = job.secret, secret = true})
+		assert(r.status == 0 and type(r.stdout) == "userdata")
+		assert(file.write(%[1]q, r.stdout))
+		return sdk.changed`, dir+"/a.conf"), true)
+	if err != nil || got.Outcome != sdk.Changed {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if is, err := os.ReadFile(dir + "/a.conf"); err != nil || string(is) != "password = "+lost+"\n"+lost {
+		t.Errorf("the file holds %d bytes, %v", len(is), err)
+	}
+	got, err = run(t.Context(), `local r, err = exec.run{argv = {"/bin/sh", "-c", "true"}} return nil, err`, false)
+	if err != nil || got.Outcome == sdk.Changed || got.Reason != "dial.refused" {
+		t.Errorf("a job without a host: %+v, %v", got, err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	opened := make(chan *os.File, 1)
+	go func() {
+		f, _ := os.Open(pipe) // when the program has opened it, too
+		opened <- f
+		cancel()
+	}()
+	if got, err := run(ctx, fmt.Sprintf(`exec.run{argv = {"/bin/sh", "-c", "trap '' TERM; exec 3>%s; sleep 1000; sleep 1000"}, timeout = 1000}`, pipe), true); err == nil && got.Outcome == sdk.Changed {
+		t.Errorf("a run that was ended: %+v", got)
+	}
+	f := <-opened
+	if _, err := io.ReadAll(f); err != nil { // until nobody has it open
+		t.Error(err)
 	}
 }

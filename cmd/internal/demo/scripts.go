@@ -28,7 +28,7 @@ local ssh = require "ssh"
 
 function run(job)
 	local c = assert(ssh.connect{login = job.admin.login, secret = job.admin.secret})
-	local got = assert(c:run{"test", "-e", job.parameters.ready})
+	local got = assert(c:run{argv = {"test", "-e", job.parameters.ready}})
 	if got.status ~= 0 then
 		return sdk.unchanged("conflict", "app.not_ready")
 	end
@@ -51,7 +51,7 @@ func (d *demo) scripted(ctx context.Context) error {
 	if err := d.cli(ctx, "script", "add", "scripts/after/pgpass.lua", "--folder", installation.Folder); err != nil {
 		return err
 	}
-	if err := d.cli(ctx, "record", "edit", "app", "--script", "pgpass,record.host=web1,param.path="+path); err != nil {
+	if err := d.cli(ctx, "record", "edit", "app", "--script", "pgpass,record.host=web1,param.path="+path, "--yes"); err != nil {
 		return err
 	}
 	d.say("rotunda rotate app")
@@ -77,7 +77,7 @@ func (d *demo) scripted(ctx context.Context) error {
 	ready := filepath.Join(d.dir, "ready")
 	for _, args := range [][]string{
 		{"script", "add", script, "--folder", installation.Folder},
-		{"record", "edit", "deploy", "--script", "tell-app,param.ready=" + ready},
+		{"record", "edit", "deploy", "--script", "tell-app,param.ready=" + ready, "--yes"},
 	} {
 		if err := d.cli(ctx, args...); err != nil {
 			return err
