@@ -232,6 +232,7 @@ var hints = map[string]string{
 	"http.redirect":    "the target sends elsewhere: name that place in the script's manifest, or the right address in the record",
 	"http.url":         "see the parameter or the path of which the script makes the address",
 	"http.json":        "the target answered something else than JSON: see its address, and its log",
+	"ldap.too_large":   "have the script ask for less",
 	"sql.too_large":    "have the script ask for less",
 	"sql.driver":       lookAtTarget,
 	"sql.redirect":     "the server sends to another address: name that in the record",

@@ -18,7 +18,7 @@ import (
 
 // What runs after a rotation, by the SDK's verb, on a real OpenSSH server.
 
-func overSSHD(t *testing.T, s *targets.SSHD, name string, parameters map[string]any) (*bench, sdk.OpenRequest) {
+func overSSHD(t *testing.T, s *targets.SSHD, name string, parameters map[string]any) (*bench, sdk.OpenRequest, []sdk.Record) {
 	t.Helper()
 	b := fromLibrary(t, name)
 	b.allow, b.host.Pins[s.Address] = []string{s.Address}, s.Pins()
@@ -26,10 +26,10 @@ func overSSHD(t *testing.T, s *targets.SSHD, name string, parameters map[string]
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b, sdk.OpenRequest{
-		Resource: sdk.Resource{Address: s.Address, Config: config},
-		Admin:    sdk.Credential{Kind: sdk.SSHKey, Public: s.AdminPub, Secret: s.AdminKey}, AdminAs: sdk.Account{Name: s.Admin},
-	}
+	return b, sdk.OpenRequest{Resource: sdk.Resource{Config: config}}, []sdk.Record{{
+		Resource: sdk.Resource{Address: s.Address}, Account: sdk.Account{Name: s.Admin},
+		Secret: sdk.Credential{Kind: sdk.SSHKey, Public: s.AdminPub, Secret: s.AdminKey},
+	}}
 }
 
 // oddPassword has what files give a meaning to.
@@ -104,9 +104,9 @@ func TestFilesAfterARotation(t *testing.T) {
 				}
 			}
 			row.parameters["path"] = file
-			b, open := overSSHD(t, s, row.script, row.parameters)
+			b, open, host := overSSHD(t, s, row.script, row.parameters)
 			for range 2 { // it can be repeated
-				got, err := b.runAfter(open, sdk.AfterRequest{Account: sdk.Account{Name: "app"}, Secret: password(oddPassword)})
+				got, err := b.runAfter(open, sdk.AfterRequest{Records: host, Account: sdk.Account{Name: "app"}, Secret: password(oddPassword)})
 				if err != nil || got.Outcome != sdk.Changed {
 					t.Fatalf("%+v, %v", got, err)
 				}
@@ -133,8 +133,8 @@ func TestFilesAfterARotation(t *testing.T) {
 				t.Errorf("the file as it was: %v", err)
 			}
 			row.parameters["path"] = file + ".missing"
-			b, open = overSSHD(t, s, row.script, row.parameters)
-			if got, err := b.runAfter(open, sdk.AfterRequest{Secret: password(oddPassword)}); err != nil || got.Outcome != sdk.Unchanged || got.Class != sdk.ClassNotFound {
+			b, open, host = overSSHD(t, s, row.script, row.parameters)
+			if got, err := b.runAfter(open, sdk.AfterRequest{Records: host, Secret: password(oddPassword)}); err != nil || got.Outcome != sdk.Unchanged || got.Class != sdk.ClassNotFound {
 				t.Errorf("of a file that is missing: %+v, %v", got, err)
 			}
 		})
@@ -152,8 +152,8 @@ func TestPgpassLetsClientsIn(t *testing.T) {
 	if err := os.WriteFile(file, []byte("# ours\n*:*:*:*:f1rst\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b, open := overSSHD(t, s, "after/pgpass", map[string]any{"path": file, "host": pg.Host})
-	got, err := b.runAfter(open, sdk.AfterRequest{Account: sdk.Account{Name: role}, Secret: password(oddPassword)})
+	b, open, host := overSSHD(t, s, "after/pgpass", map[string]any{"path": file, "host": pg.Host})
+	got, err := b.runAfter(open, sdk.AfterRequest{Records: host, Account: sdk.Account{Name: role}, Secret: password(oddPassword)})
 	if err != nil || got.Outcome != sdk.Changed {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -185,8 +185,8 @@ esac
 		"app@one.service": {Outcome: sdk.Changed},
 		"broken.service":  {Outcome: sdk.Unchanged, Class: sdk.ClassConflict, Reason: "unit.restart"},
 	} {
-		b, open := overSSHD(t, s, "after/restart-unit", map[string]any{"unit": unit})
-		got, err := b.runAfter(open, sdk.AfterRequest{})
+		b, open, host := overSSHD(t, s, "after/restart-unit", map[string]any{"unit": unit})
+		got, err := b.runAfter(open, sdk.AfterRequest{Records: host})
 		want.Output = got.Output
 		if err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", unit, got, err, want)
@@ -209,8 +209,8 @@ func TestReloadNginx(t *testing.T) {
 		if err := n.Configure(row.word); err != nil {
 			t.Fatal(err)
 		}
-		b, open := overSSHD(t, s, "after/reload-nginx", map[string]any{"config": n.Config})
-		got, err := b.runAfter(open, sdk.AfterRequest{})
+		b, open, host := overSSHD(t, s, "after/reload-nginx", map[string]any{"config": n.Config})
+		got, err := b.runAfter(open, sdk.AfterRequest{Records: host})
 		if err != nil || got.Outcome != row.want {
 			t.Errorf("%q: %+v, %v", row.word, got, err)
 		}
