@@ -8,7 +8,7 @@ func Hint(reason string) string {
 	if h, ok := hints[reason]; ok {
 		return h
 	}
-	return trust.Reason(reason).Hint()
+	return orElse(scriptHint(reason), trust.Reason(reason).Hint())
 }
 
 const (
