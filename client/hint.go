@@ -20,6 +20,8 @@ const (
 	lookAtPlugin  = "the agent's log tells what the plugin printed; install the plugin that belongs to this agent's version"
 	lookAtRecord  = "look at the record and set it right with `rotunda record edit`"
 	lookAtJump    = "see that the jump host runs, and that the agent's host, or the jump host before it, reaches its address"
+	lookAtScript  = "`rotunda run show` has what the script said, with its line; `rotunda script check` and `rotunda script test` find more"
+	lookAtFile    = "see the file and the key that the script's parameters name: `rotunda run show` says what it found"
 	lookAtServer  = "see `rotunda doctor`, and the server's log"
 )
 
@@ -216,6 +218,41 @@ var hints = map[string]string{
 	"plugin.unknown":  lookAtPlugin,
 	"manifest.retire": lookAtPlugin, "manifest.readback": lookAtPlugin, "verb.retire": lookAtPlugin, "verb.readback": lookAtPlugin,
 	"manifest.minted": lookAtPlugin, "verb.mint": lookAtPlugin,
+
+	// Of scripts, and of the modules that they use.
+	"verb.load": lookAtPlugin, "script.loaded": lookAtPlugin, "verb.run": lookAtPlugin, "verb.open": lookAtPlugin, "verb.verify": lookAtPlugin,
+	"script.error":     lookAtScript,
+	"script.plan":      lookAtScript,
+	"script.no_undo":   "the script cannot undo what it did: see to it by hand, or give it a function undo",
+	"dial":             lookAtTarget,
+	"local.lost":       "the agent ended what it was asked for on its own host: its log says why; the script may be run again",
+	"dialogue.closed":  lookAtTarget,
+	"test":             "a script's test reaches nothing: mock the module",
+	"http.scheme":      "the record asks for TLS: write https, or say on purpose that the target has none (`rotunda resource edit --tls off`)",
+	"http.redirect":    "the target sends elsewhere: name that place in the script's manifest, or the right address in the record",
+	"http.url":         "see the parameter or the path of which the script makes the address",
+	"http.json":        "the target answered something else than JSON: see its address, and its log",
+	"sql.too_large":    "have the script ask for less",
+	"sql.driver":       lookAtTarget,
+	"sql.redirect":     "the server sends to another address: name that in the record",
+	"sql.login":        "the server refuses the login; its log says why",
+	"sql.":             "a code of the database's: its manual says what it means",
+	"sftp":             lookAtTarget,
+	"sftp.missing":     "make the file on the host, with owner and mode as they shall be",
+	"sftp.permission":  "the login may not write there: see the folder's and the file's owner and mode",
+	"sftp.refused":     "the host's SSH server gives no files: set Subsystem sftp in its sshd_config",
+	"sftp.too_large":   "the file is longer than a script may read",
+	"sftp.kind":        "name the file itself: a link, a folder or a device is not written to",
+	"sftp.rename":      "the host's SSH server does not replace files in one step (posix-rename@openssh.com): nothing was changed",
+	"text.ambiguous":   lookAtFile,
+	"text.key":         lookAtFile,
+	"text.not_a_value": lookAtFile,
+	"text.shared":      lookAtFile,
+	"text.unreadable":  lookAtFile,
+	"text.edit":        lookAtFile,
+	"text.value":       "this kind of file cannot hold that secret: exclude the characters in the account's password policy",
+	"path.wrong":       lookAtFile,
+	"path.not_found":   lookAtFile,
 
 	"server_unavailable": lookAtServer,
 	"access_denied":      "see that the agent is in the log and that its pool may read the folder: `rotunda agent list`, `rotunda folder list`",
