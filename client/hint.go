@@ -1,12 +1,19 @@
 package client
 
-import "github.com/rotunda-pam/rotunda/internal/trust"
+import (
+	"strings"
+
+	"github.com/rotunda-pam/rotunda/internal/trust"
+)
 
 // Hint says what to do about the reason with which a run, a test or a probe ended,
 // in one line; empty for a reason that is not known here, such as a plugin's own.
 func Hint(reason string) string {
 	if h, ok := hints[reason]; ok {
 		return h
+	}
+	if strings.HasPrefix(reason, "sql.") { // a database's own code, which scripts pass on
+		return hints["sql."]
 	}
 	return trust.Reason(reason).Hint()
 }

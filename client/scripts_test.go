@@ -222,6 +222,35 @@ func TestScriptsNeedApproval(t *testing.T) {
 	}
 }
 
+// Nor does who approves get an administrator by his script whom he may not read.
+func TestScriptsThatWorkAsAdministrator(t *testing.T) {
+	e := newEstate(t)
+	ctx := t.Context()
+	c := e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
+	e.vault.change(e.account.Record.Bytes(), func(r *clientv1.RecordView) { r.Staged = nil })
+	e.must(c.Grant(ctx, e.folder, e.bob, Read|Edit|Operate|ApproveScript))
+	text := luaText("restart", "1", "after_rotation", `needs = ["admin"]`)
+	ref, err := c.AddScript(ctx, ScriptSpec{Folder: e.folder, Text: text})
+	e.must(err)
+	spec := ScriptUseSpec{Script: ref, SHA256: seal.Hash(text)}
+	b := e.asBob(c)
+	e.must(b.UseScript(ctx, e.account, spec))
+	apart, err := c.AddFolder(ctx, "Administrators")
+	e.must(err)
+	e.must(c.Grant(ctx, apart.UID, e.vault.pool, Read))
+	admin, err := c.AddAccount(ctx, AccountSpec{Folder: apart.UID, Title: "root", Resource: e.resource, Login: "root"})
+	e.must(err)
+	e.must(c.EditResource(ctx, e.resource, func(r *trustv1.Resource) error { r.AdminAccount = admin.Proto(); return nil }))
+	if err := e.asBob(c).UseScript(ctx, e.account, spec); ReasonOf(err) != string(trust.NotLinked) || ClassOf(err) != Denied {
+		t.Errorf("one whom he may not read: %v", err)
+	}
+	e.must(c.UseScript(ctx, e.account, spec))
+	e.must(c.EditResource(ctx, e.resource, func(r *trustv1.Resource) error { r.AdminAccount = nil; return nil }))
+	if err := c.UseScript(ctx, e.account, spec); ReasonOf(err) != "administrator.none" {
+		t.Errorf("where there is none: %v", err)
+	}
+}
+
 // asBob is a client of the member's who has no right to approve.
 func (e *estate) asBob(c *Client) *Client {
 	e.t.Helper()
