@@ -141,6 +141,35 @@ function base64_module.decode(text) end
 ---@return sdk.error?
 function base64_module.decode_url(text) end
 
+---Runs programs on the agent's host. The manifest's programs name them, and so must the local policy of the host (scripts.programs).
+---@class rotunda.exec
+local exec_module = {}
+
+---Runs a program as the agent's user, without a shell, and waits for its end. The options: argv, the program's whole path and its arguments, which are passed as they are and hold no secret and no NUL; stdin, a text or a secret of at most 1 MiB; timeout in seconds (60), after which the program is ended with all that it started; secret = true makes secrets of the outputs. Its environment is a PATH, its folder /. A program that begins an argument of yours with - for an option takes it for one: put -- before what comes from elsewhere. The result has status (-1 where a signal ended it, which is in signal), stdout, stderr (64 KiB of each) and truncated. What it leaves running is ended with it. An error has not_sent where the program was not started; its reason is local.policy or local.manifest where it may not be, local.program where it cannot be or others than root could change it, local.deadline where its time was over, local.busy beside another request of the run.
+---@param options exec.run
+---@return exec.result|nil
+---@return sdk.error?
+function exec_module.run(options) end
+
+---Reads and writes files of the agent's host. The manifest's files name them, and so must the local policy of the host (scripts.files).
+---@class rotunda.file
+local file_module = {}
+
+---Reads a whole file. The options: max bytes (1 MiB, which is also the most), timeout in seconds (60), secret = true makes a secret of it. The path is whole and leads through no link; the file is a regular one with no second name. An error's reason is local.policy or local.manifest where it may not be read, local.link where a link is on the way, local.file for all else (class not_found where there is none).
+---@param path string
+---@param options? file.read
+---@return string|secret|nil
+---@return sdk.error?
+function file_module.read(path, options) end
+
+---Puts a file of this content (at most 1 MiB) in a file's place, in one step: whoever looks finds the old one or the new one. It keeps owner, permissions and access list; a new file belongs to the agent's user and has the mode 0600. Gives true where something was changed, false where the file was so already. The options: mode, such as "0640" (nobody else may write); backup = true keeps the old file beside it, with .bak after its name; timeout in seconds (60). The folder must be one in which nobody can put files but root, the agent's user and the file's owner. Errors as of read; not_sent where the file is as it was.
+---@param path string
+---@param content string|secret
+---@param options? file.write
+---@return boolean|nil
+---@return sdk.error?
+function file_module.write(path, content, options) end
+
 ---Digests, and passwords as password files and directories keep them. What is made of a secret is a secret: a digest lets anybody try passwords on his own machine. Apache's $apr1$ is not among them: Apache reads bcrypt and $6$ as well, nginx $6$ and {SSHA}.
 ---@class rotunda.hash
 local hash_module = {}
@@ -410,6 +439,48 @@ function secret_module.matches(value, pattern) end
 ---@param alphabet? string
 ---@return secret
 function secret_module.random(n, alphabet) end
+
+---Logs in to PostgreSQL, MySQL, MariaDB and SQL Server, and runs statements with parameters that the server binds.
+---@class rotunda.sql
+local sql_module = {}
+
+---Logs in. The options: kind (postgres, mysql, which is MariaDB, too, or mssql), address (the resource's), login, secret, database (postgres has postgres), timeout in seconds (30) of the login and of each statement. It speaks TLS as the statement of the place says. An error's reason is bad_secret where the server judged the secret and refused it; auth.method where it asks for no secret. SQL Server's driver could not be tried on a real server where this is made.
+---@param options sql.options
+---@return sql.connection|nil
+---@return sdk.error?
+function sql_module.connect(options) end
+
+---A connection on which somebody is logged in.
+---@class sql.connection: userdata
+local sql_connection_value = {}
+
+---Runs a statement and gives its rows, each a table by the names of the columns: numbers and booleans as such, NULL as nil, all else as texts. Parameters stand in the statement as $1 (postgres), ? (mysql) or @p1 (mssql), and may be secrets. At most 10,000 rows and 16 MiB.
+---@param text string
+---@param ... string|secret|number|boolean|nil
+---@return table[]|nil
+---@return sdk.error?
+function sql_connection_value:query(text, ...) end
+
+---Runs a statement that has no rows, and gives how many it changed. Its text may be a secret, as text.concat makes it of quote_literal's. An error's reason is sql. with the server's code; with a secret in the statement its text has no more than the code, since servers quote what they do not understand.
+---@param text string|secret
+---@param ... string|secret|number|boolean|nil
+---@return integer|nil
+---@return sdk.error?
+function sql_connection_value:exec(text, ...) end
+
+---Writes a name for a statement: where a parameter cannot stand. A name that the server would cut is an error.
+---@param name string
+---@return string
+function sql_connection_value:quote_identifier(name) end
+
+---Writes a text for a statement that takes no parameters, such as ALTER USER: of a secret it gives a secret. Servers may write such a statement to their logs.
+---@param text string|secret
+---@return string|secret|nil
+---@return sdk.error?
+function sql_connection_value:quote_literal(text) end
+
+---Ends the connection.
+function sql_connection_value:close() end
 
 ---Logs in by SSH where the host's key is pinned, runs programs, speaks with shells of network devices and moves files.
 ---@class rotunda.ssh
@@ -695,6 +766,8 @@ function yaml_module.at(text, path) end
 
 ---A module that the manifest names.
 ---@overload fun(name: "base64"): rotunda.base64
+---@overload fun(name: "exec"): rotunda.exec
+---@overload fun(name: "file"): rotunda.file
 ---@overload fun(name: "hash"): rotunda.hash
 ---@overload fun(name: "hex"): rotunda.hex
 ---@overload fun(name: "http"): rotunda.http
@@ -704,6 +777,7 @@ function yaml_module.at(text, path) end
 ---@overload fun(name: "regex"): rotunda.regex
 ---@overload fun(name: "retry"): rotunda.retry
 ---@overload fun(name: "secret"): rotunda.secret
+---@overload fun(name: "sql"): rotunda.sql
 ---@overload fun(name: "ssh"): rotunda.ssh
 ---@overload fun(name: "telnet"): rotunda.telnet
 ---@overload fun(name: "template"): rotunda.template
@@ -722,9 +796,19 @@ function require(name) end
 
 ---@alias dialogue.send table
 
+---@alias exec.result table
+
+---@alias exec.run table
+
+---@alias file.read table
+
+---@alias file.write table
+
 ---@alias http.answer table
 
 ---@alias http.options table
+
+---@alias sql.options table
 
 ---@alias ssh.get table
 
