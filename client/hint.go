@@ -240,6 +240,7 @@ var hints = map[string]string{
 	"http.url":         "see the parameter or the path of which the script makes the address",
 	"http.json":        "the target answered something else than JSON: see its address, and its log",
 	"sql.too_large":    "have the script ask for less",
+	"ldap.too_large":   "have the script ask for less",
 	"sql.driver":       lookAtTarget,
 	"sql.redirect":     "the server sends to another address: name that in the record",
 	"sql.login":        "the server refuses the login; its log says why",
