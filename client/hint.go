@@ -241,7 +241,6 @@ var hints = map[string]string{
 	"http.json":        "the target answered something else than JSON: see its address, and its log",
 	"ldap.too_large":   "have the script ask for less",
 	"sql.too_large":    "have the script ask for less",
-	"ldap.too_large":   "have the script ask for less",
 	"sql.driver":       lookAtTarget,
 	"sql.redirect":     "the server sends to another address: name that in the record",
 	"sql.login":        "the server refuses the login; its log says why",
