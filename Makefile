@@ -6,9 +6,9 @@
 # make postgres DIR=...   a throw-away PostgreSQL to try things on, until it is stopped
 # make soak    faults at random moments of rotations, on the programs as shipped, for FOR (SEED=... draws the same again)
 # make fuzz    every fuzz test, each for FUZZTIME (ONLY=client.Fuzz: those whose folder and name match)
-# make bench   the figures, each beside its floor (ARGS=-json: as JSON); bench-rotation, bench-plugins, bench-accounts, bench-agents: one of them
+# make bench   the figures, each beside its floor (ARGS=-json: as JSON); bench-rotation, bench-plugins, bench-scripts, bench-accounts, bench-agents: one of them
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
-.PHONY: build plugins demo postgres test test-proof test-others test-all servers soak lint bench bench-rotation bench-plugins bench-accounts bench-agents proto sql docs fuzz clean check-generated
+.PHONY: build plugins demo postgres test test-proof test-others test-all servers soak lint bench bench-rotation bench-plugins bench-scripts bench-accounts bench-agents proto sql docs fuzz clean check-generated
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOL    := go tool -modfile=tools.mod
@@ -116,12 +116,15 @@ sql:
 docs:
 	go run ./cmd/rotunda docs --out docs/cli.md
 
-bench: bench-rotation bench-plugins bench-accounts bench-agents
+bench: bench-rotation bench-plugins bench-scripts bench-accounts bench-agents
 bench-rotation: build
 	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench/rotation -bin $(BIN) $(ARGS)
 
 bench-plugins: build
 	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench/plugins -bin $(BIN) $(ARGS)
+
+bench-scripts: build
+	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench/scripts -bin $(BIN) $(ARGS)
 
 bench-accounts: build
 	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench/accounts -bin $(BIN) $(ARGS)
