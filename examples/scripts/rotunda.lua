@@ -141,6 +141,35 @@ function base64_module.decode(text) end
 ---@return sdk.error?
 function base64_module.decode_url(text) end
 
+---Runs programs on the agent's host. The manifest's programs name them, and so must the local policy of the host (scripts.programs).
+---@class rotunda.exec
+local exec_module = {}
+
+---Runs a program as the agent's user, without a shell, and waits for its end. The options: argv, the program's whole path and its arguments, which are passed as they are and hold no secret and no NUL; stdin, a text or a secret of at most 1 MiB; timeout in seconds (60), after which the program is ended with all that it started; secret = true makes secrets of the outputs. Its environment is a PATH, its folder /. A program that begins an argument of yours with - for an option takes it for one: put -- before what comes from elsewhere. The result has status (-1 where a signal ended it, which is in signal), stdout, stderr (64 KiB of each) and truncated. What it leaves running is ended with it. An error has not_sent where the program was not started; its reason is local.policy or local.manifest where it may not be, local.program where it cannot be or others than root could change it, local.deadline where its time was over, local.busy beside another request of the run.
+---@param options exec.run
+---@return exec.result|nil
+---@return sdk.error?
+function exec_module.run(options) end
+
+---Reads and writes files of the agent's host. The manifest's files name them, and so must the local policy of the host (scripts.files).
+---@class rotunda.file
+local file_module = {}
+
+---Reads a whole file. The options: max bytes (1 MiB, which is also the most), timeout in seconds (60), secret = true makes a secret of it. The path is whole and leads through no link; the file is a regular one with no second name. An error's reason is local.policy or local.manifest where it may not be read, local.link where a link is on the way, local.file for all else (class not_found where there is none).
+---@param path string
+---@param options? file.read
+---@return string|secret|nil
+---@return sdk.error?
+function file_module.read(path, options) end
+
+---Puts a file of this content (at most 1 MiB) in a file's place, in one step: whoever looks finds the old one or the new one. It keeps owner, permissions and access list; a new file belongs to the agent's user and has the mode 0600. Gives true where something was changed, false where the file was so already. The options: mode, such as "0640" (nobody else may write); backup = true keeps the old file beside it, with .bak after its name; timeout in seconds (60). The folder must be one in which nobody can put files but root, the agent's user and the file's owner. Errors as of read; not_sent where the file is as it was.
+---@param path string
+---@param content string|secret
+---@param options? file.write
+---@return boolean|nil
+---@return sdk.error?
+function file_module.write(path, content, options) end
+
 ---Digests, and passwords as password files and directories keep them. What is made of a secret is a secret: a digest lets anybody try passwords on his own machine. Apache's $apr1$ is not among them: Apache reads bcrypt and $6$ as well, nginx $6$ and {SSHA}.
 ---@class rotunda.hash
 local hash_module = {}
@@ -220,51 +249,51 @@ function hex_module.decode(text) end
 ---@class rotunda.http
 local http_module = {}
 
----Makes a request. The options: method (GET); url, or path with address (the resource's); query; headers; one of body, json and form; basic = {user, secret}, bearer; timeout in seconds (30); follow, how many redirects (0, at most 5); max, bytes of the answer's body (1 MiB, at most 16 MiB); secret = true makes a secret of the answer's body. Secrets stand in headers, body, json, form, basic and bearer, never in a URL, which ends in logs. http:// is spoken only where the statement of the place says TLS off, or a parameter of type url says http://. The answer has status, headers (names in lower case), body and json(). An error has not_sent where no connection was made.
----@param options http.options
----@return http.answer|nil
+---Makes a request. The options: method (GET); url, or path with address (the resource's); query; headers; one of body, json and form; basic = {user, secret}, bearer; timeout in seconds (30); follow, how many redirects (0, at most 5); max, bytes of the answer's body (1 MiB, at most 16 MiB); secret = true makes a secret of the answer's body, which has at most 256 KiB then. Secrets stand in headers, body, json, form, basic and bearer, never in a URL, which ends in logs. http:// is spoken only where the statement of the place says TLS off, or a parameter of type url says http://. The answer has status, headers (names in lower case), body and json(). An error has not_sent where no connection was made.
+---@param options table
+---@return table|nil
 ---@return sdk.error?
 function http_module.request(options) end
 
 ---Makes a request of method GET to a URL, or to a path that begins with a slash; otherwise as request.
 ---@param where string
----@param options? http.options
----@return http.answer|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function http_module.get(where, options) end
 
 ---Makes a request of method HEAD to a URL, or to a path that begins with a slash; otherwise as request.
 ---@param where string
----@param options? http.options
----@return http.answer|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function http_module.head(where, options) end
 
 ---Makes a request of method POST to a URL, or to a path that begins with a slash; otherwise as request.
 ---@param where string
----@param options? http.options
----@return http.answer|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function http_module.post(where, options) end
 
 ---Makes a request of method PUT to a URL, or to a path that begins with a slash; otherwise as request.
 ---@param where string
----@param options? http.options
----@return http.answer|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function http_module.put(where, options) end
 
 ---Makes a request of method PATCH to a URL, or to a path that begins with a slash; otherwise as request.
 ---@param where string
----@param options? http.options
----@return http.answer|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function http_module.patch(where, options) end
 
 ---Makes a request of method DELETE to a URL, or to a path that begins with a slash; otherwise as request.
 ---@param where string
----@param options? http.options
----@return http.answer|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function http_module.delete(where, options) end
 
@@ -321,6 +350,63 @@ function jwt_module.sign(claims, key, options) end
 ---@return {header: table, claims: table}|nil
 ---@return sdk.error?
 function jwt_module.decode_unverified(token) end
+
+---Logs in to directories, searches and changes entries.
+---@class rotunda.ldap
+local ldap_module = {}
+
+---Connects, and logs in where a login is given. The options: address (the resource's), login (a DN), secret, starttls = true where TLS is asked for on a connection that begins in clear (port 389) in place of TLS from the first byte (port 636), timeout in seconds (30) of the login and of each operation. It speaks TLS as the statement of the place says.
+---@param options table
+---@return ldap.connection|nil
+---@return sdk.error?
+function ldap_module.connect(options) end
+
+---Writes a text as a value in a search's filter, where it stands for itself.
+---@param text string
+---@return string
+function ldap_module.escape_filter(text) end
+
+---Writes a text as a value in a DN, where it stands for itself.
+---@param text string
+---@return string
+function ldap_module.escape_dn(text) end
+
+---Writes a password as Active Directory takes it for the attribute unicodePwd.
+---@param password string|secret
+---@return string|secret
+function ldap_module.ad_password(password) end
+
+---A connection to a directory.
+---@class ldap.connection: userdata
+local ldap_connection_value = {}
+
+---Logs in by DN and password. An empty password is refused: servers take it for a login as nobody. An error's reason is bad_secret, locked or expired, or ldap. with the server's code.
+---@param login string
+---@param secret string|secret
+---@return true|nil
+---@return sdk.error?
+function ldap_connection_value:bind(login, secret) end
+
+---Finds entries. The options: base; scope (sub, one or base); filter ((objectClass=*)); attributes, a list (all); limit, from 1 to 1,000 entries (100): more are an error. An entry has dn and attributes, by name, each a list of texts. Referrals are not followed.
+---@param options table
+---@return table[]|nil
+---@return sdk.error?
+function ldap_connection_value:search(options) end
+
+---Changes an entry in one step. The options: dn; delete, add and replace, each a table of attributes with a list of values, which may be secrets; they are done in this order. An empty list deletes the attribute.
+---@param options table
+---@return true|nil
+---@return sdk.error?
+function ldap_connection_value:modify(options) end
+
+---Sets a password by the operation of RFC 3062. The options: user (whoever is logged in), old, new. Without new the server makes one, which is given.
+---@param options table
+---@return true|secret|nil
+---@return sdk.error?
+function ldap_connection_value:password_modify(options) end
+
+---Ends the connection.
+function ldap_connection_value:close() end
 
 ---Lines of the agent's log, which are also the output that the readers of a run get. Secrets print as [secret].
 ---@class rotunda.log
@@ -411,12 +497,54 @@ function secret_module.matches(value, pattern) end
 ---@return secret
 function secret_module.random(n, alphabet) end
 
+---Logs in to PostgreSQL, MySQL, MariaDB and SQL Server, and runs statements with parameters that the server binds.
+---@class rotunda.sql
+local sql_module = {}
+
+---Logs in. The options: kind (postgres, mysql, which is MariaDB, too, or mssql), address (the resource's), login, secret, database (postgres has postgres), timeout in seconds (30) of the login and of each statement. It speaks TLS as the statement of the place says. An error's reason is bad_secret where the server judged the secret and refused it; auth.method where it asks for no secret. SQL Server's driver could not be tried on a real server where this is made.
+---@param options table
+---@return sql.connection|nil
+---@return sdk.error?
+function sql_module.connect(options) end
+
+---A connection on which somebody is logged in.
+---@class sql.connection: userdata
+local sql_connection_value = {}
+
+---Runs a statement and gives its rows, each a table by the names of the columns: numbers and booleans as such, NULL as nil, all else as texts. Parameters stand in the statement as $1 (postgres), ? (mysql) or @p1 (mssql), and may be secrets. At most 10,000 rows and 16 MiB.
+---@param text string
+---@param ... string|secret|number|boolean|nil
+---@return table[]|nil
+---@return sdk.error?
+function sql_connection_value:query(text, ...) end
+
+---Runs a statement that has no rows, and gives how many it changed. Its text may be a secret, as text.concat makes it of quote_literal's. An error's reason is sql. with the server's code; with a secret in the statement its text has no more than the code, since servers quote what they do not understand.
+---@param text string|secret
+---@param ... string|secret|number|boolean|nil
+---@return integer|nil
+---@return sdk.error?
+function sql_connection_value:exec(text, ...) end
+
+---Writes a name for a statement: where a parameter cannot stand. A name that the server would cut is an error.
+---@param name string
+---@return string
+function sql_connection_value:quote_identifier(name) end
+
+---Writes a text for a statement that takes no parameters, such as ALTER USER: of a secret it gives a secret. Servers may write such a statement to their logs.
+---@param text string|secret
+---@return string|secret|nil
+---@return sdk.error?
+function sql_connection_value:quote_literal(text) end
+
+---Ends the connection.
+function sql_connection_value:close() end
+
 ---Logs in by SSH where the host's key is pinned, runs programs, speaks with shells of network devices and moves files.
 ---@class rotunda.ssh
 local ssh_module = {}
 
 ---Logs in. The options: address (the resource's), login, secret (a password, or a private key), timeout in seconds (30). The secret is given once, to a host whose key the statement pins. An error's reason is bad_secret where the host judged the secret and refused it, target_identity where it showed another key, ssh.not_asked where it lets everybody in, ssh.dialogue where it asks for more than the secret.
----@param options ssh.options
+---@param options table
 ---@return ssh.connection|nil
 ---@return sdk.error?
 function ssh_module.connect(options) end
@@ -430,21 +558,21 @@ function ssh_module.quote(argv) end
 ---@class ssh.connection: userdata
 local ssh_connection_value = {}
 
----Runs a program and waits for its end. The options: argv, a list of arguments that hold no secret, no NUL and no line break, quoted for a POSIX shell; stdin, a text or a secret; timeout in seconds (60), after which the connection ends; max, bytes of each output that are kept (1 MiB); secret = true makes secrets of the outputs. The result has status (-1 where a signal ended it, which is in signal), stdout, stderr and truncated. An error has not_sent where the program was not started.
----@param options ssh.run
----@return ssh.result|nil
+---Runs a program and waits for its end. The options: argv, a list of arguments that hold no secret, no NUL and no line break, quoted for a POSIX shell; stdin, a text or a secret; timeout in seconds (60), after which the connection ends; max, bytes of each output that are kept (1 MiB); secret = true makes secrets of the outputs, of at most 256 KiB. The result has status (-1 where a signal ended it, which is in signal), stdout, stderr and truncated. An error has not_sent where the program was not started.
+---@param options table
+---@return table|nil
 ---@return sdk.error?
 function ssh_connection_value:run(options) end
 
 ---Opens a shell on a terminal, for devices that have nothing else. The options: timeout in seconds (30).
----@param options? ssh.shell
+---@param options? table
 ---@return dialogue|nil
 ---@return sdk.error?
 function ssh_connection_value:shell(options) end
 
----Reads a file by SFTP. The options: max bytes (1 MiB, at most 16 MiB), timeout in seconds (60), secret = true makes a secret of it.
+---Reads a file by SFTP. The options: max bytes (1 MiB, at most 16 MiB), timeout in seconds (60), secret = true makes a secret of it, of at most 256 KiB.
 ---@param path string
----@param options? ssh.get
+---@param options? table
 ---@return string|secret|nil
 ---@return sdk.error?
 function ssh_connection_value:get(path, options) end
@@ -452,15 +580,15 @@ function ssh_connection_value:get(path, options) end
 ---Writes a file by SFTP in one step: beside it, then in its place. It keeps the mode and the owner of the file that is there; a new one gets the mode 0600. A link is refused. The options: mode, such as "0644"; timeout in seconds (60). An error has not_sent where the file is as it was.
 ---@param path string
 ---@param content string|secret
----@param options? ssh.put
+---@param options? table
 ---@return true|nil
 ---@return sdk.error?
 function ssh_connection_value:put(path, content, options) end
 
 ---Says of a file what it is: kind (file, directory, link, other), size, mode such as "0644", modified in seconds since 1970, uid and gid. A link is not followed. The options: timeout in seconds (60).
 ---@param path string
----@param options? ssh.get
----@return ssh.stat|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function ssh_connection_value:stat(path, options) end
 
@@ -473,15 +601,15 @@ local dialogue_value = {}
 
 ---Sends a line of at most 1,024 bytes, without control characters: a name cannot bring a command of its own. The options: newline, what ends it (of the terminal's kind; "" for none); timeout in seconds (30).
 ---@param line string|secret
----@param options? dialogue.send
+---@param options? table
 ---@return true|nil
 ---@return sdk.error?
 function dialogue_value:send(line, options) end
 
 ---Waits until the device says what one of the patterns matches: RE2, up to 16 of them in a list, which may hold timeout in seconds (30) besides. It gives the pattern's index and a table with its groups from 1 on, text (the whole match) and before (what came before it). Where several match the first in the list counts. It looks at what the device said since the last match, without escape sequences and carriage returns, at most 64 KiB. A secret that was sent and that the device says again is [secret] in what is given.
----@param patterns dialogue.patterns
+---@param patterns table
 ---@return integer|nil
----@return dialogue.match|sdk.error
+---@return table|sdk.error
 function dialogue_value:expect(patterns) end
 
 ---Ends the conversation.
@@ -492,7 +620,7 @@ function dialogue_value:close() end
 local telnet_module = {}
 
 ---Opens a conversation. The options: address (the resource's), timeout in seconds (30). It goes in clear only to a resource or record whose statement says TLS off: else it begins with TLS. Nobody proves himself in clear: whoever is on the way reads and answers all of it.
----@param options? telnet.options
+---@param options? table
 ---@return dialogue|nil
 ---@return sdk.error?
 function telnet_module.connect(options) end
@@ -695,15 +823,19 @@ function yaml_module.at(text, path) end
 
 ---A module that the manifest names.
 ---@overload fun(name: "base64"): rotunda.base64
+---@overload fun(name: "exec"): rotunda.exec
+---@overload fun(name: "file"): rotunda.file
 ---@overload fun(name: "hash"): rotunda.hash
 ---@overload fun(name: "hex"): rotunda.hex
 ---@overload fun(name: "http"): rotunda.http
 ---@overload fun(name: "json"): rotunda.json
 ---@overload fun(name: "jwt"): rotunda.jwt
+---@overload fun(name: "ldap"): rotunda.ldap
 ---@overload fun(name: "log"): rotunda.log
 ---@overload fun(name: "regex"): rotunda.regex
 ---@overload fun(name: "retry"): rotunda.retry
 ---@overload fun(name: "secret"): rotunda.secret
+---@overload fun(name: "sql"): rotunda.sql
 ---@overload fun(name: "ssh"): rotunda.ssh
 ---@overload fun(name: "telnet"): rotunda.telnet
 ---@overload fun(name: "template"): rotunda.template
@@ -716,28 +848,10 @@ function yaml_module.at(text, path) end
 ---@return table
 function require(name) end
 
----@alias dialogue.match table
+---@alias exec.result table
 
----@alias dialogue.patterns table
+---@alias exec.run table
 
----@alias dialogue.send table
+---@alias file.read table
 
----@alias http.answer table
-
----@alias http.options table
-
----@alias ssh.get table
-
----@alias ssh.options table
-
----@alias ssh.put table
-
----@alias ssh.result table
-
----@alias ssh.run table
-
----@alias ssh.shell table
-
----@alias ssh.stat table
-
----@alias telnet.options table
+---@alias file.write table

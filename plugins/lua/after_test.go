@@ -10,13 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // What runs after a rotation, by the SDK's verb, on a real OpenSSH server.
 
-func overSSHD(t *testing.T, s *targets.SSHD, name string, parameters map[string]any) (*bench, sdk.OpenRequest) {
+func overSSHD(t *testing.T, s *targets.SSHD, name string, parameters map[string]any) (*bench, sdk.OpenRequest, []sdk.Record) {
 	t.Helper()
 	b := fromLibrary(t, name)
 	b.allow, b.host.Pins[s.Address] = []string{s.Address}, s.Pins()
@@ -24,10 +26,10 @@ func overSSHD(t *testing.T, s *targets.SSHD, name string, parameters map[string]
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b, sdk.OpenRequest{
-		Resource: sdk.Resource{Address: s.Address, Config: config},
-		Admin:    sdk.Credential{Kind: sdk.SSHKey, Public: s.AdminPub, Secret: s.AdminKey}, AdminAs: sdk.Account{Name: s.Admin},
-	}
+	return b, sdk.OpenRequest{Resource: sdk.Resource{Config: config}}, []sdk.Record{{
+		Resource: sdk.Resource{Address: s.Address}, Account: sdk.Account{Name: s.Admin},
+		Secret: sdk.Credential{Kind: sdk.SSHKey, Public: s.AdminPub, Secret: s.AdminKey},
+	}}
 }
 
 // oddPassword has what files give a meaning to.
@@ -102,9 +104,9 @@ func TestFilesAfterARotation(t *testing.T) {
 				}
 			}
 			row.parameters["path"] = file
-			b, open := overSSHD(t, s, row.script, row.parameters)
+			b, open, host := overSSHD(t, s, row.script, row.parameters)
 			for range 2 { // it can be repeated
-				got, err := b.runAfter(open, sdk.AfterRequest{Account: sdk.Account{Name: "app"}, Secret: password(oddPassword)})
+				got, err := b.runAfter(open, sdk.AfterRequest{Records: host, Account: sdk.Account{Name: "app"}, Secret: password(oddPassword)})
 				if err != nil || got.Outcome != sdk.Changed {
 					t.Fatalf("%+v, %v", got, err)
 				}
@@ -131,8 +133,8 @@ func TestFilesAfterARotation(t *testing.T) {
 				t.Errorf("the file as it was: %v", err)
 			}
 			row.parameters["path"] = file + ".missing"
-			b, open = overSSHD(t, s, row.script, row.parameters)
-			if got, err := b.runAfter(open, sdk.AfterRequest{Secret: password(oddPassword)}); err != nil || got.Outcome != sdk.Unchanged || got.Class != sdk.ClassNotFound {
+			b, open, host = overSSHD(t, s, row.script, row.parameters)
+			if got, err := b.runAfter(open, sdk.AfterRequest{Records: host, Secret: password(oddPassword)}); err != nil || got.Outcome != sdk.Unchanged || got.Class != sdk.ClassNotFound {
 				t.Errorf("of a file that is missing: %+v, %v", got, err)
 			}
 		})
@@ -150,8 +152,8 @@ func TestPgpassLetsClientsIn(t *testing.T) {
 	if err := os.WriteFile(file, []byte("# ours\n*:*:*:*:f1rst\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b, open := overSSHD(t, s, "after/pgpass", map[string]any{"path": file, "host": pg.Host})
-	got, err := b.runAfter(open, sdk.AfterRequest{Account: sdk.Account{Name: role}, Secret: password(oddPassword)})
+	b, open, host := overSSHD(t, s, "after/pgpass", map[string]any{"path": file, "host": pg.Host})
+	got, err := b.runAfter(open, sdk.AfterRequest{Records: host, Account: sdk.Account{Name: role}, Secret: password(oddPassword)})
 	if err != nil || got.Outcome != sdk.Changed {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -183,8 +185,8 @@ esac
 		"app@one.service": {Outcome: sdk.Changed},
 		"broken.service":  {Outcome: sdk.Unchanged, Class: sdk.ClassConflict, Reason: "unit.restart"},
 	} {
-		b, open := overSSHD(t, s, "after/restart-unit", map[string]any{"unit": unit})
-		got, err := b.runAfter(open, sdk.AfterRequest{})
+		b, open, host := overSSHD(t, s, "after/restart-unit", map[string]any{"unit": unit})
+		got, err := b.runAfter(open, sdk.AfterRequest{Records: host})
 		want.Output = got.Output
 		if err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", unit, got, err, want)
@@ -207,8 +209,8 @@ func TestReloadNginx(t *testing.T) {
 		if err := n.Configure(row.word); err != nil {
 			t.Fatal(err)
 		}
-		b, open := overSSHD(t, s, "after/reload-nginx", map[string]any{"config": n.Config})
-		got, err := b.runAfter(open, sdk.AfterRequest{})
+		b, open, host := overSSHD(t, s, "after/reload-nginx", map[string]any{"config": n.Config})
+		got, err := b.runAfter(open, sdk.AfterRequest{Records: host})
 		if err != nil || got.Outcome != row.want {
 			t.Errorf("%q: %+v, %v", row.word, got, err)
 		}
@@ -221,4 +223,80 @@ func TestReloadNginx(t *testing.T) {
 			t.Errorf("%q: nginx says %q, %v", row.word, said, err)
 		}
 	}
+}
+
+func timeOf(t *testing.T, text string) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// A real PostgreSQL tells who listens, and ends the sessions from before a change.
+func TestPostgresAfterARotation(t *testing.T) {
+	pg := targets.Postgres(t)
+	ctx := t.Context()
+	on := func(name string, parameters string) (*bench, sdk.OpenRequest) {
+		b := fromLibrary(t, name)
+		b.allow, b.host.Pins[pg.Address] = []string{pg.Address}, pg.SPKI[:]
+		return b, sdk.OpenRequest{
+			Resource: sdk.Resource{Address: pg.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}, Config: []byte(parameters)},
+			Admin:    sdk.Credential{Kind: sdk.Password, Secret: pg.AdminPassword}, AdminAs: sdk.Account{Name: pg.Admin},
+		}
+	}
+	t.Run("notify", func(t *testing.T) {
+		listener, err := pg.Connect(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close(ctx)
+		if _, err := listener.Exec(ctx, "listen secrets"); err != nil {
+			t.Fatal(err)
+		}
+		b, open := on("after/postgres-notify", `{"channel":"secrets"}`)
+		if got, err := b.runAfter(open, sdk.AfterRequest{Account: sdk.Account{Name: "app"}, RunID: "run-1"}); err != nil || got.Outcome != sdk.Changed {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		heard, err := listener.WaitForNotification(ctx)
+		if err != nil || heard.Payload != `{"event":"secret.changed","login":"app","run":"run-1"}` {
+			t.Errorf("%+v, %v", heard, err)
+		}
+	})
+	t.Run("end sessions", func(t *testing.T) {
+		if err := pg.CreateRole(ctx, "worker", sdk.NewSecret([]byte("the worker's own")), ""); err != nil {
+			t.Fatal(err)
+		}
+		as := func(application string) *pgx.Conn {
+			t.Helper()
+			config, err := pgx.ParseConfig("postgres://worker@" + pg.Address + "/" + pg.Database + "?sslmode=require&application_name=" + application)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.Password = "the worker's own"
+			c, err := pgx.ConnectConfig(ctx, config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close(ctx) })
+			return c
+		}
+		before, kept := as("before"), as("backup")
+		began := time.Now()
+		later := as("later")
+		b, open := on("after/postgres-end-sessions", `{"keep":["backup"]}`)
+		got, err := b.runAfter(open, sdk.AfterRequest{Account: sdk.Account{Name: "worker"}, RunID: "run-1", Time: began})
+		if err != nil || got.Outcome != sdk.Changed {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		for c, lives := range map[*pgx.Conn]bool{before: false, kept: true, later: true} {
+			if err := c.Ping(ctx); lives != (err == nil) {
+				t.Errorf("a session lives: %v; want %v", err == nil, lives)
+			}
+		}
+		if !strings.Contains(got.Output, "before ended") {
+			t.Errorf("it says %q", got.Output)
+		}
+	})
 }
