@@ -8,7 +8,7 @@
 # make fuzz    every fuzz test, each for FUZZTIME (ONLY=client.Fuzz: those whose folder and name match)
 # make bench   the figures, each beside its floor (ARGS=-json: as JSON); bench-rotation, bench-plugins, bench-accounts, bench-agents: one of them
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
-.PHONY: build plugins demo postgres test test-all servers soak lint bench bench-rotation bench-plugins bench-accounts bench-agents proto sql docs fuzz clean check-generated
+.PHONY: build plugins demo postgres test test-proof test-others test-all servers soak lint bench bench-rotation bench-plugins bench-accounts bench-agents proto sql docs fuzz clean check-generated
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOL    := go tool -modfile=tools.mod
@@ -50,17 +50,26 @@ postgres:
 # it, and has locks of its own: it is left out, and it alone (other packages share their
 # copies of sync's generic code with ours, which would then be left out, too).
 RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race -gcflags=modernc.org/sqlite/lib=-race=false)
-# The longest package begins first, and beside it runs one more than there are processors:
-# much of a test is waiting for what it struck.
-PACKAGES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# The proof takes longest, and much of that is waiting for the programs that it starts, into
+# which no detector of its own would look: it goes on beside all else, compiled as make build
+# has compiled what it stands on. The minute of fuzzing follows when only the proof is left.
+GOTESTSUM = $$($(TOOL) -n gotestsum) --format pkgname --
 test: build
 	@test -n "$(RACE)" || echo "race detector: left out, no gcc here"
 	@rm -rf .report && mkdir -p .report
-	GORACE=atexit_sleep_ms=10 ROTUNDA_REPORT=$(CURDIR)/.report ROTUNDA_BIN=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname -- $(RACE) -p $(PACKAGES) -timeout 50m ./internal/proof ./...
-	@CGO_ENABLED=0 go run -trimpath -buildvcs=false ./cmd/internal/fuzz -blind -all 1m -report .report/fuzz
+	@$(MAKE) --no-print-directory -j 2 test-proof test-others
+	@cat .report/* 2>/dev/null || true
+
+test-proof test-others: export ROTUNDA_REPORT = $(CURDIR)/.report
+test-proof test-others: export ROTUNDA_BIN = $(CURDIR)/bin
+test-proof:
+	CGO_ENABLED=0 $(GOTESTSUM) -trimpath -buildvcs=false -timeout 50m ./internal/proof
+
+test-others:
+	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -p $$(getconf _NPROCESSORS_ONLN) -timeout 50m $$(go list ./... | grep -v '/internal/proof$$')
 	@if [ -n "$$ROTUNDA_TEST_ALL" ]; then cd examples/plugin-rabbitmq && go test -count 1 -timeout 20m ./...; \
 	else echo "examples/plugin-rabbitmq: left out, it is of the second tier: make test-all"; fi
-	@cat .report/* 2>/dev/null || true
+	@CGO_ENABLED=0 go run -trimpath -buildvcs=false ./cmd/internal/fuzz -blind -all 1m -report .report/fuzz
 
 test-all: export ROTUNDA_TEST_ALL = 1
 test-all: servers test

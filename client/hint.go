@@ -1,12 +1,19 @@
 package client
 
-import "github.com/rotunda-pam/rotunda/internal/trust"
+import (
+	"strings"
+
+	"github.com/rotunda-pam/rotunda/internal/trust"
+)
 
 // Hint says what to do about the reason with which a run, a test or a probe ended,
 // in one line; empty for a reason that is not known here, such as a plugin's own.
 func Hint(reason string) string {
 	if h, ok := hints[reason]; ok {
 		return h
+	}
+	if strings.HasPrefix(reason, "sql.") { // a database's own code, which scripts pass on
+		return hints["sql."]
 	}
 	return trust.Reason(reason).Hint()
 }
@@ -20,6 +27,8 @@ const (
 	lookAtPlugin  = "the agent's log tells what the plugin printed; install the plugin that belongs to this agent's version"
 	lookAtRecord  = "look at the record and set it right with `rotunda record edit`"
 	lookAtJump    = "see that the jump host runs, and that the agent's host, or the jump host before it, reaches its address"
+	lookAtScript  = "`rotunda run show` has what the script said, with its line; `rotunda script check` and `rotunda script test` find more"
+	lookAtFile    = "see the file and the key that the script's parameters name: `rotunda run show` says what it found"
 	lookAtServer  = "see `rotunda doctor`, and the server's log"
 )
 
@@ -163,14 +172,14 @@ var hints = map[string]string{
 	"jump.plugin":        "only resources of the plugin ssh lead further: `rotunda resource edit --via`",
 	"jump.chain":         "`rotunda resource edit --via` of the resource, or of one of its jump hosts",
 	"scripts.failed":     "mend what a script ran into, then `rotunda script run ACCOUNT`: `rotunda run show` has what each said",
-	"scripts.none":       "`rotunda script use` lets one run after the rotations of an account or a resource",
+	"scripts.none":       "`rotunda record edit ACCOUNT --script SCRIPT` lets one run after the account's rotations, `rotunda resource edit RESOURCE --script SCRIPT` after those of all its accounts",
 	"script.kind":        "a script is used where its kind belongs: rotator, dependents or after_rotation (`rotunda script show`)",
-	"script.records":     "name the further records that the script works with, in the order of its manifest: `rotunda script use --record`",
+	"script.records":     "name the further records that the script works with, as its manifest lists them (`rotunda script show`): `rotunda record edit ACCOUNT --script SCRIPT,record.NAME=RECORD`",
 	"script.identity":    "two records of the script are at one address with different keys, TLS settings or jump hosts: set them alike",
 	"script.plugin":      lookAtPlugin,
 	"script.unclear":     "the script ended without saying what became of it: `rotunda run show` has what it said; `rotunda script run ACCOUNT` runs it again",
 	"former.unknown":     "the former secret is not in the record's history: the next rotation knows it",
-	"parameters":         "set the script's parameters right: `rotunda script show` lists them, `rotunda script use` sets them",
+	"parameters":         "set the script's parameters right: `rotunda script show` lists them, `rotunda record edit ACCOUNT --script SCRIPT,param.NAME=VALUE` sets them",
 	"dependents.pending": "the new secret is in use; Rotunda tries again to give it to what uses it: `rotunda run show` says what stands in the way",
 	"dependents.failed":  "give the new secret by hand to what refused it, or mend that and rotate again: `rotunda run show` names it",
 	"draining":           "the new secret is in use; the former one works for as long as --drain of the record says",
@@ -216,6 +225,42 @@ var hints = map[string]string{
 	"plugin.unknown":  lookAtPlugin,
 	"manifest.retire": lookAtPlugin, "manifest.readback": lookAtPlugin, "verb.retire": lookAtPlugin, "verb.readback": lookAtPlugin,
 	"manifest.minted": lookAtPlugin, "verb.mint": lookAtPlugin,
+
+	// Of scripts, and of the modules that they use.
+	"verb.load": lookAtPlugin, "script.loaded": lookAtPlugin, "verb.run": lookAtPlugin, "verb.open": lookAtPlugin, "verb.verify": lookAtPlugin,
+	"script.error":     lookAtScript,
+	"script.plan":      lookAtScript,
+	"script.no_undo":   "the script cannot undo what it did: see to it by hand, or give it a function undo",
+	"dial":             lookAtTarget,
+	"local.lost":       "the agent ended what it was asked for on its own host: its log says why; the script may be run again",
+	"dialogue.closed":  lookAtTarget,
+	"test":             "a script's test reaches nothing: mock the module",
+	"http.scheme":      "the record asks for TLS: write https, or say on purpose that the target has none (`rotunda resource edit --tls off`)",
+	"http.redirect":    "the target sends elsewhere: name that place in the script's manifest, or the right address in the record",
+	"http.url":         "see the parameter or the path of which the script makes the address",
+	"http.json":        "the target answered something else than JSON: see its address, and its log",
+	"ldap.too_large":   "have the script ask for less",
+	"sql.too_large":    "have the script ask for less",
+	"sql.driver":       lookAtTarget,
+	"sql.redirect":     "the server sends to another address: name that in the record",
+	"sql.login":        "the server refuses the login; its log says why",
+	"sql.":             "a code of the database's: its manual says what it means",
+	"sftp":             lookAtTarget,
+	"sftp.missing":     "make the file on the host, with owner and mode as they shall be",
+	"sftp.permission":  "the login may not write there: see the folder's and the file's owner and mode",
+	"sftp.refused":     "the host's SSH server gives no files: set Subsystem sftp in its sshd_config",
+	"sftp.too_large":   "the file is longer than a script may read",
+	"sftp.kind":        "name the file itself: a link, a folder or a device is not written to",
+	"sftp.rename":      "the host's SSH server does not replace files in one step (posix-rename@openssh.com): nothing was changed",
+	"text.ambiguous":   lookAtFile,
+	"text.key":         lookAtFile,
+	"text.not_a_value": lookAtFile,
+	"text.shared":      lookAtFile,
+	"text.unreadable":  lookAtFile,
+	"text.edit":        lookAtFile,
+	"text.value":       "this kind of file cannot hold that secret: exclude the characters in the account's password policy",
+	"path.wrong":       lookAtFile,
+	"path.not_found":   lookAtFile,
 
 	"server_unavailable": lookAtServer,
 	"access_denied":      "see that the agent is in the log and that its pool may read the folder: `rotunda agent list`, `rotunda folder list`",

@@ -108,6 +108,32 @@ var everyAction = map[string]func(context.Context, *Client, *estate) error{
 	"verify": func(ctx context.Context, c *Client, e *estate) error {
 		return outcome(c.Verify(ctx, []Ref{e.account}, RunOptions{}))
 	},
+	"script":      func(ctx context.Context, c *Client, e *estate) error { return second(c.Script(ctx, e.script)) },
+	"script uses": func(ctx context.Context, c *Client, e *estate) error { return second(c.ScriptUses(ctx, e.script)) },
+	"scripts": func(ctx context.Context, c *Client, e *estate) error {
+		for _, err := range c.Scripts(ctx, e.folder) {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	"add script": func(ctx context.Context, c *Client, e *estate) error {
+		return second(c.AddScript(ctx, ScriptSpec{Folder: e.folder, Text: luaText("other", "1", "dependents")}))
+	},
+	"update script": func(ctx context.Context, c *Client, e *estate) error {
+		return c.UpdateScript(ctx, e.script, luaText("notify", "2", "after_rotation"), e.resource)
+	},
+	"approve script": func(ctx context.Context, c *Client, e *estate) error {
+		return c.ApproveScript(ctx, e.resource, e.script, seal.Hash(estateScript))
+	},
+	"use script": func(ctx context.Context, c *Client, e *estate) error {
+		return c.UseScript(ctx, e.resource, ScriptUseSpec{Script: e.script, SHA256: seal.Hash(estateScript), Order: 1})
+	},
+	"drop script": func(ctx context.Context, c *Client, e *estate) error { return c.DropScript(ctx, e.resource, e.script) },
+	"run scripts": func(ctx context.Context, c *Client, e *estate) error {
+		return outcome(c.RunScripts(ctx, []Ref{e.account}, RunOptions{}))
+	},
 	"runs": func(ctx context.Context, c *Client, _ *estate) error {
 		_, _, err := c.Runs(ctx, RunFilter{})
 		return err

@@ -321,6 +321,9 @@ func (c *Client) UseScript(ctx context.Context, user Ref, s ScriptUseSpec) error
 	if err := c.checkRecords(ctx, op, m, s.Records); err != nil {
 		return err
 	}
+	if err := c.checkAdmin(ctx, op, m, user); err != nil {
+		return err
+	}
 	u := found.Use()
 	u.Order, u.Parameters = s.Order, s.Parameters
 	for _, r := range s.Records {
@@ -363,6 +366,49 @@ func (c *Client) editScripts(ctx context.Context, op string, user Ref, change fu
 		r.Scripts, err = change(r.Scripts)
 		return err
 	})
+}
+
+// checkAdmin refuses what agents would: who lets a script work as the administrator of an
+// account's resource must have rights on him himself.
+func (c *Client) checkAdmin(ctx context.Context, op string, m *script.Manifest, user Ref) error {
+	if !slices.Contains(m.Needs, script.NeedAdmin) {
+		return nil
+	}
+	at, err := c.one(ctx, op, user)
+	if err != nil || at.Type != TypeAccount { // of a resource the statement names him, which asks for those rights
+		return err
+	}
+	if err := at.signed(op, "account", at.Statement.GetAccount() != nil); err != nil {
+		return err
+	}
+	resource, err := c.resourceOf(ctx, op, at)
+	if err != nil {
+		return err
+	}
+	r := resource.Statement.GetResource()
+	if r.AdminAccount == nil {
+		return &Error{Class: Invalid, Reason: "administrator.none", Op: op, Err: fmt.Errorf("the script %s works as the administrator of %s, which names none", m.Name, resource.Title), Hint: Hint("administrator.none")}
+	}
+	logins := []*trustv1.Ref{r.AdminAccount}
+	for _, x := range r.Extras {
+		if x.Name != trust.JumpExtra {
+			logins = append(logins, x.Account)
+		}
+	}
+	for _, login := range logins {
+		ref, err := refFrom(login)
+		if err != nil {
+			return fail(op, err)
+		}
+		if has := c.log.Roles(c.facts.Entry, ref.Folder); !has.Has(Read | Operate) {
+			return &Error{
+				Class: Denied, Reason: string(trust.NotLinked), Op: op,
+				Err:  fmt.Errorf("the script %s gets %s, a login of %s, on which you have not the rights (%s) yourself", m.Name, ref, resource.Title, Read|Operate),
+				Hint: "somebody who may read and operate the administrator's folder lets it in, or it runs after the resource's rotations",
+			}
+		}
+	}
+	return nil
 }
 
 // checkRecords holds the further records of a use against what the script works with.

@@ -106,6 +106,7 @@ func TestScripts(t *testing.T) {
 	if err := c.DropScript(ctx, e.account, ref); ClassOf(err) != Invalid {
 		t.Errorf("dropped twice: %v", err)
 	}
+	e.must(c.DropScript(ctx, e.resource, e.script))
 	if out, err := c.RunScripts(ctx, []Ref{e.account}, RunOptions{}); err != nil || ReasonOf(out[0].Err) != "scripts.none" {
 		t.Errorf("run without any: %+v, %v", out, err)
 	}
@@ -192,10 +193,15 @@ func TestScriptsThatWereChanged(t *testing.T) {
 	if err := c.UseScript(ctx, e.resource, ScriptUseSpec{Script: ref, SHA256: seal.Hash(text)}); ReasonOf(err) != string(trust.ScriptChanged) {
 		t.Errorf("used: %v", err)
 	}
+	listed := map[Ref]error{}
 	for s, err := range c.Scripts(ctx, e.folder) {
-		if err != nil || s.Manifest != nil || ReasonOf(s.Err) != string(trust.ScriptChanged) {
-			t.Errorf("listed: %+v, %v", s.Err, err)
+		e.must(err)
+		if listed[s.Ref] = s.Err; (s.Manifest == nil) != (s.Err != nil) {
+			t.Errorf("%s: a manifest beside the error %v", s.Title, s.Err)
 		}
+	}
+	if len(listed) != 2 || ReasonOf(listed[ref]) != string(trust.ScriptChanged) || listed[e.script] != nil {
+		t.Errorf("listed: %v", listed)
 	}
 	if _, err := c.AddScript(ctx, ScriptSpec{Folder: e.folder, Text: []byte("print(1)")}); ClassOf(err) != Invalid {
 		t.Errorf("a file without a manifest: %v", err)
@@ -213,6 +219,35 @@ func TestScriptsNeedApproval(t *testing.T) {
 	b := e.asBob(c)
 	if err := b.UseScript(ctx, e.resource, ScriptUseSpec{Script: ref, SHA256: seal.Hash(text)}); ReasonOf(err) != string(trust.NotLinked) || ClassOf(err) != Denied {
 		t.Errorf("%v", err)
+	}
+}
+
+// Nor does who approves get an administrator by his script whom he may not read.
+func TestScriptsThatWorkAsAdministrator(t *testing.T) {
+	e := newEstate(t)
+	ctx := t.Context()
+	c := e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
+	e.vault.change(e.account.Record.Bytes(), func(r *clientv1.RecordView) { r.Staged = nil })
+	e.must(c.Grant(ctx, e.folder, e.bob, Read|Edit|Operate|ApproveScript))
+	text := luaText("restart", "1", "after_rotation", `needs = ["admin"]`)
+	ref, err := c.AddScript(ctx, ScriptSpec{Folder: e.folder, Text: text})
+	e.must(err)
+	spec := ScriptUseSpec{Script: ref, SHA256: seal.Hash(text)}
+	b := e.asBob(c)
+	e.must(b.UseScript(ctx, e.account, spec))
+	apart, err := c.AddFolder(ctx, "Administrators")
+	e.must(err)
+	e.must(c.Grant(ctx, apart.UID, e.vault.pool, Read))
+	admin, err := c.AddAccount(ctx, AccountSpec{Folder: apart.UID, Title: "root", Resource: e.resource, Login: "root"})
+	e.must(err)
+	e.must(c.EditResource(ctx, e.resource, func(r *trustv1.Resource) error { r.AdminAccount = admin.Proto(); return nil }))
+	if err := e.asBob(c).UseScript(ctx, e.account, spec); ReasonOf(err) != string(trust.NotLinked) || ClassOf(err) != Denied {
+		t.Errorf("one whom he may not read: %v", err)
+	}
+	e.must(c.UseScript(ctx, e.account, spec))
+	e.must(c.EditResource(ctx, e.resource, func(r *trustv1.Resource) error { r.AdminAccount = nil; return nil }))
+	if err := c.UseScript(ctx, e.account, spec); ReasonOf(err) != "administrator.none" {
+		t.Errorf("where there is none: %v", err)
 	}
 }
 

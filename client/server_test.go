@@ -397,6 +397,7 @@ type estate struct {
 
 	folder, app, bob, run    seal.ID
 	resource, account, login Ref
+	script                   Ref // that runs after the resource's rotations
 }
 
 func (e *estate) must(err error) {
@@ -415,6 +416,8 @@ func (e *estate) client(v *vault, memoryFile string) *Client {
 	c.sign.ends, c.sync.chores = time.Now().Add(24*time.Hour), true
 	return c
 }
+
+var estateScript = luaText("notify", "1", "after_rotation")
 
 func newEstate(t testing.TB) *estate {
 	e := &estate{t: t, bob: seal.NewID()}
@@ -477,6 +480,9 @@ func newEstate(t testing.TB) *estate {
 	admin, err := c.AddAccount(ctx, AccountSpec{Folder: e.folder, Title: "db1-admin", Resource: e.resource, Login: "postgres", Secret: sdk.NewSecret([]byte("admin's"))})
 	e.must(err)
 	e.must(c.EditResource(ctx, e.resource, func(r *trustv1.Resource) error { r.AdminAccount = admin.Proto(); return nil }))
+	e.script, err = c.AddScript(ctx, ScriptSpec{Folder: e.folder, Text: estateScript})
+	e.must(err)
+	e.must(c.UseScript(ctx, e.resource, ScriptUseSpec{Script: e.script, SHA256: seal.Hash(estateScript)}))
 	e.login, err = c.AddLogin(ctx, LoginSpec{Folder: e.folder, Title: "shop", Login: "ada", Secret: sdk.NewSecret([]byte("shop's"))})
 	e.must(err)
 	// Of the account Bob has signed everything so far.

@@ -16,6 +16,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,13 +33,16 @@ import (
 // Harness is what the kit needs to know of a plugin and its target.
 type Harness struct {
 	Binary string // the built plugin
-	Name   string // its manifest's
-	Script []byte // a script that the plugin hosts, and that is what is proven; nil: none
+	Name   string // its manifest's; of one that runs scripts the binary's own
+	// Script is the one to prove, of a plugin that runs scripts. It may be of dependents alone:
+	// then the kit proves these.
+	Script []byte
 	Kind   sdk.Kind
 
 	// The target, as the resource's statement would give it.
 	Resource sdk.Resource
 	Pins     [][32]byte // of its TLS or host key
+	Also     []string   // further addresses that a script reaches
 	Admin    sdk.Credential
 	AdminAs  sdk.Account
 
@@ -73,6 +77,9 @@ type Harness struct {
 	// NoLogin says that nobody but a person logs in with a secret of this kind: Verify is
 	// then always undecided, no_login.
 	NoLogin bool
+	// Local serves what the plugin asks of the agent's own machine, as pluginhost.Target.Local
+	// does; nil: nothing.
+	Local func(context.Context, net.Conn)
 	// IDs are those of the credentials that an account has, for kinds that the target makes;
 	// it must share no code with the plugin.
 	IDs func(t *testing.T, a sdk.Account) []string
@@ -102,6 +109,9 @@ func Build(t *testing.T, pkg string) string {
 func Run(t *testing.T, h Harness) {
 	k := newKit(t, h)
 	for _, one := range k.tests() {
+		if len(k.manifest.Kinds) == 0 && !slices.Contains(ofDependents, one.name) {
+			continue
+		}
 		t.Run(one.name, one.run)
 	}
 }
@@ -110,6 +120,9 @@ type test struct {
 	name string
 	run  func(*testing.T)
 }
+
+// ofDependents are the tests of what rotates nothing.
+var ofDependents = []string{"PlanIsReadOnly", "PlanHoldsNoSecret", "StepTwice", "LostStepIsUnknown", "NoSecretInTheLog"}
 
 // tests are in the order in which they are run: the last looks back at all.
 func (k *kit) tests() []test {
@@ -198,10 +211,6 @@ func newKit(t *testing.T, h Harness) *kit {
 		t.Fatal(err)
 	}
 	k.plugin = pluginhost.Plugin{Name: h.Name, SHA256: sha256.Sum256(binary)}
-	file := k.plugin.String()
-	if len(h.Script) > 0 {
-		k.plugin = pluginhost.Scripted(k.plugin, h.Script)
-	}
 	// Short, since sockets live in it; and plugins run as users of their own, who must be
 	// able to pass through.
 	dir, err := os.MkdirTemp("", "rtc")
@@ -213,13 +222,15 @@ func newKit(t *testing.T, h Harness) *kit {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, file), binary, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, k.plugin.String()), binary, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	catalogue, err := pluginhost.NewCatalogue(dir, []string{file}, nil)
+	catalogue, err := pluginhost.NewCatalogue(dir, []string{k.plugin.String()}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	// No spare process of a plugin that runs scripts: all that there are to count and to kill
+	// are of what is proven.
 	k.host, err = pluginhost.New(pluginhost.Config{
 		Dir: filepath.Join(dir, "run"), Catalogue: catalogue, Dial: k.line.dial, BackOff: time.Millisecond, // it crashes because it is killed
 		Log: slog.New(slog.NewTextHandler(k.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -234,12 +245,18 @@ func newKit(t *testing.T, h Harness) *kit {
 			t.Errorf("end the plugin: %v", err)
 		}
 	})
+	if h.Script != nil {
+		k.plugin = pluginhost.Scripted(k.plugin, h.Script)
+	}
 	d, err := k.host.Describe(t.Context(), k.plugin)
 	if err != nil {
 		t.Fatalf("the plugin does not start: %v\n%s", err, k.log.b.String())
 	}
 	k.manifest = d.Manifest
-	if !slices.Contains(k.manifest.Kinds, k.Kind) {
+	if len(k.manifest.Kinds) == 0 && !k.manifest.Dependents {
+		t.Fatal("the manifest has neither kinds nor dependents: there is nothing that the kit proves")
+	}
+	if len(k.manifest.Kinds) > 0 && !slices.Contains(k.manifest.Kinds, k.Kind) {
 		t.Fatalf("the manifest does not name the kind %q", k.Kind)
 	}
 	if k.minted() && k.IDs == nil {
@@ -253,7 +270,7 @@ func newKit(t *testing.T, h Harness) *kit {
 
 // target is where jobs go.
 func (k *kit) target() pluginhost.Target {
-	t := pluginhost.Target{Key: "target", Resource: k.Resource, Allow: []string{k.Resource.Address}}
+	t := pluginhost.Target{Key: "target", Resource: k.Resource, Allow: append([]string{k.Resource.Address}, k.Also...), Local: k.Local}
 	if len(k.Pins) > 0 {
 		var pins []byte
 		for _, p := range k.Pins {

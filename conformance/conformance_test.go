@@ -53,11 +53,17 @@ func TestFaultsAreFound(t *testing.T) {
 			}
 		})
 	}
-	for _, name := range []string{"none", "none+overlap", "none+lives", "none+mint"} {
+	for _, name := range []string{"none", "none+overlap", "none+lives", "none+mint", "none+script", "none+script-dependents"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if out, err := kit(t, binary, name, "^TestFaulty$"); err != nil {
+			out, err := kit(t, binary, name, "^TestFaulty$")
+			if err != nil {
 				t.Errorf("a plugin without a fault fails: %v\n%s", err, out)
+			}
+			// What is left out of a script's tests is what it does not do.
+			of, killed := []byte("--- PASS: TestFaulty/StepTwice "), []byte("--- PASS: TestFaulty/KillEveryStep ")
+			if name == "none+script" && !bytes.Contains(out, killed) || strings.HasPrefix(name, "none+script") && !strings.HasSuffix(name, "mint") && !bytes.Contains(out, of) {
+				t.Errorf("a script is not proven:\n%s", out)
 			}
 		})
 	}
@@ -137,6 +143,13 @@ func TestFaulty(t *testing.T) {
 			return slices.Equal(has, groups) && end == until.Format(time.RFC3339)
 		},
 		Lock: func(_ *testing.T, a sdk.Account) { service.Lock(a.Name) },
+	}
+	if of, scripted := strings.CutPrefix(variant, "script"); scripted {
+		h.Name, h.Script = "fault-scripts", []byte("fault"+of)
+		if of == "-dependents" {
+			h.Script = []byte("dependents")
+		}
+		variant = strings.TrimPrefix(of, "-")
 	}
 	if variant == "mint" {
 		h.Dependent = nil

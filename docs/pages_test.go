@@ -72,7 +72,7 @@ func TestManualRuns(t *testing.T) {
 	const ending = "Ending it"
 	var story, end []block
 	_, noNode := exec.LookPath("npm")
-	for _, page := range []string{"getting-started.md", "plugins/write.md", "plugins/test.md", "plugins/ship.md", "plugins/reference.md", "machines.md", "people.md"} {
+	for _, page := range []string{"getting-started.md", "plugins/write.md", "plugins/test.md", "plugins/ship.md", "plugins/reference.md", "scripts/README.md", "machines.md", "people.md"} {
 		for _, b := range blocks(t, page) {
 			switch {
 			case b.section == ending:

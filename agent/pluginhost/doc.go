@@ -3,11 +3,17 @@
 //
 //	host.Open    -> Session -> Apply, Retire, Readback, Close     administrative, shared
 //	host.Verify  -> verdict                                       a fresh login each time
+//	host.Plan, Do, Undo, Provision, Deprovision, Run              each on its own
+//
+// A script is a plugin of its own (Scripted): its process is one of the binary that runs
+// scripts, which is told that one script before anything else. A spare process (Config.Spare)
+// waits for the next one.
 //
 // # What a plugin process can reach
 //
 // It is taken for hostile. It gets no environment, no descriptors but its own, a
-// private folder, and a dialer that reaches the addresses of the job in hand. It
+// private folder, and a dialer that reaches the addresses of the job in hand, which may be
+// the agent itself (Target.Local). It
 // runs from a private copy of a binary whose hash was checked while copying. What
 // else keeps it in depends on the system; Isolation says what is in force:
 //

@@ -2,8 +2,12 @@ package pluginhost
 
 import (
 	"encoding/json"
+	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -28,6 +32,8 @@ func FuzzDescription(f *testing.F) {
 			Name: "keys", Version: "1", Kinds: []string{"api_key"}, Overlap: []string{"api_key"}, Minted: []string{"api_key"},
 			Capabilities: []string{pluginv1.CapRotator, pluginv1.CapRetire, pluginv1.CapMint},
 		},
+		{Name: "restart", Version: "1", Capabilities: []string{pluginv1.CapAfter, pluginv1.CapDependents}},
+		{Name: "restart", Version: "1", Kinds: []string{"password"}, Capabilities: []string{pluginv1.CapAfter, pluginv1.CapReadback, pluginv1.CapProvision}},
 		{Name: "x", Version: "1", Kinds: []string{"", "\x00"}, Capabilities: []string{pluginv1.CapRotator}, Concurrency: 1 << 31, Settle: &durationpb.Duration{Seconds: -1 << 62}},
 	} {
 		b, err := proto.Marshal(m)
@@ -46,8 +52,12 @@ func FuzzDescription(f *testing.F) {
 			return
 		}
 		switch {
-		case !validName(d.Name), d.Version == "", len(d.Version) > 64, len(d.Kinds) == 0, len(d.Kinds) > 16, len(d.Overlap) > len(d.Kinds):
+		case !validName(d.Name), d.Version == "", len(d.Version) > 64, len(d.Kinds) > 16, len(d.Overlap) > len(d.Kinds):
 			t.Errorf("named %+v", d)
+		case len(d.Kinds) == 0 && (!d.Dependents && !d.After || d.Readback || d.Provision || len(d.Overlap)+len(d.Minted) > 0):
+			t.Errorf("it rotates nothing, and %+v", d)
+		case slices.Contains(m.GetCapabilities(), pluginv1.CapRotator) != (len(d.Kinds) > 0):
+			t.Errorf("a rotator, or not: %+v", d)
 		case d.Concurrency < 1 || d.Concurrency > maxConcurrency, d.LoginTries < 1 || d.LoginTries > maxLoginTries, d.MaxLen < 0:
 			t.Errorf("counts %+v", d)
 		case len(d.Minted) > len(d.Overlap):
@@ -104,6 +114,26 @@ func FuzzAnswers(f *testing.F) {
 		}
 		if len(c) > pluginv1.MaxReason {
 			t.Errorf("code of %d bytes", len(c))
+		}
+	})
+}
+
+// What a script says for people is text of a bounded length, and neither it nor a code has a
+// secret of the call.
+func FuzzTold(f *testing.F) {
+	const secret = "hunter2hunter2"
+	for _, text := range []string{"done", strings.Repeat("x", pluginv1.MaxOutput-3) + secret, strings.Repeat("é", pluginv1.MaxOutput), "was." + secret} {
+		f.Add(text)
+	}
+	p := &process{plugin: script("after x"), out: newOutput(slog.New(slog.DiscardHandler))}
+	p.out.secrets.Add([]byte(secret))
+	f.Fuzz(func(t *testing.T, text string) {
+		text = strings.ToValidUTF8(text, "?") // else the message is none
+		if told := p.told(text); len(told) > pluginv1.MaxOutput || !utf8.ValidString(told) || strings.Contains(told, secret) {
+			t.Errorf("of %q is told %q", text, told)
+		}
+		if c := p.code(text); strings.Contains(c, secret) || len(c) > pluginv1.MaxReason {
+			t.Errorf("code %q", c)
 		}
 	})
 }

@@ -132,10 +132,13 @@ func TestLoadFails(t *testing.T) {
 			if ReasonOf(err) != c.reason || !strings.Contains(err.Error(), c.says) || !NotSent(err) {
 				t.Errorf("%v (%s)", err, ReasonOf(err))
 			}
+			for f.process(c.plugin(), "r") != nil { // its end is counted
+				time.Sleep(time.Millisecond)
+			}
 			f.mu.Lock()
 			late := f.failures[processKey{c.plugin(), "r"}].n
 			f.mu.Unlock()
-			if mistake := c.reason == "script"; mistake && late != 0 {
+			if c.reason == "script" && late != 0 {
 				t.Error("a script with a mistake counts as a crash")
 			}
 			if _, err := f.run(t.Context(), script("after other"), srv.job("r"), ""); err != nil {

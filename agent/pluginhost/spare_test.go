@@ -79,13 +79,18 @@ func TestSpareIsTaken(t *testing.T) {
 	if f.process(other, "r") != second || f.process(one, "r") != nil {
 		t.Error("it is not the second spare, or the first script's process is there still")
 	}
-	// What is no script leaves it alone.
+	// A script's process that crashes leaves it alone, and so does what is no script.
 	third := f.ready()
+	second.child.kill()
+	<-second.gone
+	if a, err := f.run(t.Context(), other, srv.job("r"), "tell"); err != nil || !strings.HasPrefix(a.Output, "other 1 ") {
+		t.Fatalf("%+v, %v", a, err)
+	}
 	if _, err := f.Describe(t.Context(), guest()); err != nil {
 		t.Error(err)
 	}
 	if f.ready() != third {
-		t.Error("it was taken for a plugin that is no script")
+		t.Error("it was taken for a script that crashed, or for a plugin that is no script")
 	}
 }
 

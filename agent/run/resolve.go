@@ -234,6 +234,9 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if r.after, err = r.findScripts(ctx, served); err != nil && begins {
 		return "", refusal(err)
 	}
+	if len(r.after) > 0 {
+		r.e.Plugins.ExpectScript() // its process starts while the secret is being changed
+	}
 	if err := r.checkRights(account, resource); err != nil {
 		return "", refusal(err)
 	}
@@ -252,8 +255,10 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if err := r.chooseTarget(ctx, served); err != nil {
 		return "", refusal(err)
 	}
-	if err := r.openScripts(ctx, served); err != nil && begins {
-		return "", refusal(err)
+	if onlyLooks := account.wire.Staged == nil && rollback == nil && (r.as == "verify" && !r.recovering || r.as == "abandon"); !onlyLooks {
+		if err := r.openScripts(ctx, served); err != nil && begins {
+			return "", refusal(err)
+		}
 	}
 	if r.current, err = credential(account.Data, r.kind()); err != nil {
 		return "", refusal(err)

@@ -23,6 +23,14 @@ import (
 // resource's, each in its order. Each that fails says why itself; the error is the first's.
 func (r *Run) findScripts(ctx context.Context, served *servedRecords) (list []*hosted, err error) {
 	account, resource := r.account.Statement, r.resource.Statement
+	var all []trust.Ref
+	for _, use := range slices.Concat(account.GetAccount().GetScripts(), resource.GetResource().GetScripts()) {
+		all = append(all, mustRef(use.Script))
+		for _, other := range use.Records {
+			all = append(all, mustRef(other))
+		}
+	}
+	_ = served.need(ctx, all...) // in one call; what is missing then is looked for again, and says so
 	for _, names := range []struct {
 		by   *trust.Statement
 		uses []*trustv1.ScriptUse
@@ -107,6 +115,8 @@ func (r *Run) scripts(ctx context.Context) (State, error) {
 	if err := r.planScripts(); err != nil {
 		return "", err
 	}
+	// Who holds one place among the processes and waits for another could wait for ever.
+	r.dropSession()
 	outcome := trustv1.Outcome_OUTCOME_DONE
 	hidden := r.hidden()
 	var said []string

@@ -63,13 +63,19 @@ func (s *servedRecords) folder(f ksm.ExtFolder) error {
 	return nil
 }
 
-// need makes sure that a record is in the answer: the server's links, by which it
+// need makes sure that records are in the answer: the server's links, by which it
 // chose what to bring along, are nobody's word.
-func (s *servedRecords) need(ctx context.Context, ref trust.Ref) error {
-	if ref.IsZero() || slices.ContainsFunc(s.list, isRecord(ref)) {
+func (s *servedRecords) need(ctx context.Context, refs ...trust.Ref) error {
+	var missing []seal.ID
+	for _, ref := range refs {
+		if !ref.IsZero() && !slices.ContainsFunc(s.list, isRecord(ref)) && !slices.Contains(missing, ref.Record) {
+			missing = append(missing, ref.Record)
+		}
+	}
+	if len(missing) == 0 {
 		return nil
 	}
-	got, err := s.e.Vault.Fetch(ctx, ref.Record)
+	got, err := s.e.Vault.Fetch(ctx, missing...)
 	if err != nil {
 		return vaultError("fetch", err)
 	}

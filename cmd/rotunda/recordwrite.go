@@ -65,7 +65,7 @@ func (a *accountFlags) drainTime() (time.Duration, error) {
 
 // dependentsFrom reads the list of dependents, whose resources are named as
 // everywhere.
-func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string) ([]*trustv1.Dependent, error) {
+func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string, of scriptPlace) ([]*trustv1.Dependent, error) {
 	if file == "" {
 		return nil, nil
 	}
@@ -92,7 +92,7 @@ func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string
 		}
 		one := &trustv1.Dependent{Resource: refProto(ref), Plugin: d.Plugin, Config: d.Config}
 		if d.Script != "" {
-			if err := c.scripted(ctx, cl, one, d.Script, d.Resource); err != nil {
+			if err := c.scripted(ctx, cl, one, d.Script, d.Resource, of); err != nil {
 				return nil, err
 			}
 		}
@@ -102,7 +102,7 @@ func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string
 }
 
 // scripted has a script do what is done for a dependent.
-func (c *cli) scripted(ctx context.Context, cl *client.Client, d *trustv1.Dependent, name, resource string) error {
+func (c *cli) scripted(ctx context.Context, cl *client.Client, d *trustv1.Dependent, name, resource string, of scriptPlace) error {
 	if d.Plugin != "" {
 		return usagef("a dependent on %s names a plugin and a script: it is one of them", resource)
 	}
@@ -117,7 +117,7 @@ func (c *cli) scripted(ctx context.Context, cl *client.Client, d *trustv1.Depend
 		return usagef("the dependent on %s: %w", resource, err)
 	}
 	d.Plugin, d.Script = script.Plugin, s.Use()
-	return c.confirmScript(s, "use it as a dependent on "+resource)
+	return c.approves(ctx, cl, s, of)
 }
 
 // rotates are the kinds of secret of the plugins that come with every agent.
@@ -219,7 +219,7 @@ func (c *cli) recordAddCmd() *cobra.Command {
 				resource = r.Ref
 				c.warnKind(kind, r)
 			}
-			dependents, err := c.dependentsFrom(ctx, cl, a.dependents)
+			dependents, err := c.dependentsFrom(ctx, cl, a.dependents, scriptPlace{f.UID, args[0]})
 			if err != nil {
 				return err
 			}
@@ -328,7 +328,11 @@ func (c *cli) recordEditCmd() *cobra.Command {
 				}
 				e.Secret = &secret
 			}
-			signed, err := c.accountEdit(ctx, cl, r.Title, set, &a, policy)
+			if !account && (set("script") || set("drop-script")) {
+				return failf(exitUsage, "no_account", "%s is no account", r.Title).
+					withHint("a script that runs after the rotations of all accounts of a resource: `rotunda resource edit RESOURCE --script NAME`")
+			}
+			signed, err := c.accountEdit(ctx, cl, placeOf(r), set, &a, policy)
 			if err != nil {
 				return err
 			}
@@ -380,7 +384,7 @@ rotunda record edit app --script restart-unit,param.unit=app.service`)
 
 // accountEdit gives the change of an account's statement that the flags ask
 // for, nil for none. References are looked up before anything is signed.
-func (c *cli) accountEdit(ctx context.Context, cl *client.Client, title string, set func(string) bool, a *accountFlags, policy *trustv1.PasswordPolicy) (func(*trustv1.Account) error, error) {
+func (c *cli) accountEdit(ctx context.Context, cl *client.Client, at scriptPlace, set func(string) bool, a *accountFlags, policy *trustv1.PasswordPolicy) (func(*trustv1.Account) error, error) {
 	var changes []func(*trustv1.Account)
 	if set("resource") {
 		ref, err := findResource(ctx, cl, a.resource)
@@ -401,7 +405,7 @@ func (c *cli) accountEdit(ctx context.Context, cl *client.Client, title string, 
 		changes = append(changes, func(t *trustv1.Account) { t.PairAccount = pair })
 	}
 	if set("dependents-file") {
-		list, err := c.dependentsFrom(ctx, cl, a.dependents)
+		list, err := c.dependentsFrom(ctx, cl, a.dependents, at)
 		if err != nil {
 			return nil, err
 		}
@@ -415,7 +419,7 @@ func (c *cli) accountEdit(ctx context.Context, cl *client.Client, title string, 
 		changes = append(changes, func(t *trustv1.Account) { t.DrainS = uint32(d / time.Second) })
 	}
 	if set("script") || set("drop-script") {
-		change, err := a.scripts.change(ctx, c, cl, title)
+		change, err := a.scripts.change(ctx, c, cl, at)
 		if err != nil {
 			return nil, err
 		}

@@ -118,11 +118,11 @@ func (r *resourceFlags) config(c *cli) ([]byte, error) {
 
 // rotatorOf is the script that rotates on a resource, and its parameters, which are the
 // resource's settings.
-func (c *cli) rotatorOf(ctx context.Context, cl *client.Client, r *resourceFlags, title string) (*trustv1.ScriptUse, []byte, error) {
+func (c *cli) rotatorOf(ctx context.Context, cl *client.Client, r *resourceFlags, at scriptPlace) (*trustv1.ScriptUse, []byte, error) {
 	if r.configFile != "" {
 		return nil, nil, usagef("--rotator NAME,param.P=V says a script's parameters: --config-file is for plugins")
 	}
-	return c.useOf(ctx, cl, "--rotator", r.rotator, script.Rotator, title)
+	return c.useOf(ctx, cl, "--rotator", r.rotator, script.Rotator, at)
 }
 
 func (r *resourceFlags) checkConcurrency() error {
@@ -263,14 +263,14 @@ func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, at *client.Re
 		add(func(t *trustv1.Resource) { t.Plugin, t.Rotator = r.plugin, nil })
 	}
 	if set("rotator") {
-		use, config, err := c.rotatorOf(ctx, cl, r, at.Title)
+		use, config, err := c.rotatorOf(ctx, cl, r, placeOf(at))
 		if err != nil {
 			return nil, err
 		}
 		add(func(t *trustv1.Resource) { t.Plugin, t.Rotator, t.Config = script.Plugin, use, config })
 	}
 	if set("script") || set("drop-script") {
-		change, err := r.scripts.change(ctx, c, cl, at.Title)
+		change, err := r.scripts.change(ctx, c, cl, placeOf(at))
 		if err != nil {
 			return nil, err
 		}

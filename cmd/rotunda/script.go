@@ -166,8 +166,7 @@ func (c *cli) scriptShowCmd() *cobra.Command {
 			}
 			v.Uses = viewUses(uses)
 			return c.emit(v, func(w io.Writer) {
-				pairs(w, "title", v.Title, "uid", v.UID, "signed by", v.SignedBy, "updated", local(v.Updated))
-				showManifest(w, v.Script)
+				showManifest(w, v.Script, "title", v.Title, "uid", v.UID, "signed by", v.SignedBy, "updated", local(v.Updated))
 				for n, u := range v.Uses {
 					if n == 0 {
 						printLine(w, "used by:")

@@ -66,8 +66,7 @@ func (c *cli) scriptAddCmd() *cobra.Command {
 			}
 			v := scriptView{UID: ref.Record.String(), Folder: ref.Folder.String(), Title: spec.Title, Script: viewManifest(m, seal.Hash(text))}
 			return c.emit(v, func(w io.Writer) {
-				pairs(w, "title", v.Title, "uid", v.UID)
-				showManifest(w, v.Script)
+				showManifest(w, v.Script, "title", v.Title, "uid", v.UID)
 			})
 		})
 	})
@@ -116,6 +115,11 @@ func (c *cli) scriptUpdateCmd() *cobra.Command {
 			}
 			if v.Changed = v.Former != v.Script.SHA256; !v.Changed {
 				return c.emit(v, func(w io.Writer) { printLine(w, "%s has this very file: nothing was changed", v.Title) })
+			}
+			if approve {
+				if err := usersOpen(ctx, cl, uses); err != nil {
+					return err
+				}
 			}
 			c.shownText(v.difference())
 			question, users := c.updateQuestion(v, uses, approve)
@@ -186,6 +190,16 @@ func usersOf(uses []client.ScriptUse) (refs []client.Ref, names []string) {
 	return refs, names
 }
 
+// usersOpen is nil where this person may let scripts into the records of all uses.
+func usersOpen(ctx context.Context, cl *client.Client, uses []client.ScriptUse) error {
+	for _, u := range uses {
+		if err := (scriptPlace{u.Record.Folder, u.Title}).open(ctx, cl); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (c *cli) scriptApproveCmd() *cobra.Command {
 	cmd := c.leaf("approve SCRIPT [RECORD...]", "let a script's new file run where the script is used", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
@@ -212,6 +226,9 @@ func (c *cli) scriptApproveCmd() *cobra.Command {
 				return u.Approved || len(named) > 0 && !slices.Contains(named, u.Record)
 			})
 			refs, names := usersOf(uses)
+			if err := usersOpen(ctx, cl, uses); err != nil {
+				return err
+			}
 			if len(refs) > 0 {
 				if err := c.confirmScript(s, "let it run in "+strings.Join(names, ", ")); err != nil {
 					return err

@@ -288,8 +288,9 @@ func viewManifest(m *script.Manifest, sum seal.Digest) *manifestView {
 	return v
 }
 
-func showManifest(w io.Writer, v *manifestView) {
-	pairs(w, "script", v.Name+" "+v.Version, "kind", v.Kind, "about", v.About, "sha256", v.SHA256)
+// showManifest prints it, with names and values of its record before it.
+func showManifest(w io.Writer, v *manifestView, before ...string) {
+	pairs(w, append(before, "script", v.Name+" "+v.Version, "kind", v.Kind, "about", v.About, "sha256", v.SHA256)...)
 	for n, a := range v.Asks {
 		if n == 0 {
 			printLine(w, "asks for:")

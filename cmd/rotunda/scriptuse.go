@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk/script"
 )
@@ -144,8 +145,45 @@ func (s scriptSpec) furtherRecords(ctx context.Context, cl *client.Client, m *sc
 	return out, nil
 }
 
+// scriptPlace is the record that uses a script, or will.
+type scriptPlace struct {
+	folder seal.ID
+	title  string
+}
+
+func placeOf(r *client.Record) scriptPlace { return scriptPlace{r.Ref.Folder, r.Title} }
+
+// approves asks whether a script may run there.
+func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script, at scriptPlace) error {
+	if err := at.open(ctx, cl); err != nil {
+		return err
+	}
+	f, err := cl.FindFolder(ctx, s.Ref.Folder.String())
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(f.Grants, func(g client.Grant) bool { return g.Kind == client.KindPool && g.Roles.Has(client.Read) }) {
+		c.warn("no agents may read the folder %s, in which %s is, and nothing runs where it is used: `rotunda folder grant %s POOL read`", f.Name, s.Title, f.Name)
+	}
+	return c.confirmScript(s, "use it in "+at.title)
+}
+
+// open is nil where this person may let scripts in. Without that right the statement would
+// hold, and stop the record's runs.
+func (at scriptPlace) open(ctx context.Context, cl *client.Client) error {
+	f, err := cl.FindFolder(ctx, at.folder.String())
+	if err != nil {
+		return err
+	}
+	if !f.Roles.Has(client.ApproveScript) {
+		return failf(exitDenied, "not_allowed", "you may not let scripts into %s: your roles in the folder %s are %s", at.title, f.Name, f.Roles).
+			withHint("an administrator grants it: `rotunda folder grant %s YOU %s`", f.Name, f.Roles|client.ApproveScript)
+	}
+	return nil
+}
+
 // useOf is a statement's use of a script that this person approves for a record.
-func (c *cli) useOf(ctx context.Context, cl *client.Client, flag, text string, kind script.Kind, title string) (*trustv1.ScriptUse, []byte, error) {
+func (c *cli) useOf(ctx context.Context, cl *client.Client, flag, text string, kind script.Kind, at scriptPlace) (*trustv1.ScriptUse, []byte, error) {
 	spec, err := parseScriptSpec(flag, text)
 	if err != nil {
 		return nil, nil, err
@@ -169,7 +207,7 @@ func (c *cli) useOf(ctx context.Context, cl *client.Client, flag, text string, k
 	if use.Records, err = spec.furtherRecords(ctx, cl, s.Manifest); err != nil {
 		return nil, nil, err
 	}
-	return use, parameters, c.confirmScript(s, "use it in "+title)
+	return use, parameters, c.approves(ctx, cl, s, at)
 }
 
 // isOf refuses a script of another kind, and says where that one is used.
@@ -186,7 +224,7 @@ func isOf(s *client.Script, kind script.Kind) error {
 }
 
 // change gives the change of a list of uses that the flags ask for.
-func (s *scriptFlags) change(ctx context.Context, c *cli, cl *client.Client, title string) (func([]*trustv1.ScriptUse) []*trustv1.ScriptUse, error) {
+func (s *scriptFlags) change(ctx context.Context, c *cli, cl *client.Client, at scriptPlace) (func([]*trustv1.ScriptUse) []*trustv1.ScriptUse, error) {
 	var dropped []*trustv1.Ref
 	all := slices.Contains(s.drop, "all")
 	for _, name := range s.drop {
@@ -201,7 +239,7 @@ func (s *scriptFlags) change(ctx context.Context, c *cli, cl *client.Client, tit
 	}
 	var added []*trustv1.ScriptUse
 	for _, text := range s.use {
-		use, parameters, err := c.useOf(ctx, cl, "--script", text, script.AfterRotation, title)
+		use, parameters, err := c.useOf(ctx, cl, "--script", text, script.AfterRotation, at)
 		if err != nil {
 			return nil, err
 		}

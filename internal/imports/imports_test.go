@@ -52,6 +52,12 @@ var rules = []struct{ from, to, reason string }{
 var foreign = []struct{ from, to, reason string }{
 	{"sdk", "github.com/jackc/pgx", "drivers live in their own plugin"},
 	{"agent", "github.com/jackc/pgx", "drivers live in their own plugin"},
+	{"sdk", "github.com/go-sql-driver", "drivers live in their own plugin"},
+	{"agent", "github.com/go-sql-driver", "drivers live in their own plugin"},
+	{"sdk", "github.com/microsoft/go-mssqldb", "drivers live in their own plugin"},
+	{"agent", "github.com/microsoft/go-mssqldb", "drivers live in their own plugin"},
+	{"sdk", "github.com/pkg/sftp", "drivers live in their own plugin"},
+	{"agent", "github.com/pkg/sftp", "drivers live in their own plugin"},
 	{"sdk", "github.com/aws", "drivers live in their own plugin"},
 	{"agent", "github.com/aws", "drivers live in their own plugin"},
 	{"agent", "modernc.org/sqlite", "the agent has a journal, no SQL database"},

@@ -145,6 +145,7 @@ type Outcome struct {
 	State      string `json:"state"`
 	Credential string `json:"credential"`
 	Dependents string `json:"dependents"`
+	Scripts    string `json:"scripts"`
 	Class      string `json:"class"`
 	Reason     string `json:"reason"`
 	Detail     string `json:"detail"`
@@ -155,6 +156,11 @@ type Outcome struct {
 // outcome also where the command line's exit code makes it an error.
 func (i *Installation) Rotate(ctx context.Context, title string, flags ...string) (Outcome, error) {
 	return i.start(ctx, append([]string{"rotate", title, "--json"}, flags...))
+}
+
+// RunScripts runs what runs after an account's rotations, and nothing else.
+func (i *Installation) RunScripts(ctx context.Context, title string) (Outcome, error) {
+	return i.start(ctx, []string{"script", "run", title, "--json"})
 }
 
 func (i *Installation) start(ctx context.Context, args []string) (Outcome, error) {

@@ -336,7 +336,7 @@ func (a *Agent) StartUnwell(ctx context.Context) error {
 func (a *Agent) WaitSeen(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	for {
+	for pause := 100 * time.Millisecond; ; pause = min(pause*3/2, time.Second) { // a program is asked, which costs more than what it asks about
 		var list struct {
 			Agents []struct{ Name, State string } `json:"agents"`
 		}
@@ -351,7 +351,7 @@ func (a *Agent) WaitSeen(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("the server does not show agent %s as connected", a.Name)
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

@@ -65,7 +65,8 @@ func (w *world) dies(t *testing.T, title, point string) (run, candidate string) 
 // away waits until the server has noticed that the agent is gone.
 func (w *world) away(t *testing.T) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); ; {
+	p := pauses{}
+	for end := time.Now().Add(time.Minute); ; p.sleep() {
 		var list struct {
 			Agents []struct{ Name, State string }
 		}
@@ -80,7 +81,6 @@ func (w *world) away(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("the server does not notice that the agent is gone: %+v", list)
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
 }
 

@@ -569,7 +569,8 @@ func firedWhenFresh(t *testing.T, w *badWorld) {
 		Reason   string `json:"reason"`
 		Failures int    `json:"failures"`
 	}
-	for end := at.Add(20 * time.Second); rotation.State != "done"; time.Sleep(100 * time.Millisecond) {
+	p := pauses{}
+	for end := at.Add(20 * time.Second); rotation.State != "done"; p.sleep() {
 		must(t, w.JSON(t.Context(), &rotation, nil, "rotation", "show", "app"))
 		if time.Now().After(end) {
 			t.Fatalf("%+v: %s", rotation, w.agent.Tail())

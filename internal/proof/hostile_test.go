@@ -113,6 +113,9 @@ var laterRows = []manipulation{
 		row: 54, what: "whole database restored to yesterday", run: restoredToYesterday,
 		events: []string{"log_rollback log_rollback", "statement.restated", "server.recovered"}, apart: true,
 	},
-	{row: 58, what: "script file replaced by another approved script", notYet: "there are no scripts yet"},
+	{
+		row: 58, what: "script file replaced by another approved script", run: scriptReplaced,
+		events: []string{"record.refused script_changed"},
+	},
 	{row: 59, what: "router in the middle of a session", notYet: "there are no sessions yet"},
 }

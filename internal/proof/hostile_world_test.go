@@ -363,7 +363,8 @@ func (w *hostileWorld) told(t *testing.T, since moment, name string, reason trus
 func (w *hostileWorld) toldBy(t *testing.T, since moment, name string, reason trust.Reason, actor string) event {
 	t.Helper()
 	var list struct{ Events []event }
-	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	p := pauses{}
+	for end := time.Now().Add(patience); ; p.sleep() {
 		if err := w.JSON(t.Context(), &list, nil, "events", "--after", fmt.Sprint(since.event), "--limit", "1000"); err != nil {
 			t.Fatal(err)
 		}

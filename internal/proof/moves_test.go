@@ -113,7 +113,8 @@ func (w *moves) laden(t *testing.T, points ...string) (standing []string, queued
 // until polls what gives no signal: other programs.
 func (w *moves) until(t *testing.T, what string, patience time.Duration, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
+	p := pauses{}
+	for end := time.Now().Add(patience); !ok(); p.sleep() {
 		if time.Now().After(end) {
 			t.Fatalf("not within %s: %s\n%s", patience, what, w.agent.Tail())
 		}

@@ -122,7 +122,8 @@ func (w *matrix) runs(t *testing.T, c cell) int {
 // looks: where the first one has no lease yet, the second need not wait.
 func (w *matrix) haveCome(t *testing.T, c cell, runs int) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); w.runs(t, c) < runs; time.Sleep(10 * time.Millisecond) { // asked of a program
+	p := pauses{}
+	for end := time.Now().Add(time.Minute); w.runs(t, c) < runs; p.sleep() {
 		if time.Now().After(end) {
 			t.Errorf("%s has no second run", c.title)
 			return
@@ -173,7 +174,8 @@ func handAgainstSchedule(t *testing.T, w *matrix) {
 			}
 		}
 		var rotation struct{ State, Reason string }
-		for end := time.Now().Add(time.Minute); rotation.State != "done"; time.Sleep(100 * time.Millisecond) {
+		p := pauses{}
+		for end := time.Now().Add(time.Minute); rotation.State != "done"; p.sleep() {
 			must(t, w.JSON(ctx, &rotation, nil, "rotation", "show", c.title))
 			if time.Now().After(end) {
 				t.Fatalf("the schedule did not fire: %+v\n%s", rotation, w.tells(ctx, c))
@@ -265,7 +267,8 @@ func storyIsTold(t *testing.T, w *matrix) {
 func (w *matrix) verifiedAfterwards(t *testing.T, c cell) {
 	t.Helper()
 	var list struct{ Runs []json.RawMessage }
-	for end := time.Now().Add(patienceToSettle); ; time.Sleep(100 * time.Millisecond) {
+	p := pauses{}
+	for end := time.Now().Add(patienceToSettle); ; p.sleep() {
 		must(t, w.JSON(t.Context(), &list, nil, "run", "list", "--account", c.title))
 		for _, raw := range list.Runs {
 			var r struct{ Action, Cause, State, Credential string }

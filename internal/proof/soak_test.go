@@ -219,26 +219,22 @@ func (s *soak) round(t *testing.T, f fault) {
 	}
 	left := s.unsettled(ctx, s.cells, time.Now().Add(patienceToSettle))
 	s.count(t, f, began, stood)
-	ask(s.opens)
-	ended := func() {
-		for _, c := range s.cells {
-			if err := had.ended(ctx, s.world, c.kindOfTarget, c.title); err != nil {
-				s.stuck++
-				t.Errorf("%v\nafter %s\n%s", err, what, s.tells(ctx, c))
-			}
+	alone := func(ctx context.Context, k kindOfTarget, title string) error {
+		present, err := s.opensBy(ctx, k, title)
+		if err := had.ended(ctx, k, title, present); err != nil {
+			s.stuck++
+			t.Errorf("%v\nafter %s\n%s", err, what, s.tells(ctx, cell{kindOfTarget: k, title: title}))
 		}
+		had.add(k, title, present)
+		return err
 	}
-	ended()
+	ask(alone)
 	next := map[string]error{}
 	if !t.Failed() {
-		for _, c := range s.cells {
-			must(t, had.note(ctx, s.world, c.kindOfTarget, c.title))
-		}
 		began := time.Now()
 		next = s.rotateAll(ctx, s.cells, s.agent)
 		s.usual = time.Since(began)
-		ask(s.opens)
-		ended()
+		ask(alone)
 	}
 	for _, c := range s.cells {
 		for _, err := range []error{left[c.title], next[c.title]} {

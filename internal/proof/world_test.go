@@ -26,14 +26,14 @@ var built = struct {
 }{dirs: map[string]string{}}
 
 // turns are of all tests but the fault matrix, which takes as long as they do together, and
-// mostly waits: they run beside it, one after the other.
-var turns sync.Mutex
+// mostly waits: they run beside it, two at a time.
+var turns = make(chan struct{}, 2)
 
 func beside(t *testing.T) {
 	t.Helper()
 	t.Parallel()
-	turns.Lock()
-	t.Cleanup(turns.Unlock)
+	turns <- struct{}{}
+	t.Cleanup(func() { <-turns })
 }
 
 func TestMain(m *testing.M) {
@@ -236,12 +236,21 @@ func (w *world) kindsBehind(t *testing.T, newGate func(t *testing.T, target stri
 		}), gates
 }
 
+// pauses are those between two questions to a program, which cost more than what they ask
+// about: the longer it takes, the seldomer it is asked.
+type pauses struct{ last time.Duration }
+
+func (p *pauses) sleep() {
+	p.last = min(max(p.last*3/2, 20*time.Millisecond), time.Second)
+	time.Sleep(p.last)
+}
+
 // settled waits until no candidate is outstanding and the run has ended.
 func (w *world) settled(ctx context.Context, title string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var last string
-	for {
+	for p := (pauses{}); ; p.sleep() {
 		r, err := w.Record(ctx, title)
 		if err != nil && ctx.Err() == nil {
 			return err
@@ -259,25 +268,29 @@ func (w *world) settled(ctx context.Context, title string) error {
 			return nil
 		}
 		last = fmt.Sprintf("candidate %v, unfinished %+v", r.Candidate != nil, runs.Runs)
-		select {
-		case <-ctx.Done():
+		if ctx.Err() != nil {
 			return fmt.Errorf("%s is not settled: %s", title, last)
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
 // opens says whether the secret in the vault opens the target.
 func (w *world) opens(ctx context.Context, k kindOfTarget, title string) error {
+	_, err := w.opensBy(ctx, k, title)
+	return err
+}
+
+// opensBy is opens, and tells the secret.
+func (w *world) opensBy(ctx context.Context, k kindOfTarget, title string) (sdk.Credential, error) {
 	c, err := w.Credential(ctx, title, k.kind)
 	if err != nil {
-		return err
+		return c, err
 	}
 	ok, err := k.accepts(ctx, title, c)
 	if err == nil && !ok {
 		err = fmt.Errorf("LOST: the vault's secret of %s does not open its target", title)
 	}
-	return err
+	return c, err
 }
 
 // former is what accounts had since an incident began, by title. Only a key is replaced in
@@ -290,20 +303,23 @@ func (f former) note(ctx context.Context, w *world, k kindOfTarget, title string
 		return nil
 	}
 	c, err := w.Credential(ctx, title, k.kind)
-	f[title] = append(f[title], c)
+	f.add(k, title, c)
 	return err
+}
+
+// add is note of what was asked already.
+func (f former) add(k kindOfTarget, title string, c sdk.Credential) {
+	if k.kind == sdk.SSHKey {
+		f[title] = append(f[title], c)
+	}
 }
 
 // ended says whether nothing opens the target any more but the present key: none that was
 // noted, as the target says when it is asked, and none that nobody noted (a candidate that
 // was given up), as its file says.
-func (f former) ended(ctx context.Context, w *world, k kindOfTarget, title string) error {
+func (f former) ended(ctx context.Context, k kindOfTarget, title string, present sdk.Credential) error {
 	if len(f[title]) == 0 {
 		return nil
-	}
-	present, err := w.Credential(ctx, title, k.kind)
-	if err != nil {
-		return err
 	}
 	file, err := k.keys(title)
 	if err != nil {

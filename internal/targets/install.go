@@ -27,10 +27,12 @@ const (
 	SeaweedFS  Server = "SeaweedFS" // has access keys, by IAM's protocol
 	RabbitMQ   Server = "RabbitMQ"  // examples/plugin-rabbitmq starts it by itself
 	Kubernetes Server = "kube-apiserver"
+	NginxLight Server = "nginx"
+	FRR        Server = "FRRouting" // whose test starts it by itself
 )
 
 // SecondTier are the servers that take long to install, build or start.
-var SecondTier = []Server{FerretDB, RabbitMQ, SeaweedFS, Kubernetes}
+var SecondTier = []Server{FerretDB, RabbitMQ, SeaweedFS, Kubernetes, NginxLight, FRR}
 
 // needs are the programs and the Debian packages that bring them.
 var needs = []struct {
@@ -55,6 +57,8 @@ var needs = []struct {
 	{FerretDB, "python3-pymongo", file("/usr/lib/python3/dist-packages/pymongo")},
 	{SeaweedFS, "curl", file("/usr/bin/curl")},
 	{Kubernetes, "etcd-server", file("/usr/bin/etcd")},
+	{NginxLight, "nginx-light", file(nginxProgram)},
+	{FRR, "frr", file("/usr/lib/frr/ripd")},
 	{RabbitMQ, "rabbitmq-server", file("/usr/lib/rabbitmq/bin/rabbitmq-server")},
 }
 

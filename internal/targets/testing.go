@@ -220,6 +220,25 @@ func Rabbit(t TB) *RabbitServer {
 	return r
 }
 
+// Nginx starts an nginx that ends with the test. It is of the second tier, as [Ferret] is.
+func Nginx(t TB) *NginxServer {
+	t.Helper()
+	ctx, dir, ok := forTest(t, NginxLight)
+	if !ok {
+		return nil
+	}
+	n, err := StartNginx(ctx, filepath.Join(dir, "nginx"))
+	if fatal(t, err) {
+		return nil
+	}
+	t.Cleanup(func() {
+		if err := n.Stop(); err != nil {
+			t.Logf("stop nginx: %v", err)
+		}
+	})
+	return n
+}
+
 // TestAll is the variable that says which tests of the second tier are run: none (unset),
 // those whose server this machine has already ("cached"), or all ("1").
 const TestAll = "ROTUNDA_TEST_ALL"

@@ -120,7 +120,7 @@ var reasons = []ReasonInfo{
 	{ValueRollback, "the value served is older than one that is known", "it is not used; ask whether a backup was restored, and if none was, treat the server as hostile"},
 	{ValueUnattested, "no agent and no entitled person has signed for this value", "look at the value, then adopt it with record adopt or restore the former one"},
 	{ValueFork, "two agents committed different values with the same number", "look which of them opens the account, then set it with record edit"},
-	{ScriptChanged, "a script is not the one that was approved: its file, its manifest or its signed statement is another than the record says that uses it", "look at what changed (`rotunda script show`), then approve it anew with `rotunda script update`"},
+	{ScriptChanged, "a script is not the one that was approved: its file, its manifest or its signed statement is another than the record says that uses it", "look at what changed (`rotunda script show`), then approve it anew with `rotunda script approve`"},
 	{PluginUnknown, "the plugin binary is neither built in nor approved in the log", "restore the plugin's file on the agent's host, or approve it with `rotunda plugin approve`"},
 	{NotLinked, "a record names another on which its signer has no right, or which the pool may not read", "somebody with rights in both folders signs the record, or an administrator grants them"},
 	{RecordMissing, "a record that another names is not there: it was removed, or the server hides it", "name another: `rotunda resource edit RESOURCE --admin ACCOUNT`, or `rotunda record edit ACCOUNT --resource RESOURCE`; `rotunda doctor` tells which is missing"},

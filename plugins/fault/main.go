@@ -7,6 +7,9 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -42,4 +45,25 @@ func plugins() []sdk.Plugin {
 	}
 }
 
-func main() { sdk.Serve(plugins()...) }
+// Called fault-scripts, it runs scripts instead: the text of one is the name of a plugin, or
+// "dependents".
+func main() {
+	if filepath.Base(os.Args[0]) == "fault-scripts" {
+		sdk.ServeScripts(script)
+		return
+	}
+	sdk.Serve(plugins()...)
+}
+
+func script(text []byte) (sdk.Plugin, error) {
+	if string(text) == "dependents" {
+		m := sdk.Manifest{Name: "dependents", Version: "1.0.0", Dependents: true, Dependent: &Dependent{}}
+		return sdk.Plugin{Manifest: m, Dependents: &apps{}}, nil
+	}
+	for _, p := range plugins() {
+		if p.Manifest.Name == string(text) {
+			return p, nil
+		}
+	}
+	return sdk.Plugin{}, fmt.Errorf("line 1: no plugin is called %q", text)
+}

@@ -51,4 +51,16 @@ func (o options) login() (name string, of secret) {
 	return name, secret{}
 }
 
+// maxHidden bounds an answer that is a secret: it is looked for, in many forms, in whatever
+// leaves the script.
+const maxHidden = 256 << 10
+
+// answer reads the options max and secret: how many bytes are taken, and as what.
+func (o options) answer() (limit int, hide bool) {
+	if o.bool("secret") {
+		return o.integer("max", 64<<10, 1, maxHidden), true
+	}
+	return o.integer("max", 1<<20, 1, maxString), false
+}
+
 var errClosed = errors.New("it was closed")

@@ -19,12 +19,22 @@ import (
 //
 //	lua check FILE     what is wrong with a script, and what it asks for
 //	lua test FILE…     runs scripts' tests, each NAME_test.lua for NAME.lua
+//	lua manual         what the modules are, as a page (no JSON)
+//	lua annotations    the same for editors (no JSON)
 //
 // It ends with 0 when nothing is wrong, with 1 when something is, with 2 when it cannot be
 // said.
 func byHand(argv []string, out, errs io.Writer) int {
+	if len(argv) == 1 && argv[0] == "manual" {
+		manual(out)
+		return 0
+	}
+	if len(argv) == 1 && argv[0] == "annotations" {
+		annotations(out)
+		return 0
+	}
 	if len(argv) < 2 {
-		fmt.Fprintln(errs, "this is a rotunda plugin: the agent starts it; by hand: check FILE, test FILE…")
+		fmt.Fprintln(errs, "this is a rotunda plugin: the agent starts it; by hand: check FILE, test FILE…, manual, annotations")
 		return 2
 	}
 	e := json.NewEncoder(out)
@@ -38,7 +48,7 @@ func byHand(argv []string, out, errs io.Writer) int {
 	case "test":
 		answer, wrong, err = testFiles(argv[1:])
 	default:
-		err = fmt.Errorf("there is no %s: check FILE, test FILE…", argv[0])
+		err = fmt.Errorf("there is no %s: check FILE, test FILE…, manual, annotations", argv[0])
 	}
 	if err == nil {
 		err = e.Encode(answer)

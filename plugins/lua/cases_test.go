@@ -3,8 +3,6 @@ package main
 import (
 	"strings"
 	"testing"
-
-	lua "github.com/yuin/gopher-lua"
 )
 
 // luaCase is Lua that runs through, or that ends with an error which says something.
@@ -41,17 +39,4 @@ func shownSecret(t *testing.T, modules []string, code string) string {
 		t.Fatalf("%s\ngave %v, which is no secret", code, v)
 	}
 	return s.ExposeString()
-}
-
-func shownText(t *testing.T, modules []string, code string) string {
-	t.Helper()
-	v, err := runLua(t, modules, code)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, ok := v.(lua.LString)
-	if !ok {
-		t.Fatalf("%s\ngave %v, which is no text", code, v)
-	}
-	return string(text)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/scrub"
 )
 
 // Bounds of a dialogue.
@@ -24,7 +25,8 @@ const (
 // ahead, as far as somebody takes what it reads; all else is done by whoever calls.
 type dialogue struct {
 	w       io.Writer
-	end     func()
+	end     func() // says goodbye
+	cut     func() // ends the connection, whoever is waiting
 	newline string
 
 	chunks chan []byte
@@ -38,8 +40,8 @@ type dialogue struct {
 	sent    [][]byte // secrets, which a device may echo
 }
 
-func newDialogue(r io.Reader, w io.Writer, end func(), newline string) *dialogue {
-	d := &dialogue{w: w, end: end, newline: newline, chunks: make(chan []byte), gone: make(chan struct{})}
+func newDialogue(r io.Reader, w io.Writer, end, cut func(), newline string) *dialogue {
+	d := &dialogue{w: w, end: end, cut: cut, newline: newline, chunks: make(chan []byte), gone: make(chan struct{})}
 	go d.read(r)
 	return d
 }
@@ -66,6 +68,8 @@ func (d *dialogue) read(r io.Reader) {
 func (d *dialogue) close() {
 	d.once.Do(func() {
 		close(d.gone)
+		deaf := time.AfterFunc(hangUp, d.cut)
+		defer deaf.Stop()
 		d.end()
 	})
 }
@@ -77,10 +81,10 @@ func (d *dialogue) say(ctx context.Context, line []byte, newline string, isSecre
 		return &sdk.Error{Class: sdk.ClassUnreachable, Reason: "dialogue.closed", NotSent: true, Err: errClosed}
 	default:
 	}
-	if isSecret && len(line) > 0 {
+	if isSecret && len(line) >= scrub.MinLen {
 		d.sent = append(d.sent, bytes.Clone(line))
 	}
-	stop := context.AfterFunc(ctx, d.close)
+	stop := context.AfterFunc(ctx, d.cut)
 	_, err := d.w.Write(append(bytes.Clone(line), newline...))
 	if !stop() && err == nil {
 		err = ctx.Err()

@@ -16,7 +16,10 @@ type textLine struct{ text, end string }
 
 func linesOf(text []byte) (lines []textLine) {
 	for l := range strings.Lines(string(text)) {
-		body := strings.TrimRight(l, "\r\n")
+		body, ended := strings.CutSuffix(l, "\n")
+		if ended {
+			body = strings.TrimSuffix(body, "\r")
+		}
 		lines = append(lines, textLine{body, l[len(body):]})
 	}
 	return lines

@@ -32,8 +32,8 @@ func startFRR(t *testing.T, password, enable string) *frr {
 	if os.Getenv(targets.TestAll) == "" {
 		t.Skipf("left out: it is of the second tier: make test-all, or %s=1", targets.TestAll)
 	}
-	if _, err := os.Stat(frrProgram); err != nil || os.Getuid() != 0 {
-		t.Skipf("left out: install frr, and be root: %v", err)
+	if !targets.Installed(targets.FRR) || os.Getuid() != 0 {
+		t.Skip("left out: install frr, and be root")
 	}
 	dir, err := os.MkdirTemp("", "frr") // short, since sockets live in it
 	if err != nil {

@@ -54,8 +54,21 @@ func TestLibrary(t *testing.T) {
 					t.Errorf("%s: %s", one.Name, one.Error)
 				}
 			}
-			if _, err := os.Stat(page(file, name)); err != nil {
-				t.Errorf("it has no page: %v", err)
+			said, err := os.ReadFile(page(file, name))
+			if err != nil || m == nil {
+				t.Fatalf("it has no page: %v", err)
+			}
+			words := []string{m.About}
+			for _, p := range m.Parameters {
+				words = append(words, "`"+p.Name+"`")
+			}
+			for _, r := range m.Records {
+				words = append(words, "`"+r.Name+"`")
+			}
+			for _, w := range words {
+				if !strings.Contains(string(said), w) {
+					t.Errorf("its page does not say: %s", w)
+				}
 			}
 		})
 	}

@@ -14,12 +14,12 @@ var dialogueObject = object{
 	name: "dialogue", about: "A conversation with a device that has only a terminal: lines are sent, and what it says is waited for.",
 	functions: []function{
 		{
-			name: "send", takes: "line: string|secret, options?: dialogue.send", gives: "true|nil, sdk.error?",
+			name: "send", takes: "line: string|secret, options?: table", gives: "true|nil, sdk.error?",
 			about: "Sends a line of at most 1,024 bytes, without control characters: a name cannot bring a command of its own. The options: newline, what ends it (of the terminal's kind; \"\" for none); timeout in seconds (30).",
 			do:    dialogueSend,
 		},
 		{
-			name: "expect", takes: "patterns: dialogue.patterns", gives: "integer|nil, dialogue.match|sdk.error",
+			name: "expect", takes: "patterns: table", gives: "integer|nil, table|sdk.error",
 			about: "Waits until the device says what one of the patterns matches: RE2, up to 16 of them in a list, which may hold timeout in seconds (30) besides. It gives the pattern's index and a table with its groups from 1 on, " +
 				"text (the whole match) and before (what came before it). Where several match the first in the list counts. It looks at what the device said since the last match, without escape sequences and carriage returns, at most 64 KiB. " +
 				"A secret that was sent and that the device says again is [secret] in what is given.",

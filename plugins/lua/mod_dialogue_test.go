@@ -252,3 +252,19 @@ func TestTelnetRefused(t *testing.T) {
 		t.Errorf("endless offers: %v", e)
 	}
 }
+
+// The values that functions give are described as the functions are.
+func TestObjectsAreDescribed(t *testing.T) {
+	for name, m := range modules() {
+		for _, o := range m.objects {
+			if o.about == "" {
+				t.Errorf("%s: %s says nothing of itself", name, o.name)
+			}
+			for _, f := range o.functions {
+				if !strings.HasSuffix(f.about, ".") {
+					t.Errorf("%s: %s:%s says of itself %q: want sentences", name, o.name, f.name, f.about)
+				}
+			}
+		}
+	}
+}

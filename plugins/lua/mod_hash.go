@@ -22,7 +22,7 @@ import (
 )
 
 var hashModule = module{
-	about: "Digests, and passwords as password files and directories keep them. What is made of a secret is a secret: a digest lets anybody try passwords on his own machine.",
+	about: "Digests, and passwords as password files and directories keep them. What is made of a secret is a secret: a digest lets anybody try passwords on his own machine. Apache's $apr1$ is not among them: Apache reads bcrypt and $6$ as well, nginx $6$ and {SSHA}.",
 	functions: []function{
 		digest("sha256", "The SHA-256 of bytes.", `assert(hash.sha256("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")`, sha256.New),
 		digest("sha512", "The SHA-512 of bytes.", `assert(#hash.sha512("abc") == 128 and #hash.sha512("abc", "raw") == 64)`, sha512.New),

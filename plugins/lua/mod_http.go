@@ -20,9 +20,9 @@ var httpModule = module{
 	about: "Makes HTTP requests: each once and on a connection of its own, over TLS as the statement of the place says, with no proxy.",
 	functions: []function{
 		{
-			name: "request", takes: "options: http.options", gives: "http.answer|nil, sdk.error?",
+			name: "request", takes: "options: table", gives: "table|nil, sdk.error?",
 			about: "Makes a request. The options: method (GET); url, or path with address (the resource's); query; headers; one of body, json and form; " +
-				"basic = {user, secret}, bearer; timeout in seconds (30); follow, how many redirects (0, at most 5); max, bytes of the answer's body (1 MiB, at most 16 MiB); secret = true makes a secret of the answer's body. " +
+				"basic = {user, secret}, bearer; timeout in seconds (30); follow, how many redirects (0, at most 5); max, bytes of the answer's body (1 MiB, at most 16 MiB); secret = true makes a secret of the answer's body, which has at most 256 KiB then. " +
 				"Secrets stand in headers, body, json, form, basic and bearer, never in a URL, which ends in logs. " +
 				"http:// is spoken only where the statement of the place says TLS off, or a parameter of type url says http://. " +
 				"The answer has status, headers (names in lower case), body and json(). An error has not_sent where no connection was made.",
@@ -53,7 +53,7 @@ var httpOptions = []string{"method", "url", "path", "address", "query", "headers
 
 func httpVerb(name, method string) function {
 	return function{
-		name: name, takes: "where: string, options?: http.options", gives: "http.answer|nil, sdk.error?",
+		name: name, takes: "where: string, options?: table", gives: "table|nil, sdk.error?",
 		about: "Makes a request of method " + method + " to a URL, or to a path that begins with a slash; otherwise as request.",
 		do: func(a *args) int {
 			return a.request(a.options(2, httpOptions...), method, a.text(1))
@@ -66,7 +66,9 @@ func (a *args) request(o options, method, where string) int {
 	if method == "" && o.t == nil {
 		a.bad(1, "want a table of options")
 	}
-	r := httpCall{method: o.text("method", http.MethodGet), header: http.Header{}, max: o.integer("max", 1<<20, 1, maxString)}
+	r := httpCall{method: o.text("method", http.MethodGet), header: http.Header{}}
+	hide := false
+	r.max, hide = o.answer()
 	if method != "" {
 		if o.has("method") || o.has("url") || o.has("path") {
 			a.bad(o.n, "method, url and path are said by the function and its first argument")
@@ -101,7 +103,7 @@ func (a *args) request(o options, method, where string) int {
 	if err != nil {
 		return a.fail(asError(err, sdk.ClassUnreachable, "http"))
 	}
-	return a.push(a.httpAnswer(answer, o.bool("secret")))
+	return a.push(a.httpAnswer(answer, hide))
 }
 
 var methodRE = regexp.MustCompile(`^[A-Z]{1,16}$`)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -125,6 +126,7 @@ func TestHTTPMisuse(t *testing.T) {
 		`http.post("/", {body = "a", json = {}})`:                           "one of body, json and form",
 		`http.get("/", {basic = {user = "a:b", secret = "c"}})`:             "no colon",
 		`http.get("/", {folow = 1})`:                                        "there is no option folow",
+		`http.get("/", {secret = true, max = 300000})`:                      "from 1 to 262144",
 		`http.get("/", {follow = 6})`:                                       "from 0 to 5",
 		`http.path("..")`:                                                   "no part of a path",
 		`local t = {} t.t = t http.post("/", {json = t})`:                   "holds itself",
@@ -211,9 +213,13 @@ func TestHTTPWrongKey(t *testing.T) {
 // A place that is none of the script's is not reached.
 func TestHTTPElsewhere(t *testing.T) {
 	s, other := newSite(t, true, func(http.ResponseWriter, *http.Request) {}), newSite(t, true, func(http.ResponseWriter, *http.Request) {})
-	code := failsWith(`http.get("https://`+other.at.Address+`/")`, sdk.ClassPermission, "dial.denied", true)
-	if _, err := ask(t, "", code, nil, s); err != nil {
+	call := `http.get("https://` + other.at.Address + `/")`
+	if _, err := ask(t, "", failsWith(call, sdk.ClassPermission, "dial.denied", true), nil, s); err != nil {
 		t.Error(err)
+	}
+	_, err := ask(t, "", "assert("+call+")", nil, s) // which keeps the error as it is
+	if e := errorFrom(t, err); e.Class != sdk.ClassPermission || e.Reason != "dial.denied" || !e.NotSent {
+		t.Errorf("asserted: %v", e)
 	}
 }
 
@@ -348,4 +354,52 @@ func TestHTTPNoProxy(t *testing.T) {
 	if len(proxy.seen) > 0 || len(s.seen) != 1 {
 		t.Errorf("the proxy saw %v, the server %v", proxy.seen, s.seen)
 	}
+}
+
+// A server is called by the name that its statement gives it.
+func TestHTTPServerName(t *testing.T) {
+	var host string
+	s := newSite(t, true, func(_ http.ResponseWriter, r *http.Request) { host = r.Host })
+	s.at.TLS.ServerName = "api.test"
+	if _, err := ask(t, "", `assert(http.get("/"))`, nil, s); err != nil {
+		t.Error(err)
+	}
+	_, port, _ := net.SplitHostPort(s.at.Address)
+	if want := "api.test:" + port; host != want {
+		t.Errorf("the server was called %q, want %q", host, want)
+	}
+}
+
+// Wherever a target sends a request on, it stays in its scheme, and another place gets
+// nothing but the question.
+func FuzzHTTPRedirect(f *testing.F) {
+	for _, to := range []string{"/a", "//other.test/", "https://other.test/", "http://first.test/", "https://u@first.test/", "https://first.test:443/", "https://FIRST.test./", "?a", "javascript:x", "https://[::1]:1/", "https:first.test"} {
+		for _, status := range []int{301, 302, 303, 307, 308, 200} {
+			f.Add(to, status, "POST")
+			f.Add(to, status, "GET")
+		}
+	}
+	f.Fuzz(func(t *testing.T, to string, status int, method string) {
+		from, _ := url.Parse("https://first.test/path")
+		r := &httpCall{method: method, url: from, body: []byte("body"), header: http.Header{"Authorization": {"p1"}, "X-Token": {"p2"}, "Accept": {"a"}}}
+		if method == http.MethodGet {
+			r.body = nil
+		}
+		next, ok, failed := r.redirected(&httpReply{status: status, header: http.Header{"Location": {to}}})
+		if !ok || failed != nil {
+			return
+		}
+		if next.url.Scheme != "https" || next.url.User != nil || status < 300 || status > 399 {
+			t.Errorf("%d %q is followed to %s", status, to, next.url)
+		}
+		if next.method != method && next.method != http.MethodGet {
+			t.Errorf("%s becomes %s", method, next.method)
+		}
+		if addressOf(next.url) == "first.test:443" {
+			return
+		}
+		if next.body != nil || next.header.Get("Authorization") != "" || next.header.Get("X-Token") != "" || next.method != http.MethodGet && next.method != http.MethodHead {
+			t.Errorf("%d %q: another place gets %s %v %q", status, to, next.method, next.header, next.body)
+		}
+	})
 }

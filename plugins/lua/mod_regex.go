@@ -9,7 +9,7 @@ import (
 )
 
 var regexModule = module{
-	about: "Regular expressions (RE2: the time that one takes grows with the text, never faster). They read texts only: a secret is refused, since what matches would tell it.",
+	about: "Regular expressions (RE2: the time that one takes grows with the text's length and no faster). They read texts only: a secret is refused, since what matches would tell it.",
 	functions: []function{
 		{
 			name: "match", takes: "text: string, pattern: string", gives: "boolean",

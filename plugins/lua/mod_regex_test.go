@@ -98,6 +98,7 @@ func TestRetry(t *testing.T) {
 		{"several answers", `local a, b, c = retry.call({f = function() return 1, nil, 3 end}) assert(a == 1 and b == nil and c == 3)`, ""},
 		{"an error that is raised", `retry.call({f = function() error("oops") end})`, "oops"},
 		{"in a coroutine", `local co = coroutine.wrap(function() return retry.call({f = function(n) return n end}) end) assert(co() == 1)`, ""},
+		{"a function that yields", `local co = coroutine.create(function() return retry.call({f = function() coroutine.yield(1) end}) end) assert(coroutine.resume(co))`, "can not yield"},
 		{"within one another", `assert(retry.call({f = function() return retry.call({f = function() return "in" end}) end}) == "in")`, ""},
 		{"no longer than the call may last", `local n = 0 local v = retry.call({wait = 3600, f = function() n = n + 1 return nil, {class = "unreachable"} end}) assert(v == nil and n == 1)`, ""},
 		{"no function", `retry.call({})`, "want a function"},

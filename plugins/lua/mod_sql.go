@@ -17,7 +17,7 @@ var sqlModule = module{
 	about: "Logs in to PostgreSQL, MySQL, MariaDB and SQL Server, and runs statements with parameters that the server binds.",
 	functions: []function{
 		{
-			name: "connect", takes: "options: sql.options", gives: "sql.connection|nil, sdk.error?",
+			name: "connect", takes: "options: table", gives: "sql.connection|nil, sdk.error?",
 			about: "Logs in. The options: kind (postgres, mysql, which is MariaDB, too, or mssql), address (the resource's), login, secret, database (postgres has postgres), timeout in seconds (30) of the login and of each statement. " +
 				"It speaks TLS as the statement of the place says. An error's reason is bad_secret where the server judged the secret and refused it; auth.method where it asks for no secret. " +
 				"SQL Server's driver could not be tried on a real server where this is made.",

@@ -105,7 +105,7 @@ func TestPostgresSQL(t *testing.T) {
 		"too many rows":      failsWith(`db:query("SELECT generate_series(1, 20000)")`, sdk.ClassUnsupported, "sql.too_large", false),
 		"too many bytes":     failsWith(`db:query("SELECT repeat('a', 1000000) FROM generate_series(1, 20)")`, sdk.ClassUnsupported, "sql.too_large", false),
 		"closed":             `db:close() ` + failsWith(`db:exec("DROP TABLE kept")`, sdk.ClassUnreachable, "connection", true),
-		"slow":               `local db = assert(sql.connect{kind = job.kind, login = job.login, secret = job.secret, timeout = 2}) ` + failsWith(`db:query("SELECT pg_sleep(60)")`, sdk.ClassUnreachable, "deadline", false),
+		"slow":               `local db = assert(sql.connect{kind = job.kind, login = job.login, secret = job.secret, timeout = 4}) ` + failsWith(`db:query("SELECT pg_sleep(60)")`, sdk.ClassUnreachable, "deadline", false),
 		"another database":   failsWith(`sql.connect{kind = job.kind, login = job.login, secret = job.secret, database = "nowhere"}`, sdk.ClassNotFound, "sql.3d000", true),
 		"a column twice":     refused(`db:query("SELECT 1 AS a, 2 AS a")`, "AS"),
 		"a secret query":     refused(`db:query(text.concat("SELECT ", secret.of("1")))`, "want a text, got a secret"),
@@ -163,7 +163,7 @@ func TestMySQL(t *testing.T) {
 		"no such table":      failsWith(`db:query("SELECT * FROM app.nowhere")`, sdk.ClassNotFound, "sql.1146", false),
 		"too many rows":      failsWith(`db:query("SELECT 1 FROM information_schema.columns a, information_schema.columns b LIMIT 20000")`, sdk.ClassUnsupported, "sql.too_large", false),
 		"closed":             `db:close() ` + failsWith(`db:exec("DROP TABLE app.kept")`, sdk.ClassUnreachable, "connection", true),
-		"slow":               `local db = assert(sql.connect{kind = job.kind, login = job.login, secret = job.secret, timeout = 2}) ` + failsWith(`db:query("SELECT SLEEP(60)")`, sdk.ClassUnreachable, "deadline", false),
+		"slow":               `local db = assert(sql.connect{kind = job.kind, login = job.login, secret = job.secret, timeout = 4}) ` + failsWith(`db:query("SELECT SLEEP(60)")`, sdk.ClassUnreachable, "deadline", false),
 		"a name that is cut": refused(`db:quote_identifier(string.rep("a", 65))`, "1 to 64"),
 		"a name":             "assert(db:quote_identifier('a`b') == '`a``b`')",
 		"another charset": `assert(db:exec("SET NAMES gbk")) assert(db:quote_literal("a'b") == "'a''b'")

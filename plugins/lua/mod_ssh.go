@@ -18,7 +18,7 @@ var sshModule = module{
 	about: "Logs in by SSH where the host's key is pinned, runs programs, speaks with shells of network devices and moves files.",
 	functions: []function{
 		{
-			name: "connect", takes: "options: ssh.options", gives: "ssh.connection|nil, sdk.error?",
+			name: "connect", takes: "options: table", gives: "ssh.connection|nil, sdk.error?",
 			about: "Logs in. The options: address (the resource's), login, secret (a password, or a private key), timeout in seconds (30). " +
 				"The secret is given once, to a host whose key the statement pins. An error's reason is bad_secret where the host judged the secret and refused it, " +
 				"target_identity where it showed another key, ssh.not_asked where it lets everybody in, ssh.dialogue where it asks for more than the secret.",
@@ -38,30 +38,30 @@ var sshConnection = object{
 	name: "ssh.connection", about: "A connection on which somebody is logged in.",
 	functions: []function{
 		{
-			name: "run", takes: "options: ssh.run", gives: "ssh.result|nil, sdk.error?",
+			name: "run", takes: "options: table", gives: "table|nil, sdk.error?",
 			about: "Runs a program and waits for its end. The options: argv, a list of arguments that hold no secret, no NUL and no line break, quoted for a POSIX shell; " +
-				"stdin, a text or a secret; timeout in seconds (60), after which the connection ends; max, bytes of each output that are kept (1 MiB); secret = true makes secrets of the outputs. " +
+				"stdin, a text or a secret; timeout in seconds (60), after which the connection ends; max, bytes of each output that are kept (1 MiB); secret = true makes secrets of the outputs, of at most 256 KiB. " +
 				"The result has status (-1 where a signal ended it, which is in signal), stdout, stderr and truncated. An error has not_sent where the program was not started.",
 			do: sshRun,
 		},
 		{
-			name: "shell", takes: "options?: ssh.shell", gives: "dialogue|nil, sdk.error?",
+			name: "shell", takes: "options?: table", gives: "dialogue|nil, sdk.error?",
 			about: "Opens a shell on a terminal, for devices that have nothing else. The options: timeout in seconds (30).",
 			do:    sshShell,
 		},
 		{
-			name: "get", takes: "path: string, options?: ssh.get", gives: "string|secret|nil, sdk.error?",
-			about: "Reads a file by SFTP. The options: max bytes (1 MiB, at most 16 MiB), timeout in seconds (60), secret = true makes a secret of it.",
+			name: "get", takes: "path: string, options?: table", gives: "string|secret|nil, sdk.error?",
+			about: "Reads a file by SFTP. The options: max bytes (1 MiB, at most 16 MiB), timeout in seconds (60), secret = true makes a secret of it, of at most 256 KiB.",
 			do:    sftpGet,
 		},
 		{
-			name: "put", takes: "path: string, content: string|secret, options?: ssh.put", gives: "true|nil, sdk.error?",
+			name: "put", takes: "path: string, content: string|secret, options?: table", gives: "true|nil, sdk.error?",
 			about: "Writes a file by SFTP in one step: beside it, then in its place. It keeps the mode and the owner of the file that is there; a new one gets the mode 0600. A link is refused. " +
 				"The options: mode, such as \"0644\"; timeout in seconds (60). An error has not_sent where the file is as it was.",
 			do: sftpPut,
 		},
 		{
-			name: "stat", takes: "path: string, options?: ssh.get", gives: "ssh.stat|nil, sdk.error?",
+			name: "stat", takes: "path: string, options?: table", gives: "table|nil, sdk.error?",
 			about: "Says of a file what it is: kind (file, directory, link, other), size, mode such as \"0644\", modified in seconds since 1970, uid and gid. A link is not followed. The options: timeout in seconds (60).",
 			do:    sftpStat,
 		},
@@ -79,14 +79,8 @@ type sshConn struct {
 	once   sync.Once
 }
 
-func (c *sshConn) close() {
-	c.once.Do(func() {
-		if c.files != nil {
-			_ = c.files.Close()
-		}
-		_ = c.client.Close()
-	})
-}
+// close says goodbye to nobody: whoever is deaf would be waited for.
+func (c *sshConn) close() { c.once.Do(func() { _ = c.client.Close() }) }
 
 func sshConnect(a *args) int {
 	o := a.options(1, "address", "login", "secret", "timeout")
@@ -164,7 +158,7 @@ func sshRun(a *args) int {
 	}
 	stdin, _ := o.bytes("stdin")
 	defer clear(stdin)
-	limit, hide := o.integer("max", 1<<20, 1, maxString), o.bool("secret")
+	limit, hide := o.answer()
 	ctx, cancel := a.within(o.seconds("timeout", time.Minute))
 	defer cancel()
 
@@ -232,7 +226,7 @@ func sshShell(a *args) int {
 	if err != nil {
 		return a.fail(unreached(ctx, err))
 	}
-	d := newDialogue(out, in, func() { _ = s.Close() }, "\r")
+	d := newDialogue(out, in, func() { _ = s.Close() }, c.close, "\r")
 	a.later(d.close)
 	return a.push(dialogueObject.of(a.state, d))
 }

@@ -12,7 +12,7 @@ var telnetModule = module{
 	about: "Speaks with devices that have nothing but telnet.",
 	functions: []function{
 		{
-			name: "connect", takes: "options?: telnet.options", gives: "dialogue|nil, sdk.error?",
+			name: "connect", takes: "options?: table", gives: "dialogue|nil, sdk.error?",
 			about: "Opens a conversation. The options: address (the resource's), timeout in seconds (30). It goes in clear only to a resource or record whose statement says TLS off: else it begins with TLS. " +
 				"Nobody proves himself in clear: whoever is on the way reads and answers all of it.",
 			do: telnetConnect,
@@ -48,7 +48,8 @@ func telnetConnect(a *args) int {
 		conn = t
 	}
 	line := &telnetLine{Conn: conn}
-	d := newDialogue(line, line, func() { _ = conn.Close() }, "\r\n")
+	end := func() { _ = conn.Close() }
+	d := newDialogue(line, line, end, end, "\r\n")
 	a.later(d.close)
 	return a.push(dialogueObject.of(a.state, d))
 }

@@ -45,6 +45,7 @@ func modules() map[string]module {
 		"http":     httpModule,
 		"json":     jsonModule,
 		"jwt":      jwtModule,
+		"ldap":     ldapModule,
 		"log":      logModule,
 		"regex":    regexModule,
 		"retry":    retryModule,

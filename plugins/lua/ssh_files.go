@@ -74,7 +74,7 @@ func fileError(name string, err error) *sdk.Error {
 
 func sftpGet(a *args) int {
 	name, o := a.filePath(1), a.options(2, "max", "timeout", "secret")
-	limit, hide := o.integer("max", 1<<20, 1, maxString), o.bool("secret")
+	limit, hide := o.answer()
 	var content []byte
 	failed := a.withFiles(o.seconds("timeout", time.Minute), func(c *sftp.Client) *sdk.Error {
 		if failed := regular(c, name, c.Stat); failed != nil {

@@ -2,10 +2,10 @@
 name    = "config-key"
 version = "1.0.0"
 kind    = "after_rotation"
-about   = "Writes the new secret into one value of a JSON, YAML, INI or XML file on the account's resource."
-needs   = ["admin", "secret"]
+about   = "Writes the new secret into one value of a JSON, YAML, INI or XML file on a host."
+needs   = ["secret"]
 modules = ["log", "secret", "ssh", "template", "text"]
-hosts   = ["resource"]
+hosts   = ["records.host"]
 [parameters.path]
 type     = "string"
 about    = "The file; it must be there, and keeps its mode and its owner."
@@ -38,6 +38,9 @@ default = "none"
 type    = "boolean"
 about   = "Whether the file as it was is kept beside it, with .before after its name; it has the former secret in it."
 default = false
+[records.host]
+as    = "resource"
+about = "The host, which is reached over SSH by its administrator."
 ]]
 
 local log = require "log"
@@ -67,7 +70,8 @@ end
 
 function run(job)
 	local path = job.parameters.path
-	local c = assert(ssh.connect{login = job.admin.login, secret = job.admin.secret})
+	local host = job.records.host
+	local c = assert(ssh.connect{address = host.address, login = host.login, secret = host.secret})
 	local now, err = c:get(path, {secret = true})
 	if not now then
 		return refused(err)

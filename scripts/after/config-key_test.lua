@@ -23,7 +23,7 @@ end})
 
 local function with(parameters, password)
 	return job{
-		account = {login = "app"}, admin = {login = "root", secret = secret("r")},
+		account = {login = "app"}, records = {host = {address = "web1:22", login = "root", secret = secret("r")}},
 		secret = secret(password or "n3w"), parameters = parameters,
 	}
 end
@@ -38,7 +38,7 @@ end
 test("one value of each kind of file changes", function()
 	for _, row in ipairs{
 		{{format = "json"}, '{\n  "db": {"password": "f1rst", "port": 1}\n}', '{\n  "db": {"password": "n3\\"w", "port": 1}\n}'},
-		{{format = "yaml"}, "db:\n  # ours\n  password: f1rst # the app's\n", "db:\n  # ours\n  password: n3\"w # the app's\n"},
+		{{format = "yaml"}, "db:\n  # ours\n  password: f1rst # the app's\n", "db:\n  # ours\n  password: \"n3\\\"w\" # the app's\n"},
 		{{format = "ini", section = "db", key = "password"}, "[x]\npassword = stays\n[db]\npassword = f1rst\n", "[x]\npassword = stays\n[db]\npassword = n3\"w\n"},
 		{{format = "ini", section = "db", key = "password", quote = "double"}, "[db]\npassword = f1rst\n", "[db]\npassword = \"n3\\\"w\"\n"},
 		{{format = "xml", key = "c.db.@password"}, '<c><db password="f1rst"/></c>', '<c><db password="n3&#34;w"/></c>'},
@@ -46,7 +46,7 @@ test("one value of each kind of file changes", function()
 	} do
 		files[PATH] = row[2]
 		assert(outcome(run(with(env(row[1]), "n3\"w"))) == "changed", row[1].format)
-		assert(files[PATH] == row[3], files[PATH])
+		assert(files[PATH] == row[3], row[1].format)
 	end
 end)
 

@@ -23,7 +23,7 @@ end})
 
 local function with(parameters, password)
 	return job{
-		account = {login = "app"}, admin = {login = "root", secret = secret("r")},
+		account = {login = "app"}, records = {host = {address = "web1:22", login = "root", secret = secret("r")}},
 		secret = secret(password or "n3w"), parameters = parameters,
 	}
 end

@@ -2,10 +2,9 @@
 name    = "reload-nginx"
 version = "1.0.0"
 kind    = "after_rotation"
-about   = "Has nginx on the account's resource check its configuration, and reload it."
-needs   = ["admin"]
+about   = "Has nginx on a host check its configuration, and reload it."
 modules = ["log", "ssh", "text"]
-hosts   = ["resource"]
+hosts   = ["records.host"]
 [parameters.config]
 type    = "string"
 about   = "The configuration's path; empty: the one that nginx was built with."
@@ -15,6 +14,9 @@ default = ""
 type    = "boolean"
 about   = "Whether nginx is run by sudo, without a password."
 default = false
+[records.host]
+as    = "resource"
+about = "The host, which is reached over SSH by its administrator."
 ]]
 
 local log = require "log"
@@ -23,7 +25,8 @@ local text = require "text"
 
 function run(job)
 	local p = job.parameters
-	local c = assert(ssh.connect{login = job.admin.login, secret = job.admin.secret})
+	local host = job.records.host
+	local c = assert(ssh.connect{address = host.address, login = host.login, secret = host.secret})
 	local function nginx(...)
 		local argv = {"nginx", "-q", ...}
 		if p.sudo then

@@ -8,7 +8,7 @@ mock("ssh", {connect = function()
 end})
 
 local function with(parameters)
-	return job{admin = {login = "root", secret = secret("r")}, parameters = parameters}
+	return job{records = {host = {address = "web1:22", login = "root", secret = secret("r")}}, parameters = parameters}
 end
 
 test("checked, then reloaded", function()

@@ -2,10 +2,9 @@
 name    = "restart-unit"
 version = "1.0.0"
 kind    = "after_rotation"
-about   = "Restarts or reloads a systemd unit on the account's resource, and sees that it runs."
-needs   = ["admin"]
+about   = "Restarts or reloads a systemd unit on a host, and sees that it runs."
 modules = ["log", "ssh", "text", "time"]
-hosts   = ["resource"]
+hosts   = ["records.host"]
 [parameters.unit]
 type     = "string"
 about    = "The unit's name."
@@ -24,6 +23,9 @@ default = false
 type    = "integer"
 about   = "Seconds within which the unit must run."
 default = 30
+[records.host]
+as    = "resource"
+about = "The host, which is reached over SSH by its administrator."
 ]]
 
 local log = require "log"
@@ -42,7 +44,8 @@ end
 
 function run(job)
 	local p = job.parameters
-	local c = assert(ssh.connect{login = job.admin.login, secret = job.admin.secret})
+	local host = job.records.host
+	local c = assert(ssh.connect{address = host.address, login = host.login, secret = host.secret})
 	local done = systemctl(c, p, "--no-ask-password", p.action, "--", p.unit)
 	if done.status ~= 0 then
 		log.error(text.trim(done.stderr))

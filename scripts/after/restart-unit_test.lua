@@ -16,7 +16,7 @@ mock("time", {sleep = function() end})
 
 local function unit(parameters)
 	parameters.unit = parameters.unit or "app@one.service"
-	return job{admin = {login = "root", secret = secret("r")}, parameters = parameters}
+	return job{records = {host = {address = "web1:22", login = "root", secret = secret("r")}}, parameters = parameters}
 end
 
 test("a unit is restarted, and runs", function()

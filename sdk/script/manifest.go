@@ -132,6 +132,17 @@ var (
 	fieldRE   = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`) // a parameter or a record: a name in Lua
 )
 
+// The keys of each table, in the order of the manual.
+var (
+	topKeys       = []string{"name", "version", "kind", "about", "needs", "modules", "hosts", "programs", "files", "reveals", "parameters", "records", "rotator"}
+	parameterKeys = []string{"type", "about", "required", "default", "pattern", "values"}
+	recordKeys    = []string{"about", "as"}
+	rotatorKeys   = []string{"kinds", "self", "no_login", "concurrency", "login_tries", "max_len", "forbid", "overlap", "settle", "old_lives"}
+)
+
+// needs are all that a manifest can need.
+var needs = []string{NeedAdmin, NeedSecret, NeedFormer}
+
 // Parse reads a script's manifest. It is strict: what it does not know is an error, of type
 // [*Error].
 func Parse(text []byte) (*Manifest, error) {
@@ -155,7 +166,7 @@ func Parse(text []byte) (*Manifest, error) {
 }
 
 func (m *Manifest) read(t *table) {
-	t.only("name", "version", "kind", "about", "needs", "modules", "hosts", "programs", "files", "reveals", "parameters", "records", "rotator")
+	t.only(topKeys...)
 	m.Name = t.text("name", true, maxValue)
 	t.must(nameRE.MatchString(m.Name), "name", "is not a name", "a-z, 0-9 and -, a letter first, at most 63")
 	m.Version = t.text("version", true, maxValue)
@@ -163,7 +174,7 @@ func (m *Manifest) read(t *table) {
 	m.Kind = Kind(t.oneOf("kind", names(Kinds)))
 	m.About = t.sentence("about", true)
 	m.Reveals = t.sentence("reveals", false)
-	m.Needs = t.listOf("needs", []string{NeedAdmin, NeedSecret, NeedFormer})
+	m.Needs = t.listOf("needs", needs)
 	m.needs(t)
 	m.Modules = t.listOf("modules", Modules)
 	m.parameters(t)
@@ -191,7 +202,7 @@ func (m *Manifest) parameters(t *table) {
 func (m *Manifest) records(t *table) {
 	t.must(m.Kind == AfterRotation || !t.has("records"), "records", "is for scripts of kind after_rotation", "a rotator's further secrets are its resource's (rotunda resource edit --extra): job.extras has them")
 	for _, one := range t.tables("records", maxRecords) {
-		one.only("about", "as")
+		one.only(recordKeys...)
 		m.Records = append(m.Records, Record{
 			Name: one.name(), About: one.sentence("about", true),
 			As: one.oneOf("as", []string{AsResource, AsAccount}),
@@ -207,7 +218,7 @@ func (m *Manifest) rotates(t *table) {
 	}
 	t.must(given, "rotator", "is missing", `a script of kind rotator says what its targets are like: [rotator] with kinds = ["password"]`)
 	r := t.table("rotator")
-	r.only("kinds", "self", "no_login", "concurrency", "login_tries", "max_len", "forbid", "overlap", "settle", "old_lives")
+	r.only(rotatorKeys...)
 	m.Rotates = &Rotates{
 		Kinds: kindsOf(r.listOf("kinds", names(secretKinds))), Overlap: kindsOf(r.listOf("overlap", names(secretKinds))),
 		Self: r.boolean("self"), NoLogin: r.boolean("no_login"),

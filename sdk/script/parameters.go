@@ -49,7 +49,7 @@ type Parameter struct {
 }
 
 func parameter(t *table) Parameter {
-	t.only("type", "about", "required", "default", "pattern", "values")
+	t.only(parameterKeys...)
 	p := Parameter{
 		Name: t.name(), Type: Type(t.oneOf("type", names(Types))), About: t.sentence("about", true),
 		Required: t.boolean("required"), Values: t.list("values"), Pattern: t.text("pattern", false, 1024),

@@ -74,7 +74,7 @@ func (d *demo) up(ctx context.Context, bin, server, dir string) (err error) {
 	}
 	if os.Geteuid() == 0 && d.hasPlugin(bin, "ssh") {
 		d.say("starting an sshd of its own, with throw-away Unix accounts")
-		if d.sshd, err = targets.StartSSHD(ctx, filepath.Join(dir, "sshd"), targets.SSHDOptions{}); err != nil {
+		if d.sshd, err = targets.StartSSHD(ctx, filepath.Join(dir, "sshd"), targets.SSHDOptions{Lines: []string{"Subsystem sftp internal-sftp"}}); err != nil {
 			return err
 		}
 	} else {

@@ -64,7 +64,7 @@ func (d *demo) run(ctx context.Context, bin, server string, keep bool) (err erro
 	if err := d.up(ctx, bin, server, dir); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context) error{d.onDemand, d.bySchedule, d.killed, d.whatTheServerHas} {
+	for _, part := range []func(context.Context) error{d.onDemand, d.bySchedule, d.scripted, d.killed, d.whatTheServerHas} {
 		if err := part(ctx); err != nil {
 			return err
 		}

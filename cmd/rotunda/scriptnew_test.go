@@ -1,0 +1,67 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rotunda-pam/rotunda/sdk/script"
+)
+
+// luaOfTests is the plugin lua, as it was built with the programs, or built now.
+func luaOfTests(t *testing.T) string {
+	t.Helper()
+	found, _ := filepath.Glob(filepath.Join(os.Getenv("ROTUNDA_BIN"), "plugins", "lua@*"))
+	if os.Getenv("ROTUNDA_BIN") != "" && len(found) == 1 {
+		return found[0]
+	}
+	if testing.Short() {
+		t.Skip("builds the plugin lua")
+	}
+	program := filepath.Join(t.TempDir(), "lua")
+	if out, err := exec.Command("go", "build", "-o", program, "../../plugins/lua").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return program
+}
+
+// A new script of each kind is one in which the plugin finds nothing wrong, and its tests
+// pass, and do not pass when the script does something else.
+func TestNewScriptsPass(t *testing.T) {
+	lua, dir := luaOfTests(t), t.TempDir()
+	do := func(want exit, args ...string) string {
+		t.Helper()
+		p, stdout, stderr := fakeProcess(t, args...)
+		p.dir, p.getenv = dir, func(name string) string { return map[string]string{"ROTUNDA_LUA": lua}[name] }
+		if got := run(p); got != want {
+			t.Errorf("%s: exit %d, want %d\n%s%s", strings.Join(args, " "), got, want, stdout, stderr)
+		}
+		return stdout.String()
+	}
+	for _, kind := range script.Kinds {
+		name := strings.ReplaceAll(string(kind), "_", "-")
+		do(exitOK, "script", "new", string(kind), name)
+		do(exitOK, "script", "check", name+".lua")
+		if out := do(exitOK, "script", "test", name+".lua"); !strings.Contains(out, " passed, 0 failed") {
+			t.Errorf("%s: %s", name, out)
+		}
+		file := filepath.Join(dir, name+".lua")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := strings.Replace(string(text), "return sdk.changed", "return sdk.unknown", 1)
+		if err := os.WriteFile(file, []byte(other), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		do(exitFailed, "script", "test", name+".lua")
+		if err := os.WriteFile(file, []byte(string(text)+"os.exit()\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out := do(exitFindings, "script", "check", name+".lua"); !strings.Contains(out, ": there is no global os\n    os.exit()\n") {
+			t.Errorf("%s: %s", name, out)
+		}
+	}
+}

@@ -1,0 +1,66 @@
+local asked, answers = {}, {}
+
+mock("http", {
+	request = function(o)
+		asked[#asked + 1] = o
+		local a = table.remove(answers, 1)
+		if a.class then
+			return nil, a
+		end
+		return {status = a[1], json = function() return a[2] end}
+	end,
+	path = function(part) return "/" .. part end,
+})
+
+local function change(login)
+	return job{account = {login = login or "ann"}, admin = {login = "admin", secret = secret("a")}, candidate = secret("n3w")}
+end
+
+local ANN = {200, {id = 7, login = "ann"}}
+
+test("a password is set", function()
+	answers = {ANN, {200}}
+	assert(outcome(set_secret(nil, change())) == "changed")
+	assert(asked[1].path == "/api/users/lookup" and asked[1].query.loginOrEmail == "ann" and asked[1].basic.user == "admin")
+	assert(asked[2].method == "PUT" and asked[2].path == "/api/admin/users/7/password" and reveal(asked[2].body) == [[{"password":"n3w"}]])
+end)
+
+test("whose password it is not", function()
+	for _, row in ipairs{
+		{{404}, "account.missing"}, {{200, {id = 7, login = "other"}}, "account.missing"}, {{200, {id = 7, login = "ann", isExternal = true}}, "account.external"},
+		{{200, {id = 7, login = "ann", isDisabled = true}}, "account.disabled"}, {{200, "<html>"}, "api.answer"}, {{403}, "admin.rights"}, {{401}, "admin.refused"},
+	} do
+		answers = {row[1]}
+		local answer = set_secret(nil, change())
+		assert(outcome(answer) == "unchanged" and reason(answer) == row[2], row[2])
+	end
+	assert(#asked == 7)
+end)
+
+test("what Grafana says of the change", function()
+	for status, want in pairs{[400] = "policy.refused", [403] = "admin.rights", [404] = "account.missing", [500] = ""} do
+		answers = {ANN, {status}}
+		assert(reason(set_secret(nil, change())) == want)
+	end
+	answers = {ANN, {class = "unreachable", reason = "http", not_sent = false}}
+	local none, err = set_secret(nil, change())
+	assert(none == nil and err.not_sent == false)
+end)
+
+test("the administrator", function()
+	for _, row in ipairs{{{401}, "auth"}, {{200, {isGrafanaAdmin = false}}, "permission"}, {{502}, "unreachable"}} do
+		answers = {row[1]}
+		local ok, err = pcall(open, change())
+		assert(not ok and err.class == row[2] and err.not_sent)
+	end
+	answers = {{200, {isGrafanaAdmin = true}}}
+	open(change())
+end)
+
+test("logins", function()
+	for status, want in pairs{[200] = "accepted", [401] = "rejected", [500] = "undecided", [302] = "undecided"} do
+		answers = {{status}}
+		assert(outcome(verify(change())) == want)
+	end
+	assert(not pcall(verify, change("a:b")))
+end)
