@@ -37,6 +37,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	"github.com/rotunda-pam/rotunda/internal/version"
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // builtinPlugins lists NAME@SHA256 of the plugins built together with this agent,
@@ -159,9 +160,10 @@ func (a *Agent) connect() error {
 	}); err != nil {
 		return err
 	}
+	spare, _ := a.catalog.Find(script.Plugin) // without it there are no scripts to wait for
 	if a.plugins, err = pluginhost.New(pluginhost.Config{
 		Dir: filepath.Join(a.cfg.DataDir, "run"), Catalogue: a.catalog, Processes: a.cfg.Processes, Users: a.cfg.PluginUsers,
-		Dial: a.dial, Log: a.log,
+		Dial: a.dial, Log: a.log, Spare: spare,
 	}); err != nil {
 		return err
 	}

@@ -234,6 +234,9 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if r.after, err = r.findScripts(ctx, served); err != nil && begins {
 		return "", refusal(err)
 	}
+	if len(r.after) > 0 {
+		r.e.Plugins.ExpectScript() // its process starts while the secret is being changed
+	}
 	if err := r.checkRights(account, resource); err != nil {
 		return "", refusal(err)
 	}

@@ -509,6 +509,8 @@ func (f *fakeTarget) Describe(_ context.Context, p pluginhost.Plugin) (pluginhos
 	}
 	return pluginhost.Description{Manifest: m}, nil
 }
+func (f *fakeTarget) ExpectScript() {}
+
 func (f *fakeTarget) Forget(string) {}
 
 func (f *fakeTarget) Plan(_ context.Context, _ pluginhost.Plugin, j pluginhost.Job, r sdk.ApplyRequest) ([]sdk.Step, error) {

@@ -249,51 +249,51 @@ function hex_module.decode(text) end
 ---@class rotunda.http
 local http_module = {}
 
----Makes a request. The options: method (GET); url, or path with address (the resource's); query; headers; one of body, json and form; basic = {user, secret}, bearer; timeout in seconds (30); follow, how many redirects (0, at most 5); max, bytes of the answer's body (1 MiB, at most 16 MiB); secret = true makes a secret of the answer's body. Secrets stand in headers, body, json, form, basic and bearer, never in a URL, which ends in logs. http:// is spoken only where the statement of the place says TLS off, or a parameter of type url says http://. The answer has status, headers (names in lower case), body and json(). An error has not_sent where no connection was made.
----@param options http.options
----@return http.answer|nil
+---Makes a request. The options: method (GET); url, or path with address (the resource's); query; headers; one of body, json and form; basic = {user, secret}, bearer; timeout in seconds (30); follow, how many redirects (0, at most 5); max, bytes of the answer's body (1 MiB, at most 16 MiB); secret = true makes a secret of the answer's body, which has at most 256 KiB then. Secrets stand in headers, body, json, form, basic and bearer, never in a URL, which ends in logs. http:// is spoken only where the statement of the place says TLS off, or a parameter of type url says http://. The answer has status, headers (names in lower case), body and json(). An error has not_sent where no connection was made.
+---@param options table
+---@return table|nil
 ---@return sdk.error?
 function http_module.request(options) end
 
 ---Makes a request of method GET to a URL, or to a path that begins with a slash; otherwise as request.
 ---@param where string
----@param options? http.options
----@return http.answer|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function http_module.get(where, options) end
 
 ---Makes a request of method HEAD to a URL, or to a path that begins with a slash; otherwise as request.
 ---@param where string
----@param options? http.options
----@return http.answer|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function http_module.head(where, options) end
 
 ---Makes a request of method POST to a URL, or to a path that begins with a slash; otherwise as request.
 ---@param where string
----@param options? http.options
----@return http.answer|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function http_module.post(where, options) end
 
 ---Makes a request of method PUT to a URL, or to a path that begins with a slash; otherwise as request.
 ---@param where string
----@param options? http.options
----@return http.answer|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function http_module.put(where, options) end
 
 ---Makes a request of method PATCH to a URL, or to a path that begins with a slash; otherwise as request.
 ---@param where string
----@param options? http.options
----@return http.answer|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function http_module.patch(where, options) end
 
 ---Makes a request of method DELETE to a URL, or to a path that begins with a slash; otherwise as request.
 ---@param where string
----@param options? http.options
----@return http.answer|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function http_module.delete(where, options) end
 
@@ -350,6 +350,63 @@ function jwt_module.sign(claims, key, options) end
 ---@return {header: table, claims: table}|nil
 ---@return sdk.error?
 function jwt_module.decode_unverified(token) end
+
+---Logs in to directories, searches and changes entries.
+---@class rotunda.ldap
+local ldap_module = {}
+
+---Connects, and logs in where a login is given. The options: address (the resource's), login (a DN), secret, starttls = true where TLS is asked for on a connection that begins in clear (port 389) in place of TLS from the first byte (port 636), timeout in seconds (30) of the login and of each operation. It speaks TLS as the statement of the place says.
+---@param options table
+---@return ldap.connection|nil
+---@return sdk.error?
+function ldap_module.connect(options) end
+
+---Writes a text as a value in a search's filter, where it stands for itself.
+---@param text string
+---@return string
+function ldap_module.escape_filter(text) end
+
+---Writes a text as a value in a DN, where it stands for itself.
+---@param text string
+---@return string
+function ldap_module.escape_dn(text) end
+
+---Writes a password as Active Directory takes it for the attribute unicodePwd.
+---@param password string|secret
+---@return string|secret
+function ldap_module.ad_password(password) end
+
+---A connection to a directory.
+---@class ldap.connection: userdata
+local ldap_connection_value = {}
+
+---Logs in by DN and password. An empty password is refused: servers take it for a login as nobody. An error's reason is bad_secret, locked or expired, or ldap. with the server's code.
+---@param login string
+---@param secret string|secret
+---@return true|nil
+---@return sdk.error?
+function ldap_connection_value:bind(login, secret) end
+
+---Finds entries. The options: base; scope (sub, one or base); filter ((objectClass=*)); attributes, a list (all); limit, from 1 to 1,000 entries (100): more are an error. An entry has dn and attributes, by name, each a list of texts. Referrals are not followed.
+---@param options table
+---@return table[]|nil
+---@return sdk.error?
+function ldap_connection_value:search(options) end
+
+---Changes an entry in one step. The options: dn; delete, add and replace, each a table of attributes with a list of values, which may be secrets; they are done in this order. An empty list deletes the attribute.
+---@param options table
+---@return true|nil
+---@return sdk.error?
+function ldap_connection_value:modify(options) end
+
+---Sets a password by the operation of RFC 3062. The options: user (whoever is logged in), old, new. Without new the server makes one, which is given.
+---@param options table
+---@return true|secret|nil
+---@return sdk.error?
+function ldap_connection_value:password_modify(options) end
+
+---Ends the connection.
+function ldap_connection_value:close() end
 
 ---Lines of the agent's log, which are also the output that the readers of a run get. Secrets print as [secret].
 ---@class rotunda.log
@@ -445,7 +502,7 @@ function secret_module.random(n, alphabet) end
 local sql_module = {}
 
 ---Logs in. The options: kind (postgres, mysql, which is MariaDB, too, or mssql), address (the resource's), login, secret, database (postgres has postgres), timeout in seconds (30) of the login and of each statement. It speaks TLS as the statement of the place says. An error's reason is bad_secret where the server judged the secret and refused it; auth.method where it asks for no secret. SQL Server's driver could not be tried on a real server where this is made.
----@param options sql.options
+---@param options table
 ---@return sql.connection|nil
 ---@return sdk.error?
 function sql_module.connect(options) end
@@ -487,7 +544,7 @@ function sql_connection_value:close() end
 local ssh_module = {}
 
 ---Logs in. The options: address (the resource's), login, secret (a password, or a private key), timeout in seconds (30). The secret is given once, to a host whose key the statement pins. An error's reason is bad_secret where the host judged the secret and refused it, target_identity where it showed another key, ssh.not_asked where it lets everybody in, ssh.dialogue where it asks for more than the secret.
----@param options ssh.options
+---@param options table
 ---@return ssh.connection|nil
 ---@return sdk.error?
 function ssh_module.connect(options) end
@@ -501,21 +558,21 @@ function ssh_module.quote(argv) end
 ---@class ssh.connection: userdata
 local ssh_connection_value = {}
 
----Runs a program and waits for its end. The options: argv, a list of arguments that hold no secret, no NUL and no line break, quoted for a POSIX shell; stdin, a text or a secret; timeout in seconds (60), after which the connection ends; max, bytes of each output that are kept (1 MiB); secret = true makes secrets of the outputs. The result has status (-1 where a signal ended it, which is in signal), stdout, stderr and truncated. An error has not_sent where the program was not started.
----@param options ssh.run
----@return ssh.result|nil
+---Runs a program and waits for its end. The options: argv, a list of arguments that hold no secret, no NUL and no line break, quoted for a POSIX shell; stdin, a text or a secret; timeout in seconds (60), after which the connection ends; max, bytes of each output that are kept (1 MiB); secret = true makes secrets of the outputs, of at most 256 KiB. The result has status (-1 where a signal ended it, which is in signal), stdout, stderr and truncated. An error has not_sent where the program was not started.
+---@param options table
+---@return table|nil
 ---@return sdk.error?
 function ssh_connection_value:run(options) end
 
 ---Opens a shell on a terminal, for devices that have nothing else. The options: timeout in seconds (30).
----@param options? ssh.shell
+---@param options? table
 ---@return dialogue|nil
 ---@return sdk.error?
 function ssh_connection_value:shell(options) end
 
----Reads a file by SFTP. The options: max bytes (1 MiB, at most 16 MiB), timeout in seconds (60), secret = true makes a secret of it.
+---Reads a file by SFTP. The options: max bytes (1 MiB, at most 16 MiB), timeout in seconds (60), secret = true makes a secret of it, of at most 256 KiB.
 ---@param path string
----@param options? ssh.get
+---@param options? table
 ---@return string|secret|nil
 ---@return sdk.error?
 function ssh_connection_value:get(path, options) end
@@ -523,15 +580,15 @@ function ssh_connection_value:get(path, options) end
 ---Writes a file by SFTP in one step: beside it, then in its place. It keeps the mode and the owner of the file that is there; a new one gets the mode 0600. A link is refused. The options: mode, such as "0644"; timeout in seconds (60). An error has not_sent where the file is as it was.
 ---@param path string
 ---@param content string|secret
----@param options? ssh.put
+---@param options? table
 ---@return true|nil
 ---@return sdk.error?
 function ssh_connection_value:put(path, content, options) end
 
 ---Says of a file what it is: kind (file, directory, link, other), size, mode such as "0644", modified in seconds since 1970, uid and gid. A link is not followed. The options: timeout in seconds (60).
 ---@param path string
----@param options? ssh.get
----@return ssh.stat|nil
+---@param options? table
+---@return table|nil
 ---@return sdk.error?
 function ssh_connection_value:stat(path, options) end
 
@@ -544,15 +601,15 @@ local dialogue_value = {}
 
 ---Sends a line of at most 1,024 bytes, without control characters: a name cannot bring a command of its own. The options: newline, what ends it (of the terminal's kind; "" for none); timeout in seconds (30).
 ---@param line string|secret
----@param options? dialogue.send
+---@param options? table
 ---@return true|nil
 ---@return sdk.error?
 function dialogue_value:send(line, options) end
 
 ---Waits until the device says what one of the patterns matches: RE2, up to 16 of them in a list, which may hold timeout in seconds (30) besides. It gives the pattern's index and a table with its groups from 1 on, text (the whole match) and before (what came before it). Where several match the first in the list counts. It looks at what the device said since the last match, without escape sequences and carriage returns, at most 64 KiB. A secret that was sent and that the device says again is [secret] in what is given.
----@param patterns dialogue.patterns
+---@param patterns table
 ---@return integer|nil
----@return dialogue.match|sdk.error
+---@return table|sdk.error
 function dialogue_value:expect(patterns) end
 
 ---Ends the conversation.
@@ -563,7 +620,7 @@ function dialogue_value:close() end
 local telnet_module = {}
 
 ---Opens a conversation. The options: address (the resource's), timeout in seconds (30). It goes in clear only to a resource or record whose statement says TLS off: else it begins with TLS. Nobody proves himself in clear: whoever is on the way reads and answers all of it.
----@param options? telnet.options
+---@param options? table
 ---@return dialogue|nil
 ---@return sdk.error?
 function telnet_module.connect(options) end
@@ -773,6 +830,7 @@ function yaml_module.at(text, path) end
 ---@overload fun(name: "http"): rotunda.http
 ---@overload fun(name: "json"): rotunda.json
 ---@overload fun(name: "jwt"): rotunda.jwt
+---@overload fun(name: "ldap"): rotunda.ldap
 ---@overload fun(name: "log"): rotunda.log
 ---@overload fun(name: "regex"): rotunda.regex
 ---@overload fun(name: "retry"): rotunda.retry
@@ -790,12 +848,6 @@ function yaml_module.at(text, path) end
 ---@return table
 function require(name) end
 
----@alias dialogue.match table
-
----@alias dialogue.patterns table
-
----@alias dialogue.send table
-
 ---@alias exec.result table
 
 ---@alias exec.run table
@@ -803,25 +855,3 @@ function require(name) end
 ---@alias file.read table
 
 ---@alias file.write table
-
----@alias http.answer table
-
----@alias http.options table
-
----@alias sql.options table
-
----@alias ssh.get table
-
----@alias ssh.options table
-
----@alias ssh.put table
-
----@alias ssh.result table
-
----@alias ssh.run table
-
----@alias ssh.shell table
-
----@alias ssh.stat table
-
----@alias telnet.options table

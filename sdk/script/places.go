@@ -107,7 +107,7 @@ func (m *Manifest) pathsOf(list []string, what string, values map[string]any) ([
 		if name, ok := strings.CutPrefix(f, "parameters."); ok {
 			s, _ := values[name].(string)
 			if !absolute(s) {
-				return nil, wrong(fmt.Errorf("parameter %s of the script %s is %s path: write the whole one, without . and ..", name, m.Name, what))
+				return nil, wrong(fmt.Errorf("parameter %s of the script %s is %s path: write the whole one; . and .. have no place in it", name, m.Name, what))
 			}
 			f = s
 		}
