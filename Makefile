@@ -53,6 +53,8 @@ RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race -gcflags=modernc.or
 # The proof takes longest, and much of that is waiting for the programs that it starts, into
 # which no detector of its own would look: it goes on beside all else, compiled as make build
 # has compiled what it stands on. The minute of fuzzing follows when only the proof is left.
+# What is compiled bears no path, so that another clone need not compile it again; what was
+# tested once is tested again. Of the others those that take longest begin first.
 GOTESTSUM = $$($(TOOL) -n gotestsum) --format pkgname --
 test: build
 	@test -n "$(RACE)" || echo "race detector: left out, no gcc here"
@@ -63,10 +65,10 @@ test: build
 test-proof test-others: export ROTUNDA_REPORT = $(CURDIR)/.report
 test-proof test-others: export ROTUNDA_BIN = $(CURDIR)/bin
 test-proof:
-	CGO_ENABLED=0 $(GOTESTSUM) -trimpath -buildvcs=false -timeout 50m ./internal/proof
+	CGO_ENABLED=0 $(GOTESTSUM) -trimpath -buildvcs=false -count 1 -timeout 50m ./internal/proof
 
 test-others:
-	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -p $$(getconf _NPROCESSORS_ONLN) -timeout 50m $$(go list ./... | grep -v '/internal/proof$$')
+	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -trimpath -buildvcs=false -count 1 -p $$(getconf _NPROCESSORS_ONLN) -timeout 50m ./cmd/rotunda ./docs ./plugins/... $$(go list ./... | grep -v '/internal/proof$$')
 	@if [ -n "$$ROTUNDA_TEST_ALL" ]; then cd examples/plugin-rabbitmq && go test -count 1 -timeout 20m ./...; \
 	else echo "examples/plugin-rabbitmq: left out, it is of the second tier: make test-all"; fi
 	@CGO_ENABLED=0 go run -trimpath -buildvcs=false ./cmd/internal/fuzz -blind -all 1m -report .report/fuzz
