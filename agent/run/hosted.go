@@ -43,6 +43,9 @@ func (h *hosted) String() string {
 		return fmt.Sprintf("script %s", mustRef(h.use.Script))
 	}
 	s := h.statement.GetScript()
+	if h.manifest == nil { // its author's word alone
+		return fmt.Sprintf("script %q", cut(s.Name, 64))
+	}
 	return strings.TrimSuffix(fmt.Sprintf("script %s %s", s.Name, s.Version), " ")
 }
 
