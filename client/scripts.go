@@ -265,6 +265,9 @@ func usesOf(s *trustv1.Statement) (out []use) {
 			out = append(out, use{d.Script, d.Config, script.Dependents, fmt.Sprintf("dependent %d", n+1)})
 		}
 	}
+	if g := s.GetAccount().GetGenerator(); g != nil {
+		out = append(out, use{g, g.Parameters, script.Generator, "generator"})
+	}
 	for _, u := range slices.Concat(s.GetAccount().GetScripts(), s.GetResource().GetScripts()) {
 		out = append(out, use{u, u.Parameters, script.AfterRotation, "after a rotation"})
 	}
@@ -275,7 +278,7 @@ func usesOf(s *trustv1.Statement) (out []use) {
 type ScriptUse struct {
 	Record   Ref
 	Title    string
-	Place    string // rotator, dependent 1, …, after a rotation
+	Place    string // rotator, dependent 1, …, generator, after a rotation
 	Use      *trustv1.ScriptUse
 	Approved bool   // it names the file that the script has now; else nothing runs there
 	By       string // who approved it

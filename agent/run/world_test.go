@@ -488,6 +488,8 @@ type fakeTarget struct {
 	ran    []scriptRan                                // scripts, in order
 	script func(scriptRan) (sdk.AfterResponse, error) // nil: does it
 
+	makes func(pluginhost.Job, sdk.Account) (string, error) // a script that makes secrets
+
 	openErr  error
 	openHook func()
 	apply    func(sdk.ApplyRequest) (sdk.ApplyResponse, error) // nil: takes it
@@ -500,7 +502,7 @@ func (f *fakeTarget) Find(name string) (pluginhost.Plugin, error) {
 
 func (f *fakeTarget) Describe(_ context.Context, p pluginhost.Plugin) (pluginhost.Description, error) {
 	m := f.manifest
-	m.Self, m.Dependents, m.After = true, true, true
+	m.Self, m.Dependents, m.After, m.Generator = true, true, true, true
 	if m.Concurrency == 0 {
 		m.Concurrency = 4
 	}

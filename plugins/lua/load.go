@@ -27,6 +27,7 @@ var verbs = map[script.Kind]struct{ must, may []string }{
 	script.Rotator:       {[]string{"set_secret", "verify"}, []string{"open", "close", "retire"}},
 	script.AfterRotation: {[]string{"run"}, nil},
 	script.Dependents:    {[]string{"plan", "apply"}, []string{"undo"}},
+	script.Generator:     {[]string{"generate"}, nil},
 }
 
 // loadTime bounds what a script may do before it is called.
@@ -84,6 +85,8 @@ func (p *program) plugin() sdk.Plugin {
 		out.After = after{p}
 	case script.Dependents:
 		out.Dependents = dependents{p}
+	case script.Generator:
+		out.Generator = generator{p}
 	}
 	return out
 }
