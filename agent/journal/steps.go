@@ -16,11 +16,14 @@ import (
 // run after it. No secret is in it.
 type Plan struct {
 	Made       time.Time   `json:"made"`
+	Account    trust.Ref   `json:"account,omitzero"` // whose run it is: an id is the server's to choose
 	Dependents []Dependent `json:"dependents,omitempty"`
 	Scripts    []Script    `json:"scripts,omitempty"`
 	// Over: the scripts have come to their end. It stays when the run is forgotten: nobody's
 	// word makes them run again.
 	Over bool `json:"over,omitempty"`
+	// Value is the number of the account's value that the scripts followed; 0: they ran alone.
+	Value uint64 `json:"value,omitempty"`
 }
 
 // Script is one that runs after a rotation, as a statement names it.

@@ -147,11 +147,11 @@ func (r *Run) plan(ctx context.Context) error {
 	if len(r.uses) == 0 {
 		return nil
 	}
-	kept, _, err := r.e.Journal.Plan(r.job.ID)
+	kept, err := r.keptPlan()
 	if err != nil {
 		return err
 	}
-	p := journal.Plan{Made: r.e.Now(), Scripts: kept.Scripts, Over: kept.Over}
+	p := journal.Plan{Made: r.e.Now(), Account: r.job.Account, Scripts: kept.Scripts, Over: kept.Over, Value: kept.Value}
 	for n := range r.uses {
 		d := &r.uses[n]
 		if n < len(kept.Dependents) && d.is(kept.Dependents[n]) {

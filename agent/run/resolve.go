@@ -240,6 +240,9 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if err := r.checkRights(account, resource); err != nil {
 		return "", refusal(err)
 	}
+	if err := r.checkEnded(); err != nil {
+		return "", refusal(err)
+	}
 	if r.usesErr == nil {
 		r.usesErr = r.openPair(ctx, served)
 	}

@@ -101,9 +101,11 @@ func (r *Run) scripts(ctx context.Context) (State, error) {
 	if len(r.after) == 0 || r.committedByMe() && r.set.Scripts != trustv1.Outcome_OUTCOME_PENDING {
 		return "", nil // at the commit there were none: what was named since is the next run's
 	}
-	if outcome, done := trust.Scripted(trust.Words(r.log, r.recent, r.job.ID[:], r.pool())); done { // by an agent before
-		r.scriptsEnd(outcome, nil)
-		return "", nil
+	if r.committedByMe() || r.as == "script" { // else the words are of another run that had its id
+		if outcome, done := trust.Scripted(trust.Words(r.log, r.recent, r.job.ID[:], r.pool()), r.follows()); done { // by an agent before
+			r.scriptsEnd(outcome, nil)
+			return "", nil
+		}
 	}
 	if r.committedByMe() && r.e.Now().Sub(time.UnixMilli(r.set.Time)) > journal.ScriptsLive {
 		r.scriptsEnd(trustv1.Outcome_OUTCOME_FAILED, []string{"the secret was set too long ago for its scripts to run now by themselves: whether they have is not known here"})
@@ -159,15 +161,18 @@ func (r *Run) scriptsEnd(outcome trustv1.Outcome, said []string) {
 // planScripts journals what is to run. What was begun before counts for a use that is still
 // the same, with all that the statement says of it.
 func (r *Run) planScripts() error {
-	p, known, err := r.e.Journal.Plan(r.job.ID)
+	p, err := r.keptPlan()
 	if err != nil {
 		return err
 	}
-	if !known {
+	if len(p.Scripts) > 0 && p.Value < r.follows() { // of another run that had its id
+		p = journal.Plan{}
+	}
+	if p.Made.IsZero() {
 		p.Made = r.e.Now()
 	}
 	kept := p.Scripts
-	p.Scripts = nil
+	p.Account, p.Value, p.Scripts = r.job.Account, r.follows(), nil
 	for _, h := range r.after {
 		s := journal.Script{By: h.by.Ref, Use: h.digest()}
 		if i := slices.IndexFunc(kept, func(k journal.Script) bool { return k.By == s.By && k.Use == s.Use }); i >= 0 {
@@ -181,6 +186,37 @@ func (r *Run) planScripts() error {
 		return nil
 	}
 	return r.e.Journal.KeepPlan(r.job.ID, p)
+}
+
+// follows is the number of the value that set the secret which the scripts follow; 0: they
+// run alone.
+func (r *Run) follows() uint64 {
+	switch {
+	case r.as == "script":
+		return 0
+	case r.committedByMe():
+		return r.set.ValueSeq
+	}
+	return r.candidate.seq
+}
+
+// keptPlan is what this agent has journalled of the run.
+func (r *Run) keptPlan() (journal.Plan, error) {
+	p, known, err := r.e.Journal.Plan(r.job.ID)
+	if err == nil && known && p.Account != r.job.Account && p.Account != (trust.Ref{}) {
+		err = &trust.Error{Reason: trust.Replayed, What: fmt.Sprintf("run %s was one of account %s", r.job.ID, p.Account)}
+	}
+	return p, err
+}
+
+// checkEnded refuses to begin under the id of a run whose scripts have come to their end:
+// those of this one would count as done.
+func (r *Run) checkEnded() error {
+	p, err := r.keptPlan()
+	if err == nil && p.Over && !r.committedByMe() && r.as != "script" {
+		err = &trust.Error{Reason: trust.Replayed, What: fmt.Sprintf("run %s has ended here", r.job.ID)}
+	}
+	return err
 }
 
 // runScript runs one, journalled before and after. Only what stops the whole run is an error.

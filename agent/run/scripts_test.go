@@ -605,6 +605,36 @@ func TestScriptsOfARunThatEnded(t *testing.T) {
 		}
 	}
 
+	// Nor is the id of a run that has ended of use for another: its scripts would count as done.
+	for name, again := range map[string]func(w *world) (trust.Ref, []string){
+		"of another account": func(w *world) (trust.Ref, []string) {
+			other := w.ref()
+			s := w.accountStatement("app2", &trustv1.Mandate{Enabled: true, MinIntervalS: 60, ValidUntil: w.now.Add(time.Hour).UnixMilli()})
+			w.put(other, "pamUser", []byte("old2"), s)
+			w.target.secrets["app2"] = "old2"
+			return other, nil
+		},
+		"of the same account, here":             func(w *world) (trust.Ref, []string) { return w.account, nil },
+		"of the same account, by another agent": func(w *world) (trust.Ref, []string) { w.another(); return w.account, []string{"a"} },
+	} {
+		w := newWorld(t, false)
+		w.useOnResource(nil, w.script("a", script.AfterRotation))
+		id := seal.NewID()
+		for _, run := range []seal.ID{id, seal.NewID()} { // the second one has set another secret since
+			if out, err := w.run(run); err != nil || out.Scripts != done {
+				t.Fatalf("%s: %+v, %v", name, out, err)
+			}
+			w.later(10 * time.Minute)
+		}
+		w.target.ran = nil
+		ref, want := again(w)
+		w.vault.state[id] = "queued"
+		out, err := w.engine.Do(t.Context(), Job{ID: id, Account: ref})
+		if err != nil || !slices.Equal(w.target.scripts(), want) || want == nil && (out.Reason != string(trust.Replayed) || len(w.target.applied) != 2) {
+			t.Errorf("%s: %v ran: %+v, %v", name, w.target.scripts(), out, err)
+		}
+	}
+
 	// Nor do those that were named after a run whose commit ended it.
 	w := newWorld(t, false)
 	id := seal.NewID()

@@ -64,7 +64,7 @@ test("what cannot be written is unchanged, what got no answer is not known", fun
 	local step = {id = "file", data = {path = PATH}}
 	files[PATH] = '{"db": {"password": "f1rst"}}'
 	for _, row in ipairs{
-		{{class = "permission", reason = "sftp.permission", not_sent = true}, "unchanged"}, {{class = "unreachable", reason = "sftp", not_sent = false}, "none"},
+		{{class = "permission", reason = "sftp.permission", not_sent = true}, "unchanged"}, {{class = "unreachable", reason = "sftp", not_sent = false}, "unknown"},
 	} do
 		refuses = row[1]
 		assert(outcome((apply(step, with{}))) == row[2])
