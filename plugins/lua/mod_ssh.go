@@ -106,6 +106,9 @@ func (a *args) command(n int) string {
 	if why != "" {
 		a.bad(n, "%s", why)
 	}
+	if err := a.seen(line); err != nil {
+		a.bad(n, "%v", err)
+	}
 	return line
 }
 
@@ -155,6 +158,9 @@ func sshRun(a *args) int {
 	line, why := commandLine(argv)
 	if why != "" {
 		a.bad(1, "argv: %s", why)
+	}
+	if err := a.seen(line); err != nil {
+		a.bad(1, "argv: %v", err)
 	}
 	stdin, _ := o.bytes("stdin")
 	defer clear(stdin)
