@@ -6,9 +6,9 @@
 # make postgres DIR=...   a throw-away PostgreSQL to try things on, until it is stopped
 # make soak    faults at random moments of rotations, on the programs as shipped, for FOR (SEED=... draws the same again)
 # make fuzz    every fuzz test, each for FUZZTIME (ONLY=client.Fuzz: those whose folder and name match)
-# make bench   the figures, each beside its floor (ARGS=-json: as JSON); bench-rotation, bench-plugins, bench-accounts, bench-agents: one of them
+# make bench   the figures, each beside its floor (ARGS=-json: as JSON); bench-rotation, bench-plugins, bench-scripts, bench-accounts, bench-agents: one of them
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
-.PHONY: build plugins demo postgres test test-proof test-others test-all servers soak lint bench bench-rotation bench-plugins bench-accounts bench-agents proto sql docs fuzz clean check-generated
+.PHONY: build plugins demo postgres test test-proof test-others test-all servers soak lint bench bench-rotation bench-plugins bench-scripts bench-accounts bench-agents proto sql docs fuzz clean check-generated
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOL    := go tool -modfile=tools.mod
@@ -53,6 +53,8 @@ RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race -gcflags=modernc.or
 # The proof takes longest, and much of that is waiting for the programs that it starts, into
 # which no detector of its own would look: it goes on beside all else, compiled as make build
 # has compiled what it stands on. The minute of fuzzing follows when only the proof is left.
+# What is compiled bears no path, so that another clone need not compile it again; what was
+# tested once is tested again. Of the others those that take longest begin first.
 GOTESTSUM = $$($(TOOL) -n gotestsum) --format pkgname --
 test: build
 	@test -n "$(RACE)" || echo "race detector: left out, no gcc here"
@@ -63,10 +65,10 @@ test: build
 test-proof test-others: export ROTUNDA_REPORT = $(CURDIR)/.report
 test-proof test-others: export ROTUNDA_BIN = $(CURDIR)/bin
 test-proof:
-	CGO_ENABLED=0 $(GOTESTSUM) -trimpath -buildvcs=false -timeout 50m ./internal/proof
+	CGO_ENABLED=0 $(GOTESTSUM) -trimpath -buildvcs=false -count 1 -timeout 50m ./internal/proof
 
 test-others:
-	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -p $$(getconf _NPROCESSORS_ONLN) -timeout 50m $$(go list ./... | grep -v '/internal/proof$$')
+	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -trimpath -buildvcs=false -count 1 -p $$(getconf _NPROCESSORS_ONLN) -timeout 50m ./cmd/rotunda ./docs ./plugins/... $$(go list ./... | grep -v '/internal/proof$$')
 	@if [ -n "$$ROTUNDA_TEST_ALL" ]; then cd examples/plugin-rabbitmq && go test -count 1 -timeout 20m ./...; \
 	else echo "examples/plugin-rabbitmq: left out, it is of the second tier: make test-all"; fi
 	@CGO_ENABLED=0 go run -trimpath -buildvcs=false ./cmd/internal/fuzz -blind -all 1m -report .report/fuzz
@@ -116,12 +118,15 @@ sql:
 docs:
 	go run ./cmd/rotunda docs --out docs/cli.md
 
-bench: bench-rotation bench-plugins bench-accounts bench-agents
+bench: bench-rotation bench-plugins bench-scripts bench-accounts bench-agents
 bench-rotation: build
 	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench/rotation -bin $(BIN) $(ARGS)
 
 bench-plugins: build
 	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench/plugins -bin $(BIN) $(ARGS)
+
+bench-scripts: build
+	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench/scripts -bin $(BIN) $(ARGS)
 
 bench-accounts: build
 	@CGO_ENABLED=0 go run -ldflags '$(LDFLAGS)' ./cmd/internal/bench/accounts -bin $(BIN) $(ARGS)

@@ -333,6 +333,11 @@ func TestSwappedFile(t *testing.T) {
 					t.Fatalf("the file outside holds %q, %v", got, err)
 				}
 			}
+			for range 5000 { // without the connection, so that the swap falls between any two steps
+				if b, err := readFile(h.path(c.path), 1<<10); err == nil && string(b) == outside {
+					t.Fatal("what is outside was read")
+				}
+			}
 			close(stop)
 			swapping.Wait()
 			if all, _ := filepath.Glob(filepath.Join(filepath.Dir(away), "*")); len(all) != 1 {

@@ -139,16 +139,28 @@ func (p place) file() (*os.File, *unix.Stat_t, error) {
 		return nil, nil, wrongFile(p.path, err)
 	}
 	f := os.NewFile(uintptr(fd), p.path)
-	if err = unix.Fstat(fd, &st); err != nil {
+	looked := st
+	switch err = unix.Fstat(fd, &st); {
+	case err != nil:
 		err = wrongFile(p.path, err)
-	} else if err = p.regular(&st); err == nil {
-		err = p.ownedBy(st.Uid)
+	// A second name may be gone again by now: that there was none is known of the one
+	// that was looked at under this name.
+	case st.Dev != looked.Dev || st.Ino != looked.Ino:
+		err = p.changed()
+	default:
+		if err = p.regular(&st); err == nil {
+			err = p.ownedBy(st.Uid)
+		}
 	}
 	if err != nil {
 		_ = f.Close()
 		return nil, nil, err
 	}
 	return f, &st, nil
+}
+
+func (p place) changed() error {
+	return refuse(sdk.ClassConflict, File, fmt.Errorf("%s was changed by somebody else meanwhile: nothing is done", p.path))
 }
 
 func (p place) regular(st *unix.Stat_t) error {

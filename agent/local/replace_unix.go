@@ -159,7 +159,7 @@ func (p place) still(name string, was *unix.Stat_t) error {
 	if err == nil && now.Dev == was.Dev && now.Ino == was.Ino && now.Size == was.Size && now.Nlink == was.Nlink {
 		return nil
 	}
-	return refuse(sdk.ClassConflict, File, fmt.Errorf("%s was changed by somebody else meanwhile: nothing is written", p.path))
+	return p.changed()
 }
 
 // sync makes the names in the folder durable.

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
+	manifest "github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // process is one plugin process. Its states are told by two channels: started
@@ -85,7 +86,11 @@ func (h *Host) newProcess(key processKey) *process {
 func (p *process) named() *slog.Logger {
 	log := p.h.log.With("plugin", p.plugin.Name)
 	if p.plugin.scripted() && p.manifest.Name != "" {
-		log = log.With("script", p.manifest.Name)
+		name := p.manifest.Name
+		if m, err := manifest.Parse([]byte(p.plugin.Script.Value())); err == nil { // a Lua script, which all have one manifest's name
+			name = m.Name
+		}
+		log = log.With("script", name)
 	}
 	return log.With("resource", p.key.resource)
 }

@@ -23,7 +23,7 @@ var (
 	secretKinds     = []string{"password", "ssh_key", "api_key", "token"}
 	verifyModes     = []string{"login", "readback"}
 	roleWords       = []string{"read", "edit", "operate", "share", "approve_script", "admin", "all", "none"}
-	knownTypes      = []string{client.TypeAccount, client.TypeMachine, client.TypeDatabase, client.TypeDirectory, client.TypeLogin}
+	knownTypes      = []string{client.TypeAccount, client.TypeMachine, client.TypeDatabase, client.TypeDirectory, client.TypeLogin, client.TypeScript}
 	recordFields    = []string{"secret", "login", "url", "notes", "public_key", "key_id"}
 	eventGroups     = []string{"agent.", "app.", "append.", "candidate.", "candidate_lost_by_vault", "channel.", "client.", "command.", "device.", "enrol.", "enrolment.", "file.", "folder.", "grant.", "lease.", "log.", "log_rollback", "member.", "org.", "plugin.", "policy.", "pool.", "record.", "record_edited", "recovery.", "result.", "root.", "run.", "schedule.", "script.", "server.", "session.", "statement.", "target.", "value_fork"}
 	systems         = []string{"linux", "darwin", "windows"}

@@ -14,6 +14,7 @@ import (
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/exitcode"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -68,6 +69,8 @@ func TestOutcomeExit(t *testing.T) {
 		{[]client.Outcome{{State: client.Done}, {State: client.DonePartly}}, exitPartly},
 		{[]client.Outcome{{State: client.StillOpen}, {State: client.DonePartly}}, exitPending},
 		{[]client.Outcome{{State: client.OutcomeLost}}, exitPending},
+		{[]client.Outcome{{State: client.NotDone, Action: "script", Scripts: trustv1.Outcome_OUTCOME_FAILED}}, exitPartly},
+		{[]client.Outcome{{State: client.NotDone, Action: "script"}}, exitFailed},
 		{[]client.Outcome{{State: client.NotStarted, Err: unreachable}, {State: client.StillOpen}}, exitUnreachable},
 		{[]client.Outcome{{State: client.NotDone}, {State: client.NotStarted, Err: unreachable}}, exitFailed},
 		{[]client.Outcome{{State: client.NotDone}, {State: client.NotStarted, Err: denied}}, exitDenied},

@@ -12,6 +12,7 @@ import (
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
 // chosen says which accounts a command is about.
@@ -312,6 +313,9 @@ func outcomeExit(o client.Outcome) exit {
 	case client.DonePartly:
 		return exitPartly
 	case client.NotDone:
+		if scriptsFailed(o) {
+			return exitPartly
+		}
 		return exitFailed
 	case client.NotStarted:
 		if o.Err != nil {
@@ -414,13 +418,24 @@ func (f *follower) failure(worst exit, bad, all int, o client.Outcome) *failure 
 		withHint("%s", outcomeHint(worst, o))
 }
 
+// scriptsFailed says whether a run of scripts alone ended because one of them failed.
+func scriptsFailed(o client.Outcome) bool {
+	return o.Action == "script" && o.Scripts == trustv1.Outcome_OUTCOME_FAILED
+}
+
 func outcomeText(o client.Outcome) string {
+	if scriptsFailed(o) {
+		return "the secret is as it was, and scripts failed"
+	}
 	switch o.State {
 	case client.DonePartly:
 		return "the secret is changed, but what depends on it is not"
 	case client.NotDone:
 		if o.Action == "verify" {
 			return "the target does not take the secret"
+		}
+		if o.Action == "script" {
+			return "its scripts were not run"
 		}
 		return "not changed, the former secret is in use"
 	case client.NotStarted:

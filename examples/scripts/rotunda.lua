@@ -206,7 +206,7 @@ function hash_module.md5(bytes, as) end
 ---@return string|secret
 function hash_module.hmac(algorithm, key, bytes, as) end
 
----A password as bcrypt ($2a$), of cost 4 to 14, else 10; each step doubles the time. A password of more than 72 bytes is an error: bcrypt does not look at the rest.
+---A password as bcrypt ($2y$), of cost 4 to 14, else 10; each step doubles the time. A password of more than 72 bytes is an error: bcrypt does not look at the rest.
 ---@param password string|secret
 ---@param cost? integer
 ---@return string|secret

@@ -300,3 +300,57 @@ func TestPostgresAfterARotation(t *testing.T) {
 		}
 	})
 }
+
+// A file follows a secret: the plan writes nothing, and what is done can be done again and
+// undone.
+func TestConfigFileFollows(t *testing.T) {
+	s := targets.OpenSSH(t, targets.SSHDOptions{Lines: []string{"Subsystem sftp internal-sftp"}})
+	file := filepath.Join(t.TempDir(), "config.json")
+	holds := func(want string) {
+		t.Helper()
+		var c struct {
+			DB struct{ Password, Other string }
+		}
+		b, err := os.ReadFile(file)
+		if err == nil {
+			err = json.Unmarshal(b, &c)
+		}
+		if err != nil || c.DB.Password != want || c.DB.Other != "stays" {
+			t.Fatalf("the file does not hold what it should, %v", err)
+		}
+	}
+	if err := os.WriteFile(file, []byte(`{"db": {"password": "f1rst-secret", "other": "stays"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := fromLibrary(t, "dependents/config-file")
+	b.allow, b.host.Pins[s.Address] = []string{s.Address}, s.Pins()
+	open := func(path string) sdk.OpenRequest {
+		config, err := json.Marshal(map[string]string{"path": path, "format": "json", "key": "db.password"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sdk.OpenRequest{
+			Host: b.host, Resource: sdk.Resource{Address: s.Address, Config: config},
+			Admin: sdk.Credential{Kind: sdk.SSHKey, Public: s.AdminPub, Secret: s.AdminKey}, AdminAs: sdk.Account{Name: s.Admin},
+		}
+	}
+	d, ctx := dependents{b.p}, t.Context()
+	steps, err := d.Plan(ctx, open(file), sdk.ApplyRequest{Account: sdk.Account{Name: "app"}, Candidate: password(oddPassword), Current: password("f1rst-secret")})
+	if err != nil || len(steps) != 1 {
+		t.Fatalf("%d steps, %v", len(steps), err)
+	}
+	holds("f1rst-secret")
+	for range 2 {
+		if got, err := d.Do(ctx, open(file), steps[0], password(oddPassword)); err != nil || got.Outcome != sdk.Changed {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		holds(oddPassword)
+	}
+	if got, err := d.Undo(ctx, open(file), steps[0], password("f1rst-secret")); err != nil || got.Outcome != sdk.Changed {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	holds("f1rst-secret")
+	if _, err := d.Plan(ctx, open(file+".missing"), sdk.ApplyRequest{}); errorFrom(t, err).Class != sdk.ClassNotFound {
+		t.Errorf("of a file that is missing: %v", err)
+	}
+}

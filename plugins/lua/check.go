@@ -30,7 +30,7 @@ func check(text []byte) (*script.Manifest, []problem) {
 	if err != nil {
 		return m, []problem{located(text, err)}
 	}
-	found := globals(text, m, code)
+	found := append(globals(text, m, code), fields(text, m)...)
 	if len(found) == 0 {
 		if _, err := load(text); err != nil {
 			found = append(found, located(text, err))

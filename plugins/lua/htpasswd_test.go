@@ -20,6 +20,7 @@ import (
 // The script in the agent's own plugin host: the file on a real OpenSSH server, which a real
 // nginx reads at each login.
 func TestHtpasswdConformance(t *testing.T) {
+	t.Parallel()
 	n := targets.Nginx(t)
 	s := targets.OpenSSH(t, targets.SSHDOptions{Lines: []string{"Subsystem sftp internal-sftp"}})
 	config, err := json.Marshal(map[string]any{"path": n.Password, "url": n.URL + "/private", "cost": 4})

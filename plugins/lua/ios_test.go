@@ -210,6 +210,7 @@ func (r *ios) on(t *testing.T) (*bench, sdk.OpenRequest) {
 
 // The script in the agent's own plugin host, on a simulated device.
 func TestCiscoIOSConformance(t *testing.T) {
+	t.Parallel()
 	r := newIOS(t)
 	r.user("adm", "the administrator's", 15)
 	r.user("clerk", "the clerk's own", 1)

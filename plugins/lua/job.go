@@ -35,7 +35,7 @@ func (s *state) job(resource sdk.Resource, acc sdk.Account) (*lua.LTable, error)
 		return nil, err
 	}
 	s.values = values
-	t.RawSetString("parameters", s.plain(values))
+	t.RawSetString("parameters", s.parameters(values))
 	t.RawSetString("resource", s.where(resource))
 	t.RawSetString("account", s.account(acc))
 	return t, nil

@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	lua "github.com/yuin/gopher-lua"
@@ -21,7 +23,16 @@ type site struct {
 	*httptest.Server
 	at   sdk.Resource
 	pins []byte
+
+	mu   sync.Mutex
 	seen []string // method, path and query, some headers and the body, of each request
+}
+
+// asked is what was asked for until now.
+func (s *site) asked() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.seen)
 }
 
 func newSite(t *testing.T, secure bool, handle http.HandlerFunc) *site {
@@ -29,7 +40,9 @@ func newSite(t *testing.T, secure bool, handle http.HandlerFunc) *site {
 	s := &site{}
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		s.mu.Lock()
 		s.seen = append(s.seen, fmt.Sprintf("%s %s auth=%q token=%q type=%q body=%q", r.Method, r.RequestURI, r.Header.Get("Authorization"), r.Header.Get("X-Token"), r.Header.Get("Content-Type"), body))
+		s.mu.Unlock()
 		handle(w, r)
 	})
 	if secure {
@@ -84,8 +97,8 @@ func TestHTTPRequest(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(s.seen) != 1 || s.seen[0] != c.want {
-				t.Errorf("the server saw\n%v\nwant\n%s", s.seen, c.want)
+			if len(s.asked()) != 1 || s.asked()[0] != c.want {
+				t.Errorf("the server saw\n%v\nwant\n%s", s.asked(), c.want)
 			}
 		})
 	}
@@ -139,8 +152,8 @@ func TestHTTPMisuse(t *testing.T) {
 		if strings.Contains(fmt.Sprint(err), "p1") {
 			t.Errorf("%s: the error has the secret: %v", code, err)
 		}
-		if len(s.seen) > 0 {
-			t.Errorf("%s: the server was asked for %v", code, s.seen)
+		if len(s.asked()) > 0 {
+			t.Errorf("%s: the server was asked for %v", code, s.asked())
 		}
 	}
 }
@@ -191,8 +204,8 @@ func TestHTTPScheme(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if (len(s.seen) > 0) != c.reached {
-				t.Errorf("the server saw %v", s.seen)
+			if (len(s.asked()) > 0) != c.reached {
+				t.Errorf("the server saw %v", s.asked())
 			}
 		})
 	}
@@ -205,8 +218,8 @@ func TestHTTPWrongKey(t *testing.T) {
 	if _, err := ask(t, "", failsWith(`http.post("/", {body = secret.of("p1")})`, sdk.ClassAuth, "target_identity", true), nil, s); err != nil {
 		t.Error(err)
 	}
-	if len(s.seen) > 0 {
-		t.Errorf("the server saw %v", s.seen)
+	if len(s.asked()) > 0 {
+		t.Errorf("the server saw %v", s.asked())
 	}
 }
 
@@ -267,17 +280,17 @@ func TestHTTPRedirect(t *testing.T) {
 			if _, err := ask(t, "", c.code, nil, first, other, clear); err != nil {
 				t.Error(err)
 			}
-			if len(elsewhere.seen)+len(clear.seen) > 0 {
-				t.Errorf("reached elsewhere: %v %v", elsewhere.seen, clear.seen)
+			if len(elsewhere.asked())+len(clear.asked()) > 0 {
+				t.Errorf("reached elsewhere: %v %v", elsewhere.asked(), clear.asked())
 			}
-			if last := first.seen[len(first.seen)-1]; c.first != "" && last != c.first {
+			if last := first.asked()[len(first.asked())-1]; c.first != "" && last != c.first {
 				t.Errorf("the first saw last\n%s\nwant\n%s", last, c.first)
 			}
-			if got := strings.Join(other.seen, "\n"); got != c.other {
+			if got := strings.Join(other.asked(), "\n"); got != c.other {
 				t.Errorf("the other saw\n%s\nwant\n%s", got, c.other)
 			}
-			if name == "too often" && len(first.seen) != 6 {
-				t.Errorf("followed %d times", len(first.seen)-1)
+			if name == "too often" && len(first.asked()) != 6 {
+				t.Errorf("followed %d times", len(first.asked())-1)
 			}
 		})
 	}
@@ -323,7 +336,7 @@ func TestHTTPBadAnswers(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if n := strings.Count(strings.Join(s.seen, "\n"), "/cut"); n != 1 {
+	if n := strings.Count(strings.Join(s.asked(), "\n"), "/cut"); n != 1 {
 		t.Errorf("a request that was cut was made %d times", n)
 	}
 }
@@ -351,8 +364,8 @@ func TestHTTPNoProxy(t *testing.T) {
 	if _, err := ask(t, "", `assert(http.get("/"))`, nil, s); err != nil {
 		t.Error(err)
 	}
-	if len(proxy.seen) > 0 || len(s.seen) != 1 {
-		t.Errorf("the proxy saw %v, the server %v", proxy.seen, s.seen)
+	if len(proxy.asked()) > 0 || len(s.asked()) != 1 {
+		t.Errorf("the proxy saw %v, the server %v", proxy.asked(), s.asked())
 	}
 }
 

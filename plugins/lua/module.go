@@ -80,7 +80,7 @@ func (m module) table(s *state, name string) *lua.LTable {
 			return f.do(&args{state: s, L: L, name: called})
 		}))
 	}
-	return t
+	return s.strict(t, "the module "+name)
 }
 
 // args are the arguments of one call of a module's function. L is the coroutine's that

@@ -21,7 +21,7 @@ func (o object) of(s *state, v any) *lua.LUserData {
 		for _, f := range o.functions {
 			methods.RawSetString(f.name, s.L.NewFunction(func(L *lua.LState) int { return o.call(s, L, f) }))
 		}
-		mt.RawSetString("__index", methods)
+		mt.RawSetString("__index", s.strict(methods, o.name))
 		mt.RawSetString("__metatable", lua.LFalse)
 		mt.RawSetString("__tostring", s.L.NewFunction(func(L *lua.LState) int {
 			L.Push(lua.LString(o.name))

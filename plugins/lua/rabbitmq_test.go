@@ -13,6 +13,7 @@ import (
 
 // The script in the agent's own plugin host, against a real broker.
 func TestRabbitMQConformance(t *testing.T) {
+	t.Parallel()
 	r := targets.Rabbit(t)
 	user := func(t *testing.T, name, tags string) sdk.Credential {
 		t.Helper()

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
 
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // A script's test is a Lua file beside it. It runs in a state with the script, and has
@@ -145,9 +147,40 @@ func (t *tests) globals() {
 		if err != nil {
 			a.bad(1, "%v", err)
 		}
-		given.RawSetString("parameters", s.plain(filled))
+		given.RawSetString("parameters", s.parameters(filled))
+		if why := s.p.ungiven(given); why != "" {
+			a.bad(1, "%s", why)
+		}
 		return a.push(given)
 	})
+}
+
+// ungiven says what of a job the agent would not hand in, or would.
+func (p *program) ungiven(job *lua.LTable) string {
+	if p.manifest.Kind == script.Rotator {
+		return ""
+	}
+	for _, need := range []string{script.NeedAdmin, script.NeedSecret, script.NeedFormer} {
+		always := need == script.NeedSecret && p.manifest.Kind == script.Dependents
+		if job.RawGetString(need) != lua.LNil && !always && !slices.Contains(p.manifest.Needs, need) {
+			return fmt.Sprintf("the manifest does not ask for %s, so the agent gives none: needs = [%q]", need, need)
+		}
+	}
+	records, _ := job.RawGetString("records").(*lua.LTable)
+	for _, r := range p.manifest.Records {
+		if records == nil || records.RawGetString(r.Name) == lua.LNil {
+			return fmt.Sprintf("the manifest asks for the record %s: records = {%s = {address = …, login = …, secret = …}}", r.Name, r.Name)
+		}
+	}
+	if records != nil {
+		names, _ := sortedKeys(records)
+		for _, name := range names {
+			if !slices.ContainsFunc(p.manifest.Records, func(r script.Record) bool { return r.Name == name }) {
+				return fmt.Sprintf("the manifest asks for no record %s", name)
+			}
+		}
+	}
+	return ""
 }
 
 func orTable(L *lua.LState, v lua.LValue) lua.LValue {
@@ -161,7 +194,7 @@ func outcomeWord(v lua.LValue) string {
 	a, ok := answerOf(v)
 	switch {
 	case !ok:
-		return "none"
+		return "unknown"
 	case a.change:
 		return map[sdk.Outcome]string{sdk.Changed: "changed", sdk.Unchanged: "unchanged", sdk.Unknown: "unknown"}[a.outcome]
 	case a.verdict == sdk.Accepted:

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf16"
 
 	mssql "github.com/microsoft/go-mssqldb"
@@ -23,7 +24,18 @@ type sqlServer struct{ *pooled }
 type agentDialer struct {
 	sdk.Dialer
 	address string
+
+	mu      sync.Mutex
 	dialled net.Conn
+}
+
+// hang closes what was dialled: the driver's handshake takes no context.
+func (d *agentDialer) hang() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.dialled != nil {
+		_ = d.dialled.Close()
+	}
 }
 
 func (d *agentDialer) HostName() string { return d.address }
@@ -33,9 +45,11 @@ func (d *agentDialer) DialContext(ctx context.Context, network, address string) 
 	if network != "tcp" || spelt(address) != spelt(d.address) {
 		return nil, &sdk.Error{Class: sdk.ClassPermission, Reason: "sql.redirect", NotSent: true, Err: errors.New("the server sends on to another address")}
 	}
-	var err error
-	d.dialled, err = d.Dialer.DialContext(ctx, network, d.address)
-	return d.dialled, err
+	c, err := d.Dialer.DialContext(ctx, network, d.address)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dialled = c
+	return c, err
 }
 
 func openSQLServer(ctx context.Context, l sqlLogin) (database, *sdk.Error) {
@@ -71,21 +85,16 @@ func openSQLServer(ctx context.Context, l sqlLogin) (database, *sdk.Error) {
 	connector := mssql.NewConnectorConfig(c)
 	dialer := &agentDialer{Dialer: l.host.Dialer, address: l.at.Address}
 	connector.Dialer = dialer
-	hang := func() {
-		if dialer.dialled != nil {
-			_ = dialer.dialled.Close()
-		}
-	}
-	stop := context.AfterFunc(ctx, hang) // its handshake takes no context
+	stop := context.AfterFunc(ctx, dialer.hang)
 	conn, err := connector.Connect(ctx)
 	stop()
 	if err == nil {
 		db := sqlServer{}
-		if db.pooled, err = newPooled(ctx, connector, conn, sqlServerText, hang); err == nil {
+		if db.pooled, err = newPooled(ctx, connector, conn, sqlServerText, dialer.hang); err == nil {
 			return db, nil
 		}
 	}
-	hang()
+	dialer.hang()
 	return nil, loginFault(ctx, sqlServer{}.fault(errors.Join(refused, err)), proven)
 }
 

@@ -35,7 +35,7 @@ end})
 local function handed(fields)
 	local j = {
 		account = {login = "app"}, resource = {host = "db1", port = 5432, address = "db1:5432"},
-		secret = secret("n\"ew"), former = secret("old"), admin = {login = "root", secret = secret("adm")},
+		secret = secret("n\"ew"), former = secret("old"),
 		parameters = {program = "/opt/after.sh"},
 	}
 	for name, value in pairs(fields or {}) do j[name] = value end

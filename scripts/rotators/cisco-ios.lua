@@ -50,10 +50,12 @@ local function run(d, line, prompt)
 	return m.before
 end
 
--- refusal is the first line with which the device objects; nil where there is none.
+-- refusal is the first line with which the device objects; nil where there is none. A message
+-- of its log (%SYS-5-CONFIG_I: …) is none.
 local function refusal(said)
 	for line in said:gmatch("[^\n]+") do -- by no module: where the device echoes a secret, none takes it
-		if line:match("^%%") or line:match("^Command authorization failed") then
+		local objects = line:match("^%%") and not line:match("^%%[%w_]+%-%d%-")
+		if objects or line:match("^Command authorization failed") then
 			return line
 		end
 	end

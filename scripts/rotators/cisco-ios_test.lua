@@ -128,6 +128,12 @@ test("what the device objects to", function()
 	end
 end)
 
+test("a line of the device's log is no objection", function()
+	local j = change()
+	answers["username bob algorithm-type scrypt secret n3w"] = "%SYS-5-CONFIG_I: Configured from console by adm on vty0\n"
+	assert(outcome(set_secret(open(j), j)) == "changed")
+end)
+
 test("what is not saved is not done", function()
 	answers["write memory"] = "startup-config file open failed (Device or resource busy)\n"
 	local j = change()
