@@ -203,7 +203,7 @@ func (r *Run) dependents(ctx context.Context) (State, error) {
 		return "", nil
 	}
 	var done bool
-	if r.followed, done = trust.Followed(trust.Words(r.log, r.recent, r.job.ID[:], r.pool())); done { // by an agent before
+	if r.followed, done = trust.Followed(r.words()); done { // by an agent before
 		r.outcome.Dependents = trustv1.Outcome_OUTCOME_DONE
 		return "", nil
 	}

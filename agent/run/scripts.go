@@ -101,11 +101,9 @@ func (r *Run) scripts(ctx context.Context) (State, error) {
 	if len(r.after) == 0 || r.committedByMe() && r.set.Scripts != trustv1.Outcome_OUTCOME_PENDING {
 		return "", nil // at the commit there were none: what was named since is the next run's
 	}
-	if r.committedByMe() || r.as == "script" { // else the words are of another run that had its id
-		if outcome, done := trust.Scripted(trust.Words(r.log, r.recent, r.job.ID[:], r.pool()), r.follows()); done { // by an agent before
-			r.scriptsEnd(outcome, nil)
-			return "", nil
-		}
+	if outcome, done := trust.Scripted(r.words()); done { // by an agent before
+		r.scriptsEnd(outcome, nil)
+		return "", nil
 	}
 	if r.committedByMe() && r.e.Now().Sub(time.UnixMilli(r.set.Time)) > journal.ScriptsLive {
 		r.scriptsEnd(trustv1.Outcome_OUTCOME_FAILED, []string{"the secret was set too long ago for its scripts to run now by themselves: whether they have is not known here"})
@@ -198,6 +196,15 @@ func (r *Run) follows() uint64 {
 		return r.set.ValueSeq
 	}
 	return r.candidate.seq
+}
+
+// words are those of agents before on how the run ended, on the value that it has set: an
+// older one's, or words on a run that has set none yet, are of another that had its id.
+func (r *Run) words() []*trust.Result {
+	if !r.committedByMe() && r.as != "script" {
+		return nil
+	}
+	return slices.DeleteFunc(trust.Words(r.log, r.recent, r.job.ID[:], r.pool()), func(w *trust.Result) bool { return w.ValueSeq < r.follows() })
 }
 
 // keptPlan is what this agent has journalled of the run.
