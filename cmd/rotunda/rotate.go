@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -398,7 +399,7 @@ func (f *follower) worst(outcomes []client.Outcome, noWait bool) error {
 }
 
 func (f *follower) failure(worst exit, bad, all int, o client.Outcome) *failure {
-	reason, text := o.Reason, outcomeText(o)
+	reason, text := o.Reason, outcomeText(f.name(o.Account), o)
 	if o.Err != nil {
 		c := classify(o.Err)
 		reason = orWord(reason, c.reason)
@@ -412,9 +413,9 @@ func (f *follower) failure(worst exit, bad, all int, o client.Outcome) *failure 
 	}
 	reason = orWord(reason, outcomeState(o.State))
 	if all == 1 {
-		return failf(worst, reason, "%s: %s", f.name(o.Account), text).withHint("%s", outcomeHint(worst, o))
+		return failf(worst, reason, "%s", text).withHint("%s", outcomeHint(worst, o))
 	}
-	return failf(worst, reason, "%d of %d accounts are not done; %s: %s", bad, all, f.name(o.Account), text).
+	return failf(worst, reason, "%d of %d accounts are not done; %s", bad, all, text).
 		withHint("%s", outcomeHint(worst, o))
 }
 
@@ -423,30 +424,36 @@ func scriptsFailed(o client.Outcome) bool {
 	return o.Action == "script" && o.Scripts == trustv1.Outcome_OUTCOME_FAILED
 }
 
-func outcomeText(o client.Outcome) string {
-	if scriptsFailed(o) {
-		return "the secret is as it was, and scripts failed"
-	}
+// outcomeText says of an account how its run ended that did not end as asked.
+func outcomeText(name string, o client.Outcome) string {
 	switch o.State {
 	case client.DonePartly:
-		return "the secret is changed, but what depends on it is not"
+		if o.Dependents == trustv1.Outcome_OUTCOME_NONE || o.Dependents == trustv1.Outcome_OUTCOME_DONE {
+			return name + ": the secret is changed, but its scripts failed"
+		}
+		return name + ": the secret is changed, but what depends on it is not"
 	case client.NotDone:
-		if o.Action == "verify" {
-			return "the target does not take the secret"
+		switch {
+		case o.Action == "verify":
+			return name + ": the target does not take the secret"
+		case scriptsFailed(o): // no secret was at stake
+			return "the scripts of " + name + " failed"
+		case o.Action == "script":
+			return "the scripts of " + name + " were not run"
 		}
-		if o.Action == "script" {
-			return "its scripts were not run"
-		}
-		return "not changed, the former secret is in use"
+		return name + ": not changed, the former secret is in use"
 	case client.NotStarted:
-		return "no agent took it"
+		return name + ": no agent took it"
 	case client.StillOpen:
-		if o.Action == "verify" {
-			return "the target could not be asked"
+		switch o.Action {
+		case "verify":
+			return name + ": the target could not be asked"
+		case "script":
+			return "the scripts of " + name + " have not ended yet"
 		}
-		return "not decided yet, both secrets are kept"
+		return name + ": not decided yet, both secrets are kept"
 	default:
-		return "no verified word yet"
+		return name + ": no verified word yet"
 	}
 }
 
@@ -477,8 +484,10 @@ func outcomeHint(e exit, o client.Outcome) string {
 func showOutcomes(w io.Writer, views []outcomeView) {
 	if len(views) == 1 {
 		v := views[0]
-		pairs(w, "account", orWord(v.Title, v.Account), "result", v.State, "credential", v.Credential, "dependents", skipNone(v.Dependents),
-			"scripts", skipNone(v.Scripts), "class", v.Class, "reason", v.Reason, "detail", v.Detail, "agent", v.Agent, "run", v.RunID, "finished", local(v.Finished))
+		pairs(w, slices.Concat([]string{
+			"account", orWord(v.Title, v.Account), "result", v.State, "credential", v.Credential, "dependents", skipNone(v.Dependents),
+			"scripts", skipNone(v.Scripts), "class", v.Class, "reason", v.Reason,
+		}, lines("detail", v.Detail), []string{"agent", v.Agent, "run", v.RunID, "finished", local(v.Finished)})...)
 		return
 	}
 	rows := make([][]string, 0, len(views))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -191,8 +192,10 @@ func showRun(w io.Writer, v runView) {
 		}
 		fmt.Fprintln(w)
 		printLine(w, "%s at %s by %s (%s)", r.Phase, local(r.Time), r.By, word)
-		pairs(w, "  credential", skipNone(r.Credential), "  dependents", skipNone(r.Dependents), "  scripts", skipNone(r.Scripts),
-			"  class", r.Class, "  reason", r.Reason, "  detail", r.Detail)
+		pairs(w, slices.Concat([]string{
+			"  credential", skipNone(r.Credential), "  dependents", skipNone(r.Dependents), "  scripts", skipNone(r.Scripts),
+			"  class", r.Class, "  reason", r.Reason,
+		}, lines("  detail", r.Detail))...)
 	}
 }
 
