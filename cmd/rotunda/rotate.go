@@ -22,6 +22,7 @@ type chosen struct {
 	resource string
 	state    string // of the rotation
 	exposed  bool
+	failed   bool      // the last that was heard of its scripts
 	unseen   []seal.ID // folders into which --exposed could not look
 }
 
@@ -33,7 +34,7 @@ func (s *chosen) flags(cmd *cobra.Command) {
 }
 
 func (s *chosen) given() bool {
-	return s.folder != "" || s.match != "" || s.resource != "" || s.state != "" || s.exposed
+	return s.folder != "" || s.match != "" || s.resource != "" || s.state != "" || s.exposed || s.failed
 }
 
 // accounts finds them by name, or by the filter.
@@ -79,6 +80,12 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 			return nil, err
 		}
 	}
+	var failed map[client.Ref]bool
+	if s.failed {
+		if failed, err = lastFailed(ctx, cl, "unmended_scripts"); err != nil {
+			return nil, err
+		}
+	}
 	var out []*client.Record
 	for r, err := range cl.Records(ctx, folder, client.TypeAccount) {
 		if err != nil {
@@ -90,6 +97,7 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 		case resource != "" && refText(a.Resource) != resource:
 		case inState != nil && !inState[r.Ref]:
 		case known != nil && !known[r.Ref]:
+		case failed != nil && !failed[r.Ref]:
 		default:
 			out = append(out, r)
 		}
@@ -102,6 +110,25 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 		return nil, none
 	}
 	return out, nil
+}
+
+// lastFailed are the accounts with runs that a filter of the server finds: what failed,
+// and that no later run has done well.
+func lastFailed(ctx context.Context, cl *client.Client, filter string) (map[client.Ref]bool, error) {
+	failed := map[client.Ref]bool{}
+	for token := ""; ; {
+		runs, next, err := cl.Runs(ctx, client.RunFilter{State: filter, Limit: maxPage, Token: token})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range runs {
+			failed[r.Account] = true
+		}
+		if next == "" || next == token {
+			return failed, nil
+		}
+		token = next
+	}
 }
 
 // exposed are the accounts whose secret somebody may know who may not read it any more.
@@ -119,7 +146,7 @@ func exposed(ctx context.Context, cl *client.Client) (map[client.Ref]bool, []sea
 }
 
 func (c *cli) rotateCmd() *cobra.Command {
-	return c.runningCmd("rotate", "rotate", "give accounts new secrets now", `Signs a command for each account, sends it to an agent of its resource's pool, and
+	return c.runningCmd(&chosen{}, "rotate", "rotate", "give accounts new secrets now", `Signs a command for each account, sends it to an agent of its resource's pool, and
 follows the run to its end. What the server says on the way is a hint; the last line
 and the exit code come from the agent's signed result alone.
 
@@ -139,7 +166,7 @@ rotunda rotate --exposed --yes`,
 }
 
 func (c *cli) verifyCmd() *cobra.Command {
-	return c.runningCmd("verify", "verify", "have agents log in with the current secrets", `Signs a command for each account: an agent of its resource's pool logs in with the
+	return c.runningCmd(&chosen{}, "verify", "verify", "have agents log in with the current secrets", `Signs a command for each account: an agent of its resource's pool logs in with the
 value that the vault holds, and changes nothing. Exit codes are those of rotate.`,
 		`rotunda verify app
 rotunda verify --folder Databases --yes`,
@@ -151,9 +178,8 @@ rotunda verify --folder Databases --yes`,
 type startRuns func(context.Context, *client.Client, []client.Ref, client.RunOptions) ([]client.Outcome, error)
 
 // runningCmd is a command that starts a run for each account and follows them; does is
-// what a question says it does.
-func (c *cli) runningCmd(verb, does, short, long, example string, start startRuns) *cobra.Command {
-	var s chosen
+// what a question says it does. Flags of its own that choose accounts are the caller's.
+func (c *cli) runningCmd(s *chosen, verb, does, short, long, example string, start startRuns) *cobra.Command {
 	var agent string
 	var wait time.Duration
 	var parallel int

@@ -131,7 +131,7 @@ func (c *cli) runListCmd() *cobra.Command {
 	})
 	f := cmd.Flags()
 	f.StringVar(&account, "account", "", "only runs of this account")
-	f.BoolVar(flags["failed"], "failed", false, "only runs that failed, or wait for a person")
+	f.BoolVar(flags["failed"], "failed", false, "only runs that failed, or whose dependents or scripts did, or that wait for a person")
 	f.BoolVar(flags["overdue"], "overdue", false, "only runs that are late")
 	f.BoolVar(flags["unverifiable"], "unverifiable", false, "only runs that changed a secret that nobody can check")
 	f.BoolVar(flags["unfinished"], "unfinished", false, "only runs that go on")

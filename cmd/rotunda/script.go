@@ -198,15 +198,22 @@ func useText(u scriptUseView) string {
 }
 
 func (c *cli) scriptRunCmd() *cobra.Command {
-	return c.runningCmd("run", "run the scripts of", "run accounts' scripts again, and change no secret", `Signs a command for each account: an agent of its resource's pool runs what the account and
+	var s chosen
+	cmd := c.runningCmd(&s, "run", "run the scripts of", "run accounts' scripts again, and change no secret", `Signs a command for each account: an agent of its resource's pool runs what the account and
 its resource have run after a rotation, with the secret that is in use. It is for scripts
 that failed, and for those that are new: a script must be good to run twice. Exit codes
-are those of rotate; 11 says that a script failed.`,
+are those of rotate; 11 says that a script failed.
+
+With --failed it is about the accounts whose scripts failed when they ran last, by
+themselves or by hand.`,
 		`rotunda script run app
-rotunda script run --resource db1 --yes`,
+rotunda script run --resource db1 --yes
+rotunda script run --failed --yes`,
 		func(ctx context.Context, cl *client.Client, refs []client.Ref, o client.RunOptions) ([]client.Outcome, error) {
 			return cl.RunScripts(ctx, refs, o)
 		})
+	cmd.Flags().BoolVar(&s.failed, "failed", false, "only accounts whose scripts failed when they ran last")
+	return cmd
 }
 
 // shownText tells a text line by line, before a question about it.
