@@ -117,7 +117,9 @@ func (c *cli) scripted(ctx context.Context, cl *client.Client, d *trustv1.Depend
 		return usagef("the dependent on %s: %w", resource, err)
 	}
 	d.Plugin, d.Script = script.Plugin, s.Use()
-	return c.approves(ctx, cl, s, of)
+	use := viewUse(d.Script)
+	use.Place, use.Parameters = "dependent on "+resource, d.Config
+	return c.approves(ctx, cl, s, of, use)
 }
 
 // rotates are the kinds of secret of the plugins that come with every agent.

@@ -153,8 +153,8 @@ type scriptPlace struct {
 
 func placeOf(r *client.Record) scriptPlace { return scriptPlace{r.Ref.Folder, r.Title} }
 
-// approves asks whether a script may run there.
-func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script, at scriptPlace) error {
+// approves asks whether a script may run there, with what the use hands it.
+func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script, at scriptPlace, use scriptUseView) error {
 	if err := at.open(ctx, cl); err != nil {
 		return err
 	}
@@ -165,7 +165,8 @@ func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script,
 	if !slices.ContainsFunc(f.Grants, func(g client.Grant) bool { return g.Kind == client.KindPool && g.Roles.Has(client.Read) }) {
 		c.warn("no agents may read the folder %s, in which %s is, and nothing runs where it is used: `rotunda folder grant %s POOL read`", f.Name, s.Title, f.Name)
 	}
-	return c.confirmScript(s, "use it in "+at.title)
+	use.Title = at.title
+	return c.confirmScript(s, useLines(ctx, cl, s.Manifest, []scriptUseView{use}), "use it in "+at.title)
 }
 
 // open is nil where this person may let scripts in. Without that right the statement would
@@ -207,7 +208,12 @@ func (c *cli) useOf(ctx context.Context, cl *client.Client, flag, text string, k
 	if use.Records, err = spec.furtherRecords(ctx, cl, s.Manifest); err != nil {
 		return nil, nil, err
 	}
-	return use, parameters, c.approves(ctx, cl, s, at)
+	view := viewUse(use)
+	view.Place, view.Parameters = "after a rotation", parameters
+	if kind == script.Rotator {
+		view.Place = "rotator"
+	}
+	return use, parameters, c.approves(ctx, cl, s, at, view)
 }
 
 // isOf refuses a script of another kind, and says where that one is used.
