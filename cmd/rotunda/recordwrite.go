@@ -381,7 +381,7 @@ func (c *cli) recordEditCmd() *cobra.Command {
 (login, resource, scope, policy and so on) is signed anew, and the former
 statement is withdrawn for ever.`, `rotunda record edit app --new-secret
 rotunda record edit app --policy-length 40 --policy-exclude '"'
-rotunda record edit app --script restart-unit,param.unit=app.service`)
+rotunda record edit app --script restart-unit,record.host=web1,param.unit=app.service`)
 }
 
 // accountEdit gives the change of an account's statement that the flags ask

@@ -176,6 +176,7 @@ func TestHostileScripts(t *testing.T) {
 			if err != nil {
 				why = pluginhost.ReasonOf(err)
 			}
+			t.Logf("it ended with %q", why)
 			if got.Outcome == sdk.Changed || !slices.Contains(a.ends, why) {
 				t.Errorf("it ended with %+v, %v; want one of %v", got, err, a.ends)
 			}
