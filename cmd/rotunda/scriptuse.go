@@ -26,7 +26,7 @@ type scriptFlags struct {
 
 func (s *scriptFlags) flags(cmd *cobra.Command, of string) {
 	f := cmd.Flags()
-	f.StringArrayVar(&s.use, "script", nil, of+"script to run after a rotation, as `NAME[,order=N,param.P=V,record.R=TITLE]`; may be repeated")
+	f.StringArrayVar(&s.use, "script", nil, of+"script to run after a rotation, as `NAME[,order=N,param.P=V,record.R=TITLE]`; a list is param.P=A,param.P=B, and a part with a comma in it stands in \"double quotes\"; may be repeated")
 	f.StringArrayVar(&s.drop, "drop-script", nil, of+"`NAME` of a script that runs no more after a rotation (all: none does); may be repeated")
 }
 
@@ -38,6 +38,9 @@ type scriptSpec struct {
 	records map[string]string
 }
 
+// partsHint says how what a comma would part is written.
+const partsHint = `a list: NAME,param.P=A,param.P=B; a value with a comma: 'NAME,"param.P=A,B"'`
+
 // parseScriptSpec reads NAME,order=N,param.P=V,record.R=TITLE. A part with a comma in it is
 // quoted as in CSV: 'NAME,"param.list=a,b"'.
 func parseScriptSpec(flag, text string) (scriptSpec, error) {
@@ -45,7 +48,7 @@ func parseScriptSpec(flag, text string) (scriptSpec, error) {
 	r := csv.NewReader(strings.NewReader(text))
 	parts, err := r.Read()
 	if err != nil || strings.ContainsAny(text, "\r\n") {
-		return s, usagef("%s %q: write NAME,param.P=V,…, a part with a comma in \"double quotes\"", flag, text)
+		return s, usagef("%s %q: write NAME,param.P=V,…, a part with a comma in \"double quotes\"", flag, text).withHint("%s", partsHint)
 	}
 	s.name = parts[0]
 	for _, part := range parts[1:] {
@@ -66,7 +69,7 @@ func parseScriptSpec(flag, text string) (scriptSpec, error) {
 			}
 			s.records[field] = value
 		default:
-			return s, usagef("%s %q: %q is not order=N, param.P=V or record.R=TITLE", flag, text, part)
+			return s, usagef("%s %q: %q is not order=N, param.P=V or record.R=TITLE", flag, text, part).withHint("%s", partsHint)
 		}
 	}
 	return s, nil
