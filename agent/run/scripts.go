@@ -38,6 +38,9 @@ func (r *Run) findScripts(ctx context.Context, served *servedRecords) (list []*h
 		inOrder := slices.SortedStableFunc(slices.Values(names.uses), func(a, b *trustv1.ScriptUse) int { return int(a.Order) - int(b.Order) })
 		for _, use := range inOrder {
 			h, bad := r.e.findScript(ctx, served, names.by, use, script.AfterRotation, use.Parameters, r.pool())
+			if bad == nil && (h.needs(script.NeedSecret) || h.needs(script.NeedFormer)) {
+				bad = mayHave(r.log, h.by, "account", r.job.Account)
+			}
 			if bad == nil && h.needs(script.NeedAdmin) {
 				bad = mayHaveLogins(r.log, h.by, resource)
 			}

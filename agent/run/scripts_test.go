@@ -124,6 +124,14 @@ func (w *world) apart() seal.ID {
 // signedByBob: he signs the statements from now on, and has no rights in further folders.
 func (w *world) signedByBob(roles trust.Roles) { w.signer, _ = w.bob(roles) }
 
+// editedUnread: the account is in a folder of its own, where Bob may do all but read.
+func (w *world) editedUnread() {
+	w.account = trust.Ref{Folder: w.apart(), Record: seal.NewID()}
+	device, member := w.bob(everyRole)
+	w.change(trust.GrantOp(w.account.Folder, member, everyRole&^(trust.Read|trust.Share)))
+	w.signer = device
+}
+
 const everyRole = trust.Read | trust.Edit | trust.Operate | trust.Share | trust.ApproveScript
 
 // detail is what the record's readers are told of the newest run.
@@ -275,6 +283,32 @@ func TestScriptsThatCannotRun(t *testing.T) {
 			u := w.script("a", script.AfterRotation, `needs = ["admin"]`)
 			w.signedByBob(everyRole)
 			w.use(nil, u)
+		}, linked},
+		"the secrets of an account that the approver on its resource may not read": {func(w *world) {
+			w.account = trust.Ref{Folder: w.apart(), Record: seal.NewID()}
+			w.use(nil)
+			u := w.script("a", script.AfterRotation, `needs = ["secret"]`)
+			w.signedByBob(everyRole) // in the resource's folder alone
+			w.useOnResource(nil, u)
+		}, linked},
+		"its former secret alone, likewise": {func(w *world) {
+			w.account = trust.Ref{Folder: w.apart(), Record: seal.NewID()}
+			w.use(nil)
+			u := w.script("a", script.AfterRotation, `needs = ["former"]`)
+			w.signedByBob(everyRole)
+			w.useOnResource(nil, u)
+		}, linked},
+		"the account's secret, approved by who edits it and may not read it": {func(w *world) {
+			u := w.script("a", script.AfterRotation, `needs = ["secret"]`)
+			w.editedUnread()
+			w.use(nil, u)
+		}, linked},
+		"a dependent of it, likewise": {func(w *world) {
+			u := w.script("a", script.Dependents)
+			w.editedUnread()
+			w.use(func(a *trustv1.Account) {
+				a.Dependents = []*trustv1.Dependent{{Resource: w.res.Proto(), Plugin: trust.PluginLua, Script: u}}
+			})
 		}, linked},
 		"a further record's administrator, likewise": {func(w *world) {
 			admin := trust.Ref{Folder: w.apart(), Record: seal.NewID()}
