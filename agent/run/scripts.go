@@ -319,10 +319,17 @@ func (r *Run) reveals(h *hosted) {
 		return
 	}
 	r.revealed = append(r.revealed, sum)
-	r.e.Tell(ksm.Refusal{
-		Name: "script.reveals", Record: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Time: r.e.Now().UnixMilli(),
-		Fields: map[string]string{"sha256": sum, "why": h.manifest.Reveals},
-	})
+	told := h.revealed(r.job.Account, r.e.Now())
+	told.RunID = r.job.ID.Bytes()
+	r.e.Tell(told)
+}
+
+// revealed is the event of it.
+func (h *hosted) revealed(record trust.Ref, now time.Time) ksm.Refusal {
+	return ksm.Refusal{
+		Name: "script.reveals", Record: wireRef(record), Time: now.UnixMilli(),
+		Fields: map[string]string{"sha256": fmt.Sprintf("%x", h.use.Sha256), "why": h.manifest.Reveals},
+	}
 }
 
 // says is what the account's readers are told of a script: which one it was, who approved

@@ -794,9 +794,13 @@ func TestOfAScriptedResource(t *testing.T) {
 	if err := order(); err != nil || w.target.opens != 1 || !slices.Equal(w.target.opened.Allow, []string{"db.test:5432"}) {
 		t.Errorf("%v, %d sessions to %v", err, w.target.opens, w.target.opened.Allow)
 	}
-	w.scriptAt(w.pinned[0], scriptText("rotator", script.Rotator, `reveals = "everything"`, "[rotator]", `kinds = ["password"]`), nil)
-	if err := order(); trust.ReasonOf(err) != trust.ScriptChanged || w.target.opens != 1 {
-		t.Errorf("one that was changed: %v", err)
+	u = w.scriptAt(w.pinned[0], scriptText("rotator", script.Rotator, `reveals = "everything"`, "[rotator]", `kinds = ["password"]`), nil)
+	if err := order(); trust.ReasonOf(err) != trust.ScriptChanged || w.target.opens != 1 || len(w.told) != 0 {
+		t.Errorf("one that was changed: %v, events %v", err, w.told)
+	}
+	w.useOnResource(func(r *trustv1.Resource) { r.Plugin, r.Rotator = trust.PluginLua, u })
+	if err := order(); err != nil || len(w.told) != 1 || w.told[0].Name != "script.reveals" || w.told[0].Fields["why"] != "everything" || seal.ID(w.told[0].Record.Record) != w.res.Record {
+		t.Errorf("one that may see secrets in clear: %v, events %v", err, w.told)
 	}
 }
 
