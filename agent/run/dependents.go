@@ -69,6 +69,9 @@ func (e *Engine) findDependents(ctx context.Context, served *servedRecords, acco
 		}
 		if named.Script != nil {
 			d.script, err = e.findScript(ctx, served, account, named.Script, script.Dependents, named.Config, pool)
+			if err == nil { // what it is for is the account's secret
+				err = mayHave(served.log, account, "account", account.Ref)
+			}
 			if err == nil && d.script.needs(script.NeedAdmin) {
 				err = mayHaveLogins(served.log, account, d.resource)
 			}

@@ -38,6 +38,9 @@ func (r *Run) findScripts(ctx context.Context, served *servedRecords) (list []*h
 		inOrder := slices.SortedStableFunc(slices.Values(names.uses), func(a, b *trustv1.ScriptUse) int { return int(a.Order) - int(b.Order) })
 		for _, use := range inOrder {
 			h, bad := r.e.findScript(ctx, served, names.by, use, script.AfterRotation, use.Parameters, r.pool())
+			if bad == nil && (h.needs(script.NeedSecret) || h.needs(script.NeedFormer)) {
+				bad = mayHave(r.log, h.by, "account", r.job.Account)
+			}
 			if bad == nil && h.needs(script.NeedAdmin) {
 				bad = mayHaveLogins(r.log, h.by, resource)
 			}
@@ -323,10 +326,17 @@ func (r *Run) reveals(h *hosted) {
 		return
 	}
 	r.revealed = append(r.revealed, sum)
-	r.e.Tell(ksm.Refusal{
-		Name: "script.reveals", Record: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Time: r.e.Now().UnixMilli(),
-		Fields: map[string]string{"sha256": sum, "why": h.manifest.Reveals},
-	})
+	told := h.revealed(r.job.Account, r.e.Now())
+	told.RunID = r.job.ID.Bytes()
+	r.e.Tell(told)
+}
+
+// revealed is the event of it.
+func (h *hosted) revealed(record trust.Ref, now time.Time) ksm.Refusal {
+	return ksm.Refusal{
+		Name: "script.reveals", Record: wireRef(record), Time: now.UnixMilli(),
+		Fields: map[string]string{"sha256": fmt.Sprintf("%x", h.use.Sha256), "why": h.manifest.Reveals},
+	}
 }
 
 // says is what the account's readers are told of a script: which one it was, who approved
