@@ -258,6 +258,11 @@ func TestScriptsThatCannotRun(t *testing.T) {
 			w.use(nil, u)
 		}, "parameters"},
 		"a further record too few": {func(w *world) { w.use(nil, w.script("a", script.AfterRotation, account...)) }, "script.records"},
+		"a further record of another name": {func(w *world) {
+			u := w.script("a", script.AfterRotation, account...)
+			u.Records, u.RecordNames = []*trustv1.Ref{w.admin.Proto()}, []string{"another"}
+			w.use(nil, u)
+		}, "script.records"},
 		"the local policy": {func(w *world) {
 			w.use(nil, w.script("a", script.AfterRotation))
 			p, err := policy.Parse(`actions.allow = ["rotate", "verify"]`)
@@ -315,7 +320,7 @@ func TestScriptsThatCannotRun(t *testing.T) {
 			w.put(admin, "pamUser", []byte("x"), w.accountStatement("x", nil))
 			other := w.other(func(r *trustv1.Resource) { r.AdminAccount = admin.Proto() })
 			u := w.script("a", script.AfterRotation, resource...)
-			u.Records = []*trustv1.Ref{other.Proto()}
+			u.Records, u.RecordNames = []*trustv1.Ref{other.Proto()}, []string{"other"}
 			w.signedByBob(everyRole)
 			w.use(nil, u)
 		}, linked},
@@ -325,7 +330,7 @@ func TestScriptsThatCannotRun(t *testing.T) {
 			w.put(apart, "pamMachine", nil, &trustv1.Statement{Kind: trustv1.RecordKind_RECORD_KIND_RESOURCE, Subject: &trustv1.Statement_Resource{Resource: r}})
 			u := w.script("a", script.AfterRotation, account...)
 			other := w.ref()
-			u.Records = []*trustv1.Ref{other.Proto()}
+			u.Records, u.RecordNames = []*trustv1.Ref{other.Proto()}, []string{"other"}
 			w.use(nil, u)
 			w.signedByBob(everyRole)
 			s := w.accountStatement("other", nil)
@@ -334,22 +339,22 @@ func TestScriptsThatCannotRun(t *testing.T) {
 		}, linked},
 		"a further record of another pool": {func(w *world) {
 			u := w.script("a", script.AfterRotation, resource...)
-			u.Records = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.PoolId = seal.NewID().Bytes() }).Proto()}
+			u.Records, u.RecordNames = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.PoolId = seal.NewID().Bytes() }).Proto()}, []string{"other"}
 			w.use(nil, u)
 		}, string(trust.WrongPool)},
 		"a further record that is an account": {func(w *world) {
 			u := w.script("a", script.AfterRotation, resource...)
-			u.Records = []*trustv1.Ref{w.admin.Proto()}
+			u.Records, u.RecordNames = []*trustv1.Ref{w.admin.Proto()}, []string{"other"}
 			w.use(nil, u)
 		}, string(trust.RecordSwapped)},
 		"two identities at one address": {func(w *world) {
 			u := w.script("a", script.AfterRotation, append([]string{`hosts = ["resource", "records.other"]`}, resource...)...)
-			u.Records = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.Host, r.SshHostKeySha256 = "DB.test.", [][]byte{make([]byte, 32)} }).Proto()}
+			u.Records, u.RecordNames = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.Host, r.SshHostKeySha256 = "DB.test.", [][]byte{make([]byte, 32)} }).Proto()}, []string{"other"}
 			w.use(nil, u)
 		}, "script.identity"},
 		"one address with and without TLS": {func(w *world) {
 			u := w.script("a", script.AfterRotation, append([]string{`hosts = ["records.other"]`}, resource...)...)
-			u.Records = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.Host, r.Tls = "db.test", nil }).Proto()}
+			u.Records, u.RecordNames = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.Host, r.Tls = "db.test", nil }).Proto()}, []string{"other"}
 			w.use(nil, u)
 		}, "script.identity"},
 		"a rotator that was changed": {func(w *world) {
@@ -418,7 +423,7 @@ func TestFurtherRecordsAreDialledAfterTheRights(t *testing.T) {
 			return nil, errors.New("nobody is there")
 		}
 		u := w.script("a", script.AfterRotation, `hosts = ["records.other"]`, "[records.other]", `about = "x"`, `as = "resource"`)
-		u.Records = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.Tofu = true }).Proto()}
+		u.Records, u.RecordNames = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.Tofu = true }).Proto()}, []string{"other"}
 		w.use(edit, u)
 		var want []string
 		if reason == "probe" {
@@ -447,7 +452,8 @@ func TestPlacesOfScripts(t *testing.T) {
 		`hosts = ["records.api", "records.router", "parameters.hook", "log.test:514"]`, "[parameters.hook]", `type = "url"`, `about = "x"`, "required = true",
 		"[records.router]", `about = "x"`, `as = "resource"`, "[records.api]", `about = "x"`, `as = "account"`, "[records.silent]", `about = "x"`, `as = "resource"`)
 	u.Parameters = []byte(`{"hook":"https://hook.test/x"}`)
-	u.Records = []*trustv1.Ref{router.Proto(), account.Proto(), silent.Proto()}
+	// In another order than the manifest's: each belongs to its name.
+	u.Records, u.RecordNames = []*trustv1.Ref{silent.Proto(), router.Proto(), account.Proto()}, []string{"silent", "router", "api"}
 	w.use(nil, u)
 	if out, err := w.rotate(); err != nil || out.Scripts != done {
 		t.Fatalf("%+v, %v", out, err)
