@@ -19,7 +19,7 @@ import (
 //	mock(module, table)   what require gives the script in place of a module; at the top level
 //	test(name, function)  a test; each runs in a state of its own
 //	job(table)            a job as the agent would hand it in: parameters get their defaults
-//	secret(text)          a secret
+//	secret(text, public)  a secret; of a key pair with its public half
 //	reveal(secret)        its text
 //	outcome(answer)       "changed", "unchanged", "unknown", "accepted", "rejected" or "undecided"
 //	reason(answer)        its reason
@@ -126,7 +126,9 @@ func (t *tests) globals() {
 		t.names, t.tests = append(t.names, a.text(1)), append(t.tests, a.function(2))
 		return 0
 	})
-	set("secret", func(a *args) int { return a.give([]byte(a.text(1)), true) })
+	set("secret", func(a *args) int {
+		return a.push(s.secret(secret{Secret: sdk.NewSecret([]byte(a.text(1))), public: []byte(a.optText(2, ""))}))
+	})
 	set("reveal", func(a *args) int {
 		b, _ := a.bytes(1)
 		return a.push(lua.LString(b))

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"strings"
 
 	lua "github.com/yuin/gopher-lua"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -88,7 +90,21 @@ func (s *state) credential(c sdk.Credential) lua.LValue {
 	if c.Secret.Len() == 0 && len(c.Public) == 0 {
 		return lua.LNil
 	}
-	return s.secret(secret{Secret: c.Secret, public: c.Public, id: c.ID})
+	return s.secret(secret{Secret: c.Secret, public: publicHalf(c), id: c.ID})
+}
+
+// publicHalf is that of the private key itself where it can be read: what stands beside it
+// in a record may be another key's, which a script would then remove from its target.
+func publicHalf(c sdk.Credential) []byte {
+	if c.Kind != sdk.SSHKey {
+		return c.Public
+	}
+	text := c.Secret.Expose()
+	defer clear(text)
+	if signer, err := ssh.ParsePrivateKey(text); err == nil {
+		return bytes.TrimSpace(ssh.MarshalAuthorizedKey(signer.PublicKey()))
+	}
+	return c.Public
 }
 
 func secretOf(v lua.LValue) (*secret, bool) {
