@@ -50,7 +50,7 @@ func (s *state) answers() *lua.LTable {
 		}), 0)
 		return 0
 	}))
-	return t
+	return s.strict(t, "sdk")
 }
 
 func (s *state) value(a answer) *lua.LUserData {

@@ -39,7 +39,7 @@ func TestCheck(t *testing.T) {
 		"unknown global":    {"local line =", "io.write('x') local line =", 15, "there is no global io", "module file"},
 		"its own global":    {"local line =", "count = 1 local x = count line =", 0, "", ""},
 		"a module's name":   {"local line =", "http.get() local line =", 15, "there is no global http", `require "http"`},
-		"syntax":            {"return sdk.changed", "return sdk.changed return", 16, "restart.lua", ""},
+		"syntax":            {"return sdk.changed", "return sdk.changed return", 16, "no Lua near", ""},
 		"module not asked":  {"local line =", `local h = require "http" local line =`, 15, "http is not in the manifest", "modules"},
 		"module not used":   {`local text = require "text"`, "local text = {concat = tostring}", 0, "asks for the module text", "take it out"},
 		"reveal":            {"local line =", "local x = job.secret:reveal() local line =", 15, "does not say why", "reveals"},

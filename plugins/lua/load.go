@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"strings"
+	"regexp"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -65,13 +65,24 @@ func load(text []byte) (*program, error) {
 func compile(name string, text []byte) (*lua.FunctionProto, error) {
 	chunk, err := parse.Parse(bytes.NewReader(text), name)
 	if err != nil {
-		return nil, fmt.Errorf("%s", strings.TrimSpace(strings.ReplaceAll(err.Error(), "\n", " ")))
+		return nil, syntaxError(name, text, err)
 	}
 	code, err := lua.Compile(chunk, name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return code, nil
+}
+
+// nearRE takes the parser's words apart.
+var nearRE = regexp.MustCompile(`line:(\d+)\(column:\d+\) near '([^']*)'`)
+
+// syntaxError says where a text is no Lua, as every other error says it.
+func syntaxError(name string, text []byte, err error) error {
+	if found := nearRE.FindStringSubmatch(err.Error()); found != nil {
+		return fmt.Errorf("%s:%s: it is no Lua near %q", name, found[1], found[2])
+	}
+	return fmt.Errorf("%s:%d: the text ends before it should: an end, a bracket or a quote is missing", name, bytes.Count(bytes.TrimRight(text, "\n"), []byte("\n"))+1)
 }
 
 // plugin is the script as the agent's plugin.

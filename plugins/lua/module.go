@@ -360,7 +360,11 @@ func sortedKeys(t *lua.LTable) (names []string, ok bool) {
 func (a *args) reach(ctx context.Context, address string) (net.Conn, error) {
 	conn, err := a.host.Dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, asError(err, sdk.ClassUnreachable, "dial")
+		e := asError(err, sdk.ClassUnreachable, "dial")
+		if e.Reason == "dial.refused" {
+			return nil, &sdk.Error{Class: e.Class, Reason: e.Reason, NotSent: true, Err: fmt.Errorf("%s is no place of this script: its manifest's hosts name those, and the statement what they are", address)}
+		}
+		return nil, e
 	}
 	return conn, nil
 }
