@@ -117,7 +117,9 @@ func (l *looker) local(names []string, values []ast.Expr) {
 // walk visits every node: the syntax is a tree of structs.
 func (l *looker) walk(v reflect.Value) {
 	switch v.Kind() {
-	case reflect.Pointer, reflect.Interface:
+	case reflect.Interface:
+		l.walk(v.Elem())
+	case reflect.Pointer:
 		if v.IsNil() {
 			return
 		}
@@ -137,13 +139,6 @@ func (l *looker) walk(v reflect.Value) {
 				if name, ok := to.(*ast.IdentExpr); ok {
 					l.times[name.Value]++
 				}
-			}
-		}
-		if v.Kind() == reflect.Interface {
-			v = v.Elem()
-			if v.Kind() == reflect.Pointer {
-				l.walk(v)
-				return
 			}
 		}
 		l.walk(v.Elem())
