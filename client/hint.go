@@ -172,6 +172,7 @@ var hints = map[string]string{
 	"jump.plugin":        "only resources of the plugin ssh lead further: `rotunda resource edit --via`",
 	"jump.chain":         "`rotunda resource edit --via` of the resource, or of one of its jump hosts",
 	"scripts.failed":     "mend what a script ran into, then `rotunda script run ACCOUNT`: `rotunda run show` has what each said",
+	"scripts.pending":    "the new secret is in use; Rotunda tries again to run its scripts, which wait for a process of the agent's: raise `processes` in its settings, or add an agent to the pool",
 	"scripts.none":       "`rotunda record edit ACCOUNT --script SCRIPT` lets one run after the account's rotations, `rotunda resource edit RESOURCE --script SCRIPT` after those of all its accounts",
 	"script.kind":        "a script is used where its kind belongs: rotator, dependents or after_rotation (`rotunda script show`)",
 	"script.records":     "name the further records that the script works with, as its manifest lists them (`rotunda script show`): `rotunda record edit ACCOUNT --script SCRIPT,record.NAME=RECORD`",
