@@ -178,6 +178,7 @@ var hints = map[string]string{
 	"script.records":     "name the further records that the script works with, as its manifest lists them (`rotunda script show`): `rotunda record edit ACCOUNT --script SCRIPT,record.NAME=RECORD`",
 	"script.identity":    "two records of the script are at one address with different keys, TLS settings or jump hosts: set them alike",
 	"script.plugin":      lookAtPlugin,
+	"script.refused":     "the script's own word for what happened is for the record's readers alone: `rotunda run show` has it",
 	"script.unclear":     "the script ended without saying what became of it: `rotunda run show` has what it said; `rotunda script run ACCOUNT` runs it again",
 	"former.unknown":     "the former secret is not in the record's history: the next rotation knows it",
 	"parameters":         "set the script's parameters right: `rotunda script show` lists them, `rotunda record edit ACCOUNT --script SCRIPT,param.NAME=VALUE` sets them",
