@@ -215,7 +215,8 @@ func (r *Run) abandon(ctx context.Context, why *Stop) error {
 	if err := r.endMinted(ctx); err != nil {
 		return err
 	}
-	signed, err := r.sign(&trustv1.Result{Phase: trustv1.Phase_PHASE_ABANDONED, Reason: clean(r.hidden(), why.Reason), Class: string(why.Class)}, nil)
+	reason, _ := r.inClear(r.hidden(), why.Reason)
+	signed, err := r.sign(&trustv1.Result{Phase: trustv1.Phase_PHASE_ABANDONED, Reason: reason, Class: string(why.Class)}, nil)
 	if err != nil {
 		return err
 	}

@@ -132,6 +132,7 @@ func (r *Run) scripts(ctx context.Context) (State, error) {
 			}
 			var err error
 			if output, err = r.runScript(ctx, h, s, hidden); err != nil {
+				r.scriptsEnd(trustv1.Outcome_OUTCOME_PENDING, said)
 				return "", err
 			}
 		}
@@ -265,9 +266,17 @@ func (r *Run) runScript(ctx context.Context, h *hosted, s *journal.Script, hidde
 	switch {
 	case ctx.Err() != nil || pluginhost.ReasonOf(err) == string(pluginhost.HostClosed):
 		return "", orErr(err, ctx.Err()) // the run is taken up again
+	case notBegun(err):
+		if err := ends(journal.StepPlanned, ""); err != nil {
+			return "", err
+		}
+		return "", &Stop{Outcome: r.outcome.Credential, Class: sdk.ClassUnreachable, Reason: "scripts.pending", Later: true, Err: fmt.Errorf("%s waits for its turn: %w", h, err)}
 	case err != nil:
 		text := hidden.Text(err.Error())
 		r.e.Log.Warn("a script failed", "run", r.job.ID, "account", r.job.Account, "script", h.String(), "error", text)
+		if host := (*pluginhost.Error)(nil); errors.As(err, &host) && host.NotSent {
+			return text, ends(journal.StepRefused, pluginhost.ReasonOf(err))
+		}
 		return text, ends(journal.StepFailed, pluginhost.ReasonOf(err))
 	case answer.Outcome == sdk.Changed:
 		err = ends(journal.StepDone, "")
@@ -277,6 +286,16 @@ func (r *Run) runScript(ctx context.Context, h *hosted, s *journal.Script, hidde
 		err = ends(journal.StepFailed, "script.unclear")
 	}
 	return hidden.Text(answer.Output), err
+}
+
+// notBegun says whether the plugin host had no process or no turn for a script, which then
+// has done nothing, and may have one later. What a script says itself is never it.
+func notBegun(err error) bool {
+	host, own := (*pluginhost.Error)(nil), (*sdk.Error)(nil)
+	if errors.As(err, &own) || !errors.As(err, &host) || !host.NotSent {
+		return false
+	}
+	return slices.Contains([]pluginhost.Reason{pluginhost.PluginBusy, pluginhost.SessionClosed, pluginhost.PluginStart, pluginhost.PluginCrashed}, host.Reason)
 }
 
 // jobOf is a script's job, with the administrator where its manifest asks for him.

@@ -553,6 +553,65 @@ func TestScriptsAreGoneOnWith(t *testing.T) {
 	}
 }
 
+// One that has had no process and no turn has done nothing: the run comes again for it, and
+// for nothing before it. What a script says of itself is no word on that.
+func TestScriptsThatWait(t *testing.T) {
+	host := func(reason pluginhost.Reason) error {
+		return fmt.Errorf("x: %w", &pluginhost.Error{Reason: reason, Plugin: "lua", NotSent: true})
+	}
+	for name, c := range map[string]struct {
+		err   error
+		again bool
+		says  string
+	}{
+		"no process in time":        {host(pluginhost.PluginBusy), true, ""},
+		"its connections were cut":  {host(pluginhost.SessionClosed), true, ""},
+		"no process could start":    {host(pluginhost.PluginStart), true, ""},
+		"the process had ended":     {host(pluginhost.PluginCrashed), true, ""},
+		"the process ended with it": {&pluginhost.Error{Reason: pluginhost.PluginCrashed, Plugin: "lua"}, false, "failed, perhaps half done (plugin_crashed)"},
+		"it cannot be sent":         {host(pluginhost.BadRequest), false, "not done (bad_request)"},
+		"its own word":              {&sdk.Error{Class: sdk.ClassUnreachable, Reason: "plugin_busy", NotSent: true}, false, "failed, perhaps half done (plugin_busy)"},
+	} {
+		for _, alone := range []bool{false, true} {
+			w := newWorld(t, false)
+			w.use(nil, w.script("a", script.AfterRotation), w.script("b", script.AfterRotation), w.script("c", script.AfterRotation))
+			w.target.script = func(r scriptRan) (sdk.AfterResponse, error) {
+				if r.name == "b" {
+					return sdk.AfterResponse{}, c.err
+				}
+				return sdk.AfterResponse{Outcome: sdk.Changed}, nil
+			}
+			job, credential := Job{ID: seal.NewID(), Account: w.account}, done
+			if alone {
+				job.Command, credential = w.command(trustv1.Action_ACTION_RUN_SCRIPT, job.ID), trustv1.Outcome_OUTCOME_NONE
+			}
+			w.vault.state[job.ID] = "queued"
+			out, err := w.engine.Do(t.Context(), job)
+			result, text := w.detail()
+			if !c.again {
+				if err != nil || out.Scripts != failed || out.Later || !slices.Equal(w.target.scripts(), []string{"a", "b", "c"}) || !strings.Contains(text, c.says) {
+					t.Errorf("%s: %+v, %v: %v ran", name, out, err, w.target.scripts())
+				}
+				continue
+			}
+			if err != nil || out.Credential != credential || out.Scripts != trustv1.Outcome_OUTCOME_PENDING || out.Reason != "scripts.pending" || !out.Later || !w.vault.last.Retry {
+				t.Fatalf("%s: %+v, %v", name, out, err)
+			}
+			if result.Scripts != trustv1.Outcome_OUTCOME_PENDING || !strings.Contains(text, "script a 1.0.0") || !strings.Contains(text, "done") {
+				t.Errorf("%s: told %s, %s", name, result.Scripts, text)
+			}
+			w.target.script, w.target.ran = nil, nil
+			w.later(time.Minute)
+			if out, err := w.engine.Do(t.Context(), job); err != nil || out.Scripts != done || out.Credential != credential || out.Later || out.Reason != "" {
+				t.Errorf("%s, again: %+v, %v", name, out, err)
+			}
+			if !slices.Equal(w.target.scripts(), []string{"b", "c"}) || len(w.target.applied) > 1 {
+				t.Errorf("%s: %v ran again", name, w.target.scripts())
+			}
+		}
+	}
+}
+
 // What is taken up again is what the statements say now: a script that is done is not done
 // again unless it was given something else, and the local policy is asked anew.
 func TestScriptsThatChangedOnTheWay(t *testing.T) {
