@@ -45,7 +45,8 @@ type scriptUseView struct {
 	Order      uint32          `json:"order,omitempty"`
 	Parameters json.RawMessage `json:"parameters,omitempty"`
 	Records    []string        `json:"records,omitempty"`
-	Approved   *bool           `json:"approved,omitempty"` // it names the file that the script has now
+	Names      []string        `json:"record_names,omitempty"` // of the records, in their order
+	Approved   *bool           `json:"approved,omitempty"`     // it names the file that the script has now
 	By         string          `json:"by,omitempty"`
 }
 
@@ -62,7 +63,7 @@ func viewScript(s *client.Script) scriptView {
 }
 
 func viewUse(u *trustv1.ScriptUse) scriptUseView {
-	v := scriptUseView{Script: refText(u.Script), SHA256: fmt.Sprintf("%x", u.Sha256), Order: u.Order}
+	v := scriptUseView{Script: refText(u.Script), SHA256: fmt.Sprintf("%x", u.Sha256), Order: u.Order, Names: u.RecordNames}
 	if json.Valid(u.Parameters) {
 		v.Parameters = u.Parameters
 	}
@@ -92,8 +93,8 @@ func (u *scriptUseView) text(named func(string) string) string {
 	if len(u.Parameters) > 0 {
 		text += ", " + string(u.Parameters)
 	}
-	for _, r := range u.Records {
-		text += ", with " + named(r)
+	for n, r := range u.Records {
+		text += ", with " + u.Names[n] + " = " + named(r)
 	}
 	return text
 }
