@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
+
+	"github.com/rotunda-pam/rotunda/agent/policy"
 )
 
 // state is what of a file must be kept, or not.
@@ -421,5 +424,25 @@ func TestEndedRunWritesNothing(t *testing.T) {
 	}
 	if got := stateOf(t, path); got.content != "old" {
 		t.Errorf("the file holds %q", got.content)
+	}
+}
+
+// A backup is a file of its own: where the local policy does not name it nothing is written.
+func TestBackupOfOneList(t *testing.T) {
+	h := newHost(t)
+	p, err := policy.Parse(fmt.Sprintf("[scripts]\nfiles = [%q]\n", h.dir+"/*.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Policy = p
+	path, own := h.put("a.conf", "old", 0o640), h.put("a.conf.bak", "the administrator's own", 0o600)
+	a := h.write(path, "new", true)
+	if a.Error == nil || a.Error.Reason != Policy {
+		t.Errorf("%+v", a)
+	}
+	for file, want := range map[string]string{path: "old", own: "the administrator's own"} {
+		if b, err := os.ReadFile(file); err != nil || string(b) != want {
+			t.Errorf("%s holds %q, %v; want %q", file, b, err, want)
+		}
 	}
 }

@@ -38,6 +38,9 @@ func (r *Run) findScripts(ctx context.Context, served *servedRecords) (list []*h
 		inOrder := slices.SortedStableFunc(slices.Values(names.uses), func(a, b *trustv1.ScriptUse) int { return int(a.Order) - int(b.Order) })
 		for _, use := range inOrder {
 			h, bad := r.e.findScript(ctx, served, names.by, use, script.AfterRotation, use.Parameters, r.pool())
+			if bad == nil && (h.needs(script.NeedSecret) || h.needs(script.NeedFormer)) {
+				bad = mayHave(r.log, h.by, "account", r.job.Account)
+			}
 			if bad == nil && h.needs(script.NeedAdmin) {
 				bad = mayHaveLogins(r.log, h.by, resource)
 			}
@@ -101,11 +104,9 @@ func (r *Run) scripts(ctx context.Context) (State, error) {
 	if len(r.after) == 0 || r.committedByMe() && r.set.Scripts != trustv1.Outcome_OUTCOME_PENDING {
 		return "", nil // at the commit there were none: what was named since is the next run's
 	}
-	if r.committedByMe() || r.as == "script" { // else the words are of another run that had its id
-		if outcome, done := trust.Scripted(trust.Words(r.log, r.recent, r.job.ID[:], r.pool()), r.follows()); done { // by an agent before
-			r.scriptsEnd(outcome, nil)
-			return "", nil
-		}
+	if outcome, done := trust.Scripted(r.words()); done { // by an agent before
+		r.scriptsEnd(outcome, nil)
+		return "", nil
 	}
 	if r.committedByMe() && r.e.Now().Sub(time.UnixMilli(r.set.Time)) > journal.ScriptsLive {
 		r.scriptsEnd(trustv1.Outcome_OUTCOME_FAILED, []string{"the secret was set too long ago for its scripts to run now by themselves: whether they have is not known here"})
@@ -198,6 +199,15 @@ func (r *Run) follows() uint64 {
 		return r.set.ValueSeq
 	}
 	return r.candidate.seq
+}
+
+// words are those of agents before on how the run ended, on the value that it has set: an
+// older one's, or words on a run that has set none yet, are of another that had its id.
+func (r *Run) words() []*trust.Result {
+	if !r.committedByMe() && r.as != "script" {
+		return nil
+	}
+	return slices.DeleteFunc(trust.Words(r.log, r.recent, r.job.ID[:], r.pool()), func(w *trust.Result) bool { return w.ValueSeq < r.follows() })
 }
 
 // keptPlan is what this agent has journalled of the run.
@@ -316,10 +326,17 @@ func (r *Run) reveals(h *hosted) {
 		return
 	}
 	r.revealed = append(r.revealed, sum)
-	r.e.Tell(ksm.Refusal{
-		Name: "script.reveals", Record: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Time: r.e.Now().UnixMilli(),
-		Fields: map[string]string{"sha256": sum, "why": h.manifest.Reveals},
-	})
+	told := h.revealed(r.job.Account, r.e.Now())
+	told.RunID = r.job.ID.Bytes()
+	r.e.Tell(told)
+}
+
+// revealed is the event of it.
+func (h *hosted) revealed(record trust.Ref, now time.Time) ksm.Refusal {
+	return ksm.Refusal{
+		Name: "script.reveals", Record: wireRef(record), Time: now.UnixMilli(),
+		Fields: map[string]string{"sha256": fmt.Sprintf("%x", h.use.Sha256), "why": h.manifest.Reveals},
+	}
 }
 
 // says is what the account's readers are told of a script: which one it was, who approved

@@ -124,6 +124,14 @@ func (w *world) apart() seal.ID {
 // signedByBob: he signs the statements from now on, and has no rights in further folders.
 func (w *world) signedByBob(roles trust.Roles) { w.signer, _ = w.bob(roles) }
 
+// editedUnread: the account is in a folder of its own, where Bob may do all but read.
+func (w *world) editedUnread() {
+	w.account = trust.Ref{Folder: w.apart(), Record: seal.NewID()}
+	device, member := w.bob(everyRole)
+	w.change(trust.GrantOp(w.account.Folder, member, everyRole&^(trust.Read|trust.Share)))
+	w.signer = device
+}
+
 const everyRole = trust.Read | trust.Edit | trust.Operate | trust.Share | trust.ApproveScript
 
 // detail is what the record's readers are told of the newest run.
@@ -280,6 +288,32 @@ func TestScriptsThatCannotRun(t *testing.T) {
 			u := w.script("a", script.AfterRotation, `needs = ["admin"]`)
 			w.signedByBob(everyRole)
 			w.use(nil, u)
+		}, linked},
+		"the secrets of an account that the approver on its resource may not read": {func(w *world) {
+			w.account = trust.Ref{Folder: w.apart(), Record: seal.NewID()}
+			w.use(nil)
+			u := w.script("a", script.AfterRotation, `needs = ["secret"]`)
+			w.signedByBob(everyRole) // in the resource's folder alone
+			w.useOnResource(nil, u)
+		}, linked},
+		"its former secret alone, likewise": {func(w *world) {
+			w.account = trust.Ref{Folder: w.apart(), Record: seal.NewID()}
+			w.use(nil)
+			u := w.script("a", script.AfterRotation, `needs = ["former"]`)
+			w.signedByBob(everyRole)
+			w.useOnResource(nil, u)
+		}, linked},
+		"the account's secret, approved by who edits it and may not read it": {func(w *world) {
+			u := w.script("a", script.AfterRotation, `needs = ["secret"]`)
+			w.editedUnread()
+			w.use(nil, u)
+		}, linked},
+		"a dependent of it, likewise": {func(w *world) {
+			u := w.script("a", script.Dependents)
+			w.editedUnread()
+			w.use(func(a *trustv1.Account) {
+				a.Dependents = []*trustv1.Dependent{{Resource: w.res.Proto(), Plugin: trust.PluginLua, Script: u}}
+			})
 		}, linked},
 		"a further record's administrator, likewise": {func(w *world) {
 			admin := trust.Ref{Folder: w.apart(), Record: seal.NewID()}
@@ -766,9 +800,13 @@ func TestOfAScriptedResource(t *testing.T) {
 	if err := order(); err != nil || w.target.opens != 1 || !slices.Equal(w.target.opened.Allow, []string{"db.test:5432"}) {
 		t.Errorf("%v, %d sessions to %v", err, w.target.opens, w.target.opened.Allow)
 	}
-	w.scriptAt(w.pinned[0], scriptText("rotator", script.Rotator, `reveals = "everything"`, "[rotator]", `kinds = ["password"]`), nil)
-	if err := order(); trust.ReasonOf(err) != trust.ScriptChanged || w.target.opens != 1 {
-		t.Errorf("one that was changed: %v", err)
+	u = w.scriptAt(w.pinned[0], scriptText("rotator", script.Rotator, `reveals = "everything"`, "[rotator]", `kinds = ["password"]`), nil)
+	if err := order(); trust.ReasonOf(err) != trust.ScriptChanged || w.target.opens != 1 || len(w.told) != 0 {
+		t.Errorf("one that was changed: %v, events %v", err, w.told)
+	}
+	w.useOnResource(func(r *trustv1.Resource) { r.Plugin, r.Rotator = trust.PluginLua, u })
+	if err := order(); err != nil || len(w.told) != 1 || w.told[0].Name != "script.reveals" || w.told[0].Fields["why"] != "everything" || seal.ID(w.told[0].Record.Record) != w.res.Record {
+		t.Errorf("one that may see secrets in clear: %v, events %v", err, w.told)
 	}
 }
 
@@ -807,6 +845,8 @@ func TestReasonsThatAreSecrets(t *testing.T) {
 // A result has room for as many scripts as two statements can name.
 func TestManyScripts(t *testing.T) {
 	w := newWorld(t, false)
+	began := time.Now()
+	w.engine.Leases = NewLeases(func() time.Time { return time.Time{} }, func(int) {}, func() time.Time { return began }) // it takes long on a busy machine
 	var a, r []*trustv1.ScriptUse
 	for n := range trust.MaxScripts {
 		a = append(a, w.script(fmt.Sprintf("a%d", n), script.AfterRotation))
@@ -818,7 +858,8 @@ func TestManyScripts(t *testing.T) {
 		return sdk.AfterResponse{Outcome: sdk.Changed, Output: strings.Repeat("é", sdk.MaxOutput/2)}, nil
 	}
 	out, err := w.rotate()
-	if result, text := w.detail(); err != nil || out.Scripts != done || len(result.ScriptSha256) != 2*trust.MaxScripts || len(w.vault.last.Result) > 32<<10 || len(text) > 80<<10 {
+	must(t, err)
+	if result, text := w.detail(); out.Scripts != done || len(result.ScriptSha256) != 2*trust.MaxScripts || len(w.vault.last.Result) > 32<<10 || len(text) > 80<<10 {
 		t.Errorf("%+v, %v: %d scripts, %d bytes of result, %d of text", out.Scripts, err, len(result.ScriptSha256), len(w.vault.last.Result), len(text))
 	}
 }

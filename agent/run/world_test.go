@@ -481,6 +481,7 @@ type fakeTarget struct {
 
 	plans []sdk.Account                               // that a plan was made for
 	steps []string                                    // that were asked for
+	with  [2]string                                   // the newest step: its job's administrator, and its extra "second"
 	users map[string]string                           // by the settings of a dependent: the secret that it has
 	plan  func(pluginhost.Job) ([]sdk.Step, error)    // nil: two steps
 	step  func(what string) (sdk.StepResponse, error) // nil: does it
@@ -536,6 +537,7 @@ func (f *fakeTarget) use(what string, j pluginhost.Job, c sdk.Credential) (sdk.S
 	defer f.mu.Unlock()
 	what += " for " + string(j.Resource.Config)
 	f.steps = append(f.steps, what)
+	f.with = [2]string{j.Admin.Secret.ExposeString(), j.Extra["second"].Secret.ExposeString()}
 	if f.step != nil {
 		if out, err := f.step(what); err != nil || out.Outcome != sdk.Changed {
 			return out, err

@@ -117,7 +117,9 @@ func (c *cli) scripted(ctx context.Context, cl *client.Client, d *trustv1.Depend
 		return usagef("the dependent on %s: %w", resource, err)
 	}
 	d.Plugin, d.Script = script.Plugin, s.Use()
-	return c.approves(ctx, cl, s, of)
+	use := viewUse(d.Script)
+	use.Place, use.Parameters = "dependent on "+resource, d.Config
+	return c.approves(ctx, cl, s, of, use)
 }
 
 // rotates are the kinds of secret of the plugins that come with every agent.
@@ -379,7 +381,7 @@ func (c *cli) recordEditCmd() *cobra.Command {
 (login, resource, scope, policy and so on) is signed anew, and the former
 statement is withdrawn for ever.`, `rotunda record edit app --new-secret
 rotunda record edit app --policy-length 40 --policy-exclude '"'
-rotunda record edit app --script restart-unit,param.unit=app.service`)
+rotunda record edit app --script restart-unit,record.host=web1,param.unit=app.service`)
 }
 
 // accountEdit gives the change of an account's statement that the flags ask

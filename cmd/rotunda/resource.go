@@ -265,5 +265,5 @@ func (c *cli) resourceEditCmd() *cobra.Command {
 one is withdrawn for ever.`, `rotunda resource edit db1 --host db1-new.internal
 rotunda resource edit db1 --admin db1-admin
 rotunda resource edit router1 --rotator acme-router,param.realm=local
-rotunda resource edit web1 --script restart-unit,param.unit=nginx`)
+rotunda resource edit web1 --script restart-unit,record.host=web1,param.unit=nginx`)
 }

@@ -39,6 +39,11 @@ func TestScriptSpec(t *testing.T) {
 			t.Errorf("%q: %+v, %v, want %q", text, got, err, says)
 		}
 	}
+	// Who takes a comma for a list's is told how a list is given.
+	_, err := parseScriptSpec("--script", "r,param.argv=systemctl,reload")
+	if hint := classify(err).hint; !strings.Contains(hint, "param.P=A,param.P=B") || !strings.Contains(hint, `'NAME,"param.P=A,B"'`) {
+		t.Errorf("the hint is %q", hint)
+	}
 }
 
 // Parameters become what the manifest says that they are.

@@ -122,6 +122,9 @@ func (c *cli) scriptUpdateCmd() *cobra.Command {
 				}
 			}
 			c.shownText(v.difference())
+			if approve {
+				c.shownText(useLines(ctx, cl, v.Uses))
+			}
 			question, users := c.updateQuestion(v, uses, approve)
 			if err := c.confirm(question); err != nil {
 				return err
@@ -230,7 +233,8 @@ func (c *cli) scriptApproveCmd() *cobra.Command {
 				return err
 			}
 			if len(refs) > 0 {
-				if err := c.confirmScript(s, "let it run in "+strings.Join(names, ", ")); err != nil {
+				used := useLines(ctx, cl, viewUses(uses))
+				if err := c.confirmScript(s, used, "let it run in "+strings.Join(names, ", ")); err != nil {
 					return err
 				}
 			}
@@ -255,8 +259,9 @@ folder.`, `rotunda script approve restart-unit
 rotunda script approve restart-unit app`)
 }
 
-// confirmScript shows what a script asks for, and asks whether it may have it.
-func (c *cli) confirmScript(s *client.Script, what string) error {
+// confirmScript shows what a script asks for, and with what it is used where, and asks
+// whether it may have it.
+func (c *cli) confirmScript(s *client.Script, used []string, what string) error {
 	lines := []string{fmt.Sprintf("%s %s, %s: %s", s.Manifest.Name, s.Manifest.Version, s.Manifest.Kind, s.Manifest.About)}
 	for n, a := range s.Manifest.Asks() {
 		if n == 0 {
@@ -264,6 +269,6 @@ func (c *cli) confirmScript(s *client.Script, what string) error {
 		}
 		lines = append(lines, "  "+askText(a))
 	}
-	c.shownText(lines)
+	c.shownText(append(lines, used...))
 	return c.confirm(fmt.Sprintf("approve %s, sha256 %s, and %s", s.Title, s.SHA256, what))
 }

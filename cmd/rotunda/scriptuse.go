@@ -26,7 +26,7 @@ type scriptFlags struct {
 
 func (s *scriptFlags) flags(cmd *cobra.Command, of string) {
 	f := cmd.Flags()
-	f.StringArrayVar(&s.use, "script", nil, of+"script to run after a rotation, as `NAME[,order=N,param.P=V,record.R=TITLE]`; may be repeated")
+	f.StringArrayVar(&s.use, "script", nil, of+"script to run after a rotation, as `NAME[,order=N,param.P=V,record.R=TITLE]`; a list is param.P=A,param.P=B, and a part with a comma in it stands in \"double quotes\"; may be repeated")
 	f.StringArrayVar(&s.drop, "drop-script", nil, of+"`NAME` of a script that runs no more after a rotation (all: none does); may be repeated")
 }
 
@@ -38,6 +38,9 @@ type scriptSpec struct {
 	records map[string]string
 }
 
+// partsHint says how what a comma would part is written.
+const partsHint = `a list: NAME,param.P=A,param.P=B; a value with a comma: 'NAME,"param.P=A,B"'`
+
 // parseScriptSpec reads NAME,order=N,param.P=V,record.R=TITLE. A part with a comma in it is
 // quoted as in CSV: 'NAME,"param.list=a,b"'.
 func parseScriptSpec(flag, text string) (scriptSpec, error) {
@@ -45,7 +48,7 @@ func parseScriptSpec(flag, text string) (scriptSpec, error) {
 	r := csv.NewReader(strings.NewReader(text))
 	parts, err := r.Read()
 	if err != nil || strings.ContainsAny(text, "\r\n") {
-		return s, usagef("%s %q: write NAME,param.P=V,…, a part with a comma in \"double quotes\"", flag, text)
+		return s, usagef("%s %q: write NAME,param.P=V,…, a part with a comma in \"double quotes\"", flag, text).withHint("%s", partsHint)
 	}
 	s.name = parts[0]
 	for _, part := range parts[1:] {
@@ -66,7 +69,7 @@ func parseScriptSpec(flag, text string) (scriptSpec, error) {
 			}
 			s.records[field] = value
 		default:
-			return s, usagef("%s %q: %q is not order=N, param.P=V or record.R=TITLE", flag, text, part)
+			return s, usagef("%s %q: %q is not order=N, param.P=V or record.R=TITLE", flag, text, part).withHint("%s", partsHint)
 		}
 	}
 	return s, nil
@@ -153,8 +156,8 @@ type scriptPlace struct {
 
 func placeOf(r *client.Record) scriptPlace { return scriptPlace{r.Ref.Folder, r.Title} }
 
-// approves asks whether a script may run there.
-func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script, at scriptPlace) error {
+// approves asks whether a script may run there, with what the use hands it.
+func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script, at scriptPlace, use scriptUseView) error {
 	if err := at.open(ctx, cl); err != nil {
 		return err
 	}
@@ -165,7 +168,8 @@ func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script,
 	if !slices.ContainsFunc(f.Grants, func(g client.Grant) bool { return g.Kind == client.KindPool && g.Roles.Has(client.Read) }) {
 		c.warn("no agents may read the folder %s, in which %s is, and nothing runs where it is used: `rotunda folder grant %s POOL read`", f.Name, s.Title, f.Name)
 	}
-	return c.confirmScript(s, "use it in "+at.title)
+	use.Title = at.title
+	return c.confirmScript(s, useLines(ctx, cl, []scriptUseView{use}), "use it in "+at.title)
 }
 
 // open is nil where this person may let scripts in. Without that right the statement would
@@ -207,7 +211,12 @@ func (c *cli) useOf(ctx context.Context, cl *client.Client, flag, text string, k
 	if err := spec.furtherRecords(ctx, cl, s.Manifest, use); err != nil {
 		return nil, nil, err
 	}
-	return use, parameters, c.approves(ctx, cl, s, at)
+	view := viewUse(use)
+	view.Place, view.Parameters = "after a rotation", parameters
+	if kind == script.Rotator {
+		view.Place = "rotator"
+	}
+	return use, parameters, c.approves(ctx, cl, s, at, view)
 }
 
 // isOf refuses a script of another kind, and says where that one is used.

@@ -178,7 +178,7 @@ func (a *args) within(limit time.Duration) (context.Context, context.CancelFunc)
 // give pushes a text or a secret.
 func (a *args) give(b []byte, isSecret bool) int {
 	if len(b) > maxString {
-		a.wrong("the result has %d bytes; at most %d are given", len(b), maxString)
+		a.wrong("the result has more than %d bytes", maxString)
 	}
 	if isSecret {
 		a.L.Push(a.secretBytes(b))

@@ -135,6 +135,11 @@ func TestAnswers(t *testing.T) {
 	} {
 		b := newBench(t, nil, "", code)
 		got, err := b.runAfter(sdk.OpenRequest{}, sdk.AfterRequest{})
+		said := strings.Contains(got.Output, "gave no answer")
+		if asked := strings.HasPrefix(code, "return sdk."); said == asked && code != "return sdk.accepted" {
+			t.Errorf("%s: it says %q", code, got.Output)
+		}
+		got.Output = ""
 		if err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", code, got, err, want)
 		}

@@ -168,6 +168,11 @@ func (f after) Run(ctx context.Context, o sdk.OpenRequest, r sdk.AfterRequest) (
 	if errors.As(err, &failed) && ctx.Err() == nil {
 		s.note(slog.LevelError, failed.Error())
 		out.Class, out.Reason, err = failed.Class, failed.Reason, nil
+		if failed.NotSent {
+			out.Outcome = sdk.Unchanged
+		}
+	} else if _, ok := answerOf(got); !ok && err == nil {
+		s.note(slog.LevelWarn, "run gave no answer: it ends with return sdk.changed, or with sdk.unchanged(class, reason)")
 	}
 	out.Output = s.output.String()
 	return out, err
