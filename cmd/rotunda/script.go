@@ -11,7 +11,6 @@ import (
 	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/terminal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
-	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 func (c *cli) scriptCmd() *cobra.Command {
@@ -46,7 +45,8 @@ type scriptUseView struct {
 	Order      uint32          `json:"order,omitempty"`
 	Parameters json.RawMessage `json:"parameters,omitempty"`
 	Records    []string        `json:"records,omitempty"`
-	Approved   *bool           `json:"approved,omitempty"` // it names the file that the script has now
+	Names      []string        `json:"record_names,omitempty"` // of the records, in their order
+	Approved   *bool           `json:"approved,omitempty"`     // it names the file that the script has now
 	By         string          `json:"by,omitempty"`
 }
 
@@ -63,7 +63,7 @@ func viewScript(s *client.Script) scriptView {
 }
 
 func viewUse(u *trustv1.ScriptUse) scriptUseView {
-	v := scriptUseView{Script: refText(u.Script), SHA256: fmt.Sprintf("%x", u.Sha256), Order: u.Order}
+	v := scriptUseView{Script: refText(u.Script), SHA256: fmt.Sprintf("%x", u.Sha256), Order: u.Order, Names: u.RecordNames}
 	if json.Valid(u.Parameters) {
 		v.Parameters = u.Parameters
 	}
@@ -86,12 +86,11 @@ func (u *scriptUseView) text(named func(string) string) string {
 	if u == nil {
 		return ""
 	}
-	return "script " + named(u.Script) + ", sha256 " + u.SHA256 + u.given(nil, named)
+	return "script " + named(u.Script) + ", sha256 " + u.SHA256 + u.given(named)
 }
 
-// given is what a use hands its script: further records by the names that its manifest has
-// for them, where that is at hand.
-func (u *scriptUseView) given(m *script.Manifest, named func(string) string) (text string) {
+// given is what a use hands its script: further records by their names.
+func (u *scriptUseView) given(named func(string) string) (text string) {
 	if u.Order != 0 {
 		text += fmt.Sprintf(", order %d", u.Order)
 	}
@@ -99,11 +98,7 @@ func (u *scriptUseView) given(m *script.Manifest, named func(string) string) (te
 		text += ", " + string(u.Parameters)
 	}
 	for n, r := range u.Records {
-		if m != nil && len(m.Records) == len(u.Records) {
-			text += ", record." + m.Records[n].Name + "=" + named(r)
-		} else {
-			text += ", with " + named(r)
-		}
+		text += ", record." + u.Names[n] + "=" + named(r)
 	}
 	return text
 }
@@ -175,7 +170,7 @@ func (c *cli) scriptShowCmd() *cobra.Command {
 				return err
 			}
 			v.Uses = viewUses(uses)
-			used := useLines(ctx, cl, s.Manifest, v.Uses)
+			used := useLines(ctx, cl, v.Uses)
 			return c.emit(v, func(w io.Writer) {
 				showManifest(w, v.Script, "title", v.Title, "uid", v.UID, "signed by", v.SignedBy, "updated", local(v.Updated))
 				for _, l := range used {
@@ -192,7 +187,7 @@ rotunda script show restart-unit --text >restart-unit.lua`)
 
 // useLines are the uses of a script, each in one line, with the further records by title:
 // what this person may not read keeps its uid.
-func useLines(ctx context.Context, cl *client.Client, m *script.Manifest, uses []scriptUseView) (list []string) {
+func useLines(ctx context.Context, cl *client.Client, uses []scriptUseView) (list []string) {
 	names := map[string]string{}
 	named := func(ref string) string { return names[ref] }
 	for n, u := range uses {
@@ -208,14 +203,14 @@ func useLines(ctx context.Context, cl *client.Client, m *script.Manifest, uses [
 		if n == 0 {
 			list = append(list, "used by:")
 		}
-		list = append(list, "  "+useText(u, m, named))
+		list = append(list, "  "+useText(u, named))
 	}
 	return list
 }
 
 // useText is a use of a script in one line.
-func useText(u scriptUseView, m *script.Manifest, named func(string) string) string {
-	text := u.Title + ", " + u.Place + u.given(m, named)
+func useText(u scriptUseView, named func(string) string) string {
+	text := u.Title + ", " + u.Place + u.given(named)
 	switch {
 	case u.Approved == nil: // nobody has signed it yet
 		return text

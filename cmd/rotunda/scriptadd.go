@@ -123,7 +123,7 @@ func (c *cli) scriptUpdateCmd() *cobra.Command {
 			}
 			c.shownText(v.difference())
 			if approve {
-				c.shownText(useLines(ctx, cl, m, v.Uses))
+				c.shownText(useLines(ctx, cl, v.Uses))
 			}
 			question, users := c.updateQuestion(v, uses, approve)
 			if err := c.confirm(question); err != nil {
@@ -233,7 +233,7 @@ func (c *cli) scriptApproveCmd() *cobra.Command {
 				return err
 			}
 			if len(refs) > 0 {
-				used := useLines(ctx, cl, s.Manifest, viewUses(uses))
+				used := useLines(ctx, cl, viewUses(uses))
 				if err := c.confirmScript(s, used, "let it run in "+strings.Join(names, ", ")); err != nil {
 					return err
 				}

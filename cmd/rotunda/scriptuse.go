@@ -120,8 +120,8 @@ func (s scriptSpec) parameters(m *script.Manifest) ([]byte, error) {
 	return b, nil
 }
 
-// furtherRecords are the records of a use, in the manifest's order.
-func (s scriptSpec) furtherRecords(ctx context.Context, cl *client.Client, m *script.Manifest) (out []*trustv1.Ref, err error) {
+// furtherRecords gives a use its further records, each with its name.
+func (s scriptSpec) furtherRecords(ctx context.Context, cl *client.Client, m *script.Manifest, use *trustv1.ScriptUse) error {
 	left := map[string]bool{}
 	for name := range s.records {
 		left[name] = true
@@ -129,7 +129,7 @@ func (s scriptSpec) furtherRecords(ctx context.Context, cl *client.Client, m *sc
 	for _, want := range m.Records {
 		name, ok := s.records[want.Name]
 		if !ok {
-			return nil, usagef("the script %s works with a further record, %s (%s): name it as record.%s=TITLE", m.Name, want.Name, want.About, want.Name)
+			return usagef("the script %s works with a further record, %s (%s): name it as record.%s=TITLE", m.Name, want.Name, want.About, want.Name)
 		}
 		delete(left, want.Name)
 		types := resourceTypes[:]
@@ -138,14 +138,14 @@ func (s scriptSpec) furtherRecords(ctx context.Context, cl *client.Client, m *sc
 		}
 		r, err := cl.FindRecord(ctx, name, types...)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		out = append(out, refProto(r.Ref))
+		use.RecordNames, use.Records = append(use.RecordNames, want.Name), append(use.Records, refProto(r.Ref))
 	}
 	for name := range left {
-		return nil, usagef("the script %s has no further record %s", m.Name, name)
+		return usagef("the script %s has no further record %s", m.Name, name)
 	}
-	return out, nil
+	return nil
 }
 
 // scriptPlace is the record that uses a script, or will.
@@ -169,7 +169,7 @@ func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script,
 		c.warn("no agents may read the folder %s, in which %s is, and nothing runs where it is used: `rotunda folder grant %s POOL read`", f.Name, s.Title, f.Name)
 	}
 	use.Title = at.title
-	return c.confirmScript(s, useLines(ctx, cl, s.Manifest, []scriptUseView{use}), "use it in "+at.title)
+	return c.confirmScript(s, useLines(ctx, cl, []scriptUseView{use}), "use it in "+at.title)
 }
 
 // open is nil where this person may let scripts in. Without that right the statement would
@@ -208,7 +208,7 @@ func (c *cli) useOf(ctx context.Context, cl *client.Client, flag, text string, k
 	}
 	use := s.Use()
 	use.Order = spec.order
-	if use.Records, err = spec.furtherRecords(ctx, cl, s.Manifest); err != nil {
+	if err := spec.furtherRecords(ctx, cl, s.Manifest, use); err != nil {
 		return nil, nil, err
 	}
 	view := viewUse(use)
