@@ -240,6 +240,9 @@ func (r *Run) runScript(ctx context.Context, h *hosted, s *journal.Script, hidde
 	if h.err != nil {
 		bad = h.err
 	}
+	if notBegun(bad) {
+		return "", r.scriptsLater(h, bad)
+	}
 	if bad != nil {
 		stop := (*Stop)(nil)
 		if !errors.As(refusal(bad), &stop) {
@@ -260,9 +263,7 @@ func (r *Run) runScript(ctx context.Context, h *hosted, s *journal.Script, hidde
 		return "", err
 	}
 	r.reveals(h)
-	call, cancel := context.WithTimeout(ctx, r.e.Limits.Script)
-	defer cancel()
-	answer, err := r.e.Plugins.Run(call, h.plugin, r.jobOf(h), request)
+	answer, err := r.e.Plugins.Run(ctx, h.plugin, r.jobOf(h), request)
 	switch {
 	case ctx.Err() != nil || pluginhost.ReasonOf(err) == string(pluginhost.HostClosed):
 		return "", orErr(err, ctx.Err()) // the run is taken up again
@@ -270,7 +271,7 @@ func (r *Run) runScript(ctx context.Context, h *hosted, s *journal.Script, hidde
 		if err := ends(journal.StepPlanned, ""); err != nil {
 			return "", err
 		}
-		return "", &Stop{Outcome: r.outcome.Credential, Class: sdk.ClassUnreachable, Reason: "scripts.pending", Later: true, Err: fmt.Errorf("%s waits for its turn: %w", h, err)}
+		return "", r.scriptsLater(h, err)
 	case err != nil:
 		text := hidden.Text(err.Error())
 		r.e.Log.Warn("a script failed", "run", r.job.ID, "account", r.job.Account, "script", h.String(), "error", text)
@@ -288,6 +289,11 @@ func (r *Run) runScript(ctx context.Context, h *hosted, s *journal.Script, hidde
 	return hidden.Text(answer.Output), err
 }
 
+// scriptsLater ends the run for now; the vault has it announced again.
+func (r *Run) scriptsLater(h *hosted, err error) error {
+	return &Stop{Outcome: r.outcome.Credential, Class: sdk.ClassUnreachable, Reason: "scripts.pending", Later: true, Err: fmt.Errorf("%s waits for its turn: %w", h, err)}
+}
+
 // notBegun says whether the plugin host had no process or no turn for a script, which then
 // has done nothing, and may have one later. What a script says itself is never it.
 func notBegun(err error) bool {
@@ -301,6 +307,7 @@ func notBegun(err error) bool {
 // jobOf is a script's job, with the administrator where its manifest asks for him.
 func (r *Run) jobOf(h *hosted) pluginhost.Job {
 	j := h.job
+	j.Limit = r.e.Limits.Script
 	if h.needs(script.NeedAdmin) {
 		j.Admin, j.AdminAs, j.Extra, j.Self = r.admin, r.adminAs, r.extras, r.drives == bySelf
 	}

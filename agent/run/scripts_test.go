@@ -602,6 +602,14 @@ func TestScriptsThatWait(t *testing.T) {
 			}
 			w.target.script, w.target.ran = nil, nil
 			w.later(time.Minute)
+			if !alone { // when it is taken up again there may be none either
+				w.target.unscripted = c.err
+				if out, err := w.engine.Do(t.Context(), job); err != nil || out.Reason != "scripts.pending" || !out.Later || len(w.target.ran) > 0 {
+					t.Errorf("%s, without a process: %+v, %v", name, out, err)
+				}
+				w.target.unscripted = nil
+				w.later(time.Minute)
+			}
 			if out, err := w.engine.Do(t.Context(), job); err != nil || out.Scripts != done || out.Credential != credential || out.Later || out.Reason != "" {
 				t.Errorf("%s, again: %+v, %v", name, out, err)
 			}

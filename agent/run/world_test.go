@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/agent/jump"
@@ -486,8 +487,9 @@ type fakeTarget struct {
 	plan  func(pluginhost.Job) ([]sdk.Step, error)    // nil: two steps
 	step  func(what string) (sdk.StepResponse, error) // nil: does it
 
-	ran    []scriptRan                                // scripts, in order
-	script func(scriptRan) (sdk.AfterResponse, error) // nil: does it
+	ran        []scriptRan                                // scripts, in order
+	script     func(scriptRan) (sdk.AfterResponse, error) // nil: does it
+	unscripted error                                      // nil: scripts have processes
 
 	openErr  error
 	openHook func()
@@ -502,6 +504,9 @@ func (f *fakeTarget) Find(name string) (pluginhost.Plugin, error) {
 func (f *fakeTarget) Describe(_ context.Context, p pluginhost.Plugin) (pluginhost.Description, error) {
 	m := f.manifest
 	m.Self, m.Dependents, m.After = true, true, true
+	if f.unscripted != nil && p.Script != (unique.Handle[string]{}) {
+		return pluginhost.Description{}, f.unscripted
+	}
 	if m.Concurrency == 0 {
 		m.Concurrency = 4
 	}
