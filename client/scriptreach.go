@@ -32,15 +32,15 @@ type ScriptRecord struct {
 	Address string // of the resource, or of the account's
 }
 
-// ReachOf says where a use leads a script: u, with its parameters, on a resource, or in an
+// ReachOf says where a use leads a script: u.Use, with what is given, on a resource or in an
 // account of one. The zero Ref is a resource that is not there yet.
-func (c *Client) ReachOf(ctx context.Context, m *script.Manifest, u *trustv1.ScriptUse, parameters []byte, on Ref) (out ScriptReach, err error) {
-	op := "say where the script " + m.Name + " goes"
-	values, err := m.Values(parameters)
+func (c *Client) ReachOf(ctx context.Context, m *script.Manifest, u ScriptUse) (out ScriptReach, err error) {
+	op := "say where the script leads in " + u.Title
+	values, err := m.Values(u.Given)
 	if err != nil {
 		return out, fail(op, err)
 	}
-	if out.Records, err = c.furtherRecords(ctx, op, m, u); err != nil {
+	if out.Records, err = c.furtherRecords(ctx, op, m, u.Use); err != nil {
 		return out, err
 	}
 	names := map[string]string{}
@@ -48,8 +48,8 @@ func (c *Client) ReachOf(ctx context.Context, m *script.Manifest, u *trustv1.Scr
 		names[r.Name] = r.Address
 	}
 	there, address := *m, ""
-	if on != (Ref{}) && slices.Contains(m.Hosts, "resource") {
-		o, err := c.one(ctx, op, on)
+	if u.On != (Ref{}) && slices.Contains(m.Hosts, "resource") {
+		o, err := c.one(ctx, op, u.On)
 		if err == nil {
 			o, err = c.whereUsed(ctx, op, o, nil)
 		}

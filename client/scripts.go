@@ -285,6 +285,8 @@ type ScriptUse struct {
 	Title    string
 	Place    string // rotator, dependent 1, …, after a rotation
 	Use      *trustv1.ScriptUse
+	Given    []byte // its parameters: of a rotator or a dependent, the settings of that place
+	On       Ref    // the resource that it works on, or the account of one
 	Approved bool   // it names the file that the script has now; else nothing runs there
 	By       string // who approved it
 }
@@ -300,8 +302,12 @@ func (c *Client) ScriptUses(ctx context.Context, ref Ref) ([]ScriptUse, error) {
 	err = c.walk(ctx, seal.ID{}, nil, func(o *opened) bool {
 		for _, u := range usesOf(o.Statement) {
 			if name, err := refFrom(u.use.Script); err == nil && name == ref {
+				on := o.Ref
+				if u.at != nil {
+					on, _ = refFrom(u.at) // a statement's form is checked
+				}
 				out = append(out, ScriptUse{
-					Record: o.Ref, Title: o.Title, Place: u.place, Use: u.use,
+					Record: o.Ref, Title: o.Title, Place: u.place, Use: u.use, Given: u.parameters, On: on,
 					Approved: string(now) == string(u.use.Sha256), By: o.SignedByName,
 				})
 			}

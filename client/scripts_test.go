@@ -349,7 +349,7 @@ func TestReachOfScripts(t *testing.T) {
 		"on one that is not there":            {Ref{}, `{"program":"/bin/true"}`, "true [evil.test:443 db1:5432] [/bin/true] [/etc/a]"},
 		"with a parameter that is not a path": {e.account, `{"program":"sh"}`, "parameter program"},
 	} {
-		got, err := c.ReachOf(ctx, s.Manifest, u, []byte(row.parameters), row.on)
+		got, err := c.ReachOf(ctx, s.Manifest, ScriptUse{Use: u, Given: []byte(row.parameters), On: row.on})
 		says := fmt.Sprint(got.Resource, " ", got.Hosts, " ", got.Programs, " ", got.Files)
 		if err != nil {
 			says = err.Error()

@@ -92,7 +92,7 @@ func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string
 		}
 		one := &trustv1.Dependent{Resource: refProto(ref), Plugin: d.Plugin, Config: d.Config}
 		if d.Script != "" {
-			if err := c.scripted(ctx, cl, one, d.Script, d.Resource, of); err != nil {
+			if err := c.scripted(ctx, cl, one, d.Script, d.Resource, ref, of); err != nil {
 				return nil, err
 			}
 		}
@@ -102,7 +102,7 @@ func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string
 }
 
 // scripted has a script do what is done for a dependent.
-func (c *cli) scripted(ctx context.Context, cl *client.Client, d *trustv1.Dependent, name, resource string, of scriptPlace) error {
+func (c *cli) scripted(ctx context.Context, cl *client.Client, d *trustv1.Dependent, name, resource string, on client.Ref, of scriptPlace) error {
 	if d.Plugin != "" {
 		return usagef("a dependent on %s names a plugin and a script: it is one of them", resource)
 	}
@@ -117,9 +117,8 @@ func (c *cli) scripted(ctx context.Context, cl *client.Client, d *trustv1.Depend
 		return usagef("the dependent on %s: %w", resource, err)
 	}
 	d.Plugin, d.Script = script.Plugin, s.Use()
-	use := viewUse(d.Script)
-	use.Place, use.Parameters = "dependent on "+resource, d.Config
-	return c.approves(ctx, cl, s, of, use)
+	of.on = on
+	return c.approves(ctx, cl, s, of, d.Script, "dependent on "+resource, d.Config)
 }
 
 // rotates are the kinds of secret of the plugins that come with every agent.
@@ -221,7 +220,7 @@ func (c *cli) recordAddCmd() *cobra.Command {
 				resource = r.Ref
 				c.warnKind(kind, r)
 			}
-			dependents, err := c.dependentsFrom(ctx, cl, a.dependents, scriptPlace{f.UID, args[0]})
+			dependents, err := c.dependentsFrom(ctx, cl, a.dependents, scriptPlace{folder: f.UID, title: args[0]})
 			if err != nil {
 				return err
 			}
@@ -394,6 +393,7 @@ func (c *cli) accountEdit(ctx context.Context, cl *client.Client, at scriptPlace
 			return nil, err
 		}
 		changes = append(changes, func(t *trustv1.Account) { t.Resource = refProto(ref) })
+		at.on = ref
 	}
 	if set("pair") {
 		var pair *trustv1.Ref

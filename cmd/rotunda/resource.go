@@ -159,7 +159,7 @@ func (c *cli) resourceAddCmd() *cobra.Command {
 			}
 			if r.rotator != "" {
 				spec.Plugin = script.Plugin
-				if spec.Rotator, spec.Config, err = c.rotatorOf(ctx, cl, &r, scriptPlace{f.UID, args[0]}); err != nil {
+				if spec.Rotator, spec.Config, err = c.rotatorOf(ctx, cl, &r, scriptPlace{folder: f.UID, title: args[0]}); err != nil {
 					return err
 				}
 			}

@@ -152,12 +152,14 @@ func (s scriptSpec) furtherRecords(ctx context.Context, cl *client.Client, m *sc
 type scriptPlace struct {
 	folder seal.ID
 	title  string
+	on     client.Ref // the resource that it works on, or the account of one; zero: not there as it will be
 }
 
-func placeOf(r *client.Record) scriptPlace { return scriptPlace{r.Ref.Folder, r.Title} }
+func placeOf(r *client.Record) scriptPlace { return scriptPlace{r.Ref.Folder, r.Title, r.Ref} }
 
-// approves asks whether a script may run there, with what the use hands it.
-func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script, at scriptPlace, use scriptUseView) error {
+// approves asks whether a script may run there, with what the use hands it, and go where
+// that leads it.
+func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script, at scriptPlace, use *trustv1.ScriptUse, place string, given []byte) error {
 	if err := at.open(ctx, cl); err != nil {
 		return err
 	}
@@ -168,8 +170,14 @@ func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script,
 	if !slices.ContainsFunc(f.Grants, func(g client.Grant) bool { return g.Kind == client.KindPool && g.Roles.Has(client.Read) }) {
 		c.warn("no agents may read the folder %s, in which %s is, and nothing runs where it is used: `rotunda folder grant %s POOL read`", f.Name, s.Title, f.Name)
 	}
-	use.Title = at.title
-	return c.confirmScript(s, useLines(ctx, cl, []scriptUseView{use}), "use it in "+at.title)
+	one := []client.ScriptUse{{Title: at.title, Place: place, Use: use, Given: given, On: at.on}}
+	where, err := reachOf(ctx, cl, s.Manifest, one)
+	if err != nil {
+		return err
+	}
+	view := viewUse(use)
+	view.Title, view.Place, view.Parameters = at.title, place, given
+	return c.confirmScript(s, useLines(ctx, cl, []scriptUseView{view}), "use it in "+where)
 }
 
 // open is nil where this person may let scripts in. Without that right the statement would
@@ -211,12 +219,11 @@ func (c *cli) useOf(ctx context.Context, cl *client.Client, flag, text string, k
 	if err := spec.furtherRecords(ctx, cl, s.Manifest, use); err != nil {
 		return nil, nil, err
 	}
-	view := viewUse(use)
-	view.Place, view.Parameters = "after a rotation", parameters
+	place := "after a rotation"
 	if kind == script.Rotator {
-		view.Place = "rotator"
+		place = "rotator"
 	}
-	return use, parameters, c.approves(ctx, cl, s, at, view)
+	return use, parameters, c.approves(ctx, cl, s, at, use, place, parameters)
 }
 
 // isOf refuses a script of another kind, and says where that one is used.
