@@ -18,15 +18,13 @@ import (
 type program struct {
 	manifest *script.Manifest
 	code     *lua.FunctionProto
-	text     []byte
-	modules  map[string]module // nil: those of this host
 }
 
-// verbs are the functions that a kind of script must have, and those that it may.
-var verbs = map[script.Kind]struct{ must, may []string }{
-	script.Rotator:       {[]string{"set_secret", "verify"}, []string{"open", "close", "retire"}},
-	script.AfterRotation: {[]string{"run"}, nil},
-	script.Dependents:    {[]string{"plan", "apply"}, []string{"undo"}},
+// verbs are the functions that a kind of script must have.
+var verbs = map[script.Kind][]string{
+	script.Rotator:       {"set_secret", "verify"},
+	script.AfterRotation: {"run"},
+	script.Dependents:    {"plan", "apply"},
 }
 
 // loadTime bounds what a script may do before it is called.
@@ -39,7 +37,7 @@ func load(text []byte) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &program{manifest: m, text: text}
+	p := &program{manifest: m}
 	if p.code, err = compile(m.Name+".lua", text); err != nil {
 		return nil, err
 	}
@@ -50,7 +48,7 @@ func load(text []byte) (*program, error) {
 		return nil, err
 	}
 	defer s.close()
-	for _, name := range verbs[m.Kind].must {
+	for _, name := range verbs[m.Kind] {
 		if !s.has(name) {
 			return nil, fmt.Errorf("%s.lua: a script of kind %s has a function %s, and this one has none", m.Name, m.Kind, name)
 		}

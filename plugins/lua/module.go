@@ -62,15 +62,6 @@ func modules() map[string]module {
 	}
 }
 
-func (p *program) module(name string) (module, bool) {
-	list := p.modules
-	if list == nil {
-		list = modules()
-	}
-	m, ok := list[name]
-	return m, ok
-}
-
 // table makes a module's table in one state.
 func (m module) table(s *state, name string) *lua.LTable {
 	t := s.L.NewTable()

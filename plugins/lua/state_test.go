@@ -178,3 +178,24 @@ func TestJobIsWhatWasAskedFor(t *testing.T) {
 		}
 	}
 }
+
+// Who waited for his turn while a session was closed runs nothing in it.
+func TestClosedSessionRunsNothing(t *testing.T) {
+	b := benchOf(t, "--[[ rotunda\nname = \"r\"\nversion = \"1\"\nkind = \"rotator\"\nabout = \"A test\"\n[rotator]\nkinds = [\"password\"]\n]]\nfunction set_secret() return sdk.changed end\nfunction verify() return sdk.accepted end\n")
+	s, err := rotator{b.p}.Open(t.Context(), sdk.OpenRequest{Host: b.host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Apply(t.Context(), sdk.ApplyRequest{Candidate: password("new-secret")}); err != nil || got.Outcome != sdk.Changed {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.Apply(t.Context(), sdk.ApplyRequest{Candidate: password("new-secret")})
+	if e := errorFrom(t, err); got.Outcome == sdk.Changed || e.Reason != "session.closed" || !e.NotSent {
+		t.Errorf("%+v, %v; want session.closed", got, err)
+	}
+}
