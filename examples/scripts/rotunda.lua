@@ -743,7 +743,7 @@ function text_module.put_mycnf(text, section, key, value) end
 ---@return sdk.error?
 function text_module.put_env(text, key, value, options) end
 
----Sets the password of one entry of a .pgpass file; what is not said of it is *. An entry that is not there is added, before the first that would hide it.
+---Sets the password of one entry of a .pgpass file; what is not said of it is *. An entry that is not there is added, before the first that would hide it; one that is hidden is moved there.
 ---@param text string|secret
 ---@param entry {user: string, host?: string, port?: string|integer, database?: string}
 ---@param password string|secret
