@@ -47,14 +47,16 @@ postgres:
 
 # The race detector needs a C compiler; nothing else here does. Its programs end a second
 # late unless told otherwise. SQLite itself, translated from C, takes ten times as long under
-# it, and has locks of its own: it is left out, and it alone (other packages share their
-# copies of sync's generic code with ours, which would then be left out, too).
-RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race -gcflags=modernc.org/sqlite/lib=-race=false)
+# it, and has locks of its own: it is left out, and what compresses, which has nothing to lock
+# (other packages share their copies of sync's generic code with ours, which would then be
+# left out, too).
+RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=compress/flate=-race=false)
 # The proof takes longest, and much of that is waiting for the programs that it starts, into
 # which no detector of its own would look: it goes on beside all else, compiled as make build
 # has compiled what it stands on. The minute of fuzzing follows when only the proof is left.
 # What is compiled bears no path, so that another clone need not compile it again; what was
-# tested once is tested again. Of the others those that take longest begin first.
+# tested once is tested again. Of the others those that take longest begin first, and one
+# more at a time than there are cores, as many of them wait for servers.
 GOTESTSUM = $$($(TOOL) -n gotestsum) --format pkgname --
 test: build
 	@test -n "$(RACE)" || echo "race detector: left out, no gcc here"
@@ -68,7 +70,7 @@ test-proof:
 	CGO_ENABLED=0 $(GOTESTSUM) -trimpath -buildvcs=false -count 1 -timeout 50m ./internal/proof
 
 test-others:
-	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -trimpath -buildvcs=false -count 1 -p $$(getconf _NPROCESSORS_ONLN) -timeout 50m ./cmd/rotunda ./docs ./plugins/... $$(go list ./... | grep -v '/internal/proof$$')
+	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -trimpath -buildvcs=false -ldflags=-w -count 1 -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 50m ./docs ./plugins/aws ./cmd/rotunda ./cmd/internal/bench/accounts ./plugins/... ./agent/local $$(go list ./... | grep -v '/internal/proof$$')
 	@if [ -n "$$ROTUNDA_TEST_ALL" ]; then cd examples/plugin-rabbitmq && go test -count 1 -timeout 20m ./...; \
 	else echo "examples/plugin-rabbitmq: left out, it is of the second tier: make test-all"; fi
 	@CGO_ENABLED=0 go run -trimpath -buildvcs=false ./cmd/internal/fuzz -blind -all 1m -report .report/fuzz

@@ -399,7 +399,7 @@ type RunResult struct {
 // RunFilter narrows ListRuns.
 type RunFilter struct {
 	Account seal.ID
-	State   string // "", failed, overdue, unverifiable, unfinished
+	State   string // "", failed, overdue, unverifiable, unfinished; unmended, unmended_dependents, unmended_scripts: what no later run has done well
 	Limit   int    // 0: 100
 	Token   string // where to go on
 }

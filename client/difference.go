@@ -31,7 +31,7 @@ func (c *Client) factsOf(s *trustv1.Statement, title func(*trustv1.Ref) string) 
 	}
 	scripts := func(list []*trustv1.ScriptUse) {
 		for n, u := range list {
-			add(fmt.Sprintf("script %d", n+1), "%s, sha256 %x, order %d, parameters %s, records %s", title(u.Script), u.Sha256, u.Order, orElse(string(u.Parameters), "none"), orElse(inOrder(u.Records, title), "none"))
+			add(fmt.Sprintf("script %d", n+1), "%s, sha256 %x, order %d, parameters %s, records %s", title(u.Script), u.Sha256, u.Order, orElse(string(u.Parameters), "none"), orElse(named(u, title), "none"))
 		}
 	}
 	switch {
@@ -108,11 +108,15 @@ func joined[T any](list []T, text func(T) string) string {
 	return strings.Join(out, " ")
 }
 
-// inOrder is of a list whose order means something.
-func inOrder[T any](list []T, text func(T) string) string {
+// named are the further records of a use, each after its name.
+func named(u *trustv1.ScriptUse, title func(*trustv1.Ref) string) string {
 	var out []string
-	for _, v := range list {
-		out = append(out, text(v))
+	for n, r := range u.Records {
+		text := title(r)
+		if n < len(u.RecordNames) {
+			text = u.RecordNames[n] + "=" + text
+		}
+		out = append(out, text)
 	}
 	return strings.Join(out, " ")
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -48,7 +49,7 @@ type ScriptUseSpec struct {
 	SHA256     seal.Digest     // of the file that was looked at; another one is a Conflict
 	Order      uint32          // those with a lower number run first
 	Parameters json.RawMessage // an object; empty: none
-	Records    []Ref           // further records, in the manifest's order
+	Records    map[string]Ref  // further records, by the manifest's names
 }
 
 // readScript is the manifest of a script that is to be stored or approved.
@@ -148,6 +149,12 @@ func (c *Client) approval(ctx context.Context, op string, user, ref Ref, m *scri
 		}
 		if _, err := m.Values(u.parameters); err != nil {
 			return draft{}, fail(op, fmt.Errorf("%s: %w", o.Title, err))
+		}
+		if err := c.checkRecords(ctx, op, m, u.use); err != nil {
+			return draft{}, err
+		}
+		if err := c.checkAdmin(ctx, op, m, o, u.at); err != nil {
+			return draft{}, err
 		}
 		u.use.Sha256, found = sum.Bytes(), true
 	}
@@ -253,23 +260,24 @@ type use struct {
 	parameters []byte
 	kind       script.Kind
 	place      string
+	at         *trustv1.Ref // the resource that it works on; nil: the record's own
 }
 
 // usesOf lists them: whoever changes one changes the statement.
 func usesOf(s *trustv1.Statement) (out []use) {
 	if r := s.GetResource(); r.GetRotator() != nil {
-		out = append(out, use{r.Rotator, r.Config, script.Rotator, "rotator"})
+		out = append(out, use{r.Rotator, r.Config, script.Rotator, "rotator", nil})
 	}
 	for n, d := range s.GetAccount().GetDependents() {
 		if d.Script != nil {
-			out = append(out, use{d.Script, d.Config, script.Dependents, fmt.Sprintf("dependent %d", n+1)})
+			out = append(out, use{d.Script, d.Config, script.Dependents, fmt.Sprintf("dependent %d", n+1), d.Resource})
 		}
 	}
 	if g := s.GetAccount().GetGenerator(); g != nil {
-		out = append(out, use{g, g.Parameters, script.Generator, "generator"})
+		out = append(out, use{g, g.Parameters, script.Generator, "generator", nil})
 	}
 	for _, u := range slices.Concat(s.GetAccount().GetScripts(), s.GetResource().GetScripts()) {
-		out = append(out, use{u, u.Parameters, script.AfterRotation, "after a rotation"})
+		out = append(out, use{u, u.Parameters, script.AfterRotation, "after a rotation", nil})
 	}
 	return out
 }
@@ -280,6 +288,8 @@ type ScriptUse struct {
 	Title    string
 	Place    string // rotator, dependent 1, …, generator, after a rotation
 	Use      *trustv1.ScriptUse
+	Given    []byte // its parameters: of a rotator or a dependent, the settings of that place
+	On       Ref    // the resource that it works on, or the account of one
 	Approved bool   // it names the file that the script has now; else nothing runs there
 	By       string // who approved it
 }
@@ -295,8 +305,12 @@ func (c *Client) ScriptUses(ctx context.Context, ref Ref) ([]ScriptUse, error) {
 	err = c.walk(ctx, seal.ID{}, nil, func(o *opened) bool {
 		for _, u := range usesOf(o.Statement) {
 			if name, err := refFrom(u.use.Script); err == nil && name == ref {
+				on := o.Ref
+				if u.at != nil {
+					on, _ = refFrom(u.at) // a statement's form is checked
+				}
 				out = append(out, ScriptUse{
-					Record: o.Ref, Title: o.Title, Place: u.place, Use: u.use,
+					Record: o.Ref, Title: o.Title, Place: u.place, Use: u.use, Given: u.parameters, On: on,
 					Approved: string(now) == string(u.use.Sha256), By: o.SignedByName,
 				})
 			}
@@ -321,16 +335,20 @@ func (c *Client) UseScript(ctx context.Context, user Ref, s ScriptUseSpec) error
 	if _, err := m.Values(s.Parameters); err != nil {
 		return &Error{Class: Invalid, Reason: "parameters", Op: op, Err: err, Hint: "`rotunda script show` lists what it takes"}
 	}
-	if err := c.checkRecords(ctx, op, m, s.Records); err != nil {
-		return err
-	}
-	if err := c.checkAdmin(ctx, op, m, user); err != nil {
-		return err
-	}
 	u := found.Use()
 	u.Order, u.Parameters = s.Order, s.Parameters
-	for _, r := range s.Records {
-		u.Records = append(u.Records, r.Proto())
+	for _, name := range slices.Sorted(maps.Keys(s.Records)) {
+		u.RecordNames, u.Records = append(u.RecordNames, name), append(u.Records, s.Records[name].Proto())
+	}
+	if err := c.checkRecords(ctx, op, m, u); err != nil {
+		return err
+	}
+	at, err := c.one(ctx, op, user)
+	if err == nil {
+		err = c.checkAdmin(ctx, op, m, at, nil)
+	}
+	if err != nil {
+		return err
 	}
 	return c.editScripts(ctx, op, user, func(list []*trustv1.ScriptUse) ([]*trustv1.ScriptUse, error) {
 		i := slices.IndexFunc(list, func(o *trustv1.ScriptUse) bool { return proto.Equal(o.Script, u.Script) && o.Order == u.Order })
@@ -371,20 +389,17 @@ func (c *Client) editScripts(ctx context.Context, op string, user Ref, change fu
 	})
 }
 
-// checkAdmin refuses what agents would: who lets a script work as the administrator of an
-// account's resource must have rights on him himself.
-func (c *Client) checkAdmin(ctx context.Context, op string, m *script.Manifest, user Ref) error {
-	if !slices.Contains(m.Needs, script.NeedAdmin) {
+// checkAdmin refuses what agents would: who lets a script of an account work as the
+// administrator of the account's resource, or of a dependent's, must have rights on him
+// himself.
+func (c *Client) checkAdmin(ctx context.Context, op string, m *script.Manifest, user *opened, dependent *trustv1.Ref) error {
+	if !slices.Contains(m.Needs, script.NeedAdmin) || user.Type != TypeAccount { // of a resource the statement names him, which asks for those rights
 		return nil
 	}
-	at, err := c.one(ctx, op, user)
-	if err != nil || at.Type != TypeAccount { // of a resource the statement names him, which asks for those rights
+	if err := user.signed(op, "account", user.Statement.GetAccount() != nil); err != nil {
 		return err
 	}
-	if err := at.signed(op, "account", at.Statement.GetAccount() != nil); err != nil {
-		return err
-	}
-	resource, err := c.resourceOf(ctx, op, at)
+	resource, err := c.whereUsed(ctx, op, user, dependent)
 	if err != nil {
 		return err
 	}
@@ -415,24 +430,9 @@ func (c *Client) checkAdmin(ctx context.Context, op string, m *script.Manifest, 
 }
 
 // checkRecords holds the further records of a use against what the script works with.
-func (c *Client) checkRecords(ctx context.Context, op string, m *script.Manifest, records []Ref) error {
-	if len(records) != len(m.Records) {
-		var names []string
-		for _, r := range m.Records {
-			names = append(names, r.Name)
-		}
-		return invalid(op, "the script %s works with %d further records %v, and %d are given", m.Name, len(names), names, len(records))
-	}
-	for n, ref := range records {
-		o, err := c.one(ctx, op, ref)
-		if err != nil {
-			return err
-		}
-		if as := m.Records[n].As; as == script.AsAccount && o.Type != TypeAccount || as == script.AsResource && !isResource(o.Type) {
-			return invalid(op, "the record %s of the script %s is a %s, which %s is not", m.Records[n].Name, m.Name, as, o.Title)
-		}
-	}
-	return nil
+func (c *Client) checkRecords(ctx context.Context, op string, m *script.Manifest, u *trustv1.ScriptUse) error {
+	_, err := c.furtherRecords(ctx, op, m, u)
+	return err
 }
 
 // RunScripts runs what runs after a rotation, for accounts whose secrets stay as they are.

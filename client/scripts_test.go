@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 		t.Errorf("%s %s, %x, %s", s.Title, s.Manifest.Version, s.SHA256, s.State)
 	}
 
-	spec := ScriptUseSpec{Script: ref, SHA256: s.SHA256, Order: 1, Parameters: json.RawMessage(`{"unit":"app"}`), Records: []Ref{e.resource}}
+	spec := ScriptUseSpec{Script: ref, SHA256: s.SHA256, Order: 1, Parameters: json.RawMessage(`{"unit":"app"}`), Records: map[string]Ref{"router": e.resource}}
 	for name, bad := range map[string]struct {
 		edit  func(*ScriptUseSpec)
 		class Class
@@ -47,7 +47,8 @@ func TestScripts(t *testing.T) {
 		"another file than the one that was seen": {func(s *ScriptUseSpec) { s.SHA256[0] ^= 1 }, Conflict},
 		"no parameters":             {func(s *ScriptUseSpec) { s.Parameters = nil }, Invalid},
 		"no further records":        {func(s *ScriptUseSpec) { s.Records = nil }, Invalid},
-		"an account for a resource": {func(s *ScriptUseSpec) { s.Records = []Ref{e.account} }, Invalid},
+		"an account for a resource": {func(s *ScriptUseSpec) { s.Records = map[string]Ref{"router": e.account} }, Invalid},
+		"a record of another name":  {func(s *ScriptUseSpec) { s.Records = map[string]Ref{"other": e.resource} }, Invalid},
 	} {
 		one := spec
 		bad.edit(&one)
@@ -260,6 +261,132 @@ func (e *estate) asBob(c *Client) *Client {
 	return b
 }
 
+// The further records of a use belong to their names: nobody approves a file that would have
+// them stand for something else, nor one that works as an administrator whom he may not read.
+func TestApprovalsOfOtherRecords(t *testing.T) {
+	e := newEstate(t)
+	ctx := t.Context()
+	c := e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
+	e.vault.change(e.account.Record.Bytes(), func(r *clientv1.RecordView) { r.Staged = nil })
+	as := func(name, as string) []string {
+		return []string{"[records." + name + "]", `about = "x"`, fmt.Sprintf("as = %q", as)}
+	}
+	version := 0
+	text := func(lines ...[]string) []byte {
+		version++
+		return luaText("restart", fmt.Sprint(version), "after_rotation", slices.Concat(lines...)...)
+	}
+	first := text(as("cheap", "resource"), as("login", "account"))
+	ref, err := c.AddScript(ctx, ScriptSpec{Folder: e.folder, Text: first})
+	e.must(err)
+	e.must(c.UseScript(ctx, e.account, ScriptUseSpec{Script: ref, SHA256: seal.Hash(first), Records: map[string]Ref{"cheap": e.resource, "login": e.account}}))
+	for name, other := range map[string][]byte{
+		"one more":                             text(as("other", "account"), as("cheap", "resource"), as("login", "account")),
+		"one less":                             text(as("cheap", "resource")),
+		"another name":                         text(as("vault", "resource"), as("login", "account")),
+		"an account where the resource stands": text(as("cheap", "account"), as("login", "account")),
+	} {
+		if err := c.UpdateScript(ctx, ref, other, e.account); ClassOf(err) != Invalid {
+			t.Errorf("updated and approved, %s: %v", name, err)
+		}
+	}
+	e.must(c.UpdateScript(ctx, ref, text(as("vault", "resource"), as("login", "account"))))
+	s, err := c.Script(ctx, ref)
+	e.must(err)
+	if err := c.ApproveScript(ctx, e.account, ref, s.SHA256); ReasonOf(err) != "script.records" {
+		t.Errorf("approved with another name: %v", err)
+	}
+	e.must(c.UpdateScript(ctx, ref, text(as("login", "account"), as("cheap", "resource")), e.account))
+	uses, err := c.ScriptUses(ctx, ref)
+	e.must(err)
+	if len(uses) != 1 || !uses[0].Approved {
+		t.Fatalf("in another order: %+v", uses)
+	}
+	for n, name := range uses[0].Use.RecordNames {
+		if got, _ := refFrom(uses[0].Use.Records[n]); got != map[string]Ref{"cheap": e.resource, "login": e.account}[name] {
+			t.Errorf("%s is %s", name, got)
+		}
+	}
+
+	apart, err := c.AddFolder(ctx, "Administrators")
+	e.must(err)
+	e.must(c.Grant(ctx, apart.UID, e.vault.pool, Read))
+	admin, err := c.AddAccount(ctx, AccountSpec{Folder: apart.UID, Title: "root", Resource: e.resource, Login: "root"})
+	e.must(err)
+	e.must(c.EditResource(ctx, e.resource, func(r *trustv1.Resource) error { r.AdminAccount = admin.Proto(); return nil }))
+	e.must(c.Grant(ctx, e.folder, e.bob, Read|Edit|Operate|ApproveScript))
+	working := text([]string{`needs = ["admin"]`}, as("login", "account"), as("cheap", "resource"))
+	e.must(c.UpdateScript(ctx, ref, working))
+	if err := e.asBob(c).ApproveScript(ctx, e.account, ref, seal.Hash(working)); ReasonOf(err) != string(trust.NotLinked) || ClassOf(err) != Denied {
+		t.Errorf("approved by one who may not read the administrator: %v", err)
+	}
+	e.must(c.ApproveScript(ctx, e.account, ref, seal.Hash(working)))
+}
+
+// Where a use leads a script is said with what parameters and records make of the manifest.
+func TestReachOfScripts(t *testing.T) {
+	e := newEstate(t)
+	ctx := t.Context()
+	c := e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
+	text := luaText("restart", "1", "after_rotation", `modules = ["exec", "file"]`, `hosts = ["resource", "parameters.page", "records.login"]`,
+		`programs = ["parameters.program"]`, `files = ["/etc/a"]`,
+		"[parameters.page]", `type = "url"`, `about = "x"`, `default = "https://evil.test/x"`,
+		"[parameters.program]", `type = "string"`, `about = "x"`, `default = "/bin/sh"`,
+		"[records.login]", `about = "x"`, `as = "account"`)
+	ref, err := c.AddScript(ctx, ScriptSpec{Folder: e.folder, Text: text})
+	e.must(err)
+	s, err := c.Script(ctx, ref)
+	e.must(err)
+	u := s.Use()
+	u.Records, u.RecordNames = []*trustv1.Ref{e.account.Proto()}, []string{"login"}
+	for name, row := range map[string]struct {
+		on         Ref
+		parameters string
+		want       string
+	}{
+		"in an account":                       {e.account, "", "false [db1:5432 evil.test:443] [/bin/sh] [/etc/a]"},
+		"on a resource":                       {e.resource, `{"page":"http://good.test"}`, "false [db1:5432 good.test:80] [/bin/sh] [/etc/a]"},
+		"on one that is not there":            {Ref{}, `{"program":"/bin/true"}`, "true [evil.test:443 db1:5432] [/bin/true] [/etc/a]"},
+		"with a parameter that is not a path": {e.account, `{"program":"sh"}`, "parameter program"},
+	} {
+		got, err := c.ReachOf(ctx, s.Manifest, ScriptUse{Use: u, Given: []byte(row.parameters), On: row.on})
+		says := fmt.Sprint(got.Resource, " ", got.Hosts, " ", got.Programs, " ", got.Files)
+		if err != nil {
+			says = err.Error()
+		} else if len(got.Records) != 1 || got.Records[0].Title != "app" || got.Records[0].Address != "db1:5432" {
+			t.Errorf("%s: records %+v", name, got.Records)
+		}
+		if !strings.Contains(says, row.want) {
+			t.Errorf("%s: %s, want %s", name, says, row.want)
+		}
+	}
+}
+
+// A former file is the one of its hash, whatever the server shows beside it.
+func TestFormerScript(t *testing.T) {
+	e := newEstate(t)
+	ctx := t.Context()
+	c := e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
+	keep := func(why string) {
+		e.vault.change(e.script.Record.Bytes(), func(r *clientv1.RecordView) {
+			e.vault.history = append(e.vault.history, &clientv1.HistoryView{RecordKey: r.RecordKey, Data: r.Data, Why: why})
+		})
+	}
+	e.vault.history = append(e.vault.history, &clientv1.HistoryView{RecordKey: []byte{1}, Data: []byte{2}})
+	keep("replaced")
+	second, third := luaText("notify", "2", "after_rotation"), luaText("notify", "3", "after_rotation")
+	e.must(c.UpdateScript(ctx, e.script, second))
+	s, err := c.Script(ctx, e.script)
+	e.must(err)
+	for name, row := range map[string]struct{ text, want []byte }{
+		"the first": {estateScript, estateScript}, "the one that it has": {second, second}, "one that it never had": {third, nil},
+	} {
+		if got, err := c.FormerScript(ctx, s, seal.Hash(row.text)); err != nil || string(got) != string(row.want) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
 // What scripts made of a run stands in its outcome.
 func TestOutcomesOfScripts(t *testing.T) {
 	const none, done, failed, pending = trustv1.Outcome_OUTCOME_NONE, trustv1.Outcome_OUTCOME_DONE, trustv1.Outcome_OUTCOME_FAILED, trustv1.Outcome_OUTCOME_PENDING
@@ -287,7 +414,7 @@ func TestDifferenceOfScripts(t *testing.T) {
 	title := func(r *trustv1.Ref) string { return string(r.GetRecordUid()) }
 	ref := func(name string) *trustv1.Ref { return &trustv1.Ref{RecordUid: []byte(name)} }
 	use := func() *trustv1.ScriptUse {
-		return &trustv1.ScriptUse{Script: ref("s"), Sha256: []byte{1}, Parameters: []byte(`{"a":1}`), Records: []*trustv1.Ref{ref("x"), ref("a")}}
+		return &trustv1.ScriptUse{Script: ref("s"), Sha256: []byte{1}, Parameters: []byte(`{"a":1}`), Records: []*trustv1.Ref{ref("x"), ref("a")}, RecordNames: []string{"one", "two"}}
 	}
 	account := func(edit func(*trustv1.Account)) *trustv1.Statement {
 		a := &trustv1.Account{Scripts: []*trustv1.ScriptUse{use()}, Dependents: []*trustv1.Dependent{{Resource: ref("r"), Plugin: "lua", Script: use()}}}
@@ -304,7 +431,8 @@ func TestDifferenceOfScripts(t *testing.T) {
 		was, is *trustv1.Statement
 		says    string
 	}{
-		"the order of records": {account(func(*trustv1.Account) {}), account(func(a *trustv1.Account) { slices.Reverse(a.Scripts[0].Records) }), "records x a → "},
+		"the order of records": {account(func(*trustv1.Account) {}), account(func(a *trustv1.Account) { slices.Reverse(a.Scripts[0].Records) }), "records one=x two=a → "},
+		"their names":          {account(func(*trustv1.Account) {}), account(func(a *trustv1.Account) { slices.Reverse(a.Scripts[0].RecordNames) }), "records two=x one=a"},
 		"the file":             {account(func(*trustv1.Account) {}), account(func(a *trustv1.Account) { a.Scripts[0].Sha256 = []byte{2} }), "sha256 02"},
 		"a dependent's file":   {account(func(*trustv1.Account) {}), account(func(a *trustv1.Account) { a.Dependents[0].Script.Sha256 = []byte{2} }), "script s, sha256 02"},
 		"the generator":        {account(func(*trustv1.Account) {}), account(func(a *trustv1.Account) { a.Generator = use() }), `generator: (none) → s, sha256 01, parameters {"a":1}`},

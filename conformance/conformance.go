@@ -80,6 +80,9 @@ type Harness struct {
 	// Local serves what the plugin asks of the agent's own machine, as pluginhost.Target.Local
 	// does; nil: nothing.
 	Local func(context.Context, net.Conn)
+	// Calls is after how many NoLeak looks at the process; 0: 10,000. Fewer are enough where
+	// another kit of the same program has looked at it after so many.
+	Calls int
 	// IDs are those of the credentials that an account has, for kinds that the target makes;
 	// it must share no code with the plugin.
 	IDs func(t *testing.T, a sdk.Account) []string

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -402,6 +403,7 @@ func (k *kit) noLeak(t *testing.T) {
 		}
 		all.Wait()
 	}
+	calls := cmp.Or(k.Calls, calls)
 	many(calls / 10) // what it keeps once
 	before := k.uses(t)
 	many(calls)
@@ -410,8 +412,8 @@ func (k *kit) noLeak(t *testing.T) {
 	if after.files > before.files+8 {
 		t.Errorf("descriptors grew from %d to %d", before.files, after.files)
 	}
-	// A goroutine that never ends keeps at least 2 kB.
-	if grown := after.kB - before.kB; grown > 2*calls {
+	// A goroutine that never ends keeps at least 2 kB. Of few calls too little is seen.
+	if grown := after.kB - before.kB; grown > max(2*calls, 20_000) {
 		t.Errorf("memory grew by %d kB, which is %d bytes a call", grown, grown*1024/calls)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
+
+	"github.com/rotunda-pam/rotunda/agent/policy"
 )
 
 // state is what of a file must be kept, or not.
@@ -257,14 +260,19 @@ func TestFilesThatAreNotTaken(t *testing.T) {
 }
 
 // Somebody who swaps the file, or its folder, for links all the time gets nothing outside read
-// or written: what is answered or written is a file that was in the folder.
+// or written: what is answered or written is a file that was in the folder. A file that is
+// being replaced has lost that name in the kernel's count of its names before the name shows
+// the new one, so that for a moment another's second name passes for an only one: it may be
+// read then, and nobody gains by that, as only the file's owner could have put it there
+// (TestFilesThatAreNotTaken), but it is never written.
 func TestSwappedFile(t *testing.T) {
 	const outside = "somebody else's"
 	for _, c := range []struct {
 		name, path string
+		read       bool // what is outside may be read, at that moment
 		swap       func(h *host, away string, n int)
 	}{
-		{"the file for a link", "a.conf", func(h *host, away string, n int) {
+		{"the file for a link", "a.conf", false, func(h *host, away string, n int) {
 			if n%2 == 0 {
 				_ = os.Symlink(away, h.path("next"))
 			} else {
@@ -272,7 +280,7 @@ func TestSwappedFile(t *testing.T) {
 			}
 			_ = os.Rename(h.path("next"), h.path("a.conf"))
 		}},
-		{"the file for another's second name", "a.conf", func(h *host, away string, n int) {
+		{"the file for another's second name", "a.conf", true, func(h *host, away string, n int) {
 			if n%2 == 0 {
 				_ = os.Link(away, h.path("next"))
 			} else {
@@ -281,7 +289,7 @@ func TestSwappedFile(t *testing.T) {
 			_ = os.Rename(h.path("next"), h.path("a.conf"))
 			_ = os.Remove(h.path("next"))
 		}},
-		{"the folder for a link", "sub/a.conf", func(h *host, away string, n int) {
+		{"the folder for a link", "sub/a.conf", false, func(h *host, away string, n int) {
 			if n == 0 {
 				h.put("one/a.conf", "inside", 0o600)
 				_ = os.Symlink(filepath.Dir(away), h.path("two"))
@@ -311,11 +319,13 @@ func TestSwappedFile(t *testing.T) {
 					}
 				}
 			})
+			stopped := sync.OnceFunc(func() { close(stop); swapping.Wait() })
+			defer stopped()
 			done, refused := 0, 0
 			for n := 0; n < 20000 && (n < 500 || done == 0 || refused == 0); n++ {
 				a, out := h.read(h.path(c.path))
 				switch {
-				case strings.Contains(out, outside):
+				case strings.Contains(out, outside) && !c.read:
 					t.Fatal("what is outside was read")
 				case a.Error != nil:
 					refused++
@@ -334,12 +344,11 @@ func TestSwappedFile(t *testing.T) {
 				}
 			}
 			for range 5000 { // without the connection, so that the swap falls between any two steps
-				if b, err := readFile(h.path(c.path), 1<<10); err == nil && string(b) == outside {
+				if b, err := readFile(h.path(c.path), 1<<10); err == nil && string(b) == outside && !c.read {
 					t.Fatal("what is outside was read")
 				}
 			}
-			close(stop)
-			swapping.Wait()
+			stopped()
 			if all, _ := filepath.Glob(filepath.Join(filepath.Dir(away), "*")); len(all) != 1 {
 				t.Errorf("beside the file outside is now %v", all)
 			}
@@ -421,5 +430,25 @@ func TestEndedRunWritesNothing(t *testing.T) {
 	}
 	if got := stateOf(t, path); got.content != "old" {
 		t.Errorf("the file holds %q", got.content)
+	}
+}
+
+// A backup is a file of its own: where the local policy does not name it nothing is written.
+func TestBackupOfOneList(t *testing.T) {
+	h := newHost(t)
+	p, err := policy.Parse(fmt.Sprintf("[scripts]\nfiles = [%q]\n", h.dir+"/*.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Policy = p
+	path, own := h.put("a.conf", "old", 0o640), h.put("a.conf.bak", "the administrator's own", 0o600)
+	a := h.write(path, "new", true)
+	if a.Error == nil || a.Error.Reason != Policy {
+		t.Errorf("%+v", a)
+	}
+	for file, want := range map[string]string{path: "old", own: "the administrator's own"} {
+		if b, err := os.ReadFile(file); err != nil || string(b) != want {
+			t.Errorf("%s holds %q, %v; want %q", file, b, err, want)
+		}
 	}
 }

@@ -198,6 +198,11 @@ func (s *Server) write(ctx context.Context, r pluginv1.LocalWrite, content []byt
 	if err := s.allows(r.Path, File, s.Files, "files", s.policy().File); err != nil {
 		return false, err
 	}
+	if r.Backup { // a file of its own, which may stand where every file counts
+		if err := s.policy().File(r.Path + backupName); err != nil {
+			return false, refuse(sdk.ClassPermission, Policy, fmt.Errorf("the backup: %w", err))
+		}
+	}
 	if ctx.Err() != nil {
 		return false, refuse(sdk.ClassUnreachable, Deadline, errors.New("the run has ended"))
 	}
@@ -207,6 +212,9 @@ func (s *Server) write(ctx context.Context, r pluginv1.LocalWrite, content []byt
 	}
 	return changed, err
 }
+
+// backupName comes after the file's own.
+const backupName = ".bak"
 
 // allows asks both lists.
 func (s *Server) allows(path, reason string, manifest []string, key string, policy func(string) error) error {

@@ -41,7 +41,7 @@ func newHost(t testing.TB, programs ...string) *host {
 	for _, p := range programs {
 		list = append(list, fmt.Sprintf("%q", p))
 	}
-	p, err := policy.Parse(fmt.Sprintf("[scripts]\nprograms = [%s]\nfiles = [%q, %q]\n", strings.Join(list, ", "), dir+"/*.conf", dir+"/*/*.conf"))
+	p, err := policy.Parse(fmt.Sprintf("[scripts]\nprograms = [%s]\nfiles = [%q, %q, %q, %q]\n", strings.Join(list, ", "), dir+"/*.conf", dir+"/*.conf.bak", dir+"/*/*.conf", dir+"/*/*.conf.bak"))
 	if err != nil {
 		t.Fatal(err)
 	}

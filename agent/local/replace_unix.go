@@ -23,8 +23,7 @@ const (
 	partPrefix = ".rotunda-"        // of files that are not whole yet
 	partLives  = time.Hour          // after which it was left by an agent that died
 	maxBackup  = 64 << 20           // bytes of a file that is kept
-	backupName = ".bak"             // after the file's own
-	allBits    = uint32(0o7777)     // of a mode
+	allBits    = uint32(0o1777)     // of a mode: what others wrote runs as nobody but who starts it
 	newMode    = os.FileMode(0o600) // of a file that is not whole yet, and of a new one
 )
 

@@ -38,13 +38,24 @@ const secretsLinger = 5 * time.Second
 //	                                                     --2 s--> killed, plugin_deaf
 func (p *process) call(ctx context.Context, g *grant, secrets []*pluginv1.Credential, invoke func(context.Context, *pluginv1.Call) error) error {
 	defer wipe(secrets...)
+	var tired <-chan time.Time // of waiting
+	if g.limit > 0 {
+		tired = time.After(g.limit)
+	}
 	select {
 	case p.turns <- struct{}{}:
 		defer func() { <-p.turns }()
 	case <-ctx.Done():
 		return p.fail(PluginBusy, ctx.Err())
+	case <-tired:
+		return p.fail(PluginBusy, context.DeadlineExceeded)
 	case <-p.child.exited:
 		return p.fail(PluginCrashed, errors.New("the process has ended"))
+	}
+	if g.limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, g.limit)
+		defer cancel()
 	}
 	switch {
 	case ctx.Err() != nil:

@@ -49,6 +49,7 @@ type grant struct {
 	max   int
 	ctx   context.Context // ends with cut
 	end   context.CancelFunc
+	limit time.Duration // of its call, once it has its turn; 0: the context's
 
 	locals sync.WaitGroup // what local serves; complete once the grant is cut
 

@@ -92,6 +92,9 @@ type Job struct {
 	Extra   map[string]sdk.Credential
 	Self    bool
 	Fresh   bool // log in now: a session that is open already proves nothing
+	// Limit bounds a call that needs no session, from when it has its process and its turn,
+	// and before that the wait for each of the two. 0: the context does.
+	Limit time.Duration
 }
 
 // VerifyJob is what a fresh login is made with.

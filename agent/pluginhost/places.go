@@ -99,7 +99,13 @@ func provision(d Description) bool { return d.Manifest.Provision }
 // its own.
 func (h *Host) place(ctx context.Context, p Plugin, j Job, declares func(Description) bool, secrets []*pluginv1.Credential, invoke func(context.Context, *process, *pluginv1.Place, *pluginv1.Call) error) (*process, error) {
 	defer wipe(secrets...)
-	proc, err := h.acquire(ctx, p, j.Key)
+	wait := ctx
+	if j.Limit > 0 {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, j.Limit)
+		defer cancel()
+	}
+	proc, err := h.acquire(wait, p, j.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +120,7 @@ func (h *Host) place(ctx context.Context, p Plugin, j Job, declares func(Descrip
 	defer g.locals.Wait() // nothing of it goes on when it is over
 	defer proc.out.follow(access.Job, nil)
 	defer g.cut()
+	g.limit = j.Limit
 	open := openRequest(proc.manifest.Name, j)
 	at := &pluginv1.Place{
 		Plugin: open.Plugin, Access: access, Pins: open.Pins, Resource: open.Resource, Admin: open.Admin, AdminAs: open.AdminAs, Extra: open.Extra,

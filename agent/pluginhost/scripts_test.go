@@ -206,6 +206,44 @@ func TestRunEndsAtItsDeadline(t *testing.T) {
 	}
 }
 
+// The limit of a job is its call's: who waits for his turn loses none of it, and waits no
+// longer than that.
+func TestLimitOfARun(t *testing.T) {
+	f, srv := newFixture(t, nil, "scripts"), newServer(t)
+	p := script("after x")
+	if _, err := f.run(t.Context(), p, srv.job("r"), ""); err != nil { // the process runs
+		t.Fatal(err)
+	}
+	limited := func(d time.Duration) Job {
+		j := srv.job("r")
+		j.Limit = d
+		return j
+	}
+	if _, err := f.run(t.Context(), p, limited(300*time.Millisecond), "wait"); ReasonOf(err) != "gave.up" {
+		t.Errorf("a call of its own length: %v", err)
+	}
+
+	asked, answer := make(chan struct{}), make(chan struct{})
+	holds := srv.job("r")
+	holds.Local = func(_ context.Context, c net.Conn) {
+		close(asked)
+		<-answer
+		_, _ = fmt.Fprintln(c, "answer")
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if a, err := f.run(t.Context(), p, holds, "local local"); err != nil || a.Outcome != sdk.Changed {
+			t.Errorf("the one before: %+v, %v", a, err)
+		}
+	})
+	<-asked
+	if _, err := f.run(t.Context(), p, limited(50*time.Millisecond), ""); ReasonOf(err) != string(PluginBusy) || !NotSent(err) {
+		t.Errorf("while another has the turn: %v", err)
+	}
+	close(answer)
+	wg.Wait()
+}
+
 // What a job may ask of the agent's own machine, it asks at an address that no other job
 // has; and when it is over, so is that.
 func TestLocal(t *testing.T) {

@@ -222,7 +222,8 @@ func (r *Run) abandon(ctx context.Context, why *Stop) error {
 	if err := r.endMinted(ctx); err != nil {
 		return err
 	}
-	signed, err := r.sign(&trustv1.Result{Phase: trustv1.Phase_PHASE_ABANDONED, Reason: clean(r.hidden(), why.Reason), Class: string(why.Class)}, nil)
+	reason, _ := r.inClear(r.hidden(), why.Reason)
+	signed, err := r.sign(&trustv1.Result{Phase: trustv1.Phase_PHASE_ABANDONED, Reason: reason, Class: string(why.Class)}, nil)
 	if err != nil {
 		return err
 	}
@@ -277,11 +278,39 @@ func (r *Run) commit(ctx context.Context) (State, error) {
 		r.admin = r.candidate.credential
 		r.e.Plugins.Forget(r.at.Key)
 	}
+	r.renew()
 	r.slot.give()
 	if last {
 		return Reported, nil // a run without further steps is finished by its commit
 	}
 	return "", nil
+}
+
+// renew hands the new secret to whoever logs in with the account's own one: as what a
+// resource names besides its administrator, or at a dependent. They were opened before.
+func (r *Run) renew() {
+	is := func(named *trustv1.Ref) bool { return mustRef(named) == r.job.Account }
+	extras := func(resource *trust.Statement, opened map[string]sdk.Credential) (some bool) {
+		for _, x := range resource.GetResource().GetExtras() {
+			if old, ok := opened[x.Name]; ok && is(x.Account) {
+				old.Secret.Wipe()
+				opened[x.Name], some = r.candidate.credential, true
+			}
+		}
+		return some
+	}
+	if extras(r.resource.Statement, r.extras) {
+		r.dropSession()
+		r.e.Plugins.Forget(r.at.Key)
+	}
+	for n := range r.uses {
+		d := &r.uses[n]
+		extras(d.resource, d.job.Extra)
+		if d.job.Admin.Secret.Len() > 0 && is(d.resource.GetResource().GetAdminAccount()) {
+			d.job.Admin.Secret.Wipe()
+			d.job.Admin = r.candidate.credential
+		}
+	}
 }
 
 func (r *Run) settle(signed []byte, finish bool) ksm.SettleRequest {

@@ -69,6 +69,9 @@ func (e *Engine) findDependents(ctx context.Context, served *servedRecords, acco
 		}
 		if named.Script != nil {
 			d.script, err = e.findScript(ctx, served, account, named.Script, script.Dependents, named.Config, pool)
+			if err == nil { // what it is for is the account's secret
+				err = mayHave(served.log, account, "account", account.Ref)
+			}
 			if err == nil && d.script.needs(script.NeedAdmin) {
 				err = mayHaveLogins(served.log, account, d.resource)
 			}
@@ -203,7 +206,7 @@ func (r *Run) dependents(ctx context.Context) (State, error) {
 		return "", nil
 	}
 	var done bool
-	if r.followed, done = trust.Followed(trust.Words(r.log, r.recent, r.job.ID[:], r.pool())); done { // by an agent before
+	if r.followed, done = trust.Followed(r.words()); done { // by an agent before
 		r.outcome.Dependents = trustv1.Outcome_OUTCOME_DONE
 		return "", nil
 	}

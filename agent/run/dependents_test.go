@@ -168,6 +168,23 @@ func TestDependentsByAnotherAgent(t *testing.T) {
 	}
 }
 
+// The words on a run that has ended are of no use for another under its id.
+func TestDependentsUnderAnIDThatWasUsed(t *testing.T) {
+	w := withDependents(t, nil)
+	id := seal.NewID()
+	for _, run := range []seal.ID{id, seal.NewID()} { // the second one has set another secret since
+		if out, err := w.run(run); err != nil || out.Dependents != done {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		w.later(10 * time.Minute)
+	}
+	w.target.steps = nil
+	w.vault.state[id] = "queued"
+	if out, err := w.run(id); err != nil || out.Credential != done || out.Dependents != done || !slices.Equal(w.target.steps, everything) || !w.have("a") {
+		t.Errorf("%+v, %v: steps %v", out, err, w.target.steps)
+	}
+}
+
 // A dependent that refuses the new secret for certain does not keep others from having it.
 // It gets the former one back where that works, which is then not ended before the next
 // rotation has given it another.

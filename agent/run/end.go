@@ -170,12 +170,12 @@ func (r *Run) verifyCurrent(ctx context.Context) (State, error) {
 // stop ends a run that a step ended.
 func (r *Run) stop(ctx context.Context, s *Stop) error {
 	hidden := r.hidden()
-	r.outcome.Credential, r.outcome.Class, r.outcome.Reason = s.Outcome, s.Class, clean(hidden, s.Reason)
+	r.outcome.Credential, r.outcome.Class, r.outcome.Reason = s.Outcome, s.Class, s.Reason
 	r.outcome.Later, r.outcome.After = s.Later, s.After
 	if s.Err != nil {
 		r.outcome.Text = s.Err.Error()
 	}
-	r.e.Log.Info("run ended", "run", r.job.ID, "account", r.job.Account, "state", r.state, "class", s.Class, "reason", r.outcome.Reason, "later", s.Later, "error", hidden.Text(r.outcome.Text))
+	r.e.Log.Info("run ended", "run", r.job.ID, "account", r.job.Account, "state", r.state, "class", s.Class, "reason", clean(hidden, s.Reason), "later", s.Later, "error", hidden.Text(r.outcome.Text))
 	return r.tell(ctx)
 }
 
@@ -244,7 +244,11 @@ func (r *Run) signEnd() (signed, detail []byte, err error) {
 		r.log = r.e.Directory.Known()
 	}
 	hidden := r.hidden()
-	r.outcome.Reason = clean(hidden, r.outcome.Reason)
+	reason, own := r.inClear(hidden, r.outcome.Reason)
+	if own {
+		r.outcome.Text = strings.TrimPrefix(r.outcome.Text+"\n", "\n") + "the script's own word for it: " + r.outcome.Reason
+	}
+	r.outcome.Reason = reason
 	result := &trustv1.Result{
 		Phase: trustv1.Phase_PHASE_FINISHED, Credential: r.outcome.Credential, Dependents: r.outcome.Dependents,
 		Scripts: r.outcome.Scripts, Reason: r.outcome.Reason, Class: string(r.outcome.Class),

@@ -82,11 +82,12 @@ func (e *Engine) findScript(ctx context.Context, served *servedRecords, by *trus
 	if h.values, err = h.manifest.Values(parameters); err != nil {
 		return h, err
 	}
-	if have, want := len(use.Records), len(h.manifest.Records); have != want {
-		return h, h.invalid("script.records", "it works with %d further records, and is given %d", want, have)
+	at, err := h.manifest.Bind(use.RecordNames)
+	if err != nil {
+		return h, h.invalid("script.records", "%v", err)
 	}
 	for n, as := range h.manifest.Records {
-		f, err := e.findFurther(ctx, served, by, as, mustRef(use.Records[n]), pool)
+		f, err := e.findFurther(ctx, served, by, as, mustRef(use.Records[at[n]]), pool)
 		if err != nil {
 			return h, fmt.Errorf("%s: record %s: %w", h, as.Name, err)
 		}

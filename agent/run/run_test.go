@@ -13,6 +13,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 const (
@@ -124,6 +125,50 @@ func TestExtras(t *testing.T) {
 	}
 	if len(w.target.extras) != 1 || w.target.extras["second"] != "unlocks" {
 		t.Errorf("the plugin got %d extras", len(w.target.extras))
+	}
+}
+
+// Where the account itself is one of those, or the administrator of a dependent's resource,
+// its new secret is what logs in there after the change, and its former one before.
+func TestExtraThatIsTheAccount(t *testing.T) {
+	w := newWorld(t, false)
+	w.target.manifest.Overlap = []sdk.Kind{sdk.Password}
+	itself := func(r *trustv1.Resource) {
+		r.Extras = []*trustv1.Extra{{Name: "second", Account: w.account.Proto()}}
+	}
+	w.useOnResource(itself)
+	other := w.other(func(r *trustv1.Resource) {
+		itself(r)
+		r.AdminAccount = w.account.Proto()
+	})
+	w.use(func(a *trustv1.Account) {
+		a.Dependents = []*trustv1.Dependent{{Resource: other.Proto(), Plugin: "fake"}}
+	},
+		w.script("a", script.AfterRotation, `needs = ["admin"]`))
+	var before, after string
+	w.target.apply = func(r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+		before = w.target.extras["second"]
+		w.target.secrets["app"] = r.Candidate.Secret.ExposeString()
+		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+	}
+	w.target.script = func(r scriptRan) (sdk.AfterResponse, error) {
+		after = r.job.Extra["second"].Secret.ExposeString()
+		return sdk.AfterResponse{Outcome: sdk.Changed}, nil
+	}
+	if out, err := w.run(seal.NewID()); err != nil || out.Credential != done || out.Dependents != done || out.Scripts != done {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	current, _ := w.secret(w.account)
+	for where, got := range map[string]string{
+		"the session that ends the former secret": w.target.extras["second"], "a dependent's administrator": w.target.with[0],
+		"a dependent's extra": w.target.with[1], "a script's extra": after,
+	} {
+		if got != current {
+			t.Errorf("%s logs in with another secret than the new one", where)
+		}
+	}
+	if before != "old" {
+		t.Error("before the change the former secret is the one")
 	}
 }
 

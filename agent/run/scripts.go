@@ -38,6 +38,9 @@ func (r *Run) findScripts(ctx context.Context, served *servedRecords) (list []*h
 		inOrder := slices.SortedStableFunc(slices.Values(names.uses), func(a, b *trustv1.ScriptUse) int { return int(a.Order) - int(b.Order) })
 		for _, use := range inOrder {
 			h, bad := r.e.findScript(ctx, served, names.by, use, script.AfterRotation, use.Parameters, r.pool())
+			if bad == nil && (h.needs(script.NeedSecret) || h.needs(script.NeedFormer)) {
+				bad = mayHave(r.log, h.by, "account", r.job.Account)
+			}
 			if bad == nil && h.needs(script.NeedAdmin) {
 				bad = mayHaveLogins(r.log, h.by, resource)
 			}
@@ -101,11 +104,9 @@ func (r *Run) scripts(ctx context.Context) (State, error) {
 	if len(r.after) == 0 || r.committedByMe() && r.set.Scripts != trustv1.Outcome_OUTCOME_PENDING {
 		return "", nil // at the commit there were none: what was named since is the next run's
 	}
-	if r.committedByMe() || r.as == "script" { // else the words are of another run that had its id
-		if outcome, done := trust.Scripted(trust.Words(r.log, r.recent, r.job.ID[:], r.pool()), r.follows()); done { // by an agent before
-			r.scriptsEnd(outcome, nil)
-			return "", nil
-		}
+	if outcome, done := trust.Scripted(r.words()); done { // by an agent before
+		r.scriptsEnd(outcome, nil)
+		return "", nil
 	}
 	if r.committedByMe() && r.e.Now().Sub(time.UnixMilli(r.set.Time)) > journal.ScriptsLive {
 		r.scriptsEnd(trustv1.Outcome_OUTCOME_FAILED, []string{"the secret was set too long ago for its scripts to run now by themselves: whether they have is not known here"})
@@ -131,6 +132,7 @@ func (r *Run) scripts(ctx context.Context) (State, error) {
 			}
 			var err error
 			if output, err = r.runScript(ctx, h, s, hidden); err != nil {
+				r.scriptsEnd(trustv1.Outcome_OUTCOME_PENDING, said)
 				return "", err
 			}
 		}
@@ -200,6 +202,15 @@ func (r *Run) follows() uint64 {
 	return r.candidate.seq
 }
 
+// words are those of agents before on how the run ended, on the value that it has set: an
+// older one's, or words on a run that has set none yet, are of another that had its id.
+func (r *Run) words() []*trust.Result {
+	if !r.committedByMe() && r.as != "script" {
+		return nil
+	}
+	return slices.DeleteFunc(trust.Words(r.log, r.recent, r.job.ID[:], r.pool()), func(w *trust.Result) bool { return w.ValueSeq < r.follows() })
+}
+
 // keptPlan is what this agent has journalled of the run.
 func (r *Run) keptPlan() (journal.Plan, error) {
 	p, known, err := r.e.Journal.Plan(r.job.ID)
@@ -229,6 +240,9 @@ func (r *Run) runScript(ctx context.Context, h *hosted, s *journal.Script, hidde
 	if h.err != nil {
 		bad = h.err
 	}
+	if notBegun(bad) {
+		return "", r.scriptsLater(h, bad)
+	}
 	if bad != nil {
 		stop := (*Stop)(nil)
 		if !errors.As(refusal(bad), &stop) {
@@ -249,15 +263,21 @@ func (r *Run) runScript(ctx context.Context, h *hosted, s *journal.Script, hidde
 		return "", err
 	}
 	r.reveals(h)
-	call, cancel := context.WithTimeout(ctx, r.e.Limits.Script)
-	defer cancel()
-	answer, err := r.e.Plugins.Run(call, h.plugin, r.jobOf(h), request)
+	answer, err := r.e.Plugins.Run(ctx, h.plugin, r.jobOf(h), request)
 	switch {
 	case ctx.Err() != nil || pluginhost.ReasonOf(err) == string(pluginhost.HostClosed):
 		return "", orErr(err, ctx.Err()) // the run is taken up again
+	case notBegun(err):
+		if err := ends(journal.StepPlanned, ""); err != nil {
+			return "", err
+		}
+		return "", r.scriptsLater(h, err)
 	case err != nil:
 		text := hidden.Text(err.Error())
 		r.e.Log.Warn("a script failed", "run", r.job.ID, "account", r.job.Account, "script", h.String(), "error", text)
+		if host := (*pluginhost.Error)(nil); errors.As(err, &host) && host.NotSent {
+			return text, ends(journal.StepRefused, pluginhost.ReasonOf(err))
+		}
 		return text, ends(journal.StepFailed, pluginhost.ReasonOf(err))
 	case answer.Outcome == sdk.Changed:
 		err = ends(journal.StepDone, "")
@@ -269,9 +289,25 @@ func (r *Run) runScript(ctx context.Context, h *hosted, s *journal.Script, hidde
 	return hidden.Text(answer.Output), err
 }
 
+// scriptsLater ends the run for now; the vault has it announced again.
+func (r *Run) scriptsLater(h *hosted, err error) error {
+	return &Stop{Outcome: r.outcome.Credential, Class: sdk.ClassUnreachable, Reason: "scripts.pending", Later: true, Err: fmt.Errorf("%s waits for its turn: %w", h, err)}
+}
+
+// notBegun says whether the plugin host had no process or no turn for a script, which then
+// has done nothing, and may have one later. What a script says itself is never it.
+func notBegun(err error) bool {
+	host, own := (*pluginhost.Error)(nil), (*sdk.Error)(nil)
+	if errors.As(err, &own) || !errors.As(err, &host) || !host.NotSent {
+		return false
+	}
+	return slices.Contains([]pluginhost.Reason{pluginhost.PluginBusy, pluginhost.SessionClosed, pluginhost.PluginStart, pluginhost.PluginCrashed}, host.Reason)
+}
+
 // jobOf is a script's job, with the administrator where its manifest asks for him.
 func (r *Run) jobOf(h *hosted) pluginhost.Job {
 	j := h.job
+	j.Limit = r.e.Limits.Script
 	if h.needs(script.NeedAdmin) {
 		j.Admin, j.AdminAs, j.Extra, j.Self = r.admin, r.adminAs, r.extras, r.drives == bySelf
 	}
@@ -316,10 +352,17 @@ func (r *Run) reveals(h *hosted) {
 		return
 	}
 	r.revealed = append(r.revealed, sum)
-	r.e.Tell(ksm.Refusal{
-		Name: "script.reveals", Record: wireRef(r.job.Account), RunID: r.job.ID.Bytes(), Time: r.e.Now().UnixMilli(),
-		Fields: map[string]string{"sha256": sum, "why": h.manifest.Reveals},
-	})
+	told := h.revealed(r.job.Account, r.e.Now())
+	told.RunID = r.job.ID.Bytes()
+	r.e.Tell(told)
+}
+
+// revealed is the event of it.
+func (h *hosted) revealed(record trust.Ref, now time.Time) ksm.Refusal {
+	return ksm.Refusal{
+		Name: "script.reveals", Record: wireRef(record), Time: now.UnixMilli(),
+		Fields: map[string]string{"sha256": fmt.Sprintf("%x", h.use.Sha256), "why": h.manifest.Reveals},
+	}
 }
 
 // says is what the account's readers are told of a script: which one it was, who approved

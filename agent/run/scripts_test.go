@@ -124,6 +124,14 @@ func (w *world) apart() seal.ID {
 // signedByBob: he signs the statements from now on, and has no rights in further folders.
 func (w *world) signedByBob(roles trust.Roles) { w.signer, _ = w.bob(roles) }
 
+// editedUnread: the account is in a folder of its own, where Bob may do all but read.
+func (w *world) editedUnread() {
+	w.account = trust.Ref{Folder: w.apart(), Record: seal.NewID()}
+	device, member := w.bob(everyRole)
+	w.change(trust.GrantOp(w.account.Folder, member, everyRole&^(trust.Read|trust.Share)))
+	w.signer = device
+}
+
 const everyRole = trust.Read | trust.Edit | trust.Operate | trust.Share | trust.ApproveScript
 
 // detail is what the record's readers are told of the newest run.
@@ -250,6 +258,11 @@ func TestScriptsThatCannotRun(t *testing.T) {
 			w.use(nil, u)
 		}, "parameters"},
 		"a further record too few": {func(w *world) { w.use(nil, w.script("a", script.AfterRotation, account...)) }, "script.records"},
+		"a further record of another name": {func(w *world) {
+			u := w.script("a", script.AfterRotation, account...)
+			u.Records, u.RecordNames = []*trustv1.Ref{w.admin.Proto()}, []string{"another"}
+			w.use(nil, u)
+		}, "script.records"},
 		"the local policy": {func(w *world) {
 			w.use(nil, w.script("a", script.AfterRotation))
 			p, err := policy.Parse(`actions.allow = ["rotate", "verify"]`)
@@ -276,12 +289,38 @@ func TestScriptsThatCannotRun(t *testing.T) {
 			w.signedByBob(everyRole)
 			w.use(nil, u)
 		}, linked},
+		"the secrets of an account that the approver on its resource may not read": {func(w *world) {
+			w.account = trust.Ref{Folder: w.apart(), Record: seal.NewID()}
+			w.use(nil)
+			u := w.script("a", script.AfterRotation, `needs = ["secret"]`)
+			w.signedByBob(everyRole) // in the resource's folder alone
+			w.useOnResource(nil, u)
+		}, linked},
+		"its former secret alone, likewise": {func(w *world) {
+			w.account = trust.Ref{Folder: w.apart(), Record: seal.NewID()}
+			w.use(nil)
+			u := w.script("a", script.AfterRotation, `needs = ["former"]`)
+			w.signedByBob(everyRole)
+			w.useOnResource(nil, u)
+		}, linked},
+		"the account's secret, approved by who edits it and may not read it": {func(w *world) {
+			u := w.script("a", script.AfterRotation, `needs = ["secret"]`)
+			w.editedUnread()
+			w.use(nil, u)
+		}, linked},
+		"a dependent of it, likewise": {func(w *world) {
+			u := w.script("a", script.Dependents)
+			w.editedUnread()
+			w.use(func(a *trustv1.Account) {
+				a.Dependents = []*trustv1.Dependent{{Resource: w.res.Proto(), Plugin: trust.PluginLua, Script: u}}
+			})
+		}, linked},
 		"a further record's administrator, likewise": {func(w *world) {
 			admin := trust.Ref{Folder: w.apart(), Record: seal.NewID()}
 			w.put(admin, "pamUser", []byte("x"), w.accountStatement("x", nil))
 			other := w.other(func(r *trustv1.Resource) { r.AdminAccount = admin.Proto() })
 			u := w.script("a", script.AfterRotation, resource...)
-			u.Records = []*trustv1.Ref{other.Proto()}
+			u.Records, u.RecordNames = []*trustv1.Ref{other.Proto()}, []string{"other"}
 			w.signedByBob(everyRole)
 			w.use(nil, u)
 		}, linked},
@@ -291,7 +330,7 @@ func TestScriptsThatCannotRun(t *testing.T) {
 			w.put(apart, "pamMachine", nil, &trustv1.Statement{Kind: trustv1.RecordKind_RECORD_KIND_RESOURCE, Subject: &trustv1.Statement_Resource{Resource: r}})
 			u := w.script("a", script.AfterRotation, account...)
 			other := w.ref()
-			u.Records = []*trustv1.Ref{other.Proto()}
+			u.Records, u.RecordNames = []*trustv1.Ref{other.Proto()}, []string{"other"}
 			w.use(nil, u)
 			w.signedByBob(everyRole)
 			s := w.accountStatement("other", nil)
@@ -300,22 +339,22 @@ func TestScriptsThatCannotRun(t *testing.T) {
 		}, linked},
 		"a further record of another pool": {func(w *world) {
 			u := w.script("a", script.AfterRotation, resource...)
-			u.Records = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.PoolId = seal.NewID().Bytes() }).Proto()}
+			u.Records, u.RecordNames = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.PoolId = seal.NewID().Bytes() }).Proto()}, []string{"other"}
 			w.use(nil, u)
 		}, string(trust.WrongPool)},
 		"a further record that is an account": {func(w *world) {
 			u := w.script("a", script.AfterRotation, resource...)
-			u.Records = []*trustv1.Ref{w.admin.Proto()}
+			u.Records, u.RecordNames = []*trustv1.Ref{w.admin.Proto()}, []string{"other"}
 			w.use(nil, u)
 		}, string(trust.RecordSwapped)},
 		"two identities at one address": {func(w *world) {
 			u := w.script("a", script.AfterRotation, append([]string{`hosts = ["resource", "records.other"]`}, resource...)...)
-			u.Records = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.Host, r.SshHostKeySha256 = "DB.test.", [][]byte{make([]byte, 32)} }).Proto()}
+			u.Records, u.RecordNames = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.Host, r.SshHostKeySha256 = "DB.test.", [][]byte{make([]byte, 32)} }).Proto()}, []string{"other"}
 			w.use(nil, u)
 		}, "script.identity"},
 		"one address with and without TLS": {func(w *world) {
 			u := w.script("a", script.AfterRotation, append([]string{`hosts = ["records.other"]`}, resource...)...)
-			u.Records = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.Host, r.Tls = "db.test", nil }).Proto()}
+			u.Records, u.RecordNames = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.Host, r.Tls = "db.test", nil }).Proto()}, []string{"other"}
 			w.use(nil, u)
 		}, "script.identity"},
 		"a rotator that was changed": {func(w *world) {
@@ -384,7 +423,7 @@ func TestFurtherRecordsAreDialledAfterTheRights(t *testing.T) {
 			return nil, errors.New("nobody is there")
 		}
 		u := w.script("a", script.AfterRotation, `hosts = ["records.other"]`, "[records.other]", `about = "x"`, `as = "resource"`)
-		u.Records = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.Tofu = true }).Proto()}
+		u.Records, u.RecordNames = []*trustv1.Ref{w.other(func(r *trustv1.Resource) { r.Tofu = true }).Proto()}, []string{"other"}
 		w.use(edit, u)
 		var want []string
 		if reason == "probe" {
@@ -413,7 +452,8 @@ func TestPlacesOfScripts(t *testing.T) {
 		`hosts = ["records.api", "records.router", "parameters.hook", "log.test:514"]`, "[parameters.hook]", `type = "url"`, `about = "x"`, "required = true",
 		"[records.router]", `about = "x"`, `as = "resource"`, "[records.api]", `about = "x"`, `as = "account"`, "[records.silent]", `about = "x"`, `as = "resource"`)
 	u.Parameters = []byte(`{"hook":"https://hook.test/x"}`)
-	u.Records = []*trustv1.Ref{router.Proto(), account.Proto(), silent.Proto()}
+	// In another order than the manifest's: each belongs to its name.
+	u.Records, u.RecordNames = []*trustv1.Ref{silent.Proto(), router.Proto(), account.Proto()}, []string{"silent", "router", "api"}
 	w.use(nil, u)
 	if out, err := w.rotate(); err != nil || out.Scripts != done {
 		t.Fatalf("%+v, %v", out, err)
@@ -509,6 +549,73 @@ func TestScriptsAreGoneOnWith(t *testing.T) {
 		}
 		if !slices.Equal(w.target.scripts(), want) || len(w.target.applied) != 1 {
 			t.Errorf("at %d: %v ran, want %v", n, w.target.scripts(), want)
+		}
+	}
+}
+
+// One that has had no process and no turn has done nothing: the run comes again for it, and
+// for nothing before it. What a script says of itself is no word on that.
+func TestScriptsThatWait(t *testing.T) {
+	host := func(reason pluginhost.Reason) error {
+		return fmt.Errorf("x: %w", &pluginhost.Error{Reason: reason, Plugin: "lua", NotSent: true})
+	}
+	for name, c := range map[string]struct {
+		err   error
+		again bool
+		says  string
+	}{
+		"no process in time":        {host(pluginhost.PluginBusy), true, ""},
+		"its connections were cut":  {host(pluginhost.SessionClosed), true, ""},
+		"no process could start":    {host(pluginhost.PluginStart), true, ""},
+		"the process had ended":     {host(pluginhost.PluginCrashed), true, ""},
+		"the process ended with it": {&pluginhost.Error{Reason: pluginhost.PluginCrashed, Plugin: "lua"}, false, "failed, perhaps half done (plugin_crashed)"},
+		"it cannot be sent":         {host(pluginhost.BadRequest), false, "not done (bad_request)"},
+		"its own word":              {&sdk.Error{Class: sdk.ClassUnreachable, Reason: "plugin_busy", NotSent: true}, false, "failed, perhaps half done (plugin_busy)"},
+	} {
+		for _, alone := range []bool{false, true} {
+			w := newWorld(t, false)
+			w.use(nil, w.script("a", script.AfterRotation), w.script("b", script.AfterRotation), w.script("c", script.AfterRotation))
+			w.target.script = func(r scriptRan) (sdk.AfterResponse, error) {
+				if r.name == "b" {
+					return sdk.AfterResponse{}, c.err
+				}
+				return sdk.AfterResponse{Outcome: sdk.Changed}, nil
+			}
+			job, credential := Job{ID: seal.NewID(), Account: w.account}, done
+			if alone {
+				job.Command, credential = w.command(trustv1.Action_ACTION_RUN_SCRIPT, job.ID), trustv1.Outcome_OUTCOME_NONE
+			}
+			w.vault.state[job.ID] = "queued"
+			out, err := w.engine.Do(t.Context(), job)
+			result, text := w.detail()
+			if !c.again {
+				if err != nil || out.Scripts != failed || out.Later || !slices.Equal(w.target.scripts(), []string{"a", "b", "c"}) || !strings.Contains(text, c.says) {
+					t.Errorf("%s: %+v, %v: %v ran", name, out, err, w.target.scripts())
+				}
+				continue
+			}
+			if err != nil || out.Credential != credential || out.Scripts != trustv1.Outcome_OUTCOME_PENDING || out.Reason != "scripts.pending" || !out.Later || !w.vault.last.Retry {
+				t.Fatalf("%s: %+v, %v", name, out, err)
+			}
+			if result.Scripts != trustv1.Outcome_OUTCOME_PENDING || !strings.Contains(text, "script a 1.0.0") || !strings.Contains(text, "done") {
+				t.Errorf("%s: told %s, %s", name, result.Scripts, text)
+			}
+			w.target.script, w.target.ran = nil, nil
+			w.later(time.Minute)
+			if !alone { // when it is taken up again there may be none either
+				w.target.unscripted = c.err
+				if out, err := w.engine.Do(t.Context(), job); err != nil || out.Reason != "scripts.pending" || !out.Later || len(w.target.ran) > 0 {
+					t.Errorf("%s, without a process: %+v, %v", name, out, err)
+				}
+				w.target.unscripted = nil
+				w.later(time.Minute)
+			}
+			if out, err := w.engine.Do(t.Context(), job); err != nil || out.Scripts != done || out.Credential != credential || out.Later || out.Reason != "" {
+				t.Errorf("%s, again: %+v, %v", name, out, err)
+			}
+			if !slices.Equal(w.target.scripts(), []string{"b", "c"}) || len(w.target.applied) > 1 {
+				t.Errorf("%s: %v ran again", name, w.target.scripts())
+			}
 		}
 	}
 }
@@ -760,9 +867,13 @@ func TestOfAScriptedResource(t *testing.T) {
 	if err := order(); err != nil || w.target.opens != 1 || !slices.Equal(w.target.opened.Allow, []string{"db.test:5432"}) {
 		t.Errorf("%v, %d sessions to %v", err, w.target.opens, w.target.opened.Allow)
 	}
-	w.scriptAt(w.pinned[0], scriptText("rotator", script.Rotator, `reveals = "everything"`, "[rotator]", `kinds = ["password"]`), nil)
-	if err := order(); trust.ReasonOf(err) != trust.ScriptChanged || w.target.opens != 1 {
-		t.Errorf("one that was changed: %v", err)
+	u = w.scriptAt(w.pinned[0], scriptText("rotator", script.Rotator, `reveals = "everything"`, "[rotator]", `kinds = ["password"]`), nil)
+	if err := order(); trust.ReasonOf(err) != trust.ScriptChanged || w.target.opens != 1 || len(w.told) != 0 {
+		t.Errorf("one that was changed: %v, events %v", err, w.told)
+	}
+	w.useOnResource(func(r *trustv1.Resource) { r.Plugin, r.Rotator = trust.PluginLua, u })
+	if err := order(); err != nil || len(w.told) != 1 || w.told[0].Name != "script.reveals" || w.told[0].Fields["why"] != "everything" || seal.ID(w.told[0].Record.Record) != w.res.Record {
+		t.Errorf("one that may see secrets in clear: %v, events %v", err, w.told)
 	}
 }
 
@@ -801,6 +912,8 @@ func TestReasonsThatAreSecrets(t *testing.T) {
 // A result has room for as many scripts as two statements can name.
 func TestManyScripts(t *testing.T) {
 	w := newWorld(t, false)
+	began := time.Now()
+	w.engine.Leases = NewLeases(func() time.Time { return time.Time{} }, func(int) {}, func() time.Time { return began }) // it takes long on a busy machine
 	var a, r []*trustv1.ScriptUse
 	for n := range trust.MaxScripts {
 		a = append(a, w.script(fmt.Sprintf("a%d", n), script.AfterRotation))
@@ -812,7 +925,8 @@ func TestManyScripts(t *testing.T) {
 		return sdk.AfterResponse{Outcome: sdk.Changed, Output: strings.Repeat("é", sdk.MaxOutput/2)}, nil
 	}
 	out, err := w.rotate()
-	if result, text := w.detail(); err != nil || out.Scripts != done || len(result.ScriptSha256) != 2*trust.MaxScripts || len(w.vault.last.Result) > 32<<10 || len(text) > 80<<10 {
+	must(t, err)
+	if result, text := w.detail(); out.Scripts != done || len(result.ScriptSha256) != 2*trust.MaxScripts || len(w.vault.last.Result) > 32<<10 || len(text) > 80<<10 {
 		t.Errorf("%+v, %v: %d scripts, %d bytes of result, %d of text", out.Scripts, err, len(result.ScriptSha256), len(w.vault.last.Result), len(text))
 	}
 }

@@ -62,9 +62,15 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 		return err
 	}
 	defer release()
+	if h := found.rotator; h != nil && h.manifest.Reveals != "" {
+		e.Tell(h.revealed(resource.Ref, e.Now()))
+	}
 	call, cancel := context.WithTimeout(ctx, e.Limits.Open)
 	defer cancel()
 	session, err := e.Plugins.Open(call, plugin, pluginhost.Job{Target: at, Admin: admin, AdminAs: login, Extra: extras, Fresh: true})
+	if err != nil && found.rotator != nil {
+		return withoutOwnWords(err)
+	}
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/agent/jump"
@@ -481,12 +482,14 @@ type fakeTarget struct {
 
 	plans []sdk.Account                               // that a plan was made for
 	steps []string                                    // that were asked for
+	with  [2]string                                   // the newest step: its job's administrator, and its extra "second"
 	users map[string]string                           // by the settings of a dependent: the secret that it has
 	plan  func(pluginhost.Job) ([]sdk.Step, error)    // nil: two steps
 	step  func(what string) (sdk.StepResponse, error) // nil: does it
 
-	ran    []scriptRan                                // scripts, in order
-	script func(scriptRan) (sdk.AfterResponse, error) // nil: does it
+	ran        []scriptRan                                // scripts, in order
+	script     func(scriptRan) (sdk.AfterResponse, error) // nil: does it
+	unscripted error                                      // nil: scripts have processes
 
 	makes func(pluginhost.Job, sdk.Account) (string, error) // a script that makes secrets
 
@@ -503,6 +506,9 @@ func (f *fakeTarget) Find(name string) (pluginhost.Plugin, error) {
 func (f *fakeTarget) Describe(_ context.Context, p pluginhost.Plugin) (pluginhost.Description, error) {
 	m := f.manifest
 	m.Self, m.Dependents, m.After, m.Generator = true, true, true, true
+	if f.unscripted != nil && p.Script != (unique.Handle[string]{}) {
+		return pluginhost.Description{}, f.unscripted
+	}
 	if m.Concurrency == 0 {
 		m.Concurrency = 4
 	}
@@ -538,6 +544,7 @@ func (f *fakeTarget) use(what string, j pluginhost.Job, c sdk.Credential) (sdk.S
 	defer f.mu.Unlock()
 	what += " for " + string(j.Resource.Config)
 	f.steps = append(f.steps, what)
+	f.with = [2]string{j.Admin.Secret.ExposeString(), j.Extra["second"].Secret.ExposeString()}
 	if f.step != nil {
 		if out, err := f.step(what); err != nil || out.Outcome != sdk.Changed {
 			return out, err

@@ -91,6 +91,54 @@ func TestOutcomeExit(t *testing.T) {
 	}
 }
 
+// What is said of a run that did not end as asked says no more than is so: above all nothing
+// of a secret where none was at stake.
+func TestOutcomeTexts(t *testing.T) {
+	const none, done, failed = trustv1.Outcome_OUTCOME_NONE, trustv1.Outcome_OUTCOME_DONE, trustv1.Outcome_OUTCOME_FAILED
+	account := &client.Record{Ref: client.Ref{Folder: seal.NewID(), Record: seal.NewID()}, Title: "ann"}
+	for _, row := range []struct {
+		outcome client.Outcome
+		want    string
+	}{
+		{client.Outcome{Action: "script", State: client.NotDone, Credential: none, Scripts: failed, Class: "conflict"}, "the scripts of ann failed: conflict"},
+		{client.Outcome{Action: "script", State: client.NotDone, Credential: failed, Class: "refused"}, "the scripts of ann were not run: refused"},
+		{client.Outcome{Action: "script", State: client.StillOpen}, "the scripts of ann have not ended yet"},
+		{client.Outcome{Action: "rotate", State: client.DonePartly, Credential: done, Dependents: done, Scripts: failed}, "ann: the secret is changed, but its scripts failed"},
+		{client.Outcome{Action: "rotate", State: client.DonePartly, Credential: done, Dependents: none, Scripts: failed}, "ann: the secret is changed, but its scripts failed"},
+		{client.Outcome{Action: "rotate", State: client.DonePartly, Credential: done, Dependents: failed, Scripts: failed}, "ann: the secret is changed, but what depends on it is not"},
+		{client.Outcome{Action: "rotate", State: client.NotDone, Credential: failed, Class: "auth"}, "ann: not changed, the former secret is in use: auth"},
+		{client.Outcome{Action: "rotate", State: client.StillOpen}, "ann: not decided yet, both secrets are kept"},
+		{client.Outcome{Action: "verify", State: client.NotDone}, "ann: the target does not take the secret"},
+	} {
+		p, _, _ := fakeProcess(t)
+		f := (&cli{p: p}).follow([]*client.Record{account})
+		row.outcome.Account = account.Ref
+		if err := f.end([]client.Outcome{row.outcome}, false); err == nil || err.Error() != row.want {
+			t.Errorf("%+v: %v, want %q", row.outcome, err, row.want)
+		}
+		err := f.end([]client.Outcome{row.outcome, {State: client.Done}}, false)
+		if want := "1 of 2 accounts are not done; " + row.want; err == nil || err.Error() != want {
+			t.Errorf("%+v: %v, want %q", row.outcome, err, want)
+		}
+	}
+}
+
+// A text of more lines, such as a script's log, keeps them, and none can pass for another
+// field.
+func TestDetailsKeepTheirLines(t *testing.T) {
+	const said = "restart-unit: done\r\nfirst\n\nrun: none\n"
+	var out strings.Builder
+	showOutcomes(&out, []outcomeView{{Account: "a", Detail: said, RunID: "r"}})
+	if got, want := out.String(), "account:  a\ndetail:   restart-unit: done\n          first\n          run: none\nrun:      r\n"; got != want {
+		t.Errorf("outcome:\n%s\nwant\n%s", got, want)
+	}
+	out.Reset()
+	showRun(&out, runView{Results: []resultView{{Detail: said}}})
+	if got, want := out.String(), "  detail:  restart-unit: done\n           first\n           run: none\n"; !strings.HasSuffix(got, want) {
+		t.Errorf("run:\n%s\nwant\n%s", got, want)
+	}
+}
+
 // TestNoWaitIsDone: a run that was started as asked is no failure, one that could not be is.
 func TestNoWaitIsDone(t *testing.T) {
 	p, _, _ := fakeProcess(t)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,7 +92,8 @@ func (c *cli) doctorCmd() *cobra.Command {
 clocks, the age of the log, whether the server recovers from a backup, folder keys that
 have not come, agents (connected, of what version), devices that end, what those still
 know who were removed (folder keys, accounts not rotated since, keys of applications; folders
-that this device cannot read are not looked at, and that is a finding) and which agents have not heard of it, accounts that are late or whose value was lost, and
+that this device cannot read are not looked at, and that is a finding) and which agents have not heard of it, accounts that are late or whose value was lost,
+whose dependents have not got their new secret, or whose scripts failed when they ran last, and
 records that name what is not there: above all the administrator of a resource whose
 accounts need one.
 The exit code is 10 when there is something to do.`, "")
@@ -311,26 +314,22 @@ func (c *cli) examineDevices(ctx context.Context, x *examination, cl *client.Cli
 }
 
 func (c *cli) examineAccounts(ctx context.Context, x *examination, cl *client.Client) {
-	for _, look := range []struct{ state, do string }{
-		{"overdue", "`rotunda run list --overdue` shows them; is an agent of their pool connected?"},
-		{"failed", "`rotunda run list --failed` shows them, `rotunda run show` why"},
+	for _, look := range []struct{ filter, is, do string }{
+		{"overdue", "is overdue", "`rotunda run list --overdue` shows them; is an agent of their pool connected?"},
+		{"unmended", "failed, and nothing since has done what it was to do", "`rotunda run list --failed` shows them, `rotunda run show` why"},
 	} {
-		runs, next, err := cl.Runs(ctx, client.RunFilter{State: look.state, Limit: maxPage})
+		late, err := lastFailed(ctx, cl, look.filter)
 		if err != nil {
 			x.failed("accounts", err)
 			return
 		}
-		late := map[client.Ref]bool{}
-		for _, r := range runs {
-			late[r.Account] = true
-		}
 		if n := len(late); n > 0 {
-			more := ""
-			if next != "" {
-				more = " or more"
-			}
-			x.warn("accounts", look.do, "%d account%s%s with a run that is %s", n, plural(n), more, look.state)
+			x.warn("accounts", look.do, "%d account%s with a run that %s", n, plural(n), look.is)
 		}
+	}
+	if err := c.examineRest(ctx, x, cl); err != nil {
+		x.failed("accounts", err)
+		return
 	}
 	alerts := 0
 	for r, err := range cl.Rotations(ctx, seal.ID{}) {
@@ -347,4 +346,39 @@ func (c *cli) examineAccounts(ctx context.Context, x *examination, cl *client.Cl
 		return
 	}
 	x.ok("accounts", "no rotation waits for a person")
+}
+
+// examineRest finds accounts that have their secret, and of which something else was not
+// done with it: what depends on them, or their scripts.
+func (c *cli) examineRest(ctx context.Context, x *examination, cl *client.Client) error {
+	for _, look := range []struct {
+		filter, what string
+		do           func(first string) string
+	}{
+		{"unmended_dependents", "what depends on %s has not got the new secret", func(first string) string {
+			return "`rotunda run list --failed` shows the runs, `rotunda run show` what refused it; once that is mended, `rotunda rotate " + first + "` gives them the next"
+		}},
+		{"unmended_scripts", "the scripts of %s failed when they ran last", func(string) string {
+			return "`rotunda run list --failed` shows the runs, `rotunda run show` what each script said; once that is mended, `rotunda script run --failed` runs them again"
+		}},
+	} {
+		failed, err := lastFailed(ctx, cl, look.filter)
+		if err != nil {
+			return err
+		}
+		names, err := titles(ctx, cl, slices.Collect(maps.Keys(failed)))
+		if err != nil {
+			return err
+		}
+		var list []string
+		for _, name := range names {
+			if name != "" { // else it is gone
+				list = append(list, name)
+			}
+		}
+		if slices.Sort(list); len(list) > 0 {
+			x.warn("accounts", look.do(list[0]), look.what, few(list))
+		}
+	}
+	return nil
 }

@@ -111,16 +111,33 @@ func table(w io.Writer, heading []string, rows [][]string) {
 	tw.Flush()
 }
 
-// pairs prints a name and a value a line; empty values are left out.
+// pairs prints a name and a value a line; empty values are left out. A value without a name
+// goes on with the one before it (see lines).
 func pairs(w io.Writer, list ...string) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for i := 0; i+1 < len(list); i += 2 {
 		if list[i+1] == "" {
 			continue
 		}
-		fmt.Fprintf(tw, "%s:\t%s\n", list[i], terminal.Line(list[i+1]))
+		name := list[i]
+		if name != "" {
+			name += ":"
+		}
+		fmt.Fprintf(tw, "%s\t%s\n", name, terminal.Line(list[i+1]))
 	}
 	tw.Flush()
+}
+
+// lines are pairs of a text that has more than one line, such as a script's log. A line that
+// looks like another pair is still seen to be none: it has no name before it.
+func lines(name, text string) (list []string) {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimRight(line, "\r\n"); line != "" {
+			list = append(list, name, line)
+			name = ""
+		}
+	}
+	return list
 }
 
 // timeText is how people read a moment, in local time.

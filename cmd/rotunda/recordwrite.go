@@ -93,7 +93,7 @@ func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string
 		}
 		one := &trustv1.Dependent{Resource: refProto(ref), Plugin: d.Plugin, Config: d.Config}
 		if d.Script != "" {
-			if err := c.scripted(ctx, cl, one, d.Script, d.Resource, of); err != nil {
+			if err := c.scripted(ctx, cl, one, d.Script, d.Resource, ref, of); err != nil {
 				return nil, err
 			}
 		}
@@ -103,7 +103,7 @@ func (c *cli) dependentsFrom(ctx context.Context, cl *client.Client, file string
 }
 
 // scripted has a script do what is done for a dependent.
-func (c *cli) scripted(ctx context.Context, cl *client.Client, d *trustv1.Dependent, name, resource string, of scriptPlace) error {
+func (c *cli) scripted(ctx context.Context, cl *client.Client, d *trustv1.Dependent, name, resource string, on client.Ref, of scriptPlace) error {
 	if d.Plugin != "" {
 		return usagef("a dependent on %s names a plugin and a script: it is one of them", resource)
 	}
@@ -118,7 +118,8 @@ func (c *cli) scripted(ctx context.Context, cl *client.Client, d *trustv1.Depend
 		return usagef("the dependent on %s: %w", resource, err)
 	}
 	d.Plugin, d.Script = script.Plugin, s.Use()
-	return c.approves(ctx, cl, s, of)
+	of.on = on
+	return c.approves(ctx, cl, s, of, d.Script, "dependent on "+resource, d.Config)
 }
 
 // rotates are the kinds of secret of the plugins that come with every agent.
@@ -220,7 +221,7 @@ func (c *cli) recordAddCmd() *cobra.Command {
 				resource = r.Ref
 				c.warnKind(kind, r)
 			}
-			dependents, err := c.dependentsFrom(ctx, cl, a.dependents, scriptPlace{f.UID, args[0]})
+			dependents, err := c.dependentsFrom(ctx, cl, a.dependents, scriptPlace{folder: f.UID, title: args[0]})
 			if err != nil {
 				return err
 			}
@@ -381,7 +382,7 @@ func (c *cli) recordEditCmd() *cobra.Command {
 (login, resource, scope, policy and so on) is signed anew, and the former
 statement is withdrawn for ever.`, `rotunda record edit app --new-secret
 rotunda record edit app --policy-length 40 --policy-exclude '"'
-rotunda record edit app --script restart-unit,param.unit=app.service
+rotunda record edit app --script restart-unit,record.host=web1,param.unit=app.service
 rotunda record edit door --generator pin,param.digits=8`)
 }
 
@@ -395,6 +396,7 @@ func (c *cli) accountEdit(ctx context.Context, cl *client.Client, at scriptPlace
 			return nil, err
 		}
 		changes = append(changes, func(t *trustv1.Account) { t.Resource = refProto(ref) })
+		at.on = ref
 	}
 	if set("pair") {
 		var pair *trustv1.Ref

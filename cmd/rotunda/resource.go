@@ -159,7 +159,7 @@ func (c *cli) resourceAddCmd() *cobra.Command {
 			}
 			if r.rotator != "" {
 				spec.Plugin = script.Plugin
-				if spec.Rotator, spec.Config, err = c.rotatorOf(ctx, cl, &r, scriptPlace{f.UID, args[0]}); err != nil {
+				if spec.Rotator, spec.Config, err = c.rotatorOf(ctx, cl, &r, scriptPlace{folder: f.UID, title: args[0]}); err != nil {
 					return err
 				}
 			}
@@ -265,5 +265,5 @@ func (c *cli) resourceEditCmd() *cobra.Command {
 one is withdrawn for ever.`, `rotunda resource edit db1 --host db1-new.internal
 rotunda resource edit db1 --admin db1-admin
 rotunda resource edit router1 --rotator acme-router,param.realm=local
-rotunda resource edit web1 --script restart-unit,param.unit=nginx`)
+rotunda resource edit web1 --script restart-unit,record.host=web1,param.unit=nginx`)
 }

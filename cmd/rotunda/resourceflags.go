@@ -262,15 +262,19 @@ func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, at *client.Re
 	if set("plugin") {
 		add(func(t *trustv1.Resource) { t.Plugin, t.Rotator = r.plugin, nil })
 	}
+	place := placeOf(at)
+	if set("host") || set("port") {
+		place.on = client.Ref{} // the address that it has is not the one that it will have
+	}
 	if set("rotator") {
-		use, config, err := c.rotatorOf(ctx, cl, r, placeOf(at))
+		use, config, err := c.rotatorOf(ctx, cl, r, place)
 		if err != nil {
 			return nil, err
 		}
 		add(func(t *trustv1.Resource) { t.Plugin, t.Rotator, t.Config = script.Plugin, use, config })
 	}
 	if set("script") || set("drop-script") {
-		change, err := r.scripts.change(ctx, c, cl, placeOf(at))
+		change, err := r.scripts.change(ctx, c, cl, place)
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,7 @@ type chosen struct {
 	resource string
 	state    string // of the rotation
 	exposed  bool
+	failed   bool      // the last that was heard of its scripts
 	unseen   []seal.ID // folders into which --exposed could not look
 }
 
@@ -32,7 +34,7 @@ func (s *chosen) flags(cmd *cobra.Command) {
 }
 
 func (s *chosen) given() bool {
-	return s.folder != "" || s.match != "" || s.resource != "" || s.state != "" || s.exposed
+	return s.folder != "" || s.match != "" || s.resource != "" || s.state != "" || s.exposed || s.failed
 }
 
 // accounts finds them by name, or by the filter.
@@ -78,6 +80,12 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 			return nil, err
 		}
 	}
+	var failed map[client.Ref]bool
+	if s.failed {
+		if failed, err = lastFailed(ctx, cl, "unmended_scripts"); err != nil {
+			return nil, err
+		}
+	}
 	var out []*client.Record
 	for r, err := range cl.Records(ctx, folder, client.TypeAccount) {
 		if err != nil {
@@ -89,6 +97,7 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 		case resource != "" && refText(a.Resource) != resource:
 		case inState != nil && !inState[r.Ref]:
 		case known != nil && !known[r.Ref]:
+		case failed != nil && !failed[r.Ref]:
 		default:
 			out = append(out, r)
 		}
@@ -101,6 +110,25 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 		return nil, none
 	}
 	return out, nil
+}
+
+// lastFailed are the accounts with runs that a filter of the server finds: what failed,
+// and that no later run has done well.
+func lastFailed(ctx context.Context, cl *client.Client, filter string) (map[client.Ref]bool, error) {
+	failed := map[client.Ref]bool{}
+	for token := ""; ; {
+		runs, next, err := cl.Runs(ctx, client.RunFilter{State: filter, Limit: maxPage, Token: token})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range runs {
+			failed[r.Account] = true
+		}
+		if next == "" || next == token {
+			return failed, nil
+		}
+		token = next
+	}
 }
 
 // exposed are the accounts whose secret somebody may know who may not read it any more.
@@ -118,7 +146,7 @@ func exposed(ctx context.Context, cl *client.Client) (map[client.Ref]bool, []sea
 }
 
 func (c *cli) rotateCmd() *cobra.Command {
-	return c.runningCmd("rotate", "rotate", "give accounts new secrets now", `Signs a command for each account, sends it to an agent of its resource's pool, and
+	return c.runningCmd(&chosen{}, "rotate", "rotate", "give accounts new secrets now", `Signs a command for each account, sends it to an agent of its resource's pool, and
 follows the run to its end. What the server says on the way is a hint; the last line
 and the exit code come from the agent's signed result alone.
 
@@ -138,7 +166,7 @@ rotunda rotate --exposed --yes`,
 }
 
 func (c *cli) verifyCmd() *cobra.Command {
-	return c.runningCmd("verify", "verify", "have agents log in with the current secrets", `Signs a command for each account: an agent of its resource's pool logs in with the
+	return c.runningCmd(&chosen{}, "verify", "verify", "have agents log in with the current secrets", `Signs a command for each account: an agent of its resource's pool logs in with the
 value that the vault holds, and changes nothing. Exit codes are those of rotate.`,
 		`rotunda verify app
 rotunda verify --folder Databases --yes`,
@@ -150,9 +178,8 @@ rotunda verify --folder Databases --yes`,
 type startRuns func(context.Context, *client.Client, []client.Ref, client.RunOptions) ([]client.Outcome, error)
 
 // runningCmd is a command that starts a run for each account and follows them; does is
-// what a question says it does.
-func (c *cli) runningCmd(verb, does, short, long, example string, start startRuns) *cobra.Command {
-	var s chosen
+// what a question says it does. Flags of its own that choose accounts are the caller's.
+func (c *cli) runningCmd(s *chosen, verb, does, short, long, example string, start startRuns) *cobra.Command {
 	var agent string
 	var wait time.Duration
 	var parallel int
@@ -398,7 +425,7 @@ func (f *follower) worst(outcomes []client.Outcome, noWait bool) error {
 }
 
 func (f *follower) failure(worst exit, bad, all int, o client.Outcome) *failure {
-	reason, text := o.Reason, outcomeText(o)
+	reason, text := o.Reason, outcomeText(f.name(o.Account), o)
 	if o.Err != nil {
 		c := classify(o.Err)
 		reason = orWord(reason, c.reason)
@@ -412,9 +439,9 @@ func (f *follower) failure(worst exit, bad, all int, o client.Outcome) *failure 
 	}
 	reason = orWord(reason, outcomeState(o.State))
 	if all == 1 {
-		return failf(worst, reason, "%s: %s", f.name(o.Account), text).withHint("%s", outcomeHint(worst, o))
+		return failf(worst, reason, "%s", text).withHint("%s", outcomeHint(worst, o))
 	}
-	return failf(worst, reason, "%d of %d accounts are not done; %s: %s", bad, all, f.name(o.Account), text).
+	return failf(worst, reason, "%d of %d accounts are not done; %s", bad, all, text).
 		withHint("%s", outcomeHint(worst, o))
 }
 
@@ -423,30 +450,36 @@ func scriptsFailed(o client.Outcome) bool {
 	return o.Action == "script" && o.Scripts == trustv1.Outcome_OUTCOME_FAILED
 }
 
-func outcomeText(o client.Outcome) string {
-	if scriptsFailed(o) {
-		return "the secret is as it was, and scripts failed"
-	}
+// outcomeText says of an account how its run ended that did not end as asked.
+func outcomeText(name string, o client.Outcome) string {
 	switch o.State {
 	case client.DonePartly:
-		return "the secret is changed, but what depends on it is not"
+		if o.Dependents == trustv1.Outcome_OUTCOME_NONE || o.Dependents == trustv1.Outcome_OUTCOME_DONE {
+			return name + ": the secret is changed, but its scripts failed"
+		}
+		return name + ": the secret is changed, but what depends on it is not"
 	case client.NotDone:
-		if o.Action == "verify" {
-			return "the target does not take the secret"
+		switch {
+		case o.Action == "verify":
+			return name + ": the target does not take the secret"
+		case scriptsFailed(o): // no secret was at stake
+			return "the scripts of " + name + " failed"
+		case o.Action == "script":
+			return "the scripts of " + name + " were not run"
 		}
-		if o.Action == "script" {
-			return "its scripts were not run"
-		}
-		return "not changed, the former secret is in use"
+		return name + ": not changed, the former secret is in use"
 	case client.NotStarted:
-		return "no agent took it"
+		return name + ": no agent took it"
 	case client.StillOpen:
-		if o.Action == "verify" {
-			return "the target could not be asked"
+		switch o.Action {
+		case "verify":
+			return name + ": the target could not be asked"
+		case "script":
+			return "the scripts of " + name + " have not ended yet"
 		}
-		return "not decided yet, both secrets are kept"
+		return name + ": not decided yet, both secrets are kept"
 	default:
-		return "no verified word yet"
+		return name + ": no verified word yet"
 	}
 }
 
@@ -477,8 +510,10 @@ func outcomeHint(e exit, o client.Outcome) string {
 func showOutcomes(w io.Writer, views []outcomeView) {
 	if len(views) == 1 {
 		v := views[0]
-		pairs(w, "account", orWord(v.Title, v.Account), "result", v.State, "credential", v.Credential, "dependents", skipNone(v.Dependents),
-			"scripts", skipNone(v.Scripts), "class", v.Class, "reason", v.Reason, "detail", v.Detail, "agent", v.Agent, "run", v.RunID, "finished", local(v.Finished))
+		pairs(w, slices.Concat([]string{
+			"account", orWord(v.Title, v.Account), "result", v.State, "credential", v.Credential, "dependents", skipNone(v.Dependents),
+			"scripts", skipNone(v.Scripts), "class", v.Class, "reason", v.Reason,
+		}, lines("detail", v.Detail), []string{"agent", v.Agent, "run", v.RunID, "finished", local(v.Finished)})...)
 		return
 	}
 	rows := make([][]string, 0, len(views))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -130,7 +131,7 @@ func (c *cli) runListCmd() *cobra.Command {
 	})
 	f := cmd.Flags()
 	f.StringVar(&account, "account", "", "only runs of this account")
-	f.BoolVar(flags["failed"], "failed", false, "only runs that failed, or wait for a person")
+	f.BoolVar(flags["failed"], "failed", false, "only runs that failed, or whose dependents or scripts did, or that wait for a person")
 	f.BoolVar(flags["overdue"], "overdue", false, "only runs that are late")
 	f.BoolVar(flags["unverifiable"], "unverifiable", false, "only runs that changed a secret that nobody can check")
 	f.BoolVar(flags["unfinished"], "unfinished", false, "only runs that go on")
@@ -191,8 +192,10 @@ func showRun(w io.Writer, v runView) {
 		}
 		fmt.Fprintln(w)
 		printLine(w, "%s at %s by %s (%s)", r.Phase, local(r.Time), r.By, word)
-		pairs(w, "  credential", skipNone(r.Credential), "  dependents", skipNone(r.Dependents), "  scripts", skipNone(r.Scripts),
-			"  class", r.Class, "  reason", r.Reason, "  detail", r.Detail)
+		pairs(w, slices.Concat([]string{
+			"  credential", skipNone(r.Credential), "  dependents", skipNone(r.Dependents), "  scripts", skipNone(r.Scripts),
+			"  class", r.Class, "  reason", r.Reason,
+		}, lines("  detail", r.Detail))...)
 	}
 }
 

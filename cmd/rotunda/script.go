@@ -45,7 +45,8 @@ type scriptUseView struct {
 	Order      uint32          `json:"order,omitempty"`
 	Parameters json.RawMessage `json:"parameters,omitempty"`
 	Records    []string        `json:"records,omitempty"`
-	Approved   *bool           `json:"approved,omitempty"` // it names the file that the script has now
+	Names      []string        `json:"record_names,omitempty"` // of the records, in their order
+	Approved   *bool           `json:"approved,omitempty"`     // it names the file that the script has now
 	By         string          `json:"by,omitempty"`
 }
 
@@ -62,7 +63,7 @@ func viewScript(s *client.Script) scriptView {
 }
 
 func viewUse(u *trustv1.ScriptUse) scriptUseView {
-	v := scriptUseView{Script: refText(u.Script), SHA256: fmt.Sprintf("%x", u.Sha256), Order: u.Order}
+	v := scriptUseView{Script: refText(u.Script), SHA256: fmt.Sprintf("%x", u.Sha256), Order: u.Order, Names: u.RecordNames}
 	if json.Valid(u.Parameters) {
 		v.Parameters = u.Parameters
 	}
@@ -85,15 +86,19 @@ func (u *scriptUseView) text(named func(string) string) string {
 	if u == nil {
 		return ""
 	}
-	text := "script " + named(u.Script) + ", sha256 " + u.SHA256
+	return "script " + named(u.Script) + ", sha256 " + u.SHA256 + u.given(named)
+}
+
+// given is what a use hands its script: further records by their names.
+func (u *scriptUseView) given(named func(string) string) (text string) {
 	if u.Order != 0 {
 		text += fmt.Sprintf(", order %d", u.Order)
 	}
 	if len(u.Parameters) > 0 {
 		text += ", " + string(u.Parameters)
 	}
-	for _, r := range u.Records {
-		text += ", with " + named(r)
+	for n, r := range u.Records {
+		text += ", record." + u.Names[n] + "=" + named(r)
 	}
 	return text
 }
@@ -165,13 +170,11 @@ func (c *cli) scriptShowCmd() *cobra.Command {
 				return err
 			}
 			v.Uses = viewUses(uses)
+			used := useLines(ctx, cl, v.Uses)
 			return c.emit(v, func(w io.Writer) {
 				showManifest(w, v.Script, "title", v.Title, "uid", v.UID, "signed by", v.SignedBy, "updated", local(v.Updated))
-				for n, u := range v.Uses {
-					if n == 0 {
-						printLine(w, "used by:")
-					}
-					printLine(w, "  %s", useText(u))
+				for _, l := range used {
+					printLine(w, "%s", l)
 				}
 			})
 		})
@@ -182,31 +185,58 @@ of the script: nothing runs there until somebody approves the new one.`, `rotund
 rotunda script show restart-unit --text >restart-unit.lua`)
 }
 
+// useLines are the uses of a script, each in one line, with the further records by title:
+// what this person may not read keeps its uid.
+func useLines(ctx context.Context, cl *client.Client, uses []scriptUseView) (list []string) {
+	names := map[string]string{}
+	named := func(ref string) string { return names[ref] }
+	for n, u := range uses {
+		for _, ref := range u.Records {
+			if names[ref] != "" {
+				continue
+			}
+			names[ref] = ref
+			if r, err := cl.FindRecord(ctx, ref); err == nil {
+				names[ref] = r.Title + " (" + ref + ")"
+			}
+		}
+		if n == 0 {
+			list = append(list, "used by:")
+		}
+		list = append(list, "  "+useText(u, named))
+	}
+	return list
+}
+
 // useText is a use of a script in one line.
-func useText(u scriptUseView) string {
-	text := u.Title + ", " + u.Place
-	if u.Order != 0 {
-		text += fmt.Sprintf(", order %d", u.Order)
-	}
-	if len(u.Parameters) > 0 {
-		text += ", " + string(u.Parameters)
-	}
-	if u.Approved != nil && !*u.Approved {
+func useText(u scriptUseView, named func(string) string) string {
+	text := u.Title + ", " + u.Place + u.given(named)
+	switch {
+	case u.Approved == nil: // nobody has signed it yet
+		return text
+	case !*u.Approved:
 		return text + ": NOT approved, it names a former file"
 	}
 	return text + ", approved by " + orWord(u.By, "nobody who is known")
 }
 
 func (c *cli) scriptRunCmd() *cobra.Command {
-	return c.runningCmd("run", "run the scripts of", "run accounts' scripts again, and change no secret", `Signs a command for each account: an agent of its resource's pool runs what the account and
+	var s chosen
+	cmd := c.runningCmd(&s, "run", "run the scripts of", "run accounts' scripts again, and change no secret", `Signs a command for each account: an agent of its resource's pool runs what the account and
 its resource have run after a rotation, with the secret that is in use. It is for scripts
 that failed, and for those that are new: a script must be good to run twice. Exit codes
-are those of rotate; 11 says that a script failed.`,
+are those of rotate; 11 says that a script failed.
+
+With --failed it is about the accounts whose scripts failed when they ran last, by
+themselves or by hand.`,
 		`rotunda script run app
-rotunda script run --resource db1 --yes`,
+rotunda script run --resource db1 --yes
+rotunda script run --failed --yes`,
 		func(ctx context.Context, cl *client.Client, refs []client.Ref, o client.RunOptions) ([]client.Outcome, error) {
 			return cl.RunScripts(ctx, refs, o)
 		})
+	cmd.Flags().BoolVar(&s.failed, "failed", false, "only accounts whose scripts failed when they ran last")
+	return cmd
 }
 
 // shownText tells a text line by line, before a question about it.

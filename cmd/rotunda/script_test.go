@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
@@ -38,6 +40,11 @@ func TestScriptSpec(t *testing.T) {
 		if got, err := parseScriptSpec("--script", text); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %+v, %v, want %q", text, got, err, says)
 		}
+	}
+	// Who takes a comma for a list's is told how a list is given.
+	_, err := parseScriptSpec("--script", "r,param.argv=systemctl,reload")
+	if hint := classify(err).hint; !strings.Contains(hint, "param.P=A,param.P=B") || !strings.Contains(hint, `'NAME,"param.P=A,B"'`) {
+		t.Errorf("the hint is %q", hint)
 	}
 }
 
@@ -87,5 +94,52 @@ func TestAsksDiffer(t *testing.T) {
 	other := script.Ask{What: "to see secrets in clear", Why: "B."}
 	if got := without([]script.Ask{ssh, other}, []script.Ask{ssh, admin}); !reflect.DeepEqual(got, []script.Ask{other}) {
 		t.Errorf("%v", got)
+	}
+}
+
+// Where a script goes stands in the question, and none of what leads it there looks like
+// something else.
+func TestReachIsSaid(t *testing.T) {
+	account := client.ScriptRecord{Record: script.Record{Name: "api", As: script.AsAccount}, Title: `robot", db1:22`, Address: "api:443"}
+	for want, reach := range map[string]client.ScriptReach{
+		"": {},
+		"connects to db1:22, evil.example.org:443":                                     {Hosts: []string{"db1:22", "evil.example.org:443"}},
+		"connects to its resource, hook:443":                                           {Resource: true, Hosts: []string{"hook:443"}},
+		`runs "/bin/sh", "/bin/a b" on the agent's host`:                               {Programs: []string{"/bin/sh", "/bin/a b"}},
+		`reads and writes "/etc/\u202ea" on the agent's host`:                          {Files: []string{"/etc/\u202ea"}},
+		`gets login and secret of "robot\", db1:22", api:443, as api`:                  {Records: []client.ScriptRecord{account}},
+		`connects to a:1; gets login and secret of "robot\", db1:22", api:443, as api`: {Hosts: []string{"a:1"}, Records: []client.ScriptRecord{account}},
+	} {
+		if got := reachText(reach); got != want {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	}
+}
+
+// Who approves a file sees what it has that the approved one had not, or that this cannot be
+// shown.
+func TestSinceApproved(t *testing.T) {
+	text := func(host string) []byte {
+		return []byte("--[[ rotunda\nname = \"r\"\nversion = \"1\"\nkind = \"after_rotation\"\nabout = \"R.\"\nhosts = [\"" + host + "\"]\n]]\n")
+	}
+	m, err := script.Parse(text("evil.example.org:443"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &client.Script{Record: &client.Record{Title: "restart"}, Manifest: m, Text: text("evil.example.org:443")}
+	for name, row := range map[string]struct {
+		was  []byte
+		says []string
+	}{
+		"in the history":     {text("good.example.org:443"), []string{"asks for MORE: to connect to evil.example.org:443", "asks no more for: to connect to good.example.org:443", `-hosts = ["good.example.org:443"]`, `+hosts = ["evil.example.org:443"]`}},
+		"not in the history": {nil, []string{"no difference can be shown: --show shows the whole new one"}},
+		"of another version": {[]byte("--[[ rotunda\nname = 1\n]]\n"), []string{"-name = 1"}},
+	} {
+		got := strings.Join(formerly(s, seal.Hash(row.was), row.was, "app"), "\n")
+		for _, want := range append(row.says, "approved in app, sha256 "+seal.Hash(row.was).String()) {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: %s\nwant %s", name, got, want)
+			}
+		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
@@ -122,7 +121,13 @@ func (c *cli) scriptUpdateCmd() *cobra.Command {
 				}
 			}
 			c.shownText(v.difference())
-			question, users := c.updateQuestion(v, uses, approve)
+			question, users, err := updateQuestion(ctx, cl, m, v, uses, approve)
+			if err != nil {
+				return err
+			}
+			if approve {
+				c.shownText(useLines(ctx, cl, v.Uses))
+			}
 			if err := c.confirm(question); err != nil {
 				return err
 			}
@@ -157,27 +162,30 @@ func without(list, other []script.Ask) []script.Ask {
 }
 
 // difference is what a person sees before he says yes.
-func (v updatedView) difference() (out []string) {
-	for _, a := range v.More {
+func (v updatedView) difference() []string { return differs(v.More, v.Less, v.Diff) }
+
+func differs(more, less []script.Ask, lines string) (out []string) {
+	for _, a := range more {
 		out = append(out, "asks for MORE: "+askText(a))
 	}
-	for _, a := range v.Less {
+	for _, a := range less {
 		out = append(out, "asks no more for: "+askText(a))
 	}
-	if len(v.More)+len(v.Less) == 0 {
+	if len(more)+len(less) == 0 {
 		out = append(out, "asks for what it asked for before")
 	}
-	return append(out, strings.Split(strings.TrimRight(v.Diff, "\n"), "\n")...)
+	return append(out, textLines(lines)...)
 }
 
 // updateQuestion is what is asked, and the records in which the new file is approved by it.
-func (c *cli) updateQuestion(v updatedView, uses []client.ScriptUse, approve bool) (string, []client.Ref) {
+func updateQuestion(ctx context.Context, cl *client.Client, m *script.Manifest, v updatedView, uses []client.ScriptUse, approve bool) (string, []client.Ref, error) {
 	question := fmt.Sprintf("replace the file of %s by %s %s, sha256 %s", v.Title, v.Script.Name, v.Script.Version, v.Script.SHA256)
 	if !approve || len(uses) == 0 {
-		return question, nil
+		return question, nil, nil
 	}
-	users, names := usersOf(uses)
-	return question + ", and let it run in " + strings.Join(names, ", "), users
+	users, _ := usersOf(uses)
+	where, err := reachOf(ctx, cl, m, uses)
+	return question + ", and let it run in " + where, users, err
 }
 
 // usersOf are the records of uses, each once.
@@ -193,7 +201,7 @@ func usersOf(uses []client.ScriptUse) (refs []client.Ref, names []string) {
 // usersOpen is nil where this person may let scripts into the records of all uses.
 func usersOpen(ctx context.Context, cl *client.Client, uses []client.ScriptUse) error {
 	for _, u := range uses {
-		if err := (scriptPlace{u.Record.Folder, u.Title}).open(ctx, cl); err != nil {
+		if err := (scriptPlace{folder: u.Record.Folder, title: u.Title}).open(ctx, cl); err != nil {
 			return err
 		}
 	}
@@ -201,6 +209,7 @@ func usersOpen(ctx context.Context, cl *client.Client, uses []client.ScriptUse) 
 }
 
 func (c *cli) scriptApproveCmd() *cobra.Command {
+	var show bool
 	cmd := c.leaf("approve SCRIPT [RECORD...]", "let a script's new file run where the script is used", func(ctx context.Context, args []string) error {
 		return c.with(ctx, func(cl *client.Client) error {
 			s, err := findScript(ctx, cl, args[0])
@@ -230,7 +239,18 @@ func (c *cli) scriptApproveCmd() *cobra.Command {
 				return err
 			}
 			if len(refs) > 0 {
-				if err := c.confirmScript(s, "let it run in "+strings.Join(names, ", ")); err != nil {
+				where, err := reachOf(ctx, cl, s.Manifest, uses)
+				if err != nil {
+					return err
+				}
+				lines, err := sinceApproved(ctx, cl, s, uses)
+				if err != nil {
+					return err
+				}
+				if show {
+					lines = append(lines, textLines(string(s.Text))...)
+				}
+				if err := c.confirmScript(s, append(lines, useLines(ctx, cl, viewUses(uses))...), "let it run in "+where); err != nil {
 					return err
 				}
 			}
@@ -249,14 +269,17 @@ func (c *cli) scriptApproveCmd() *cobra.Command {
 			})
 		})
 	})
-	return help(cmd, `Without records: wherever it is used and not approved. Each record's statement is signed
-anew, so you need the rights on all that it names, and the right to approve scripts in its
-folder.`, `rotunda script approve restart-unit
-rotunda script approve restart-unit app`)
+	cmd.Flags().BoolVar(&show, "show", false, "show its whole file, too, before the question")
+	return help(cmd, `Without records: wherever it is used and not approved. Shows what the file has that the one
+that was approved there had not, where that is in the record's history, and where the new
+one would go. Each record's statement is signed anew, so you need the rights on all that it
+names, and the right to approve scripts in its folder.`, `rotunda script approve restart-unit
+rotunda script approve restart-unit app --show`)
 }
 
-// confirmScript shows what a script asks for, and asks whether it may have it.
-func (c *cli) confirmScript(s *client.Script, what string) error {
+// confirmScript shows what a script asks for, and with what it is used where, and asks
+// whether it may have it.
+func (c *cli) confirmScript(s *client.Script, used []string, what string) error {
 	lines := []string{fmt.Sprintf("%s %s, %s: %s", s.Manifest.Name, s.Manifest.Version, s.Manifest.Kind, s.Manifest.About)}
 	for n, a := range s.Manifest.Asks() {
 		if n == 0 {
@@ -264,6 +287,6 @@ func (c *cli) confirmScript(s *client.Script, what string) error {
 		}
 		lines = append(lines, "  "+askText(a))
 	}
-	c.shownText(lines)
+	c.shownText(append(lines, used...))
 	return c.confirm(fmt.Sprintf("approve %s, sha256 %s, and %s", s.Title, s.SHA256, what))
 }

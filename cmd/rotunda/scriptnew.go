@@ -26,9 +26,13 @@ func scriptKinds() (out []string) {
 
 func (c *cli) scriptNewCmd() *cobra.Command {
 	var dir string
+	var file bool
 	cmd := c.leaf("new KIND NAME", "write a script with its test, which pass at once", func(_ context.Context, args []string) error {
 		kind, name := args[0], args[1]
-		files, err := newScript(kind, name)
+		if file && kind != string(script.AfterRotation) {
+			return usagef("--file is for a script of kind %s", script.AfterRotation)
+		}
+		files, err := newScript(kind, name, file)
 		if err != nil {
 			return err
 		}
@@ -44,10 +48,12 @@ func (c *cli) scriptNewCmd() *cobra.Command {
 		})
 	})
 	cmd.Flags().StringVar(&dir, "dir", "", "folder to write into (default: this one)")
+	cmd.Flags().BoolVar(&file, "file", false, "after_rotation: one that edits a file on a host, instead of one that restarts a unit")
 	return help(cmd, `KIND is after_rotation (it runs when an account has its new secret), rotator (it changes
 the secret itself), dependents (it gives the new secret to who uses it), or generator (it
 makes the new secret). NAME is a-z, 0-9 and -. What is written is a whole script of that
 kind: change it into yours.`, `rotunda script new after_rotation restart-unit
+rotunda script new after_rotation app-pgpass --file
 rotunda script new rotator acme-router --dir scripts`)
 }
 
@@ -57,14 +63,19 @@ type written struct {
 	text []byte
 }
 
-// newScript is a script of a kind, and its test.
-func newScript(kind, name string) ([]written, error) {
+// newScript is a script of a kind, and its test; file: of those that run after a rotation
+// one that edits a file.
+func newScript(kind, name string, file bool) ([]written, error) {
 	if !slices.Contains(scriptKinds(), kind) {
 		return nil, usagef("%q is no kind of script: it is %s", kind, orList(scriptKinds()))
 	}
+	from := kind
+	if file {
+		from += "_file"
+	}
 	var out []written
 	for _, of := range []string{".lua", "_test.lua"} {
-		t, err := template.ParseFS(scaffold, "scaffold/script/"+kind+of+".tmpl")
+		t, err := template.ParseFS(scaffold, "scaffold/script/"+from+of+".tmpl")
 		if err != nil {
 			return nil, err
 		}

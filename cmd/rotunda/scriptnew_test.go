@@ -40,9 +40,13 @@ func TestNewScriptsPass(t *testing.T) {
 		}
 		return stdout.String()
 	}
+	made := [][]string{{string(script.AfterRotation), "edits-a-file", "--file"}}
 	for _, kind := range script.Kinds {
-		name := strings.ReplaceAll(string(kind), "_", "-")
-		do(exitOK, "script", "new", string(kind), name)
+		made = append(made, []string{string(kind), strings.ReplaceAll(string(kind), "_", "-")})
+	}
+	for _, args := range made {
+		name := args[1]
+		do(exitOK, append([]string{"script", "new"}, args...)...)
 		do(exitOK, "script", "check", name+".lua")
 		if out := do(exitOK, "script", "test", name+".lua"); !strings.Contains(out, " passed, 0 failed") {
 			t.Errorf("%s: %s", name, out)
@@ -64,4 +68,5 @@ func TestNewScriptsPass(t *testing.T) {
 			t.Errorf("%s: %s", name, out)
 		}
 	}
+	do(exitUsage, "script", "new", string(script.Rotator), "x", "--file")
 }

@@ -26,7 +26,7 @@ type scriptFlags struct {
 
 func (s *scriptFlags) flags(cmd *cobra.Command, of string) {
 	f := cmd.Flags()
-	f.StringArrayVar(&s.use, "script", nil, of+"script to run after a rotation, as `NAME[,order=N,param.P=V,record.R=TITLE]`; may be repeated")
+	f.StringArrayVar(&s.use, "script", nil, of+"script to run after a rotation, as `NAME[,order=N,param.P=V,record.R=TITLE]`; a list is param.P=A,param.P=B, and a part with a comma in it stands in \"double quotes\"; may be repeated")
 	f.StringArrayVar(&s.drop, "drop-script", nil, of+"`NAME` of a script that runs no more after a rotation (all: none does); may be repeated")
 }
 
@@ -38,6 +38,9 @@ type scriptSpec struct {
 	records map[string]string
 }
 
+// partsHint says how what a comma would part is written.
+const partsHint = `a list: NAME,param.P=A,param.P=B; a value with a comma: 'NAME,"param.P=A,B"'`
+
 // parseScriptSpec reads NAME,order=N,param.P=V,record.R=TITLE. A part with a comma in it is
 // quoted as in CSV: 'NAME,"param.list=a,b"'.
 func parseScriptSpec(flag, text string) (scriptSpec, error) {
@@ -45,7 +48,7 @@ func parseScriptSpec(flag, text string) (scriptSpec, error) {
 	r := csv.NewReader(strings.NewReader(text))
 	parts, err := r.Read()
 	if err != nil || strings.ContainsAny(text, "\r\n") {
-		return s, usagef("%s %q: write NAME,param.P=V,…, a part with a comma in \"double quotes\"", flag, text)
+		return s, usagef("%s %q: write NAME,param.P=V,…, a part with a comma in \"double quotes\"", flag, text).withHint("%s", partsHint)
 	}
 	s.name = parts[0]
 	for _, part := range parts[1:] {
@@ -66,7 +69,7 @@ func parseScriptSpec(flag, text string) (scriptSpec, error) {
 			}
 			s.records[field] = value
 		default:
-			return s, usagef("%s %q: %q is not order=N, param.P=V or record.R=TITLE", flag, text, part)
+			return s, usagef("%s %q: %q is not order=N, param.P=V or record.R=TITLE", flag, text, part).withHint("%s", partsHint)
 		}
 	}
 	return s, nil
@@ -117,8 +120,8 @@ func (s scriptSpec) parameters(m *script.Manifest) ([]byte, error) {
 	return b, nil
 }
 
-// furtherRecords are the records of a use, in the manifest's order.
-func (s scriptSpec) furtherRecords(ctx context.Context, cl *client.Client, m *script.Manifest) (out []*trustv1.Ref, err error) {
+// furtherRecords gives a use its further records, each with its name.
+func (s scriptSpec) furtherRecords(ctx context.Context, cl *client.Client, m *script.Manifest, use *trustv1.ScriptUse) error {
 	left := map[string]bool{}
 	for name := range s.records {
 		left[name] = true
@@ -126,7 +129,7 @@ func (s scriptSpec) furtherRecords(ctx context.Context, cl *client.Client, m *sc
 	for _, want := range m.Records {
 		name, ok := s.records[want.Name]
 		if !ok {
-			return nil, usagef("the script %s works with a further record, %s (%s): name it as record.%s=TITLE", m.Name, want.Name, want.About, want.Name)
+			return usagef("the script %s works with a further record, %s (%s): name it as record.%s=TITLE", m.Name, want.Name, want.About, want.Name)
 		}
 		delete(left, want.Name)
 		types := resourceTypes[:]
@@ -135,26 +138,28 @@ func (s scriptSpec) furtherRecords(ctx context.Context, cl *client.Client, m *sc
 		}
 		r, err := cl.FindRecord(ctx, name, types...)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		out = append(out, refProto(r.Ref))
+		use.RecordNames, use.Records = append(use.RecordNames, want.Name), append(use.Records, refProto(r.Ref))
 	}
 	for name := range left {
-		return nil, usagef("the script %s has no further record %s", m.Name, name)
+		return usagef("the script %s has no further record %s", m.Name, name)
 	}
-	return out, nil
+	return nil
 }
 
 // scriptPlace is the record that uses a script, or will.
 type scriptPlace struct {
 	folder seal.ID
 	title  string
+	on     client.Ref // the resource that it works on, or the account of one; zero: not there as it will be
 }
 
-func placeOf(r *client.Record) scriptPlace { return scriptPlace{r.Ref.Folder, r.Title} }
+func placeOf(r *client.Record) scriptPlace { return scriptPlace{r.Ref.Folder, r.Title, r.Ref} }
 
-// approves asks whether a script may run there.
-func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script, at scriptPlace) error {
+// approves asks whether a script may run there, with what the use hands it, and go where
+// that leads it.
+func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script, at scriptPlace, use *trustv1.ScriptUse, place string, given []byte) error {
 	if err := at.open(ctx, cl); err != nil {
 		return err
 	}
@@ -165,7 +170,14 @@ func (c *cli) approves(ctx context.Context, cl *client.Client, s *client.Script,
 	if !slices.ContainsFunc(f.Grants, func(g client.Grant) bool { return g.Kind == client.KindPool && g.Roles.Has(client.Read) }) {
 		c.warn("no agents may read the folder %s, in which %s is, and nothing runs where it is used: `rotunda folder grant %s POOL read`", f.Name, s.Title, f.Name)
 	}
-	return c.confirmScript(s, "use it in "+at.title)
+	one := []client.ScriptUse{{Title: at.title, Place: place, Use: use, Given: given, On: at.on}}
+	where, err := reachOf(ctx, cl, s.Manifest, one)
+	if err != nil {
+		return err
+	}
+	view := viewUse(use)
+	view.Title, view.Place, view.Parameters = at.title, place, given
+	return c.confirmScript(s, useLines(ctx, cl, []scriptUseView{view}), "use it in "+where)
 }
 
 // open is nil where this person may let scripts in. Without that right the statement would
@@ -204,10 +216,14 @@ func (c *cli) useOf(ctx context.Context, cl *client.Client, flag, text string, k
 	}
 	use := s.Use()
 	use.Order = spec.order
-	if use.Records, err = spec.furtherRecords(ctx, cl, s.Manifest); err != nil {
+	if err := spec.furtherRecords(ctx, cl, s.Manifest, use); err != nil {
 		return nil, nil, err
 	}
-	return use, parameters, c.approves(ctx, cl, s, at)
+	place := "after a rotation"
+	if kind == script.Rotator {
+		place = "rotator"
+	}
+	return use, parameters, c.approves(ctx, cl, s, at, use, place, parameters)
 }
 
 // isOf refuses a script of another kind, and says where that one is used.

@@ -570,14 +570,14 @@ function ssh_connection_value:run(options) end
 ---@return sdk.error?
 function ssh_connection_value:shell(options) end
 
----Reads a file by SFTP. The options: max bytes (1 MiB, at most 16 MiB), timeout in seconds (60), secret = true makes a secret of it, of at most 256 KiB.
+---Reads a file by SFTP. The options: max bytes (1 MiB, at most 16 MiB), timeout in seconds (60), secret = true makes a secret of it, of at most 256 KiB: for a file with other people's secrets in it, which are then in no log. An error's reason, with its class: sftp.missing (not_found), sftp.permission (permission), sftp.refused (conflict: the host says no more), sftp, connection and deadline (unreachable), sftp.kind (conflict: no regular file) and sftp.too_large (unsupported).
 ---@param path string
 ---@param options? table
 ---@return string|secret|nil
 ---@return sdk.error?
 function ssh_connection_value:get(path, options) end
 
----Writes a file by SFTP in one step: beside it, then in its place. It keeps the mode and the owner of the file that is there; a new one gets the mode 0600. A link is refused. The options: mode, such as "0644"; timeout in seconds (60). An error has not_sent where the file is as it was.
+---Writes a file by SFTP in one step: beside it, then in its place. It keeps the mode and the owner of the file that is there; a new one gets the mode 0600. A link is refused. The options: mode, such as "0644"; timeout in seconds (60). An error has not_sent where the file is as it was. An error's reason, with its class: sftp.missing (not_found), sftp.permission (permission), sftp.refused (conflict: the host says no more), sftp, connection and deadline (unreachable), sftp.kind (conflict: no regular file) and sftp.rename (unsupported: the host cannot replace a file in one step).
 ---@param path string
 ---@param content string|secret
 ---@param options? table
@@ -585,7 +585,7 @@ function ssh_connection_value:get(path, options) end
 ---@return sdk.error?
 function ssh_connection_value:put(path, content, options) end
 
----Says of a file what it is: kind (file, directory, link, other), size, mode such as "0644", modified in seconds since 1970, uid and gid. A link is not followed. The options: timeout in seconds (60).
+---Says of a file what it is: kind (file, directory, link, other), size, mode such as "0644", modified in seconds since 1970, uid and gid. A link is not followed. The options: timeout in seconds (60). An error's reason, with its class: sftp.missing (not_found), sftp.permission (permission), sftp.refused (conflict: the host says no more), sftp, connection and deadline (unreachable).
 ---@param path string
 ---@param options? table
 ---@return table|nil
@@ -743,7 +743,7 @@ function text_module.put_mycnf(text, section, key, value) end
 ---@return sdk.error?
 function text_module.put_env(text, key, value, options) end
 
----Sets the password of one entry of a .pgpass file; what is not said of it is *. An entry that is not there is added, before the first that would hide it.
+---Sets the password of one entry of a .pgpass file; what is not said of it is *. An entry that is not there is added, before the first that would hide it; one that is hidden is moved there.
 ---@param text string|secret
 ---@param entry {user: string, host?: string, port?: string|integer, database?: string}
 ---@param password string|secret

@@ -48,7 +48,7 @@ func Table() []Row {
 		{Failed, "failed", "the run ended and the credential was not changed, verifying said no, or a test of a plugin or a script failed", ""},
 		{Locked, "locked", "the device store is locked and no passphrase was to be had", "the key file is locked and no passphrase was to be had"},
 		{Findings, "findings", "doctor found something that needs a person, a script has something wrong in it, or a removal left folders into which nobody could look", "doctor found something, or status says that the agent is not well"},
-		{Partly, "partly", "the credential is changed and in use, but dependents or scripts failed", ""},
+		{Partly, "partly", "the credential is in use, changed if that was asked, but dependents or scripts failed", ""},
 		{Declined, "declined", "asked, and the answer was no, or none was given: what was asked about is not done", ""},
 		{Interrupted, "interrupted", "stopped by a signal; work that was started goes on at the agent", ""},
 	}

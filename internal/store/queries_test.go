@@ -42,13 +42,10 @@ func TestListsComeLast(t *testing.T) {
 	}
 }
 
-// TestWhatIsDueIsFoundByIndex: the scheduler asks these at every pass, whatever the
-// number of accounts and of open runs.
-func TestWhatIsDueIsFoundByIndex(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("db", "scheduler.sql.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
+// TestWhatIsAskedOftenIsFoundByIndex: the scheduler asks for what is due at every pass,
+// whatever the number of accounts and of open runs; and runs that ended badly are few among
+// many that did not.
+func TestWhatIsAskedOftenIsFoundByIndex(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rotunda.db")
 	s, err := store.Open(t.Context(), path)
 	if err != nil {
@@ -60,34 +57,56 @@ func TestWhatIsDueIsFoundByIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	for name, index := range map[string]string{
-		"DueRotations": "rotation_due", "NextRotationDue": "rotation_due",
-		"DueRuns": "run_due", "NextRunDue": "run_due", "OverdueRuns": "run_late", "LonelyRuns": "run_lonely",
+	for file, queries := range map[string]map[string][]string{
+		"scheduler.sql.go": {
+			"DueRotations": {"rotation_due"}, "NextRotationDue": {"rotation_due"},
+			"DueRuns": {"run_due"}, "NextRunDue": {"run_due"}, "OverdueRuns": {"run_late"}, "LonelyRuns": {"run_lonely"},
+		},
+		"vault.sql.go": {
+			"BadRunsBefore": {"run_bad"}, "UnmendedRunsBefore": {"run_bad", "run_account"},
+			"UnmendedDependentsBefore": {"run_bad", "run_account"}, "UnmendedScriptsBefore": {"run_bad", "run_account"},
+		},
 	} {
-		query := regexp.MustCompile("(?s)= `(-- name: " + name + " .*?)`").FindSubmatch(text)
-		if query == nil {
-			t.Errorf("no query %s", name)
-			continue
-		}
-		nulls := make([]any, strings.Count(string(query[1]), "?"))
-		rows, err := pool.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+string(query[1]), nulls...)
+		text, err := os.ReadFile(filepath.Join("db", file))
 		if err != nil {
-			t.Fatalf("%s: %v", name, err)
+			t.Fatal(err)
 		}
-		var plan []string
-		for rows.Next() {
-			var id, parent, unused int
-			var detail string
-			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
-				t.Fatal(err)
+		for name, indexes := range queries {
+			query := regexp.MustCompile("(?s)= `(-- name: " + name + " .*?)`").FindSubmatch(text)
+			if query == nil {
+				t.Errorf("no query %s", name)
+				continue
 			}
-			plan = append(plan, detail)
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if len(plan) != 1 || !strings.HasPrefix(plan[0], "SEARCH") || !strings.Contains(plan[0], "INDEX "+index+" ") {
-			t.Errorf("%s: %s", name, strings.Join(plan, "; "))
+			plan := lookups(t, pool, string(query[1]))
+			for n, index := range indexes {
+				if len(plan) != len(indexes) || !strings.HasPrefix(plan[n], "SEARCH") || !strings.Contains(plan[n], "INDEX "+index+" ") {
+					t.Errorf("%s: %s", name, strings.Join(plan, "; "))
+				}
+			}
 		}
 	}
+}
+
+// lookups are the tables that a query goes through, and how it finds its rows in each.
+func lookups(t *testing.T, pool *sql.DB, query string) (plan []string) {
+	t.Helper()
+	rows, err := pool.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+			t.Fatal(err)
+		}
+		// Runs of one millisecond are ordered by their ids afterwards.
+		if !strings.HasPrefix(detail, "CORRELATED") && detail != "USE TEMP B-TREE FOR LAST TERM OF ORDER BY" {
+			plan = append(plan, detail)
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return plan
 }

@@ -171,13 +171,9 @@ func Finished(l *Log, results [][]byte, run []byte, pool seal.ID) bool {
 const ScriptsFailed = "scripts.failed"
 
 // Scripted is the outcome of a run's scripts, by the words that say that they have come to
-// their end: what failed is done again only when a person says so. Words on an older value
-// than the one that they followed are of another run, which had the same id.
-func Scripted(words []*Result, value uint64) (outcome trustv1.Outcome, ok bool) {
+// their end: what failed is done again only when a person says so.
+func Scripted(words []*Result) (outcome trustv1.Outcome, ok bool) {
 	for _, r := range words {
-		if r.ValueSeq < value {
-			continue
-		}
 		if r.Scripts == trustv1.Outcome_OUTCOME_DONE || r.Scripts == trustv1.Outcome_OUTCOME_FAILED {
 			return r.Scripts, true
 		}

@@ -2,6 +2,8 @@ package trust
 
 import (
 	"encoding/json"
+	"regexp"
+	"slices"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -129,11 +131,21 @@ func checkScripts(f *form, list []*trustv1.ScriptUse, others int) {
 		checkUse(f, u)
 		checkParameters(f, u)
 		f.count("records of a script", len(u.Records), maxList)
-		for _, r := range u.Records {
+		f.must(len(u.RecordNames) == len(u.Records), "a script has %d records and %d names of them", len(u.Records), len(u.RecordNames))
+		for n, r := range u.Records {
 			f.ref("script's record", r)
+			if n < len(u.RecordNames) {
+				name := u.RecordNames[n]
+				f.must(recordName.MatchString(name), "a script's record is called %q", name)
+				f.must(!slices.Contains(u.RecordNames[:n], name), "two of a script's records are called %q", name)
+			}
 		}
 	}
 }
+
+// recordName is what a manifest can call a further record: package script, which this one
+// does not need else, says the same.
+var recordName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 
 // checkGenerator is of the script that makes an account's secrets. A key pair is no text
 // that a script could make.
@@ -166,7 +178,7 @@ func checkHosted(f *form, what, plugin string, u *trustv1.ScriptUse) {
 		return
 	}
 	checkUse(f, u)
-	f.must(u.Order == 0 && len(u.Parameters) == 0 && len(u.Records) == 0, "the script of %s has an order, parameters or records of its own", what)
+	f.must(u.Order == 0 && len(u.Parameters) == 0 && len(u.Records) == 0 && len(u.RecordNames) == 0, "the script of %s has an order, parameters or records of its own", what)
 }
 
 func uses(u *trustv1.ScriptUse) int {

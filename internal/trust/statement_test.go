@@ -28,6 +28,7 @@ func TestStatementForm(t *testing.T) {
 			s.Kind, s.Subject = r.Kind, r.Subject
 		}
 	}
+	repeat := func(r *trustv1.Ref, n int) []*trustv1.Ref { return slices.Repeat([]*trustv1.Ref{r}, n) }
 	scripted := func(u *trustv1.ScriptUse) func(*trustv1.Statement) {
 		return resource(func(r *trustv1.Resource) { r.Plugin, r.Rotator = PluginLua, u })
 	}
@@ -78,6 +79,7 @@ func TestStatementForm(t *testing.T) {
 		{"a rotator with parameters of its own", scripted(use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`{}`) })), Malformed},
 		{"a rotator in an order", scripted(use(func(u *trustv1.ScriptUse) { u.Order = 1 })), Malformed},
 		{"a rotator with further records", scripted(use(func(u *trustv1.ScriptUse) { u.Records = []*trustv1.Ref{u.Script} })), Malformed},
+		{"a rotator with a name of one", scripted(use(func(u *trustv1.ScriptUse) { u.RecordNames = []string{"a"} })), Malformed},
 		{"a rotator without its hash", scripted(use(func(u *trustv1.ScriptUse) { u.Sha256 = nil })), Malformed},
 		{"a rotator without a script", scripted(use(func(u *trustv1.ScriptUse) { u.Script = nil })), Malformed},
 		{"a dependent that is a script", dependent(PluginLua, use(nil)), ""},
@@ -107,6 +109,11 @@ func TestStatementForm(t *testing.T) {
 		{"a generator with further records", makes("", use(func(u *trustv1.ScriptUse) { u.Records = []*trustv1.Ref{u.Script} })), Malformed},
 		{"a generator with parameters that are a list", makes("", use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`[]`) })), Malformed},
 		{"parameters", after(use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`{"unit":"app"}`) }), 1), ""},
+		{"further records", after(use(func(u *trustv1.ScriptUse) { u.Records, u.RecordNames = repeat(u.Script, 2), []string{"a", "b_2"} }), 1), ""},
+		{"a further record without a name", after(use(func(u *trustv1.ScriptUse) { u.Records, u.RecordNames = repeat(u.Script, 2), []string{"a"} }), 1), Malformed},
+		{"a name of no further record", after(use(func(u *trustv1.ScriptUse) { u.RecordNames = []string{"a"} }), 1), Malformed},
+		{"further records of one name", after(use(func(u *trustv1.ScriptUse) { u.Records, u.RecordNames = repeat(u.Script, 2), []string{"a", "a"} }), 1), Malformed},
+		{"a further record of an odd name", after(use(func(u *trustv1.ScriptUse) { u.Records, u.RecordNames = repeat(u.Script, 1), []string{"A.b"} }), 1), Malformed},
 		{"parameters that are a list", after(use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`["app"]`) }), 1), Malformed},
 		{"parameters that are two objects", after(use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`{}{}`) }), 1), Malformed},
 		{"parameters that are too long", after(use(func(u *trustv1.ScriptUse) {
@@ -188,7 +195,7 @@ func TestCheckLinks(t *testing.T) {
 		}), Read | Edit | Operate | ApproveScript, nil, NotLinked},
 		{"script's record there, with READ alone", account(func(a *trustv1.Account) {
 			u := proto.CloneOf(script)
-			u.Records = []*trustv1.Ref{there}
+			u.Records, u.RecordNames = []*trustv1.Ref{there}, []string{"there"}
 			a.Scripts = []*trustv1.ScriptUse{u}
 		}), Read, ops{GrantOp(base.folder, base.bob.member, AllRoles&^Admin)}, NotLinked},
 		{"the pool may not read there", account(func(a *trustv1.Account) { a.Resource = there }), Operate, ops{GrantOp(g, base.p, 0)}, NotLinked},

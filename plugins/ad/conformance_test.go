@@ -16,12 +16,13 @@ func TestConformance(t *testing.T) {
 	for name, c := range map[string]struct {
 		address, config string
 		admin           string
+		calls           int
 		account         func(name string) (called string, lines []string)
 	}{
-		"DN": {ad.Address, `{}`, "CN=agent,CN=Users," + ad.Domain, func(name string) (string, []string) {
+		"DN": {ad.Address, `{}`, "CN=agent,CN=Users," + ad.Domain, 0, func(name string) (string, []string) {
 			return ad.DN(name), []string{"sAMAccountName: d" + rand.Text()[:12]}
 		}},
-		"name, TLS asked for": {ad.PlainAddress, `{"starttls":true}`, ad.Admin, func(name string) (string, []string) {
+		"name, TLS asked for": {ad.PlainAddress, `{"starttls":true}`, ad.Admin, 1000, func(name string) (string, []string) {
 			return ad.NetBIOS + `\` + name, nil
 		}},
 	} {
@@ -34,6 +35,7 @@ func TestConformance(t *testing.T) {
 			conformance.Run(t, conformance.Harness{
 				Binary:   binary,
 				Name:     "ad",
+				Calls:    c.calls,
 				Resource: sdk.Resource{Address: c.address, TLS: sdk.TLS{Mode: sdk.TLSPin}, Config: []byte(c.config)},
 				Pins:     [][32]byte{ad.SPKI},
 				Admin:    sdk.Credential{Kind: sdk.Password, Secret: ad.AdminPassword},

@@ -56,14 +56,18 @@ func TestConformance(t *testing.T) {
 			}
 		},
 	}
-	for name, c := range map[string]struct{ address, config string }{
-		"password modify": {l.Address, `{}`},
-		"modification":    {l.Address, `{"method":"modify"}`},
-		"TLS asked for":   {l.PlainAddress(), `{"starttls":true}`},
+	for name, c := range map[string]struct {
+		address, config string
+		calls           int
+	}{
+		"password modify": {l.Address, `{}`, 0},
+		"modification":    {l.Address, `{"method":"modify"}`, 1000},
+		"TLS asked for":   {l.PlainAddress(), `{"starttls":true}`, 1000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := h
 			h.Resource.Address, h.Resource.Config = c.address, []byte(c.config)
+			h.Calls = c.calls
 			conformance.Run(t, h)
 		})
 	}

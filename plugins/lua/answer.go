@@ -50,7 +50,7 @@ func (s *state) answers() *lua.LTable {
 		}), 0)
 		return 0
 	}))
-	return t
+	return s.strict(t, "sdk")
 }
 
 func (s *state) value(a answer) *lua.LUserData {
@@ -92,7 +92,7 @@ func (s *state) errorValue(e *sdk.Error) *lua.LTable {
 	t := L.NewTable()
 	text := ""
 	if e.Err != nil {
-		text = s.hidden.Text(e.Err.Error())
+		text = e.Err.Error() // as it is: what leaves the script is scrubbed, and a scrubbed text would answer guesses
 	}
 	t.RawSetString("class", lua.LString(e.Class))
 	t.RawSetString("reason", lua.LString(e.Reason))

@@ -10,10 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/sdk"
 	"github.com/rotunda-pam/rotunda/sdk/script"
 )
+
+// byHandTime is the most that a check, or all tests, may take.
+const byHandTime = time.Minute
 
 // byHand is what the program does when an author's tool starts it, with JSON as its answer:
 //
@@ -37,6 +41,12 @@ func byHand(argv []string, out, errs io.Writer) int {
 		fmt.Fprintln(errs, "this is a rotunda plugin: the agent starts it; by hand: check FILE, test FILE…, manual, annotations")
 		return 2
 	}
+	// Lua looks at no deadline within a pattern. The agent would end such a process.
+	deaf := time.AfterFunc(byHandTime, func() {
+		fmt.Fprintf(errs, "%s: a script did not come to its end within %s, at its top level or in a test: the agent would have ended it\n", argv[1], byHandTime)
+		os.Exit(2)
+	})
+	defer deaf.Stop()
 	e := json.NewEncoder(out)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)

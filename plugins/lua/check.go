@@ -60,6 +60,9 @@ func lineOf(text []byte, n int) string {
 	return strings.TrimRight(lines[n-1], "\r")
 }
 
+// reaching are the modules that go to hosts.
+var reaching = []string{"http", "ldap", "sql", "ssh", "telnet"}
+
 // known are the globals of every script.
 var known = []string{
 	"_G", "assert", "coroutine", "error", "getmetatable", "ipairs", "math", "next", "pairs", "pcall", "print", "rawequal",
@@ -105,6 +108,11 @@ func globals(text []byte, m *script.Manifest, code *lua.FunctionProto) (found []
 	for _, name := range m.Modules {
 		if !asked["require "+name] {
 			found = append(found, problem{Text: fmt.Sprintf("the manifest asks for the module %s, which the script does not require", name), Hint: "take it out: who approves the script should see no more than it needs"})
+		}
+	}
+	for _, name := range reaching {
+		if slices.Contains(m.Modules, name) && len(m.Hosts) == 0 {
+			found = append(found, problem{Text: fmt.Sprintf("the module %s reaches nothing: the manifest names no hosts", name), Hint: `hosts = ["resource"], or "records.NAME", "parameters.NAME", "host:port"`})
 		}
 	}
 	if m.Reveals != "" && !asked["reveal reveal"] {

@@ -237,7 +237,7 @@ type pgEntry [4]string // host, port, database, user
 var pgEscape = strings.NewReplacer(`\`, `\\`, `:`, `\:`)
 
 // putPgpass sets the password of one entry. The first line that fits is the one that
-// counts, so a new entry goes before those with a star that would hide it.
+// counts, so an entry goes before those with a star that would hide it, or hid it.
 func putPgpass(text []byte, entry pgEntry, password []byte) ([]byte, error) {
 	if !oneLine(password) {
 		return nil, unsaid("the password has more than one line, or a zero byte")
@@ -253,7 +253,7 @@ func putPgpass(text []byte, entry pgEntry, password []byte) ([]byte, error) {
 		head.WriteString(f + ":")
 	}
 	line := head.String() + pgEscape.Replace(string(password))
-	lines, at, found := linesOf(text), -1, false
+	lines, at, own := linesOf(text), -1, -1
 	for n, l := range lines {
 		fields := pgFields(l.text)
 		if strings.HasPrefix(l.text, "#") || len(fields) < 4 {
@@ -265,21 +265,24 @@ func putPgpass(text []byte, entry pgEntry, password []byte) ([]byte, error) {
 			hides = hides && (fields[i] == f || fields[i] == "*")
 		}
 		switch {
-		case same && found:
+		case same && own >= 0:
 			return nil, twice("the entry")
 		case same:
-			found = true
-			lines[n].text = line
+			own = n
 		}
 		if hides && at < 0 {
 			at = n
 		}
 	}
-	if !found {
-		if at < 0 {
-			at = len(lines)
-		}
+	switch {
+	case own >= 0 && own == at:
+		lines[own].text = line
+	case own >= 0: // behind a line that hides it
+		lines = insertLine(slices.Delete(lines, own, own+1), at, line)
+	case at >= 0:
 		lines = insertLine(lines, at, line)
+	default:
+		lines = insertLine(lines, len(lines), line)
 	}
 	return joinLines(lines), nil
 }

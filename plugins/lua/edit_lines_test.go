@@ -141,6 +141,7 @@ func TestPutPgpass(t *testing.T) {
 		{"an entry", "# ours\nh:5432:db:u:old\n*:*:*:u:x\n", pgEntry{"h", "5432", "db", "u"}, `n:w\`, "# ours\nh:5432:db:u:n\\:w\\\\\n*:*:*:u:x\n"},
 		{"an entry of stars", "*:*:*:u:x", pgEntry{"*", "*", "*", "u"}, "new", "*:*:*:u:new"},
 		{"before what would hide it", "a:*:*:u:x\n*:*:*:u:y\n", pgEntry{"h", "*", "db", "u"}, "p", "a:*:*:u:x\nh:*:db:u:p\n*:*:*:u:y\n"},
+		{"out from behind what hides it", "a:*:*:u:x\n*:*:*:u:y\nb:1:d:u:z\nh:*:db:u:old", pgEntry{"h", "*", "db", "u"}, "p", "a:*:*:u:x\nh:*:db:u:p\n*:*:*:u:y\nb:1:d:u:z\n"},
 		{"at the end", "a:*:*:u:x", pgEntry{"h", "*", "db", "u"}, "p", "a:*:*:u:x\nh:*:db:u:p\n"},
 		{"a name with a colon", `::1:5432:d:u:x` + "\n", pgEntry{"::1", "5432", "d", "u"}, "p", "::1:5432:d:u:x\n\\:\\:1:5432:d:u:p\n"},
 		{"the same name escaped", `\:\:1:5432:d:u:x` + "\n", pgEntry{"::1", "5432", "d", "u"}, "p", "\\:\\:1:5432:d:u:p\n"},
@@ -161,6 +162,7 @@ func TestPutPgpass(t *testing.T) {
 func FuzzPutPgpass(f *testing.F) {
 	f.Add([]byte("# ours\n*:*:*:u:x\nh:5432:db:u:old\n"), "h", "u", `p:\`)
 	f.Add([]byte("h:*:*:\\*:x\n"), "*", "*", "p")
+	f.Add([]byte("*:*:*:*:\nh:5432:db:u:"), "h", "u", "p")
 	f.Fuzz(func(t *testing.T, text []byte, host, user, password string) {
 		out, err := putPgpass(text, pgEntry{host, "5432", "db", user}, []byte(password))
 		if err != nil || host == "*" || user == "*" || bytes.ContainsAny(text, "\r\x00\\") || bytes.Contains(text, []byte(" ")) || len(text) > 1000 {

@@ -24,12 +24,19 @@ func fields(text []byte, m *script.Manifest) (found []problem) {
 	l := &looker{means: map[string]string{}, times: map[string]int{}}
 	l.walk(reflect.ValueOf(chunk))
 	for _, a := range l.asked {
-		of := l.meaning(a.Object)
 		name, ok := a.Key.(*ast.StringExpr)
-		if !ok || of == "" {
+		if !ok {
 			continue
 		}
 		p := problem{Line: a.Line(), Source: lineOf(text, a.Line())}
+		if p.Text, p.Hint = l.ofJob(a.Object, name.Value, m); p.Text != "" {
+			found = append(found, p)
+			continue
+		}
+		of := l.meaning(a.Object)
+		if of == "" {
+			continue
+		}
 		if of == "parameters" {
 			if m.Parameter(name.Value) == nil {
 				p.Text, p.Hint = fmt.Sprintf("the manifest has no parameter %s", name.Value), fmt.Sprintf("[parameters.%s] with type and about", name.Value)
@@ -47,6 +54,22 @@ func fields(text []byte, m *script.Manifest) (found []problem) {
 		}
 	}
 	return found
+}
+
+// sdkNames are what the table sdk has.
+var sdkNames = []string{"accepted", "changed", "fail", "rejected", "unchanged", "undecided", "unknown"}
+
+// ofJob looks at what is asked of sdk, and of the job, where it bears its usual name.
+func (l *looker) ofJob(object ast.Expr, name string, m *script.Manifest) (text, hint string) {
+	of, ok := object.(*ast.IdentExpr)
+	switch {
+	case !ok:
+	case of.Value == "sdk" && l.times["sdk"] == 0 && !slices.Contains(sdkNames, name):
+		return "sdk has no " + name, "it has " + strings.Join(sdkNames, ", ")
+	case of.Value == "job" && m.Kind == script.AfterRotation && slices.Contains([]string{script.NeedAdmin, script.NeedSecret, script.NeedFormer}, name) && !slices.Contains(m.Needs, name):
+		return "the manifest does not ask for " + name + ", so the job has none", fmt.Sprintf("needs = [… %q]", name)
+	}
+	return "", ""
 }
 
 // looker goes through a script's syntax.
@@ -94,7 +117,9 @@ func (l *looker) local(names []string, values []ast.Expr) {
 // walk visits every node: the syntax is a tree of structs.
 func (l *looker) walk(v reflect.Value) {
 	switch v.Kind() {
-	case reflect.Pointer, reflect.Interface:
+	case reflect.Interface:
+		l.walk(v.Elem())
+	case reflect.Pointer:
 		if v.IsNil() {
 			return
 		}
@@ -114,13 +139,6 @@ func (l *looker) walk(v reflect.Value) {
 				if name, ok := to.(*ast.IdentExpr); ok {
 					l.times[name.Value]++
 				}
-			}
-		}
-		if v.Kind() == reflect.Interface {
-			v = v.Elem()
-			if v.Kind() == reflect.Pointer {
-				l.walk(v)
-				return
 			}
 		}
 		l.walk(v.Elem())

@@ -14,7 +14,6 @@ import (
 	lua "github.com/yuin/gopher-lua"
 
 	"github.com/rotunda-pam/rotunda/sdk"
-	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
 // bench is a script with everything around it that a test wants to look at.
@@ -116,5 +115,3 @@ func errorFrom(t testing.TB, err error) *sdk.Error {
 	}
 	return e
 }
-
-var _ = script.MaxText

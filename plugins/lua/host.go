@@ -50,7 +50,7 @@ func (a *args) onHost(limit time.Duration, r pluginv1.LocalRequest, body []byte)
 // reveal gives one.
 func (a *args) seen(text string) error {
 	if a.hidden.Text(text) != text {
-		return fmt.Errorf("it holds a secret, which everybody on the agent's host could read: give it as stdin, or write it into a file")
+		return fmt.Errorf("it holds a secret, which everybody on that host could read: give it as stdin, or write it into a file")
 	}
 	return nil
 }

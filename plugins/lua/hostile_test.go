@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,7 +33,6 @@ type attack struct {
 	code     string
 	limit    time.Duration // of the call; 0: ten seconds
 	ends     []string      // reasons, any of which may be the one that it ends with
-	logged   string        // in the agent's log
 }
 
 // hostile are run in the agent's own plugin host, each as a plugin shut in as every script is.
@@ -58,7 +58,7 @@ var hostile = []attack{
 	{name: "reveal that nobody allowed", manifest: `needs = ["secret"]`, code: `return job.secret:reveal()`, ends: []string{"script.error"}},
 	{name: "a secret in an error", manifest: "needs = [\"secret\"]\nreveals = \"to lose it\"", code: `error("it is " .. job.secret:reveal())`, ends: []string{"script.error"}},
 	{name: "a secret in a reason", manifest: "needs = [\"secret\"]\nreveals = \"to lose it\"", code: `return sdk.unchanged("policy", job.secret:reveal())`, ends: []string{"malformed"}},
-	{name: "a secret in the log", modules: []string{"log"}, manifest: "needs = [\"secret\"]\nreveals = \"to lose it\"", code: `log.info(job.secret:reveal()) log.warn((job.secret:reveal():gsub(".", function(c) return string.format("%02x", c:byte()) end))) return sdk.unchanged("policy", "said")`, ends: []string{"said"}},
+	{name: "a secret in the log", modules: []string{"log", "base64", "http"}, manifest: "needs = [\"secret\"]\nreveals = \"to lose it\"", code: `log.info(job.secret:reveal()) log.info(base64.encode(job.secret:reveal())) log.info(http.path(job.secret:reveal())) log.warn((job.secret:reveal():gsub(".", function(c) return string.format("%02x", c:byte()) end))) return sdk.unchanged("policy", "said")`, ends: []string{"said"}},
 	{name: "many questions about a secret", modules: []string{"secret"}, manifest: `needs = ["secret"]`, code: `for i = 1, 1e6 do if secret.equal(job.secret, tostring(i)) then return sdk.unchanged("policy", "guessed") end end`, ends: []string{"script.error"}},
 }
 
@@ -125,7 +125,7 @@ func newHost(t *testing.T) *hostHarness {
 	return h
 }
 
-const lost = "hunter2-hunter2-hunter2"
+const lost = "hunter2 & hunter2 & hunter2"
 
 // after runs a script once.
 func (h *hostHarness) after(ctx context.Context, text, resource string, allow ...string) (sdk.AfterResponse, error) {
@@ -176,16 +176,16 @@ func TestHostileScripts(t *testing.T) {
 			if err != nil {
 				why = pluginhost.ReasonOf(err)
 			}
+			t.Logf("it ended with %q", why)
 			if got.Outcome == sdk.Changed || !slices.Contains(a.ends, why) {
 				t.Errorf("it ended with %+v, %v; want one of %v", got, err, a.ends)
 			}
 			for what, said := range map[string]string{"log": h.log.String(), "output": got.Output, "error": fmt.Sprint(err)} {
-				if strings.Contains(said, lost) || strings.Contains(said, fmt.Sprintf("%x", lost)) {
-					t.Errorf("the secret is in the %s", what)
+				for _, form := range []string{lost, fmt.Sprintf("%x", lost), base64.RawStdEncoding.EncodeToString([]byte(lost)), url.QueryEscape(lost)} {
+					if strings.Contains(said, form) {
+						t.Errorf("the secret is in the %s as %s", what, form)
+					}
 				}
-			}
-			if a.logged != "" && !strings.Contains(h.log.String(), a.logged) {
-				t.Errorf("the agent's log does not say %q", a.logged)
 			}
 		})
 	}
@@ -194,47 +194,59 @@ func TestHostileScripts(t *testing.T) {
 // A script reaches the places of its job and no others, whatever it calls them; each
 // attempt is in the agent's log.
 func TestNoOtherPlace(t *testing.T) {
-	if _, ok := modules()["http"]; !ok {
-		t.Skip("left out: this build has no module that reaches a place")
-	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
 	knocked := make(chan struct{}, 16)
+	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
 		for {
 			c, err := l.Accept()
-			if errors.Is(err, net.ErrClosed) {
+			if err != nil {
 				return
 			}
-			if err == nil {
-				knocked <- struct{}{}
-				_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
-				_ = c.Close()
-			}
+			knocked <- struct{}{}
+			_, _ = io.WriteString(c, "hello\r\n")
+			_ = c.Close()
 		}
 	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		<-ended
+	})
 	h := newHost(t)
-	to := l.Addr().String()
-	_, port, _ := net.SplitHostPort(to)
-	for _, address := range []string{to, "localhost:" + port, "[::ffff:127.0.0.1]:" + port, "2130706433:" + port, "169.254.169.254:80", "evil.example.org:443"} {
-		a := attack{modules: []string{"http"}, manifest: fmt.Sprintf("hosts = [%q]", "127.0.0.1:9"), code: fmt.Sprintf(`
-			local r, err = http.get{url = "http://%s/"}
-			if not r then return nil, err end
+	try := func(address, allowed string) (sdk.AfterResponse, error) {
+		a := attack{modules: []string{"telnet"}, manifest: fmt.Sprintf("hosts = [%q]", allowed), code: fmt.Sprintf(`
+			local c, err = telnet.connect{address = %q, timeout = 5}
+			if not c then return nil, err end
+			local n, said = c:expect{"hello"}
+			if not n then return nil, said end
 			return sdk.changed`, address)}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		got, err := h.after(ctx, a.text(), "attacked", "127.0.0.1:9")
-		cancel()
-		if got.Outcome == sdk.Changed {
-			t.Errorf("%s was reached: %+v, %v", address, got, err)
+		defer cancel()
+		return h.Run(ctx, pluginhost.Scripted(h.plugin, []byte(a.text())), pluginhost.Job{Target: pluginhost.Target{
+			Key: "attacked", Resource: sdk.Resource{Address: address, TLS: sdk.TLS{Mode: sdk.TLSOff}}, Allow: []string{allowed},
+		}}, sdk.AfterRequest{})
+	}
+	to := l.Addr().String()
+	if got, err := try(to, to); err != nil || got.Outcome != sdk.Changed || len(knocked) != 1 {
+		t.Fatalf("the place that is allowed: %+v, %v", got, err)
+	}
+	<-knocked
+	_, port, _ := net.SplitHostPort(to)
+	for _, address := range []string{to, "localhost:" + port, "[::ffff:127.0.0.1]:" + port, "127.1:" + port, "2130706433:" + port, "169.254.169.254:80", "evil.example.org:443"} {
+		got, err := try(address, "127.0.0.1:9")
+		if got.Outcome == sdk.Changed || got.Reason != "dial.refused" {
+			t.Errorf("%s: %+v, %v; want dial.refused", address, got, err)
 		}
 	}
-	select {
-	case <-knocked:
+	if len(knocked) > 0 {
 		t.Error("somebody knocked")
-	default:
+	}
+	if said := h.log.String(); !strings.Contains(said, "evil.example.org:443") {
+		t.Errorf("the agent's log does not tell of what was asked for: %s", said)
 	}
 }
 

@@ -38,6 +38,7 @@ func TestHtpasswdConformance(t *testing.T) {
 	}
 	var file sync.Mutex
 	prove(t, "rotators/htpasswd", conformance.Harness{
+		Calls:    1000, // the kit of cisco-ios makes them all
 		Resource: sdk.Resource{Address: s.Address, Config: config}, Pins: pins, Also: []string{n.Address},
 		Admin: sdk.Credential{Kind: sdk.SSHKey, Public: s.AdminPub, Secret: s.AdminKey}, AdminAs: sdk.Account{Name: s.Admin},
 		Account: func(t *testing.T, name string) (sdk.Account, sdk.Credential) {

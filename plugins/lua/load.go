@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"strings"
+	"regexp"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -18,16 +18,14 @@ import (
 type program struct {
 	manifest *script.Manifest
 	code     *lua.FunctionProto
-	text     []byte
-	modules  map[string]module // nil: those of this host
 }
 
-// verbs are the functions that a kind of script must have, and those that it may.
-var verbs = map[script.Kind]struct{ must, may []string }{
-	script.Rotator:       {[]string{"set_secret", "verify"}, []string{"open", "close", "retire"}},
-	script.AfterRotation: {[]string{"run"}, nil},
-	script.Dependents:    {[]string{"plan", "apply"}, []string{"undo"}},
-	script.Generator:     {[]string{"generate"}, nil},
+// verbs are the functions that a kind of script must have.
+var verbs = map[script.Kind][]string{
+	script.Rotator:       {"set_secret", "verify"},
+	script.AfterRotation: {"run"},
+	script.Dependents:    {"plan", "apply"},
+	script.Generator:     {"generate"},
 }
 
 // loadTime bounds what a script may do before it is called.
@@ -40,7 +38,7 @@ func load(text []byte) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &program{manifest: m, text: text}
+	p := &program{manifest: m}
 	if p.code, err = compile(m.Name+".lua", text); err != nil {
 		return nil, err
 	}
@@ -51,7 +49,7 @@ func load(text []byte) (*program, error) {
 		return nil, err
 	}
 	defer s.close()
-	for _, name := range verbs[m.Kind].must {
+	for _, name := range verbs[m.Kind] {
 		if !s.has(name) {
 			return nil, fmt.Errorf("%s.lua: a script of kind %s has a function %s, and this one has none", m.Name, m.Kind, name)
 		}
@@ -66,13 +64,24 @@ func load(text []byte) (*program, error) {
 func compile(name string, text []byte) (*lua.FunctionProto, error) {
 	chunk, err := parse.Parse(bytes.NewReader(text), name)
 	if err != nil {
-		return nil, fmt.Errorf("%s", strings.TrimSpace(strings.ReplaceAll(err.Error(), "\n", " ")))
+		return nil, syntaxError(name, text, err)
 	}
 	code, err := lua.Compile(chunk, name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return code, nil
+}
+
+// nearRE takes the parser's words apart.
+var nearRE = regexp.MustCompile(`line:(\d+)\(column:\d+\) near '([^']*)'`)
+
+// syntaxError says where a text is no Lua, as every other error says it.
+func syntaxError(name string, text []byte, err error) error {
+	if found := nearRE.FindStringSubmatch(err.Error()); found != nil {
+		return fmt.Errorf("%s:%s: it is no Lua near %q", name, found[1], found[2])
+	}
+	return fmt.Errorf("%s:%d: the text ends before it should: an end, a bracket or a quote is missing", name, bytes.Count(bytes.TrimRight(text, "\n"), []byte("\n"))+1)
 }
 
 // plugin is the script as the agent's plugin.

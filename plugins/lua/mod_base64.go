@@ -24,7 +24,7 @@ func encodes(name, about, example string, encode func([]byte) string) function {
 		do: func(a *args) int {
 			b, isSecret := a.bytes(1)
 			if len(b) > maxString/2 {
-				a.bad(1, "it has %d bytes; at most %d are written", len(b), maxString/2)
+				a.bad(1, "it has more than %d bytes", maxString/2)
 			}
 			return a.give([]byte(encode(b)), isSecret)
 		},

@@ -37,7 +37,7 @@ func dialogueSend(a *args) int {
 	line, isSecret := a.bytes(1)
 	o := a.options(2, "newline", "timeout")
 	if len(line) > maxLine {
-		a.bad(1, "it has %d bytes; a terminal takes at most %d", len(line), maxLine)
+		a.bad(1, "a terminal takes at most %d bytes at once", maxLine)
 	}
 	if bytes.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		a.bad(1, "it has a control character in it")

@@ -32,7 +32,7 @@ func execRun(a *args) int {
 	stdin, _ := o.bytes("stdin")
 	defer clear(stdin)
 	if len(stdin) > pluginv1.MaxLocalBody {
-		a.bad(1, "stdin: it has %d bytes; at most %d are passed", len(stdin), pluginv1.MaxLocalBody)
+		a.bad(1, "stdin: it has more than %d bytes", pluginv1.MaxLocalBody)
 	}
 	limit, hide := o.seconds("timeout", time.Minute), o.bool("secret")
 	answer, out, failed := a.onHost(limit+hostGrace, pluginv1.LocalRequest{Exec: &pluginv1.LocalExec{

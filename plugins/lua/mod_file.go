@@ -60,7 +60,7 @@ func fileWrite(a *args) int {
 	defer clear(content)
 	o := a.options(3, "mode", "backup", "timeout")
 	if len(content) > pluginv1.MaxLocalBody {
-		a.bad(2, "it has %d bytes; at most %d are written", len(content), pluginv1.MaxLocalBody)
+		a.bad(2, "it has more than %d bytes", pluginv1.MaxLocalBody)
 	}
 	w := &pluginv1.LocalWrite{Path: p, Backup: o.bool("backup")}
 	if o.has("mode") {

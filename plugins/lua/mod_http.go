@@ -246,7 +246,7 @@ func (r *httpCall) content(o options) {
 		}
 	}
 	if len(r.body) > maxString {
-		o.a.bad(o.n, "the body has %d bytes; at most %d are sent", len(r.body), maxString)
+		o.a.bad(o.n, "the body has more than %d bytes", maxString)
 	}
 	if r.body != nil && r.header.Get("Content-Type") == "" {
 		r.header.Set("Content-Type", kind)

@@ -17,7 +17,7 @@ func TestRegex(t *testing.T) {
 		{"looking behind", `regex.match("a", "(?<=a)b")`, "invalid"},
 		{"a long pattern", `regex.match("a", string.rep("a", 1001))`, "more than 1000"},
 		{"a count of a count", `regex.match("a", "((a{1000}){1000}){1000}")`, "repeat"},
-		{"much text with a huge pattern", `regex.match(string.rep("a", 1000000), string.rep("(a|b){999}", 20))`, "at most"},
+		{"much text with a huge pattern", `regex.match(string.rep("a", 1000000), string.rep("(a|b){999}", 20))`, "more than"},
 		{"more matches than are taken", `regex.find_all(string.rep("a", 20000), "a")`, "more than 10000"},
 		{"a replacement that grows", `regex.replace(string.rep("a", 10000), "a", string.rep("x", 10000))`, "more than"},
 		{"a replacement that grows at once", `regex.replace(string.rep("a", 1000000), "a*", string.rep("$0", 1000))`, "more than"},

@@ -53,7 +53,7 @@ func secretMatches(a *args) int {
 	b, isSecret := a.bytes(1)
 	pattern := a.text(2)
 	if len(b) > 64<<10 {
-		a.bad(1, "it has %d bytes; at most %d are looked at", len(b), 64<<10)
+		a.bad(1, "it has more than %d bytes", 64<<10)
 	}
 	if _, err := regexp.Compile(pattern); err != nil || len(pattern) > 1000 {
 		a.bad(2, "want a regular expression of at most 1,000 bytes")

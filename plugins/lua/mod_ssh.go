@@ -51,18 +51,20 @@ var sshConnection = object{
 		},
 		{
 			name: "get", takes: "path: string, options?: table", gives: "string|secret|nil, sdk.error?",
-			about: "Reads a file by SFTP. The options: max bytes (1 MiB, at most 16 MiB), timeout in seconds (60), secret = true makes a secret of it, of at most 256 KiB.",
-			do:    sftpGet,
+			about: "Reads a file by SFTP. The options: max bytes (1 MiB, at most 16 MiB), timeout in seconds (60), secret = true makes a secret of it, of at most 256 KiB: " +
+				"for a file with other people's secrets in it, which are then in no log. " + fileReasons + ", sftp.kind (conflict: no regular file) and sftp.too_large (unsupported).",
+			do: sftpGet,
 		},
 		{
 			name: "put", takes: "path: string, content: string|secret, options?: table", gives: "true|nil, sdk.error?",
 			about: "Writes a file by SFTP in one step: beside it, then in its place. It keeps the mode and the owner of the file that is there; a new one gets the mode 0600. A link is refused. " +
-				"The options: mode, such as \"0644\"; timeout in seconds (60). An error has not_sent where the file is as it was.",
+				"The options: mode, such as \"0644\"; timeout in seconds (60). An error has not_sent where the file is as it was. " +
+				fileReasons + ", sftp.kind (conflict: no regular file) and sftp.rename (unsupported: the host cannot replace a file in one step).",
 			do: sftpPut,
 		},
 		{
 			name: "stat", takes: "path: string, options?: table", gives: "table|nil, sdk.error?",
-			about: "Says of a file what it is: kind (file, directory, link, other), size, mode such as \"0644\", modified in seconds since 1970, uid and gid. A link is not followed. The options: timeout in seconds (60).",
+			about: "Says of a file what it is: kind (file, directory, link, other), size, mode such as \"0644\", modified in seconds since 1970, uid and gid. A link is not followed. The options: timeout in seconds (60). " + fileReasons + ".",
 			do:    sftpStat,
 		},
 		{name: "close", about: "Ends the connection, and what runs on it.", do: func(a *args) int {
@@ -71,6 +73,10 @@ var sshConnection = object{
 		}},
 	},
 }
+
+// fileReasons begins the list of what an error's reason may be.
+const fileReasons = "An error's reason, with its class: sftp.missing (not_found), sftp.permission (permission), sftp.refused (conflict: the host says no more), " +
+	"sftp, connection and deadline (unreachable)"
 
 // sshConn is a connection with the SFTP client that was opened on it, if any.
 type sshConn struct {
@@ -105,6 +111,9 @@ func (a *args) command(n int) string {
 	line, why := commandLine(a.table(n))
 	if why != "" {
 		a.bad(n, "%s", why)
+	}
+	if err := a.seen(line); err != nil {
+		a.bad(n, "%v", err)
 	}
 	return line
 }
@@ -155,6 +164,9 @@ func sshRun(a *args) int {
 	line, why := commandLine(argv)
 	if why != "" {
 		a.bad(1, "argv: %s", why)
+	}
+	if err := a.seen(line); err != nil {
+		a.bad(1, "argv: %v", err)
 	}
 	stdin, _ := o.bytes("stdin")
 	defer clear(stdin)

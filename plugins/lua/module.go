@@ -62,15 +62,6 @@ func modules() map[string]module {
 	}
 }
 
-func (p *program) module(name string) (module, bool) {
-	list := p.modules
-	if list == nil {
-		list = modules()
-	}
-	m, ok := list[name]
-	return m, ok
-}
-
 // table makes a module's table in one state.
 func (m module) table(s *state, name string) *lua.LTable {
 	t := s.L.NewTable()
@@ -178,7 +169,7 @@ func (a *args) within(limit time.Duration) (context.Context, context.CancelFunc)
 // give pushes a text or a secret.
 func (a *args) give(b []byte, isSecret bool) int {
 	if len(b) > maxString {
-		a.wrong("the result has %d bytes; at most %d are given", len(b), maxString)
+		a.wrong("the result has more than %d bytes", maxString)
 	}
 	if isSecret {
 		a.L.Push(a.secretBytes(b))
@@ -360,7 +351,11 @@ func sortedKeys(t *lua.LTable) (names []string, ok bool) {
 func (a *args) reach(ctx context.Context, address string) (net.Conn, error) {
 	conn, err := a.host.Dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, asError(err, sdk.ClassUnreachable, "dial")
+		e := asError(err, sdk.ClassUnreachable, "dial")
+		if e.Reason == "dial.refused" {
+			return nil, &sdk.Error{Class: e.Class, Reason: e.Reason, NotSent: true, Err: fmt.Errorf("%s is no place of this script: its manifest's hosts name those, and the statement what they are", address)}
+		}
+		return nil, e
 	}
 	return conn, nil
 }

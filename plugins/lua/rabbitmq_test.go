@@ -24,6 +24,7 @@ func TestRabbitMQConformance(t *testing.T) {
 		return first
 	}
 	prove(t, "rotators/rabbitmq", conformance.Harness{
+		Calls:    1000, // the kit of cisco-ios makes them all
 		Resource: sdk.Resource{Address: r.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}}, Pins: [][sha256.Size]byte{r.SPKI},
 		Admin: sdk.Credential{Kind: sdk.Password, Secret: r.AdminPassword}, AdminAs: sdk.Account{Name: r.Admin},
 		// Most users of a broker may not use its management, so these may not either.

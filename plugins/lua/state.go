@@ -341,7 +341,7 @@ func (s *state) require(L *lua.LState) int {
 		if have != name {
 			continue
 		}
-		m, ok := s.p.module(name)
+		m, ok := modules()[name]
 		if !ok {
 			L.RaiseError("there is no module %s in this version", name)
 		}

@@ -135,6 +135,11 @@ func TestAnswers(t *testing.T) {
 	} {
 		b := newBench(t, nil, "", code)
 		got, err := b.runAfter(sdk.OpenRequest{}, sdk.AfterRequest{})
+		said := strings.Contains(got.Output, "gave no answer")
+		if asked := strings.HasPrefix(code, "return sdk."); said == asked && code != "return sdk.accepted" {
+			t.Errorf("%s: it says %q", code, got.Output)
+		}
+		got.Output = ""
 		if err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", code, got, err, want)
 		}
@@ -171,5 +176,26 @@ func TestJobIsWhatWasAskedFor(t *testing.T) {
 		if err != nil || a.Output != "got="+want+"\n" {
 			t.Errorf("%s: output %q, %v; want %s", asks, a.Output, err, want)
 		}
+	}
+}
+
+// Who waited for his turn while a session was closed runs nothing in it.
+func TestClosedSessionRunsNothing(t *testing.T) {
+	b := benchOf(t, "--[[ rotunda\nname = \"r\"\nversion = \"1\"\nkind = \"rotator\"\nabout = \"A test\"\n[rotator]\nkinds = [\"password\"]\n]]\nfunction set_secret() return sdk.changed end\nfunction verify() return sdk.accepted end\n")
+	s, err := rotator{b.p}.Open(t.Context(), sdk.OpenRequest{Host: b.host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Apply(t.Context(), sdk.ApplyRequest{Candidate: password("new-secret")}); err != nil || got.Outcome != sdk.Changed {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.Apply(t.Context(), sdk.ApplyRequest{Candidate: password("new-secret")})
+	if e := errorFrom(t, err); got.Outcome == sdk.Changed || e.Reason != "session.closed" || !e.NotSent {
+		t.Errorf("%+v, %v; want session.closed", got, err)
 	}
 }

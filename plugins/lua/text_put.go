@@ -120,7 +120,7 @@ var textEdits = []function{
 	},
 	{
 		name: "put_pgpass", takes: "text: string|secret, entry: {user: string, host?: string, port?: string|integer, database?: string}, password: string|secret", gives: "string|secret|nil, sdk.error?",
-		about:   "Sets the password of one entry of a .pgpass file; what is not said of it is *. An entry that is not there is added, before the first that would hide it.",
+		about:   "Sets the password of one entry of a .pgpass file; what is not said of it is *. An entry that is not there is added, before the first that would hide it; one that is hidden is moved there.",
 		example: `assert(text.put_pgpass("# ours\n*:*:*:app:old\n", {user = "app"}, "n:w") == "# ours\n*:*:*:app:n\\:w\n")`,
 		do: func(a *args) int {
 			b, isSecret := a.bytes(1)

@@ -25,6 +25,8 @@ type session struct {
 	open sdk.OpenRequest
 	kept lua.LValue // what the script's open gave
 	once sync.Once
+
+	closed bool // with the turn
 }
 
 // Open runs the script's open, where it has one.
@@ -61,6 +63,10 @@ func (v *session) job(a sdk.Account) (*lua.LTable, error) {
 func (v *session) take(ctx context.Context) (give func(), err error) {
 	select {
 	case v.turn <- struct{}{}:
+		if v.closed {
+			<-v.turn
+			return nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "session.closed", NotSent: true}
+		}
 		return func() { <-v.turn }, nil
 	case <-ctx.Done():
 		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "deadline", NotSent: true, Err: ctx.Err()}
@@ -105,6 +111,7 @@ func (v *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireRe
 func (v *session) Close() (err error) {
 	v.once.Do(func() {
 		v.turn <- struct{}{}
+		v.closed = true
 		defer func() { <-v.turn }()
 		if v.s.has("close") {
 			ctx, cancel := context.WithTimeout(context.Background(), loadTime)
@@ -168,6 +175,11 @@ func (f after) Run(ctx context.Context, o sdk.OpenRequest, r sdk.AfterRequest) (
 	if errors.As(err, &failed) && ctx.Err() == nil {
 		s.note(slog.LevelError, failed.Error())
 		out.Class, out.Reason, err = failed.Class, failed.Reason, nil
+		if failed.NotSent {
+			out.Outcome = sdk.Unchanged
+		}
+	} else if _, ok := answerOf(got); !ok && err == nil {
+		s.note(slog.LevelWarn, "run gave no answer: it ends with return sdk.changed, or with sdk.unchanged(class, reason)")
 	}
 	out.Output = s.output.String()
 	return out, err

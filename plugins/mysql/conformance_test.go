@@ -22,16 +22,18 @@ func TestConformance(t *testing.T) {
 	binary := conformance.Build(t, ".")
 	for name, c := range map[string]struct {
 		method, config string
+		calls          int
 		refused        func(*testing.T) sdk.Credential
 	}{
 		"native":               {method: native},
-		"ed25519":              {method: ed25519},
-		"judged by the server": {native, `{"clear":true}`, func(*testing.T) sdk.Credential { return password("short") }},
+		"ed25519":              {method: ed25519, calls: 1000},
+		"judged by the server": {native, `{"clear":true}`, 1000, func(*testing.T) sdk.Credential { return password("short") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conformance.Run(t, conformance.Harness{
 				Binary:   binary,
 				Name:     "mysql",
+				Calls:    c.calls,
 				Resource: sdk.Resource{Address: m.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}, Config: []byte(c.config)},
 				Pins:     [][32]byte{m.SPKI},
 				Admin:    sdk.Credential{Kind: sdk.Password, Secret: m.AdminPassword},

@@ -71,8 +71,12 @@ end
 function run(job)
 	local path = job.parameters.path
 	local host = job.records.host
-	local c = assert(ssh.connect{address = host.address, login = host.login, secret = host.secret})
-	local now, err = c:get(path, {secret = true})
+	local c, err = ssh.connect{address = host.address, login = host.login, secret = host.secret}
+	if not c then
+		return refused(err)
+	end
+	local now
+	now, err = c:get(path, {secret = true})
 	if not now then
 		return refused(err)
 	end

@@ -1,7 +1,11 @@
 -- A host with files, which takes them apart as the real one does.
 local files, modes, refuses = {}, {}, {}
+local away -- why it is not reached
 
 mock("ssh", {connect = function()
+	if away then
+		return nil, away
+	end
 	return {
 		get = function(_, path, o)
 			assert(o.secret, "the file is read as a secret")
@@ -70,6 +74,12 @@ test("the file as it was is kept, if that is asked for", function()
 	assert(files[PATH] == '{"db": {"password": "n3w"}}')
 	files[PATH], refuses[PATH .. ".before"] = '{"db": {"password": "f1rst"}}', true
 	assert(reason(run(with(env{backup = true}))) == "sftp.permission" and files[PATH] == '{"db": {"password": "f1rst"}}')
+end)
+
+test("a host that is not reached", function()
+	away = {class = "unreachable", reason = "connection", not_sent = true, text = "no"}
+	local answer = run(with(env{}))
+	assert(outcome(answer) == "unchanged" and reason(answer) == "connection")
 end)
 
 test("a file that is missing is not made", function()

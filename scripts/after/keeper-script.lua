@@ -76,7 +76,8 @@ function run(job)
 	end
 	local machine, err = ssh.connect{address = job.resource.address, login = job.admin.login, secret = job.admin.secret}
 	if not machine then
-		return nil, err
+		log.error(err.text)
+		return sdk.unchanged(err.class, err.reason)
 	end
 	local argv = {job.parameters.program, unpack(job.parameters.arguments)}
 	local result, failed = machine:run{argv = argv, stdin = input(job), timeout = job.parameters.timeout, max = 65536}

@@ -96,9 +96,9 @@ test("it is the administrator who logs in, and out", function()
 end)
 
 test("no answer is none", function()
-	said = {class = "unreachable", reason = "dial", not_sent = true}
+	said = {class = "unreachable", reason = "dial", not_sent = true, text = "no"}
 	local answer, err = run(handed())
-	assert(answer == nil and err.reason == "dial")
+	assert(outcome(answer) == "unchanged" and reason(answer) == "dial") -- nothing was run
 	said = {lost = {class = "unreachable", reason = "deadline"}}
 	answer, err = run(handed())
 	assert(answer == nil and err.reason == "deadline" and closed)

@@ -26,7 +26,11 @@ local text = require "text"
 function run(job)
 	local p = job.parameters
 	local host = job.records.host
-	local c = assert(ssh.connect{address = host.address, login = host.login, secret = host.secret})
+	local c, err = ssh.connect{address = host.address, login = host.login, secret = host.secret}
+	if not c then
+		log.error(err.text)
+		return sdk.unchanged(err.class, err.reason)
+	end
 	local function nginx(...)
 		local argv = {"nginx", "-q", ...}
 		if p.sudo then

@@ -1,6 +1,10 @@
 local commands, answers = {}, {}
+local away -- why the host is not reached
 
 mock("ssh", {connect = function()
+	if away then
+		return nil, away
+	end
 	return {run = function(_, r)
 		commands[#commands + 1] = table.concat(r.argv, " ")
 		return {status = table.remove(answers, 1), stdout = "", stderr = "nginx: [emerg] unknown directive"}
@@ -27,4 +31,10 @@ end)
 test("an nginx that does not run", function()
 	answers = {0, 1}
 	assert(reason(run(with{})) == "nginx.reload")
+end)
+
+test("a host that is not reached", function()
+	away = {class = "unreachable", reason = "connection", not_sent = true, text = "no"}
+	local answer = run(with{})
+	assert(outcome(answer) == "unchanged" and reason(answer) == "connection" and #commands == 0)
 end)

@@ -45,7 +45,11 @@ end
 function run(job)
 	local p = job.parameters
 	local host = job.records.host
-	local c = assert(ssh.connect{address = host.address, login = host.login, secret = host.secret})
+	local c, err = ssh.connect{address = host.address, login = host.login, secret = host.secret}
+	if not c then
+		log.error(err.text)
+		return sdk.unchanged(err.class, err.reason)
+	end
 	local done = systemctl(c, p, "--no-ask-password", p.action, "--", p.unit)
 	if done.status ~= 0 then
 		log.error(text.trim(done.stderr))

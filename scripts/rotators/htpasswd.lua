@@ -41,6 +41,11 @@ function open(job)
 	if not c then
 		return nil, err
 	end
+	local stat
+	stat, err = c:stat(job.parameters.path)
+	if not stat then
+		return nil, err
+	end
 	return {connection = c}
 end
 

@@ -5,6 +5,12 @@ mock("ssh", {connect = function()
 	connected = connected + 1
 	return {
 		close = function() end,
+		stat = function(_, path)
+			if not files[path] then
+				return nil, {class = "not_found", reason = "sftp.missing"}
+			end
+			return {kind = "file"}
+		end,
 		get = function(_, path)
 			if broken > 0 then
 				broken = broken - 1
@@ -89,7 +95,8 @@ test("a connection that has ended is made again", function()
 end)
 
 test("a file that cannot be read or written", function()
-	assert(reason(apply(change("ann"))) == "sftp.missing")
+	local session, why = open(change("ann"))
+	assert(session == nil and why.reason == "sftp.missing")
 	files[PATH], files.refuses = "ann:x\n", {class = "permission", reason = "sftp.permission", not_sent = true}
 	local answer = apply(change("ann"))
 	assert(outcome(answer) == "unchanged" and reason(answer) == "sftp.permission")

@@ -3,6 +3,7 @@ package script
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -53,7 +54,7 @@ func (m *Manifest) Asks() (out []Ask) {
 		case of == "records" && fieldRE.MatchString(name):
 			add("to connect to the record "+name, "")
 		case of == "parameters" && p != nil:
-			add("to connect to what the parameter "+name+" says", p.About)
+			add("to connect to what the parameter "+name+" says"+p.orElse(), p.About)
 		default:
 			add("to connect to "+h, "")
 		}
@@ -65,7 +66,7 @@ func (m *Manifest) Asks() (out []Ask) {
 		for _, f := range l.list {
 			name, ok := strings.CutPrefix(f, "parameters.")
 			if p := m.Parameter(name); ok && p != nil {
-				add(l.do+l.what+" that the parameter "+name+" says, on the agent's host", p.About)
+				add(l.do+l.what+" on the agent's host that the parameter "+name+" says"+p.orElse(), p.About)
 			} else {
 				add(l.do+f+" on the agent's host", "")
 			}
@@ -77,4 +78,17 @@ func (m *Manifest) Asks() (out []Ask) {
 		}
 	}
 	return out
+}
+
+// orElse is where a place is that a use need not name: a change of it is one of what the
+// script asks for.
+func (p *Parameter) orElse() string {
+	if p.Required {
+		return ""
+	}
+	s, _ := p.Default.(string)
+	if s == "" || !printable(s) {
+		s = strconv.Quote(s)
+	}
+	return ", else " + s
 }

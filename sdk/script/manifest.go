@@ -21,6 +21,7 @@
 package script
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -86,7 +87,7 @@ type Manifest struct {
 	Files      []string // on the agent's host, absolute, or "parameters.NAME"; see Paths
 	Reveals    string   // why secret:reveal() is needed; empty: it is refused
 	Parameters []Parameter
-	Records    []Record // further records, in the order in which a use names them
+	Records    []Record // further records; a use names them by name, see Bind
 	Rotates    *Rotates // kind rotator; else nil
 	Comment    []byte   // the manifest's own bytes, from its first dash to its last bracket
 }
@@ -268,4 +269,27 @@ func (m *Manifest) Parameter(name string) *Parameter {
 		}
 	}
 	return nil
+}
+
+// Bind says where each of the further records stands among those of a use, which are called
+// names: the same names, in whatever order. Whoever approved a use gave each record to its
+// name, and another file of the script moves none to another.
+func (m *Manifest) Bind(names []string) ([]int, error) {
+	var at []int
+	var want []string
+	for _, r := range m.Records {
+		want = append(want, r.Name)
+		at = append(at, slices.Index(names, r.Name))
+	}
+	if len(names) != len(want) || slices.Contains(at, -1) {
+		return nil, fmt.Errorf("it works with the further records %s, and is given %s", inWords(want), inWords(names))
+	}
+	return at, nil
+}
+
+func inWords(names []string) string {
+	if len(names) == 0 {
+		return "(none)"
+	}
+	return strings.Join(names, ", ")
 }

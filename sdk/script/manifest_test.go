@@ -126,6 +126,16 @@ func TestParseRefuses(t *testing.T) {
 		"a zero byte":              {with() + "\x00", "", 8, "U+0000"},
 		"a line that hides":        {with() + "-- safe\rrun = nil", "", 8, "U+000D"},
 		"a line turned round":      {with() + "-- \u202e nur", "", 8, "U+202E"},
+		"a space without width":    {with() + "-- \u200b", "", 8, "U+200B"},
+		"a joiner":                 {with() + "-- a\u2060b", "", 8, "U+2060"},
+		"a soft hyphen":            {with() + "-- a\u00adb", "", 8, "U+00AD"},
+		"a direction isolated":     {with() + "-- \u2066a", "", 8, "U+2066"},
+		"a mark of direction":      {with() + "-- \u200fa", "", 8, "U+200F"},
+		"a line's end of another":  {with() + "-- \u2028run = nil", "", 8, "U+2028"},
+		"a tag":                    {with() + "-- \U000e0041", "", 8, "U+E0041"},
+		"a filler":                 {with() + "-- \u3164", "", 8, "U+3164"},
+		"a variation":              {with() + "-- a\U000e0101", "", 8, "U+E0101"},
+		"a byte order mark inside": {with() + "-- \ufeff", "", 8, "U+FEFF"},
 		"not TOML":                 {with(`needs = admin`), "", 6, "TOML"},
 		"a key twice":              {with(`name = "x"`), "", 6, "name"},
 		"a table twice":            {with(`[parameters.a]`, `type = "string"`, `[parameters.a]`), "", 8, "parameters"},
@@ -244,5 +254,47 @@ the module file|
 	}
 	if got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
+
+// Where a parameter leads that a use need not give is part of what is asked for: an update
+// that moves it asks for something else.
+func TestAsksNameDefaults(t *testing.T) {
+	asks := func(page, file, program string) (says string) {
+		m, err := script.Parse([]byte(with(
+			`modules = ["file", "exec"]`, `hosts = ["parameters.page"]`, `files = ["parameters.file"]`, `programs = ["parameters.program"]`,
+			`[parameters.page]`, `type = "url"`, `about = "The page."`, fmt.Sprintf("default = %q", page),
+			`[parameters.file]`, `type = "string"`, `about = "The file."`, fmt.Sprintf("default = %q", file),
+			`[parameters.program]`, `type = "string"`, `about = "The program."`, fmt.Sprintf("default = %q", program),
+		)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range m.Asks() {
+			says += a.What + "\n"
+		}
+		return says
+	}
+	was := asks("https://status.example.net/", "/etc/a", "/bin/a")
+	for _, want := range []string{
+		"to connect to what the parameter page says, else https://status.example.net/\n",
+		"to read and write the file on the agent's host that the parameter file says, else /etc/a\n",
+		"to run the program on the agent's host that the parameter program says, else /bin/a\n",
+	} {
+		if !strings.Contains(was, want) {
+			t.Errorf("%s is not in\n%s", want, was)
+		}
+	}
+	for name, is := range map[string]string{
+		"another page":    asks("https://evil.example.org/", "/etc/a", "/bin/a"),
+		"another file":    asks("https://status.example.net/", "/etc/cron.d/x", "/bin/a"),
+		"another program": asks("https://status.example.net/", "/etc/a", "/bin/sh"),
+	} {
+		if is == was {
+			t.Errorf("%s: an update asks for nothing else", name)
+		}
+	}
+	if got := asks("https://status.example.net/", "", "/bin/a\u202e"); !strings.Contains(got, `else ""`) || strings.Contains(got, "\u202e") {
+		t.Errorf("none, and one that is not to be seen: %q", got)
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 // checkText wants a text that shows whoever reads it what Lua reads. A carriage return of
 // its own begins a line for Lua and overwrites one on a terminal; marks of direction turn
-// a line round on the screen alone.
+// a line round on the screen alone; what has no width makes two names look like one.
 func checkText(text []byte) error {
 	if len(text) > MaxText {
 		return &Error{Line: 1, Text: fmt.Sprintf("the script has %d bytes", len(text)), Hint: fmt.Sprintf("at most %d are taken", MaxText)}
@@ -25,12 +25,20 @@ func checkText(text []byte) error {
 		case r == '\n':
 			line++
 		case r == '\t', r == '\r' && bytes.HasPrefix(text[i+1:], []byte("\n")):
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u2028', r == '\u2029':
+		case hides(r):
 			return &Error{Line: line, Text: fmt.Sprintf("has the character U+%04X, which is not to be seen", r), Hint: "remove it; in a string write it as an escape"}
 		}
 		i += n
 	}
 	return nil
+}
+
+// hides says whether a character is not to be seen, or does something to those around it:
+// controls, marks of direction, spaces without width, soft hyphens, tags, fillers. U+FE0F,
+// which makes a picture of a sign, is one that people write.
+func hides(r rune) bool {
+	return r != '\ufe0f' && (unicode.IsControl(r) ||
+		unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector))
 }
 
 // opening is how a manifest's comment begins: on the file's first line, with as many = as

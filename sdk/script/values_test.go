@@ -133,3 +133,44 @@ func TestPlaces(t *testing.T) {
 		}
 	}
 }
+
+// The further records of a use belong to their names: a file of the script in which these
+// change places moves none, and one with other names has none.
+func TestBind(t *testing.T) {
+	records := func(names ...string) *script.Manifest {
+		lines := []string{`modules = ["http"]`, `hosts = ["records.cheap"]`}
+		for _, name := range names {
+			lines = append(lines, "[records."+name+"]", `about = "X."`, `as = "account"`)
+		}
+		m, err := script.Parse([]byte(with(lines...)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	was, is := records("cheap", "vault"), records("vault", "cheap")
+	refs := []string{"the cheap one", "the vault"}
+	for name, m := range map[string]*script.Manifest{"the file that was approved": was, "one with them in another order": is} {
+		at, err := m.Bind([]string{"cheap", "vault"})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for n, r := range m.Records {
+			if got := refs[at[n]]; !strings.Contains(got, r.Name) {
+				t.Errorf("%s: %s is %s", name, r.Name, got)
+			}
+		}
+	}
+	for name, names := range map[string][]string{
+		"none": nil, "one too few": {"cheap"}, "another name": {"cheap", "other"}, "one too many": {"cheap", "vault", "other"}, "one twice": {"cheap", "cheap"},
+	} {
+		if at, err := was.Bind(names); err == nil || !strings.Contains(err.Error(), "cheap, vault") {
+			t.Errorf("%s: %v, %v", name, at, err)
+		}
+	}
+	// What an update would re-aim by another name, it asks for.
+	if other := records("cheap", "safe"); reflect.DeepEqual(other.Asks(), was.Asks()) {
+		t.Error("a record of another name is not asked for")
+	}
+}

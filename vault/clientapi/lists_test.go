@@ -2,6 +2,8 @@ package clientapi_test
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -286,7 +288,7 @@ func TestMissingKeys(t *testing.T) {
 func TestRunFilters(t *testing.T) {
 	s := newServer(t)
 	sc := newScene(t, s)
-	run := map[string]seal.ID{"open": seal.NewID(), "failed": seal.NewID(), "unverifiable": seal.NewID(), "good": seal.NewID()}
+	run := map[string]seal.ID{"open": seal.NewID(), "failed": seal.NewID(), "unverifiable": seal.NewID(), "good": seal.NewID(), "scripts failed": seal.NewID()}
 	for _, id := range run {
 		sc.admin.must(sc.admin.write(sc.startRun(sc.o.Admin, id)))
 	}
@@ -296,7 +298,7 @@ func TestRunFilters(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			state, finished, credential := "finished", int64(1), trustv1.Outcome_OUTCOME_DONE
+			state, finished, credential, scripts := "finished", int64(1), trustv1.Outcome_OUTCOME_DONE, trustv1.Outcome_OUTCOME_NONE
 			switch name {
 			case "open":
 				continue
@@ -304,8 +306,10 @@ func TestRunFilters(t *testing.T) {
 				state = "failed"
 			case "unverifiable":
 				credential = trustv1.Outcome_OUTCOME_UNVERIFIABLE
+			case "scripts failed":
+				scripts = trustv1.Outcome_OUTCOME_FAILED
 			}
-			err = q.MoveRun(t.Context(), db.MoveRunParams{Org: 1, RunID: r.RunID, State: state, Finished: finished, Credential: int64(credential)})
+			err = q.MoveRun(t.Context(), db.MoveRunParams{Org: 1, RunID: r.RunID, State: state, Finished: finished, Credential: int64(credential), Scripts: int64(scripts)})
 			if err != nil {
 				return err
 			}
@@ -328,15 +332,16 @@ func TestRunFilters(t *testing.T) {
 				}
 			}
 		}
+		slices.Sort(names)
 		return names
 	}
 	for _, account := range [][]byte{nil, sc.account.Record.Bytes()} {
-		for filter, want := range map[string]string{"failed": "[failed]", "unfinished": "[open]", "unverifiable": "[unverifiable]", "overdue": "[]"} {
+		for filter, want := range map[string]string{"failed": "[failed scripts failed]", "unfinished": "[open]", "unverifiable": "[unverifiable]", "overdue": "[]"} {
 			if got := fmt.Sprint(list(filter, account)); got != want {
 				t.Errorf("%s: got %s, want %s", filter, got, want)
 			}
 		}
-		if got := list("", account); len(got) != 4 {
+		if got := list("", account); len(got) != 5 {
 			t.Errorf("all: got %v", got)
 		}
 	}
@@ -351,5 +356,90 @@ func TestRunFilters(t *testing.T) {
 	sc.admin = s.signIn(sc.o, sc.o.Admin)
 	if got := fmt.Sprint(list("overdue", nil)); got != "[open]" {
 		t.Errorf("overdue: got %s", got)
+	}
+}
+
+// What failed is told of until it was done: a run that failed, dependents that were not
+// reached, and scripts, each for itself.
+func TestWhatWasNotMended(t *testing.T) {
+	const none, done, failed = trustv1.Outcome_OUTCOME_NONE, trustv1.Outcome_OUTCOME_DONE, trustv1.Outcome_OUTCOME_FAILED
+	type run struct {
+		action, state                   string
+		credential, dependents, scripts trustv1.Outcome
+	}
+	scriptsFailed := run{"rotate", "finished", done, none, failed}
+	dependentsFailed := run{"rotate", "finished", done, failed, done}
+	rotated := run{"rotate", "finished", done, done, done}
+	declined := run{"rotate", "failed", failed, none, none}
+	for name, test := range map[string]struct {
+		runs []run // of one account, one after the other
+		want string
+	}{
+		"well":                                  {[]run{rotated}, ""},
+		"scripts":                               {[]run{rotated, scriptsFailed}, "unmended_scripts:1"},
+		"scripts, run again":                    {[]run{scriptsFailed, {"script", "finished", none, none, done}}, ""},
+		"scripts, run again in vain":            {[]run{scriptsFailed, {"script", "finished", none, none, failed}}, "unmended_scripts:0 unmended_scripts:1"},
+		"scripts, not run again":                {[]run{scriptsFailed, {"script", "failed", failed, none, none}}, "unmended:1 unmended_scripts:0"},
+		"scripts, and another rotation":         {[]run{scriptsFailed, rotated}, ""},
+		"scripts, there are none now":           {[]run{scriptsFailed, {"rotate", "finished", done, none, none}}, ""},
+		"scripts, and a rotation too soon":      {[]run{scriptsFailed, {"rotate", "finished", none, none, none}}, "unmended_scripts:0"},
+		"scripts, and verified":                 {[]run{scriptsFailed, {"verify", "finished", done, none, none}}, "unmended_scripts:0"},
+		"scripts, and one under way":            {[]run{scriptsFailed, {"script", "leased", none, none, none}}, "unmended_scripts:0"},
+		"scripts, and a rotation that failed":   {[]run{scriptsFailed, declined}, "unmended:1 unmended_scripts:0"},
+		"dependents":                            {[]run{dependentsFailed}, "unmended_dependents:0"},
+		"dependents, and scripts are run":       {[]run{dependentsFailed, {"script", "finished", none, none, done}}, "unmended_dependents:0"},
+		"dependents, and another rotation":      {[]run{dependentsFailed, rotated}, ""},
+		"dependents, reached without scripts":   {[]run{dependentsFailed, scriptsFailed}, "unmended_scripts:1"},
+		"refused":                               {[]run{rotated, declined}, "unmended:1"},
+		"refused, and rotated":                  {[]run{declined, rotated}, ""},
+		"refused, and scripts fail":             {[]run{declined, scriptsFailed}, "unmended_scripts:1"},
+		"refused, and verified":                 {[]run{declined, {"verify", "finished", done, none, none}}, "unmended:0"},
+		"stopped":                               {[]run{{"rotate", "alert", none, none, none}}, "unmended:0"},
+		"a verify refused, and verified":        {[]run{{"verify", "failed", failed, none, none}, {"verify", "finished", done, none, none}}, ""},
+		"a verify refused, and rotated":         {[]run{{"verify", "failed", failed, none, none}, rotated}, ""},
+		"a verify refused, and scripts are run": {[]run{{"verify", "failed", failed, none, none}, {"script", "finished", none, none, done}}, "unmended:0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			sc := newScene(t, s)
+			number := map[string]int{}
+			for n, want := range test.runs {
+				id := seal.NewID()
+				number[string(id[:])] = n
+				start := sc.startRun(sc.o.Admin, id)
+				start.GetStartRun().Action = want.action
+				sc.admin.must(sc.admin.write(start))
+				err := s.store.Write(t.Context(), func(q *db.Queries) error {
+					finished := int64(1)
+					if want.state == "leased" {
+						finished = 0
+					}
+					return q.MoveRun(t.Context(), db.MoveRunParams{
+						Org: 1, RunID: id[:], State: want.state, Finished: finished,
+						Credential: int64(want.credential), Dependents: int64(want.dependents), Scripts: int64(want.scripts),
+					})
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.wait(time.Second)
+			}
+			var got []string
+			for _, filter := range []string{"unmended", "unmended_dependents", "unmended_scripts"} {
+				r, err := sc.admin.ListRuns(t.Context(), connect.NewRequest(&clientv1.ListRunsRequest{Filter: filter}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, v := range r.Msg.Runs {
+					got = append(got, fmt.Sprintf("%s:%d", filter, number[string(v.RunId)]))
+				}
+				_, err = sc.admin.ListRuns(t.Context(), connect.NewRequest(&clientv1.ListRunsRequest{Filter: filter, AccountUid: sc.account.Record.Bytes()}))
+				refused(t, err, "malformed")
+			}
+			slices.Sort(got)
+			if got := strings.Join(got, " "); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
 	}
 }

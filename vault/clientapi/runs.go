@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -149,11 +150,32 @@ func badRuns(ctx context.Context, q *db.Queries, p db.RunsBeforeParams) ([]db.Ru
 	return q.BadRunsBefore(ctx, db.BadRunsBeforeParams(p))
 }
 
+// badRun says of a run what the index of badRuns does.
+func badRun(r db.Run) bool {
+	const failed = int64(trustv1.Outcome_OUTCOME_FAILED)
+	return r.State == work.Failed || r.State == work.Alert || r.Credential == failed || r.Dependents == failed || r.Scripts == failed
+}
+
+func unmendedRuns(ctx context.Context, q *db.Queries, p db.RunsBeforeParams) ([]db.Run, error) {
+	return q.UnmendedRunsBefore(ctx, db.UnmendedRunsBeforeParams(p))
+}
+
+func unmendedDependents(ctx context.Context, q *db.Queries, p db.RunsBeforeParams) ([]db.Run, error) {
+	return q.UnmendedDependentsBefore(ctx, db.UnmendedDependentsBeforeParams(p))
+}
+
+func unmendedScripts(ctx context.Context, q *db.Queries, p db.RunsBeforeParams) ([]db.Run, error) {
+	return q.UnmendedScriptsBefore(ctx, db.UnmendedScriptsBeforeParams(p))
+}
+
 var runFilters = map[string]runFilter{
-	"":           {allRuns, everyRun},
-	"failed":     {badRuns, everyRun},
-	"unfinished": {openRuns, everyRun},
-	"overdue":    {openRuns, func(r db.Run, now time.Time) bool { return now.Sub(time.UnixMilli(r.Created)) > overdueAfter }},
+	"":                    {allRuns, everyRun},
+	"failed":              {badRuns, everyRun},
+	"unmended":            {unmendedRuns, everyRun},
+	"unmended_dependents": {unmendedDependents, everyRun},
+	"unmended_scripts":    {unmendedScripts, everyRun},
+	"unfinished":          {openRuns, everyRun},
+	"overdue":             {openRuns, func(r db.Run, now time.Time) bool { return now.Sub(time.UnixMilli(r.Created)) > overdueAfter }},
 	"unverifiable": {allRuns, func(r db.Run, _ time.Time) bool {
 		return r.Credential == int64(trustv1.Outcome_OUTCOME_UNVERIFIABLE)
 	}},
@@ -178,11 +200,14 @@ func (s *service) ListRuns(ctx context.Context, r *connect.Request[clientv1.List
 		want := filter.want
 		open := r.Msg.Filter == "unfinished" || r.Msg.Filter == "overdue"
 		bad := r.Msg.Filter == "failed"
+		if strings.HasPrefix(r.Msg.Filter, "unmended") {
+			return nil, malformed("the filter %s is for all accounts", r.Msg.Filter)
+		}
 		filter.list = func(ctx context.Context, q *db.Queries, p db.RunsBeforeParams) ([]db.Run, error) {
 			return q.RunsOfAccountBefore(ctx, db.RunsOfAccountBeforeParams{Org: p.Org, AccountUid: account[:], Created: p.Created, RunID: p.RunID, Rows: p.Rows})
 		}
 		filter.want = func(r db.Run, now time.Time) bool {
-			return want(r, now) && !(open && r.Finished != 0) && !(bad && r.State != "failed" && r.State != "alert")
+			return want(r, now) && !(open && r.Finished != 0) && !(bad && !badRun(r))
 		}
 	}
 	at := db.RunsBeforeParams{Created: math.MaxInt64, RunID: []byte{}, Rows: rowsAtOnce}

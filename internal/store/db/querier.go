@@ -37,6 +37,7 @@ type Querier interface {
 	AppKeyRecipients(ctx context.Context, arg AppKeyRecipientsParams) ([][]byte, error)
 	AppsAfter(ctx context.Context, arg AppsAfterParams) ([]App, error)
 	AskAgain(ctx context.Context, arg AskAgainParams) error
+	// Outcomes are those of rotunda.trust.v1: 2 done, 3 failed, 4 not to be verified.
 	BadRunsBefore(ctx context.Context, arg BadRunsBeforeParams) ([]Run, error)
 	BindClient(ctx context.Context, arg BindClientParams) (int64, error)
 	ChangesFrom(ctx context.Context, arg ChangesFromParams) ([]ChangesFromRow, error)
@@ -206,6 +207,13 @@ type Querier interface {
 	SubfolderKeysOf(ctx context.Context, arg SubfolderKeysOfParams) ([]SubfolderKeysOfRow, error)
 	SubfoldersOf(ctx context.Context, arg SubfoldersOfParams) ([]Subfolder, error)
 	TellAgent(ctx context.Context, arg TellAgentParams) error
+	// Those that did not reach their dependents, and neither has a rotation since.
+	UnmendedDependentsBefore(ctx context.Context, arg UnmendedDependentsBeforeParams) ([]Run, error)
+	// Those that failed, and what they were to do has not been done since. A rotation does for
+	// a verify, too.
+	UnmendedRunsBefore(ctx context.Context, arg UnmendedRunsBeforeParams) ([]Run, error)
+	// Those whose scripts failed, and have not run well since.
+	UnmendedScriptsBefore(ctx context.Context, arg UnmendedScriptsBeforeParams) ([]Run, error)
 	WaitingCommands(ctx context.Context, arg WaitingCommandsParams) ([]WaitingCommandsRow, error)
 }
 

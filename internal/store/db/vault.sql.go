@@ -351,7 +351,7 @@ func (q *Queries) AppsAfter(ctx context.Context, arg AppsAfterParams) ([]App, er
 }
 
 const badRunsBefore = `-- name: BadRunsBefore :many
-SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE org = ?1 AND (state = 'failed' OR state = 'alert')
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE org = ?1 AND (state = 'failed' OR state = 'alert' OR credential = 3 OR dependents = 3 OR scripts = 3)
   AND (created < ?2 OR (created = ?2 AND run_id < ?3))
 ORDER BY created DESC, run_id DESC LIMIT ?4
 `
@@ -363,6 +363,7 @@ type BadRunsBeforeParams struct {
 	Rows    int64
 }
 
+// Outcomes are those of rotunda.trust.v1: 2 done, 3 failed, 4 not to be verified.
 func (q *Queries) BadRunsBefore(ctx context.Context, arg BadRunsBeforeParams) ([]Run, error) {
 	rows, err := q.db.QueryContext(ctx, badRunsBefore,
 		arg.Org,
@@ -2820,6 +2821,220 @@ func (q *Queries) StatementsOf(ctx context.Context, arg StatementsOfParams) ([]S
 			&i.Digest,
 			&i.Blob,
 			&i.Time,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const unmendedDependentsBefore = `-- name: UnmendedDependentsBefore :many
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE run.org = ?1 AND (run.state = 'failed' OR run.state = 'alert' OR run.credential = 3 OR run.dependents = 3 OR run.scripts = 3)
+  AND run.dependents = 3
+  AND NOT EXISTS (SELECT 1 FROM run later WHERE later.org = run.org AND later.account_uid = run.account_uid
+    AND later.created > run.created AND later.state = 'finished' AND later.dependents <> 3
+    AND later.action = 'rotate' AND later.credential IN (2, 4))
+  AND (run.created < ?2 OR (run.created = ?2 AND run.run_id < ?3))
+ORDER BY run.created DESC, run.run_id DESC LIMIT ?4
+`
+
+type UnmendedDependentsBeforeParams struct {
+	Org     int64
+	Created int64
+	RunID   []byte
+	Rows    int64
+}
+
+// Those that did not reach their dependents, and neither has a rotation since.
+func (q *Queries) UnmendedDependentsBefore(ctx context.Context, arg UnmendedDependentsBeforeParams) ([]Run, error) {
+	rows, err := q.db.QueryContext(ctx, unmendedDependentsBefore,
+		arg.Org,
+		arg.Created,
+		arg.RunID,
+		arg.Rows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Run
+	for rows.Next() {
+		var i Run
+		if err := rows.Scan(
+			&i.Org,
+			&i.RunID,
+			&i.AccountUid,
+			&i.FolderUid,
+			&i.ResourceUid,
+			&i.ResourceFolder,
+			&i.PoolID,
+			&i.AgentID,
+			&i.Action,
+			&i.Cause,
+			&i.State,
+			&i.Phase,
+			&i.Attempt,
+			&i.CommandID,
+			&i.Credential,
+			&i.Dependents,
+			&i.Scripts,
+			&i.Class,
+			&i.Reason,
+			&i.Created,
+			&i.Started,
+			&i.Finished,
+			&i.NextAttempt,
+			&i.LateTold,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const unmendedRunsBefore = `-- name: UnmendedRunsBefore :many
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE run.org = ?1 AND (run.state = 'failed' OR run.state = 'alert' OR run.credential = 3 OR run.dependents = 3 OR run.scripts = 3)
+  AND (run.state = 'failed' OR run.state = 'alert' OR run.credential = 3)
+  AND NOT EXISTS (SELECT 1 FROM run later WHERE later.org = run.org AND later.account_uid = run.account_uid
+    AND later.created > run.created AND later.state = 'finished' AND later.credential <> 3
+    AND (later.action = run.action OR later.action = 'rotate' AND later.credential IN (2, 4)))
+  AND (run.created < ?2 OR (run.created = ?2 AND run.run_id < ?3))
+ORDER BY run.created DESC, run.run_id DESC LIMIT ?4
+`
+
+type UnmendedRunsBeforeParams struct {
+	Org     int64
+	Created int64
+	RunID   []byte
+	Rows    int64
+}
+
+// Those that failed, and what they were to do has not been done since. A rotation does for
+// a verify, too.
+func (q *Queries) UnmendedRunsBefore(ctx context.Context, arg UnmendedRunsBeforeParams) ([]Run, error) {
+	rows, err := q.db.QueryContext(ctx, unmendedRunsBefore,
+		arg.Org,
+		arg.Created,
+		arg.RunID,
+		arg.Rows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Run
+	for rows.Next() {
+		var i Run
+		if err := rows.Scan(
+			&i.Org,
+			&i.RunID,
+			&i.AccountUid,
+			&i.FolderUid,
+			&i.ResourceUid,
+			&i.ResourceFolder,
+			&i.PoolID,
+			&i.AgentID,
+			&i.Action,
+			&i.Cause,
+			&i.State,
+			&i.Phase,
+			&i.Attempt,
+			&i.CommandID,
+			&i.Credential,
+			&i.Dependents,
+			&i.Scripts,
+			&i.Class,
+			&i.Reason,
+			&i.Created,
+			&i.Started,
+			&i.Finished,
+			&i.NextAttempt,
+			&i.LateTold,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const unmendedScriptsBefore = `-- name: UnmendedScriptsBefore :many
+SELECT org, run_id, account_uid, folder_uid, resource_uid, resource_folder, pool_id, agent_id, "action", cause, state, phase, attempt, command_id, credential, dependents, scripts, class, reason, created, started, finished, next_attempt, late_told FROM run WHERE run.org = ?1 AND (run.state = 'failed' OR run.state = 'alert' OR run.credential = 3 OR run.dependents = 3 OR run.scripts = 3)
+  AND run.scripts = 3
+  AND NOT EXISTS (SELECT 1 FROM run later WHERE later.org = run.org AND later.account_uid = run.account_uid
+    AND later.created > run.created AND later.state = 'finished' AND later.scripts <> 3
+    AND (later.action = 'script' AND later.scripts = 2 OR later.action = 'rotate' AND later.credential IN (2, 4)))
+  AND (run.created < ?2 OR (run.created = ?2 AND run.run_id < ?3))
+ORDER BY run.created DESC, run.run_id DESC LIMIT ?4
+`
+
+type UnmendedScriptsBeforeParams struct {
+	Org     int64
+	Created int64
+	RunID   []byte
+	Rows    int64
+}
+
+// Those whose scripts failed, and have not run well since.
+func (q *Queries) UnmendedScriptsBefore(ctx context.Context, arg UnmendedScriptsBeforeParams) ([]Run, error) {
+	rows, err := q.db.QueryContext(ctx, unmendedScriptsBefore,
+		arg.Org,
+		arg.Created,
+		arg.RunID,
+		arg.Rows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Run
+	for rows.Next() {
+		var i Run
+		if err := rows.Scan(
+			&i.Org,
+			&i.RunID,
+			&i.AccountUid,
+			&i.FolderUid,
+			&i.ResourceUid,
+			&i.ResourceFolder,
+			&i.PoolID,
+			&i.AgentID,
+			&i.Action,
+			&i.Cause,
+			&i.State,
+			&i.Phase,
+			&i.Attempt,
+			&i.CommandID,
+			&i.Credential,
+			&i.Dependents,
+			&i.Scripts,
+			&i.Class,
+			&i.Reason,
+			&i.Created,
+			&i.Started,
+			&i.Finished,
+			&i.NextAttempt,
+			&i.LateTold,
 		); err != nil {
 			return nil, err
 		}

@@ -256,9 +256,41 @@ SELECT * FROM run WHERE org = sqlc.arg(org) AND finished = 0
 ORDER BY created DESC, run_id DESC LIMIT sqlc.arg(rows);
 
 -- name: BadRunsBefore :many
-SELECT * FROM run WHERE org = sqlc.arg(org) AND (state = 'failed' OR state = 'alert')
+-- Outcomes are those of rotunda.trust.v1: 2 done, 3 failed, 4 not to be verified.
+SELECT * FROM run WHERE org = sqlc.arg(org) AND (state = 'failed' OR state = 'alert' OR credential = 3 OR dependents = 3 OR scripts = 3)
   AND (created < sqlc.arg(created) OR (created = sqlc.arg(created) AND run_id < sqlc.arg(run_id)))
 ORDER BY created DESC, run_id DESC LIMIT sqlc.arg(rows);
+
+-- name: UnmendedRunsBefore :many
+-- Those that failed, and what they were to do has not been done since. A rotation does for
+-- a verify, too.
+SELECT * FROM run WHERE run.org = sqlc.arg(org) AND (run.state = 'failed' OR run.state = 'alert' OR run.credential = 3 OR run.dependents = 3 OR run.scripts = 3)
+  AND (run.state = 'failed' OR run.state = 'alert' OR run.credential = 3)
+  AND NOT EXISTS (SELECT 1 FROM run later WHERE later.org = run.org AND later.account_uid = run.account_uid
+    AND later.created > run.created AND later.state = 'finished' AND later.credential <> 3
+    AND (later.action = run.action OR later.action = 'rotate' AND later.credential IN (2, 4)))
+  AND (run.created < sqlc.arg(created) OR (run.created = sqlc.arg(created) AND run.run_id < sqlc.arg(run_id)))
+ORDER BY run.created DESC, run.run_id DESC LIMIT sqlc.arg(rows);
+
+-- name: UnmendedDependentsBefore :many
+-- Those that did not reach their dependents, and neither has a rotation since.
+SELECT * FROM run WHERE run.org = sqlc.arg(org) AND (run.state = 'failed' OR run.state = 'alert' OR run.credential = 3 OR run.dependents = 3 OR run.scripts = 3)
+  AND run.dependents = 3
+  AND NOT EXISTS (SELECT 1 FROM run later WHERE later.org = run.org AND later.account_uid = run.account_uid
+    AND later.created > run.created AND later.state = 'finished' AND later.dependents <> 3
+    AND later.action = 'rotate' AND later.credential IN (2, 4))
+  AND (run.created < sqlc.arg(created) OR (run.created = sqlc.arg(created) AND run.run_id < sqlc.arg(run_id)))
+ORDER BY run.created DESC, run.run_id DESC LIMIT sqlc.arg(rows);
+
+-- name: UnmendedScriptsBefore :many
+-- Those whose scripts failed, and have not run well since.
+SELECT * FROM run WHERE run.org = sqlc.arg(org) AND (run.state = 'failed' OR run.state = 'alert' OR run.credential = 3 OR run.dependents = 3 OR run.scripts = 3)
+  AND run.scripts = 3
+  AND NOT EXISTS (SELECT 1 FROM run later WHERE later.org = run.org AND later.account_uid = run.account_uid
+    AND later.created > run.created AND later.state = 'finished' AND later.scripts <> 3
+    AND (later.action = 'script' AND later.scripts = 2 OR later.action = 'rotate' AND later.credential IN (2, 4)))
+  AND (run.created < sqlc.arg(created) OR (run.created = sqlc.arg(created) AND run.run_id < sqlc.arg(run_id)))
+ORDER BY run.created DESC, run.run_id DESC LIMIT sqlc.arg(rows);
 
 -- name: AddCommand :exec
 INSERT INTO command (org, id, agent_id, from_id, run_id, frame, expires, created, n, acked, refused, reply, reply_detail)

@@ -62,11 +62,10 @@ local function message(job)
 end
 
 local function attempt(job)
-  local answer, err = http.post{
-    path = "/hook",
+  local answer, err = http.post("/hook", {
     json = {account = job.account.login, about = message(job)},
     timeout = 5,
-  }
+  })
   if not answer then
     return nil, err
   end
@@ -129,7 +128,7 @@ func (r *report) first(ctx context.Context, h *host, o options) error {
 	all, err = timed(o.calls, func(int) error {
 		l := lua.NewState()
 		defer l.Close()
-		return l.DoString(line + "run{}")
+		return l.DoString("function run(job) return true end run{}")
 	})
 	if err != nil {
 		return err

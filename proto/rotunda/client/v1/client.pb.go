@@ -5291,10 +5291,12 @@ func (x *PreviewScheduleResponse) GetTimes() []int64 {
 }
 
 type ListRunsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AccountUid    []byte                 `protobuf:"bytes,1,opt,name=account_uid,json=accountUid,proto3" json:"account_uid,omitempty"`
-	Filter        string                 `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"` // "", failed, overdue, unverifiable, unfinished
-	Page          *Page                  `protobuf:"bytes,3,opt,name=page,proto3" json:"page,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	AccountUid []byte                 `protobuf:"bytes,1,opt,name=account_uid,json=accountUid,proto3" json:"account_uid,omitempty"`
+	// "", failed (dependents or scripts, too), overdue, unverifiable, unfinished; unmended,
+	// unmended_dependents, unmended_scripts: what failed, and that no later run has done well
+	Filter        string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	Page          *Page  `protobuf:"bytes,3,opt,name=page,proto3" json:"page,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

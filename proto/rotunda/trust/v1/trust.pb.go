@@ -2196,6 +2196,7 @@ type ScriptUse struct {
 	Order         uint32                 `protobuf:"varint,3,opt,name=order,proto3" json:"order,omitempty"`
 	Parameters    []byte                 `protobuf:"bytes,4,opt,name=parameters,proto3" json:"parameters,omitempty"`
 	Records       []*Ref                 `protobuf:"bytes,5,rep,name=records,proto3" json:"records,omitempty"`
+	RecordNames   []string               `protobuf:"bytes,6,rep,name=record_names,json=recordNames,proto3" json:"record_names,omitempty"` // of records, in their order: what the manifest calls each
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2261,6 +2262,13 @@ func (x *ScriptUse) GetParameters() []byte {
 func (x *ScriptUse) GetRecords() []*Ref {
 	if x != nil {
 		return x.Records
+	}
+	return nil
+}
+
+func (x *ScriptUse) GetRecordNames() []string {
+	if x != nil {
+		return x.RecordNames
 	}
 	return nil
 }
@@ -3544,7 +3552,7 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\bresource\x18\x01 \x01(\v2\x15.rotunda.trust.v1.RefR\bresource\x12\x16\n" +
 	"\x06plugin\x18\x02 \x01(\tR\x06plugin\x12\x16\n" +
 	"\x06config\x18\x03 \x01(\fR\x06config\x123\n" +
-	"\x06script\x18\x04 \x01(\v2\x1b.rotunda.trust.v1.ScriptUseR\x06script\"\xb9\x01\n" +
+	"\x06script\x18\x04 \x01(\v2\x1b.rotunda.trust.v1.ScriptUseR\x06script\"\xdc\x01\n" +
 	"\tScriptUse\x12-\n" +
 	"\x06script\x18\x01 \x01(\v2\x15.rotunda.trust.v1.RefR\x06script\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x14\n" +
@@ -3552,7 +3560,8 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\n" +
 	"parameters\x18\x04 \x01(\fR\n" +
 	"parameters\x12/\n" +
-	"\arecords\x18\x05 \x03(\v2\x15.rotunda.trust.v1.RefR\arecords\"j\n" +
+	"\arecords\x18\x05 \x03(\v2\x15.rotunda.trust.v1.RefR\arecords\x12!\n" +
+	"\frecord_names\x18\x06 \x03(\tR\vrecordNames\"j\n" +
 	"\aMandate\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12$\n" +
 	"\x0emin_interval_s\x18\x02 \x01(\rR\fminIntervalS\x12\x1f\n" +
