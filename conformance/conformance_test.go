@@ -144,6 +144,9 @@ func TestFaulty(t *testing.T) {
 		},
 		Lock: func(_ *testing.T, a sdk.Account) { service.Lock(a.Name) },
 	}
+	if variant != "" {
+		h.Calls = 1000 // of the same program
+	}
 	if of, scripted := strings.CutPrefix(variant, "script"); scripted {
 		h.Name, h.Script = "fault-scripts", []byte("fault"+of)
 		if of == "-dependents" {
