@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/conformance"
+	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk"
 	"github.com/rotunda-pam/rotunda/sdk/sdktest"
 )
@@ -144,8 +145,11 @@ func TestFaulty(t *testing.T) {
 		},
 		Lock: func(_ *testing.T, a sdk.Account) { service.Lock(a.Name) },
 	}
-	if variant != "" {
+	switch {
+	case variant != "":
 		h.Calls = 1000 // of the same program
+	case fault == "none":
+		h.Calls = targets.Calls()
 	}
 	if of, scripted := strings.CutPrefix(variant, "script"); scripted {
 		h.Name, h.Script = "fault-scripts", []byte("fault"+of)
