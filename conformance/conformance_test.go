@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/conformance"
+	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk"
 	"github.com/rotunda-pam/rotunda/sdk/sdktest"
 )
@@ -143,6 +144,12 @@ func TestFaulty(t *testing.T) {
 			return slices.Equal(has, groups) && end == until.Format(time.RFC3339)
 		},
 		Lock: func(_ *testing.T, a sdk.Account) { service.Lock(a.Name) },
+	}
+	switch {
+	case variant != "":
+		h.Calls = 1000 // of the same program
+	case fault == "none":
+		h.Calls = targets.Calls()
 	}
 	if of, scripted := strings.CutPrefix(variant, "script"); scripted {
 		h.Name, h.Script = "fault-scripts", []byte("fault"+of)

@@ -6,6 +6,7 @@ package docs_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -228,15 +229,15 @@ func (s *shell) bash(script string) (string, error) {
 	if err := os.WriteFile(file, []byte(s.ports.Replace(script)), 0o600); err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(s.t.Context(), "bash", file)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 15*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", file)
 	cmd.Dir, cmd.Env = s.dir, s.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 10 * time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	tooLong := time.AfterFunc(5*time.Minute, func() { _ = cmd.Cancel() })
-	defer tooLong.Stop()
 	err := cmd.Run()
 	if cmd.Process == nil {
 		return "", err

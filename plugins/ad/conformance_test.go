@@ -19,7 +19,7 @@ func TestConformance(t *testing.T) {
 		calls           int
 		account         func(name string) (called string, lines []string)
 	}{
-		"DN": {ad.Address, `{}`, "CN=agent,CN=Users," + ad.Domain, 0, func(name string) (string, []string) {
+		"DN": {ad.Address, `{}`, "CN=agent,CN=Users," + ad.Domain, targets.Calls(), func(name string) (string, []string) {
 			return ad.DN(name), []string{"sAMAccountName: d" + rand.Text()[:12]}
 		}},
 		"name, TLS asked for": {ad.PlainAddress, `{"starttls":true}`, ad.Admin, 1000, func(name string) (string, []string) {

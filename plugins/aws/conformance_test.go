@@ -13,7 +13,7 @@ import (
 // harness is of a server of the protocol, whose administrator may do all.
 func harness(t *testing.T, s *iamServer, kind sdk.Kind) conformance.Harness {
 	return conformance.Harness{
-		Binary: conformance.Build(t, "."), Name: "aws", Kind: kind,
+		Binary: conformance.Build(t, "."), Name: "aws", Kind: kind, Calls: targets.Calls(),
 		Resource: s.resource(""), Pins: [][32]byte{s.spki},
 		Admin: s.key("admin"), AdminAs: sdk.Account{Name: "admin"},
 		Powerless: func(*testing.T) (sdk.Account, sdk.Credential) {

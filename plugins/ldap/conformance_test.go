@@ -60,7 +60,7 @@ func TestConformance(t *testing.T) {
 		address, config string
 		calls           int
 	}{
-		"password modify": {l.Address, `{}`, 0},
+		"password modify": {l.Address, `{}`, targets.Calls()},
 		"modification":    {l.Address, `{"method":"modify"}`, 1000},
 		"TLS asked for":   {l.PlainAddress(), `{"starttls":true}`, 1000},
 	} {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rotunda-pam/rotunda/conformance"
+	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -215,6 +216,7 @@ func TestCiscoIOSConformance(t *testing.T) {
 	r.user("adm", "the administrator's", 15)
 	r.user("clerk", "the clerk's own", 1)
 	prove(t, "rotators/cisco-ios", conformance.Harness{
+		Calls:    targets.Calls(),
 		Resource: sdk.Resource{Address: r.address}, Pins: [][sha256.Size]byte{r.pin},
 		Admin: password("the administrator's"), AdminAs: sdk.Account{Name: "adm"},
 		Account: func(t *testing.T, name string) (sdk.Account, sdk.Credential) {

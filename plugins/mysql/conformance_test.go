@@ -25,7 +25,7 @@ func TestConformance(t *testing.T) {
 		calls          int
 		refused        func(*testing.T) sdk.Credential
 	}{
-		"native":               {method: native},
+		"native":               {method: native, calls: targets.Calls()},
 		"ed25519":              {method: ed25519, calls: 1000},
 		"judged by the server": {native, `{"clear":true}`, 1000, func(*testing.T) sdk.Credential { return password("short") }},
 	} {

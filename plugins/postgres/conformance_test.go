@@ -22,6 +22,7 @@ func TestConformance(t *testing.T) {
 	conformance.Run(t, conformance.Harness{
 		Binary:   conformance.Build(t, "."),
 		Name:     "postgres",
+		Calls:    targets.Calls(),
 		Resource: sdk.Resource{Address: pg.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}},
 		Pins:     [][32]byte{pg.SPKI},
 		Admin:    sdk.Credential{Kind: sdk.Password, Secret: pg.AdminPassword},

@@ -22,6 +22,7 @@ func TestConformance(t *testing.T) {
 	conformance.Run(t, conformance.Harness{
 		Binary:   conformance.Build(t, "."),
 		Name:     "redis",
+		Calls:    targets.Calls(),
 		Resource: sdk.Resource{Address: r.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}},
 		Pins:     [][32]byte{r.SPKI},
 		Admin:    sdk.Credential{Kind: sdk.Password, Secret: r.AdminPassword},

@@ -30,7 +30,7 @@ func TestConformance(t *testing.T) {
 		makeGroup(t, g)
 	}
 	h := conformance.Harness{
-		Binary: conformance.Build(t, "."), Name: "ssh",
+		Binary: conformance.Build(t, "."), Name: "ssh", Calls: targets.Calls(),
 		Resource: sdk.Resource{Address: s.Address}, Pins: pins,
 		Admin:   sdk.Credential{Kind: sdk.SSHKey, Public: s.AdminPub, Secret: s.AdminKey},
 		AdminAs: sdk.Account{Name: s.Admin},

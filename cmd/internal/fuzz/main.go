@@ -1,4 +1,5 @@
-// Command fuzz runs every fuzz test of the module in turn, and keeps the inputs that are
+// Command fuzz runs every fuzz test of the module, as many at a time as there are
+// processors, and keeps the inputs that are
 // worth it. make fuzz and make test run it.
 //
 // It compiles each package's fuzz tests once, whatever their number: go test -fuzz takes
@@ -21,15 +22,18 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
 
 func main() {
 	each := flag.Duration("each", 10*time.Second, "how long each target runs")
-	all := flag.Duration("all", 0, "how long all targets run together, instead of -each")
+	all := flag.Duration("all", 0, "how long all targets run, added up, instead of -each")
 	only := flag.String("only", "", "run only targets whose DIR.NAME matches this `expression`")
 	keep := flag.Bool("keep", false, "run nothing: replace the committed inputs by those of the build cache that add coverage")
 	blind := flag.Bool("blind", false, "not led by coverage, and with the committed inputs alone: quick to compile")
@@ -77,30 +81,26 @@ func run(ctx context.Context, each, all time.Duration, only string, keep, blind 
 	if err := build(ctx, targets, work, keep, blind); err != nil {
 		return err
 	}
-	if all > 0 {
-		each = max(all/time.Duration(len(targets)), time.Second/2)
-	}
-	var execs int64
-	var failed []string
-	for _, t := range targets {
-		if keep {
+	if keep {
+		for _, t := range targets {
 			if err := t.renew(ctx, filepath.Join(cache, t.dir, t.name)); err != nil {
 				return fmt.Errorf("%s of %s: %w", t.name, t.dir, err)
 			}
-			continue
 		}
-		n, err := t.fuzz(ctx, each, filepath.Join(cache, t.dir))
-		for longer := 4 * each; n == 0 && err == nil && longer < max(time.Minute, 5*each); longer *= 4 {
-			n, err = t.fuzz(ctx, longer, filepath.Join(cache, t.dir)) // a machine so busy that only the known inputs were run
-		}
-		if n == 0 && err == nil {
-			err = errors.New("it ran not once")
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+		return nil
+	}
+	if all > 0 {
+		each = max(all/time.Duration(len(targets)), time.Second/2)
+	}
+	var mu sync.Mutex
+	var execs int64
+	var failed []string
+	spread(targets, func(t *target) {
+		n, err := t.atLeastOnce(ctx, each, filepath.Join(cache, t.dir))
+		mu.Lock()
+		defer mu.Unlock()
 		execs += n
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			fmt.Printf("%s of %s failed: %v\n", t.name, t.dir, err)
 			what := t.name + " of " + t.dir
 			if m := written.FindStringSubmatch(err.Error()); m != nil {
@@ -108,9 +108,9 @@ func run(ctx context.Context, each, all time.Duration, only string, keep, blind 
 			}
 			failed = append(failed, what)
 		}
-	}
-	if keep {
-		return nil
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	line := fmt.Sprintf("fuzz: %d targets, %d executions, %d failures\n", len(targets), execs, len(failed))
 	if report == "" {
@@ -124,6 +124,24 @@ func run(ctx context.Context, each, all time.Duration, only string, keep, blind 
 		return fmt.Errorf("%s", strings.Join(failed, "; "))
 	}
 	return nil
+}
+
+// spread does something with each of a list, as many at a time as there are processors.
+func spread[T any](list []T, do func(T)) {
+	next := make(chan T)
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for item := range next {
+				do(item)
+			}
+		})
+	}
+	for _, item := range list {
+		next <- item
+	}
+	close(next)
+	workers.Wait()
 }
 
 const module = "github.com/rotunda-pam/rotunda"
@@ -154,37 +172,59 @@ func find(match *regexp.Regexp) (list []*target, err error) {
 	return list, nil
 }
 
+func binaryOf(into, dir string) string {
+	return filepath.Join(into, strings.ReplaceAll(dir, "/", "-")+".test")
+}
+
 // build compiles the test of each package that has a target.
 func build(ctx context.Context, targets []*target, into string, cover, blind bool) error {
-	binaries := map[string]string{}
+	var dirs []string
 	for _, t := range targets {
-		if t.binary = binaries[t.dir]; t.binary != "" {
-			continue
+		t.binary = binaryOf(into, t.dir)
+		if !slices.Contains(dirs, t.dir) {
+			dirs = append(dirs, t.dir)
 		}
-		t.binary = filepath.Join(into, strings.ReplaceAll(t.dir, "/", "-")+".test")
-		args := []string{"test", "-c", "-vet=off", "-ldflags=-s -w"}
-		switch {
-		case cover:
-			args = append(args, "-cover")
-		case blind: // as make build compiles
-			args = append(args, "-trimpath", "-buildvcs=false")
-		default:
-			args = append(args, "-fuzz=Fuzz")
-		}
-		cmd := exec.CommandContext(ctx, "go", append(args, "-o", t.binary, "./"+t.dir)...)
+	}
+	args := []string{"test", "-c", "-vet=off", "-ldflags=-s -w"}
+	switch {
+	case cover:
+		args = append(args, "-cover")
+	case blind: // as make build compiles
+		args = append(args, "-trimpath", "-buildvcs=false")
+	default:
+		args = append(args, "-fuzz=Fuzz")
+	}
+	var mu sync.Mutex
+	var failed error
+	spread(dirs, func(dir string) {
+		cmd := exec.CommandContext(ctx, "go", slices.Concat(args, []string{"-o", binaryOf(into, dir), "./" + dir})...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		cmd.Stderr = os.Stderr
 		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("compile the fuzz tests of %s: %w", t.dir, err)
+			mu.Lock()
+			defer mu.Unlock()
+			failed = errors.Join(failed, fmt.Errorf("compile the fuzz tests of %s: %w", dir, err))
 		}
-		binaries[t.dir] = t.binary
-	}
-	return nil
+	})
+	return failed
 }
 
 var written = regexp.MustCompile(`Failing input written to (\S+)`)
 
 var progress = regexp.MustCompile(`execs: (\d+)`)
+
+// atLeastOnce runs a target for longer where the machine is so busy that it tried nothing but
+// the known inputs.
+func (t *target) atLeastOnce(ctx context.Context, each time.Duration, cache string) (execs int64, err error) {
+	execs, err = t.fuzz(ctx, each, cache)
+	for longer := 4 * each; execs == 0 && err == nil && longer < max(time.Minute, 5*each); longer *= 4 {
+		execs, err = t.fuzz(ctx, longer, cache)
+	}
+	if execs == 0 && err == nil {
+		err = errors.New("it ran not once")
+	}
+	return execs, err
+}
 
 // fuzz runs a target, and says how often it ran. A failing input is written below the
 // package's testdata, and its name is in what is printed.
