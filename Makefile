@@ -27,12 +27,14 @@ build: plugins
 	$(GOBUILD) -tags '$(TAGS)' -ldflags "$(LDFLAGS) -X github.com/rotunda-pam/rotunda/agent.builtinPlugins=$$(ls $(BIN)/plugins | tr '\n' ',')" -o $(BIN)/ ./cmd/rotunda-agent
 
 # Each plugin's file is named by its hash, and the agent built after them carries
-# the hashes.
+# the hashes. Plugins have no tags: those of another folder can be taken as they are.
+PLUGINS_OF ?=
 plugins:
 	@rm -rf $(BIN)/plugins.new && mkdir -p $(BIN)/plugins.new
-	@for p in $(PLUGINS); do \
-		$(GOBUILD) -ldflags '-s -w -buildid=' -o $(BIN)/plugins.new/$$p ./plugins/$$p && \
-		mv $(BIN)/plugins.new/$$p $(BIN)/plugins.new/$$p@$$(sha256sum <$(BIN)/plugins.new/$$p | cut -d' ' -f1) || exit 1; \
+	@if [ -n "$(PLUGINS_OF)" ]; then cp "$(PLUGINS_OF)"/plugins/* $(BIN)/plugins.new/; exit; fi; \
+	$(GOBUILD) -ldflags '-s -w -buildid=' -o $(BIN)/plugins.new/ $(PLUGINS:%=./plugins/%) && \
+	cd $(BIN)/plugins.new && for p in $(PLUGINS); do \
+		mv $$p $$p@$$(sha256sum <$$p | cut -d' ' -f1) || exit 1; \
 	done
 	@rm -rf $(BIN)/plugins && mv $(BIN)/plugins.new $(BIN)/plugins
 
