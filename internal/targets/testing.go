@@ -253,6 +253,14 @@ func Calls() int {
 	return 10_000
 }
 
+// Longer leaves a test to the second tier that takes long without a server of that tier.
+func Longer(t TB) {
+	t.Helper()
+	if os.Getenv(TestAll) == "" {
+		t.Skipf("left out: it takes long, and is of the second tier: make test-all, or %s=1", TestAll)
+	}
+}
+
 // wanted tells why a server's tests are left out, if they are.
 func wanted(server Server) error {
 	if !slices.Contains(SecondTier, server) {

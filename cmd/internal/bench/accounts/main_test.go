@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/internal/targets"
 )
 
 // Every part runs with small numbers, so that it cannot rot, and every figure is one.
@@ -15,6 +16,7 @@ func TestEveryPart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and starts servers and agents")
 	}
+	targets.Longer(t)
 	o := options{bin: os.Getenv("ROTUNDA_BIN"), accounts: 100, due: 20, overdue: 200, changes: 100, resources: 6, idle: 200 * time.Millisecond, seconds: 1}
 	if o.bin == "" {
 		o.bin = t.TempDir()

@@ -19,6 +19,7 @@ func TestMeasure(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: a whole installation is built and started")
 	}
+	targets.Longer(t)
 	o := options{bin: os.Getenv("ROTUNDA_BIN"), rounds: 1, span: time.Second, works: slices.Clone(works)}
 	if o.bin == "" {
 		o.bin = t.TempDir()

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/internal/targets"
 )
 
 // Every figure, with small numbers, so that none can rot.
@@ -15,6 +16,7 @@ func TestMeasure(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the programs")
 	}
+	targets.Longer(t)
 	o := options{bin: os.Getenv("ROTUNDA_BIN"), calls: 10, flight: 4, long: 100}
 	if o.bin == "" {
 		o.bin = filepath.Join(t.TempDir(), "bin")
