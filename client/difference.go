@@ -70,6 +70,9 @@ func (c *Client) factsOf(s *trustv1.Statement, title func(*trustv1.Ref) string) 
 		if p := a.Policy; p != nil {
 			add("password policy", "length %d, lower %d, upper %d, digits %d, symbols %d of %q, without %q", p.Length, p.MinLower, p.MinUpper, p.MinDigit, p.MinSymbol, p.Symbols, p.Exclude)
 		}
+		if u := a.Generator; u != nil {
+			add("generator", "%s, sha256 %x, parameters %s", title(u.Script), u.Sha256, u.Parameters)
+		}
 		add("verify mode", "%s", a.VerifyMode)
 		add("failed logins a run", "%d", a.MaxProbe)
 		add("pair", "%s", title(a.PairAccount))

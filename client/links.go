@@ -79,6 +79,9 @@ func (o *opened) dropUnlinked(a *trustv1.Account) {
 	a.Dependents = slices.DeleteFunc(a.Dependents, func(d *trustv1.Dependent) bool {
 		return o.lacks("dependent", d.Resource) || d.Script != nil && o.lacksScript(d.Script)
 	})
+	if a.Generator != nil && o.lacksScript(a.Generator) {
+		a.Generator = nil
+	}
 	a.Scripts = slices.DeleteFunc(a.Scripts, o.lacksScript)
 }
 

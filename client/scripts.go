@@ -273,6 +273,9 @@ func usesOf(s *trustv1.Statement) (out []use) {
 			out = append(out, use{d.Script, d.Config, script.Dependents, fmt.Sprintf("dependent %d", n+1), d.Resource})
 		}
 	}
+	if g := s.GetAccount().GetGenerator(); g != nil {
+		out = append(out, use{g, g.Parameters, script.Generator, "generator", nil})
+	}
 	for _, u := range slices.Concat(s.GetAccount().GetScripts(), s.GetResource().GetScripts()) {
 		out = append(out, use{u, u.Parameters, script.AfterRotation, "after a rotation", nil})
 	}
@@ -283,7 +286,7 @@ func usesOf(s *trustv1.Statement) (out []use) {
 type ScriptUse struct {
 	Record   Ref
 	Title    string
-	Place    string // rotator, dependent 1, …, after a rotation
+	Place    string // rotator, dependent 1, …, generator, after a rotation
 	Use      *trustv1.ScriptUse
 	Given    []byte // its parameters: of a rotator or a dependent, the settings of that place
 	On       Ref    // the resource that it works on, or the account of one

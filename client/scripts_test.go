@@ -435,8 +435,13 @@ func TestDifferenceOfScripts(t *testing.T) {
 		"their names":          {account(func(*trustv1.Account) {}), account(func(a *trustv1.Account) { slices.Reverse(a.Scripts[0].RecordNames) }), "records two=x one=a"},
 		"the file":             {account(func(*trustv1.Account) {}), account(func(a *trustv1.Account) { a.Scripts[0].Sha256 = []byte{2} }), "sha256 02"},
 		"a dependent's file":   {account(func(*trustv1.Account) {}), account(func(a *trustv1.Account) { a.Dependents[0].Script.Sha256 = []byte{2} }), "script s, sha256 02"},
-		"the rotator's file":   {resource(func(*trustv1.Resource) {}), resource(func(r *trustv1.Resource) { r.Rotator.Sha256 = []byte{2} }), "rotator: s, sha256 01 → s, sha256 02"},
-		"nothing":              {resource(func(*trustv1.Resource) {}), resource(func(*trustv1.Resource) {}), ""},
+		"the generator":        {account(func(*trustv1.Account) {}), account(func(a *trustv1.Account) { a.Generator = use() }), `generator: (none) → s, sha256 01, parameters {"a":1}`},
+		"the generator's parameters": {account(func(a *trustv1.Account) { a.Generator = use() }), account(func(a *trustv1.Account) {
+			a.Generator = use()
+			a.Generator.Parameters = []byte(`{"a":2}`)
+		}), `parameters {"a":2}`},
+		"the rotator's file": {resource(func(*trustv1.Resource) {}), resource(func(r *trustv1.Resource) { r.Rotator.Sha256 = []byte{2} }), "rotator: s, sha256 01 → s, sha256 02"},
+		"nothing":            {resource(func(*trustv1.Resource) {}), resource(func(*trustv1.Resource) {}), ""},
 	} {
 		got := strings.Join(difference(c.factsOf(row.was, title), c.factsOf(row.is, title)), "\n")
 		if row.says == "" && got != "" || !strings.Contains(got, row.says) {

@@ -43,6 +43,8 @@ type Manifest struct {
 	Provision bool
 	// After: the Plugin does something when a secret has been changed.
 	After bool
+	// Generator: the Plugin makes secrets.
+	Generator bool
 	// Config is a pointer to a struct; schema and documentation are made from its tags,
 	// see [DecodeConfig]. Nil means that the plugin has no settings.
 	Config any
@@ -51,8 +53,9 @@ type Manifest struct {
 // Plugin is one entry of [Serve].
 type Plugin struct {
 	Manifest   Manifest
-	Rotator    Rotator     // nil: it rotates nothing, and has Dependents or After
+	Rotator    Rotator     // nil: it rotates nothing, and has Dependents, After or a Generator
 	Dependents Dependents  // nil: none
 	Provision  Provisioner // nil: it makes no accounts
 	After      After       // nil: it does nothing after a rotation
+	Generator  Generator   // nil: it makes no secrets
 }

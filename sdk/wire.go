@@ -74,6 +74,9 @@ func manifestToWire(m Manifest, schema, dependent []byte) *pluginv1.Manifest {
 	if m.After {
 		w.Capabilities = append(w.Capabilities, pluginv1.CapAfter)
 	}
+	if m.Generator {
+		w.Capabilities = append(w.Capabilities, pluginv1.CapGenerator)
+	}
 	if m.Dependents {
 		w.Capabilities = append(w.Capabilities, pluginv1.CapDependents)
 	}

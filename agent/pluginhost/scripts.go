@@ -95,6 +95,29 @@ func (h *Host) Run(ctx context.Context, p Plugin, j Job, r sdk.AfterRequest) (sd
 
 func after(d Description) bool { return d.After }
 
+// Generate as sdk.Generator.
+func (h *Host) Generate(ctx context.Context, p Plugin, j Job, a sdk.Account) (sdk.Secret, error) {
+	req := &pluginv1.GenerateRequest{Account: account(a)}
+	var resp *pluginv1.GenerateResponse
+	proc, err := h.place(ctx, p, j, generator, nil, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
+		req.Call, req.Place = c, at
+		resp, err = proc.scripts.Generate(ctx, req)
+		return err
+	})
+	if err != nil {
+		return sdk.Secret{}, err
+	}
+	made := &pluginv1.Credential{Secret: resp.GetSecret()}
+	defer wipe(made)
+	defer proc.hide([]*pluginv1.Credential{made})()
+	if n := len(made.Secret); n == 0 || n > sdk.MaxSecret {
+		return sdk.Secret{}, proc.failed(PluginProtocol, fmt.Errorf("it gave a secret of %d bytes", n))
+	}
+	return sdk.NewSecret(made.Secret), nil
+}
+
+func generator(d Description) bool { return d.Generator }
+
 // code is code, and what a script puts of a secret into one is none.
 func (p *process) code(s string) string {
 	if p.plugin.scripted() && p.out.secrets.Text(s) != s {

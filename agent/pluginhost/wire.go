@@ -128,6 +128,7 @@ func description(m *pluginv1.Manifest) (Description, error) {
 		Dependents: slices.Contains(m.GetCapabilities(), pluginv1.CapDependents),
 		Provision:  slices.Contains(m.GetCapabilities(), pluginv1.CapProvision),
 		After:      slices.Contains(m.GetCapabilities(), pluginv1.CapAfter),
+		Generator:  slices.Contains(m.GetCapabilities(), pluginv1.CapGenerator),
 	}, Schema: json.RawMessage(m.GetConfigSchema()), DependentSchema: json.RawMessage(m.GetDependentSchema())}
 	rotates := slices.Contains(m.GetCapabilities(), pluginv1.CapRotator)
 	for _, k := range m.GetKinds() {
@@ -148,7 +149,7 @@ func description(m *pluginv1.Manifest) (Description, error) {
 		return d, fmt.Errorf("its name is malformed")
 	case len(d.Version) == 0 || len(d.Version) > 64:
 		return d, fmt.Errorf("its version is malformed")
-	case !rotates && !d.Dependents && !d.After:
+	case !rotates && !d.Dependents && !d.After && !d.Generator:
 		return d, fmt.Errorf("it is not a rotator")
 	case !rotates && (len(d.Kinds) > 0 || d.Readback || d.Provision):
 		return d, fmt.Errorf("it is not a rotator, and says that it rotates")

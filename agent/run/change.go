@@ -38,6 +38,12 @@ type candidate struct {
 // prepare reaches the target first, so that a target that is down, or an
 // administrator who is refused, leaves nothing behind. Then it makes the candidate.
 func (r *Run) prepare(ctx context.Context) (State, error) {
+	// A script makes it before the session is open: who holds one place among the processes
+	// and waits for another could wait for ever.
+	cred, err := r.generate(ctx)
+	if err != nil {
+		return "", refusal(err)
+	}
 	if err := r.openSession(ctx); err != nil {
 		return "", refusal(err)
 	}
@@ -48,9 +54,10 @@ func (r *Run) prepare(ctx context.Context) (State, error) {
 	if err := r.plan(ctx); err != nil {
 		return "", refusal(err)
 	}
-	cred, err := r.newCredential(ctx)
-	if err != nil {
-		return "", refusal(err)
+	if r.makes == nil {
+		if cred, err = r.newCredential(ctx); err != nil {
+			return "", refusal(err)
+		}
 	}
 	data, err := r.recordWith(cred, r.account.Data)
 	if err != nil {

@@ -333,6 +333,9 @@ func (t *target) scripted() (list []*hosted) {
 			list = append(list, d.script)
 		}
 	}
+	if t.makes != nil {
+		list = append(list, t.makes)
+	}
 	return append(list, t.after...)
 }
 

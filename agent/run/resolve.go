@@ -230,6 +230,9 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if r.usesErr != nil && begins {
 		return "", refusal(r.usesErr)
 	}
+	if r.makes, err = r.findGenerator(ctx, served); err != nil && begins {
+		return "", refusal(err)
+	}
 	begins = begins || r.as == "script" && account.wire.Staged == nil
 	if r.after, err = r.findScripts(ctx, served); err != nil && begins {
 		return "", refusal(err)

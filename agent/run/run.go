@@ -48,6 +48,7 @@ type Plugins interface {
 	Do(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, s sdk.Step, c sdk.Credential) (sdk.StepResponse, error)
 	Undo(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, s sdk.Step, c sdk.Credential) (sdk.StepResponse, error)
 	Run(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, r sdk.AfterRequest) (sdk.AfterResponse, error)
+	Generate(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, a sdk.Account) (sdk.Secret, error)
 	Find(name string) (pluginhost.Plugin, error)
 	ExpectScript()
 	Forget(resource string)

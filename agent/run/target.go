@@ -47,6 +47,7 @@ type target struct {
 	uses    []dependent // what uses the secret
 	usesErr error       // why they cannot be reached
 	after   []*hosted   // scripts that run after the rotation
+	makes   *hosted     // the script that makes the new secret; nil: the policy does
 	pair    *pair       // the other account of a pair; nil: it has none
 }
 

@@ -491,6 +491,8 @@ type fakeTarget struct {
 	script     func(scriptRan) (sdk.AfterResponse, error) // nil: does it
 	unscripted error                                      // nil: scripts have processes
 
+	makes func(pluginhost.Job, sdk.Account) (string, error) // a script that makes secrets
+
 	openErr  error
 	openHook func()
 	apply    func(sdk.ApplyRequest) (sdk.ApplyResponse, error) // nil: takes it
@@ -503,7 +505,7 @@ func (f *fakeTarget) Find(name string) (pluginhost.Plugin, error) {
 
 func (f *fakeTarget) Describe(_ context.Context, p pluginhost.Plugin) (pluginhost.Description, error) {
 	m := f.manifest
-	m.Self, m.Dependents, m.After = true, true, true
+	m.Self, m.Dependents, m.After, m.Generator = true, true, true, true
 	if f.unscripted != nil && p.Script != (unique.Handle[string]{}) {
 		return pluginhost.Description{}, f.unscripted
 	}

@@ -65,6 +65,7 @@ func (v *recordView) findNames(ctx context.Context, cl *client.Client) {
 			refs = append(refs, d.Resource)
 			refs = append(refs, d.Script.refs()...)
 		}
+		refs = append(refs, v.Account.Generator.refs()...)
 		for _, u := range v.Account.Scripts {
 			refs = append(refs, u.refs()...)
 		}
@@ -99,6 +100,7 @@ type accountView struct {
 	Pair       string          `json:"pair,omitempty"`
 	Drain      string          `json:"drain,omitempty"`
 	Scripts    []scriptUseView `json:"scripts,omitempty"` // that run after a rotation
+	Generator  *scriptUseView  `json:"generator,omitempty"`
 }
 
 // dependentView is one that uses the secret.
@@ -237,6 +239,10 @@ func viewAccount(st *trustv1.Statement, a *trustv1.Account) *accountView {
 	for _, u := range a.Scripts {
 		v.Scripts = append(v.Scripts, viewUse(u))
 	}
+	if a.Generator != nil {
+		u := viewUse(a.Generator)
+		v.Generator = &u
+	}
 	if a.DrainS > 0 {
 		v.Drain = span.Text(time.Duration(a.DrainS) * time.Second)
 	}
@@ -279,7 +285,7 @@ func showRecord(w io.Writer, v recordView) {
 		if v.unproven() {
 			verified += ", which was not possible: the account may not log in"
 		}
-		lines = append(lines, "resource", v.named(a.Resource), "scope", a.Scope, "kind", a.SecretKind, "policy", a.Policy,
+		lines = append(lines, "resource", v.named(a.Resource), "scope", a.Scope, "kind", a.SecretKind, "policy", a.Policy, "generator", a.Generator.text(v.named),
 			"verified by", verified, "pair", v.named(a.Pair))
 		for _, d := range a.Dependents {
 			by := d.Plugin

@@ -33,11 +33,12 @@ type accountFlags struct {
 	sameLogin  bool
 	policy     policyFlags
 	scripts    scriptFlags
+	generator  string
 }
 
 // accountOnly are the flags that say something of accounts alone.
 var accountOnly = [...]string{
-	"kind", "no-secret", "scope", "verify-mode", "max-probe", "dependents-file", "drain", "script", "drop-script", "same-login", "public-key-file", "key-id",
+	"kind", "no-secret", "scope", "verify-mode", "max-probe", "dependents-file", "drain", "script", "drop-script", "generator", "same-login", "public-key-file", "key-id",
 	"policy-length", "policy-lower", "policy-upper", "policy-digit", "policy-symbol", "policy-symbols", "policy-exclude",
 }
 
@@ -374,13 +375,15 @@ func (c *cli) recordEditCmd() *cobra.Command {
 	a.flags(cmd)
 	s.flags(cmd)
 	a.scripts.flags(cmd, "account: ")
+	f.StringVar(&a.generator, "generator", "", "account: script that makes its new secrets in place of the policy, as `NAME[,param.P=V]`; \"none\" ends it")
 	f.StringVar(&a.pair, "pair", "", "account: the other account of an A/B pair; \"none\" ends it")
 	return help(cmd, `Only what is named changes. Values are stored under the revision that is there (or
 --revision): a change in between is a conflict. What an account's statement says
 (login, resource, scope, policy and so on) is signed anew, and the former
 statement is withdrawn for ever.`, `rotunda record edit app --new-secret
 rotunda record edit app --policy-length 40 --policy-exclude '"'
-rotunda record edit app --script restart-unit,record.host=web1,param.unit=app.service`)
+rotunda record edit app --script restart-unit,record.host=web1,param.unit=app.service
+rotunda record edit door --generator pin,param.digits=8`)
 }
 
 // accountEdit gives the change of an account's statement that the flags ask
@@ -426,6 +429,18 @@ func (c *cli) accountEdit(ctx context.Context, cl *client.Client, at scriptPlace
 			return nil, err
 		}
 		changes = append(changes, func(t *trustv1.Account) { t.Scripts = change(t.Scripts) })
+	}
+	if set("generator") {
+		var use *trustv1.ScriptUse
+		if a.generator != "none" {
+			made, parameters, err := c.useOf(ctx, cl, "--generator", a.generator, script.Generator, at)
+			if err != nil {
+				return nil, err
+			}
+			made.Parameters = parameters
+			use = made
+		}
+		changes = append(changes, func(t *trustv1.Account) { t.Generator = use })
 	}
 	if set("scope") {
 		changes = append(changes, func(t *trustv1.Account) { t.Scope = a.scope })

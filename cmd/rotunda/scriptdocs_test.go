@@ -78,6 +78,7 @@ func TestScriptPage(t *testing.T) {
 				"\nrotunda record edit ACCOUNT --script acme,record.box=TITLE,param.unit=UNIT\n",
 			},
 		},
+		{head + "kind = \"generator\"\n", []string{"\n- to make the new secret of each account that uses it\n", "\nrotunda record edit ACCOUNT --generator acme\nrotunda rotate ACCOUNT\n"}},
 		{
 			head + "kind = \"dependents\"\n[parameters]\nport = {type = \"integer\", about = \"P.\", required = true}\npaths = {type = \"strings\", about = \"P.\", required = true}\n",
 			[]string{"\n[{\"resource\": \"RESOURCE\", \"script\": \"acme\", \"config\": {\"port\": PORT, \"paths\": [\"PATHS\"]}}]\nEND\nrotunda record edit ACCOUNT --dependents-file follows.json\n"},

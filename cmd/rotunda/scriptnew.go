@@ -50,8 +50,9 @@ func (c *cli) scriptNewCmd() *cobra.Command {
 	cmd.Flags().StringVar(&dir, "dir", "", "folder to write into (default: this one)")
 	cmd.Flags().BoolVar(&file, "file", false, "after_rotation: one that edits a file on a host, instead of one that restarts a unit")
 	return help(cmd, `KIND is after_rotation (it runs when an account has its new secret), rotator (it changes
-the secret itself), or dependents (it gives the new secret to who uses it). NAME is a-z,
-0-9 and -. What is written is a whole script of that kind: change it into yours.`, `rotunda script new after_rotation restart-unit
+the secret itself), dependents (it gives the new secret to who uses it), or generator (it
+makes the new secret). NAME is a-z, 0-9 and -. What is written is a whole script of that
+kind: change it into yours.`, `rotunda script new after_rotation restart-unit
 rotunda script new after_rotation app-pgpass --file
 rotunda script new rotator acme-router --dir scripts`)
 }

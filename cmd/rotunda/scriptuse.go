@@ -235,6 +235,7 @@ func isOf(s *client.Script, kind script.Kind) error {
 		withHint("%s", map[script.Kind]string{
 			script.Rotator:       "a resource uses it: `rotunda resource edit RESOURCE --rotator " + s.Title + "`",
 			script.AfterRotation: "it runs after a rotation: `rotunda record edit ACCOUNT --script " + s.Title + "`, or of all accounts of a resource, `rotunda resource edit`",
+			script.Generator:     "it makes an account's secrets: `rotunda record edit ACCOUNT --generator " + s.Title + "`",
 			script.Dependents:    "an account's dependents use it: {\"resource\": …, \"script\": \"" + s.Title + "\"} in the file of `rotunda record edit ACCOUNT --dependents-file FILE`",
 		}[s.Manifest.Kind])
 }

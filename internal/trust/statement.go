@@ -137,6 +137,7 @@ func References(s *trustv1.Statement) []Reference {
 			add("dependent", d.Resource, Operate)
 			add("script", d.Script.GetScript(), 0)
 		}
+		add("script", sub.Account.Generator.GetScript(), 0)
 		scripts = sub.Account.Scripts
 	}
 	for _, u := range scripts {

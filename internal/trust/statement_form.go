@@ -114,7 +114,8 @@ func checkAccount(f *form, a *trustv1.Account, issued int64) {
 		f.count("bytes of a dependent's config", len(d.Config), maxConfig)
 	}
 	f.must(int64(a.DrainS) <= int64(MaxDrain.Seconds()), "drain_s is %d", a.DrainS)
-	checkScripts(f, a.Scripts, scripted)
+	checkScripts(f, a.Scripts, scripted+uses(a.Generator))
+	checkGenerator(f, a)
 	if m := a.Mandate; m.GetEnabled() {
 		f.must(int64(m.MinIntervalS) >= int64(MinInterval.Seconds()), "min_interval_s is %d, at least %v", m.MinIntervalS, MinInterval.Seconds())
 		f.time("mandate's valid_until", m.ValidUntil)
@@ -128,8 +129,7 @@ func checkScripts(f *form, list []*trustv1.ScriptUse, others int) {
 	f.count("scripts", len(list)+others, MaxScripts)
 	for _, u := range list {
 		checkUse(f, u)
-		f.count("bytes of a script's parameters", len(u.Parameters), maxConfig)
-		f.must(len(u.Parameters) == 0 || isObject(u.Parameters), "a script's parameters are no JSON object")
+		checkParameters(f, u)
 		f.count("records of a script", len(u.Records), maxList)
 		f.must(len(u.RecordNames) == len(u.Records), "a script has %d records and %d names of them", len(u.Records), len(u.RecordNames))
 		for n, r := range u.Records {
@@ -146,6 +146,24 @@ func checkScripts(f *form, list []*trustv1.ScriptUse, others int) {
 // recordName is what a manifest can call a further record: package script, which this one
 // does not need else, says the same.
 var recordName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
+
+// checkGenerator is of the script that makes an account's secrets. A key pair is no text
+// that a script could make.
+func checkGenerator(f *form, a *trustv1.Account) {
+	u := a.Generator
+	if u == nil {
+		return
+	}
+	checkUse(f, u)
+	f.must(a.SecretKind != "ssh_key" && a.SecretKind != "certificate", "a generator makes no %s", a.SecretKind)
+	f.must(u.Order == 0 && len(u.Records) == 0, "the generator has an order or records")
+	checkParameters(f, u)
+}
+
+func checkParameters(f *form, u *trustv1.ScriptUse) {
+	f.count("bytes of a script's parameters", len(u.Parameters), maxConfig)
+	f.must(len(u.Parameters) == 0 || isObject(u.Parameters), "a script's parameters are no JSON object")
+}
 
 func checkUse(f *form, u *trustv1.ScriptUse) {
 	f.ref("script", u.Script)

@@ -40,6 +40,9 @@ func TestStatementForm(t *testing.T) {
 	after := func(u *trustv1.ScriptUse, n int) func(*trustv1.Statement) {
 		return func(s *trustv1.Statement) { s.GetAccount().Scripts = slices.Repeat([]*trustv1.ScriptUse{u}, n) }
 	}
+	makes := func(kind string, u *trustv1.ScriptUse) func(*trustv1.Statement) {
+		return func(s *trustv1.Statement) { s.GetAccount().SecretKind, s.GetAccount().Generator = kind, u }
+	}
 	concurrency := func(n uint32) func(*trustv1.Statement) {
 		return func(s *trustv1.Statement) {
 			r := w.resource()
@@ -93,6 +96,18 @@ func TestStatementForm(t *testing.T) {
 			scripted(use(nil))(s)
 			s.GetResource().Scripts = slices.Repeat([]*trustv1.ScriptUse{use(nil)}, MaxScripts)
 		}, Malformed},
+		{"more of them, with the generator", func(s *trustv1.Statement) {
+			after(use(nil), MaxScripts)(s)
+			makes("", use(nil))(s)
+		}, Malformed},
+		{"a generator", makes("", use(nil)), ""},
+		{"a generator of tokens, with parameters", makes("token", use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`{"n":8}`) })), ""},
+		{"a generator of key pairs", makes("ssh_key", use(nil)), Malformed},
+		{"a generator of certificates", makes("certificate", use(nil)), Malformed},
+		{"a generator without its hash", makes("", use(func(u *trustv1.ScriptUse) { u.Sha256 = nil })), Malformed},
+		{"a generator in an order", makes("", use(func(u *trustv1.ScriptUse) { u.Order = 1 })), Malformed},
+		{"a generator with further records", makes("", use(func(u *trustv1.ScriptUse) { u.Records = []*trustv1.Ref{u.Script} })), Malformed},
+		{"a generator with parameters that are a list", makes("", use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`[]`) })), Malformed},
 		{"parameters", after(use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`{"unit":"app"}`) }), 1), ""},
 		{"further records", after(use(func(u *trustv1.ScriptUse) { u.Records, u.RecordNames = repeat(u.Script, 2), []string{"a", "b_2"} }), 1), ""},
 		{"a further record without a name", after(use(func(u *trustv1.ScriptUse) { u.Records, u.RecordNames = repeat(u.Script, 2), []string{"a"} }), 1), Malformed},
@@ -165,6 +180,8 @@ func TestCheckLinks(t *testing.T) {
 		{"pair there, with READ alone", account(func(a *trustv1.Account) { a.PairAccount = there }), Read, nil, NotLinked},
 		{"script, not approved", account(func(a *trustv1.Account) { a.Scripts = []*trustv1.ScriptUse{script} }), 0, nil, NotLinked},
 		{"script, approved in the folder that uses it", account(func(a *trustv1.Account) { a.Scripts = []*trustv1.ScriptUse{script} }), 0, ops{GrantOp(base.folder, base.bob.member, AllRoles&^Admin)}, ""},
+		{"a generator, not approved", account(func(a *trustv1.Account) { a.Generator = script }), 0, nil, NotLinked},
+		{"a generator, approved", account(func(a *trustv1.Account) { a.Generator = script }), 0, ops{GrantOp(base.folder, base.bob.member, AllRoles&^Admin)}, ""},
 		{"a rotator that is a script, not approved", resource(func(r *trustv1.Resource) { r.Plugin, r.Rotator = PluginLua, script }), 0, nil, NotLinked},
 		{"a rotator that is a script, approved", resource(func(r *trustv1.Resource) { r.Plugin, r.Rotator = PluginLua, script }), 0, ops{GrantOp(base.folder, base.bob.member, AllRoles&^Admin)}, ""},
 		{"a dependent that is a script, not approved", account(func(a *trustv1.Account) {

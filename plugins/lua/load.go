@@ -25,6 +25,7 @@ var verbs = map[script.Kind][]string{
 	script.Rotator:       {"set_secret", "verify"},
 	script.AfterRotation: {"run"},
 	script.Dependents:    {"plan", "apply"},
+	script.Generator:     {"generate"},
 }
 
 // loadTime bounds what a script may do before it is called.
@@ -93,6 +94,8 @@ func (p *program) plugin() sdk.Plugin {
 		out.After = after{p}
 	case script.Dependents:
 		out.Dependents = dependents{p}
+	case script.Generator:
+		out.Generator = generator{p}
 	}
 	return out
 }

@@ -23,6 +23,8 @@ func (m *Manifest) Asks() (out []Ask) {
 		add("the login of the resource's administrator", "")
 	case Dependents:
 		add("the old and the new secret of each account that is followed, to hand them on", "")
+	case Generator:
+		add("to make the new secret of each account that uses it", "")
 	}
 	for _, n := range []struct{ need, what string }{
 		{NeedAdmin, "the login of the resource's administrator"},

@@ -54,10 +54,11 @@ const (
 	Rotator       Kind = "rotator"        // it changes the secret
 	AfterRotation Kind = "after_rotation" // it runs when the secret has changed
 	Dependents    Kind = "dependents"     // it gives the new secret to who uses it
+	Generator     Kind = "generator"      // it makes the new secret
 )
 
 // Kinds are all of them.
-var Kinds = []Kind{Rotator, AfterRotation, Dependents}
+var Kinds = []Kind{Rotator, AfterRotation, Dependents, Generator}
 
 // What a script may need: any of it where it runs after a rotation, the administrator alone
 // where it is a dependent.
@@ -116,7 +117,7 @@ type Rotates struct {
 // SDK is the manifest as the agent is told it. It bears the plugin's name, since that is
 // what statements and the agent know the script by.
 func (m *Manifest) SDK() sdk.Manifest {
-	out := sdk.Manifest{Name: Plugin, Version: m.Version, Dependents: m.Kind == Dependents, After: m.Kind == AfterRotation}
+	out := sdk.Manifest{Name: Plugin, Version: m.Version, Dependents: m.Kind == Dependents, After: m.Kind == AfterRotation, Generator: m.Kind == Generator}
 	if r := m.Rotates; r != nil {
 		out.Kinds, out.Overlap, out.Self, out.NoLogin = slices.Clone(r.Kinds), slices.Clone(r.Overlap), r.Self, r.NoLogin
 		out.Concurrency, out.LoginTries, out.MaxLen, out.Forbid = r.Concurrency, r.LoginTries, r.MaxLen, r.Forbid
@@ -182,6 +183,17 @@ func (m *Manifest) read(t *table) {
 	m.records(t)
 	m.places(t)
 	m.rotates(t)
+	m.generates(t)
+}
+
+// generates is of a script that makes secrets: it works with none, and reaches nothing.
+func (m *Manifest) generates(t *table) {
+	if m.Kind != Generator {
+		return
+	}
+	for _, key := range []string{"hosts", "programs", "files"} {
+		t.must(len(t.list(key)) == 0, key, "is not for scripts of kind generator", "leave it out: what makes a secret reaches nothing")
+	}
 }
 
 // needs are of secrets that a kind of script can do without.
@@ -189,6 +201,8 @@ func (m *Manifest) needs(t *table) {
 	switch m.Kind {
 	case Rotator:
 		t.must(len(m.Needs) == 0, "needs", "is not for scripts of kind rotator", "leave it out: a rotator gets what each of its functions works with")
+	case Generator:
+		t.must(len(m.Needs) == 0, "needs", "is not for scripts of kind generator", "leave it out: what makes a secret gets none")
 	case Dependents:
 		t.must(!slices.Contains(m.Needs, NeedSecret) && !slices.Contains(m.Needs, NeedFormer), "needs", "has more than \"admin\"", "remove the rest: a dependents script gets the secret that each of its functions hands on")
 	}

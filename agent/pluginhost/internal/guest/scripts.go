@@ -21,6 +21,9 @@ func load(text []byte) (sdk.Plugin, error) {
 	case "after":
 		m.After = true
 		return sdk.Plugin{Manifest: m, After: &script{name: name}}, nil
+	case "generator":
+		m.Generator = true
+		return sdk.Plugin{Manifest: m, Generator: maker{}}, nil
 	case "rotator":
 		m.Kinds = []sdk.Kind{sdk.Password}
 		return sdk.Plugin{Manifest: m, Rotator: plugin{}}, nil
@@ -86,4 +89,20 @@ func (s *script) Run(ctx context.Context, at sdk.OpenRequest, r sdk.AfterRequest
 		return sdk.AfterResponse{Outcome: sdk.Changed}, err
 	}
 	return sdk.AfterResponse{Outcome: sdk.Changed}, nil
+}
+
+// maker gives what the account's name asks for.
+type maker struct{}
+
+func (maker) Generate(ctx context.Context, at sdk.OpenRequest, a sdk.Account) (sdk.Secret, error) {
+	switch a.Name {
+	case "nothing":
+		return sdk.Secret{}, nil
+	case "too much":
+		return sdk.NewSecret(make([]byte, sdk.MaxSecret+1)), nil
+	case "dial":
+		_, err := at.Host.Dialer.DialContext(ctx, "tcp", string(at.Resource.Config))
+		return sdk.Secret{}, err
+	}
+	return sdk.NewSecret([]byte(fmt.Sprintf("made for %s %s%s%d", a.Name, at.Resource.Config, at.Resource.Address, at.Admin.Secret.Len()))), nil
 }

@@ -42,5 +42,6 @@ const (
 	CapDependents = "dependents"
 	CapProvision  = "provision"
 	CapAfter      = "after"
+	CapGenerator  = "generator"
 	Grease        = "grease."
 )

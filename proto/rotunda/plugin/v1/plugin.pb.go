@@ -237,7 +237,7 @@ type Manifest struct {
 	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version         string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Kinds           []string               `protobuf:"bytes,3,rep,name=kinds,proto3" json:"kinds,omitempty"`
-	Capabilities    []string               `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"` // rotator, retire, readback, mint, dependents, provision, after; unknown ones are ignored, one is random
+	Capabilities    []string               `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"` // rotator, retire, readback, mint, dependents, provision, after, generator; unknown ones are ignored, one is random
 	Self            bool                   `protobuf:"varint,5,opt,name=self,proto3" json:"self,omitempty"`
 	NoLogin         bool                   `protobuf:"varint,6,opt,name=no_login,json=noLogin,proto3" json:"no_login,omitempty"`
 	Concurrency     uint32                 `protobuf:"varint,7,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
@@ -3047,6 +3047,110 @@ func (x *RunResponse) GetOutput() string {
 	return ""
 }
 
+type GenerateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"` // without a login, and with nowhere to dial
+	Account       *Account               `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateRequest) Reset() {
+	*x = GenerateRequest{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateRequest) ProtoMessage() {}
+
+func (x *GenerateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateRequest.ProtoReflect.Descriptor instead.
+func (*GenerateRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *GenerateRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *GenerateRequest) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *GenerateRequest) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+type GenerateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Secret        []byte                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"` // at most 64 KiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateResponse) Reset() {
+	*x = GenerateResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateResponse) ProtoMessage() {}
+
+func (x *GenerateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateResponse.ProtoReflect.Descriptor instead.
+func (*GenerateResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *GenerateResponse) GetSecret() []byte {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
 type ErrorDetail struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Class         string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
@@ -3058,7 +3162,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[46]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3174,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[46]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3187,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{46}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ErrorDetail) GetClass() string {
@@ -3351,7 +3455,13 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1a.rotunda.plugin.v1.OutcomeR\aoutcome\x12\x14\n" +
 	"\x05class\x18\x02 \x01(\tR\x05class\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06output\x18\x04 \x01(\tR\x06output\"V\n" +
+	"\x06output\x18\x04 \x01(\tR\x06output\"\xa4\x01\n" +
+	"\x0fGenerateRequest\x12+\n" +
+	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12.\n" +
+	"\x05place\x18\x02 \x01(\v2\x18.rotunda.plugin.v1.PlaceR\x05place\x124\n" +
+	"\aaccount\x18\x03 \x01(\v2\x1a.rotunda.plugin.v1.AccountR\aaccount\"/\n" +
+	"\x10GenerateResponse\x12\x1b\n" +
+	"\x06secret\x18\x01 \x01(\fB\x03\x80\x01\x01R\x06secret\"V\n" +
 	"\vErrorDetail\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
@@ -3385,10 +3495,11 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x04Undo\x12\x1e.rotunda.plugin.v1.UndoRequest\x1a\x1f.rotunda.plugin.v1.UndoResponse2\xc1\x01\n" +
 	"\tProvision\x12V\n" +
 	"\tProvision\x12#.rotunda.plugin.v1.ProvisionRequest\x1a$.rotunda.plugin.v1.ProvisionResponse\x12\\\n" +
-	"\vDeprovision\x12%.rotunda.plugin.v1.DeprovisionRequest\x1a&.rotunda.plugin.v1.DeprovisionResponse2\x98\x01\n" +
+	"\vDeprovision\x12%.rotunda.plugin.v1.DeprovisionRequest\x1a&.rotunda.plugin.v1.DeprovisionResponse2\xed\x01\n" +
 	"\aScripts\x12G\n" +
 	"\x04Load\x12\x1e.rotunda.plugin.v1.LoadRequest\x1a\x1f.rotunda.plugin.v1.LoadResponse\x12D\n" +
-	"\x03Run\x12\x1d.rotunda.plugin.v1.RunRequest\x1a\x1e.rotunda.plugin.v1.RunResponseBAZ?github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1;pluginv1b\x06proto3"
+	"\x03Run\x12\x1d.rotunda.plugin.v1.RunRequest\x1a\x1e.rotunda.plugin.v1.RunResponse\x12S\n" +
+	"\bGenerate\x12\".rotunda.plugin.v1.GenerateRequest\x1a#.rotunda.plugin.v1.GenerateResponseBAZ?github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1;pluginv1b\x06proto3"
 
 var (
 	file_rotunda_plugin_v1_plugin_proto_rawDescOnce sync.Once
@@ -3403,7 +3514,7 @@ func file_rotunda_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_rotunda_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_rotunda_plugin_v1_plugin_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: rotunda.plugin.v1.Outcome
 	(Verdict)(0),                  // 1: rotunda.plugin.v1.Verdict
@@ -3453,30 +3564,32 @@ var file_rotunda_plugin_v1_plugin_proto_goTypes = []any{
 	(*Record)(nil),                // 45: rotunda.plugin.v1.Record
 	(*RunRequest)(nil),            // 46: rotunda.plugin.v1.RunRequest
 	(*RunResponse)(nil),           // 47: rotunda.plugin.v1.RunResponse
-	(*ErrorDetail)(nil),           // 48: rotunda.plugin.v1.ErrorDetail
-	nil,                           // 49: rotunda.plugin.v1.Account.AttrsEntry
-	nil,                           // 50: rotunda.plugin.v1.OpenRequest.PinsEntry
-	nil,                           // 51: rotunda.plugin.v1.OpenRequest.ExtraEntry
-	nil,                           // 52: rotunda.plugin.v1.VerifyRequest.PinsEntry
-	nil,                           // 53: rotunda.plugin.v1.Place.PinsEntry
-	nil,                           // 54: rotunda.plugin.v1.Place.ExtraEntry
-	nil,                           // 55: rotunda.plugin.v1.Record.PinsEntry
-	(*durationpb.Duration)(nil),   // 56: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
+	(*GenerateRequest)(nil),       // 48: rotunda.plugin.v1.GenerateRequest
+	(*GenerateResponse)(nil),      // 49: rotunda.plugin.v1.GenerateResponse
+	(*ErrorDetail)(nil),           // 50: rotunda.plugin.v1.ErrorDetail
+	nil,                           // 51: rotunda.plugin.v1.Account.AttrsEntry
+	nil,                           // 52: rotunda.plugin.v1.OpenRequest.PinsEntry
+	nil,                           // 53: rotunda.plugin.v1.OpenRequest.ExtraEntry
+	nil,                           // 54: rotunda.plugin.v1.VerifyRequest.PinsEntry
+	nil,                           // 55: rotunda.plugin.v1.Place.PinsEntry
+	nil,                           // 56: rotunda.plugin.v1.Place.ExtraEntry
+	nil,                           // 57: rotunda.plugin.v1.Record.PinsEntry
+	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
 }
 var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	4,   // 0: rotunda.plugin.v1.DescribeResponse.plugins:type_name -> rotunda.plugin.v1.Manifest
-	56,  // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration
-	56,  // 2: rotunda.plugin.v1.Manifest.settle:type_name -> google.protobuf.Duration
-	56,  // 3: rotunda.plugin.v1.Call.left:type_name -> google.protobuf.Duration
-	49,  // 4: rotunda.plugin.v1.Account.attrs:type_name -> rotunda.plugin.v1.Account.AttrsEntry
+	58,  // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration
+	58,  // 2: rotunda.plugin.v1.Manifest.settle:type_name -> google.protobuf.Duration
+	58,  // 3: rotunda.plugin.v1.Call.left:type_name -> google.protobuf.Duration
+	51,  // 4: rotunda.plugin.v1.Account.attrs:type_name -> rotunda.plugin.v1.Account.AttrsEntry
 	7,   // 5: rotunda.plugin.v1.OpenRequest.call:type_name -> rotunda.plugin.v1.Call
 	8,   // 6: rotunda.plugin.v1.OpenRequest.access:type_name -> rotunda.plugin.v1.Access
-	50,  // 7: rotunda.plugin.v1.OpenRequest.pins:type_name -> rotunda.plugin.v1.OpenRequest.PinsEntry
+	52,  // 7: rotunda.plugin.v1.OpenRequest.pins:type_name -> rotunda.plugin.v1.OpenRequest.PinsEntry
 	11,  // 8: rotunda.plugin.v1.OpenRequest.resource:type_name -> rotunda.plugin.v1.Resource
 	9,   // 9: rotunda.plugin.v1.OpenRequest.admin:type_name -> rotunda.plugin.v1.Credential
 	10,  // 10: rotunda.plugin.v1.OpenRequest.admin_as:type_name -> rotunda.plugin.v1.Account
-	51,  // 11: rotunda.plugin.v1.OpenRequest.extra:type_name -> rotunda.plugin.v1.OpenRequest.ExtraEntry
+	53,  // 11: rotunda.plugin.v1.OpenRequest.extra:type_name -> rotunda.plugin.v1.OpenRequest.ExtraEntry
 	7,   // 12: rotunda.plugin.v1.ApplyRequest.call:type_name -> rotunda.plugin.v1.Call
 	10,  // 13: rotunda.plugin.v1.ApplyRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,   // 14: rotunda.plugin.v1.ApplyRequest.candidate:type_name -> rotunda.plugin.v1.Credential
@@ -3484,7 +3597,7 @@ var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,   // 16: rotunda.plugin.v1.ApplyResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
 	7,   // 17: rotunda.plugin.v1.VerifyRequest.call:type_name -> rotunda.plugin.v1.Call
 	8,   // 18: rotunda.plugin.v1.VerifyRequest.access:type_name -> rotunda.plugin.v1.Access
-	52,  // 19: rotunda.plugin.v1.VerifyRequest.pins:type_name -> rotunda.plugin.v1.VerifyRequest.PinsEntry
+	54,  // 19: rotunda.plugin.v1.VerifyRequest.pins:type_name -> rotunda.plugin.v1.VerifyRequest.PinsEntry
 	11,  // 20: rotunda.plugin.v1.VerifyRequest.resource:type_name -> rotunda.plugin.v1.Resource
 	10,  // 21: rotunda.plugin.v1.VerifyRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,   // 22: rotunda.plugin.v1.VerifyRequest.credential:type_name -> rotunda.plugin.v1.Credential
@@ -3502,18 +3615,18 @@ var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	7,   // 34: rotunda.plugin.v1.ListRequest.call:type_name -> rotunda.plugin.v1.Call
 	10,  // 35: rotunda.plugin.v1.ListRequest.account:type_name -> rotunda.plugin.v1.Account
 	24,  // 36: rotunda.plugin.v1.ListResponse.items:type_name -> rotunda.plugin.v1.Item
-	57,  // 37: rotunda.plugin.v1.Item.created:type_name -> google.protobuf.Timestamp
+	59,  // 37: rotunda.plugin.v1.Item.created:type_name -> google.protobuf.Timestamp
 	7,   // 38: rotunda.plugin.v1.MintRequest.call:type_name -> rotunda.plugin.v1.Call
 	10,  // 39: rotunda.plugin.v1.MintRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,   // 40: rotunda.plugin.v1.MintResponse.credential:type_name -> rotunda.plugin.v1.Credential
 	7,   // 41: rotunda.plugin.v1.SweepRequest.call:type_name -> rotunda.plugin.v1.Call
 	10,  // 42: rotunda.plugin.v1.SweepRequest.account:type_name -> rotunda.plugin.v1.Account
 	8,   // 43: rotunda.plugin.v1.Place.access:type_name -> rotunda.plugin.v1.Access
-	53,  // 44: rotunda.plugin.v1.Place.pins:type_name -> rotunda.plugin.v1.Place.PinsEntry
+	55,  // 44: rotunda.plugin.v1.Place.pins:type_name -> rotunda.plugin.v1.Place.PinsEntry
 	11,  // 45: rotunda.plugin.v1.Place.resource:type_name -> rotunda.plugin.v1.Resource
 	9,   // 46: rotunda.plugin.v1.Place.admin:type_name -> rotunda.plugin.v1.Credential
 	10,  // 47: rotunda.plugin.v1.Place.admin_as:type_name -> rotunda.plugin.v1.Account
-	54,  // 48: rotunda.plugin.v1.Place.extra:type_name -> rotunda.plugin.v1.Place.ExtraEntry
+	56,  // 48: rotunda.plugin.v1.Place.extra:type_name -> rotunda.plugin.v1.Place.ExtraEntry
 	7,   // 49: rotunda.plugin.v1.PlanRequest.call:type_name -> rotunda.plugin.v1.Call
 	31,  // 50: rotunda.plugin.v1.PlanRequest.place:type_name -> rotunda.plugin.v1.Place
 	10,  // 51: rotunda.plugin.v1.PlanRequest.account:type_name -> rotunda.plugin.v1.Account
@@ -3543,58 +3656,63 @@ var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	11,  // 75: rotunda.plugin.v1.Record.resource:type_name -> rotunda.plugin.v1.Resource
 	10,  // 76: rotunda.plugin.v1.Record.account:type_name -> rotunda.plugin.v1.Account
 	9,   // 77: rotunda.plugin.v1.Record.secret:type_name -> rotunda.plugin.v1.Credential
-	55,  // 78: rotunda.plugin.v1.Record.pins:type_name -> rotunda.plugin.v1.Record.PinsEntry
+	57,  // 78: rotunda.plugin.v1.Record.pins:type_name -> rotunda.plugin.v1.Record.PinsEntry
 	7,   // 79: rotunda.plugin.v1.RunRequest.call:type_name -> rotunda.plugin.v1.Call
 	31,  // 80: rotunda.plugin.v1.RunRequest.place:type_name -> rotunda.plugin.v1.Place
 	10,  // 81: rotunda.plugin.v1.RunRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,   // 82: rotunda.plugin.v1.RunRequest.secret:type_name -> rotunda.plugin.v1.Credential
 	9,   // 83: rotunda.plugin.v1.RunRequest.former:type_name -> rotunda.plugin.v1.Credential
 	45,  // 84: rotunda.plugin.v1.RunRequest.records:type_name -> rotunda.plugin.v1.Record
-	57,  // 85: rotunda.plugin.v1.RunRequest.time:type_name -> google.protobuf.Timestamp
+	59,  // 85: rotunda.plugin.v1.RunRequest.time:type_name -> google.protobuf.Timestamp
 	0,   // 86: rotunda.plugin.v1.RunResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
-	9,   // 87: rotunda.plugin.v1.OpenRequest.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
-	9,   // 88: rotunda.plugin.v1.Place.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
-	2,   // 89: rotunda.plugin.v1.Meta.Describe:input_type -> rotunda.plugin.v1.DescribeRequest
-	5,   // 90: rotunda.plugin.v1.Meta.Cancel:input_type -> rotunda.plugin.v1.CancelRequest
-	12,  // 91: rotunda.plugin.v1.Rotator.Open:input_type -> rotunda.plugin.v1.OpenRequest
-	14,  // 92: rotunda.plugin.v1.Rotator.Apply:input_type -> rotunda.plugin.v1.ApplyRequest
-	16,  // 93: rotunda.plugin.v1.Rotator.Verify:input_type -> rotunda.plugin.v1.VerifyRequest
-	19,  // 94: rotunda.plugin.v1.Rotator.Retire:input_type -> rotunda.plugin.v1.RetireRequest
-	21,  // 95: rotunda.plugin.v1.Rotator.Readback:input_type -> rotunda.plugin.v1.ReadbackRequest
-	29,  // 96: rotunda.plugin.v1.Rotator.Close:input_type -> rotunda.plugin.v1.CloseRequest
-	22,  // 97: rotunda.plugin.v1.Keys.List:input_type -> rotunda.plugin.v1.ListRequest
-	25,  // 98: rotunda.plugin.v1.Keys.Mint:input_type -> rotunda.plugin.v1.MintRequest
-	27,  // 99: rotunda.plugin.v1.Keys.Sweep:input_type -> rotunda.plugin.v1.SweepRequest
-	33,  // 100: rotunda.plugin.v1.Dependents.Plan:input_type -> rotunda.plugin.v1.PlanRequest
-	35,  // 101: rotunda.plugin.v1.Dependents.Do:input_type -> rotunda.plugin.v1.DoRequest
-	37,  // 102: rotunda.plugin.v1.Dependents.Undo:input_type -> rotunda.plugin.v1.UndoRequest
-	39,  // 103: rotunda.plugin.v1.Provision.Provision:input_type -> rotunda.plugin.v1.ProvisionRequest
-	41,  // 104: rotunda.plugin.v1.Provision.Deprovision:input_type -> rotunda.plugin.v1.DeprovisionRequest
-	43,  // 105: rotunda.plugin.v1.Scripts.Load:input_type -> rotunda.plugin.v1.LoadRequest
-	46,  // 106: rotunda.plugin.v1.Scripts.Run:input_type -> rotunda.plugin.v1.RunRequest
-	3,   // 107: rotunda.plugin.v1.Meta.Describe:output_type -> rotunda.plugin.v1.DescribeResponse
-	6,   // 108: rotunda.plugin.v1.Meta.Cancel:output_type -> rotunda.plugin.v1.CancelResponse
-	13,  // 109: rotunda.plugin.v1.Rotator.Open:output_type -> rotunda.plugin.v1.OpenResponse
-	15,  // 110: rotunda.plugin.v1.Rotator.Apply:output_type -> rotunda.plugin.v1.ApplyResponse
-	17,  // 111: rotunda.plugin.v1.Rotator.Verify:output_type -> rotunda.plugin.v1.VerifyResponse
-	20,  // 112: rotunda.plugin.v1.Rotator.Retire:output_type -> rotunda.plugin.v1.RetireResponse
-	18,  // 113: rotunda.plugin.v1.Rotator.Readback:output_type -> rotunda.plugin.v1.ReadbackResponse
-	30,  // 114: rotunda.plugin.v1.Rotator.Close:output_type -> rotunda.plugin.v1.CloseResponse
-	23,  // 115: rotunda.plugin.v1.Keys.List:output_type -> rotunda.plugin.v1.ListResponse
-	26,  // 116: rotunda.plugin.v1.Keys.Mint:output_type -> rotunda.plugin.v1.MintResponse
-	28,  // 117: rotunda.plugin.v1.Keys.Sweep:output_type -> rotunda.plugin.v1.SweepResponse
-	34,  // 118: rotunda.plugin.v1.Dependents.Plan:output_type -> rotunda.plugin.v1.PlanResponse
-	36,  // 119: rotunda.plugin.v1.Dependents.Do:output_type -> rotunda.plugin.v1.DoResponse
-	38,  // 120: rotunda.plugin.v1.Dependents.Undo:output_type -> rotunda.plugin.v1.UndoResponse
-	40,  // 121: rotunda.plugin.v1.Provision.Provision:output_type -> rotunda.plugin.v1.ProvisionResponse
-	42,  // 122: rotunda.plugin.v1.Provision.Deprovision:output_type -> rotunda.plugin.v1.DeprovisionResponse
-	44,  // 123: rotunda.plugin.v1.Scripts.Load:output_type -> rotunda.plugin.v1.LoadResponse
-	47,  // 124: rotunda.plugin.v1.Scripts.Run:output_type -> rotunda.plugin.v1.RunResponse
-	107, // [107:125] is the sub-list for method output_type
-	89,  // [89:107] is the sub-list for method input_type
-	89,  // [89:89] is the sub-list for extension type_name
-	89,  // [89:89] is the sub-list for extension extendee
-	0,   // [0:89] is the sub-list for field type_name
+	7,   // 87: rotunda.plugin.v1.GenerateRequest.call:type_name -> rotunda.plugin.v1.Call
+	31,  // 88: rotunda.plugin.v1.GenerateRequest.place:type_name -> rotunda.plugin.v1.Place
+	10,  // 89: rotunda.plugin.v1.GenerateRequest.account:type_name -> rotunda.plugin.v1.Account
+	9,   // 90: rotunda.plugin.v1.OpenRequest.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
+	9,   // 91: rotunda.plugin.v1.Place.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
+	2,   // 92: rotunda.plugin.v1.Meta.Describe:input_type -> rotunda.plugin.v1.DescribeRequest
+	5,   // 93: rotunda.plugin.v1.Meta.Cancel:input_type -> rotunda.plugin.v1.CancelRequest
+	12,  // 94: rotunda.plugin.v1.Rotator.Open:input_type -> rotunda.plugin.v1.OpenRequest
+	14,  // 95: rotunda.plugin.v1.Rotator.Apply:input_type -> rotunda.plugin.v1.ApplyRequest
+	16,  // 96: rotunda.plugin.v1.Rotator.Verify:input_type -> rotunda.plugin.v1.VerifyRequest
+	19,  // 97: rotunda.plugin.v1.Rotator.Retire:input_type -> rotunda.plugin.v1.RetireRequest
+	21,  // 98: rotunda.plugin.v1.Rotator.Readback:input_type -> rotunda.plugin.v1.ReadbackRequest
+	29,  // 99: rotunda.plugin.v1.Rotator.Close:input_type -> rotunda.plugin.v1.CloseRequest
+	22,  // 100: rotunda.plugin.v1.Keys.List:input_type -> rotunda.plugin.v1.ListRequest
+	25,  // 101: rotunda.plugin.v1.Keys.Mint:input_type -> rotunda.plugin.v1.MintRequest
+	27,  // 102: rotunda.plugin.v1.Keys.Sweep:input_type -> rotunda.plugin.v1.SweepRequest
+	33,  // 103: rotunda.plugin.v1.Dependents.Plan:input_type -> rotunda.plugin.v1.PlanRequest
+	35,  // 104: rotunda.plugin.v1.Dependents.Do:input_type -> rotunda.plugin.v1.DoRequest
+	37,  // 105: rotunda.plugin.v1.Dependents.Undo:input_type -> rotunda.plugin.v1.UndoRequest
+	39,  // 106: rotunda.plugin.v1.Provision.Provision:input_type -> rotunda.plugin.v1.ProvisionRequest
+	41,  // 107: rotunda.plugin.v1.Provision.Deprovision:input_type -> rotunda.plugin.v1.DeprovisionRequest
+	43,  // 108: rotunda.plugin.v1.Scripts.Load:input_type -> rotunda.plugin.v1.LoadRequest
+	46,  // 109: rotunda.plugin.v1.Scripts.Run:input_type -> rotunda.plugin.v1.RunRequest
+	48,  // 110: rotunda.plugin.v1.Scripts.Generate:input_type -> rotunda.plugin.v1.GenerateRequest
+	3,   // 111: rotunda.plugin.v1.Meta.Describe:output_type -> rotunda.plugin.v1.DescribeResponse
+	6,   // 112: rotunda.plugin.v1.Meta.Cancel:output_type -> rotunda.plugin.v1.CancelResponse
+	13,  // 113: rotunda.plugin.v1.Rotator.Open:output_type -> rotunda.plugin.v1.OpenResponse
+	15,  // 114: rotunda.plugin.v1.Rotator.Apply:output_type -> rotunda.plugin.v1.ApplyResponse
+	17,  // 115: rotunda.plugin.v1.Rotator.Verify:output_type -> rotunda.plugin.v1.VerifyResponse
+	20,  // 116: rotunda.plugin.v1.Rotator.Retire:output_type -> rotunda.plugin.v1.RetireResponse
+	18,  // 117: rotunda.plugin.v1.Rotator.Readback:output_type -> rotunda.plugin.v1.ReadbackResponse
+	30,  // 118: rotunda.plugin.v1.Rotator.Close:output_type -> rotunda.plugin.v1.CloseResponse
+	23,  // 119: rotunda.plugin.v1.Keys.List:output_type -> rotunda.plugin.v1.ListResponse
+	26,  // 120: rotunda.plugin.v1.Keys.Mint:output_type -> rotunda.plugin.v1.MintResponse
+	28,  // 121: rotunda.plugin.v1.Keys.Sweep:output_type -> rotunda.plugin.v1.SweepResponse
+	34,  // 122: rotunda.plugin.v1.Dependents.Plan:output_type -> rotunda.plugin.v1.PlanResponse
+	36,  // 123: rotunda.plugin.v1.Dependents.Do:output_type -> rotunda.plugin.v1.DoResponse
+	38,  // 124: rotunda.plugin.v1.Dependents.Undo:output_type -> rotunda.plugin.v1.UndoResponse
+	40,  // 125: rotunda.plugin.v1.Provision.Provision:output_type -> rotunda.plugin.v1.ProvisionResponse
+	42,  // 126: rotunda.plugin.v1.Provision.Deprovision:output_type -> rotunda.plugin.v1.DeprovisionResponse
+	44,  // 127: rotunda.plugin.v1.Scripts.Load:output_type -> rotunda.plugin.v1.LoadResponse
+	47,  // 128: rotunda.plugin.v1.Scripts.Run:output_type -> rotunda.plugin.v1.RunResponse
+	49,  // 129: rotunda.plugin.v1.Scripts.Generate:output_type -> rotunda.plugin.v1.GenerateResponse
+	111, // [111:130] is the sub-list for method output_type
+	92,  // [92:111] is the sub-list for method input_type
+	92,  // [92:92] is the sub-list for extension type_name
+	92,  // [92:92] is the sub-list for extension extendee
+	0,   // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_plugin_v1_plugin_proto_init() }
@@ -3608,7 +3726,7 @@ func file_rotunda_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rotunda_plugin_v1_plugin_proto_rawDesc), len(file_rotunda_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   54,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   6,
 		},

@@ -1002,8 +1002,9 @@ var Provision_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Scripts_Load_FullMethodName = "/rotunda.plugin.v1.Scripts/Load"
-	Scripts_Run_FullMethodName  = "/rotunda.plugin.v1.Scripts/Run"
+	Scripts_Load_FullMethodName     = "/rotunda.plugin.v1.Scripts/Load"
+	Scripts_Run_FullMethodName      = "/rotunda.plugin.v1.Scripts/Run"
+	Scripts_Generate_FullMethodName = "/rotunda.plugin.v1.Scripts/Generate"
 )
 
 // ScriptsClient is the client API for Scripts service.
@@ -1018,6 +1019,8 @@ type ScriptsClient interface {
 	// where the script does.
 	Load(ctx context.Context, in *LoadRequest, opts ...grpc.CallOption) (*LoadResponse, error)
 	Run(ctx context.Context, in *RunRequest, opts ...grpc.CallOption) (*RunResponse, error)
+	// Generate is of plugins that make secrets (capability generator).
+	Generate(ctx context.Context, in *GenerateRequest, opts ...grpc.CallOption) (*GenerateResponse, error)
 }
 
 type scriptsClient struct {
@@ -1048,6 +1051,16 @@ func (c *scriptsClient) Run(ctx context.Context, in *RunRequest, opts ...grpc.Ca
 	return out, nil
 }
 
+func (c *scriptsClient) Generate(ctx context.Context, in *GenerateRequest, opts ...grpc.CallOption) (*GenerateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GenerateResponse)
+	err := c.cc.Invoke(ctx, Scripts_Generate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ScriptsServer is the server API for Scripts service.
 // All implementations must embed UnimplementedScriptsServer
 // for forward compatibility.
@@ -1060,6 +1073,8 @@ type ScriptsServer interface {
 	// where the script does.
 	Load(context.Context, *LoadRequest) (*LoadResponse, error)
 	Run(context.Context, *RunRequest) (*RunResponse, error)
+	// Generate is of plugins that make secrets (capability generator).
+	Generate(context.Context, *GenerateRequest) (*GenerateResponse, error)
 	mustEmbedUnimplementedScriptsServer()
 }
 
@@ -1075,6 +1090,9 @@ func (UnimplementedScriptsServer) Load(context.Context, *LoadRequest) (*LoadResp
 }
 func (UnimplementedScriptsServer) Run(context.Context, *RunRequest) (*RunResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Run not implemented")
+}
+func (UnimplementedScriptsServer) Generate(context.Context, *GenerateRequest) (*GenerateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Generate not implemented")
 }
 func (UnimplementedScriptsServer) mustEmbedUnimplementedScriptsServer() {}
 func (UnimplementedScriptsServer) testEmbeddedByValue()                 {}
@@ -1133,6 +1151,24 @@ func _Scripts_Run_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Scripts_Generate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GenerateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ScriptsServer).Generate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scripts_Generate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ScriptsServer).Generate(ctx, req.(*GenerateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Scripts_ServiceDesc is the grpc.ServiceDesc for Scripts service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1147,6 +1183,10 @@ var Scripts_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Run",
 			Handler:    _Scripts_Run_Handler,
+		},
+		{
+			MethodName: "Generate",
+			Handler:    _Scripts_Generate_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

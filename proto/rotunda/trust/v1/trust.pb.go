@@ -1903,6 +1903,7 @@ type Account struct {
 	Scripts       []*ScriptUse           `protobuf:"bytes,10,rep,name=scripts,proto3" json:"scripts,omitempty"`
 	Mandate       *Mandate               `protobuf:"bytes,11,opt,name=mandate,proto3" json:"mandate,omitempty"`
 	DrainS        uint32                 `protobuf:"varint,12,opt,name=drain_s,json=drainS,proto3" json:"drain_s,omitempty"` // how long who used the former secret, or the other account of the pair, may go on
+	Generator     *ScriptUse             `protobuf:"bytes,13,opt,name=generator,proto3" json:"generator,omitempty"`          // makes new secrets in place of the policy; with parameters alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2019,6 +2020,13 @@ func (x *Account) GetDrainS() uint32 {
 		return x.DrainS
 	}
 	return 0
+}
+
+func (x *Account) GetGenerator() *ScriptUse {
+	if x != nil {
+		return x.Generator
+	}
+	return nil
 }
 
 type PasswordPolicy struct {
@@ -3511,7 +3519,7 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"spkiSha256\"L\n" +
 	"\x05Extra\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
-	"\aaccount\x18\x02 \x01(\v2\x15.rotunda.trust.v1.RefR\aaccount\"\xfd\x03\n" +
+	"\aaccount\x18\x02 \x01(\v2\x15.rotunda.trust.v1.RefR\aaccount\"\xb8\x04\n" +
 	"\aAccount\x121\n" +
 	"\bresource\x18\x01 \x01(\v2\x15.rotunda.trust.v1.RefR\bresource\x12\x14\n" +
 	"\x05login\x18\x02 \x01(\tR\x05login\x12\x14\n" +
@@ -3529,7 +3537,8 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\ascripts\x18\n" +
 	" \x03(\v2\x1b.rotunda.trust.v1.ScriptUseR\ascripts\x123\n" +
 	"\amandate\x18\v \x01(\v2\x19.rotunda.trust.v1.MandateR\amandate\x12\x17\n" +
-	"\adrain_s\x18\f \x01(\rR\x06drainS\"\xd2\x01\n" +
+	"\adrain_s\x18\f \x01(\rR\x06drainS\x129\n" +
+	"\tgenerator\x18\r \x01(\v2\x1b.rotunda.trust.v1.ScriptUseR\tgenerator\"\xd2\x01\n" +
 	"\x0ePasswordPolicy\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\rR\x06length\x12\x1b\n" +
 	"\tmin_lower\x18\x02 \x01(\rR\bminLower\x12\x1b\n" +
@@ -3804,30 +3813,31 @@ var file_rotunda_trust_v1_trust_proto_depIdxs = []int32{
 	27, // 28: rotunda.trust.v1.Account.dependents:type_name -> rotunda.trust.v1.Dependent
 	28, // 29: rotunda.trust.v1.Account.scripts:type_name -> rotunda.trust.v1.ScriptUse
 	29, // 30: rotunda.trust.v1.Account.mandate:type_name -> rotunda.trust.v1.Mandate
-	8,  // 31: rotunda.trust.v1.Dependent.resource:type_name -> rotunda.trust.v1.Ref
-	28, // 32: rotunda.trust.v1.Dependent.script:type_name -> rotunda.trust.v1.ScriptUse
-	8,  // 33: rotunda.trust.v1.ScriptUse.script:type_name -> rotunda.trust.v1.Ref
-	8,  // 34: rotunda.trust.v1.ScriptUse.records:type_name -> rotunda.trust.v1.Ref
-	3,  // 35: rotunda.trust.v1.Command.action:type_name -> rotunda.trust.v1.Action
-	8,  // 36: rotunda.trust.v1.Command.account:type_name -> rotunda.trust.v1.Ref
-	32, // 37: rotunda.trust.v1.Command.pins:type_name -> rotunda.trust.v1.Pin
-	33, // 38: rotunda.trust.v1.Command.cancel:type_name -> rotunda.trust.v1.CancelArgs
-	8,  // 39: rotunda.trust.v1.Pin.record:type_name -> rotunda.trust.v1.Ref
-	4,  // 40: rotunda.trust.v1.Result.phase:type_name -> rotunda.trust.v1.Phase
-	8,  // 41: rotunda.trust.v1.Result.account:type_name -> rotunda.trust.v1.Ref
-	5,  // 42: rotunda.trust.v1.Result.credential:type_name -> rotunda.trust.v1.Outcome
-	5,  // 43: rotunda.trust.v1.Result.dependents:type_name -> rotunda.trust.v1.Outcome
-	5,  // 44: rotunda.trust.v1.Result.scripts:type_name -> rotunda.trust.v1.Outcome
-	32, // 45: rotunda.trust.v1.Result.statements:type_name -> rotunda.trust.v1.Pin
-	36, // 46: rotunda.trust.v1.Result.same:type_name -> rotunda.trust.v1.SameSecret
-	38, // 47: rotunda.trust.v1.Detail.probe:type_name -> rotunda.trust.v1.ProbeReply
-	39, // 48: rotunda.trust.v1.Detail.info:type_name -> rotunda.trust.v1.InfoReply
-	40, // 49: rotunda.trust.v1.Detail.plugins:type_name -> rotunda.trust.v1.PluginReply
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	28, // 31: rotunda.trust.v1.Account.generator:type_name -> rotunda.trust.v1.ScriptUse
+	8,  // 32: rotunda.trust.v1.Dependent.resource:type_name -> rotunda.trust.v1.Ref
+	28, // 33: rotunda.trust.v1.Dependent.script:type_name -> rotunda.trust.v1.ScriptUse
+	8,  // 34: rotunda.trust.v1.ScriptUse.script:type_name -> rotunda.trust.v1.Ref
+	8,  // 35: rotunda.trust.v1.ScriptUse.records:type_name -> rotunda.trust.v1.Ref
+	3,  // 36: rotunda.trust.v1.Command.action:type_name -> rotunda.trust.v1.Action
+	8,  // 37: rotunda.trust.v1.Command.account:type_name -> rotunda.trust.v1.Ref
+	32, // 38: rotunda.trust.v1.Command.pins:type_name -> rotunda.trust.v1.Pin
+	33, // 39: rotunda.trust.v1.Command.cancel:type_name -> rotunda.trust.v1.CancelArgs
+	8,  // 40: rotunda.trust.v1.Pin.record:type_name -> rotunda.trust.v1.Ref
+	4,  // 41: rotunda.trust.v1.Result.phase:type_name -> rotunda.trust.v1.Phase
+	8,  // 42: rotunda.trust.v1.Result.account:type_name -> rotunda.trust.v1.Ref
+	5,  // 43: rotunda.trust.v1.Result.credential:type_name -> rotunda.trust.v1.Outcome
+	5,  // 44: rotunda.trust.v1.Result.dependents:type_name -> rotunda.trust.v1.Outcome
+	5,  // 45: rotunda.trust.v1.Result.scripts:type_name -> rotunda.trust.v1.Outcome
+	32, // 46: rotunda.trust.v1.Result.statements:type_name -> rotunda.trust.v1.Pin
+	36, // 47: rotunda.trust.v1.Result.same:type_name -> rotunda.trust.v1.SameSecret
+	38, // 48: rotunda.trust.v1.Detail.probe:type_name -> rotunda.trust.v1.ProbeReply
+	39, // 49: rotunda.trust.v1.Detail.info:type_name -> rotunda.trust.v1.InfoReply
+	40, // 50: rotunda.trust.v1.Detail.plugins:type_name -> rotunda.trust.v1.PluginReply
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_trust_v1_trust_proto_init() }
