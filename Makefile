@@ -28,7 +28,7 @@ build: plugins
 
 # Each plugin's file is named by its hash, and the agent built after them carries
 # the hashes. Plugins have no tags: those of another folder can be taken as they are.
-PLUGINS_OF ?=
+PLUGINS_OF =
 plugins:
 	@rm -rf $(BIN)/plugins.new && mkdir -p $(BIN)/plugins.new
 	@if [ -n "$(PLUGINS_OF)" ]; then cp "$(PLUGINS_OF)"/plugins/* $(BIN)/plugins.new/; exit; fi; \

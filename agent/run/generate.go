@@ -68,8 +68,6 @@ func (r *Run) generate(ctx context.Context) (sdk.Credential, error) {
 func (r *Run) checkMade(h *hosted, made sdk.Secret) error {
 	text := made.Expose()
 	defer clear(text)
-	current := r.current.Secret.Expose()
-	defer clear(current)
 	switch {
 	case len(text) < shortest:
 		return h.invalid("generator.short", "it gave a secret of less than %d bytes", shortest)
@@ -77,7 +75,7 @@ func (r *Run) checkMade(h *hosted, made sdk.Secret) error {
 		return h.invalid("generator.long", "it gave a secret that is longer than targets of %s take", r.plugin.Name)
 	case !utf8.Valid(text) || bytes.ContainsFunc(text, unicode.IsControl) || r.manifest.Forbid != "" && bytes.ContainsAny(text, r.manifest.Forbid):
 		return h.invalid("generator.characters", "it gave a secret with characters that targets of %s do not take", r.plugin.Name)
-	case bytes.Equal(text, current):
+	case made.Equal(r.current.Secret):
 		return h.invalid("generator.same", "it gave the secret that the account has")
 	}
 	return nil

@@ -27,10 +27,8 @@ func TestConformance(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			calls := targets.Calls()
 			if c.also {
 				targets.Longer(t)
-				calls = 1000 // of the same program
 			}
 			var dns sync.Map // of accounts, by the names that the kit knows them by
 			dnOf := func(a sdk.Account) string {
@@ -40,7 +38,7 @@ func TestConformance(t *testing.T) {
 			conformance.Run(t, conformance.Harness{
 				Binary:   binary,
 				Name:     "ad",
-				Calls:    calls,
+				Calls:    targets.Calls(),
 				Resource: sdk.Resource{Address: c.address, TLS: sdk.TLS{Mode: sdk.TLSPin}, Config: []byte(c.config)},
 				Pins:     [][32]byte{ad.SPKI},
 				Admin:    sdk.Credential{Kind: sdk.Password, Secret: ad.AdminPassword},

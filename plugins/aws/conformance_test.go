@@ -45,7 +45,7 @@ func TestConformanceKeys(t *testing.T) {
 func TestConformancePasswords(t *testing.T) {
 	s := newIAM(t)
 	h := harness(t, s, sdk.Password)
-	h.NoLogin, h.Calls = true, 1000
+	h.NoLogin = true
 	h.Account = func(t *testing.T, name string) (sdk.Account, sdk.Credential) {
 		if !iamNames.MatchString(name) {
 			t.Skip("left out: IAM has no such names")
@@ -66,7 +66,7 @@ func TestConformancePasswords(t *testing.T) {
 func TestConformanceSeaweedFS(t *testing.T) {
 	s := targets.Seaweed(t)
 	conformance.Run(t, conformance.Harness{
-		Binary: conformance.Build(t, "."), Name: "aws", Kind: sdk.APIKey, Calls: 1000,
+		Binary: conformance.Build(t, "."), Name: "aws", Kind: sdk.APIKey,
 		Resource: sdk.Resource{Address: s.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}, Config: []byte(`{"verify":"s3"}`)},
 		Pins:     [][32]byte{s.SPKI},
 		Admin:    s.Admin, AdminAs: sdk.Account{Name: "admin"},

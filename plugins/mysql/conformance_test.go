@@ -30,15 +30,13 @@ func TestConformance(t *testing.T) {
 		"judged by the server": {native, `{"clear":true}`, true, func(*testing.T) sdk.Credential { return password("short") }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			calls := targets.Calls()
 			if c.also {
 				targets.Longer(t)
-				calls = 1000 // of the same program
 			}
 			conformance.Run(t, conformance.Harness{
 				Binary:   binary,
 				Name:     "mysql",
-				Calls:    calls,
+				Calls:    targets.Calls(),
 				Resource: sdk.Resource{Address: m.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}, Config: []byte(c.config)},
 				Pins:     [][32]byte{m.SPKI},
 				Admin:    sdk.Credential{Kind: sdk.Password, Secret: m.AdminPassword},

@@ -91,7 +91,7 @@ func TestConformance(t *testing.T) {
 	t.Run("key", func(t *testing.T) {
 		t.Parallel()
 		h := h
-		h.Kind, h.Candidate, h.Calls = sdk.SSHKey, newKey, 1000
+		h.Kind, h.Candidate = sdk.SSHKey, newKey
 		h.Account = func(t *testing.T, name string) (sdk.Account, sdk.Credential) {
 			first := newKey(t)
 			u, err := s.CreateUser(t.Context(), targets.UserOptions{Name: name, AuthorizedKeys: lines([]byte("# kept"), first.Public)})
