@@ -117,6 +117,11 @@ func TestScriptTests(t *testing.T) {
 		"unknown parameter": {restart, `test("s", function() return job{}.parameters.unti end)`, []bool{false}, "no unti in the manifest's parameters"},
 		"unknown record":    {restart, `test("s", function() job{records = {host = {}}} end)`, []bool{false}, "asks for no record host"},
 		"no test":           {restart, `local x = 1`, nil, "has no test"},
+		"recorded":          {restart, `test("s", function() local d = dialogue{"\r\nsw1>", "enable", "\r\nPassword: ", "en", "\r\nsw1#"} d:expect{"(?m)^sw1>\\z"} d:send("enable") assert(d:expect{"password", "Password: \\z"} == 2) d:send(secret("en")) d:expect{"#"} end)`, []bool{true}, ""},
+		"sends another":     {restart, `test("s", function() local d = dialogue{"sw1>", "enable"} d:expect{">"} pcall(d.send, d, "reload") end)`, []bool{false}, `the script sends \"reload\" where the recording has \"enable\"`},
+		"sends less":        {restart, `test("s", function() local d = dialogue{"sw1>", "enable", "#"} d:expect{">"} end)`, []bool{false}, `the script has not sent \"enable\"`},
+		"sends more":        {restart, `test("s", function() local d = dialogue{"sw1>"} d:expect{">"} d:send("enable") end)`, []bool{false}, "the recording is at its end"},
+		"waits for more":    {restart, `test("s", function() local d = dialogue{"sw1>", "enable", "#"} local n, err = d:expect{"#"} assert(n == nil and err.reason == "dialogue.timeout") d:send("enable") d:expect{"#"} n, err = d:expect{"#"} assert(err.reason == "dialogue.closed") end)`, []bool{true}, ""},
 		"secret compared":   {restart, `test("s", function() assert(reveal(secret("abc")) == "abc") end)`, []bool{true}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -142,6 +142,9 @@ func (d *dialogue) expect(ctx context.Context, patterns []*regexp.Regexp) (found
 // hear takes what the device says next. Much of it is taken together, so that a device
 // that says one byte at a time does not have every pattern tried for each.
 func (d *dialogue) hear(ctx context.Context) bool {
+	if d.chunks == nil { // a recording: nothing comes by itself
+		return false
+	}
 	take := func(b []byte, ok bool) {
 		d.ended = !ok
 		d.unread = d.cleaner.add(d.unread, b)

@@ -23,6 +23,7 @@ import (
 //	reveal(secret)        its text
 //	outcome(answer)       "changed", "unchanged", "unknown", "accepted", "rejected" or "undecided"
 //	reason(answer)        its reason
+//	dialogue(list)        a recorded conversation with a device (recording.go)
 //
 // Nothing is reached: a module that is not mocked refuses to dial.
 
@@ -79,8 +80,16 @@ func runTest(p *program, code *lua.FunctionProto, n int, name string) outcomeOfT
 	t.s.ctx = ctx
 	t.s.L.SetContext(ctx)
 	t.s.L.Push(t.tests[n])
-	if err := t.s.L.PCall(0, 0, nil); err != nil {
-		return fail(t.s.raised(err))
+	err = t.s.L.PCall(0, 0, nil)
+	if err != nil {
+		err = t.s.raised(err)
+	}
+	// What a script does beside its recording comes first: what follows from it is not the fault.
+	if played := t.played(err == nil); played != nil {
+		err = played
+	}
+	if err != nil {
+		return fail(err)
 	}
 	return outcomeOfTest{Name: name, OK: true}
 }
@@ -90,6 +99,8 @@ type tests struct {
 	s     *state
 	names []string
 	tests []*lua.LFunction
+
+	recordings []*recording // of the test that runs
 }
 
 // newTests runs a test file's top level, which mocks modules, and then the script's.
@@ -137,6 +148,11 @@ func (t *tests) globals() {
 	set("reason", func(a *args) int {
 		got, _ := answerOf(a.L.Get(1))
 		return a.push(lua.LString(got.reason))
+	})
+	set("dialogue", func(a *args) int {
+		d, r := a.recorded(1)
+		t.recordings = append(t.recordings, r)
+		return a.push(dialogueObject.of(s, d))
 	})
 	set("job", func(a *args) int {
 		given := a.table(1)

@@ -10,7 +10,7 @@ local function prompt(line)
 	return "R1#"
 end
 
-local function dialogue()
+local function device()
 	local next_text, before = privileged and "R1#" or "R1>", ""
 	return {
 		send = function(_, line)
@@ -40,12 +40,12 @@ local function dialogue()
 	}
 end
 
-local refused
+local refused, recorded
 mock("ssh", {connect = function(o)
 	if refused then
 		return nil, {class = refused.class, reason = refused.reason, not_sent = true}
 	end
-	return {shell = dialogue, close = function() closed = closed + 1 end}
+	return {shell = function() return recorded or device() end, close = function() closed = closed + 1 end}
 end})
 
 local SHOW = "show running-config | include ^username bob "
@@ -66,6 +66,22 @@ test("a secret is set and saved", function()
 	assert(table.concat(typed, "|") == "terminal length 0|" .. SHOW .. "|configure terminal|username bob algorithm-type scrypt secret n3w|end|write memory")
 	close(s)
 	assert(closed == 1)
+end)
+
+test("as a device said it", function()
+	recorded = dialogue{
+		"\r\nR1>", "enable",
+		"\r\nPassword: ", "en",
+		"\r\nR1#", "terminal length 0",
+		"\r\nR1#", SHOW,
+		"\r\nusername bob privilege 1 secret 9 $9$xyz\r\n\r\nR1#", "configure terminal",
+		"\r\nEnter configuration commands, one per line.  End with CNTL/Z.\r\nR1(config)#", "username bob algorithm-type scrypt secret n3w",
+		"\r\nR1(config)#", "end",
+		"\r\nR1#", "write memory",
+		"\r\nBuilding configuration...\r\n[OK]\r\nR1#",
+	}
+	local j = change()
+	assert(outcome(set_secret(open(j), j)) == "changed")
 end)
 
 test("as the device likes it, and not saved", function()
