@@ -23,12 +23,13 @@ const byHandTime = time.Minute
 //
 //	lua check FILE     what is wrong with a script, and what it asks for
 //	lua test FILE…     runs scripts' tests, each NAME_test.lua for NAME.lua
+//	lua dry FILE       calls a script with the job on standard input, and reaches nothing
 //	lua manual         what the modules are, as a page (no JSON)
 //	lua annotations    the same for editors (no JSON)
 //
 // It ends with 0 when nothing is wrong, with 1 when something is, with 2 when it cannot be
 // said.
-func byHand(argv []string, out, errs io.Writer) int {
+func byHand(argv []string, in io.Reader, out, errs io.Writer) int {
 	if len(argv) == 1 && argv[0] == "manual" {
 		manual(out)
 		return 0
@@ -38,7 +39,7 @@ func byHand(argv []string, out, errs io.Writer) int {
 		return 0
 	}
 	if len(argv) < 2 {
-		fmt.Fprintln(errs, "this is a rotunda plugin: the agent starts it; by hand: check FILE, test FILE…, manual, annotations")
+		fmt.Fprintln(errs, "this is a rotunda plugin: the agent starts it; by hand: check FILE, test FILE…, dry FILE, manual, annotations")
 		return 2
 	}
 	// Lua looks at no deadline within a pattern. The agent would end such a process.
@@ -55,10 +56,12 @@ func byHand(argv []string, out, errs io.Writer) int {
 	switch argv[0] {
 	case "check":
 		answer, wrong, err = checkFile(argv[1])
+	case "dry":
+		answer, wrong, err = dryFile(argv[1], in)
 	case "test":
 		answer, wrong, err = testFiles(argv[1:])
 	default:
-		err = fmt.Errorf("there is no %s: check FILE, test FILE…, manual, annotations", argv[0])
+		err = fmt.Errorf("there is no %s: check FILE, test FILE…, dry FILE, manual, annotations", argv[0])
 	}
 	if err == nil {
 		err = e.Encode(answer)

@@ -133,7 +133,7 @@ func TestScriptTests(t *testing.T) {
 				}
 			}
 			var out, errs bytes.Buffer
-			status := byHand([]string{"test", file}, &out, &errs)
+			status := byHand([]string{"test", file}, nil, &out, &errs)
 			var got []tested
 			if err := json.Unmarshal(out.Bytes(), &got); err != nil || len(got) != 1 || len(got[0].Tests) != len(c.ok) {
 				t.Fatalf("status %d, %s%s", status, &out, &errs)

@@ -18,6 +18,7 @@ import (
 type program struct {
 	manifest *script.Manifest
 	code     *lua.FunctionProto
+	dry      *dryRun // nil: it is run in earnest
 }
 
 // verbs are the functions that a kind of script must have.

@@ -17,7 +17,7 @@ import (
 
 func main() {
 	if len(os.Args) > 1 {
-		os.Exit(byHand(os.Args[1:], os.Stdout, os.Stderr))
+		os.Exit(byHand(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
 	sdk.ServeScripts(func(text []byte) (sdk.Plugin, error) {
 		s, err := load(text)

@@ -19,7 +19,7 @@ func TestManualIsCurrent(t *testing.T) {
 		filepath.Join("..", "..", "examples", "scripts", "rotunda.lua"): "annotations",
 	} {
 		var out, errs bytes.Buffer
-		if code := byHand([]string{word}, &out, &errs); code != 0 {
+		if code := byHand([]string{word}, nil, &out, &errs); code != 0 {
 			t.Fatalf("lua %s ended with %d: %s", word, code, errs.String())
 		}
 		if *update {

@@ -98,7 +98,13 @@ type ldapConn struct {
 	once  sync.Once
 }
 
-func (c *ldapConn) close() { c.once.Do(c.HangUp) }
+func (c *ldapConn) close() {
+	c.once.Do(func() {
+		if c.Conn != nil { // a dry run has none
+			c.HangUp()
+		}
+	})
+}
 
 func ldapConnect(a *args) int {
 	o := a.options(1, "address", "login", "secret", "starttls", "timeout")
@@ -331,11 +337,11 @@ func ldapPasswordModify(a *args) int {
 
 // change carries out an operation that changes something.
 func (a *args) change(c *ldapConn, f func() error) int {
+	ctx, cancel := a.within(c.limit)
+	defer cancel()
 	if !c.Alive() {
 		return a.fail(&sdk.Error{Class: sdk.ClassUnreachable, Reason: "connection", NotSent: true, Err: errClosed})
 	}
-	ctx, cancel := a.within(c.limit)
-	defer cancel()
 	if err := c.Do(ctx, f); err != nil {
 		return a.fail(ldapError(ctx, err))
 	}

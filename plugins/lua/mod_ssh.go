@@ -86,7 +86,13 @@ type sshConn struct {
 }
 
 // close says goodbye to nobody: whoever is deaf would be waited for.
-func (c *sshConn) close() { c.once.Do(func() { _ = c.client.Close() }) }
+func (c *sshConn) close() {
+	c.once.Do(func() {
+		if c.client != nil { // a dry run has none
+			_ = c.client.Close()
+		}
+	})
+}
 
 func sshConnect(a *args) int {
 	o := a.options(1, "address", "login", "secret", "timeout")

@@ -34,6 +34,14 @@ type function struct {
 	do      func(*args) int
 }
 
+// call does it, or, in a dry run, tells it.
+func (f function) call(a *args) int {
+	if a.p.dry != nil {
+		return a.p.dry.call(f, a)
+	}
+	return f.do(a)
+}
+
 // modules are all that a script's manifest can name.
 func modules() map[string]module {
 	return map[string]module{
@@ -68,7 +76,7 @@ func (m module) table(s *state, name string) *lua.LTable {
 	for _, f := range m.functions {
 		called := name + "." + f.name
 		t.RawSetString(f.name, s.L.NewFunction(func(L *lua.LState) int {
-			return f.do(&args{state: s, L: L, name: called})
+			return f.call(&args{state: s, L: L, name: called})
 		}))
 	}
 	return s.strict(t, "the module "+name)
@@ -160,8 +168,11 @@ func (a *args) within(limit time.Duration) (context.Context, context.CancelFunc)
 	if a.ctx == nil {
 		a.wrong("nothing is reached before a function of the script is called: move it into one")
 	}
-	if limit <= 0 {
+	if limit <= 0 { // nothing is reached
 		return context.WithCancel(a.ctx)
+	}
+	if a.p.dry != nil {
+		panic(wouldReach{})
 	}
 	return context.WithTimeout(a.ctx, limit)
 }
@@ -363,6 +374,9 @@ func (a *args) reach(ctx context.Context, address string) (net.Conn, error) {
 // place is how the statement wants an address proven: that of the resource and of further
 // records as their own statements say, any other by the system's roots.
 func (s *state) place(address string) sdk.Resource {
+	if dry := s.p.dry; dry != nil && !slices.ContainsFunc(dry.allow, func(a string) bool { return spelt(a) == spelt(address) }) {
+		s.L.RaiseError("%s is no place of this script: its manifest's hosts name those, and the statement what they are", address)
+	}
 	for _, p := range s.places {
 		if p.Address != "" && spelt(p.Address) == spelt(address) {
 			return p

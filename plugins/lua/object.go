@@ -53,5 +53,5 @@ func (o object) call(s *state, L *lua.LState, f function) int {
 		a.wrong("call it as value:%s(…)", f.name)
 	}
 	L.Remove(1)
-	return f.do(a)
+	return f.call(a)
 }

@@ -212,12 +212,20 @@ func outcomeWord(v lua.LValue) string {
 	a, ok := answerOf(v)
 	switch {
 	case !ok:
-		return "unknown"
+		return outcomeWords[sdk.Unknown]
 	case a.change:
-		return map[sdk.Outcome]string{sdk.Changed: "changed", sdk.Unchanged: "unchanged", sdk.Unknown: "unknown"}[a.outcome]
-	case a.verdict == sdk.Accepted:
+		return outcomeWords[a.outcome]
+	}
+	return verdictWord(a.verdict)
+}
+
+var outcomeWords = map[sdk.Outcome]string{sdk.Changed: "changed", sdk.Unchanged: "unchanged", sdk.Unknown: "unknown"}
+
+func verdictWord(v sdk.Verdict) string {
+	switch v {
+	case sdk.Accepted:
 		return "accepted"
-	case a.verdict == sdk.Rejected:
+	case sdk.Rejected:
 		return "rejected"
 	}
 	return "undecided"

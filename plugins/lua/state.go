@@ -91,6 +91,9 @@ func (s *state) call(ctx context.Context, name string, args ...lua.LValue) (lua.
 		return lua.LNil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "deadline", NotSent: true, Err: err}
 	}
 	s.ctx, s.questions, s.printed = ctx, 0, 0
+	if s.p.dry != nil {
+		s.p.dry.in = name
+	}
 	defer func() { s.ctx = nil }()
 	s.L.SetContext(ctx)
 	top := s.L.GetTop()
@@ -290,6 +293,9 @@ func (s *state) log(level slog.Level, text string) {
 // note is log without a bound, for words that are not the script's.
 func (s *state) note(level slog.Level, text string) {
 	text = s.hidden.Text(text)
+	if s.p.dry != nil {
+		s.p.dry.log(text)
+	}
 	s.host.Log.Log(context.Background(), level, text)
 	if room := maxOutput - s.output.Len(); room > 0 {
 		line := text + "\n"
