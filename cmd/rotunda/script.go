@@ -18,7 +18,7 @@ func (c *cli) scriptCmd() *cobra.Command {
 kept as a record; agents run it where a resource or an account names it, by its hash, and
 who signs that has approved it. "rotunda resource edit --rotator" and "--script", "rotunda
 record edit --script" and "--dependents-file" name scripts.`)
-	cmd.AddCommand(c.scriptNewCmd(), c.scriptCheckCmd(), c.scriptTestCmd(), c.scriptDocsCmd(), c.scriptAddCmd(), c.scriptListCmd(), c.scriptShowCmd(), c.scriptUpdateCmd(), c.scriptApproveCmd(), c.scriptRunCmd())
+	cmd.AddCommand(c.scriptNewCmd(), c.scriptCheckCmd(), c.scriptTestCmd(), c.scriptDryRunCmd(), c.scriptDocsCmd(), c.scriptAddCmd(), c.scriptListCmd(), c.scriptShowCmd(), c.scriptUpdateCmd(), c.scriptApproveCmd(), c.scriptRunCmd())
 	return cmd
 }
 

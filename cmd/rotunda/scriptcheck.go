@@ -86,7 +86,7 @@ func (c *cli) checkScript(ctx context.Context, file, lua string) (checkedView, e
 	var answer struct {
 		Problems []problemView `json:"problems"`
 	}
-	if err := c.lua(ctx, program, &answer, "check", file); err != nil {
+	if err := c.lua(ctx, program, nil, &answer, "check", file); err != nil {
 		return v, err
 	}
 	v.Problems = append(v.Problems, answer.Problems...)
@@ -168,7 +168,7 @@ func (c *cli) scriptTestCmd() *cobra.Command {
 			return err
 		}
 		var views []scriptTestView
-		if err := c.lua(ctx, program, &views, append([]string{"test"}, args...)...); err != nil {
+		if err := c.lua(ctx, program, nil, &views, append([]string{"test"}, args...)...); err != nil {
 			return err
 		}
 		passed, failed := 0, 0

@@ -60,12 +60,13 @@ func (c *cli) luaProgram(given string) (string, error) {
 	return name, nil
 }
 
-// lua runs the plugin by hand and reads its answer. It gets no environment.
-func (c *cli) lua(ctx context.Context, program string, answer any, args ...string) error {
+// lua runs the plugin by hand, with in as its standard input, and reads its answer. It gets
+// no environment.
+func (c *cli) lua(ctx context.Context, program string, in io.Reader, answer any, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, luaTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir, cmd.Env = c.p.dir, []string{}
+	cmd.Dir, cmd.Env, cmd.Stdin = c.p.dir, []string{}, in
 	cmd.WaitDelay = time.Second
 	var said bytes.Buffer
 	cmd.Stderr = &limited{w: &said, left: 64 << 10}
