@@ -1,5 +1,6 @@
 // Package local does on the agent's own host what a script may have done there: it runs
-// programs, and reads and writes files. Two lists must both have a program or a file: that of
+// programs, reads and writes files, and keeps what the script puts away. Of programs and
+// files two lists must both have a program or a file: that of
 // the script's manifest, which whoever signed for the script's use approved, and that of the local
 // policy, which is the host administrator's and empty unless he fills it.
 //
@@ -19,6 +20,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -40,6 +42,7 @@ const (
 	Link     = "local.link"     // a link is on the way to the file, or there is a second name of it
 	Deadline = "local.deadline" // the program did not end in time
 	Request  = "local.request"  // the request makes no sense
+	Name     = "state.name"     // what is put away has no such name
 )
 
 // Server answers the requests of one run of one script.
@@ -48,6 +51,8 @@ type Server struct {
 	Script   string         // its name, for the log
 	Programs []string       // of its manifest, with the values of this use's parameters
 	Files    []string       // likewise
+	Keeps    bool           // its manifest names the module state
+	State    State          // what it has put away
 	Log      *slog.Logger   // nil: discarded
 
 	wrong   error // why nothing can be asked
@@ -55,10 +60,17 @@ type Server struct {
 	refused atomic.Int32
 }
 
+// State is what a script has put away where a record names it.
+type State interface {
+	Get(name string) (value []byte, isSecret, known bool, err error)
+	// Set puts a value away in a name's place; nil forgets it.
+	Set(name string, value []byte, isSecret bool) error
+}
+
 // Handler makes a script's server for one run, with the parameters of its use.
-func Handler(p *policy.Policy, log *slog.Logger) func(*script.Manifest, map[string]any) func(context.Context, net.Conn) {
-	return func(m *script.Manifest, values map[string]any) func(context.Context, net.Conn) {
-		s := &Server{Policy: p, Script: m.Name, Log: log}
+func Handler(p *policy.Policy, log *slog.Logger) func(*script.Manifest, map[string]any, State) func(context.Context, net.Conn) {
+	return func(m *script.Manifest, values map[string]any, put State) func(context.Context, net.Conn) {
+		s := &Server{Policy: p, Script: m.Name, Log: log, State: put, Keeps: slices.Contains(m.Modules, "state")}
 		var err error
 		if s.Programs, err = m.Commands(values); err == nil {
 			s.Files, err = m.Paths(values)
@@ -130,16 +142,18 @@ func (s *Server) one(ctx context.Context, r pluginv1.LocalRequest, body []byte) 
 	switch {
 	case s.wrong != nil:
 		return a, nil, s.wrong
-	case r.Exec != nil && r.Read == nil && r.Write == nil:
+	case r.Exec != nil && r.Read == nil && r.Write == nil && r.State == nil:
 		return s.exec(ctx, *r.Exec, body)
-	case r.Read != nil && r.Exec == nil && r.Write == nil && len(body) == 0:
+	case r.Read != nil && r.Exec == nil && r.Write == nil && r.State == nil && len(body) == 0:
 		out, err = s.read(*r.Read)
 		return a, out, err
-	case r.Write != nil && r.Exec == nil && r.Read == nil:
+	case r.Write != nil && r.Exec == nil && r.Read == nil && r.State == nil:
 		a.Changed, err = s.write(ctx, *r.Write, body)
 		return a, nil, err
+	case r.State != nil && r.Exec == nil && r.Read == nil && r.Write == nil:
+		return s.state(*r.State, body)
 	}
-	return a, nil, refuse(sdk.ClassInvalid, Request, errors.New("want one of exec, read and write"))
+	return a, nil, refuse(sdk.ClassInvalid, Request, errors.New("want one of exec, read, write and state"))
 }
 
 func (s *Server) exec(ctx context.Context, r pluginv1.LocalExec, stdin []byte) (a pluginv1.LocalAnswer, out []byte, err error) {
@@ -211,6 +225,26 @@ func (s *Server) write(ctx context.Context, r pluginv1.LocalWrite, content []byt
 		s.log().Info("script wrote a file", "script", s.Script, "file", r.Path, "changed", changed)
 	}
 	return changed, err
+}
+
+// nameRE is how what is put away is called.
+var nameRE = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+
+func (s *Server) state(r pluginv1.LocalState, body []byte) (a pluginv1.LocalAnswer, out []byte, err error) {
+	switch {
+	case !s.Keeps || s.State == nil:
+		return a, nil, refuse(sdk.ClassPermission, Manifest, errors.New("the script's manifest does not name the module state"))
+	case !nameRE.MatchString(r.Name):
+		return a, nil, refuse(sdk.ClassInvalid, Name, fmt.Errorf("%q: want a name of A-Z, a-z, 0-9, _, . and -, at most 64", r.Name))
+	case r.Set && r.Forget, (r.Forget || !r.Set) && len(body) > 0:
+		return a, nil, refuse(sdk.ClassInvalid, Request, errors.New("want one of get, set and forget"))
+	case r.Forget:
+		return a, nil, s.State.Set(r.Name, nil, false)
+	case r.Set:
+		return a, nil, s.State.Set(r.Name, append([]byte{}, body...), r.Secret)
+	}
+	out, a.Secret, a.Known, err = s.State.Get(r.Name)
+	return a, out, err
 }
 
 // backupName comes after the file's own.

@@ -344,3 +344,41 @@ func FuzzServe(f *testing.F) {
 		<-done
 	})
 }
+
+// keeps is a memory of one value.
+type keeps struct{ b []byte }
+
+func (k *keeps) Get(string) ([]byte, bool, bool, error) { return k.b, true, k.b != nil, nil }
+func (k *keeps) Set(_ string, b []byte, _ bool) error {
+	k.b = b
+	return nil
+}
+
+// What a script puts away is only for one whose manifest names the module.
+func TestState(t *testing.T) {
+	h := newHost(t)
+	k := &keeps{}
+	h.State = k
+	set := pluginv1.LocalRequest{State: &pluginv1.LocalState{Name: "n", Set: true}}
+	if a, _ := h.ask(set, "7"); refusal(a) != "permission local.manifest" || k.b != nil {
+		t.Errorf("a script that does not name it: %+v", a)
+	}
+	h.Keeps = true
+	if a, _ := h.ask(set, "7"); a.Error != nil || string(k.b) != "7" {
+		t.Errorf("%+v, %q", a, k.b)
+	}
+	if a, out := h.ask(pluginv1.LocalRequest{State: &pluginv1.LocalState{Name: "n"}}, ""); !a.Known || !a.Secret || out != "7" {
+		t.Errorf("%+v, %q", a, out)
+	}
+	for _, bad := range []pluginv1.LocalState{{Name: ""}, {Name: "a/b"}, {Name: strings.Repeat("n", 65)}, {Name: "n", Set: true, Forget: true}} {
+		if a, _ := h.ask(pluginv1.LocalRequest{State: &bad}, ""); a.Error == nil || a.Error.Class != "invalid" {
+			t.Errorf("%+v: %+v", bad, a)
+		}
+	}
+	if a, _ := h.ask(pluginv1.LocalRequest{State: &pluginv1.LocalState{Name: "n"}}, "a body"); refusal(a) != "invalid local.request" {
+		t.Errorf("a body where none is: %+v", a)
+	}
+	if a, _ := h.ask(pluginv1.LocalRequest{State: &pluginv1.LocalState{Name: "n", Forget: true}}, ""); a.Error != nil || k.b != nil {
+		t.Errorf("%+v, %q", a, k.b)
+	}
+}

@@ -282,7 +282,7 @@ func (e *Engine) aim(ctx context.Context, served *servedRecords, h *hosted, t *p
 	}
 	t.Progress = nil // a script's steps are its own words, and go nowhere in clear
 	if e.Local != nil {
-		t.Local = e.Local(h.manifest, h.values)
+		t.Local = e.Local(h.manifest, h.values, scriptState{e, h.by.Ref, mustRef(h.use.Script)})
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/agent/jump"
+	"github.com/rotunda-pam/rotunda/agent/local"
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/agent/policy"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
@@ -113,12 +114,13 @@ type Engine struct {
 	// Open ends when the agent drains: what waits for its turn, and holds nothing yet, is
 	// not begun any more.
 	Open context.Context
-	// Local serves what a script asks of the agent's own host, by its manifest and parameters;
-	// nil: nothing.
-	Local func(m *script.Manifest, values map[string]any) func(context.Context, net.Conn)
+	// Local serves what a script asks of the agent's own host, by its manifest and parameters,
+	// and of what it has put away there; nil: nothing.
+	Local func(m *script.Manifest, values map[string]any, put local.State) func(context.Context, net.Conn)
 
 	told       told // of edited records
 	folderKeys folderKeys
+	states     states
 }
 
 // Job is a run to be done.

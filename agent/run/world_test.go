@@ -28,12 +28,13 @@ import (
 // administrator, and one account: real log, real statements, real seals. The vault
 // is in memory and the target a fake, so that a test can have it give any answer.
 type world struct {
-	t      *testing.T
-	log    *trust.Log
-	now    time.Time
-	vault  *memoryVault
-	target *fakeTarget
-	engine *Engine
+	journal string // the file
+	t       *testing.T
+	log     *trust.Log
+	now     time.Time
+	vault   *memoryVault
+	target  *fakeTarget
+	engine  *Engine
 
 	device, agent       party
 	folder              seal.ID
@@ -132,7 +133,8 @@ func newWorld(t *testing.T, self bool) *world {
 	w.put(w.admin, "pamUser", []byte("adminpw"), w.accountStatement("admin", nil))
 	w.put(w.account, "pamUser", []byte("old"), w.accountStatement("app", &trustv1.Mandate{Enabled: true, MinIntervalS: 60, ValidUntil: w.now.Add(time.Hour).UnixMilli()}))
 
-	j, _, err := journal.Open(filepath.Join(t.TempDir(), "journal.db"), true, w.now)
+	w.journal = filepath.Join(t.TempDir(), "journal.db")
+	j, _, err := journal.Open(w.journal, true, w.now)
 	must(t, err)
 	t.Cleanup(func() { j.Close() })
 	w.target = &fakeTarget{secrets: map[string]string{"app": "old", "admin": "adminpw"}}

@@ -615,6 +615,29 @@ function dialogue_value:expect(patterns) end
 ---Ends the conversation.
 function dialogue_value:close() end
 
+---Puts a little away from one run to the next: in the agent's journal, sealed to that agent, for this script where this account or resource names it. Another agent of the pool has its own, so a script must be able to miss it.
+---@class rotunda.state
+local state_module = {}
+
+---Gives what was put away by this name, as it was put away: a text, or a secret; nil where there is nothing.
+---@param name string
+---@return string|secret|nil
+---@return sdk.error?
+function state_module.get(name) end
+
+---Puts a value away in the name's place. A name has A-Z, a-z, 0-9, _, . and -, at most 64; there are at most 32 of them, with 16 KiB in all. It is kept when set answers. An error's reason is state.full where it is too much.
+---@param name string
+---@param value string|secret
+---@return true|nil
+---@return sdk.error?
+function state_module.set(name, value) end
+
+---Forgets what was put away by this name, if there is anything.
+---@param name string
+---@return true|nil
+---@return sdk.error?
+function state_module.forget(name) end
+
 ---Speaks with devices that have nothing but telnet.
 ---@class rotunda.telnet
 local telnet_module = {}
@@ -837,6 +860,7 @@ function yaml_module.at(text, path) end
 ---@overload fun(name: "secret"): rotunda.secret
 ---@overload fun(name: "sql"): rotunda.sql
 ---@overload fun(name: "ssh"): rotunda.ssh
+---@overload fun(name: "state"): rotunda.state
 ---@overload fun(name: "telnet"): rotunda.telnet
 ---@overload fun(name: "template"): rotunda.template
 ---@overload fun(name: "text"): rotunda.text

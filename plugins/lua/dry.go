@@ -267,7 +267,9 @@ func (a *args) pretended() int {
 		return a.push(text(hide(2)))
 	case "ssh.connection:stat":
 		return a.push(a.plain(map[string]any{"kind": "file", "size": 0, "mode": "0600", "modified": 0, "uid": 0, "gid": 0}))
-	case "ssh.connection:put", "file.write", "dialogue:send", "ldap.connection:bind", "ldap.connection:modify":
+	case "state.get":
+		return a.push(lua.LNil)
+	case "state.set", "state.forget", "ssh.connection:put", "file.write", "dialogue:send", "ldap.connection:bind", "ldap.connection:modify":
 		return a.push(lua.LTrue)
 	case "dialogue:expect":
 		return a.push(lua.LNumber(1), a.plain(map[string]any{"text": "", "before": ""}))

@@ -60,6 +60,7 @@ func modules() map[string]module {
 		"secret":   secretModule,
 		"sql":      sqlModule,
 		"ssh":      sshModule,
+		"state":    stateModule,
 		"telnet":   telnetModule,
 		"template": templateModule,
 		"text":     textModule,

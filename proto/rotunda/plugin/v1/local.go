@@ -10,7 +10,7 @@ import (
 )
 
 // The agent's own host. Where a job has it, a script's plugin asks the agent to run a
-// program there, or to read or write a file: it dials LocalNetwork and LocalAddress, once
+// program there, to read or write a file, or for what it has put away: it dials LocalNetwork and LocalAddress, once
 // for each request:
 //
 //	plugin                                              agent
@@ -36,6 +36,7 @@ type LocalRequest struct {
 	Exec  *LocalExec  `json:"exec,omitempty"`
 	Read  *LocalRead  `json:"read,omitempty"`
 	Write *LocalWrite `json:"write,omitempty"`
+	State *LocalState `json:"state,omitempty"`
 }
 
 // LocalExec runs a program. The body is its standard input.
@@ -58,6 +59,15 @@ type LocalWrite struct {
 	Backup bool    `json:"backup,omitempty"`
 }
 
+// LocalState gets what the script has put away by a name, puts it away or forgets it. The
+// body is what is put away.
+type LocalState struct {
+	Name   string `json:"name"`
+	Set    bool   `json:"set,omitempty"`
+	Secret bool   `json:"secret,omitempty"` // with set: it is to be a secret again
+	Forget bool   `json:"forget,omitempty"`
+}
+
 // LocalAnswer has an error or what was asked for.
 type LocalAnswer struct {
 	Error   *LocalError `json:"error,omitempty"`
@@ -66,6 +76,8 @@ type LocalAnswer struct {
 	Stdout  int         `json:"stdout,omitempty"`  // bytes of the body that are standard output; the rest is standard error
 	Dropped int64       `json:"dropped,omitempty"` // bytes of either that are not in the body
 	Changed bool        `json:"changed,omitempty"` // by Write: the file was not so before
+	Known   bool        `json:"known,omitempty"`   // by State: something was put away; the body
+	Secret  bool        `json:"secret,omitempty"`  // likewise: as a secret
 }
 
 // LocalError is an sdk.Error.
