@@ -807,6 +807,22 @@ local totp_module = {}
 ---@return secret
 function totp_module.code(seed, options) end
 
+---Runs programs on Windows hosts by WinRM, over HTTPS alone (port 5986). It could not be tried on a real Windows where this is made: it was written after MS-WSMV and tried on a server of our own.
+---@class rotunda.winrm
+local winrm_module = {}
+
+---Runs a program and waits for its end. The options: address (the resource's); login, such as "ops", "CORP\\ops" or "ops@corp.example", and secret; argv, the program and its arguments, which hold no secret, quoted as Windows programs read them; stdin, a text or a secret; timeout in seconds (60); auth = "basic" where the host has no NTLM; max, bytes of each output that are kept (1 MiB); secret_output = true makes secrets of the outputs, of at most 256 KiB. The result has status, stdout, stderr and truncated. An error has not_sent where the program was not started; its reason is bad_secret where the host judged the secret and refused it, auth.method where it lets nobody in in this way, winrm. with the host's code, or winrm.
+---@param options table
+---@return table|nil
+---@return sdk.error?
+function winrm_module.run(options) end
+
+---Runs a script of PowerShell, as run does. The options: script in place of argv, at most 8 KiB, which holds no secret: it reads one from its standard input, by [Console]::In.ReadToEnd(). An error that nobody catches ends it with status 1.
+---@param options table
+---@return table|nil
+---@return sdk.error?
+function winrm_module.powershell(options) end
+
 ---Reads and writes XML: elements with attributes, texts and children. There are no entities but the five of XML and characters by number, and no DOCTYPE.
 ---@class rotunda.xml
 local xml_module = {}
@@ -866,6 +882,7 @@ function yaml_module.at(text, path) end
 ---@overload fun(name: "text"): rotunda.text
 ---@overload fun(name: "time"): rotunda.time
 ---@overload fun(name: "totp"): rotunda.totp
+---@overload fun(name: "winrm"): rotunda.winrm
 ---@overload fun(name: "xml"): rotunda.xml
 ---@overload fun(name: "yaml"): rotunda.yaml
 ---@param name string

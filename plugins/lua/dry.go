@@ -239,7 +239,7 @@ func (d *dryRun) log(text string) { d.does = append(d.does, dryStep{In: d.in, Lo
 func (a *args) pretended() int {
 	hide := func(option int) bool {
 		t, ok := a.L.Get(option).(*lua.LTable)
-		return ok && lua.LVAsBool(t.RawGetString("secret"))
+		return ok && (t.RawGetString("secret") == lua.LTrue || t.RawGetString("secret_output") == lua.LTrue)
 	}
 	text := func(hide bool) lua.LValue {
 		if hide {
@@ -256,7 +256,7 @@ func (a *args) pretended() int {
 		return a.push(sqlConnection.of(a.state, &sqlConn{db: dryDatabase{}, limit: time.Second}))
 	case "ldap.connect":
 		return a.push(ldapConnection.of(a.state, &ldapConn{limit: time.Second}))
-	case "ssh.connection:run", "exec.run":
+	case "ssh.connection:run", "exec.run", "winrm.run", "winrm.powershell":
 		t := a.L.NewTable()
 		t.RawSetString("status", lua.LNumber(0))
 		t.RawSetString("stdout", text(hide(1)))

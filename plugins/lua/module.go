@@ -66,6 +66,7 @@ func modules() map[string]module {
 		"text":     textModule,
 		"time":     timeModule,
 		"totp":     totpModule,
+		"winrm":    winrmModule,
 		"xml":      xmlModule,
 		"yaml":     yamlModule,
 	}

@@ -1,0 +1,352 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/Azure/go-ntlmssp"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// What is spoken with Windows: SOAP over HTTPS, as MS-WSMV says it (the shell of WinRS). One
+// shell is made for one program, and deleted after it.
+
+// The actions and names of WS-Management (DSP0226) and MS-WSMV.
+const (
+	wsCreate  = "http://schemas.xmlsoap.org/ws/2004/09/transfer/Create"
+	wsDelete  = "http://schemas.xmlsoap.org/ws/2004/09/transfer/Delete"
+	wsShell   = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell"
+	wsCommand = wsShell + "/Command"
+	wsSend    = wsShell + "/Send"
+	wsReceive = wsShell + "/Receive"
+	wsSignal  = wsShell + "/Signal"
+
+	wsTerminate = wsShell + "/signal/terminate"
+	wsDone      = wsShell + "/CommandState/Done"
+
+	wsTimedOut = "2150858793" // ERROR_WSMAN_OPERATION_TIMEDOUT: the program has said nothing yet
+	wsDenied   = "5"          // ERROR_ACCESS_DENIED
+
+	wsEnvelope = 150 << 10 // bytes, the least that every server takes
+	wsAnswer   = 1 << 20   // bytes that are read of an answer
+)
+
+// windows is a connection to a host, logged in.
+type windows struct {
+	client *http.Client
+	close  func()
+	url    string
+	basic  bool
+	name   string
+	secret sdk.Secret
+}
+
+// newWindows makes it; nothing is dialled yet. NTLM logs a connection in, so there is one.
+func newWindows(h sdk.Host, at sdk.Resource, name string, secret sdk.Secret, basic bool) (*windows, *sdk.Error) {
+	secure, err := sdk.TLSConfig(h, at)
+	if err != nil {
+		return nil, asError(err, sdk.ClassInvalid, "address")
+	}
+	if secure == nil {
+		return nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "winrm.clear", NotSent: true, Err: fmt.Errorf("the statement of %s says TLS off, and WinRM is spoken over HTTPS alone: have the host listen on port 5986", at.Address)}
+	}
+	t := &http.Transport{
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return h.Dialer.DialContext(ctx, network, at.Address)
+		},
+		TLSClientConfig: secure, DisableCompression: true, MaxConnsPerHost: 1, MaxResponseHeaderBytes: maxHeaders,
+	}
+	w := &windows{close: t.CloseIdleConnections, basic: basic, name: name, secret: secret}
+	var rt http.RoundTripper = ntlmssp.Negotiator{RoundTripper: t}
+	if basic {
+		rt = t
+	}
+	w.client = &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	host := at.Address
+	if at.TLS.ServerName != "" {
+		_, port, _ := net.SplitHostPort(at.Address)
+		host = net.JoinHostPort(at.TLS.ServerName, port)
+	}
+	w.url = (&url.URL{Scheme: "https", Host: host, Path: "/wsman"}).String()
+	return w, nil
+}
+
+// windowsProgram is what is run.
+type windowsProgram struct {
+	program, arguments string
+	stdin              []byte // nil: none
+}
+
+// windowsExit is how it ended.
+type windowsExit struct {
+	status         int
+	stdout, stderr kept
+}
+
+// run runs a program and waits for its end. A failure has NotSent where it was not started.
+func (w *windows) run(ctx context.Context, p windowsProgram, limit int) (*windowsExit, *sdk.Error) {
+	answer, failed := w.ask(ctx, "", wsCreate, wsOptions("WINRS_NOPROFILE", "TRUE", "WINRS_CODEPAGE", "65001"),
+		`<rsp:Shell><rsp:InputStreams>stdin</rsp:InputStreams><rsp:OutputStreams>stdout stderr</rsp:OutputStreams></rsp:Shell>`)
+	if failed != nil {
+		failed.NotSent = true
+		return nil, failed
+	}
+	shell := answer.shell()
+	if shell == "" {
+		return nil, noWindows("it named no shell", true)
+	}
+	// The shell goes with the run, also where its time is over.
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hangUp)
+		defer cancel()
+		_, _ = w.ask(ctx, shell, wsDelete, "", "")
+	}()
+	console := "TRUE"
+	if p.stdin != nil {
+		console = "FALSE"
+	}
+	answer, failed = w.ask(ctx, shell, wsCommand, wsOptions("WINRS_CONSOLEMODE_STDIN", console, "WINRS_SKIP_CMD_SHELL", "TRUE"),
+		"<rsp:CommandLine><rsp:Command>"+inXML(p.program)+"</rsp:Command><rsp:Arguments>"+inXML(p.arguments)+"</rsp:Arguments></rsp:CommandLine>")
+	if failed != nil { // a fault is an answer: it was not started
+		failed.NotSent = failed.NotSent || failed.Class != sdk.ClassUnreachable
+		return nil, failed
+	}
+	command := answer.Body.Command.ID
+	if command == "" {
+		return nil, noWindows("it named no command", false)
+	}
+	for rest := p.stdin; rest != nil; {
+		part := rest[:min(len(rest), wsEnvelope/2)]
+		rest = rest[len(part):]
+		end := ""
+		if len(rest) == 0 {
+			end, rest = ` End="true"`, nil
+		}
+		_, failed = w.ask(ctx, shell, wsSend, "", `<rsp:Send><rsp:Stream Name="stdin" CommandId="`+inXML(command)+`"`+end+`>`+base64.StdEncoding.EncodeToString(part)+`</rsp:Stream></rsp:Send>`)
+		if failed != nil {
+			return nil, failed
+		}
+	}
+	out := &windowsExit{stdout: kept{left: limit}, stderr: kept{left: limit}}
+	failed = w.receive(ctx, shell, command, out)
+	// The host keeps what it has of the program until this.
+	_, _ = w.ask(ctx, shell, wsSignal, "", `<rsp:Signal CommandId="`+inXML(command)+`"><rsp:Code>`+wsTerminate+`</rsp:Code></rsp:Signal>`)
+	if failed != nil {
+		return nil, failed
+	}
+	return out, nil
+}
+
+// receive reads what the program prints, until it has ended.
+func (w *windows) receive(ctx context.Context, shell, command string, out *windowsExit) *sdk.Error {
+	for {
+		answer, failed := w.ask(ctx, shell, wsReceive, "", `<rsp:Receive><rsp:DesiredStream CommandId="`+inXML(command)+`">stdout stderr</rsp:DesiredStream></rsp:Receive>`)
+		if failed != nil && failed.Reason == "winrm."+wsTimedOut {
+			continue // ctx ends it
+		}
+		if failed != nil {
+			return failed
+		}
+		for _, s := range answer.Body.Receive.Streams {
+			b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(s.Text))
+			if err != nil {
+				return noWindows("its output is no base64", false)
+			}
+			to := &out.stdout
+			if s.Name == "stderr" {
+				to = &out.stderr
+			}
+			_, _ = to.Write(b)
+		}
+		if state := answer.Body.Receive.State; state.State == wsDone {
+			if state.Exit == nil {
+				return noWindows("it ended without a code", false)
+			}
+			out.status = int(int32(*state.Exit)) // the code is an unsigned 32 bits on the wire
+			return nil
+		}
+	}
+}
+
+// windowsAnswer is what of an answer's envelope is looked at.
+type windowsAnswer struct {
+	Body struct {
+		Shell   string `xml:"http://schemas.microsoft.com/wbem/wsman/1/windows/shell Shell>ShellId"`
+		Created struct {
+			Selectors []struct {
+				Name string `xml:"Name,attr"`
+				Text string `xml:",chardata"`
+			} `xml:"ReferenceParameters>SelectorSet>Selector"`
+		} `xml:"http://schemas.xmlsoap.org/ws/2004/09/transfer ResourceCreated"`
+		Command struct {
+			ID string `xml:"CommandId"`
+		} `xml:"CommandResponse"`
+		Receive struct {
+			Streams []struct {
+				Name string `xml:"Name,attr"`
+				Text string `xml:",chardata"`
+			} `xml:"Stream"`
+			State struct {
+				State string  `xml:"State,attr"`
+				Exit  *uint32 `xml:"ExitCode"`
+			} `xml:"CommandState"`
+		} `xml:"ReceiveResponse"`
+		Fault *struct {
+			Reason string `xml:"Reason>Text"`
+			WSMan  struct {
+				Code    string `xml:"Code,attr"`
+				Message string `xml:"Message"`
+			} `xml:"Detail>WSManFault"`
+		} `xml:"http://www.w3.org/2003/05/soap-envelope Fault"`
+	} `xml:"http://www.w3.org/2003/05/soap-envelope Body"`
+}
+
+func (a *windowsAnswer) shell() string {
+	for _, s := range a.Body.Created.Selectors {
+		if s.Name == "ShellId" {
+			return strings.TrimSpace(s.Text)
+		}
+	}
+	return strings.TrimSpace(a.Body.Shell)
+}
+
+// ask sends one message and reads the answer.
+func (w *windows) ask(ctx context.Context, shell, action, options, body string) (*windowsAnswer, *sdk.Error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, bytes.NewReader(w.envelope(shell, action, options, body)))
+	if err != nil {
+		return nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "winrm.url", NotSent: true, Err: errors.New("the address makes no URL")}
+	}
+	req.Header.Set("Content-Type", "application/soap+xml;charset=UTF-8")
+	req.SetBasicAuth(w.name, w.secret.ExposeString())
+	resp, err := w.client.Do(req)
+	if err != nil {
+		var known *sdk.Error
+		e := &sdk.Error{Class: sdk.ClassUnreachable, Reason: "winrm", Err: errors.New("the host gave no answer")}
+		switch {
+		case ctx.Err() != nil:
+			e.Reason = "deadline"
+		case errors.As(err, &known):
+			e.Class, e.Reason, e.NotSent, e.Err = known.Class, known.Reason, known.NotSent, known.Err
+		}
+		return nil, e
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, wsAnswer+1))
+	switch {
+	case err != nil || len(text) > wsAnswer:
+		return nil, noWindows("its answer is cut off, or has more than a mebibyte", false)
+	case resp.StatusCode == http.StatusUnauthorized:
+		return nil, w.refused(resp.Header.Values("WWW-Authenticate"))
+	}
+	var a windowsAnswer
+	if err := xml.Unmarshal(text, &a); err != nil {
+		return nil, noWindows(fmt.Sprintf("its answer, with status %d, is no SOAP", resp.StatusCode), false)
+	}
+	if f := a.Body.Fault; f != nil {
+		e := &sdk.Error{Class: sdk.ClassConflict, Reason: "winrm.fault", Err: errors.New(strings.TrimSpace(orElse(f.WSMan.Message, f.Reason)))}
+		if code := f.WSMan.Code; code != "" && len(code) <= 10 && strings.Trim(code, "0123456789") == "" {
+			e.Reason = "winrm." + code
+			if code == wsDenied {
+				e.Class = sdk.ClassPermission
+			}
+		}
+		return nil, e
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, noWindows(fmt.Sprintf("it answers with status %d", resp.StatusCode), false)
+	}
+	return &a, nil
+}
+
+// refused is a login that the host did not take: of the secret it has judged only where it
+// lets people in in this way.
+func (w *windows) refused(offers []string) *sdk.Error {
+	all := strings.ToLower(strings.Join(offers, " "))
+	judged := strings.Contains(all, "negotiate") || strings.Contains(all, "ntlm")
+	if w.basic {
+		judged = strings.Contains(all, "basic")
+	}
+	if !judged {
+		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "auth.method", NotSent: true, Err: fmt.Errorf("the host lets nobody in in this way; it offers: %s", orElse(strings.Join(offers, ", "), "nothing"))}
+	}
+	return &sdk.Error{Class: sdk.ClassAuth, Reason: "bad_secret", NotSent: true, Err: errors.New("the host refused the login")}
+}
+
+func noWindows(why string, notSent bool) *sdk.Error {
+	return &sdk.Error{Class: sdk.ClassUnreachable, Reason: "winrm", NotSent: notSent, Err: errors.New("the host does not speak WinRM as it should: " + why)}
+}
+
+func (w *windows) envelope(shell, action, options, body string) []byte {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand, Go 1.24)
+	selector := ""
+	if shell != "" {
+		selector = `<w:SelectorSet><w:Selector Name="ShellId">` + inXML(shell) + `</w:Selector></w:SelectorSet>`
+	}
+	return fmt.Appendf(nil, `<?xml version="1.0" encoding="utf-8"?>`+
+		`<env:Envelope xmlns:env="http://www.w3.org/2003/05/soap-envelope" xmlns:a="http://schemas.xmlsoap.org/ws/2004/08/addressing" `+
+		`xmlns:w="http://schemas.dmtf.org/wbem/wsman/1/wsman.xsd" xmlns:p="http://schemas.microsoft.com/wbem/wsman/1/wsman.xsd" xmlns:rsp="%s">`+
+		`<env:Header><a:To>%s</a:To><w:ResourceURI env:mustUnderstand="true">%s/cmd</w:ResourceURI>`+
+		`<a:ReplyTo><a:Address env:mustUnderstand="true">http://schemas.xmlsoap.org/ws/2004/08/addressing/role/anonymous</a:Address></a:ReplyTo>`+
+		`<a:Action env:mustUnderstand="true">%s</a:Action><w:MaxEnvelopeSize env:mustUnderstand="true">%d</w:MaxEnvelopeSize>`+
+		`<a:MessageID>uuid:%X-%X-%X-%X-%X</a:MessageID><w:Locale xml:lang="en-US" env:mustUnderstand="false"/><p:DataLocale xml:lang="en-US" env:mustUnderstand="false"/>`+
+		`<w:OperationTimeout>PT20.000S</w:OperationTimeout>%s%s</env:Header><env:Body>%s</env:Body></env:Envelope>`,
+		wsShell, inXML(w.url), wsShell, action, wsEnvelope, id[:4], id[4:6], id[6:8], id[8:10], id[10:], options, selector, body)
+}
+
+// wsOptions are options of a message: names with their values.
+func wsOptions(pairs ...string) string {
+	var b strings.Builder
+	b.WriteString("<w:OptionSet>")
+	for n := 0; n < len(pairs); n += 2 {
+		b.WriteString(`<w:Option Name="` + pairs[n] + `">` + pairs[n+1] + `</w:Option>`)
+	}
+	b.WriteString("</w:OptionSet>")
+	return b.String()
+}
+
+func inXML(text string) string {
+	var b bytes.Buffer
+	_ = xml.EscapeText(&b, []byte(text)) // into memory
+	return b.String()
+}
+
+// windowsLine writes arguments as the rules of CommandLineToArgvW read them.
+func windowsLine(args []string) string {
+	var out []string
+	for _, a := range args {
+		if a != "" && !strings.ContainsAny(a, " \t\n\v\"") {
+			out = append(out, a)
+			continue
+		}
+		var b strings.Builder
+		slashes := 0
+		for _, c := range []byte(a) {
+			switch c {
+			case '\\':
+				slashes++
+				continue
+			case '"': // those before a quote count twice, and the quote wants one of its own
+				b.WriteString(strings.Repeat(`\`, 2*slashes+1))
+			default:
+				b.WriteString(strings.Repeat(`\`, slashes))
+			}
+			slashes = 0
+			b.WriteByte(c)
+		}
+		b.WriteString(strings.Repeat(`\`, 2*slashes))
+		out = append(out, `"`+b.String()+`"`)
+	}
+	return strings.Join(out, " ")
+}

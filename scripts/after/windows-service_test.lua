@@ -1,0 +1,54 @@
+local asked, answer, refused
+
+mock("winrm", {powershell = function(o)
+	asked = o
+	if refused then
+		return nil, refused
+	end
+	return answer
+end})
+
+local function service(parameters)
+	parameters.service = parameters.service or "AppPool$1"
+	return job{secret = secret("n3w"), records = {host = {address = "win1:5986", login = "CORP\\ops", secret = secret("r")}}, parameters = parameters}
+end
+
+test("a service gets the secret on standard input, and is restarted", function()
+	answer = {status = 0, stdout = "done\r\n", stderr = ""}
+	assert(outcome(run(service{})) == "changed")
+	assert(asked.login == "CORP\\ops" and asked.auth == "ntlm" and reveal(asked.stdin) == "bjN3")
+	assert(asked.script:find("-Filter 'Name=''AppPool$1'''", 1, true) and asked.script:find("Restart-Service -Name 'AppPool$1' -Force", 1, true))
+	assert(not asked.script:find("n3w", 1, true))
+end)
+
+test("not restarted", function()
+	answer = {status = 0, stdout = "done", stderr = ""}
+	assert(outcome(run(service{restart = false})) == "changed")
+	assert(not asked.script:find("Restart-Service", 1, true))
+end)
+
+test("what the host answers", function()
+	for said, want in pairs{
+		["3 missing"] = "unchanged service.missing",
+		["4 2"] = "unchanged service.refused",
+		["4 22"] = "unchanged service.refused",
+		["1 "] = "unknown ",
+		["0 "] = "unknown ",
+	} do
+		answer = {status = tonumber(said:sub(1, 1)), stdout = said:sub(3), stderr = "an error"}
+		local got = run(service{})
+		assert(outcome(got) .. " " .. (reason(got) or "") == want, said)
+	end
+end)
+
+test("a host that is not reached, and one that breaks off", function()
+	refused = {class = "auth", reason = "bad_secret", not_sent = true, text = "the host refused the login"}
+	assert(reason(run(service{})) == "bad_secret")
+	refused = {class = "unreachable", reason = "deadline", not_sent = false, text = "no answer"}
+	assert(outcome(run(service{})) == "unknown")
+end)
+
+test("a name that would end its quotes", function()
+	local ok = pcall(service, {service = "a' ; Stop-Computer '"})
+	assert(not ok)
+end)
