@@ -351,6 +351,34 @@ function jwt_module.sign(claims, key, options) end
 ---@return sdk.error?
 function jwt_module.decode_unverified(token) end
 
+---Reads and changes objects of a Kubernetes cluster by its API, over TLS as the statement of the place says.
+---@class rotunda.kube
+local kube_module = {}
+
+---Reads an object. The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "" for what is in none); name; timeout in seconds (30). With secret = true it is a secret, its JSON, to be looked into by json.at: for Secrets, whose values are in base64. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
+---@param options table
+---@return table|secret|nil
+---@return sdk.error?
+function kube_module.get(options) end
+
+---Changes a few fields of an object that is there, and leaves the others (a JSON merge patch). The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "" for what is in none); name; timeout in seconds (30). Besides: patch, a table, in which secrets may stand. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
+---@param options table
+---@return true|nil
+---@return sdk.error?
+function kube_module.patch(options) end
+
+---Writes values of a Secret that is there, and leaves its others. The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "" for what is in none); name; timeout in seconds (30). kind and api are left out; besides: values, a table of texts and secrets, which are put into base64. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
+---@param options table
+---@return true|nil
+---@return sdk.error?
+function kube_module.set_secret(options) end
+
+---Has the pods of a workload replaced, one after the other, as kubectl rollout restart does. The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "" for what is in none); name; timeout in seconds (30). kind is deployments, statefulsets or daemonsets. Besides: time, that is noted in it (now): where it is noted already nothing is replaced. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
+---@param options table
+---@return true|nil
+---@return sdk.error?
+function kube_module.restart(options) end
+
 ---Logs in to directories, searches and changes entries.
 ---@class rotunda.ldap
 local ldap_module = {}
@@ -869,6 +897,7 @@ function yaml_module.at(text, path) end
 ---@overload fun(name: "http"): rotunda.http
 ---@overload fun(name: "json"): rotunda.json
 ---@overload fun(name: "jwt"): rotunda.jwt
+---@overload fun(name: "kube"): rotunda.kube
 ---@overload fun(name: "ldap"): rotunda.ldap
 ---@overload fun(name: "log"): rotunda.log
 ---@overload fun(name: "regex"): rotunda.regex

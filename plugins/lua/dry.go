@@ -267,9 +267,14 @@ func (a *args) pretended() int {
 		return a.push(text(hide(2)))
 	case "ssh.connection:stat":
 		return a.push(a.plain(map[string]any{"kind": "file", "size": 0, "mode": "0600", "modified": 0, "uid": 0, "gid": 0}))
+	case "kube.get":
+		if hide(1) {
+			return a.give([]byte("{}"), true)
+		}
+		return a.push(a.L.NewTable())
 	case "state.get":
 		return a.push(lua.LNil)
-	case "state.set", "state.forget", "ssh.connection:put", "file.write", "dialogue:send", "ldap.connection:bind", "ldap.connection:modify":
+	case "kube.patch", "kube.set_secret", "kube.restart", "state.set", "state.forget", "ssh.connection:put", "file.write", "dialogue:send", "ldap.connection:bind", "ldap.connection:modify":
 		return a.push(lua.LTrue)
 	case "dialogue:expect":
 		return a.push(lua.LNumber(1), a.plain(map[string]any{"text": "", "before": ""}))

@@ -53,6 +53,7 @@ func modules() map[string]module {
 		"http":     httpModule,
 		"json":     jsonModule,
 		"jwt":      jwtModule,
+		"kube":     kubeModule,
 		"ldap":     ldapModule,
 		"log":      logModule,
 		"regex":    regexModule,

@@ -1,10 +1,10 @@
 --[[ rotunda
 name    = "kubernetes-secret"
-version = "1.0.0"
+version = "1.1.0"
 kind    = "after_rotation"
 about   = "Writes the new secret into a Secret of a Kubernetes cluster, and restarts workloads that read it when they start."
 needs   = ["secret"]
-modules = ["base64", "http", "json", "log", "time"]
+modules = ["kube", "log"]
 hosts   = ["records.cluster"]
 [parameters.namespace]
 type    = "string"
@@ -36,53 +36,33 @@ about = "The cluster's API; its administrator has a token that may patch the Sec
 as    = "resource"
 ]]
 
-local base64 = require "base64"
-local http = require "http"
-local json = require "json"
+local kube = require "kube"
 local log = require "log"
-local time = require "time"
 
--- patch changes a few fields of an object, and leaves the others as they are. Of the answer
--- only the object's metadata is asked for: the whole would have secrets in it.
-local function patch(cluster, path, change)
-	local got, err = http.patch(path, {
-		address = cluster.address, bearer = cluster.secret, body = json.encode(change),
-		headers = {["content-type"] = "application/merge-patch+json", accept = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"},
-	})
-	if not got then
-		return nil, err
-	elseif got.status == 200 then
-		return sdk.changed
-	elseif got.status == 401 then
-		return sdk.unchanged("auth", "admin.refused")
-	elseif got.status == 403 then
-		return sdk.unchanged("permission", "admin.rights")
-	elseif got.status == 404 then
-		return sdk.unchanged("not_found", "object.missing")
-	elseif got.status == 422 then -- a Secret that is immutable, for one
-		return sdk.unchanged("conflict", "object.refused")
-	end
-	return sdk.unknown
-end
+local REASONS = {["kube.unauthorized"] = "admin.refused", ["kube.forbidden"] = "admin.rights", ["kube.missing"] = "object.missing"}
 
 function run(job)
 	local p, cluster = job.parameters, job.records.cluster
-	local data = {[p.key] = base64.encode(job.secret)}
+	local values = {[p.key] = job.secret}
 	if p.login_key ~= "" then
-		data[p.login_key] = base64.encode(job.account.login)
+		values[p.login_key] = job.account.login
 	end
-	local answer, err = patch(cluster, "/api/v1" .. http.path("namespaces", p.namespace, "secrets", p.name), {data = data})
-	if answer ~= sdk.changed then
-		log.error("the Secret", p.name, "is not written")
-		return answer, err
+	local at = {address = cluster.address, token = cluster.secret, namespace = p.namespace, name = p.name, values = values}
+	local ok, err = kube.set_secret(at)
+	if not ok then
+		log.error("the Secret", p.name, "is not written:", err.text)
+		if err.not_sent then
+			return sdk.unchanged(err.class, REASONS[err.reason] or err.reason)
+		end
+		return nil, err
 	end
 	for _, workload in ipairs(p.restart) do
 		local kind, name = workload:match("^(%a+)/(.+)$")
-		answer, err = patch(cluster, "/apis/apps/v1" .. http.path("namespaces", p.namespace, kind .. "s", name), {
-			spec = {template = {metadata = {annotations = {["rotunda.dev/changed"] = time.format(job.run.time)}}}},
-		})
-		if answer ~= sdk.changed then
-			log.error("the Secret is written, but", workload, "is not restarted")
+		ok, err = kube.restart{
+			address = cluster.address, token = cluster.secret, namespace = p.namespace, kind = kind .. "s", name = name, time = job.run.time,
+		}
+		if not ok then
+			log.error("the Secret is written, but", workload, "is not restarted:", err.text)
 			return sdk.unknown
 		end
 	end

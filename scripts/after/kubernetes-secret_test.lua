@@ -1,50 +1,49 @@
-local asked, statuses = {}, {}
+local asked, answers = {}, {}
 
-mock("http", {
-	patch = function(path, o)
-		asked[#asked + 1] = {path = path, o = o}
-		local s = table.remove(statuses, 1)
-		if type(s) == "table" then
-			return nil, s
+local function answered(what)
+	return function(o)
+		asked[#asked + 1] = {what = what, o = o}
+		local bad = table.remove(answers, 1)
+		if bad then
+			return nil, bad
 		end
-		return {status = s}
-	end,
-	path = function(...) return "/" .. table.concat({...}, "/") end,
-})
+		return true
+	end
+end
+
+mock("kube", {set_secret = answered("set_secret"), restart = answered("restart")})
 
 local function change(parameters)
 	parameters.name = parameters.name or "app"
 	return job{
-		account = {login = "app"}, secret = secret("n3w"), run = {id = "r1", time = 0}, parameters = parameters,
+		account = {login = "app"}, secret = secret("n3w"), run = {id = "r1", time = 7}, parameters = parameters,
 		records = {cluster = {address = "kube.example.com:6443", secret = secret("t0ken")}},
 	}
 end
 
-local function body(n)
-	return type(asked[n].o.body) == "userdata" and reveal(asked[n].o.body) or asked[n].o.body
-end
-
 test("a Secret, and who reads it", function()
-	statuses = {200, 200, 200}
 	assert(outcome(run(change{login_key = "user", restart = {"deployment/web", "daemonset/agent"}})) == "changed")
-	assert(asked[1].path == "/api/v1/namespaces/default/secrets/app" and body(1) == [[{"data":{"password":"bjN3","user":"YXBw"}}]])
-	assert(asked[1].o.address == "kube.example.com:6443" and reveal(asked[1].o.bearer) == "t0ken" and asked[1].o.headers["content-type"] == "application/merge-patch+json")
-	assert(asked[2].path == "/apis/apps/v1/namespaces/default/deployments/web" and asked[3].path == "/apis/apps/v1/namespaces/default/daemonsets/agent")
-	assert(body(2) == [[{"spec":{"template":{"metadata":{"annotations":{"rotunda.dev/changed":"1970-01-01T00:00:00Z"}}}}}]])
+	local o = asked[1].o
+	assert(o.address == "kube.example.com:6443" and reveal(o.token) == "t0ken" and o.namespace == "default" and o.name == "app")
+	assert(reveal(o.values.password) == "n3w" and o.values.user == "app")
+	for n, want in ipairs{"deployments web", "daemonsets agent"} do
+		o = asked[n + 1].o
+		assert(o.kind .. " " .. o.name == want and reveal(o.token) == "t0ken" and o.time == 7)
+	end
 end)
 
 test("what the API says", function()
-	for status, want in pairs{[401] = "admin.refused", [403] = "admin.rights", [404] = "object.missing", [422] = "object.refused", [500] = ""} do
-		statuses = {status}
+	for reason_of, want in pairs{["kube.unauthorized"] = "admin.refused", ["kube.forbidden"] = "admin.rights", ["kube.missing"] = "object.missing", ["kube.refused"] = "kube.refused"} do
+		answers = {{class = "conflict", reason = reason_of, not_sent = true, text = "no"}}
 		assert(reason(run(change{restart = {"deployment/web"}})) == want)
 	end
-	statuses = {{class = "unreachable", reason = "http"}}
+	answers = {{class = "unreachable", reason = "http", text = "no answer"}}
 	local none, err = run(change{})
-	assert(none == nil and err.class == "unreachable" and #asked == 6)
+	assert(none == nil and err.class == "unreachable" and #asked == 5)
 end)
 
 test("a workload that is not restarted", function()
-	statuses = {200, 404}
+	answers = {false, {class = "not_found", reason = "kube.missing", not_sent = true, text = "no"}}
 	assert(outcome(run(change{restart = {"deployment/web"}})) == "unknown")
 end)
 

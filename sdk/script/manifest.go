@@ -71,7 +71,7 @@ const (
 // Modules are the names of all modules that a script may ask for.
 var Modules = []string{
 	"log", "secret", "json", "yaml", "xml", "base64", "hex", "hash", "jwt", "totp", "regex", "template", "text", "time", "retry",
-	"http", "ssh", "telnet", "sql", "ldap", "winrm", "exec", "file", "state",
+	"http", "ssh", "telnet", "sql", "ldap", "winrm", "kube", "exec", "file", "state",
 }
 
 // Manifest is what a script says of itself.
