@@ -5,10 +5,10 @@
 # make lint    vet, staticcheck, gofumpt, generated code is current
 # make postgres DIR=...   a throw-away PostgreSQL to try things on, until it is stopped
 # make soak    faults at random moments of rotations, on the programs as shipped, for FOR (SEED=... draws the same again)
-# make fuzz    every fuzz test, each for FUZZTIME (ONLY=client.Fuzz: those whose folder and name match)
+# make fuzz    every fuzz test, each for FUZZTIME (ONLY=client.Fuzz: those whose folder and name match); make fuzz-minute: a minute in all
 # make bench   the figures, each beside its floor (ARGS=-json: as JSON); bench-rotation, bench-plugins, bench-scripts, bench-accounts, bench-agents: one of them
 # make proto   regenerate the protobuf code; make sql the queries; make docs the generated pages
-.PHONY: build plugins demo postgres test test-proof test-others test-all servers soak lint bench bench-rotation bench-plugins bench-scripts bench-accounts bench-agents proto sql docs fuzz clean check-generated
+.PHONY: build plugins demo postgres test test-proof test-others test-all servers soak lint bench bench-rotation bench-plugins bench-scripts bench-accounts bench-agents proto sql docs fuzz clean fuzz-minute check-generated
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOL    := go tool -modfile=tools.mod
@@ -55,7 +55,7 @@ postgres:
 RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=compress/flate=-race=false)
 # The proof takes longest, and much of that is waiting for the programs that it starts, into
 # which no detector of its own would look: it goes on beside all else, compiled as make build
-# has compiled what it stands on. The minute of fuzzing follows when only the proof is left.
+# has compiled what it stands on.
 # What is compiled bears no path, so that another clone need not compile it again; what was
 # tested once is tested again. Of the others those that take longest begin first, and one
 # more at a time than there are cores, as many of them wait for servers. The example's kit is
@@ -76,7 +76,6 @@ test-others:
 	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -trimpath -buildvcs=false -ldflags='-s -w' -count 1 -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 50m ./docs ./plugins/aws ./cmd/rotunda ./plugins/... ./agent/local $$(go list ./... | grep -v -e '/internal/proof$$' -e '/examples/plugin-http$$')
 	@if [ -n "$$ROTUNDA_TEST_ALL" ]; then cd examples/plugin-rabbitmq && go test -count 1 -timeout 20m ./...; \
 	else echo "examples/plugin-rabbitmq: left out, it is of the second tier: make test-all"; fi
-	@CGO_ENABLED=0 go run -trimpath -buildvcs=false ./cmd/internal/fuzz -blind -all 1m -report .report/fuzz
 
 test-all: export ROTUNDA_TEST_ALL = 1
 test-all: servers test
@@ -93,6 +92,10 @@ FUZZTIME ?= 10s
 ONLY     ?=
 fuzz:
 	@CGO_ENABLED=0 go run ./cmd/internal/fuzz -each $(FUZZTIME) -only '$(ONLY)'
+
+# For CI, a minute in all, not led by coverage: what that would compile takes longer.
+fuzz-minute:
+	@CGO_ENABLED=0 go run -trimpath -buildvcs=false ./cmd/internal/fuzz -blind -all 1m
 
 lint: check-generated
 	go vet ./...

@@ -1,11 +1,14 @@
 package pluginhost
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
 	"unique"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
@@ -49,11 +52,12 @@ func (p *process) load(ctx context.Context) error {
 		return p.fail(BadRequest, fmt.Errorf("script of %d bytes, at most %d can be run", len(text), pluginv1.MaxScript))
 	}
 	_, err := p.scripts.Load(ctx, &pluginv1.LoadRequest{Call: &pluginv1.Call{Id: p.lastCall.Add(1)}, Text: []byte(text)})
+	code := status.Code(err)
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil:
-		return p.fail(PluginStart, fmt.Errorf("it did not load the script: %w", ctx.Err()))
+	case ctx.Err() != nil, code == codes.DeadlineExceeded, code == codes.Canceled: // its side may see the deadline first
+		return p.fail(PluginStart, fmt.Errorf("it did not load the script: %w", cmp.Or(ctx.Err(), context.DeadlineExceeded)))
 	}
 	switch e := p.classify(err).(type) { //nolint:errorlint // it is one of the two, as it is
 	case *sdk.Error:

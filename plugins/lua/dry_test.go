@@ -61,26 +61,30 @@ func TestDryRun(t *testing.T) {
 		"a device": {
 			`local d = assert(telnet.connect{address = job.records.box.address})
 			d:send("enable") assert(d:expect{"#", timeout = 3} == 1) d:close()`,
-			[]string{`telnet.connect{address = "box.example:22"}`, `dialogue:send("enable")`, `dialogue:expect{"#", timeout = 3}`}, "unknown", "",
+			[]string{`telnet.connect{address = "box.example:22"}`, `dialogue:send("enable")`, `dialogue:expect{"#", timeout = 3}`},
+			"unknown", "",
 		},
 		"a request": {
 			`local r = assert(http.post("/x", {json = {a = 1, [ "b c" ] = job.secret}, basic = {user = job.admin.login, secret = job.admin.secret}}))
 			assert(r.status == 200 and next(r.json()) == nil)
 			return sdk.unchanged("conflict", "told")`,
-			[]string{`http.post("/x", {basic = {secret = [secret], user = "adm"}, json = {a = 1, ["b c"] = [secret]}})`}, "unchanged", "",
+			[]string{`http.post("/x", {basic = {secret = [secret], user = "adm"}, json = {a = 1, ["b c"] = [secret]}})`},
+			"unchanged", "",
 		},
 		"a statement": {
 			`local c = assert(sql.connect{kind = "postgres", login = "a", secret = job.secret})
 			assert(#assert(c:query("SELECT $1", 1)) == 0)
 			assert(c:exec(text.concat("ALTER USER ", c:quote_identifier('a"b'), " PASSWORD ", assert(c:quote_literal(job.secret)))) == 1)
 			c:close() return sdk.changed`,
-			[]string{`sql.connect{kind = "postgres", login = "a", secret = [secret]}`, `sql.connection:query("SELECT $1", 1)`, `sql.connection:quote_literal([secret])`, `sql.connection:exec([secret])`}, "changed", "",
+			[]string{`sql.connect{kind = "postgres", login = "a", secret = [secret]}`, `sql.connection:query("SELECT $1", 1)`, `sql.connection:quote_literal([secret])`, `sql.connection:exec([secret])`},
+			"changed", "",
 		},
 		"a directory": {
 			`local c = assert(ldap.connect{login = "cn=adm", secret = job.secret})
 			assert(#assert(c:search{base = "dc=x"}) == 0 and c:modify{dn = "cn=a", replace = {x = {"1"}}})
 			return sdk.changed`,
-			[]string{`ldap.connect{login = "cn=adm", secret = [secret]}`, `ldap.connection:search{base = "dc=x"}`, `ldap.connection:modify{dn = "cn=a", replace = {x = {"1"}}}`}, "changed", "",
+			[]string{`ldap.connect{login = "cn=adm", secret = [secret]}`, `ldap.connection:search{base = "dc=x"}`, `ldap.connection:modify{dn = "cn=a", replace = {x = {"1"}}}`},
+			"changed", "",
 		},
 		"waiting takes no time": {
 			`time.sleep(3000) return retry.call{wait = 3000, f = function() return sdk.changed end}`, []string{"time.sleep(3000)"}, "changed", "",

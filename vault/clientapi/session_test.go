@@ -205,10 +205,11 @@ func TestRecoverySignsInWithTheRoot(t *testing.T) {
 	// The administrator's device is lost: the root removes it and puts another.
 	fresh := orgtest.New(t, time.Now).Admin // a device's keys
 	fresh.ID = seal.NewID()
-	change := o.Log.NewChange(seal.ID{}, time.Now(), trust.RemoveOp(o.Admin.ID), trust.PutOp(&trustv1.Entry{
+	now := time.Now()
+	change := o.Log.NewChange(seal.ID{}, now, trust.RemoveOp(o.Admin.ID), trust.PutOp(&trustv1.Entry{
 		EntryId: fresh.ID.Bytes(), Kind: trustv1.EntryKind_ENTRY_KIND_DEVICE, Name: "new", OwnerId: o.Admin.Owner.Bytes(), V: trust.Version,
 		SignPub: fresh.Sign.Public().(ed25519.PublicKey), KeysDigest: seal.Hash(fresh.Keys).Bytes(),
-		NotAfter: time.Now().Add(trust.MaxDeviceAge).UnixMilli(), Roles: uint32(trust.AllRoles),
+		NotAfter: now.Add(trust.MaxDeviceAge).UnixMilli(), Roles: uint32(trust.AllRoles),
 	}))
 	signed, _, err := trust.SignChange(o.ID, change, o.Root)
 	if err != nil {

@@ -37,11 +37,10 @@ func main() {
 	only := flag.String("only", "", "run only targets whose DIR.NAME matches this `expression`")
 	keep := flag.Bool("keep", false, "run nothing: replace the committed inputs by those of the build cache that add coverage")
 	blind := flag.Bool("blind", false, "not led by coverage, and with the committed inputs alone: quick to compile")
-	report := flag.String("report", "", "write the last line into this `FILE` instead of printing it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *each, *all, *only, *keep, *blind, *report); err != nil {
+	if err := run(ctx, *each, *all, *only, *keep, *blind); err != nil {
 		fmt.Fprintln(os.Stderr, "fuzz:", err)
 		os.Exit(1)
 	}
@@ -53,7 +52,7 @@ type target struct {
 	binary    string // of its package
 }
 
-func run(ctx context.Context, each, all time.Duration, only string, keep, blind bool, report string) error {
+func run(ctx context.Context, each, all time.Duration, only string, keep, blind bool) error {
 	match, err := regexp.Compile(only)
 	if err != nil {
 		return err
@@ -112,14 +111,7 @@ func run(ctx context.Context, each, all time.Duration, only string, keep, blind 
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	line := fmt.Sprintf("fuzz: %d targets, %d executions, %d failures\n", len(targets), execs, len(failed))
-	if report == "" {
-		fmt.Print(line)
-	} else {
-		if err := os.WriteFile(report, []byte(line), 0o644); err != nil { //nolint:gosec // a line of text
-			return err
-		}
-	}
+	fmt.Printf("fuzz: %d targets, %d executions, %d failures\n", len(targets), execs, len(failed))
 	if len(failed) > 0 {
 		return fmt.Errorf("%s", strings.Join(failed, "; "))
 	}
