@@ -43,6 +43,8 @@ const (
 	Deadline = "local.deadline" // the program did not end in time
 	Request  = "local.request"  // the request makes no sense
 	Name     = "state.name"     // what is put away has no such name
+	Full     = "state.full"     // it is more than a script may put away
+	Broken   = "state.broken"   // what was put away does not open
 )
 
 // Server answers the requests of one run of one script.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/rotunda-pam/rotunda/agent/local"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -68,7 +69,7 @@ func (s scriptState) open() (map[string]stateValue, error) {
 }
 
 func (s scriptState) broken() error {
-	return &sdk.Error{Class: sdk.ClassInternal, Reason: "state.broken", NotSent: true, Err: errors.New("what was put away is not as it was: state.set begins anew")}
+	return &sdk.Error{Class: sdk.ClassInternal, Reason: local.Broken, NotSent: true, Err: errors.New("what was put away is not as it was: state.set begins anew")}
 }
 
 // Get is what was put away by a name.
@@ -99,7 +100,7 @@ func (s scriptState) Set(name string, value []byte, isSecret bool) error {
 		size += len(name) + len(v.Value)
 	}
 	if len(values) > maxStateNames || size > maxStateBytes {
-		return &sdk.Error{Class: sdk.ClassInvalid, Reason: "state.full", NotSent: true, Err: fmt.Errorf("a script puts away at most %d values of %d bytes together", maxStateNames, maxStateBytes)}
+		return &sdk.Error{Class: sdk.ClassInvalid, Reason: local.Full, NotSent: true, Err: fmt.Errorf("a script puts away at most %d values of %d bytes together", maxStateNames, maxStateBytes)}
 	}
 	plain, err := json.Marshal(putAway{s.by.String(), s.script.String(), values})
 	if err != nil {
