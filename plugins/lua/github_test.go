@@ -92,9 +92,54 @@ func newPair(t *testing.T) (public string, private []byte) {
 	return strings.TrimSpace(string(a)), b
 }
 
-// The script on what GitHub's documentation says that its API answers, over TLS, and on
-// an SSH server that knows keys as GitHub does.
+// The scripts on what the vendors' documentation says that their APIs answer, over TLS, and on
+// an SSH server that knows keys as they do.
 func TestGithubDeployKey(t *testing.T) {
+	const auth, path = "Authorization: Bearer t0ken-secret", "/repos/octo/app/keys"
+	deploy := func(id int, key string) map[string]any {
+		return map[string]any{"id": id, "key": key, "title": "app", "read_only": false, "verified": true}
+	}
+	rotatesDeployKey(t, "github-deploy-key", func(former, key string) []exchange {
+		return []exchange{
+			{"GET", "/rate_limit", auth, "", 200, `{"rate":{"remaining":4999}}`},
+			{"GET", path + "?page=1&per_page=100", auth, "", 200, asText(t, []any{deploy(1, foreignKey), deploy(2, former)})},
+			{"POST", path, auth, asText(t, map[string]any{"key": key, "read_only": false, "title": "app"}), 201, asText(t, deploy(3, key))},
+			{"GET", path + "?page=1&per_page=100", "Accept: application/vnd.github+json", "", 200, asText(t, []any{deploy(1, foreignKey), deploy(2, former), deploy(3, key)})},
+			{"DELETE", path + "/2", "X-Github-Api-Version: 2022-11-28", "", 204, ""},
+		}
+	})
+}
+
+func TestGitlabDeployKey(t *testing.T) {
+	const auth, path = "Authorization: Bearer t0ken-secret", "/projects/octo%2Fapp/deploy_keys"
+	deploy := func(id int, key string) map[string]any {
+		return map[string]any{"id": id, "key": key + " app", "title": "app", "can_push": true, "created_at": "2026-01-31T12:00:00.000Z", "expires_at": nil}
+	}
+	rotatesDeployKey(t, "gitlab-deploy-key", func(former, key string) []exchange {
+		return []exchange{
+			{"GET", "/version", auth, "", 200, `{"version":"18.6.0","revision":"1"}`},
+			{"GET", path + "?page=1&per_page=100", auth, "", 200, asText(t, []any{deploy(1, foreignKey), deploy(2, former)})},
+			{"POST", path, auth, asText(t, map[string]any{"can_push": true, "key": key, "title": "app"}), 201, asText(t, deploy(3, key))},
+			{"GET", path + "?page=1&per_page=100", auth, "", 200, asText(t, []any{deploy(1, foreignKey), deploy(2, former), deploy(3, key)})},
+			{"DELETE", path + "/2", auth, "", 204, ""},
+		}
+	})
+}
+
+const foreignKey = "ssh-rsa AAAAB3NzaC1yc2E="
+
+func asText(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// rotatesDeployKey has a script rotate the key of octo/app: its requests and their answers are
+// those of a former key and a new one.
+func rotatesDeployKey(t *testing.T, name string, api func(former, key string) []exchange) {
 	if !inChild(t) {
 		return
 	}
@@ -103,29 +148,10 @@ func TestGithubDeployKey(t *testing.T) {
 	former := sdk.Credential{Kind: sdk.SSHKey, Public: []byte(oldPublic), Secret: sdk.NewSecret(oldPrivate)}
 	// What a record says beside a private key need not be its own.
 	candidate := sdk.Credential{Kind: sdk.SSHKey, Public: []byte(oldPublic), Secret: sdk.NewSecret(private)}
-	asJSON := func(v any) string {
-		b, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-	deploy := func(id int, key string) map[string]any {
-		return map[string]any{"id": id, "key": key, "title": "app", "read_only": false, "verified": true}
-	}
-	const auth, path = "Authorization: Bearer t0ken-secret", "/repos/octo/app/keys"
-	const foreign = "ssh-rsa AAAAB3NzaC1yc2E="
-	r := newRecorded(
-		t, true,
-		exchange{"GET", "/rate_limit", auth, "", 200, `{"rate":{"remaining":4999}}`},
-		exchange{"GET", path + "?page=1&per_page=100", auth, "", 200, asJSON([]any{deploy(1, foreign), deploy(2, oldPublic)})},
-		exchange{"POST", path, auth, asJSON(map[string]any{"key": public, "read_only": false, "title": "app"}), 201, asJSON(deploy(3, public))},
-		exchange{"GET", path + "?page=1&per_page=100", "Accept: application/vnd.github+json", "", 200, asJSON([]any{deploy(1, foreign), deploy(2, oldPublic), deploy(3, public)})},
-		exchange{"DELETE", path + "/2", "X-Github-Api-Version: 2022-11-28", "", 204, ""},
-	)
+	r := newRecorded(t, true, api(oldPublic, public)...)
 	g := newGitHost(t)
-	g.at.Config = []byte(asJSON(map[string]any{"api": r.url}))
-	b := fromLibrary(t, "rotators/github-deploy-key")
+	g.at.Config = []byte(asText(t, map[string]any{"api": r.url}))
+	b := fromLibrary(t, "rotators/"+name)
 	b.allow, b.host.Pins[g.at.Address] = []string{r.at.Address, g.at.Address}, g.pin[:]
 	app := sdk.Account{Name: "octo/app"}
 	verify := func(c sdk.Credential) sdk.VerifyResponse {
