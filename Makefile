@@ -49,15 +49,15 @@ postgres:
 
 # The race detector needs a C compiler; nothing else here does. Its programs end a second
 # late unless told otherwise. SQLite itself, translated from C, takes ten times as long under
-# it, and has locks of its own: it is left out, and what compresses, which has nothing to lock
+# it, and has locks of its own: it is left out, with what stands in for C's library, and what compresses, which has nothing to lock
 # (other packages share their copies of sync's generic code with ours, which would then be
 # left out, too).
-RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=compress/flate=-race=false)
+RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=compress/flate=-race=false -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/memory=-race=false)
 # The proof takes longest, and much of that is waiting for the programs that it starts, into
 # which no detector of its own would look: it goes on beside all else, compiled as make build
 # has compiled what it stands on.
 # What is compiled bears no path, so that another clone need not compile it again; what was
-# tested once is tested again. Of the others those that take longest begin first, and one
+# tested once is tested again; go vet is make lint's. Of the others those that take longest begin first, and one
 # more at a time than there are cores, as many of them wait for servers. The example's kit is
 # run by ./docs, where its reader runs it.
 GOTESTSUM = $$($(TOOL) -n gotestsum) --format pkgname --
@@ -70,10 +70,10 @@ test: build
 test-proof test-others: export ROTUNDA_REPORT = $(CURDIR)/.report
 test-proof test-others: export ROTUNDA_BIN = $(CURDIR)/bin
 test-proof:
-	CGO_ENABLED=0 $(GOTESTSUM) -trimpath -buildvcs=false -count 1 -timeout 50m ./internal/proof
+	CGO_ENABLED=0 $(GOTESTSUM) -vet=off -trimpath -buildvcs=false -count 1 -timeout 50m ./internal/proof
 
 test-others:
-	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -trimpath -buildvcs=false -ldflags='-s -w' -count 1 -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 50m ./docs ./plugins/aws ./cmd/rotunda ./plugins/... ./agent/local $$(go list ./... | grep -v -e '/internal/proof$$' -e '/examples/plugin-http$$')
+	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -vet=off -trimpath -buildvcs=false -ldflags='-s -w' -count 1 -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 50m ./docs ./plugins/aws ./cmd/rotunda ./plugins/... ./agent/local $$(go list ./... | grep -v -e '/internal/proof$$' -e '/examples/plugin-http$$')
 	@if [ -n "$$ROTUNDA_TEST_ALL" ]; then cd examples/plugin-rabbitmq && go test -count 1 -timeout 20m ./...; \
 	else echo "examples/plugin-rabbitmq: left out, it is of the second tier: make test-all"; fi
 

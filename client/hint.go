@@ -12,8 +12,10 @@ func Hint(reason string) string {
 	if h, ok := hints[reason]; ok {
 		return h
 	}
-	if strings.HasPrefix(reason, "sql.") { // a database's own code, which scripts pass on
-		return hints["sql."]
+	for _, own := range []string{"sql.", "winrm."} { // a target's own code, which scripts pass on
+		if strings.HasPrefix(reason, own) {
+			return hints[own]
+		}
 	}
 	return trust.Reason(reason).Hint()
 }
@@ -52,6 +54,19 @@ var hints = map[string]string{
 	"throttled":        laterAgain,
 	"target.busy":      laterAgain,
 	"login_budget":     "the run may cause no more failed logins: wait until the account cannot be locked out, then try again",
+
+	"kube.unauthorized": lookAtAdmin,
+	"kube.forbidden":    "the token may not do this: give its user or service account a role for the object",
+	"kube.missing":      "the cluster has no such object, or the token may not know of it: see the kind, the namespace and the name",
+	"kube.conflict":     laterAgain,
+	"kube.refused":      "the cluster does not take the change, as of an immutable Secret; `rotunda run show` has its words",
+	"kube.status":       lookAtTarget,
+	"kube.clear":        "have the cluster's API speak TLS, and let the resource's statement say so",
+	"winrm":             "see that WinRM listens on the host over HTTPS: `winrm enumerate winrm/config/listener`",
+	"winrm.":            "the reason is Windows' own code; `rotunda run show` has its words",
+	"winrm.fault":       lookAtScript,
+	"winrm.url":         "set the resource's address right",
+	"winrm.clear":       "have the host listen over HTTPS (`winrm quickconfig -transport:https`), and let the resource's statement say TLS",
 
 	"target.read_only": "the address leads to a server that takes no changes: name the primary in the resource",
 	"target.refused":   "the target refuses the change; its log says why",

@@ -48,7 +48,7 @@ var (
 
 	bucketPlans      = []byte("plans")      // id of a run (16) → Plan
 	bucketFolderKeys = []byte("folderkeys") // folder ‖ version (20) → folder key sealed to this agent
-	bucketStates     = []byte("states")     // record that names a script ‖ script (64) → what it put away, sealed to this agent
+	bucketStates     = []byte("states")     // record that names a script ‖ script ‖ account (96) → what it put away, sealed to this agent
 
 	buckets = [][]byte{bucketMeta, bucketLog, bucketRecords, bucketAccounts, bucketCommands, bucketRuns, bucketHostKeys, bucketKept, bucketMints, bucketPlans, bucketFolderKeys, bucketStates}
 

@@ -45,6 +45,7 @@ const (
 	Name     = "state.name"     // what is put away has no such name
 	Full     = "state.full"     // it is more than a script may put away
 	Broken   = "state.broken"   // what was put away does not open
+	Often    = "state.often"    // it is put away too often in one run
 )
 
 // Server answers the requests of one run of one script.
@@ -60,6 +61,7 @@ type Server struct {
 	wrong   error // why nothing can be asked
 	busy    atomic.Bool
 	refused atomic.Int32
+	sets    atomic.Int32
 }
 
 // State is what a script has put away where a record names it.
@@ -86,7 +88,8 @@ func Handler(p *policy.Policy, log *slog.Logger) func(*script.Manifest, map[stri
 const (
 	frameTime  = 30 * time.Second
 	maxTimeout = time.Hour
-	maxTold    = 20 // refusals of one run that are logged
+	maxTold    = 20  // refusals of one run that are logged
+	maxSets    = 100 // times that a script puts something away in one run: each is written to the disk
 )
 
 // Serve answers the one request of a connection and closes it. A program is ended when ctx
@@ -240,6 +243,8 @@ func (s *Server) state(r pluginv1.LocalState, body []byte) (a pluginv1.LocalAnsw
 		return a, nil, refuse(sdk.ClassInvalid, Name, fmt.Errorf("%q: want a name of A-Z, a-z, 0-9, _, . and -, at most 64", r.Name))
 	case r.Set && r.Forget, (r.Forget || !r.Set) && len(body) > 0:
 		return a, nil, refuse(sdk.ClassInvalid, Request, errors.New("want one of get, set and forget"))
+	case (r.Set || r.Forget) && s.sets.Add(1) > maxSets:
+		return a, nil, refuse(sdk.ClassInvalid, Often, fmt.Errorf("a script puts something away at most %d times in one run", maxSets))
 	case r.Forget:
 		return a, nil, s.State.Set(r.Name, nil, false)
 	case r.Set:

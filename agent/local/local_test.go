@@ -378,7 +378,14 @@ func TestState(t *testing.T) {
 	if a, _ := h.ask(pluginv1.LocalRequest{State: &pluginv1.LocalState{Name: "n"}}, "a body"); refusal(a) != "invalid local.request" {
 		t.Errorf("a body where none is: %+v", a)
 	}
-	if a, _ := h.ask(pluginv1.LocalRequest{State: &pluginv1.LocalState{Name: "n", Forget: true}}, ""); a.Error != nil || k.b != nil {
+	forget := pluginv1.LocalRequest{State: &pluginv1.LocalState{Name: "n", Forget: true}}
+	if a, _ := h.ask(forget, ""); a.Error != nil || k.b != nil {
 		t.Errorf("%+v, %q", a, k.b)
+	}
+	for range maxSets {
+		h.ask(set, "7")
+	}
+	if a, _ := h.ask(set, "8"); refusal(a) != "invalid state.often" || string(k.b) != "7" {
+		t.Errorf("once too often: %+v, %q", a, k.b)
 	}
 }

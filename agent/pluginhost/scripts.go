@@ -3,6 +3,7 @@ package pluginhost
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"unique"
@@ -57,7 +58,7 @@ func (p *process) load(ctx context.Context) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil, code == codes.DeadlineExceeded, code == codes.Canceled: // its side may see the deadline first
-		return p.fail(PluginStart, fmt.Errorf("it did not load the script: %w", cmp.Or(ctx.Err(), context.DeadlineExceeded)))
+		return p.fail(PluginStart, fmt.Errorf("it did not load the script: %w", cmp.Or(ctx.Err(), errors.New("the call was given up"))))
 	}
 	switch e := p.classify(err).(type) { //nolint:errorlint // it is one of the two, as it is
 	case *sdk.Error:

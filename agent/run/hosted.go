@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/rotunda-pam/rotunda/agent/local"
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/internal/record"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -31,6 +32,7 @@ type hosted struct {
 	text      []byte
 	values    map[string]any // its parameters
 	records   []further
+	account   trust.Ref // that it is run for; zero: none
 
 	plugin pluginhost.Plugin
 	job    pluginhost.Job // of a script that runs after a rotation
@@ -64,6 +66,9 @@ func (h *hosted) digest() seal.Digest {
 // with the error.
 func (e *Engine) findScript(ctx context.Context, served *servedRecords, by *trust.Statement, use *trustv1.ScriptUse, kind script.Kind, parameters []byte, pool seal.ID) (*hosted, error) {
 	h := &hosted{use: use, by: by}
+	if by.GetAccount() != nil {
+		h.account = by.Ref
+	}
 	ref := mustRef(use.Script)
 	if err := served.need(ctx, ref); err != nil {
 		return h, fmt.Errorf("%s: %w", h, err)
@@ -282,7 +287,11 @@ func (e *Engine) aim(ctx context.Context, served *servedRecords, h *hosted, t *p
 	}
 	t.Progress = nil // a script's steps are its own words, and go nowhere in clear
 	if e.Local != nil {
-		t.Local = e.Local(h.manifest, h.values, scriptState{e, h.by.Ref, mustRef(h.use.Script)})
+		var put local.State
+		if !h.account.IsZero() {
+			put = scriptState{e, h.by.Ref, mustRef(h.use.Script), h.account}
+		}
+		t.Local = e.Local(h.manifest, h.values, put)
 	}
 	return nil
 }

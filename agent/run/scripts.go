@@ -83,7 +83,7 @@ func (r *Run) openScript(ctx context.Context, served *servedRecords, h *hosted) 
 	if h.job.Target, err = r.e.targetOf(ctx, r.resource.Statement, r.way); err != nil {
 		return err
 	}
-	h.job.Resource.Config = h.use.Parameters
+	h.job.Resource.Config, h.account = h.use.Parameters, r.job.Account
 	if err := r.e.aim(ctx, served, h, &h.job.Target, r.way, r.pool()); err != nil {
 		return err
 	}

@@ -13,8 +13,9 @@ import (
 )
 
 // A script may put a little away from one run to the next: a number of a ticket, a token
-// that is good for an hour. It is of the script in one place, where one record names it, so
-// that nothing passes from one account to another; it outlives the script's versions. It is
+// that is good for an hour. It is of the script in one place, where one record names it, and
+// of one account there, so that nothing passes from one to another; it outlives the script's
+// versions. It is
 // sealed to this agent, in its journal: another agent of the pool has its own, and what a
 // script puts away it must be able to miss.
 
@@ -24,17 +25,18 @@ const (
 	maxStateBytes = 16 << 10
 )
 
-// scriptState is that of one script where one record names it.
+// scriptState is that of one script where one record names it, for one account.
 type scriptState struct {
-	e          *Engine
-	by, script trust.Ref
+	e                   *Engine
+	by, script, account trust.Ref
 }
 
 // putAway is what is sealed. It names its place: one that was moved to another is none.
 type putAway struct {
-	By     string                `json:"by"`
-	Script string                `json:"script"`
-	Values map[string]stateValue `json:"values"`
+	By      string                `json:"by"`
+	Script  string                `json:"script"`
+	Account string                `json:"account"`
+	Values  map[string]stateValue `json:"values"`
 }
 
 type stateValue struct {
@@ -42,17 +44,16 @@ type stateValue struct {
 	Secret bool   `json:"secret,omitempty"`
 }
 
-// states has one written after the other: scripts of two accounts may be in one place, their
-// resource's.
+// states has one written after the other.
 type states struct{ mu sync.Mutex }
 
 func (s scriptState) route() seal.Route {
 	me := s.e.Me.ID
-	return seal.Route{Purpose: seal.PurposeState, Org: s.e.Directory.Known().Org(), From: me, To: me, Object: s.by.Record}
+	return seal.Route{Purpose: seal.PurposeState, Org: s.e.Directory.Known().Org(), From: me, To: me, Object: s.account.Record}
 }
 
 func (s scriptState) open() (map[string]stateValue, error) {
-	box, err := s.e.Journal.ScriptState(s.by, s.script)
+	box, err := s.e.Journal.ScriptState(s.by, s.script, s.account)
 	if err != nil || box == nil {
 		return map[string]stateValue{}, err
 	}
@@ -62,7 +63,7 @@ func (s scriptState) open() (map[string]stateValue, error) {
 	}
 	defer clear(plain)
 	var p putAway
-	if json.Unmarshal(plain, &p) != nil || p.By != s.by.String() || p.Script != s.script.String() || p.Values == nil {
+	if json.Unmarshal(plain, &p) != nil || p.By != s.by.String() || p.Script != s.script.String() || p.Account != s.account.String() || p.Values == nil {
 		return nil, s.broken()
 	}
 	return p.Values, nil
@@ -84,8 +85,12 @@ func (s scriptState) Set(name string, value []byte, isSecret bool) error {
 	s.e.states.mu.Lock()
 	defer s.e.states.mu.Unlock()
 	values, err := s.open()
-	if err != nil {
+	var broken *sdk.Error
+	switch {
+	case errors.As(err, &broken) && broken.Reason == local.Broken:
 		values = map[string]stateValue{}
+	case err != nil:
+		return err
 	}
 	if value == nil {
 		delete(values, name)
@@ -93,7 +98,7 @@ func (s scriptState) Set(name string, value []byte, isSecret bool) error {
 		values[name] = stateValue{value, isSecret}
 	}
 	if len(values) == 0 {
-		return s.e.Journal.PutScriptState(s.by, s.script, nil)
+		return s.e.Journal.PutScriptState(s.by, s.script, s.account, nil)
 	}
 	size := 0
 	for name, v := range values {
@@ -102,7 +107,7 @@ func (s scriptState) Set(name string, value []byte, isSecret bool) error {
 	if len(values) > maxStateNames || size > maxStateBytes {
 		return &sdk.Error{Class: sdk.ClassInvalid, Reason: local.Full, NotSent: true, Err: fmt.Errorf("a script puts away at most %d values of %d bytes together", maxStateNames, maxStateBytes)}
 	}
-	plain, err := json.Marshal(putAway{s.by.String(), s.script.String(), values})
+	plain, err := json.Marshal(putAway{s.by.String(), s.script.String(), s.account.String(), values})
 	if err != nil {
 		return err
 	}
@@ -111,5 +116,5 @@ func (s scriptState) Set(name string, value []byte, isSecret bool) error {
 	if err != nil {
 		return err
 	}
-	return s.e.Journal.PutScriptState(s.by, s.script, box)
+	return s.e.Journal.PutScriptState(s.by, s.script, s.account, box)
 }

@@ -16,7 +16,7 @@ import (
 func TestScriptState(t *testing.T) {
 	w := newWorld(t, false)
 	here, script := w.account, w.ref()
-	at := scriptState{w.engine, here, script}
+	at := scriptState{w.engine, here, script, here}
 	get := func(s scriptState, name string) string {
 		t.Helper()
 		v, isSecret, known, err := s.Get(name)
@@ -34,7 +34,7 @@ func TestScriptState(t *testing.T) {
 	if n, token := get(at, "n"), get(at, "token"); n != "false clear-text-of-state" || token != "true secret-of-state" {
 		t.Errorf("it has %q and %q", n, token)
 	}
-	for what, other := range map[string]scriptState{"another account's": {w.engine, w.admin, script}, "another script's": {w.engine, here, w.ref()}} {
+	for what, other := range map[string]scriptState{"another account's": {w.engine, here, script, w.admin}, "another place's": {w.engine, w.res, script, here}, "another script's": {w.engine, here, w.ref(), here}} {
 		if got := get(other, "token"); got != "nothing" {
 			t.Errorf("%s has %q", what, got)
 		}
@@ -46,13 +46,15 @@ func TestScriptState(t *testing.T) {
 	}
 
 	// One that somebody moved to another place is none, and can be begun anew.
-	box, err := w.engine.Journal.ScriptState(here, script)
+	box, err := w.engine.Journal.ScriptState(here, script, here)
 	must(t, err)
-	other := scriptState{w.engine, here, w.ref()}
-	must(t, w.engine.Journal.PutScriptState(other.by, other.script, box))
+	other := scriptState{w.engine, here, w.ref(), here}
 	var e *sdk.Error
-	if _, _, _, err := other.Get("token"); !errors.As(err, &e) || e.Reason != "state.broken" {
-		t.Errorf("a moved one: %v", err)
+	for _, to := range []scriptState{{w.engine, here, script, w.admin}, other} {
+		must(t, w.engine.Journal.PutScriptState(to.by, to.script, to.account, box))
+		if _, _, _, err := to.Get("token"); !errors.As(err, &e) || e.Reason != "state.broken" {
+			t.Errorf("a moved one: %v", err)
+		}
 	}
 	must(t, other.Set("n", []byte("anew"), false))
 	if got := get(other, "n"); got != "false anew" || get(other, "token") != "nothing" {
@@ -77,7 +79,7 @@ func TestScriptState(t *testing.T) {
 	}
 
 	must(t, other.Set("n", nil, false))
-	if box, err := w.engine.Journal.ScriptState(other.by, other.script); err != nil || box != nil {
+	if box, err := w.engine.Journal.ScriptState(other.by, other.script, other.account); err != nil || box != nil {
 		t.Errorf("when all is forgotten the journal has %d bytes, %v", len(box), err)
 	}
 }

@@ -351,29 +351,29 @@ function jwt_module.sign(claims, key, options) end
 ---@return sdk.error?
 function jwt_module.decode_unverified(token) end
 
----Reads and changes objects of a Kubernetes cluster by its API, over TLS as the statement of the place says.
+---Reads and changes objects of a Kubernetes cluster by its API, over TLS as the statement of the place says, and never in clear.
 ---@class rotunda.kube
 local kube_module = {}
 
----Reads an object. The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "" for what is in none); name; timeout in seconds (30). With secret = true it is a secret, its JSON, to be looked into by json.at: for Secrets, whose values are in base64. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
+---Reads an object, of at most 1 MiB. The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "", for what is in none, where kind is namespaces); name; timeout in seconds (30). With secret = true, and of secrets always, it is a secret, its JSON of at most 256 KiB, to be looked into by json.at: its values are in base64. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
 ---@param options table
 ---@return table|secret|nil
 ---@return sdk.error?
 function kube_module.get(options) end
 
----Changes a few fields of an object that is there, and leaves the others (a JSON merge patch). The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "" for what is in none); name; timeout in seconds (30). Besides: patch, a table, in which secrets may stand. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
+---Changes a few fields of an object that is there, and leaves the others (a JSON merge patch). The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "", for what is in none, where kind is namespaces); name; timeout in seconds (30). Besides: patch, a table, in which secrets may stand. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
 ---@param options table
 ---@return true|nil
 ---@return sdk.error?
 function kube_module.patch(options) end
 
----Writes values of a Secret that is there, and leaves its others. The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "" for what is in none); name; timeout in seconds (30). kind and api are left out; besides: values, a table of texts and secrets, which are put into base64. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
+---Writes values of a Secret that is there, and leaves its others. The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "", for what is in none, where kind is namespaces); name; timeout in seconds (30). kind and api are left out; besides: values, a table of texts and secrets, which are put into base64. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
 ---@param options table
 ---@return true|nil
 ---@return sdk.error?
 function kube_module.set_secret(options) end
 
----Has the pods of a workload replaced, one after the other, as kubectl rollout restart does. The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "" for what is in none); name; timeout in seconds (30). kind is deployments, statefulsets or daemonsets. Besides: time, that is noted in it (now): where it is noted already nothing is replaced. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
+---Has a workload replace its pods, as kubectl rollout restart does: one that replaces them by itself, and is not paused. The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "", for what is in none, where kind is namespaces); name; timeout in seconds (30). kind is deployments, statefulsets or daemonsets. Besides: time, that is noted in it (now): where it is noted already nothing is replaced. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
 ---@param options table
 ---@return true|nil
 ---@return sdk.error?
@@ -643,7 +643,7 @@ function dialogue_value:expect(patterns) end
 ---Ends the conversation.
 function dialogue_value:close() end
 
----Puts a little away from one run to the next: in the agent's journal, sealed to that agent, for this script where this account or resource names it. Another agent of the pool has its own, so a script must be able to miss it.
+---Puts a little away from one run to the next: in the agent's journal, sealed to that agent, for this script where it is named, and for this account. Another agent of the pool has its own, so a script must be able to miss it.
 ---@class rotunda.state
 local state_module = {}
 

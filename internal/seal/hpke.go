@@ -54,7 +54,7 @@ const (
 	PurposeFolder  Purpose = "folder"  // from nobody to device, agent or recovery; object: folder uid
 	PurposeReply   Purpose = "reply"   // agent to device; object: command id
 	PurposeApp     Purpose = "app"     // from nobody to device; object: application
-	PurposeState   Purpose = "state"   // agent to itself; object: the record that names the script
+	PurposeState   Purpose = "state"   // agent to itself; object: account
 )
 
 // Route binds an HPKE message: whoever opens it names the same five things, or

@@ -61,7 +61,7 @@ func lineOf(text []byte, n int) string {
 }
 
 // reaching are the modules that go to hosts.
-var reaching = []string{"http", "ldap", "sql", "ssh", "telnet"}
+var reaching = []string{"http", "kube", "ldap", "sql", "ssh", "telnet", "winrm"}
 
 // known are the globals of every script.
 var known = []string{
@@ -113,6 +113,18 @@ func globals(text []byte, m *script.Manifest, code *lua.FunctionProto) (found []
 	for _, name := range reaching {
 		if slices.Contains(m.Modules, name) && len(m.Hosts) == 0 {
 			found = append(found, problem{Text: fmt.Sprintf("the module %s reaches nothing: the manifest names no hosts", name), Hint: `hosts = ["resource"], or "records.NAME", "parameters.NAME", "host:port"`})
+		}
+	}
+	for name, key := range map[string]string{"exec": "programs", "file": "files"} {
+		if list := map[string][]string{"exec": m.Programs, "file": m.Files}[name]; slices.Contains(m.Modules, name) && len(list) == 0 {
+			found = append(found, problem{Text: fmt.Sprintf("the module %s does nothing: the manifest names no %s", name, key), Hint: key + ` = ["/whole/path"], or "parameters.NAME"`})
+		}
+	}
+	if m.Kind == script.Generator {
+		for _, name := range slices.Concat(reaching, []string{"exec", "file", "state"}) {
+			if slices.Contains(m.Modules, name) {
+				found = append(found, problem{Text: fmt.Sprintf("the module %s is of no use to a generator, which reaches nothing", name), Hint: "take it out"})
+			}
 		}
 	}
 	if m.Reveals != "" && !asked["reveal reveal"] {

@@ -21,6 +21,7 @@ import (
 	lua "github.com/yuin/gopher-lua"
 	"golang.org/x/crypto/ssh"
 
+	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 	"github.com/rotunda-pam/rotunda/sdk/script"
 )
@@ -31,10 +32,12 @@ import (
 
 // dryRun is what a dry run has told so far.
 type dryRun struct {
-	allow  []string // the script's places
-	answer func(*args) int
-	in     string // the script's function that is called
-	does   []dryStep
+	allow    []string // the script's places
+	manifest *script.Manifest
+	values   map[string]any
+	answer   func(*args) int
+	in       string // the script's function that is called
+	does     []dryStep
 }
 
 // dryStep is something that a script would do, or what it logged.
@@ -109,7 +112,7 @@ func (p *program) dryRun(job dryJob) (out dryAnswer, err error) {
 	for n, r := range p.manifest.Records {
 		names[r.Name] = job.Records[n].Address
 	}
-	d := &dryRun{answer: (*args).pretended}
+	d := &dryRun{answer: (*args).pretended, manifest: p.manifest, values: values}
 	if d.allow, err = p.manifest.Places(job.Resource.Address, values, names); err != nil {
 		return out, err
 	}
@@ -208,16 +211,16 @@ type wouldReach struct{}
 
 // call is a module's function in a dry run.
 func (d *dryRun) call(f function, a *args) (n int) {
-	said := a.shown()
+	given := a.L.GetTop()
 	if a.name == "time.sleep" {
-		d.tell(a, said)
+		d.tell(a, given)
 		return 0
 	}
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
 		case wouldReach:
-			d.tell(a, said)
+			d.tell(a, given)
 			n = d.answer(a)
 		default:
 			panic(p)
@@ -226,14 +229,39 @@ func (d *dryRun) call(f function, a *args) (n int) {
 	return f.do(a)
 }
 
-func (d *dryRun) tell(a *args, call string) {
+// tell notes a call with its first arguments: what stands behind them on the stack is the
+// function's own.
+func (d *dryRun) tell(a *args, given int) {
 	if len(d.does) >= maxDrySteps {
 		a.wrong("the script has done %d things, and goes on: the answers of a dry run are made up, and it may wait for another", maxDrySteps)
 	}
-	d.does = append(d.does, dryStep{In: d.in, Call: a.hidden.Text(call)})
+	d.does = append(d.does, dryStep{In: d.in, Call: a.hidden.Text(a.shown(given))})
 }
 
-func (d *dryRun) log(text string) { d.does = append(d.does, dryStep{In: d.in, Log: text}) }
+func (d *dryRun) log(text string) {
+	if len(d.does) < maxDrySteps {
+		d.does = append(d.does, dryStep{In: d.in, Log: text})
+	}
+}
+
+// onHost refuses what the agent would refuse whatever its host's policy says.
+func (d *dryRun) onHost(a *args, r pluginv1.LocalRequest) {
+	in := func(name string, list []string, err error, key string) {
+		if err != nil || !slices.Contains(list, name) {
+			a.wrong("%s is not among the %s of the script's manifest", name, key)
+		}
+	}
+	programs, err := d.manifest.Commands(d.values)
+	files, bad := d.manifest.Paths(d.values)
+	switch {
+	case r.Exec != nil:
+		in(r.Exec.Program, programs, err, "programs")
+	case r.Read != nil:
+		in(r.Read.Path, files, bad, "files")
+	case r.Write != nil:
+		in(r.Write.Path, files, bad, "files")
+	}
+}
 
 // pretended answers as a target might: shortly, and well.
 func (a *args) pretended() int {
@@ -308,14 +336,15 @@ func (dryDatabase) literal(_ context.Context, text string) (string, error) { ret
 func (dryDatabase) identifier(name string) (string, error) {
 	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`, nil
 }
-func (dryDatabase) fault(err error) *sdk.Error { return asError(err, sdk.ClassInternal, "sql") }
+func (dryDatabase) fault(err error) *sdk.Error { return asError(err, sdk.ClassInternal, "script.error") }
 func (dryDatabase) close()                     {}
 
 // shown is the call as its author wrote it, with the values in it.
-func (a *args) shown() string {
+func (a *args) shown(given int) string {
 	var list []string
-	for n := 1; n <= a.L.GetTop(); n++ {
-		list = append(list, shownValue(a.L.Get(n), 0))
+	s := showing{left: maxShownCall}
+	for n := 1; n <= given; n++ {
+		list = append(list, s.value(a.L.Get(n), 0))
 	}
 	if _, alone := a.L.Get(1).(*lua.LTable); alone && len(list) == 1 {
 		return a.name + list[0]
@@ -326,11 +355,19 @@ func (a *args) shown() string {
 // Bounds of what is shown of a value.
 const (
 	maxShown      = 200 // bytes of a text
+	maxShownCall  = 500 // values of a call
 	maxShownItems = 50
 	maxShownDepth = 4
 )
 
-func shownValue(v lua.LValue, depth int) string {
+// showing counts what is shown of a call: tables may be shared, so that a small value stands
+// for a huge one.
+type showing struct{ left int }
+
+func (s *showing) value(v lua.LValue, depth int) string {
+	if s.left--; s.left < 0 {
+		return "…"
+	}
 	if _, ok := secretOf(v); ok {
 		return placeholder
 	}
@@ -342,7 +379,7 @@ func shownValue(v lua.LValue, depth int) string {
 		}
 		return strconv.Quote(text)
 	case *lua.LTable:
-		return shownTable(v, depth)
+		return s.table(v, depth)
 	case *lua.LUserData:
 		if h, ok := v.Value.(held); ok {
 			return h.kind
@@ -356,22 +393,25 @@ func shownValue(v lua.LValue, depth int) string {
 
 var identifierRE = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-func shownTable(t *lua.LTable, depth int) string {
+func (s *showing) table(t *lua.LTable, depth int) string {
 	if depth == maxShownDepth {
 		return "{…}"
 	}
 	var parts []string
-	for n := 1; n <= t.Len() && n <= maxShownItems; n++ {
-		parts = append(parts, shownValue(t.RawGetInt(n), depth+1))
+	for n := 1; n <= t.Len() && n <= maxShownItems && s.left > 0; n++ {
+		parts = append(parts, s.value(t.RawGetInt(n), depth+1))
 	}
 	names, _ := sortedKeys(t)
 	names = slices.DeleteFunc(names, func(name string) bool { return name == "" || !utf8.ValidString(name) })
 	for _, name := range names[:min(len(names), maxShownItems)] {
+		if s.left <= 0 {
+			break
+		}
 		as := name
 		if !identifierRE.MatchString(name) {
 			as = "[" + strconv.Quote(name) + "]"
 		}
-		parts = append(parts, as+" = "+shownValue(t.RawGetString(name), depth+1))
+		parts = append(parts, as+" = "+s.value(t.RawGetString(name), depth+1))
 	}
 	if t.Len() > maxShownItems || len(names) > maxShownItems {
 		parts = append(parts, "…")

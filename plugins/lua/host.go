@@ -14,6 +14,9 @@ import (
 // that came with it. The agent checks what it is asked for: by the manifest, and by the local
 // policy of the host.
 func (a *args) onHost(limit time.Duration, r pluginv1.LocalRequest, body []byte) (pluginv1.LocalAnswer, []byte, *sdk.Error) {
+	if a.p.dry != nil {
+		a.p.dry.onHost(a, r)
+	}
 	ctx, cancel := a.within(limit)
 	defer cancel()
 	conn, err := a.host.Dialer.DialContext(ctx, pluginv1.LocalNetwork, pluginv1.LocalAddress)

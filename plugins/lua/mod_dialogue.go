@@ -16,16 +16,25 @@ var dialogueObject = object{
 		{
 			name: "send", takes: "line: string|secret, options?: table", gives: "true|nil, sdk.error?",
 			about: "Sends a line of at most 1,024 bytes, without control characters: a name cannot bring a command of its own. The options: newline, what ends it (of the terminal's kind; \"\" for none); timeout in seconds (30).",
-			do:    dialogueSend,
+			example: `local d = assert(telnet.connect())
+assert(d:send("username bob"))
+assert(d:send(job.secret))`,
+			do: dialogueSend,
 		},
 		{
 			name: "expect", takes: "patterns: table", gives: "integer|nil, table|sdk.error",
 			about: "Waits until the device says what one of the patterns matches: RE2, up to 16 of them in a list, which may hold timeout in seconds (30) besides. It gives the pattern's index and a table with its groups from 1 on, " +
 				"text (the whole match) and before (what came before it). Where several match the first in the list counts. It looks at what the device said since the last match, without escape sequences and carriage returns, at most 64 KiB. " +
 				"A secret that was sent and that the device says again is [secret] in what is given.",
+			example: `local d = assert(telnet.connect())
+local n, m = assert(d:expect{"[Pp]assword: ?\\z", "(?m)^(\\w+)>\\s?\\z", timeout = 10})
+if n == 2 then
+  print("this is", m[1])
+end`,
 			do: dialogueExpect,
 		},
-		{name: "close", about: "Ends the conversation.", do: func(a *args) int {
+		{name: "close", about: "Ends the conversation.", example: `local d = assert(telnet.connect())
+d:close()`, do: func(a *args) int {
 			a.self.(*dialogue).close()
 			return 0
 		}},

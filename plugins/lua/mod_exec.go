@@ -21,6 +21,10 @@ var execModule = module{
 				"The result has status (-1 where a signal ended it, which is in signal), stdout, stderr (64 KiB of each) and truncated. " +
 				"What it leaves running is ended with it. An error has not_sent where the program was not started; its reason is local.policy or local.manifest where it may not be, " +
 				"local.program where it cannot be or others than root could change it, local.deadline where its time was over, local.busy beside another request of the run.",
+			example: `local r = assert(exec.run{argv = {"/usr/bin/systemctl", "reload", "--", "app.service"}})
+if r.status ~= 0 then
+  return sdk.unchanged("conflict", "unit.reload")
+end`,
 			do: execRun,
 		},
 	},

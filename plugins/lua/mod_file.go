@@ -18,7 +18,8 @@ var fileModule = module{
 			about: "Reads a whole file. The options: max bytes (1 MiB, which is also the most), timeout in seconds (60), secret = true makes a secret of it. " +
 				"The path is whole and leads through no link; the file is a regular one with no second name. An error's reason is local.policy or local.manifest where it may not be read, " +
 				"local.link where a link is on the way, local.file for all else (class not_found where there is none).",
-			do: fileRead,
+			example: `local config = assert(file.read("/etc/app.conf", {secret = true}))`,
+			do:      fileRead,
 		},
 		{
 			name: "write", takes: "path: string, content: string|secret, options?: file.write", gives: "boolean|nil, sdk.error?",
@@ -26,7 +27,8 @@ var fileModule = module{
 				"a new file belongs to the agent's user and has the mode 0600. Gives true where something was changed, false where the file was so already. " +
 				"The options: mode, such as \"0640\" (nobody else may write); backup = true keeps the old file beside it, with .bak after its name; timeout in seconds (60). " +
 				"The folder must be one in which nobody can put files but root, the agent's user and the file's owner. Errors as of read; not_sent where the file is as it was.",
-			do: fileWrite,
+			example: `assert(file.write("/etc/app.conf", text.concat("password=", job.secret, "\n"), {mode = "0640", backup = true}))`,
+			do:      fileWrite,
 		},
 	},
 }

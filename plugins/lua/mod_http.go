@@ -26,6 +26,14 @@ var httpModule = module{
 				"Secrets stand in headers, body, json, form, basic and bearer, never in a URL, which ends in logs. " +
 				"http:// is spoken only where the statement of the place says TLS off, or a parameter of type url says http://. " +
 				"The answer has status, headers (names in lower case), body and json(). An error has not_sent where no connection was made.",
+			example: `local r, err = http.request{
+  method = "PUT", path = http.path("api", "users", job.account.login),
+  basic = {user = job.admin.login, secret = job.admin.secret}, json = {password = job.secret},
+}
+if not r then
+  return err.not_sent and sdk.unchanged(err.class, err.reason) or sdk.unknown
+end
+assert(r.status < 300)`,
 			do: func(a *args) int { return a.request(a.options(1, httpOptions...), "", "") },
 		},
 		httpVerb("get", http.MethodGet), httpVerb("head", http.MethodHead), httpVerb("post", http.MethodPost),
@@ -54,7 +62,8 @@ var httpOptions = []string{"method", "url", "path", "address", "query", "headers
 func httpVerb(name, method string) function {
 	return function{
 		name: name, takes: "where: string, options?: table", gives: "table|nil, sdk.error?",
-		about: "Makes a request of method " + method + " to a URL, or to a path that begins with a slash; otherwise as request.",
+		about:   "Makes a request of method " + method + " to a URL, or to a path that begins with a slash; otherwise as request.",
+		example: `local r = assert(http.` + name + `(http.path("api", "users", job.account.login), {bearer = job.admin.secret}))`,
 		do: func(a *args) int {
 			return a.request(a.options(2, httpOptions...), method, a.text(1))
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -19,22 +20,27 @@ import (
 )
 
 const kubeOptions = "The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as \"cert-manager.io/v1\"; " +
-	"namespace (default; \"\" for what is in none); name; timeout in seconds (30). "
+	"namespace (default; \"\", for what is in none, where kind is namespaces); name; timeout in seconds (30). "
 
 const kubeReasons = "An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), " +
 	"with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http."
 
 var kubeModule = module{
-	about: "Reads and changes objects of a Kubernetes cluster by its API, over TLS as the statement of the place says.",
+	about: "Reads and changes objects of a Kubernetes cluster by its API, over TLS as the statement of the place says, and never in clear.",
 	functions: []function{
 		{
 			name: "get", takes: "options: table", gives: "table|secret|nil, sdk.error?",
-			about: "Reads an object. " + kubeOptions + "With secret = true it is a secret, its JSON, to be looked into by json.at: for Secrets, whose values are in base64. " + kubeReasons,
-			do:    kubeGet,
+			about: "Reads an object, of at most 1 MiB. " + kubeOptions + "With secret = true, and of secrets always, it is a secret, its JSON of at most 256 KiB, to be looked into by json.at: its values are in base64. " + kubeReasons,
+			example: `local o = assert(kube.get{token = job.admin.secret, kind = "deployments", namespace = "apps", name = "web"})
+print(o.spec and o.spec.replicas)`,
+			do: kubeGet,
 		},
 		{
 			name: "patch", takes: "options: table", gives: "true|nil, sdk.error?",
 			about: "Changes a few fields of an object that is there, and leaves the others (a JSON merge patch). " + kubeOptions + "Besides: patch, a table, in which secrets may stand. " + kubeReasons,
+			example: `assert(kube.patch{
+  token = job.admin.secret, kind = "configmaps", namespace = "apps", name = "web", patch = {data = {changed = "2026-01-31"}},
+})`,
 			do: func(a *args) int {
 				o := a.options(1, "address", "token", "kind", "api", "namespace", "name", "timeout", "patch")
 				v, secrets, err := goValue(o.get("patch"), 0)
@@ -47,12 +53,17 @@ var kubeModule = module{
 		{
 			name: "set_secret", takes: "options: table", gives: "true|nil, sdk.error?",
 			about: "Writes values of a Secret that is there, and leaves its others. " + kubeOptions + "kind and api are left out; besides: values, a table of texts and secrets, which are put into base64. " + kubeReasons,
-			do:    kubeSetSecret,
+			example: `local ok, err = kube.set_secret{token = job.admin.secret, namespace = "apps", name = "db", values = {password = job.secret}}
+if not ok then
+  return err.not_sent and sdk.unchanged(err.class, err.reason) or sdk.unknown
+end`,
+			do: kubeSetSecret,
 		},
 		{
 			name: "restart", takes: "options: table", gives: "true|nil, sdk.error?",
-			about: "Has the pods of a workload replaced, one after the other, as kubectl rollout restart does. " + kubeOptions + "kind is deployments, statefulsets or daemonsets. Besides: time, that is noted in it (now): where it is noted already nothing is replaced. " + kubeReasons,
-			do:    kubeRestart,
+			about:   "Has a workload replace its pods, as kubectl rollout restart does: one that replaces them by itself, and is not paused. " + kubeOptions + "kind is deployments, statefulsets or daemonsets. Besides: time, that is noted in it (now): where it is noted already nothing is replaced. " + kubeReasons,
+			example: `assert(kube.restart{token = job.admin.secret, kind = "deployments", namespace = "apps", name = "web", time = job.run.time})`,
+			do:      kubeRestart,
 		},
 	},
 }
@@ -73,7 +84,11 @@ var (
 
 // kubePath is the URL's path of an object.
 func (a *args) kubePath(o options, kind string) string {
-	api, namespace, name := o.text("api", kubeAPIs[kind]), o.text("namespace", "default"), o.text("name", "")
+	within := "default"
+	if kind == "namespaces" {
+		within = ""
+	}
+	api, namespace, name := o.text("api", kubeAPIs[kind]), o.text("namespace", within), o.text("name", "")
 	switch {
 	case !kubeKind.MatchString(kind):
 		a.bad(1, "kind: want one in the plural, such as secrets or deployments")
@@ -98,7 +113,7 @@ func (a *args) kubePath(o options, kind string) string {
 
 func kubeGet(a *args) int {
 	o := a.options(1, "address", "token", "kind", "api", "namespace", "name", "timeout", "secret")
-	hide := o.bool("secret")
+	hide := o.bool("secret") || o.text("kind", "") == "secrets"
 	r := httpCall{method: http.MethodGet, header: http.Header{"Accept": {"application/json"}}, max: 1 << 20}
 	if hide {
 		r.max = maxHidden
@@ -180,21 +195,23 @@ func kubeRestart(a *args) int {
 func (a *args) kube(o options, kind string, r httpCall, hide bool) ([]byte, *sdk.Error) {
 	at, path := o.address(), a.kubePath(o, kind)
 	token, _ := o.bytes("token")
-	if len(token) == 0 {
-		a.bad(1, "token: want one")
+	if len(token) == 0 || bytes.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
+		a.bad(1, "token: want one, without blanks and line ends")
+	}
+	if at.TLS.Mode == sdk.TLSOff {
+		return nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "kube.clear", NotSent: true, Err: fmt.Errorf("the statement of %s says TLS off, and a token is not sent in clear", at.Address)}
 	}
 	r.header = maps.Clone(r.header)
 	r.header.Set("Authorization", "Bearer "+string(token))
 	r.header.Set("User-Agent", "rotunda")
-	scheme := "https"
-	if at.TLS.Mode == sdk.TLSOff {
-		scheme = "http"
-	}
-	r.url = &url.URL{Scheme: scheme, Host: at.Address, Path: path}
+	r.url = &url.URL{Scheme: "https", Host: at.Address, Path: path}
 	ctx, cancel := a.within(o.seconds("timeout", 30*time.Second))
 	defer cancel()
 	answer, failed := r.send(ctx, a.host, at)
 	if failed != nil {
+		if failed.Reason == "http.too_large" {
+			failed.Err = fmt.Errorf("the object has more than %d bytes", r.max)
+		}
 		return nil, failed
 	}
 	if answer.status == http.StatusOK {

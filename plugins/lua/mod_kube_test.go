@@ -24,7 +24,7 @@ func TestKubeModule(t *testing.T) {
 		},
 		"a Secret, as a secret": {
 			exchange{"GET", "/api/v1/namespaces/apps/secrets/one", token, "", 200, `{"data":{"password":"bjN3"}}`},
-			`local o = assert(kube.get{` + at + `, kind = "secrets", secret = true}) assert(secret.equal(base64.decode(json.at(o, "data.password")), secret.of("n3w")))`,
+			`local o = assert(kube.get{` + at + `, kind = "secrets"}) assert(secret.equal(base64.decode(json.at(o, "data.password")), secret.of("n3w")))`,
 		},
 		"of another API, in no namespace": {
 			exchange{"GET", "/apis/cert-manager.io/v1/clusterissuers/one", token, "", 200, `{}`},
@@ -48,11 +48,19 @@ func TestKubeModule(t *testing.T) {
 		},
 		"no right": {
 			exchange{"PATCH", "/api/v1/namespaces/apps/secrets/one", token, `{"data":{"a":""}}`, 403, `{"message":"no"}`},
-			`local o, err = kube.set_secret{` + at + `, values = {a = ""}} assert(not o and err.class == "permission" and err.reason == "kube.forbidden")`,
+			`local o, err = kube.set_secret{` + at + `, values = {a = ""}} assert(not o and err.class == "permission" and err.reason == "kube.forbidden" and err.not_sent)`,
 		},
 		"what it does not take is not quoted where it is secret": {
 			exchange{"PATCH", "/api/v1/namespaces/apps/secrets/one", token, `{"data":{"a":"dDBrZW4tc2VjcmV0"}}`, 422, `{"message":"invalid: dDBrZW4tc2VjcmV0"}`},
-			`local o, err = kube.set_secret{` + at + `, values = {a = job.token}} assert(not o and err.reason == "kube.refused" and not err.text:find("invalid"))`,
+			`local o, err = kube.set_secret{` + at + `, values = {a = job.token}} assert(not o and err.reason == "kube.refused" and err.not_sent and not err.text:find("invalid"))`,
+		},
+		"not there": {
+			exchange{"GET", "/api/v1/namespaces/one", token, "", 404, `{}`},
+			`local o, err = kube.get{token = job.token, kind = "namespaces", name = "one"} assert(not o and err.class == "not_found" and err.reason == "kube.missing" and err.not_sent)`,
+		},
+		"another was faster": {
+			exchange{"PATCH", "/api/v1/namespaces/apps/configmaps/one", token, `{"a":1}`, 409, `{}`},
+			`local o, err = kube.patch{` + at + `, kind = "configmaps", patch = {a = 1}} assert(not o and err.class == "conflict" and err.reason == "kube.conflict" and err.not_sent)`,
 		},
 		"it may have done it": {
 			exchange{"PATCH", "/api/v1/namespaces/apps/configmaps/one", token, `{"a":1}`, 503, `upstream`},
@@ -78,6 +86,7 @@ func TestKubeModule(t *testing.T) {
 		{`kind = "gadgets", name = "a"`, "api: want that of gadgets"},
 		{`kind = "gadgets", name = "a", api = "../v1"`, "is none"},
 		{`kind = "secrets", name = "a", tokn = "x"`, "no option tokn"},
+		{`kind = "secrets", name = "a", token = "a\n"`, "without blanks and line ends"},
 	} {
 		b := newBench(t, []string{"kube"}, "hosts = [\"resource\"]", `kube.get{token = "t", `+bad.options+`}`)
 		if _, err := b.run(nil, sdk.Resource{Address: "kube.example:6443", TLS: sdk.TLS{Mode: sdk.TLSSystem}}); err == nil || !strings.Contains(err.Error(), bad.says) || len(b.reached) > 0 {

@@ -26,6 +26,10 @@ var ldapModule = module{
 			name: "connect", takes: "options: table", gives: "ldap.connection|nil, sdk.error?",
 			about: "Connects, and logs in where a login is given. The options: address (the resource's), login (a DN), secret, starttls = true where TLS is asked for on a connection that begins in clear (port 389) in place of TLS from the first byte (port 636), " +
 				"timeout in seconds (30) of the login and of each operation. It speaks TLS as the statement of the place says.",
+			example: `local c, err = ldap.connect{login = "cn=admin,dc=example,dc=com", secret = job.admin.secret, starttls = true}
+if not c then
+  return sdk.unchanged(err.class, err.reason)
+end`,
 			do: ldapConnect,
 		},
 		{
@@ -66,25 +70,42 @@ var ldapConnection = object{
 		{
 			name: "bind", takes: "login: string, secret: string|secret", gives: "true|nil, sdk.error?",
 			about: "Logs in by DN and password. An empty password is refused: servers take it for a login as nobody. An error's reason is bad_secret, locked or expired, or ldap. with the server's code.",
-			do:    ldapBind,
+			example: `local c = assert(ldap.connect{})
+local ok, err = c:bind("uid=app,dc=example,dc=com", job.secret)
+if not ok and err.reason == "bad_secret" then
+  return sdk.unchanged("auth", "bad_secret")
+end`,
+			do: ldapBind,
 		},
 		{
 			name: "search", takes: "options: table", gives: "table[]|nil, sdk.error?",
 			about: "Finds entries. The options: base; scope (sub, one or base); filter ((objectClass=*)); attributes, a list (all); limit, from 1 to 1,000 entries (100): more are an error. " +
 				"An entry has dn and attributes, by name, each a list of texts. Referrals are not followed.",
+			example: `local c = assert(ldap.connect{login = "cn=admin,dc=example,dc=com", secret = job.admin.secret})
+local found = assert(c:search{
+  base = "dc=example,dc=com", filter = "(uid=" .. ldap.escape_filter(job.account.login) .. ")", attributes = {"mail"}, limit = 2,
+})
+for _, entry in ipairs(found) do
+  print(entry.dn, entry.attributes.mail[1])
+end`,
 			do: ldapSearch,
 		},
 		{
 			name: "modify", takes: "options: table", gives: "true|nil, sdk.error?",
 			about: "Changes an entry in one step. The options: dn; delete, add and replace, each a table of attributes with a list of values, which may be secrets; they are done in this order. An empty list deletes the attribute.",
-			do:    ldapModify,
+			example: `local c = assert(ldap.connect{login = "cn=admin,dc=example,dc=com", secret = job.admin.secret})
+assert(c:modify{dn = "uid=" .. ldap.escape_dn(job.account.login) .. ",dc=example,dc=com", replace = {userPassword = {job.secret}}})`,
+			do: ldapModify,
 		},
 		{
 			name: "password_modify", takes: "options: table", gives: "true|secret|nil, sdk.error?",
 			about: "Sets a password by the operation of RFC 3062. The options: user (whoever is logged in), old, new. Without new the server makes one, which is given.",
-			do:    ldapPasswordModify,
+			example: `local c = assert(ldap.connect{login = "cn=admin,dc=example,dc=com", secret = job.admin.secret})
+assert(c:password_modify{user = "uid=app,dc=example,dc=com", new = job.secret})`,
+			do: ldapPasswordModify,
 		},
-		{name: "close", about: "Ends the connection.", do: func(a *args) int {
+		{name: "close", about: "Ends the connection.", example: `local c = assert(ldap.connect{})
+c:close()`, do: func(a *args) int {
 			a.self.(*ldapConn).close()
 			return 0
 		}},

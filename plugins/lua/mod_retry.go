@@ -56,6 +56,9 @@ func retryCall(a *args) int {
 		if a.L.Get(top+1) != lua.LNil || !failed || !slices.Contains(classes, e.Class) || n == attempts {
 			return a.L.GetTop() - top
 		}
+		if a.p.dry != nil { // nothing is waited for
+			continue
+		}
 		pause := time.Duration(float64(wait) * (0.9 + 0.2*rand.Float64()))
 		if end, ok := ctx.Deadline(); ok && time.Until(end) <= pause {
 			return a.L.GetTop() - top

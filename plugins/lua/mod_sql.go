@@ -21,6 +21,11 @@ var sqlModule = module{
 			about: "Logs in. The options: kind (postgres, mysql, which is MariaDB, too, or mssql), address (the resource's), login, secret, database (postgres has postgres), timeout in seconds (30) of the login and of each statement. " +
 				"It speaks TLS as the statement of the place says. An error's reason is bad_secret where the server judged the secret and refused it; auth.method where it asks for no secret. " +
 				"SQL Server's driver could not be tried on a real server where this is made.",
+			example: `local c, err = sql.connect{kind = "postgres", login = job.admin.login, secret = job.admin.secret, database = "postgres"}
+if not c then
+  return sdk.unchanged(err.class, err.reason)
+end
+c:close()`,
 			do: sqlConnect,
 		},
 	},
@@ -34,17 +39,25 @@ var sqlConnection = object{
 			name: "query", takes: "text: string, ...: string|secret|number|boolean|nil", gives: "table[]|nil, sdk.error?",
 			about: "Runs a statement and gives its rows, each a table by the names of the columns: numbers and booleans as such, NULL as nil, all else as texts. " +
 				"Parameters stand in the statement as $1 (postgres), ? (mysql) or @p1 (mssql), and may be secrets. At most 10,000 rows and 16 MiB.",
+			example: `local c = assert(sql.connect{kind = "postgres", login = job.admin.login, secret = job.admin.secret})
+for _, row in ipairs(assert(c:query("SELECT pid, state FROM pg_stat_activity WHERE usename = $1", job.account.login))) do
+  print(row.pid, row.state)
+end`,
 			do: func(a *args) int { return a.statement(false) },
 		},
 		{
 			name: "exec", takes: "text: string|secret, ...: string|secret|number|boolean|nil", gives: "integer|nil, sdk.error?",
 			about: "Runs a statement that has no rows, and gives how many it changed. Its text may be a secret, as text.concat makes it of quote_literal's. " +
 				"An error's reason is sql. with the server's code; with a secret in the statement its text has no more than the code, since servers quote what they do not understand.",
+			example: `local c = assert(sql.connect{kind = "mysql", login = job.admin.login, secret = job.admin.secret})
+assert(c:exec("UPDATE app.settings SET value = ? WHERE name = 'password'", job.secret))`,
 			do: func(a *args) int { return a.statement(true) },
 		},
 		{
 			name: "quote_identifier", takes: "name: string", gives: "string",
 			about: "Writes a name for a statement: where a parameter cannot stand. A name that the server would cut is an error.",
+			example: `local c = assert(sql.connect{kind = "postgres", login = job.admin.login, secret = job.admin.secret})
+assert(c:quote_identifier('a"b') == '"a""b"')`,
 			do: func(a *args) int {
 				quoted, err := a.self.(*sqlConn).db.identifier(a.text(1))
 				if err != nil {
@@ -56,9 +69,12 @@ var sqlConnection = object{
 		{
 			name: "quote_literal", takes: "text: string|secret", gives: "string|secret|nil, sdk.error?",
 			about: "Writes a text for a statement that takes no parameters, such as ALTER USER: of a secret it gives a secret. Servers may write such a statement to their logs.",
-			do:    sqlLiteral,
+			example: `local c = assert(sql.connect{kind = "postgres", login = job.admin.login, secret = job.admin.secret})
+assert(c:exec(text.concat("ALTER ROLE ", c:quote_identifier(job.account.login), " PASSWORD ", assert(c:quote_literal(job.secret)))))`,
+			do: sqlLiteral,
 		},
-		{name: "close", about: "Ends the connection.", do: func(a *args) int {
+		{name: "close", about: "Ends the connection.", example: `local c = assert(sql.connect{kind = "postgres", login = job.admin.login, secret = job.admin.secret})
+c:close()`, do: func(a *args) int {
 			a.self.(*sqlConn).close()
 			return 0
 		}},

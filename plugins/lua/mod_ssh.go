@@ -22,6 +22,11 @@ var sshModule = module{
 			about: "Logs in. The options: address (the resource's), login, secret (a password, or a private key), timeout in seconds (30). " +
 				"The secret is given once, to a host whose key the statement pins. An error's reason is bad_secret where the host judged the secret and refused it, " +
 				"target_identity where it showed another key, ssh.not_asked where it lets everybody in, ssh.dialogue where it asks for more than the secret.",
+			example: `local c, err = ssh.connect{login = job.admin.login, secret = job.admin.secret}
+if not c then
+  return sdk.unchanged(err.class, err.reason) -- nothing was sent
+end
+c:close()`,
 			do: sshConnect,
 		},
 		{
@@ -42,17 +47,26 @@ var sshConnection = object{
 			about: "Runs a program and waits for its end. The options: argv, a list of arguments that hold no secret, no NUL and no line break, quoted for a POSIX shell; " +
 				"stdin, a text or a secret; timeout in seconds (60), after which the connection ends; max, bytes of each output that are kept (1 MiB); secret = true makes secrets of the outputs, of at most 256 KiB. " +
 				"The result has status (-1 where a signal ended it, which is in signal), stdout, stderr and truncated. An error has not_sent where the program was not started.",
+			example: `local c = assert(ssh.connect{login = "root", secret = job.admin.secret})
+local r = assert(c:run{argv = {"chpasswd"}, stdin = text.concat("app:", job.secret, "\n")})
+assert(r.status == 0)`,
 			do: sshRun,
 		},
 		{
 			name: "shell", takes: "options?: table", gives: "dialogue|nil, sdk.error?",
 			about: "Opens a shell on a terminal, for devices that have nothing else. The options: timeout in seconds (30).",
-			do:    sshShell,
+			example: `local c = assert(ssh.connect{login = "admin", secret = job.admin.secret})
+local d = assert(c:shell())
+assert(d:expect{[[(?m)^[\w-]+#\s?\z]]})
+d:send("write memory")`,
+			do: sshShell,
 		},
 		{
 			name: "get", takes: "path: string, options?: table", gives: "string|secret|nil, sdk.error?",
 			about: "Reads a file by SFTP. The options: max bytes (1 MiB, at most 16 MiB), timeout in seconds (60), secret = true makes a secret of it, of at most 256 KiB: " +
 				"for a file with other people's secrets in it, which are then in no log. " + fileReasons + ", sftp.kind (conflict: no regular file) and sftp.too_large (unsupported).",
+			example: `local c = assert(ssh.connect{login = "root", secret = job.admin.secret})
+local pgpass = assert(c:get("/home/app/.pgpass", {secret = true})) -- it has others' secrets in it`,
 			do: sftpGet,
 		},
 		{
@@ -60,14 +74,19 @@ var sshConnection = object{
 			about: "Writes a file by SFTP in one step: beside it, then in its place. It keeps the mode and the owner of the file that is there; a new one gets the mode 0600. A link is refused. " +
 				"The options: mode, such as \"0644\"; timeout in seconds (60). An error has not_sent where the file is as it was. " +
 				fileReasons + ", sftp.kind (conflict: no regular file) and sftp.rename (unsupported: the host cannot replace a file in one step).",
+			example: `local c = assert(ssh.connect{login = "root", secret = job.admin.secret})
+assert(c:put("/etc/app/password", job.secret, {mode = "0640"}))`,
 			do: sftpPut,
 		},
 		{
 			name: "stat", takes: "path: string, options?: table", gives: "table|nil, sdk.error?",
 			about: "Says of a file what it is: kind (file, directory, link, other), size, mode such as \"0644\", modified in seconds since 1970, uid and gid. A link is not followed. The options: timeout in seconds (60). " + fileReasons + ".",
-			do:    sftpStat,
+			example: `local c = assert(ssh.connect{login = "root", secret = job.admin.secret})
+assert(c:stat("/etc/app/password").kind == "file")`,
+			do: sftpStat,
 		},
-		{name: "close", about: "Ends the connection, and what runs on it.", do: func(a *args) int {
+		{name: "close", about: "Ends the connection, and what runs on it.", example: `local c = assert(ssh.connect{login = "root", secret = job.admin.secret})
+c:close()`, do: func(a *args) int {
 			a.self.(*sshConn).close()
 			return 0
 		}},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -9,12 +10,13 @@ import (
 )
 
 var stateModule = module{
-	about: "Puts a little away from one run to the next: in the agent's journal, sealed to that agent, for this script where this account or resource names it. " +
+	about: "Puts a little away from one run to the next: in the agent's journal, sealed to that agent, for this script where it is named, and for this account. " +
 		"Another agent of the pool has its own, so a script must be able to miss it.",
 	functions: []function{
 		{
 			name: "get", takes: "name: string", gives: "string|secret|nil, sdk.error?",
-			about: "Gives what was put away by this name, as it was put away: a text, or a secret; nil where there is nothing.",
+			about:   "Gives what was put away by this name, as it was put away: a text, or a secret; nil where there is nothing.",
+			example: `local ticket = state.get("ticket") or "none yet"`,
 			do: func(a *args) int {
 				answer, b, failed := a.put(pluginv1.LocalState{Name: a.text(1)}, nil)
 				switch {
@@ -30,9 +32,11 @@ var stateModule = module{
 			name: "set", takes: "name: string, value: string|secret", gives: "true|nil, sdk.error?",
 			about: "Puts a value away in the name's place. A name has A-Z, a-z, 0-9, _, . and -, at most 64; there are at most 32 of them, with 16 KiB in all. " +
 				"It is kept when set answers. An error's reason is state.full where it is too much.",
+			example: `assert(state.set("ticket", "CHG0001"))`,
 			do: func(a *args) int {
 				b, isSecret := a.bytes(2)
 				defer clear(b)
+				isSecret = isSecret || a.seen(string(b)) != nil // one that was revealed
 				if _, _, failed := a.put(pluginv1.LocalState{Name: a.text(1), Set: true, Secret: isSecret}, b); failed {
 					return 2
 				}
@@ -41,7 +45,8 @@ var stateModule = module{
 		},
 		{
 			name: "forget", takes: "name: string", gives: "true|nil, sdk.error?",
-			about: "Forgets what was put away by this name, if there is anything.",
+			about:   "Forgets what was put away by this name, if there is anything.",
+			example: `assert(state.forget("ticket"))`,
 			do: func(a *args) int {
 				if _, _, failed := a.put(pluginv1.LocalState{Name: a.text(1), Forget: true}, nil); failed {
 					return 2
@@ -52,8 +57,13 @@ var stateModule = module{
 	},
 }
 
+var stateName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+
 // put asks the agent; where that fails the error is on the stack.
 func (a *args) put(r pluginv1.LocalState, body []byte) (answer pluginv1.LocalAnswer, out []byte, failed bool) {
+	if !stateName.MatchString(r.Name) {
+		a.bad(1, "want a name of A-Z, a-z, 0-9, _, . and -, at most 64")
+	}
 	answer, out, e := a.onHost(30*time.Second, pluginv1.LocalRequest{State: &r}, body)
 	if e != nil {
 		a.fail(e)

@@ -15,6 +15,8 @@ var telnetModule = module{
 			name: "connect", takes: "options?: table", gives: "dialogue|nil, sdk.error?",
 			about: "Opens a conversation. The options: address (the resource's), timeout in seconds (30). It goes in clear only to a resource or record whose statement says TLS off: else it begins with TLS. " +
 				"Nobody proves himself in clear: whoever is on the way reads and answers all of it.",
+			example: `local d = assert(telnet.connect{address = job.resource.address, timeout = 10})
+assert(d:expect{"login: "})`,
 			do: telnetConnect,
 		},
 	},

@@ -3,12 +3,15 @@ package main
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 	"strings"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
+
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 var winrmModule = module{
@@ -21,12 +24,19 @@ var winrmModule = module{
 				"auth = \"basic\" where the host has no NTLM; max, bytes of each output that are kept (1 MiB); secret_output = true makes secrets of the outputs, of at most 256 KiB. " +
 				"The result has status, stdout, stderr and truncated. An error has not_sent where the program was not started; its reason is bad_secret where the host judged the secret and refused it, " +
 				"auth.method where it lets nobody in in this way, winrm. with the host's code, or winrm.",
+			example: `local r = assert(winrm.run{login = job.admin.login, secret = job.admin.secret, argv = {"sc.exe", "query", "AppPool"}})
+assert(r.status == 0)`,
 			do: func(a *args) int { return a.onWindows("argv", a.windowsArgv) },
 		},
 		{
 			name: "powershell", takes: "options: table", gives: "table|nil, sdk.error?",
 			about: "Runs a script of PowerShell, as run does. The options: script in place of argv, at most 8 KiB, which holds no secret: it reads one from its standard input, by [Console]::In.ReadToEnd(). " +
 				"An error that nobody catches ends it with status 1.",
+			example: `local r = assert(winrm.powershell{
+  login = job.admin.login, secret = job.admin.secret, stdin = base64.encode(job.secret),
+  script = "$password = [Text.Encoding]::UTF8.GetString([Convert]::FromBase64String([Console]::In.ReadToEnd()))",
+})
+assert(r.status == 0)`,
 			do: func(a *args) int { return a.onWindows("script", a.powershell) },
 		},
 	},
@@ -62,6 +72,9 @@ func (a *args) onWindows(what string, read func(options) windowsProgram) int {
 	if hide {
 		limit = o.integer("max", 64<<10, 1, maxHidden)
 	}
+	if at.TLS.Mode == sdk.TLSOff {
+		return a.fail(&sdk.Error{Class: sdk.ClassInvalid, Reason: "winrm.clear", NotSent: true, Err: fmt.Errorf("the statement of %s says TLS off, and WinRM is spoken over HTTPS alone: have the host listen on port 5986", at.Address)})
+	}
 	ctx, cancel := a.within(o.seconds("timeout", time.Minute))
 	defer cancel()
 	w, failed := newWindows(a.host, at, name, of.Secret, auth == "basic")
@@ -89,7 +102,15 @@ func (a *args) onWindows(what string, read func(options) windowsProgram) int {
 // windowsArgv reads a program with its arguments.
 func (a *args) windowsArgv(o options) windowsProgram {
 	argv := a.argv(o.table("argv"))
-	return windowsProgram{program: argv[0], arguments: windowsLine(argv[1:])}
+	for n, one := range argv {
+		if !xmlHolds(one) {
+			a.bad(1, "argv: item %d: it has a character in it that XML cannot hold", n+1)
+		}
+	}
+	if strings.Contains(argv[0], `"`) {
+		a.bad(1, "argv: the program's name has a quote in it")
+	}
+	return windowsProgram{program: windowsLine(argv[:1]), arguments: windowsLine(argv[1:])}
 }
 
 // powershell reads a script. It is handed over in base64, in which no shell finds anything to

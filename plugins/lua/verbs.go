@@ -172,7 +172,7 @@ func (f after) Run(ctx context.Context, o sdk.OpenRequest, r sdk.AfterRequest) (
 	out := sdk.AfterResponse{Outcome: a.Outcome, Class: a.Class, Reason: a.Reason}
 	// What it said before it failed is what its author needs.
 	var failed *sdk.Error
-	if errors.As(err, &failed) && ctx.Err() == nil {
+	if errors.As(err, &failed) && ctx.Err() == nil && f.p.dry == nil {
 		s.note(slog.LevelError, failed.Error())
 		out.Class, out.Reason, err = failed.Class, failed.Reason, nil
 		if failed.NotSent {

@@ -12,7 +12,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/Azure/go-ntlmssp"
 
@@ -40,11 +42,19 @@ const (
 
 	wsEnvelope = 150 << 10 // bytes, the least that every server takes
 	wsAnswer   = 1 << 20   // bytes that are read of an answer
+	wsRefusal  = 64 << 10  // likewise, of one that asks for a login
+
+	wsPause = 100 * time.Millisecond // before output is asked for again that is not there yet
 )
+
+// wsRefusals are Windows' codes of what was not begun: no such file, no such path, access
+// denied, a wrong parameter. Any other may come after the program was.
+var wsRefusals = []string{"2", "3", wsDenied, "87"}
 
 // windows is a connection to a host, logged in.
 type windows struct {
 	client *http.Client
+	proof  *proof
 	close  func()
 	url    string
 	basic  bool
@@ -58,19 +68,16 @@ func newWindows(h sdk.Host, at sdk.Resource, name string, secret sdk.Secret, bas
 	if err != nil {
 		return nil, asError(err, sdk.ClassInvalid, "address")
 	}
-	if secure == nil {
-		return nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "winrm.clear", NotSent: true, Err: fmt.Errorf("the statement of %s says TLS off, and WinRM is spoken over HTTPS alone: have the host listen on port 5986", at.Address)}
-	}
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return h.Dialer.DialContext(ctx, network, at.Address)
 		},
 		TLSClientConfig: secure, DisableCompression: true, MaxConnsPerHost: 1, MaxResponseHeaderBytes: maxHeaders,
 	}
-	w := &windows{close: t.CloseIdleConnections, basic: basic, name: name, secret: secret}
-	var rt http.RoundTripper = ntlmssp.Negotiator{RoundTripper: t}
+	w := &windows{proof: &proof{under: t}, close: t.CloseIdleConnections, basic: basic, name: name, secret: secret}
+	var rt http.RoundTripper = ntlmssp.Negotiator{RoundTripper: w.proof}
 	if basic {
-		rt = t
+		rt = w.proof
 	}
 	w.client = &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	host := at.Address
@@ -80,6 +87,45 @@ func newWindows(h sdk.Host, at sdk.Resource, name string, secret sdk.Secret, bas
 	}
 	w.url = (&url.URL{Scheme: "https", Host: host, Path: "/wsman"}).String()
 	return w, nil
+}
+
+// proof sees what becomes of a login. Who logs in by NTLM asks first without one, and takes
+// that answer, a 401, for the end where the login breaks off: then the secret was never judged.
+type proof struct {
+	under  http.RoundTripper
+	given  bool // a request with the proof of the secret was made
+	judged bool // and answered: the host does not take it
+}
+
+func (p *proof) RoundTrip(r *http.Request) (*http.Response, error) {
+	gives := proves(r.Header.Get("Authorization"))
+	p.given = p.given || gives
+	resp, err := p.under.RoundTrip(r)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		return resp, err
+	}
+	p.judged = p.judged || gives
+	// There is one connection: it is not free for the next request before this answer is read.
+	text, err := io.ReadAll(io.LimitReader(resp.Body, wsRefusal+1))
+	_ = resp.Body.Close()
+	if err == nil && len(text) > wsRefusal {
+		err = errors.New("an answer that asks for a login has more than 64 KiB")
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(text))
+	return resp, nil
+}
+
+// proves says whether a header logs in: of NTLM's three messages the last does.
+func proves(authorization string) bool {
+	scheme, text, _ := strings.Cut(authorization, " ")
+	if strings.EqualFold(scheme, "Basic") {
+		return true
+	}
+	m, err := base64.StdEncoding.DecodeString(text)
+	return err == nil && len(m) > 8 && bytes.HasPrefix(m, []byte("NTLMSSP\x00")) && m[8] == 3
 }
 
 // windowsProgram is what is run.
@@ -97,7 +143,7 @@ type windowsExit struct {
 // run runs a program and waits for its end. A failure has NotSent where it was not started.
 func (w *windows) run(ctx context.Context, p windowsProgram, limit int) (*windowsExit, *sdk.Error) {
 	answer, failed := w.ask(ctx, "", wsCreate, wsOptions("WINRS_NOPROFILE", "TRUE", "WINRS_CODEPAGE", "65001"),
-		`<rsp:Shell><rsp:InputStreams>stdin</rsp:InputStreams><rsp:OutputStreams>stdout stderr</rsp:OutputStreams></rsp:Shell>`)
+		`<rsp:Shell><rsp:InputStreams>stdin</rsp:InputStreams><rsp:OutputStreams>stdout stderr</rsp:OutputStreams><rsp:IdleTimeOut>PT300.000S</rsp:IdleTimeOut></rsp:Shell>`)
 	if failed != nil {
 		failed.NotSent = true
 		return nil, failed
@@ -118,42 +164,58 @@ func (w *windows) run(ctx context.Context, p windowsProgram, limit int) (*window
 	}
 	answer, failed = w.ask(ctx, shell, wsCommand, wsOptions("WINRS_CONSOLEMODE_STDIN", console, "WINRS_SKIP_CMD_SHELL", "TRUE"),
 		"<rsp:CommandLine><rsp:Command>"+inXML(p.program)+"</rsp:Command><rsp:Arguments>"+inXML(p.arguments)+"</rsp:Arguments></rsp:CommandLine>")
-	if failed != nil { // a fault is an answer: it was not started
-		failed.NotSent = failed.NotSent || failed.Class != sdk.ClassUnreachable
+	if failed != nil {
+		failed.NotSent = failed.NotSent || slices.Contains(wsRefusals, strings.TrimPrefix(failed.Reason, "winrm."))
 		return nil, failed
 	}
 	command := answer.Body.Command.ID
 	if command == "" {
 		return nil, noWindows("it named no command", false)
 	}
-	for rest := p.stdin; rest != nil; {
+	// From here on the program runs, whatever becomes of the rest.
+	out, failed := w.follow(ctx, shell, command, p.stdin, limit)
+	// The host keeps what it has of the program until this.
+	_, _ = w.ask(ctx, shell, wsSignal, "", `<rsp:Signal CommandId="`+inXML(command)+`"><rsp:Code>`+wsTerminate+`</rsp:Code></rsp:Signal>`)
+	if failed != nil {
+		failed.NotSent = false
+		return nil, failed
+	}
+	return out, nil
+}
+
+// follow hands a program its standard input and reads what it prints, until it has ended.
+func (w *windows) follow(ctx context.Context, shell, command string, stdin []byte, limit int) (*windowsExit, *sdk.Error) {
+	for rest := stdin; rest != nil; {
 		part := rest[:min(len(rest), wsEnvelope/2)]
 		rest = rest[len(part):]
 		end := ""
 		if len(rest) == 0 {
 			end, rest = ` End="true"`, nil
 		}
-		_, failed = w.ask(ctx, shell, wsSend, "", `<rsp:Send><rsp:Stream Name="stdin" CommandId="`+inXML(command)+`"`+end+`>`+base64.StdEncoding.EncodeToString(part)+`</rsp:Stream></rsp:Send>`)
+		_, failed := w.ask(ctx, shell, wsSend, "", `<rsp:Send><rsp:Stream Name="stdin" CommandId="`+inXML(command)+`"`+end+`>`+base64.StdEncoding.EncodeToString(part)+`</rsp:Stream></rsp:Send>`)
+		if failed != nil && isFault(failed) { // a program may end without having read it
+			break
+		}
 		if failed != nil {
 			return nil, failed
 		}
 	}
 	out := &windowsExit{stdout: kept{left: limit}, stderr: kept{left: limit}}
-	failed = w.receive(ctx, shell, command, out)
-	// The host keeps what it has of the program until this.
-	_, _ = w.ask(ctx, shell, wsSignal, "", `<rsp:Signal CommandId="`+inXML(command)+`"><rsp:Code>`+wsTerminate+`</rsp:Code></rsp:Signal>`)
-	if failed != nil {
-		return nil, failed
-	}
-	return out, nil
+	return out, w.receive(ctx, shell, command, out)
 }
+
+func isFault(e *sdk.Error) bool { return strings.HasPrefix(e.Reason, "winrm.") }
 
 // receive reads what the program prints, until it has ended.
 func (w *windows) receive(ctx context.Context, shell, command string, out *windowsExit) *sdk.Error {
 	for {
 		answer, failed := w.ask(ctx, shell, wsReceive, "", `<rsp:Receive><rsp:DesiredStream CommandId="`+inXML(command)+`">stdout stderr</rsp:DesiredStream></rsp:Receive>`)
 		if failed != nil && failed.Reason == "winrm."+wsTimedOut {
-			continue // ctx ends it
+			select {
+			case <-time.After(wsPause):
+			case <-ctx.Done(): // the next says so
+			}
+			continue
 		}
 		if failed != nil {
 			return failed
@@ -173,7 +235,7 @@ func (w *windows) receive(ctx context.Context, shell, command string, out *windo
 			if state.Exit == nil {
 				return noWindows("it ended without a code", false)
 			}
-			out.status = int(int32(*state.Exit)) // the code is an unsigned 32 bits on the wire
+			out.status = int(int32(*state.Exit)) // 32 bits; on the wire they are unsigned
 			return nil
 		}
 	}
@@ -198,8 +260,8 @@ type windowsAnswer struct {
 				Text string `xml:",chardata"`
 			} `xml:"Stream"`
 			State struct {
-				State string  `xml:"State,attr"`
-				Exit  *uint32 `xml:"ExitCode"`
+				State string `xml:"State,attr"`
+				Exit  *int64 `xml:"ExitCode"`
 			} `xml:"CommandState"`
 		} `xml:"ReceiveResponse"`
 		Fault *struct {
@@ -229,6 +291,7 @@ func (w *windows) ask(ctx context.Context, shell, action, options, body string) 
 	}
 	req.Header.Set("Content-Type", "application/soap+xml;charset=UTF-8")
 	req.SetBasicAuth(w.name, w.secret.ExposeString())
+	w.proof.given, w.proof.judged = false, false
 	resp, err := w.client.Do(req)
 	if err != nil {
 		var known *sdk.Error
@@ -236,8 +299,8 @@ func (w *windows) ask(ctx context.Context, shell, action, options, body string) 
 		switch {
 		case ctx.Err() != nil:
 			e.Reason = "deadline"
-		case errors.As(err, &known):
-			e.Class, e.Reason, e.NotSent, e.Err = known.Class, known.Reason, known.NotSent, known.Err
+		case errors.As(err, &known): // the dialer's word, or that of the TLS proof
+			e.Class, e.Reason, e.NotSent, e.Err = known.Class, known.Reason, known.NotSent && !w.proof.given, known.Err
 		}
 		return nil, e
 	}
@@ -247,7 +310,7 @@ func (w *windows) ask(ctx context.Context, shell, action, options, body string) 
 	case err != nil || len(text) > wsAnswer:
 		return nil, noWindows("its answer is cut off, or has more than a mebibyte", false)
 	case resp.StatusCode == http.StatusUnauthorized:
-		return nil, w.refused(resp.Header.Values("WWW-Authenticate"))
+		return nil, w.refused(ctx, resp.Header.Values("WWW-Authenticate"))
 	}
 	var a windowsAnswer
 	if err := xml.Unmarshal(text, &a); err != nil {
@@ -269,18 +332,23 @@ func (w *windows) ask(ctx context.Context, shell, action, options, body string) 
 	return &a, nil
 }
 
-// refused is a login that the host did not take: of the secret it has judged only where it
-// lets people in in this way.
-func (w *windows) refused(offers []string) *sdk.Error {
+// refused is an answer that asks for a login: of the secret the host has judged only where it
+// was given it.
+func (w *windows) refused(ctx context.Context, offers []string) *sdk.Error {
 	all := strings.ToLower(strings.Join(offers, " "))
-	judged := strings.Contains(all, "negotiate") || strings.Contains(all, "ntlm")
+	offered := strings.Contains(all, "negotiate") || strings.Contains(all, "ntlm")
 	if w.basic {
-		judged = strings.Contains(all, "basic")
+		offered = strings.Contains(all, "basic")
 	}
-	if !judged {
+	switch {
+	case w.proof.judged && offered:
+		return &sdk.Error{Class: sdk.ClassAuth, Reason: "bad_secret", NotSent: true, Err: errors.New("the host refused the login")}
+	case !offered:
 		return &sdk.Error{Class: sdk.ClassUnsupported, Reason: "auth.method", NotSent: true, Err: fmt.Errorf("the host lets nobody in in this way; it offers: %s", orElse(strings.Join(offers, ", "), "nothing"))}
+	case ctx.Err() != nil:
+		return &sdk.Error{Class: sdk.ClassUnreachable, Reason: "deadline", NotSent: !w.proof.given, Err: errors.New("the login came to no end")}
 	}
-	return &sdk.Error{Class: sdk.ClassAuth, Reason: "bad_secret", NotSent: true, Err: errors.New("the host refused the login")}
+	return &sdk.Error{Class: sdk.ClassUnreachable, Reason: "winrm", NotSent: !w.proof.given, Err: errors.New("the login broke off before the host had judged the secret")}
 }
 
 func noWindows(why string, notSent bool) *sdk.Error {
@@ -320,6 +388,13 @@ func inXML(text string) string {
 	var b bytes.Buffer
 	_ = xml.EscapeText(&b, []byte(text)) // into memory
 	return b.String()
+}
+
+// xmlHolds says whether XML can hold a text as it is (XML 1.0, 2.2).
+func xmlHolds(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool {
+		return r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff
+	})
 }
 
 // windowsLine writes arguments as the rules of CommandLineToArgvW read them.

@@ -28,14 +28,16 @@ import (
 // repeats what it was to run, and its standard input.
 type wsman struct {
 	*httptest.Server
-	t     *testing.T
-	basic bool
-	fault string // of WSMan, in answer to a command
+	t      *testing.T
+	basic  bool
+	fault  string // of WSMan, in answer to a command
+	breaks string // "handshake": cuts it; "words": says a word with each 401; "receive": forgets who is logged in when output is asked for; "send": ends before it has read anything
 
 	mu     sync.Mutex
 	known  map[string]string // connection → "challenged" or "in"
 	shells map[string]*wsProgram
 	told   []string // actions
+	exit   string
 }
 
 type wsProgram struct {
@@ -48,7 +50,7 @@ type wsProgram struct {
 const wsName, wsSecret = "Ops", "pässw0rd-of-ops"
 
 func newWSMan(t *testing.T) *wsman {
-	w := &wsman{t: t, known: map[string]string{}, shells: map[string]*wsProgram{}}
+	w := &wsman{t: t, exit: "4294967295", known: map[string]string{}, shells: map[string]*wsProgram{}}
 	w.Server = httptest.NewTLSServer(w)
 	t.Cleanup(w.Close)
 	return w
@@ -56,7 +58,7 @@ func newWSMan(t *testing.T) *wsman {
 
 // bench is a script that reaches it, pinned.
 func (w *wsman) bench(code string) (*bench, error) {
-	b := newBench(w.t, []string{"winrm", "secret"}, "needs = [\"secret\"]\nhosts = [\"resource\"]", code)
+	b := newBench(w.t, []string{"winrm", "secret", "text"}, "needs = [\"secret\"]\nhosts = [\"resource\"]", code)
 	at := w.Listener.Addr().String()
 	pin := sha256.Sum256(w.Certificate().RawSubjectPublicKeyInfo)
 	b.allow, b.host.Pins = []string{at}, map[string][]byte{at: pin[:]}
@@ -70,7 +72,17 @@ func (w *wsman) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	body, _ := io.ReadAll(r.Body)
+	if w.breaks == "receive" && bytes.Contains(body, []byte(wsReceive)) {
+		w.known, w.basic = map[string]string{}, false
+		w.told = append(w.told, "Receive")
+		rw.Header().Add("WWW-Authenticate", "Negotiate")
+		rw.WriteHeader(http.StatusUnauthorized)
+		return
+	}
 	if !w.in(rw, r) {
+		if w.breaks == "words" {
+			_, _ = io.WriteString(rw, strings.Repeat("who is it? ", 1000))
+		}
 		return
 	}
 	var m struct {
@@ -119,13 +131,21 @@ func (w *wsman) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 		p.line = m.Program + "|" + m.Args
+		options := map[string]string{}
 		for _, o := range m.Options {
-			if o.Name == "WINRS_CONSOLEMODE_STDIN" && o.Text == "TRUE" {
-				p.ended = true
-			}
+			options[o.Name] = o.Text
+		}
+		p.ended = options["WINRS_CONSOLEMODE_STDIN"] == "TRUE"
+		if options["WINRS_SKIP_CMD_SHELL"] != "TRUE" {
+			w.t.Error("a shell would read the command line")
 		}
 		answer(`<rsp:CommandResponse><rsp:CommandId>command-1</rsp:CommandId></rsp:CommandResponse>`)
 	case "Send":
+		if w.breaks == "send" {
+			p.ended = true
+			fault("2150858843", "the pipe has been ended")
+			return
+		}
 		b, err := base64.StdEncoding.DecodeString(m.Send.Text)
 		if err != nil || m.Send.Command != "command-1" || p.ended {
 			w.t.Errorf("%+v: %v", m.Send, err)
@@ -144,7 +164,7 @@ func (w *wsman) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		case p.asked == 2:
 			answer(`<rsp:ReceiveResponse>` + stream("stdout", []byte(p.line+"\n")) + stream("stderr", []byte("a word")) + `<rsp:CommandState CommandId="command-1" State="` + wsShell + `/CommandState/Running"/></rsp:ReceiveResponse>`)
 		default:
-			answer(`<rsp:ReceiveResponse>` + stream("stdout", p.stdin) + `<rsp:CommandState CommandId="command-1" State="` + wsDone + `"><rsp:ExitCode>4294967295</rsp:ExitCode></rsp:CommandState></rsp:ReceiveResponse>`)
+			answer(`<rsp:ReceiveResponse>` + stream("stdout", p.stdin) + `<rsp:CommandState CommandId="command-1" State="` + wsDone + `"><rsp:ExitCode>` + w.exit + `</rsp:ExitCode></rsp:CommandState></rsp:ReceiveResponse>`)
 		}
 	case "Signal":
 		if m.Code != wsTerminate {
@@ -179,6 +199,9 @@ func (w *wsman) in(rw http.ResponseWriter, r *http.Request) bool {
 	if (scheme == "Negotiate" || scheme == "NTLM") && len(m) >= 12 && bytes.HasPrefix(m, []byte("NTLMSSP\x00")) {
 		switch m[8] {
 		case 1:
+			if w.breaks == "handshake" {
+				panic(http.ErrAbortHandler) // cuts the connection
+			}
 			w.known[r.RemoteAddr] = "challenged"
 			rw.Header().Set("WWW-Authenticate", scheme+" "+base64.StdEncoding.EncodeToString(ntlmChallenge()))
 			rw.WriteHeader(http.StatusUnauthorized)
@@ -259,16 +282,25 @@ func ntlmProven(m []byte) bool {
 func TestWinRM(t *testing.T) {
 	const login = `login = "Ops", secret = job.secret`
 	for name, c := range map[string]struct {
-		basic bool
-		fault string
-		code  string
-		told  string
+		basic  bool
+		fault  string
+		breaks string
+		code   string
+		told   string
 	}{
 		"a program, by NTLM": {code: `local r = assert(winrm.run{` + login + `, argv = {"sc.exe", "stop", "My Service", [[a\"b]]}})
 			assert(r.status == -1 and r.stderr == "a word" and not r.truncated)
 			assert(r.stdout == [[sc.exe|stop "My Service" "a\\\"b"]] .. "\n", r.stdout)`, told: "Create Command Receive Receive Receive Signal Delete"},
 		"with a secret on its input": {code: `local r = assert(winrm.run{` + login + `, argv = {"setpw.exe"}, stdin = job.secret, secret_output = true})
-			assert(secret.matches(r.stdout, "(?s)setpw.exe.*"))`, told: "Create Command Send Receive Receive Receive Signal Delete"},
+			assert(secret.equal(r.stdout, text.concat("setpw.exe|\n", job.secret)))`, told: "Create Command Send Receive Receive Receive Signal Delete"},
+		"with a long input": {code: `local long = ("0123456789abcdef"):rep(10000)
+			local r = assert(winrm.run{` + login + `, argv = {"sink.exe"}, stdin = long}) assert(r.stdout == "sink.exe|\n" .. long)`, told: "Create Command Send Send Send Receive Receive Receive Signal Delete"},
+		"a program that reads nothing":                       {breaks: "send", code: `local r = assert(winrm.run{` + login + `, argv = {"x"}, stdin = "y"}) assert(r.status == -1)`, told: "Create Command Send Receive Receive Receive Signal Delete"},
+		"a host of many words":                               {breaks: "words", code: `assert(winrm.run{` + login + `, argv = {"x"}})`, told: "Create Command Receive Receive Receive Signal Delete"},
+		"a login that breaks off says nothing of the secret": {breaks: "handshake", code: `local r, err = winrm.run{` + login + `, argv = {"x"}} assert(not r and err.class == "unreachable" and err.reason == "winrm", tostring(err))`},
+		"a login that is forgotten while the program runs":   {breaks: "receive", code: `local r, err = winrm.run{` + login + `, argv = {"x"}} assert(not r and not err.not_sent, tostring(err))`, told: "Create Command Receive Receive Signal Delete"},
+		"a program with a blank in its name":                 {code: `local r = assert(winrm.run{` + login + `, argv = {[[C:\Program Files\x.exe]], "a"}}) assert(r.stdout == [["C:\Program Files\x.exe"|a]] .. "\n", r.stdout)`, told: "Create Command Receive Receive Receive Signal Delete"},
+		"what XML cannot hold":                               {code: `local ok, err = pcall(winrm.run, {` + login + `, argv = {"x", "a\1b"}}) assert(not ok and tostring(err):find("XML cannot hold"))`},
 		"PowerShell": {code: `local r = assert(winrm.powershell{` + login + `, script = "Restart-Service 'x'"})
 			assert(r.stdout:match("^powershell.exe|%-NoProfile %-NonInteractive %-OutputFormat Text %-EncodedCommand [A-Za-z0-9+/=]+\n$"), r.stdout)`, told: "Create Command Receive Receive Receive Signal Delete"},
 		"by Basic":             {basic: true, code: `assert(winrm.run{` + login + `, auth = "basic", argv = {"x"}})`, told: "Create Command Receive Receive Receive Signal Delete"},
@@ -276,6 +308,7 @@ func TestWinRM(t *testing.T) {
 		"wrong by Basic":       {basic: true, code: `local r, err = winrm.run{login = "Ops", secret = "wrong", auth = "basic", argv = {"x"}} assert(not r and err.reason == "bad_secret")`},
 		"no NTLM":              {basic: true, code: `local r, err = winrm.run{` + login + `, argv = {"x"}} assert(not r and err.class == "unsupported" and err.reason == "auth.method", tostring(err))`},
 		"no Basic":             {code: `local r, err = winrm.run{` + login + `, auth = "basic", argv = {"x"}} assert(not r and err.reason == "auth.method", tostring(err))`},
+		"not known whether":    {fault: "995", code: `local r, err = winrm.run{` + login + `, argv = {"x"}} assert(not r and err.reason == "winrm.995" and not err.not_sent)`, told: "Create Command Delete"},
 		"refused":              {fault: "5", code: `local r, err = winrm.run{` + login + `, argv = {"x"}} assert(not r and err.class == "permission" and err.reason == "winrm.5" and err.not_sent and err.text == "it is not to be")`, told: "Create Command Delete"},
 		"a secret among words": {code: `local ok, err = pcall(winrm.run, {` + login + `, argv = {"x", job.secret}}) assert(not ok and tostring(err):find("give it as stdin"))`},
 		"a secret in a script": {code: `local ok, err = pcall(winrm.powershell, {` + login + `, script = job.secret}) assert(not ok and tostring(err):find("got a secret"))`},
@@ -283,7 +316,7 @@ func TestWinRM(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWSMan(t)
-			w.basic, w.fault = c.basic, c.fault
+			w.basic, w.fault, w.breaks = c.basic, c.fault, c.breaks
 			if _, err := w.bench(c.code); err != nil {
 				t.Error(err)
 			}

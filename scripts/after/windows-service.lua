@@ -11,9 +11,14 @@ type     = "string"
 about    = "The service's short name, as sc.exe has it."
 required = true
 pattern  = "[A-Za-z0-9_.$-]+"
+[parameters.user]
+type    = "string"
+about   = "The user as whom the service must run, without the domain; empty: the account's login without it."
+pattern = "[^\\\\@'=,]*"
+default = ""
 [parameters.restart]
 type    = "boolean"
-about   = "Whether it is restarted, with those that depend on it; without that it logs in anew when it starts next."
+about   = "Whether it is restarted, with those that depend on it, where it runs; without that it logs in anew when it starts next."
 default = true
 [parameters.auth]
 type    = "enum"
@@ -36,17 +41,26 @@ local SCRIPT = [[
 $secret = [Text.Encoding]::UTF8.GetString([Convert]::FromBase64String([Console]::In.ReadToEnd().Trim()))
 $service = Get-CimInstance -ClassName Win32_Service -Filter 'Name=''%s'''
 if (-not $service) { 'missing'; exit 3 }
+if (($service.StartName -replace '^.*\\' -replace '@.*$') -ne '%s') { 'other'; exit 5 }
 $done = Invoke-CimMethod -InputObject $service -MethodName Change -Arguments @{ StartPassword = $secret }
 if ($done.ReturnValue -ne 0) { $done.ReturnValue; exit 4 }
 %s'done'
 ]]
 
+-- What Win32_Service.Change answers where it has changed nothing: access denied, an invalid
+-- parameter, an account that is not there.
+local REFUSED = {["2"] = "permission", ["21"] = "conflict", ["22"] = "conflict"}
+
 function run(job)
 	local p, host = job.parameters, job.records.host
-	local restart = p.restart and ("Restart-Service -Name '" .. p.service .. "' -Force\n") or ""
+	local user = p.user ~= "" and p.user or job.account.login:match("([^\\]*)$"):match("^[^@]*")
+	if user == "" or user:find("[=,']") then -- a DN, for one
+		return sdk.unchanged("invalid", "service.user")
+	end
+	local restart = p.restart and ("if ($service.State -eq 'Running') { Restart-Service -Name '" .. p.service .. "' -Force }\n") or ""
 	local got, err = winrm.powershell{
 		address = host.address, login = host.login, secret = host.secret, auth = p.auth,
-		script = SCRIPT:format(p.service, restart), stdin = base64.encode(job.secret), timeout = 300,
+		script = SCRIPT:format(p.service, user, restart), stdin = base64.encode(job.secret), timeout = 300,
 	}
 	if not got then
 		log.error(err.text)
@@ -58,9 +72,14 @@ function run(job)
 		return sdk.changed
 	elseif got.status == 3 then
 		return sdk.unchanged("not_found", "service.missing")
+	elseif got.status == 5 then
+		return sdk.unchanged("conflict", "service.other_user")
 	elseif got.status == 4 then
 		log.error("Win32_Service.Change answers", said)
-		return sdk.unchanged(said == "2" and "permission" or "conflict", "service.refused")
+		if REFUSED[said] then
+			return sdk.unchanged(REFUSED[said], "service.refused")
+		end
+		return sdk.unknown
 	end
 	log.error(text.trim(got.stderr))
 	return sdk.unknown -- it may have the secret, and not have started with it

@@ -10,14 +10,14 @@ end})
 
 local function service(parameters)
 	parameters.service = parameters.service or "AppPool$1"
-	return job{secret = secret("n3w"), records = {host = {address = "win1:5986", login = "CORP\\ops", secret = secret("r")}}, parameters = parameters}
+	return job{account = {login = "CORP\\svc-app"}, secret = secret("n3w"), records = {host = {address = "win1:5986", login = "CORP\\ops", secret = secret("r")}}, parameters = parameters}
 end
 
 test("a service gets the secret on standard input, and is restarted", function()
 	answer = {status = 0, stdout = "done\r\n", stderr = ""}
 	assert(outcome(run(service{})) == "changed")
 	assert(asked.login == "CORP\\ops" and asked.auth == "ntlm" and reveal(asked.stdin) == "bjN3")
-	assert(asked.script:find("-Filter 'Name=''AppPool$1'''", 1, true) and asked.script:find("Restart-Service -Name 'AppPool$1' -Force", 1, true))
+	assert(asked.script:find("-Filter 'Name=''AppPool$1'''", 1, true) and asked.script:find("Restart-Service -Name 'AppPool$1' -Force", 1, true) and asked.script:find("-ne 'svc-app')", 1, true))
 	assert(not asked.script:find("n3w", 1, true))
 end)
 
@@ -32,6 +32,8 @@ test("what the host answers", function()
 		["3 missing"] = "unchanged service.missing",
 		["4 2"] = "unchanged service.refused",
 		["4 22"] = "unchanged service.refused",
+		["4 7"] = "unknown ",
+		["5 other"] = "unchanged service.other_user",
 		["1 "] = "unknown ",
 		["0 "] = "unknown ",
 	} do
@@ -46,6 +48,21 @@ test("a host that is not reached, and one that breaks off", function()
 	assert(reason(run(service{})) == "bad_secret")
 	refused = {class = "unreachable", reason = "deadline", not_sent = false, text = "no answer"}
 	assert(outcome(run(service{})) == "unknown")
+end)
+
+test("as whom it runs", function()
+	answer = {status = 0, stdout = "done", stderr = ""}
+	for login, user in pairs{["svc@corp.example"] = "svc", [".\\svc"] = "svc", svc = "svc"} do
+		local j = service{}
+		j.account.login = login
+		assert(outcome(run(j)) == "changed" and asked.script:find("-ne '" .. user .. "')", 1, true))
+	end
+	local j = service{}
+	j.account.login = "cn=svc,dc=corp,dc=example"
+	assert(reason(run(j)) == "service.user")
+	j = service{user = "svc"}
+	j.account.login = "cn=svc,dc=corp,dc=example"
+	assert(outcome(run(j)) == "changed")
 end)
 
 test("a name that would end its quotes", function()
