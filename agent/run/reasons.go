@@ -31,7 +31,8 @@ var plain = strings.Fields(`
 	group.missing healed host_closed http http.json http.redirect http.scheme http.url internal jump.chain jump.forbidden
 	jump.host_key jump.key jump.login jump.name jump.plugin jump.refused jump.unreachable key.gone key.mismatch
 	key.not_taken key.other_account key.private key.public key.same key_id.missing keys.full keys.keep_missing
-	keys.too_many keys.unwritable kind ldap.too_large local.lost locked login.other login.refused login_budget
+	keys.too_many keys.unwritable kind kube.clear kube.conflict kube.forbidden kube.missing kube.refused kube.status
+	kube.unauthorized ldap.too_large local.lost locked login.other login.refused login_budget
 	manifest.minted manifest.retire mint.not_new mint.unknown no_login not_judged nothing_outstanding object.changed
 	orphan.ambiguous orphan.pending pair.draining pair.in_use pair.one_sided pair.unknown parameters password.charset
 	path.not_found path.wrong plan.malformed plan.too_long plugin.unknown plugin_busy plugin_crashed plugin_deadline
@@ -45,7 +46,8 @@ var plain = strings.Fields(`
 	sql.too_large step.data target.busy target.failed target.kind target.protocol target.read_only target.referral
 	target.refused target.single target.tls target.tools target.unsaved target.unsupported target.version test
 	text.ambiguous text.edit text.key text.not_a_value text.shared text.unreadable text.value throttled tls.pin
-	token.unlabelled unclassed undecided unreachable verb.dependents verb.load verb.provision workload.failed
+	token.unlabelled unclassed undecided unreachable verb.dependents verb.load verb.provision winrm winrm.clear winrm.fault
+	workload.failed
 	workload.missing workload.never workload.rolling
 `)
 

@@ -49,6 +49,8 @@ var hostile = []attack{
 	{name: "a sleep for ever", modules: []string{"time"}, code: `while true do time.sleep(3600) end`, limit: time.Second, ends: []string{"plugin_deadline", "script.error", "deadline"}},
 	{name: "a log without an end", modules: []string{"log"}, code: `while true do log.info(string.rep("x", 1000)) end`, ends: []string{"script.error"}},
 	{name: "an output of a gigabyte", modules: []string{"log"}, code: `local s = string.rep("x", 2^24) for i = 1, 64 do log.info(s) end`, ends: []string{"script.error"}},
+	{name: "a recursion without an end", code: `local function f() return 1 + f() end return f()`, ends: []string{"script.error"}},
+	{name: "one that ends its host", code: `os.exit(0)`, ends: []string{"script.error"}},
 	{name: "code in a text", code: `return loadstring("return 1")()`, ends: []string{"script.error"}},
 	{name: "bytecode", code: `return string.dump(run)`, ends: []string{"script.error"}},
 	{name: "a file of the agent's host", code: `return io.open("/etc/shadow")`, ends: []string{"script.error"}},
@@ -67,6 +69,9 @@ type hostHarness struct {
 	*pluginhost.Host
 	plugin pluginhost.Plugin
 	log    *lockedBuffer
+
+	mu      sync.Mutex
+	dialled []string // by the agent, which looks names up then and not before
 }
 
 type lockedBuffer struct {
@@ -113,7 +118,7 @@ func newHost(t *testing.T) *hostHarness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.Host, err = pluginhost.New(pluginhost.Config{Dir: filepath.Join(dir, "run"), Catalogue: catalogue, Log: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	h.Host, err = pluginhost.New(pluginhost.Config{Dir: filepath.Join(dir, "run"), Catalogue: catalogue, Dial: h.dial, Log: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,6 +128,13 @@ func newHost(t *testing.T) *hostHarness {
 		_ = h.Close(ctx)
 	})
 	return h
+}
+
+func (h *hostHarness) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	h.mu.Lock()
+	h.dialled = append(h.dialled, address)
+	h.mu.Unlock()
+	return new(net.Dialer).DialContext(ctx, network, address)
 }
 
 const lost = "hunter2 & hunter2 & hunter2"
@@ -249,6 +261,12 @@ func TestNoOtherPlace(t *testing.T) {
 	if len(knocked) > 0 {
 		t.Error("somebody knocked")
 	}
+	// How long an answer takes tells nothing of a place: nobody has looked for it.
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !slices.Equal(h.dialled, []string{to}) {
+		t.Errorf("the agent dialled, or looked up, %v", h.dialled)
+	}
 	if said := h.log.String(); !strings.Contains(said, "evil.example.org:443") {
 		t.Errorf("the agent's log does not tell of what was asked for: %s", said)
 	}
@@ -261,8 +279,16 @@ func TestPageOfAttacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range hostile {
-		if !strings.Contains(string(page), "| "+a.name+" |") {
+		_, row, ok := strings.Cut(string(page), "| "+a.name+" |")
+		if !ok {
 			t.Errorf("the page does not list %q", a.name)
+			continue
+		}
+		row, _, _ = strings.Cut(row, "\n")
+		for _, end := range a.ends {
+			if end != "said" && !strings.Contains(row, "`"+end+"`") {
+				t.Errorf("the page does not say that %q may end with %s", a.name, end)
+			}
 		}
 	}
 }
