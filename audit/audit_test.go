@@ -189,6 +189,7 @@ func TestWhoseWordAnEventMayBe(t *testing.T) {
 		{audit.CommandRefused, true, false},
 		{audit.RecordEditedOutside, true, false},
 		{audit.ScriptReveals, true, false},
+		{audit.ScriptStopped, true, false},
 		{audit.RecordRevealed, false, true},
 		{audit.LogRefused, true, true},
 		{"no.such", false, false},

@@ -58,6 +58,7 @@ const (
 	RecordRefused       = "record.refused"
 	RecordEditedOutside = "record_edited"
 	ScriptReveals       = "script.reveals"
+	ScriptStopped       = "script.stopped"
 	ValueFork           = "value_fork"
 	StatementSet        = "statement.set"
 	StatementRestated   = "statement.restated"

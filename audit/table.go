@@ -240,6 +240,13 @@ var Catalogue = []Kind{
 		Fields:  []Field{{"sha256", "hash of the script's file, hex"}, {"why", "what its manifest says it is for"}},
 	},
 	{
+		Name:    ScriptStopped,
+		Meaning: "A script was ended by force, failed by a fault of its own, or asked for what it may not have: a place, a program or a file that nobody approved.",
+		Reason:  "plugin_crashed, plugin_deadline, plugin_deaf, plugin_protocol, script.error, dial.refused, http.redirect, local.policy, local.manifest, malformed",
+		by:      byAgent,
+		Fields:  []Field{{"sha256", "hash of the script's file, hex"}},
+	},
+	{
 		Name:    ValueFork,
 		Meaning: "Two agents gave an account a value of the same number: the server let both work on it. What the target has is in the record in the end.",
 		Reason:  "value_fork",

@@ -50,13 +50,14 @@ const (
 
 // Server answers the requests of one run of one script.
 type Server struct {
-	Policy   *policy.Policy // nil: that of no file, which allows nothing
-	Script   string         // its name, for the log
-	Programs []string       // of its manifest, with the values of this use's parameters
-	Files    []string       // likewise
-	Keeps    bool           // its manifest names the module state
-	State    State          // what it has put away
-	Log      *slog.Logger   // nil: discarded
+	Policy   *policy.Policy      // nil: that of no file, which allows nothing
+	Script   string              // its name, for the log
+	Programs []string            // of its manifest, with the values of this use's parameters
+	Files    []string            // likewise
+	Keeps    bool                // its manifest names the module state
+	State    State               // what it has put away
+	Told     func(reason string) // of what it may not have; nil: only the log is
+	Log      *slog.Logger        // nil: discarded
 
 	wrong   error // why nothing can be asked
 	busy    atomic.Bool
@@ -72,9 +73,9 @@ type State interface {
 }
 
 // Handler makes a script's server for one run, with the parameters of its use.
-func Handler(p *policy.Policy, log *slog.Logger) func(*script.Manifest, map[string]any, State) func(context.Context, net.Conn) {
-	return func(m *script.Manifest, values map[string]any, put State) func(context.Context, net.Conn) {
-		s := &Server{Policy: p, Script: m.Name, Log: log, State: put, Keeps: slices.Contains(m.Modules, "state")}
+func Handler(p *policy.Policy, log *slog.Logger) func(*script.Manifest, map[string]any, State, func(string)) func(context.Context, net.Conn) {
+	return func(m *script.Manifest, values map[string]any, put State, told func(string)) func(context.Context, net.Conn) {
+		s := &Server{Policy: p, Script: m.Name, Log: log, State: put, Told: told, Keeps: slices.Contains(m.Modules, "state")}
 		var err error
 		if s.Programs, err = m.Commands(values); err == nil {
 			s.Files, err = m.Paths(values)
@@ -296,6 +297,9 @@ func (s *Server) failed(err error) *pluginv1.LocalError {
 	if e.Err != nil {
 		out.Text = strings.ToValidUTF8(e.Err.Error(), "?")
 		out.Text = strings.ToValidUTF8(out.Text[:min(len(out.Text), 2<<10)], "")
+	}
+	if s.Told != nil && (e.Reason == Policy || e.Reason == Manifest) {
+		s.Told(e.Reason)
 	}
 	if s.refused.Add(1) <= maxTold {
 		s.log().Warn("script was refused something of this host, or it failed", "script", s.Script, "reason", e.Reason, "error", out.Text)

@@ -42,14 +42,15 @@ type dialServer struct {
 
 // grant is what one session or one Verify may reach.
 type grant struct {
-	s     *dialServer
-	token [pluginv1.TokenLen]byte
-	dial  DialFunc
-	local func(context.Context, net.Conn) // nil: nothing of the agent's own machine
-	max   int
-	ctx   context.Context // ends with cut
-	end   context.CancelFunc
-	limit time.Duration // of its call, once it has its turn; 0: the context's
+	s       *dialServer
+	token   [pluginv1.TokenLen]byte
+	dial    DialFunc
+	local   func(context.Context, net.Conn) // nil: nothing of the agent's own machine
+	refused func()                          // is told of dials that lead elsewhere; nil: nobody is
+	max     int
+	ctx     context.Context // ends with cut
+	end     context.CancelFunc
+	limit   time.Duration // of its call, once it has its turn; 0: the context's
 
 	locals sync.WaitGroup // what local serves; complete once the grant is cut
 
@@ -92,8 +93,8 @@ func (s *dialServer) rename(log *slog.Logger) {
 
 // grant lets one job dial. The addresses are those of its statement, and where these led
 // in this process before: a plugin verifies at the server that took the change.
-func (s *dialServer) grant(allow []string, maxConns int, dial DialFunc, local func(context.Context, net.Conn)) (*grant, error) {
-	g := &grant{s: s, dial: dial, local: local, max: maxConns, allow: map[string]bool{}, open: map[*relay]struct{}{}}
+func (s *dialServer) grant(allow []string, maxConns int, dial DialFunc, local func(context.Context, net.Conn), refused func()) (*grant, error) {
+	g := &grant{s: s, dial: dial, local: local, refused: refused, max: maxConns, allow: map[string]bool{}, open: map[*relay]struct{}{}}
 	for _, a := range allow {
 		n, err := normal(a)
 		if err != nil {
@@ -191,6 +192,9 @@ func (s *dialServer) one(c *net.UnixConn) {
 	if status := g.enter(r, req); status != pluginv1.DialOK {
 		if status == pluginv1.DialRefused {
 			s.refused(req)
+			if g.refused != nil {
+				g.refused()
+			}
 		}
 		answer(c, status, "")
 		return

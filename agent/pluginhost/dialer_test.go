@@ -106,7 +106,7 @@ func newGrant(t *testing.T, max int, dial DialFunc) *grant {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.close)
-	g, err := s.grant([]string{"db.example:5432"}, max, dial, nil)
+	g, err := s.grant([]string{"db.example:5432"}, max, dial, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,16 +133,17 @@ func TestWhereANameLed(t *testing.T) {
 		t.Errorf("the same job: %d", c.status)
 	}
 	for allow, want := range map[string]pluginv1.DialStatus{"db.example:5432": pluginv1.DialOK, "db.example:5433": pluginv1.DialRefused} {
-		other, err := g.s.grant([]string{allow}, 4, dial, nil)
+		refused := 0
+		other, err := g.s.grant([]string{allow}, 4, dial, nil, func() { refused++ })
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c := dialBy(t, other, "tcp", first, 0); c.status != want {
-			t.Errorf("another job, for %s: %d, want %d", allow, c.status, want)
+		if c := dialBy(t, other, "tcp", first, 0); c.status != want || (refused > 0) != (want == pluginv1.DialRefused) {
+			t.Errorf("another job, for %s: %d, told %d times, want %d", allow, c.status, refused, want)
 		}
 	}
 	for range 2 * maxRemotes { // the memory has an end
-		other, err := g.s.grant([]string{"db.example:5432"}, 4, dial, nil)
+		other, err := g.s.grant([]string{"db.example:5432"}, 4, dial, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

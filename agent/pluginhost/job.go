@@ -79,6 +79,9 @@ type Target struct {
 	// makes to the address local of the network agent. The connection ends with the job, which
 	// the context does, too; Local returns then, and closes it. Nil: there is no such address.
 	Local func(context.Context, net.Conn)
+	// Refused is told of each dial to where the job does not lead; it must not block. Nil:
+	// only the log is.
+	Refused func()
 	// Progress gets the plugin's steps, in a goroutine of the host's: it must not block.
 	// Of a shared session, the one that opened it gets them.
 	Progress func(step string)

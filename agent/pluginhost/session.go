@@ -114,7 +114,7 @@ func (p *process) access(t Target) (*grant, *pluginv1.Access, error) {
 	if dial == nil {
 		dial = p.h.cfg.Dial
 	}
-	g, err := p.dial.grant(t.Allow, p.h.cfg.Connections, dial, t.Local)
+	g, err := p.dial.grant(t.Allow, p.h.cfg.Connections, dial, t.Local, t.Refused)
 	if err != nil {
 		return nil, nil, p.fail(BadRequest, err)
 	}

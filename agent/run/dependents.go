@@ -323,6 +323,9 @@ func (r *Run) step(ctx context.Context, d *dependent, s *journal.Step, do stepCa
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
 	defer cancel()
 	answer, err := do(call, d.plugin, d.job, sdk.Step{ID: s.ID, Title: s.Title, Data: s.Data}, c)
+	if d.script != nil && d.script.stopped != nil {
+		d.script.stopped(clean(r.hidden(), orElse(answer.Reason, pluginhost.ReasonOf(err))))
+	}
 	switch {
 	case err != nil:
 		return answer, err

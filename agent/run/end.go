@@ -244,6 +244,12 @@ func (r *Run) signEnd() (signed, detail []byte, err error) {
 		r.log = r.e.Directory.Known()
 	}
 	hidden := r.hidden()
+	if r.rotator != nil && r.rotator.stopped != nil {
+		r.rotator.stopped(clean(hidden, r.outcome.Reason))
+	}
+	if r.makes != nil {
+		r.e.stops(r.makes)(clean(hidden, r.outcome.Reason))
+	}
 	reason, own := r.inClear(hidden, r.outcome.Reason)
 	if own {
 		r.outcome.Text = strings.TrimPrefix(r.outcome.Text+"\n", "\n") + "the script's own word for it: " + r.outcome.Reason

@@ -32,7 +32,9 @@ type hosted struct {
 	text      []byte
 	values    map[string]any // its parameters
 	records   []further
-	account   trust.Ref // that it is run for; zero: none
+	account   trust.Ref           // that it is run for; zero: none
+	run       seal.ID             // likewise
+	stopped   func(reason string) // tells of what it may not; nil: it goes nowhere yet
 
 	plugin pluginhost.Plugin
 	job    pluginhost.Job // of a script that runs after a rotation
@@ -285,13 +287,15 @@ func (e *Engine) aim(ctx context.Context, served *servedRecords, h *hosted, t *p
 		}
 		return e.Dial(ctx, network, address)
 	}
+	h.stopped = e.stops(h)
+	t.Refused = func() { h.stopped("dial.refused") }
 	t.Progress = nil // a script's steps are its own words, and go nowhere in clear
 	if e.Local != nil {
 		var put local.State
 		if !h.account.IsZero() {
 			put = scriptState{e, h.by.Ref, mustRef(h.use.Script), h.account}
 		}
-		t.Local = e.Local(h.manifest, h.values, put)
+		t.Local = e.Local(h.manifest, h.values, put, h.stopped)
 	}
 	return nil
 }

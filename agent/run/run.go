@@ -115,8 +115,8 @@ type Engine struct {
 	// not begun any more.
 	Open context.Context
 	// Local serves what a script asks of the agent's own host, by its manifest and parameters,
-	// and of what it has put away there; nil: nothing.
-	Local func(m *script.Manifest, values map[string]any, put local.State) func(context.Context, net.Conn)
+	// and of what it has put away there, and tells of what it may not have; nil: nothing.
+	Local func(m *script.Manifest, values map[string]any, put local.State, told func(reason string)) func(context.Context, net.Conn)
 
 	told       told // of edited records
 	folderKeys folderKeys

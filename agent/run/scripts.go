@@ -84,6 +84,7 @@ func (r *Run) openScript(ctx context.Context, served *servedRecords, h *hosted) 
 		return err
 	}
 	h.job.Resource.Config, h.account = h.use.Parameters, r.job.Account
+	h.run = r.job.ID
 	if err := r.e.aim(ctx, served, h, &h.job.Target, r.way, r.pool()); err != nil {
 		return err
 	}
@@ -234,6 +235,9 @@ func (r *Run) checkEnded() error {
 func (r *Run) runScript(ctx context.Context, h *hosted, s *journal.Script, hidden *scrub.Set) (output string, err error) {
 	ends := func(state journal.StepState, reason string) error {
 		s.State, s.Reason = state, clean(hidden, reason)
+		if h.stopped != nil {
+			h.stopped(s.Reason)
+		}
 		return r.e.Journal.KeepPlan(r.job.ID, r.planned)
 	}
 	request, bad := r.afterRequest(h)

@@ -17,7 +17,7 @@ func (c *cli) scriptCmd() *cobra.Command {
 	cmd := c.group("script", "scripts in Lua: rotators of your own, and what runs after a rotation", `A script is a Lua file that says in its manifest what it is and all that it asks for. It is
 kept as a record; agents run it where a resource or an account names it, by its hash, and
 who signs that has approved it. "rotunda resource edit --rotator" and "--script", "rotunda
-record edit --script" and "--dependents-file" name scripts.`)
+record edit --script", "--generator" and "--dependents-file" name scripts.`)
 	cmd.AddCommand(c.scriptNewCmd(), c.scriptCheckCmd(), c.scriptTestCmd(), c.scriptDryRunCmd(), c.scriptDocsCmd(), c.scriptAddCmd(), c.scriptListCmd(), c.scriptShowCmd(), c.scriptUpdateCmd(), c.scriptApproveCmd(), c.scriptRunCmd())
 	return cmd
 }

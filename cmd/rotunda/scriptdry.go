@@ -101,9 +101,9 @@ func (c *cli) scriptDryRunCmd() *cobra.Command {
 with secrets that are made up, and lists each call of a module that would reach something.
 Nothing is reached: each gets an answer that is made up, the shortest good one. What a call
 is called with is checked as ever. The file need not be in the vault; without --record
-no vault is asked, and all names are made up.
+no vault is asked, and all names are made up, but no parameters that have no default.
 
-Exit code 8 says that the script does not come to its end.`, `rotunda script dry-run restart-unit.lua
+Exit code 8 says that the script does not come to its end.`, `rotunda script dry-run restart-unit.lua,param.unit=nginx
 rotunda script dry-run restart-unit.lua,param.unit=nginx --record app`)
 }
 

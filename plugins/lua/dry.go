@@ -336,8 +336,11 @@ func (dryDatabase) literal(_ context.Context, text string) (string, error) { ret
 func (dryDatabase) identifier(name string) (string, error) {
 	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`, nil
 }
-func (dryDatabase) fault(err error) *sdk.Error { return asError(err, sdk.ClassInternal, "script.error") }
-func (dryDatabase) close()                     {}
+
+func (dryDatabase) fault(err error) *sdk.Error {
+	return asError(err, sdk.ClassInternal, "script.error")
+}
+func (dryDatabase) close() {}
 
 // shown is the call as its author wrote it, with the values in it.
 func (a *args) shown(given int) string {

@@ -99,7 +99,7 @@ func TestKeeperScripts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.host.Dialer = agentsHost{b, local.Handler(p, nil)(b.p.manifest, values, putAway{})}
+		b.host.Dialer = agentsHost{b, local.Handler(p, nil)(b.p.manifest, values, putAway{}, nil)}
 		r := sdk.OpenRequest{Resource: sdk.Resource{Address: "db1.example:5432"}}
 		look(t, b, r, "/bin/sh")
 

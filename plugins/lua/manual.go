@@ -25,7 +25,7 @@ This page is generated from the tables of the modules (`+"`lua manual`"+`); `+"`
 [annotations for editors](../../examples/scripts/rotunda.lua) of the same. A module is there for a script whose manifest names it; then
 `+"`require`"+` gives it.
 
-- A function that takes a secret gives a secret of what it makes of one. One whose parameter is a text refuses secrets, and every function refuses a text that holds
+- A function that takes a secret gives a secret of what it makes of one. One whose parameter is a text refuses secrets, and every function but those of log refuses a text that holds
   `+"`[secret]`"+`: what a secret becomes by `+"`..`"+`.
 - What goes wrong outside (a target's answer, a file's text) is given as nil and an `+"`sdk.error`"+` with class, reason, not_sent and text.
   What is wrong with the call itself is raised as an error of the script's, with its line.

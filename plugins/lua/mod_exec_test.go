@@ -53,7 +53,7 @@ func onHost(t *testing.T, dir, code string) (*bench, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.host.Dialer = agentsHost{b, local.Handler(p, nil)(b.p.manifest, values, putAway{})}
+	b.host.Dialer = agentsHost{b, local.Handler(p, nil)(b.p.manifest, values, putAway{}, nil)}
 	_, err = b.run(func(s *state, job *lua.LTable) {
 		job.RawSetString("secret", s.secret(secret{Secret: sdk.NewSecret([]byte("hunter2hunter2"))}))
 		job.RawSetString("file", lua.LString(dir+"/a.conf"))
@@ -223,7 +223,7 @@ func TestHostOfAShutInScript(t *testing.T) {
 		}
 		target := pluginhost.Target{Key: "db1", Resource: sdk.Resource{Address: "127.0.0.1:1"}}
 		if serve {
-			target.Local = local.Handler(p, nil)(m, nil, nil)
+			target.Local = local.Handler(p, nil)(m, nil, nil, nil)
 		}
 		return h.Run(ctx, pluginhost.Scripted(h.plugin, []byte(text)), pluginhost.Job{Target: target}, sdk.AfterRequest{Secret: password(lost)})
 	}

@@ -38,7 +38,7 @@ func TestState(t *testing.T) {
 	kept := putAway{}
 	run := func(modules []string, code string) error {
 		b := newBench(t, modules, "needs = [\"secret\"]\nreveals = \"to lose it\"", code)
-		b.host.Dialer = agentsHost{b, local.Handler(nil, nil)(b.p.manifest, nil, kept)}
+		b.host.Dialer = agentsHost{b, local.Handler(nil, nil)(b.p.manifest, nil, kept, nil)}
 		_, err := b.run(func(s *state, job *lua.LTable) {
 			job.RawSetString("secret", s.secret(secret{Secret: sdk.NewSecret([]byte("hunter2hunter2"))}))
 		})
