@@ -1,6 +1,7 @@
 package run
 
 import (
+	"reflect"
 	"testing"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -18,7 +19,7 @@ func TestStoppedScriptsAreTold(t *testing.T) {
 	if len(w.told) != 2 || w.told[0].Reason != "script.error" || w.told[1].Reason != "dial.refused" {
 		t.Fatalf("told: %+v", w.told)
 	}
-	if e := w.told[1]; e.Name != "script.stopped" || e.Record != wireRef(w.account) || seal.ID(e.RunID) != h.run || e.Fields["sha256"] != "ab" {
+	if e := w.told[1]; e.Name != "script.stopped" || !reflect.DeepEqual(e.Record, wireRef(w.account)) || seal.ID(e.RunID) != h.run || e.Fields["sha256"] != "ab" {
 		t.Errorf("%+v", e)
 	}
 }

@@ -172,13 +172,18 @@ func (pg *PG) Stop() error { return errors.Join(pg.Down(), Clean(pg.dir)) }
 
 // Connect logs in as the administrator.
 func (pg *PG) Connect(ctx context.Context) (*pgx.Conn, error) {
-	c, err := pgx.ParseConfig("user=" + pg.Admin + " dbname=" + pg.Database + " sslmode=disable")
+	return pg.ConnectAs(ctx, pg.Admin, pg.AdminPassword)
+}
+
+// ConnectAs logs in as a role.
+func (pg *PG) ConnectAs(ctx context.Context, role string, password sdk.Secret) (*pgx.Conn, error) {
+	c, err := pgx.ParseConfig("dbname=" + pg.Database + " sslmode=disable")
 	if err != nil {
 		return nil, err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pg.CA)
-	c.Host, c.Port, c.Password = pg.Host, uint16(pg.Port), pg.AdminPassword.ExposeString()
+	c.Host, c.Port, c.User, c.Password = pg.Host, uint16(pg.Port), role, password.ExposeString()
 	if !slices.Contains(pg.settings, "ssl=off") {
 		c.TLSConfig = &tls.Config{ServerName: pg.ServerName, RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}

@@ -36,11 +36,41 @@ function run(job)
 end
 `
 
-// scripted has what follows a new secret done by Lua scripts: a password file on another
-// host, and one that fails, which the credential does not suffer from.
+// endsSessions has a Lua script end the sessions that were opened with the former secret.
+func (d *demo) endsSessions(ctx context.Context) error {
+	a := d.account("app")
+	session, err := d.pg.ConnectAs(ctx, `app "one"`, a.current.Secret)
+	if err != nil {
+		return err
+	}
+	defer session.Close(ctx)
+	d.say("rotunda script add scripts/after/postgres-end-sessions.lua; record edit app --script postgres-end-sessions; rotate app")
+	if err := d.cli(ctx, "script", "add", "scripts/after/postgres-end-sessions.lua", "--folder", installation.Folder); err != nil {
+		return err
+	}
+	if err := d.cli(ctx, "record", "edit", "app", "--script", "postgres-end-sessions", "--yes"); err != nil {
+		return err
+	}
+	open := session.Ping(ctx) == nil
+	o, err := d.rotunda.Rotate(ctx, "app")
+	if err != nil {
+		return fmt.Errorf("%w: %+v", err, o)
+	}
+	if err := d.changed(ctx, a, "with a script in its database"); err != nil {
+		return err
+	}
+	d.claim(open && o.Scripts == "done" && session.Ping(ctx) != nil, "app: a script has ended the session that was open with the old secret")
+	return nil
+}
+
+// scripted has what follows a new secret done by Lua scripts: sessions ended, a password
+// file on another host, and one that fails, which the credential does not suffer from.
 func (d *demo) scripted(ctx context.Context) error {
+	if err := d.endsSessions(ctx); err != nil {
+		return err
+	}
 	if d.sshd == nil {
-		d.say("left out: scripts, which need the sshd")
+		d.say("left out: scripts on another host, which need the sshd")
 		return nil
 	}
 	path := filepath.Join(d.dir, "app-server.pgpass")
