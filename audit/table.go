@@ -242,7 +242,7 @@ var Catalogue = []Kind{
 	{
 		Name:    ScriptStopped,
 		Meaning: "A script was ended by force, failed by a fault of its own, or asked for what it may not have: a place, a program or a file that nobody approved.",
-		Reason:  "plugin_crashed, plugin_deadline, plugin_deaf, plugin_protocol, script.error, dial.refused, http.redirect, local.policy, local.manifest, malformed",
+		Reason:  "plugin_start, plugin_crashed, plugin_deadline, plugin_deaf, plugin_protocol, script.error, dial.refused, local.policy, local.manifest",
 		by:      byAgent,
 		Fields:  []Field{{"sha256", "hash of the script's file, hex"}},
 	},

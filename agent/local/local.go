@@ -45,6 +45,7 @@ const (
 	Name     = "state.name"     // what is put away has no such name
 	Full     = "state.full"     // it is more than a script may put away
 	Broken   = "state.broken"   // what was put away does not open
+	Nobody   = "state.nobody"   // nothing is put away where a script is run for no account
 	Often    = "state.often"    // it is put away too often in one run
 )
 
@@ -238,7 +239,9 @@ var nameRE = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
 func (s *Server) state(r pluginv1.LocalState, body []byte) (a pluginv1.LocalAnswer, out []byte, err error) {
 	switch {
-	case !s.Keeps || s.State == nil:
+	case s.Keeps && s.State == nil:
+		return a, nil, refuse(sdk.ClassUnsupported, Nobody, errors.New("nothing is put away here: the script is run for no account"))
+	case !s.Keeps:
 		return a, nil, refuse(sdk.ClassPermission, Manifest, errors.New("the script's manifest does not name the module state"))
 	case !nameRE.MatchString(r.Name):
 		return a, nil, refuse(sdk.ClassInvalid, Name, fmt.Errorf("%q: want a name of A-Z, a-z, 0-9, _, . and -, at most 64", r.Name))

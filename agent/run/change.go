@@ -196,6 +196,7 @@ func (r *Run) apply(ctx context.Context) (State, error) {
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
 	defer cancel()
 	answer, err := r.session.Apply(call, sdk.ApplyRequest{Account: r.login, Candidate: r.candidate.credential, Current: r.current})
+	r.rotator.failed(err)
 	r.applies++
 	r.applied = r.e.Now()
 	r.changed = err == nil && answer.Outcome == sdk.Changed
@@ -331,6 +332,7 @@ func (r *Run) openSession(ctx context.Context) error {
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Open)
 	defer cancel()
 	s, err := r.e.Plugins.Open(call, r.plugin, pluginhost.Job{Target: r.at, Admin: r.admin, AdminAs: r.adminAs, Extra: r.extras, Self: r.drives == bySelf})
+	r.rotator.failed(err)
 	if err != nil {
 		return err
 	}

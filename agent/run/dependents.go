@@ -189,6 +189,7 @@ func (r *Run) planOf(ctx context.Context, d *dependent) ([]journal.Step, error) 
 		request.Account.Attrs[sdk.PairAttr] = r.pair.login.Name
 	}
 	got, err := r.e.Plugins.Plan(call, d.plugin, d.job, request)
+	d.script.failed(err)
 	if err != nil {
 		return nil, err
 	}
@@ -323,9 +324,7 @@ func (r *Run) step(ctx context.Context, d *dependent, s *journal.Step, do stepCa
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
 	defer cancel()
 	answer, err := do(call, d.plugin, d.job, sdk.Step{ID: s.ID, Title: s.Title, Data: s.Data}, c)
-	if d.script != nil && d.script.stopped != nil {
-		d.script.stopped(clean(r.hidden(), orElse(answer.Reason, pluginhost.ReasonOf(err))))
-	}
+	d.script.failed(err)
 	switch {
 	case err != nil:
 		return answer, err

@@ -95,6 +95,7 @@ func (r *Run) endSecret(ctx context.Context, keep, old sdk.Credential) error {
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
 	defer cancel()
 	answer, err := r.session.Retire(call, sdk.RetireRequest{Account: r.login, Keep: keep, Old: old})
+	r.rotator.failed(err)
 	switch {
 	case err != nil:
 		return err
@@ -244,12 +245,6 @@ func (r *Run) signEnd() (signed, detail []byte, err error) {
 		r.log = r.e.Directory.Known()
 	}
 	hidden := r.hidden()
-	if r.rotator != nil && r.rotator.stopped != nil {
-		r.rotator.stopped(clean(hidden, r.outcome.Reason))
-	}
-	if r.makes != nil {
-		r.e.stops(r.makes)(clean(hidden, r.outcome.Reason))
-	}
 	reason, own := r.inClear(hidden, r.outcome.Reason)
 	if own {
 		r.outcome.Text = strings.TrimPrefix(r.outcome.Text+"\n", "\n") + "the script's own word for it: " + r.outcome.Reason

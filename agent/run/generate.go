@@ -53,6 +53,7 @@ func (r *Run) generate(ctx context.Context) (sdk.Credential, error) {
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Script)
 	defer cancel()
 	made, err := r.e.Plugins.Generate(call, p, h.job, r.login)
+	h.failed(err)
 	if err != nil {
 		return sdk.Credential{}, fmt.Errorf("%s: %w", h, err)
 	}

@@ -32,9 +32,8 @@ type hosted struct {
 	text      []byte
 	values    map[string]any // its parameters
 	records   []further
-	account   trust.Ref           // that it is run for; zero: none
-	run       seal.ID             // likewise
-	stopped   func(reason string) // tells of what it may not; nil: it goes nowhere yet
+	account   trust.Ref // that it is run for; zero: none
+	stopped   stopped
 
 	plugin pluginhost.Plugin
 	job    pluginhost.Job // of a script that runs after a rotation
@@ -287,15 +286,14 @@ func (e *Engine) aim(ctx context.Context, served *servedRecords, h *hosted, t *p
 		}
 		return e.Dial(ctx, network, address)
 	}
-	h.stopped = e.stops(h)
-	t.Refused = func() { h.stopped("dial.refused") }
+	t.Refused = func() { h.came("dial.refused") }
 	t.Progress = nil // a script's steps are its own words, and go nowhere in clear
 	if e.Local != nil {
 		var put local.State
 		if !h.account.IsZero() {
 			put = scriptState{e, h.by.Ref, mustRef(h.use.Script), h.account}
 		}
-		t.Local = e.Local(h.manifest, h.values, put, h.stopped)
+		t.Local = e.Local(h.manifest, h.values, put, h.came)
 	}
 	return nil
 }
@@ -325,6 +323,7 @@ func (e *Engine) host(ctx context.Context, h *hosted) (pluginhost.Plugin, plugin
 	p := pluginhost.Scripted(lua, h.text)
 	m, err := e.Plugins.Describe(ctx, p)
 	if err != nil {
+		h.failed(err)
 		err = fmt.Errorf("%s: %w", h, err)
 	}
 	return p, m, err

@@ -321,6 +321,9 @@ func (r *Run) leave() {
 	_ = r.journalled() // the goroutine has ended; what failed is told by whoever needed it
 	r.dropSession()
 	r.slot.give()
+	for _, h := range r.scripted() {
+		r.e.tellStopped(h, r.job.ID)
+	}
 	r.target.wipe()
 	if r.candidate != nil {
 		r.candidate.credential.Secret.Wipe()

@@ -84,7 +84,6 @@ func (r *Run) openScript(ctx context.Context, served *servedRecords, h *hosted) 
 		return err
 	}
 	h.job.Resource.Config, h.account = h.use.Parameters, r.job.Account
-	h.run = r.job.ID
 	if err := r.e.aim(ctx, served, h, &h.job.Target, r.way, r.pool()); err != nil {
 		return err
 	}
@@ -235,9 +234,6 @@ func (r *Run) checkEnded() error {
 func (r *Run) runScript(ctx context.Context, h *hosted, s *journal.Script, hidden *scrub.Set) (output string, err error) {
 	ends := func(state journal.StepState, reason string) error {
 		s.State, s.Reason = state, clean(hidden, reason)
-		if h.stopped != nil {
-			h.stopped(s.Reason)
-		}
 		return r.e.Journal.KeepPlan(r.job.ID, r.planned)
 	}
 	request, bad := r.afterRequest(h)
@@ -268,6 +264,10 @@ func (r *Run) runScript(ctx context.Context, h *hosted, s *journal.Script, hidde
 	}
 	r.reveals(h)
 	answer, err := r.e.Plugins.Run(ctx, h.plugin, r.jobOf(h), request)
+	h.failed(err)
+	if answer.Reason == scriptError { // which is an answer here: what it said before is kept with it
+		h.came(scriptError)
+	}
 	switch {
 	case ctx.Err() != nil || pluginhost.ReasonOf(err) == string(pluginhost.HostClosed):
 		return "", orErr(err, ctx.Err()) // the run is taken up again

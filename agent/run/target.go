@@ -84,7 +84,7 @@ func (r *Run) chooseTarget(ctx context.Context, served *servedRecords) (err erro
 	}
 	r.at.Progress = func(step string) { r.progress(step) }
 	if r.rotator != nil {
-		r.rotator.account, r.rotator.run = r.job.Account, r.job.ID
+		r.rotator.account = r.job.Account
 		if err := r.e.aim(ctx, served, r.rotator, &r.at, r.way, r.pool()); err != nil {
 			return err
 		}

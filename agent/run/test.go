@@ -43,6 +43,7 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 		return err
 	}
 	if found.rotator != nil {
+		defer e.tellStopped(found.rotator, seal.ID{})
 		if err := e.aim(ctx, served, found.rotator, &at, w, pool); err != nil {
 			return err
 		}
@@ -68,6 +69,7 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 	call, cancel := context.WithTimeout(ctx, e.Limits.Open)
 	defer cancel()
 	session, err := e.Plugins.Open(call, plugin, pluginhost.Job{Target: at, Admin: admin, AdminAs: login, Extra: extras, Fresh: true})
+	found.rotator.failed(err)
 	if err != nil && found.rotator != nil {
 		return withoutOwnWords(err)
 	}

@@ -184,7 +184,9 @@ func (r *Run) ask(ctx context.Context, c sdk.Credential) (sdk.VerifyResponse, er
 		}
 		r.note("read back", errors.New("the administrator may not read what is stored: the secret was tried by a login"))
 	}
-	return r.e.Plugins.Verify(ctx, r.plugin, pluginhost.VerifyJob{Target: r.at, Account: r.login, Credential: c})
+	seen, err := r.e.Plugins.Verify(ctx, r.plugin, pluginhost.VerifyJob{Target: r.at, Account: r.login, Credential: c})
+	r.rotator.failed(err)
+	return seen, err
 }
 
 // loginTries is how many logins of one run may fail: the statement's number, else

@@ -70,6 +70,39 @@ func orElse(s, other string) string {
 
 // scaffolded are the files of a new plugin, by name.
 func (c *cli) scaffolded(name, module, clone string) (map[string][]byte, error) {
+	out, err := against(module, clone)
+	if err != nil {
+		return nil, err
+	}
+	templates, err := fs.Glob(scaffold, "scaffold/*.tmpl")
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range templates {
+		target := strings.TrimSuffix(filepath.Base(file), ".tmpl")
+		if target == "gitignore" {
+			target = ".gitignore"
+		}
+		if out[target], err = filled(file, name); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// filled is a file of the scaffold with the name in it.
+func filled(file, name string) ([]byte, error) {
+	t, err := template.ParseFS(scaffold, file)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	err = t.Execute(&b, map[string]string{"Name": name})
+	return b.Bytes(), err
+}
+
+// against are the files of a new Go module that is built against a clone.
+func against(module, clone string) (map[string][]byte, error) {
 	mod, err := os.ReadFile(filepath.Join(clone, "go.mod"))
 	if err != nil || !bytes.HasPrefix(mod, []byte("module "+productModule+"\n")) {
 		return nil, failf(exitNotFound, "not_a_clone", "%s is no clone of Rotunda: it has no go.mod of %s", clone, productModule).
@@ -79,27 +112,7 @@ func (c *cli) scaffolded(name, module, clone string) (map[string][]byte, error) 
 	if err != nil {
 		return nil, fmt.Errorf("read the clone's go.sum: %w", err)
 	}
-	out := map[string][]byte{"go.mod": goMod(mod, module, clone), "go.sum": sum}
-	templates, err := fs.Glob(scaffold, "scaffold/*.tmpl")
-	if err != nil {
-		return nil, err
-	}
-	for _, file := range templates {
-		t, err := template.ParseFS(scaffold, file)
-		if err != nil {
-			return nil, err
-		}
-		var b bytes.Buffer
-		if err := t.Execute(&b, map[string]string{"Name": name}); err != nil {
-			return nil, err
-		}
-		target := strings.TrimSuffix(filepath.Base(file), ".tmpl")
-		if target == "gitignore" {
-			target = ".gitignore"
-		}
-		out[target] = b.Bytes()
-	}
-	return out, nil
+	return map[string][]byte{"go.mod": goMod(mod, module, clone), "go.sum": sum}, nil
 }
 
 var goRE = regexp.MustCompile(`(?m)^go (\S+)$`)

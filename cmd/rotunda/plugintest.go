@@ -32,36 +32,41 @@ func (c *cli) pluginTestCmd() *cobra.Command {
 		if len(args) > 0 {
 			dir = c.p.path(args[0])
 		}
-		views, output, failed, err := c.runKit(ctx, dir)
-		if err != nil {
-			return err
-		}
-		if len(views) == 0 {
-			return failf(exitFailed, "no_kit", "the tests in %s do not build, end before the conformance kit begins, or do not run it:\n%s", dir, terminal.Shown(output)).
-				withHint("a plugin's test calls conformance.Run; `rotunda plugin new` writes one")
-		}
-		counts := map[string]int{}
-		for _, v := range views {
-			counts[v.Result]++
-		}
-		err = c.emit(map[string]any{"tests": views, "passed": counts["pass"], "failed": counts["fail"], "skipped": counts["skip"]}, func(w io.Writer) {
-			for _, v := range views {
-				showTest(w, v)
-			}
-			fmt.Fprintf(w, "%d passed, %d failed, %d left out\n", counts["pass"], counts["fail"], counts["skip"])
-		})
-		switch {
-		case err != nil:
-			return err
-		case counts["fail"] > 0:
-			return failf(exitFailed, "not_conforming", "%d of the kit's tests fail", counts["fail"]).
-				withHint("what each asks, and why, is in docs/plugins/reference.md under \"What the kit asks\"; plugins/fault shows a plugin that fails it; " +
-					"`go test -mod=mod -v -run TEST .` runs one alone")
-		case failed:
-			return failf(exitFailed, "not_conforming", "none of the kit's tests fails, but the tests in %s as a whole do:\n%s", dir, terminal.Shown(output))
-		}
-		return nil
+		return c.proves(ctx, dir)
 	})
+}
+
+// proves runs the kit in a folder and prints what became of each test.
+func (c *cli) proves(ctx context.Context, dir string) error {
+	views, output, failed, err := c.runKit(ctx, dir)
+	if err != nil {
+		return err
+	}
+	if len(views) == 0 {
+		return failf(exitFailed, "no_kit", "the tests in %s do not build, end before the conformance kit begins, or do not run it:\n%s", dir, terminal.Shown(output)).
+			withHint("a plugin's test calls conformance.Run; `rotunda plugin new` writes one")
+	}
+	counts := map[string]int{}
+	for _, v := range views {
+		counts[v.Result]++
+	}
+	err = c.emit(map[string]any{"tests": views, "passed": counts["pass"], "failed": counts["fail"], "skipped": counts["skip"]}, func(w io.Writer) {
+		for _, v := range views {
+			showTest(w, v)
+		}
+		fmt.Fprintf(w, "%d passed, %d failed, %d left out\n", counts["pass"], counts["fail"], counts["skip"])
+	})
+	switch {
+	case err != nil:
+		return err
+	case counts["fail"] > 0:
+		return failf(exitFailed, "not_conforming", "%d of the kit's tests fail", counts["fail"]).
+			withHint("what each asks, and why, is in docs/plugins/reference.md under \"What the kit asks\"; plugins/fault shows a plugin that fails it; " +
+				"`go test -mod=mod -v -run TEST .` runs one alone")
+	case failed:
+		return failf(exitFailed, "not_conforming", "none of the kit's tests fails, but the tests in %s as a whole do:\n%s", dir, terminal.Shown(output))
+	}
+	return nil
 }
 
 func showTest(w io.Writer, v testView) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -151,7 +152,11 @@ type scriptTestView struct {
 
 func (c *cli) scriptTestCmd() *cobra.Command {
 	var lua string
+	var kit bool
 	cmd := c.leaf("test FILE...", "run scripts' tests: NAME_test.lua for NAME.lua", func(ctx context.Context, args []string) error {
+		if kit {
+			return c.scriptKit(ctx, args)
+		}
 		for _, file := range args {
 			if _, err := c.scriptText(file); err != nil {
 				return err
@@ -196,9 +201,35 @@ func (c *cli) scriptTestCmd() *cobra.Command {
 		return err
 	})
 	luaFlag(cmd, &lua)
+	cmd.Flags().BoolVar(&kit, "kit", false, "run the conformance kit on a rotator instead: what every plugin must pass, by the Go module NAME_kit beside it")
 	return help(cmd, `Each test runs in a state of its own, by the plugin that agents run scripts by. It reaches
-nothing: what a script would reach is mocked by its test (docs/scripts/write.md).`, `rotunda script test restart-unit.lua
+nothing: what a script would reach is mocked by its test (docs/scripts/write.md).
+
+With --kit the script runs on a target, which its kit starts, in the agent's own plugin host:
+lines that are cut and hang, programs killed at every step, names and secrets of all kinds.
+"rotunda script new rotator NAME --rotunda FOLDER" writes a kit; it needs Go.`, `rotunda script test restart-unit.lua
+rotunda script test users.lua --kit
 rotunda script test scripts/*_test.lua`)
+}
+
+// scriptKit runs the conformance kit on one rotator.
+func (c *cli) scriptKit(ctx context.Context, args []string) error {
+	if len(args) != 1 {
+		return usagef("--kit is for one script at a time")
+	}
+	text, err := c.scriptText(args[0])
+	if err != nil {
+		return err
+	}
+	if _, err := script.Parse(text); err != nil {
+		return failf(exitFindings, "script_problems", "%s: %w", args[0], err).withHint("`rotunda script check %s`", args[0])
+	}
+	dir := kitBeside(args[0])
+	if info, err := os.Stat(c.p.path(dir)); err != nil || !info.IsDir() {
+		return failf(exitNotFound, "no_kit", "%s has no kit: there is no folder %s", args[0], dir).
+			withHint("`rotunda script new rotator NAME --rotunda FOLDER` writes a rotator with one, to look at")
+	}
+	return c.proves(ctx, c.p.path(dir))
 }
 
 // testBeside is the test of a script, named by either.

@@ -1,15 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"text/template"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,14 +25,20 @@ func scriptKinds() (out []string) {
 }
 
 func (c *cli) scriptNewCmd() *cobra.Command {
-	var dir string
+	var dir, clone string
 	var file bool
 	cmd := c.leaf("new KIND NAME", "write a script with its test, which pass at once", func(_ context.Context, args []string) error {
 		kind, name := args[0], args[1]
 		if file && kind != string(script.AfterRotation) {
 			return usagef("--file is for a script of kind %s", script.AfterRotation)
 		}
+		if clone != "" && kind != string(script.Rotator) {
+			return usagef("--rotunda is for a script of kind %s: the conformance kit asks what changes secrets", script.Rotator)
+		}
 		files, err := newScript(kind, name, file)
+		if err == nil && clone != "" {
+			files, err = withKit(files, name, c.p.path(clone))
+		}
 		if err != nil {
 			return err
 		}
@@ -44,17 +50,23 @@ func (c *cli) scriptNewCmd() *cobra.Command {
 			names = append(names, filepath.Join(dir, f.name))
 		}
 		return c.emit(map[string]any{"kind": kind, "files": names}, func(w io.Writer) {
-			pairs(w, "script", names[0], "test", names[1], "next", "rotunda script check "+names[0]+" && rotunda script test "+names[0])
+			kit, with := "", ""
+			if clone != "" {
+				kit, with = filepath.Dir(names[2]), " --kit"
+			}
+			pairs(w, "script", names[0], "test", names[1], "kit", kit, "next", "rotunda script check "+names[0]+" && rotunda script test "+names[0]+with)
 		})
 	})
 	cmd.Flags().StringVar(&dir, "dir", "", "folder to write into (default: this one)")
 	cmd.Flags().BoolVar(&file, "file", false, "after_rotation: one that edits a file on a host, instead of one that restarts a unit")
+	cmd.Flags().StringVar(&clone, "rotunda", "", "rotator: `FOLDER` of a clone of Rotunda, against which the conformance kit is built: writes NAME_kit, a Go module that runs it")
 	return help(cmd, `KIND is after_rotation (it runs when an account has its new secret), rotator (it changes
 the secret itself), dependents (it gives the new secret to who uses it), or generator (it
 makes the new secret). NAME is a-z, 0-9 and -. What is written is a whole script of that
 kind: change it into yours.`, `rotunda script new after_rotation restart-unit
 rotunda script new after_rotation app-pgpass --file
-rotunda script new rotator acme-router --dir scripts`)
+rotunda script new rotator acme-router --dir scripts
+rotunda script new rotator users --rotunda ~/rotunda`)
 }
 
 // written is a file to be written.
@@ -75,20 +87,31 @@ func newScript(kind, name string, file bool) ([]written, error) {
 	}
 	var out []written
 	for _, of := range []string{".lua", "_test.lua"} {
-		t, err := template.ParseFS(scaffold, "scaffold/script/"+from+of+".tmpl")
+		text, err := filled("scaffold/script/"+from+of+".tmpl", name)
 		if err != nil {
 			return nil, err
 		}
-		var b bytes.Buffer
-		if err := t.Execute(&b, map[string]string{"Name": name}); err != nil {
-			return nil, err
-		}
-		out = append(out, written{name + of, b.Bytes()})
+		out = append(out, written{name + of, text})
 	}
 	if _, err := script.Parse(out[0].text); err != nil {
 		return nil, usagef("%q cannot be a script's name: it has a-z, 0-9 and -, begins with a letter, and has 63 at most", name)
 	}
 	return out, nil
+}
+
+// kitBeside is the folder of the Go module that runs the conformance kit on a script.
+func kitBeside(file string) string { return strings.TrimSuffix(file, ".lua") + "_kit" }
+
+// withKit adds it: its test starts a service in memory that the script fits.
+func withKit(files []written, name, clone string) ([]written, error) {
+	kit, err := against("example.net/"+name+"_kit", clone)
+	if err == nil {
+		kit["kit_test.go"], err = filled("scaffold/script/kit_test.go.tmpl", name)
+	}
+	for _, file := range slices.Sorted(maps.Keys(kit)) {
+		files = append(files, written{filepath.Join(kitBeside(name), file), kit[file]})
+	}
+	return files, err
 }
 
 // writeFresh writes a file that is not there yet.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
@@ -69,4 +70,40 @@ func TestNewScriptsPass(t *testing.T) {
 		}
 	}
 	do(exitUsage, "script", "new", string(script.Rotator), "x", "--file")
+}
+
+// A new rotator with a kit passes it, and one that sets nothing does not: on the service that
+// the kit starts, by the program that agents run scripts by.
+func TestNewRotatorPassesItsKit(t *testing.T) {
+	targets.Longer(t)
+	clone, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	do := func(want exit, args ...string) string {
+		t.Helper()
+		p, stdout, stderr := fakeProcess(t, args...)
+		p.dir = dir
+		if got := run(p); got != want {
+			t.Errorf("%s: exit %d, want %d\n%s%s", strings.Join(args, " "), got, want, stdout, stderr)
+		}
+		return stdout.String()
+	}
+	do(exitOK, "script", "new", "rotator", "users", "--rotunda", clone)
+	if out := do(exitOK, "script", "test", "users.lua", "--kit"); !strings.Contains(out, "ok        TestConformance/KillEveryStep") {
+		t.Error(out)
+	}
+	file := filepath.Join(dir, "users.lua")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lies := strings.Replace(string(text), "function set_secret(_, job)", "function set_secret(_, job)\n  if true then return sdk.changed end", 1)
+	if err := os.WriteFile(file, []byte(lies), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := do(exitFailed, "script", "test", "users.lua", "--kit"); !strings.Contains(out, "FAILED    TestConformance/FirstChange") {
+		t.Error(out)
+	}
 }

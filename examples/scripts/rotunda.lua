@@ -643,17 +643,17 @@ function dialogue_value:expect(patterns) end
 ---Ends the conversation.
 function dialogue_value:close() end
 
----Puts a little away from one run to the next: in the agent's journal, sealed to that agent, for this script where it is named, and for this account. Another agent of the pool has its own, so a script must be able to miss it.
+---Puts a little away from one run to the next: in the agent's journal, sealed to that agent, for this script in the record that names it, and for this account. Another agent of the pool has its own, so a script must be able to miss it.
 ---@class rotunda.state
 local state_module = {}
 
----Gives what was put away by this name, as it was put away: a text, or a secret; nil where there is nothing.
+---Gives what was put away by this name, as it was put away: a text, or a secret; nil where there is nothing. An error's reason is state.broken where it does not open any more.
 ---@param name string
 ---@return string|secret|nil
 ---@return sdk.error?
 function state_module.get(name) end
 
----Puts a value away in the name's place. A name has A-Z, a-z, 0-9, _, . and -, at most 64; there are at most 32 of them, with 16 KiB in all. It is kept when set answers. An error's reason is state.full where it is too much.
+---Puts a value away in the name's place. A name has A-Z, a-z, 0-9, _, . and -, at most 64; there are at most 32 of them, with 16 KiB in all. It is kept when set answers. At most 100 times in one run. An error's reason is state.full where it is too much, state.often, or state.nobody in the test of a resource.
 ---@param name string
 ---@param value string|secret
 ---@return true|nil

@@ -161,9 +161,10 @@ var steps = sync.OnceValues(func() (list []*goose.Migration, err error) {
 		if err != nil {
 			return nil, err
 		}
-		up, _, ok := strings.Cut(string(text), "-- +goose Down")
-		if !ok {
-			return nil, fmt.Errorf("%s has no end: -- +goose Down", name)
+		_, up, begins := strings.Cut(string(text), "-- +goose Up\n")
+		up, _, ends := strings.Cut(up, "-- +goose Down\n")
+		if !begins || !ends || strings.Contains(up, "+goose") {
+			return nil, fmt.Errorf("%s: want -- +goose Up and -- +goose Down, and no other word to goose", name)
 		}
 		list = append(list, goose.NewGoMigration(version, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
 			_, err := tx.ExecContext(ctx, up)

@@ -47,7 +47,7 @@ print(o.spec and o.spec.replicas)`,
 				if _, is := v.(map[string]any); err != nil || !is {
 					a.bad(1, "patch: want a table of fields (%v)", err)
 				}
-				return a.kubePatch(o, o.text("kind", ""), v, secrets)
+				return a.kubePatch(o, o.text("kind", ""), v, secrets || o.text("kind", "") == "secrets")
 			},
 		},
 		{
@@ -90,7 +90,7 @@ func (a *args) kubePath(o options, kind string) string {
 	}
 	api, namespace, name := o.text("api", kubeAPIs[kind]), o.text("namespace", within), o.text("name", "")
 	switch {
-	case !kubeKind.MatchString(kind):
+	case !kubeKind.MatchString(kind), kind == "watch", kind == "proxy": // words of the API's own
 		a.bad(1, "kind: want one in the plural, such as secrets or deployments")
 	case api == "":
 		a.bad(1, "api: want that of %s, such as \"cert-manager.io/v1\"", kind)

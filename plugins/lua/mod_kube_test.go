@@ -83,6 +83,7 @@ func TestKubeModule(t *testing.T) {
 		{`kind = "secrets", name = "a/b"`, "name: want that of an object"},
 		{`kind = "secrets", name = "a", namespace = "A"`, "namespace"},
 		{`kind = "../secrets", name = "a"`, "kind: want one in the plural"},
+		{`kind = "watch", name = "secrets", api = "v1", namespace = ""`, "kind: want one in the plural"},
 		{`kind = "gadgets", name = "a"`, "api: want that of gadgets"},
 		{`kind = "gadgets", name = "a", api = "../v1"`, "is none"},
 		{`kind = "secrets", name = "a", tokn = "x"`, "no option tokn"},

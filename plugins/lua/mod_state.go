@@ -10,12 +10,12 @@ import (
 )
 
 var stateModule = module{
-	about: "Puts a little away from one run to the next: in the agent's journal, sealed to that agent, for this script where it is named, and for this account. " +
+	about: "Puts a little away from one run to the next: in the agent's journal, sealed to that agent, for this script in the record that names it, and for this account. " +
 		"Another agent of the pool has its own, so a script must be able to miss it.",
 	functions: []function{
 		{
 			name: "get", takes: "name: string", gives: "string|secret|nil, sdk.error?",
-			about:   "Gives what was put away by this name, as it was put away: a text, or a secret; nil where there is nothing.",
+			about:   "Gives what was put away by this name, as it was put away: a text, or a secret; nil where there is nothing. An error's reason is state.broken where it does not open any more.",
 			example: `local ticket = state.get("ticket") or "none yet"`,
 			do: func(a *args) int {
 				answer, b, failed := a.put(pluginv1.LocalState{Name: a.text(1)}, nil)
@@ -31,7 +31,7 @@ var stateModule = module{
 		{
 			name: "set", takes: "name: string, value: string|secret", gives: "true|nil, sdk.error?",
 			about: "Puts a value away in the name's place. A name has A-Z, a-z, 0-9, _, . and -, at most 64; there are at most 32 of them, with 16 KiB in all. " +
-				"It is kept when set answers. An error's reason is state.full where it is too much.",
+				"It is kept when set answers. At most 100 times in one run. An error's reason is state.full where it is too much, state.often, or state.nobody in the test of a resource.",
 			example: `assert(state.set("ticket", "CHG0001"))`,
 			do: func(a *args) int {
 				b, isSecret := a.bytes(2)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
@@ -50,6 +51,9 @@ const (
 // wsRefusals are Windows' codes of what was not begun: no such file, no such path, access
 // denied, a wrong parameter. Any other may come after the program was.
 var wsRefusals = []string{"2", "3", wsDenied, "87"}
+
+// wsUnread are those of a pipe that nobody reads: broken, or being closed.
+var wsUnread = []string{"winrm.109", "winrm.232"}
 
 // windows is a connection to a host, logged in.
 type windows struct {
@@ -95,16 +99,21 @@ type proof struct {
 	under  http.RoundTripper
 	given  bool // a request with the proof of the secret was made
 	judged bool // and answered: the host does not take it
+
+	challenged net.Conn // by NTLM: the proof counts on this connection alone
 }
 
 func (p *proof) RoundTrip(r *http.Request) (*http.Response, error) {
-	gives := proves(r.Header.Get("Authorization"))
+	gives, basic := proves(r.Header.Get("Authorization"))
 	p.given = p.given || gives
-	resp, err := p.under.RoundTrip(r)
+	var on net.Conn
+	trace := &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { on = got.Conn }}
+	resp, err := p.under.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
-	p.judged = p.judged || gives
+	p.judged = p.judged || gives && (basic || on == p.challenged)
+	p.challenged = on
 	// There is one connection: it is not free for the next request before this answer is read.
 	text, err := io.ReadAll(io.LimitReader(resp.Body, wsRefusal+1))
 	_ = resp.Body.Close()
@@ -119,13 +128,13 @@ func (p *proof) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // proves says whether a header logs in: of NTLM's three messages the last does.
-func proves(authorization string) bool {
+func proves(authorization string) (gives, basic bool) {
 	scheme, text, _ := strings.Cut(authorization, " ")
 	if strings.EqualFold(scheme, "Basic") {
-		return true
+		return true, true
 	}
 	m, err := base64.StdEncoding.DecodeString(text)
-	return err == nil && len(m) > 8 && bytes.HasPrefix(m, []byte("NTLMSSP\x00")) && m[8] == 3
+	return err == nil && len(m) > 8 && bytes.HasPrefix(m, []byte("NTLMSSP\x00")) && m[8] == 3, false
 }
 
 // windowsProgram is what is run.
@@ -193,7 +202,7 @@ func (w *windows) follow(ctx context.Context, shell, command string, stdin []byt
 			end, rest = ` End="true"`, nil
 		}
 		_, failed := w.ask(ctx, shell, wsSend, "", `<rsp:Send><rsp:Stream Name="stdin" CommandId="`+inXML(command)+`"`+end+`>`+base64.StdEncoding.EncodeToString(part)+`</rsp:Stream></rsp:Send>`)
-		if failed != nil && isFault(failed) { // a program may end without having read it
+		if failed != nil && slices.Contains(wsUnread, failed.Reason) { // the program has ended, or reads no more
 			break
 		}
 		if failed != nil {
@@ -203,8 +212,6 @@ func (w *windows) follow(ctx context.Context, shell, command string, stdin []byt
 	out := &windowsExit{stdout: kept{left: limit}, stderr: kept{left: limit}}
 	return out, w.receive(ctx, shell, command, out)
 }
-
-func isFault(e *sdk.Error) bool { return strings.HasPrefix(e.Reason, "winrm.") }
 
 // receive reads what the program prints, until it has ended.
 func (w *windows) receive(ctx context.Context, shell, command string, out *windowsExit) *sdk.Error {

@@ -143,7 +143,7 @@ func (w *wsman) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case "Send":
 		if w.breaks == "send" {
 			p.ended = true
-			fault("2150858843", "the pipe has been ended")
+			fault("109", "the pipe has been ended")
 			return
 		}
 		b, err := base64.StdEncoding.DecodeString(m.Send.Text)
@@ -203,6 +203,9 @@ func (w *wsman) in(rw http.ResponseWriter, r *http.Request) bool {
 				panic(http.ErrAbortHandler) // cuts the connection
 			}
 			w.known[r.RemoteAddr] = "challenged"
+			if w.breaks == "hangs up" {
+				rw.Header().Set("Connection", "close")
+			}
 			rw.Header().Set("WWW-Authenticate", scheme+" "+base64.StdEncoding.EncodeToString(ntlmChallenge()))
 			rw.WriteHeader(http.StatusUnauthorized)
 			return false
@@ -295,12 +298,13 @@ func TestWinRM(t *testing.T) {
 			assert(secret.equal(r.stdout, text.concat("setpw.exe|\n", job.secret)))`, told: "Create Command Send Receive Receive Receive Signal Delete"},
 		"with a long input": {code: `local long = ("0123456789abcdef"):rep(10000)
 			local r = assert(winrm.run{` + login + `, argv = {"sink.exe"}, stdin = long}) assert(r.stdout == "sink.exe|\n" .. long)`, told: "Create Command Send Send Send Receive Receive Receive Signal Delete"},
-		"a program that reads nothing":                       {breaks: "send", code: `local r = assert(winrm.run{` + login + `, argv = {"x"}, stdin = "y"}) assert(r.status == -1)`, told: "Create Command Send Receive Receive Receive Signal Delete"},
-		"a host of many words":                               {breaks: "words", code: `assert(winrm.run{` + login + `, argv = {"x"}})`, told: "Create Command Receive Receive Receive Signal Delete"},
-		"a login that breaks off says nothing of the secret": {breaks: "handshake", code: `local r, err = winrm.run{` + login + `, argv = {"x"}} assert(not r and err.class == "unreachable" and err.reason == "winrm", tostring(err))`},
-		"a login that is forgotten while the program runs":   {breaks: "receive", code: `local r, err = winrm.run{` + login + `, argv = {"x"}} assert(not r and not err.not_sent, tostring(err))`, told: "Create Command Receive Receive Signal Delete"},
-		"a program with a blank in its name":                 {code: `local r = assert(winrm.run{` + login + `, argv = {[[C:\Program Files\x.exe]], "a"}}) assert(r.stdout == [["C:\Program Files\x.exe"|a]] .. "\n", r.stdout)`, told: "Create Command Receive Receive Receive Signal Delete"},
-		"what XML cannot hold":                               {code: `local ok, err = pcall(winrm.run, {` + login + `, argv = {"x", "a\1b"}}) assert(not ok and tostring(err):find("XML cannot hold"))`},
+		"a program that reads nothing":                              {breaks: "send", code: `local r = assert(winrm.run{` + login + `, argv = {"x"}, stdin = "y"}) assert(r.status == -1)`, told: "Create Command Send Receive Receive Receive Signal Delete"},
+		"a host of many words":                                      {breaks: "words", code: `assert(winrm.run{` + login + `, argv = {"x"}})`, told: "Create Command Receive Receive Receive Signal Delete"},
+		"a login that breaks off says nothing of the secret":        {breaks: "handshake", code: `local r, err = winrm.run{` + login + `, argv = {"x"}} assert(not r and err.class == "unreachable" and err.reason == "winrm", tostring(err))`},
+		"a challenge on a connection that ends says nothing either": {breaks: "hangs up", code: `local r, err = winrm.run{` + login + `, argv = {"x"}} assert(not r and err.class == "unreachable" and err.reason == "winrm", tostring(err))`},
+		"a login that is forgotten while the program runs":          {breaks: "receive", code: `local r, err = winrm.run{` + login + `, argv = {"x"}} assert(not r and not err.not_sent, tostring(err))`, told: "Create Command Receive Receive Signal Delete"},
+		"a program with a blank in its name":                        {code: `local r = assert(winrm.run{` + login + `, argv = {[[C:\Program Files\x.exe]], "a"}}) assert(r.stdout == [["C:\Program Files\x.exe"|a]] .. "\n", r.stdout)`, told: "Create Command Receive Receive Receive Signal Delete"},
+		"what XML cannot hold":                                      {code: `local ok, err = pcall(winrm.run, {` + login + `, argv = {"x", "a\1b"}}) assert(not ok and tostring(err):find("XML cannot hold"))`},
 		"PowerShell": {code: `local r = assert(winrm.powershell{` + login + `, script = "Restart-Service 'x'"})
 			assert(r.stdout:match("^powershell.exe|%-NoProfile %-NonInteractive %-OutputFormat Text %-EncodedCommand [A-Za-z0-9+/=]+\n$"), r.stdout)`, told: "Create Command Receive Receive Receive Signal Delete"},
 		"by Basic":             {basic: true, code: `assert(winrm.run{` + login + `, auth = "basic", argv = {"x"}})`, told: "Create Command Receive Receive Receive Signal Delete"},

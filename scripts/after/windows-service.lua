@@ -14,7 +14,7 @@ pattern  = "[A-Za-z0-9_.$-]+"
 [parameters.user]
 type    = "string"
 about   = "The user as whom the service must run, without the domain; empty: the account's login without it."
-pattern = "[^\\\\@'=,]*"
+pattern = "[A-Za-z0-9 ._$-]*"
 default = ""
 [parameters.restart]
 type    = "boolean"
@@ -54,7 +54,7 @@ local REFUSED = {["2"] = "permission", ["21"] = "conflict", ["22"] = "conflict"}
 function run(job)
 	local p, host = job.parameters, job.records.host
 	local user = p.user ~= "" and p.user or job.account.login:match("([^\\]*)$"):match("^[^@]*")
-	if user == "" or user:find("[=,']") then -- a DN, for one
+	if not user:match("^[%w ._$-]+$") then -- a DN, for one, or a sign that PowerShell reads
 		return sdk.unchanged("invalid", "service.user")
 	end
 	local restart = p.restart and ("if ($service.State -eq 'Running') { Restart-Service -Name '" .. p.service .. "' -Force }\n") or ""

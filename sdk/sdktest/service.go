@@ -2,6 +2,7 @@
 // HTTP that can do what targets do, good and bad.
 //
 //	POST   /users/NAME           {"password": "..."}                201 made, 409 exists            administrator
+//	PUT    /users/NAME           {"password": "..."}                204 set                         administrator
 //	PUT    /users/NAME/password  {"password": "...", "keep": true}  204 set; keep: others work on   administrator
 //	DELETE /users/NAME/password  {"password": "..."}                204 gone                        administrator
 //	DELETE /users/NAME                                              204 gone                        administrator
@@ -70,6 +71,13 @@ func New(admin sdk.Secret) *Service {
 			}
 			s.users[name] = &user{passwords: [][sha256.Size]byte{in.digest}}
 			return http.StatusCreated
+		},
+		"PUT /users/{name}": func(_ string, u *user, in request) int {
+			if u == nil {
+				return http.StatusNotFound
+			}
+			u.passwords = [][sha256.Size]byte{in.digest}
+			return http.StatusNoContent
 		},
 		"PUT /users/{name}/password": func(_ string, u *user, in request) int {
 			if u == nil {
