@@ -320,6 +320,26 @@ func (c *Client) ScriptUses(ctx context.Context, ref Ref) ([]ScriptUse, error) {
 	return out, err
 }
 
+// UsedBy lists the scripts that an account uses: those that its own statement and its
+// resource's name now, each with who approved it there.
+func (c *Client) UsedBy(ctx context.Context, account Ref) (out []ScriptUse, err error) {
+	op := "list the scripts of the account " + account.String()
+	a, err := c.account(ctx, op, account)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.resourceOf(ctx, op, a)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range []*opened{a, r} {
+		for _, u := range usesOf(o.Statement) {
+			out = append(out, ScriptUse{Record: o.Ref, Title: o.Title, Place: u.place, Use: u.use, Given: u.parameters, On: r.Ref, By: o.SignedByName})
+		}
+	}
+	return out, nil
+}
+
 // UseScript lets a script run after rotations: of an account, or of all accounts of a
 // resource. It takes the place of a use of that script in the same order.
 func (c *Client) UseScript(ctx context.Context, user Ref, s ScriptUseSpec) error {

@@ -46,16 +46,26 @@ type runView struct {
 
 // resultView is one signed result.
 type resultView struct {
-	Phase      string `json:"phase"`
-	By         string `json:"by"`
-	Time       string `json:"time"`
-	Credential string `json:"credential"`
-	Dependents string `json:"dependents"`
-	Scripts    string `json:"scripts"`
-	Class      string `json:"class,omitempty"`
-	Reason     string `json:"reason,omitempty"`
-	Detail     string `json:"detail,omitempty"`
-	Refused    string `json:"refused,omitempty"` // the check that it failed
+	Phase      string     `json:"phase"`
+	By         string     `json:"by"`
+	Time       string     `json:"time"`
+	Credential string     `json:"credential"`
+	Dependents string     `json:"dependents"`
+	Scripts    string     `json:"scripts"`
+	Class      string     `json:"class,omitempty"`
+	Reason     string     `json:"reason,omitempty"`
+	Detail     string     `json:"detail,omitempty"`
+	Refused    string     `json:"refused,omitempty"` // the check that it failed
+	Used       []usedView `json:"used,omitempty"`
+}
+
+// usedView is a script that a run used: its file as the agent signed it, and where that file is
+// approved now, if it is.
+type usedView struct {
+	SHA256 string `json:"sha256"`
+	Script string `json:"script,omitempty"`
+	In     string `json:"in,omitempty"` // title of the record that names it, and the place
+	By     string `json:"by,omitempty"` // who approved it there
 }
 
 // lateAfter is when an unfinished run is overdue, as the server's filter has it.
@@ -168,17 +178,56 @@ func (c *cli) runShowCmd() *cobra.Command {
 			for _, res := range r.Results {
 				v.Results = append(v.Results, viewResult(res))
 			}
+			addUses(ctx, cl, r.Account, v.Results)
 			return c.emit(v, func(w io.Writer) { showRun(w, v) })
 		})
 	})
 }
 
 func viewResult(r client.RunResult) resultView {
+	var used []usedView
+	for _, sum := range r.Result.GetScriptSha256() {
+		used = append(used, usedView{SHA256: fmt.Sprintf("%x", sum)})
+	}
 	return resultView{
+		Used:  used,
 		Phase: phaseWord(r.Result.GetPhase()), By: r.By, Time: stamp(time.UnixMilli(r.Result.GetTime())),
 		Credential: outcomeWord(r.Result.GetCredential()), Dependents: outcomeWord(r.Result.GetDependents()), Scripts: outcomeWord(r.Result.GetScripts()),
 		Class: r.Result.GetClass(), Reason: r.Result.GetReason(), Detail: r.Detail, Refused: r.Reason,
 	}
+}
+
+// addUses says of the scripts that results name who has approved them: as far as the
+// statements do which are in force now.
+func addUses(ctx context.Context, cl *client.Client, account client.Ref, results []resultView) {
+	if !slices.ContainsFunc(results, func(r resultView) bool { return len(r.Used) > 0 }) {
+		return
+	}
+	uses, err := cl.UsedBy(ctx, account)
+	if err != nil { // the hashes are told all the same
+		return
+	}
+	for _, r := range results {
+		for n := range r.Used {
+			i := slices.IndexFunc(uses, func(u client.ScriptUse) bool { return fmt.Sprintf("%x", u.Use.Sha256) == r.Used[n].SHA256 })
+			if i < 0 {
+				continue
+			}
+			ref := refText(uses[i].Use.Script)
+			r.Used[n].Script, r.Used[n].In, r.Used[n].By = ref, uses[i].Title+", "+uses[i].Place, uses[i].By
+			if s, err := cl.FindRecord(ctx, ref); err == nil {
+				r.Used[n].Script = s.Title
+			}
+		}
+	}
+}
+
+// text is a script in a line.
+func (u usedView) text() string {
+	if u.Script == "" {
+		return "sha256 " + u.SHA256 + ": named by no statement that is in force"
+	}
+	return fmt.Sprintf("%s, sha256 %s, approved by %s in %s", u.Script, u.SHA256, orWord(u.By, "nobody who is known"), u.In)
 }
 
 func showRun(w io.Writer, v runView) {
@@ -196,6 +245,9 @@ func showRun(w io.Writer, v runView) {
 			"  credential", skipNone(r.Credential), "  dependents", skipNone(r.Dependents), "  scripts", skipNone(r.Scripts),
 			"  class", r.Class, "  reason", r.Reason,
 		}, lines("  detail", r.Detail))...)
+		for _, u := range r.Used {
+			printLine(w, "  script %s", u.text())
+		}
 	}
 }
 

@@ -232,12 +232,25 @@ func tail(t *testing.T, name string) []byte {
 	return b[max(0, len(b)-3000):]
 }
 
-// failures is how many logins as a user the broker has refused.
+// failures is how many logins as a user the broker has refused. It writes its log a little
+// later, in order: what came before a login of nobody's is there when that one is.
 func (b *broker) failures(t *testing.T, name string) int {
 	t.Helper()
-	log, err := os.ReadFile(b.log)
-	if err != nil {
-		t.Fatal(err)
+	refusals := func(name string) int {
+		log, err := os.ReadFile(b.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Count(log, fmt.Appendf(nil, "user '%s' - invalid credentials", name))
 	}
-	return bytes.Count(log, fmt.Appendf(nil, "user '%s' - invalid credentials", name))
+	nobody := "nobody-" + rand.Text()
+	if b.accepts(t, nobody, password("nobody's own")) {
+		t.Fatal("the broker lets in whom it does not know")
+	}
+	for end := time.Now().Add(time.Minute); refusals(nobody) == 0; time.Sleep(5 * time.Millisecond) { // a file gives no signal
+		if time.Now().After(end) {
+			t.Fatalf("the broker's log does not tell of a login that it refused: %s", tail(t, b.log))
+		}
+	}
+	return refusals(name)
 }
