@@ -49,16 +49,16 @@ postgres:
 
 # The race detector needs a C compiler; nothing else here does. Its programs end a second
 # late unless told otherwise. SQLite itself, translated from C, takes ten times as long under
-# it, and has locks of its own: it is left out, with what stands in for C's library, and what compresses, which has nothing to lock
-# (other packages share their copies of sync's generic code with ours, which would then be
+# it, and has locks of its own: it is left out, with what stands in for C's library, and what
+# compresses, which has nothing to lock (other packages share their copies of sync's generic code with ours, which would then be
 # left out, too).
 RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=compress/flate=-race=false -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/memory=-race=false)
 # The proof takes longest, and much of that is waiting for the programs that it starts, into
 # which no detector of its own would look: it goes on beside all else, compiled as make build
 # has compiled what it stands on.
 # What is compiled bears no path, so that another clone need not compile it again; what was
-# tested once is tested again; go vet is make lint's. Of the others those that take longest begin first, and one
-# more at a time than there are cores, as many of them wait for servers. The example's kit is
+# tested once is tested again; go vet is make lint's. Of the others those that take longest
+# begin first, and one more at a time than there are cores, as many of them wait for servers. The example's kit is
 # run by ./docs, where its reader runs it.
 GOTESTSUM = $$($(TOOL) -n gotestsum) --format pkgname --
 test: build

@@ -1,7 +1,6 @@
 // Package local does on the agent's own host what a script may have done there: it runs
-// programs, reads and writes files, and keeps what the script puts away. Of programs and
-// files two lists must both have a program or a file: that of
-// the script's manifest, which whoever signed for the script's use approved, and that of the local
+// programs, reads and writes files, and keeps what the script puts away. Two lists must both
+// have a program or a file: that of the script's manifest, which whoever signed for the script's use approved, and that of the local
 // policy, which is the host administrator's and empty unless he fills it.
 //
 // A program gets its arguments as a list, through no shell; its secrets on standard input
@@ -20,7 +19,6 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -234,16 +232,13 @@ func (s *Server) write(ctx context.Context, r pluginv1.LocalWrite, content []byt
 	return changed, err
 }
 
-// nameRE is how what is put away is called.
-var nameRE = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
-
 func (s *Server) state(r pluginv1.LocalState, body []byte) (a pluginv1.LocalAnswer, out []byte, err error) {
 	switch {
 	case s.Keeps && s.State == nil:
 		return a, nil, refuse(sdk.ClassUnsupported, Nobody, errors.New("nothing is put away here: the script is run for no account"))
 	case !s.Keeps:
 		return a, nil, refuse(sdk.ClassPermission, Manifest, errors.New("the script's manifest does not name the module state"))
-	case !nameRE.MatchString(r.Name):
+	case !pluginv1.StateName(r.Name):
 		return a, nil, refuse(sdk.ClassInvalid, Name, fmt.Errorf("%q: want a name of A-Z, a-z, 0-9, _, . and -, at most 64", r.Name))
 	case r.Set && r.Forget, (r.Forget || !r.Set) && len(body) > 0:
 		return a, nil, refuse(sdk.ClassInvalid, Request, errors.New("want one of get, set and forget"))

@@ -77,10 +77,18 @@ func (s scriptState) broken() error {
 func (s scriptState) Get(name string) (value []byte, isSecret, known bool, err error) {
 	values, err := s.open()
 	v, known := values[name]
+	delete(values, name) // whoever asks wipes it
+	wipeValues(values)
 	return v.Value, v.Secret, known, err
 }
 
-// Set puts a value away in a name's place; nil forgets it.
+func wipeValues(values map[string]stateValue) {
+	for _, v := range values {
+		clear(v.Value)
+	}
+}
+
+// Set puts a value away in a name's place; nil forgets it. The value is wiped.
 func (s scriptState) Set(name string, value []byte, isSecret bool) error {
 	s.e.states.mu.Lock()
 	defer s.e.states.mu.Unlock()
@@ -92,6 +100,8 @@ func (s scriptState) Set(name string, value []byte, isSecret bool) error {
 	case err != nil:
 		return err
 	}
+	defer wipeValues(values)
+	clear(values[name].Value)
 	if value == nil {
 		delete(values, name)
 	} else {

@@ -72,7 +72,7 @@ func TestScriptPage(t *testing.T) {
 				"list = {type = \"strings\", about = \"L.\", default = [\"x\", \"y\"]}\nnone = {type = \"string\", about = \"N.\", default = \"\"}\n" +
 				"off = {type = \"boolean\", about = \"O.\", default = false}\n[records.box]\nas = \"resource\"\nabout = \"The box.\"\n",
 			[]string{
-				"\n- the address and the administrator's login of a further resource, box: The box.\n- to see secrets in clear: A library wants it.\n- to connect to the record box\n",
+				"\n- the address, and the administrator's login and secret, of a further resource, box: The box.\n- to see secrets in clear: A library wants it.\n- to connect to the record box\n",
 				"\n| `unit` | string | required | A \\| B. |\n| `how` | `a`, `b\\|c` | `a` | How. |\n| `list` | strings | `x`, `y` | L. |\n| `none` | string | empty | N. |\n| `off` | boolean | `false` | O. |\n",
 				"\n| `box` | resource | The box. |\n",
 				"\nrotunda record edit ACCOUNT --script acme,record.box=TITLE,param.unit=UNIT\n",

@@ -52,7 +52,7 @@ func reachText(r client.ScriptReach) string {
 		parts = append(parts, "reads and writes "+inQuotes(r.Files)+" on the agent's host")
 	}
 	for _, f := range r.Records {
-		gets := "the administrator's login"
+		gets := "the administrator's login and secret"
 		if f.As == script.AsAccount {
 			gets = "login and secret"
 		}

@@ -367,7 +367,7 @@ function kube_module.get(options) end
 ---@return sdk.error?
 function kube_module.patch(options) end
 
----Writes values of a Secret that is there, and leaves its others. The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as "cert-manager.io/v1"; namespace (default; "", for what is in none, where kind is namespaces); name; timeout in seconds (30). kind and api are left out; besides: values, a table of texts and secrets, which are put into base64. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
+---Writes values of a Secret that is there, and leaves its others. The options: address (the resource's); token, of who may do it; namespace (default; "", for what is in none, where kind is namespaces); name; timeout in seconds (30). Besides: values, a table of texts and secrets, which are put into base64. An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), with not_sent, since nothing was changed; kube.status (unreachable), where that is not known; or as of http.
 ---@param options table
 ---@return true|nil
 ---@return sdk.error?

@@ -27,7 +27,7 @@ import (
 )
 
 // A dry run calls a script with what a record says, and with secrets that are made up. Its
-// modules check what they are called with as ever, and then tell it instead of wouldReach
+// modules check what they are called with as ever, and then tell it instead of reaching
 // anything: the script gets an answer that is made up, the shortest good one.
 
 // dryRun is what a dry run has told so far.

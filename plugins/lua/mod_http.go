@@ -33,7 +33,10 @@ var httpModule = module{
 if not r then
   return err.not_sent and sdk.unchanged(err.class, err.reason) or sdk.unknown
 end
-assert(r.status < 300)`,
+if r.status == 404 then
+  return sdk.unchanged("not_found", "account.missing")
+end
+return r.status < 300 and sdk.changed or sdk.unknown`,
 			do: func(a *args) int { return a.request(a.options(1, httpOptions...), "", "") },
 		},
 		httpVerb("get", http.MethodGet), httpVerb("head", http.MethodHead), httpVerb("post", http.MethodPost),

@@ -19,7 +19,9 @@ import (
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-const kubeOptions = "The options: address (the resource's); token, of who may do it; kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as \"cert-manager.io/v1\"; " +
+const kubeWhat = "kind, in the plural as URLs have it; api (found by the kind for those of v1, apps/v1 and batch/v1), such as \"cert-manager.io/v1\"; "
+
+const kubeOptions = "The options: address (the resource's); token, of who may do it; " + kubeWhat +
 	"namespace (default; \"\", for what is in none, where kind is namespaces); name; timeout in seconds (30). "
 
 const kubeReasons = "An error's reason is kube.unauthorized (auth), kube.forbidden (permission), kube.missing (not_found), kube.conflict or kube.refused (conflict), " +
@@ -52,7 +54,7 @@ print(o.spec and o.spec.replicas)`,
 		},
 		{
 			name: "set_secret", takes: "options: table", gives: "true|nil, sdk.error?",
-			about: "Writes values of a Secret that is there, and leaves its others. " + kubeOptions + "kind and api are left out; besides: values, a table of texts and secrets, which are put into base64. " + kubeReasons,
+			about: "Writes values of a Secret that is there, and leaves its others. " + strings.Replace(kubeOptions, kubeWhat, "", 1) + "Besides: values, a table of texts and secrets, which are put into base64. " + kubeReasons,
 			example: `local ok, err = kube.set_secret{token = job.admin.secret, namespace = "apps", name = "db", values = {password = job.secret}}
 if not ok then
   return err.not_sent and sdk.unchanged(err.class, err.reason) or sdk.unknown

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"regexp"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -15,8 +14,11 @@ var stateModule = module{
 	functions: []function{
 		{
 			name: "get", takes: "name: string", gives: "string|secret|nil, sdk.error?",
-			about:   "Gives what was put away by this name, as it was put away: a text, or a secret; nil where there is nothing. An error's reason is state.broken where it does not open any more.",
-			example: `local ticket = state.get("ticket") or "none yet"`,
+			about: "Gives what was put away by this name, as it was put away: a text, or a secret; nil where there is nothing. An error's reason is state.broken where it does not open any more.",
+			example: `local ticket, err = state.get("ticket")
+if err then
+  print("it is begun anew:", err)
+end`,
 			do: func(a *args) int {
 				answer, b, failed := a.put(pluginv1.LocalState{Name: a.text(1)}, nil)
 				switch {
@@ -57,11 +59,9 @@ var stateModule = module{
 	},
 }
 
-var stateName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
-
 // put asks the agent; where that fails the error is on the stack.
 func (a *args) put(r pluginv1.LocalState, body []byte) (answer pluginv1.LocalAnswer, out []byte, failed bool) {
-	if !stateName.MatchString(r.Name) {
+	if !pluginv1.StateName(r.Name) {
 		a.bad(1, "want a name of A-Z, a-z, 0-9, _, . and -, at most 64")
 	}
 	answer, out, e := a.onHost(30*time.Second, pluginv1.LocalRequest{State: &r}, body)

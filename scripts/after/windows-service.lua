@@ -35,8 +35,9 @@ local log = require "log"
 local text = require "text"
 local winrm = require "winrm"
 
--- Within single quotes PowerShell leaves a $ in a name alone. The secret comes on standard input, in base64, so that no code page changes it. What is
--- printed is a word of ours, or Windows' number.
+-- Within single quotes PowerShell leaves a $ in a name alone. The secret comes on standard
+-- input, in base64, so that no code page changes it. What is printed is a word of ours, or
+-- Windows' number.
 local SCRIPT = [[
 $secret = [Text.Encoding]::UTF8.GetString([Convert]::FromBase64String([Console]::In.ReadToEnd().Trim()))
 $service = Get-CimInstance -ClassName Win32_Service -Filter 'Name=''%s'''

@@ -20,14 +20,14 @@ func (m *Manifest) Asks() (out []Ask) {
 	switch m.Kind {
 	case Rotator:
 		add("the old and the new secret of each account that it rotates, to set and to prove them", "")
-		add("the login of the resource's administrator", "")
+		add("the login and the secret of the resource's administrator", "")
 	case Dependents:
 		add("the old and the new secret of each account that is followed, to hand them on", "")
 	case Generator:
 		add("to make the new secret of each account that uses it", "")
 	}
 	for _, n := range []struct{ need, what string }{
-		{NeedAdmin, "the login of the resource's administrator"},
+		{NeedAdmin, "the login and the secret of the resource's administrator"},
 		{NeedSecret, "the account's new secret"},
 		{NeedFormer, "the account's former secret"},
 	} {
@@ -36,7 +36,7 @@ func (m *Manifest) Asks() (out []Ask) {
 		}
 	}
 	for _, r := range m.Records {
-		what := "the address and the administrator's login of a further resource, %s"
+		what := "the address, and the administrator's login and secret, of a further resource, %s"
 		if r.As == AsAccount {
 			what = "the login and the secret of a further account, %s"
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 )
 
 // The agent's own host. Where a job has it, a script's plugin asks the agent to run a
@@ -58,6 +59,11 @@ type LocalWrite struct {
 	Mode   *uint32 `json:"mode,omitempty"` // permissions; absent: as they are, and 0600 for a new file
 	Backup bool    `json:"backup,omitempty"`
 }
+
+// StateName says whether a script can put something away by a name.
+func StateName(name string) bool { return stateName.MatchString(name) }
+
+var stateName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
 // LocalState gets what the script has put away by a name, puts it away or forgets it. The
 // body is what is put away.
