@@ -154,7 +154,7 @@ func TestIntake(t *testing.T) {
 		},
 		"of an action that this agent has not": {
 			frame: func(w *world) *trustv1.CommandFrame {
-				return w.command(trustv1.Action_ACTION_DISCOVER, w.onAccount(w.account(), seal.NewID()))
+				return w.command(trustv1.Action_ACTION_SESSION, w.onAccount(w.account(), seal.NewID()))
 			}, want: trust.UnknownField,
 		},
 		"that the local policy forbids": {

@@ -25,6 +25,7 @@ var actions = map[trustv1.Action]string{
 	trustv1.Action_ACTION_CANCEL:     "cancel",
 	trustv1.Action_ACTION_TEST:       "test",
 	trustv1.Action_ACTION_PROBE:      "probe",
+	trustv1.Action_ACTION_DISCOVER:   "discover",
 	trustv1.Action_ACTION_INFO:       "info",
 }
 

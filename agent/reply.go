@@ -19,7 +19,7 @@ import (
 // replyLimit bounds what a command without a run may take.
 const replyLimit = 90 * time.Second
 
-// reply answers a command that is no run: test, probe, info.
+// reply answers a command that is no run: test, probe, discover, info.
 func (a *Agent) reply(ctx context.Context, c *trust.Command) {
 	ctx, cancel := context.WithTimeout(ctx, replyLimit)
 	defer cancel()
@@ -32,6 +32,8 @@ func (a *Agent) reply(ctx context.Context, c *trust.Command) {
 		err = a.engine.Test(ctx, c)
 	case c.Action == trustv1.Action_ACTION_PROBE:
 		detail.Probe, err = a.engine.Probe(ctx, c)
+	case c.Action == trustv1.Action_ACTION_DISCOVER:
+		detail.Discover, err = a.engine.Discover(ctx, c)
 	case c.Action == trustv1.Action_ACTION_INFO:
 		detail.Info, detail.Plugins = a.info()
 	}

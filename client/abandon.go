@@ -119,7 +119,7 @@ func (c *Client) abandonByAgent(ctx context.Context, op string, j *job, view *cl
 			Err: errors.New("the account's statement, or its resource's, does not hold"), Hint: "sign it anew, then abandon the run",
 		}
 	}
-	pins, err := c.pinsOf(ctx, op, j.account, j.resource)
+	pins, err := c.pinsOf(ctx, op, trustv1.Action_ACTION_CANCEL, j.account, j.resource)
 	if err != nil {
 		return Outcome{}, err
 	}

@@ -225,6 +225,7 @@ type ResourceSpec struct {
 	Config       []byte             // JSON for the plugin
 	Concurrency  int                // runs at once that it takes; 0: a few
 	Rotator      *trustv1.ScriptUse // with the plugin lua: Script.Use of the script that it is
+	Discoverer   *trustv1.ScriptUse // finds its accounts; nil: none does
 	Notes        string
 }
 
@@ -430,6 +431,19 @@ type ProbeReply struct {
 	Class       string // of a probe that failed
 	Reason      string
 	Detail      string
+}
+
+// DiscoverReply is an agent's verified answer to Discover: the target's accounts, in the words
+// of the script that found them.
+type DiscoverReply struct {
+	Agent     seal.ID
+	AgentName string
+	OK        bool
+	Accounts  []sdk.Finding
+	More      bool   // the target has others, which did not fit in
+	Class     string // of a discovery that failed
+	Reason    string
+	Detail    string
 }
 
 // InfoReply is an agent's verified answer to Info.

@@ -12,6 +12,7 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
 	"github.com/rotunda-pam/rotunda/sdk/script"
 )
 
@@ -29,7 +30,7 @@ const (
 // pinsOf are the statements that the person's client saw: of the account where
 // there is one, its resource, the resources of its dependents, the jump hosts that lead to
 // them, and the scripts.
-func (c *Client) pinsOf(ctx context.Context, op string, account, resource *opened) ([]*trustv1.Pin, error) {
+func (c *Client) pinsOf(ctx context.Context, op string, action trustv1.Action, account, resource *opened) ([]*trustv1.Pin, error) {
 	var pins []*trustv1.Pin
 	seen := map[Ref]bool{}
 	pin := func(o *opened) {
@@ -79,20 +80,32 @@ func (c *Client) pinsOf(ctx context.Context, op string, account, resource *opene
 			}
 		}
 	}
-	scripts, err := c.scriptsIn(ctx, op, account, resource)
+	scripts, err := c.scriptsIn(ctx, op, action, account, resource)
 	for _, s := range scripts {
 		pin(s)
 	}
 	return pins, err
 }
 
-// scriptsIn are the records of the scripts that a run uses: those of the account and its
-// resource, or the resource's rotator alone. One that is gone is left out: the agent sees
-// that itself, and what needs no script goes on without it.
-func (c *Client) scriptsIn(ctx context.Context, op string, account, resource *opened) ([]*opened, error) {
+// goesBy says whether an action goes by a resource's script of a kind.
+func goesBy(action trustv1.Action, kind script.Kind) bool {
+	switch action {
+	case trustv1.Action_ACTION_TEST, trustv1.Action_ACTION_PROBE:
+		return kind == script.Rotator
+	case trustv1.Action_ACTION_DISCOVER:
+		return kind == script.Discoverer
+	default:
+		return kind != script.Discoverer
+	}
+}
+
+// scriptsIn are the records of the scripts that an action goes by: of the account, where there
+// is one, and of the resource. One that is gone is left out: the agent sees that itself, and
+// what needs no script goes on without it.
+func (c *Client) scriptsIn(ctx context.Context, op string, action trustv1.Action, account, resource *opened) ([]*opened, error) {
 	var uses []use
 	for _, u := range usesOf(resource.Statement) {
-		if account != nil || u.kind == script.Rotator {
+		if goesBy(action, u.kind) {
 			uses = append(uses, u)
 		}
 	}
@@ -343,6 +356,25 @@ func (c *Client) Probe(ctx context.Context, resource Ref, o RunOptions) (ProbeRe
 	return out, nil
 }
 
+// Discover has an agent find out what accounts a target has, by the script that the resource
+// names for it, and change nothing.
+func (c *Client) Discover(ctx context.Context, resource Ref, o RunOptions) (DiscoverReply, error) {
+	op := "discover the accounts of " + resource.String()
+	r, err := c.askResource(ctx, op, trustv1.Action_ACTION_DISCOVER, resource, o)
+	if err != nil {
+		return DiscoverReply{}, err
+	}
+	d := r.detail.GetDiscover()
+	out := DiscoverReply{
+		Agent: r.agent.ID, AgentName: r.agent.Name, OK: r.result.Credential == trustv1.Outcome_OUTCOME_DONE, More: d.GetMore(),
+		Class: r.result.Class, Reason: r.result.Reason, Detail: r.detail.GetText(),
+	}
+	for _, a := range d.GetAccounts() {
+		out.Accounts = append(out.Accounts, sdk.Finding{Login: a.Login, Scope: a.Scope, Facts: a.Facts})
+	}
+	return out, nil
+}
+
 func digests(list [][]byte) ([]seal.Digest, error) {
 	var out []seal.Digest
 	for _, b := range list {
@@ -360,7 +392,7 @@ func (c *Client) askResource(ctx context.Context, op string, action trustv1.Acti
 	if err != nil {
 		return reply{}, err
 	}
-	pins, err := c.pinsOf(ctx, op, nil, resource)
+	pins, err := c.pinsOf(ctx, op, action, nil, resource)
 	if err != nil {
 		return reply{}, err
 	}

@@ -42,6 +42,9 @@ func (c *Client) factsOf(s *trustv1.Statement, title func(*trustv1.Ref) string) 
 		if u := r.Rotator; u != nil {
 			add("rotator", "%s, sha256 %x", title(u.Script), u.Sha256)
 		}
+		if u := r.Discoverer; u != nil {
+			add("discoverer", "%s, sha256 %x, parameters %s", title(u.Script), u.Sha256, orElse(string(u.Parameters), "none"))
+		}
 		add("host", "%s", r.Host)
 		add("port", "%d", r.Port)
 		add("via", "%s", title(r.Via))

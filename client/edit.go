@@ -195,7 +195,7 @@ func (c *Client) AddResource(ctx context.Context, s ResourceSpec) (Ref, error) {
 	}
 	res := &trustv1.Resource{
 		PoolId: s.Pool.Bytes(), Plugin: s.Plugin, Host: s.Host, Port: uint32(s.Port), Tls: s.TLS, Tofu: s.TOFU,
-		Extras: s.Extras, Config: s.Config, Concurrency: uint32(max(s.Concurrency, 0)), Rotator: s.Rotator,
+		Extras: s.Extras, Config: s.Config, Concurrency: uint32(max(s.Concurrency, 0)), Rotator: s.Rotator, Discoverer: s.Discoverer,
 	}
 	for _, k := range s.SSHHostKeys {
 		res.SshHostKeySha256 = append(res.SshHostKeySha256, k.Bytes())

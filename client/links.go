@@ -96,6 +96,9 @@ func (o *opened) dropUnlinkedOf(r *trustv1.Resource) {
 	if r.Rotator != nil && o.lacksScript(r.Rotator) {
 		r.Rotator = nil
 	}
+	if r.Discoverer != nil && o.lacksScript(r.Discoverer) {
+		r.Discoverer = nil
+	}
 	r.Extras = slices.DeleteFunc(r.Extras, func(x *trustv1.Extra) bool { return o.lacks("extra", x.Account) })
 	r.Scripts = slices.DeleteFunc(r.Scripts, o.lacksScript)
 }

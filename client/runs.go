@@ -167,7 +167,7 @@ func (c *Client) prepare(ctx context.Context, action string, accounts []Ref, out
 				continue
 			}
 			j := &job{out: &out[i], account: o, resource: t.resource, pool: poolOf(t.resource.Statement)}
-			if j.pins, t.err = c.pinsOf(ctx, op, o, t.resource); t.err == nil {
+			if j.pins, t.err = c.pinsOf(ctx, op, trustv1.Action_ACTION_ROTATE, o, t.resource); t.err == nil {
 				jobs = append(jobs, j)
 				continue
 			}

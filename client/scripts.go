@@ -268,6 +268,9 @@ func usesOf(s *trustv1.Statement) (out []use) {
 	if r := s.GetResource(); r.GetRotator() != nil {
 		out = append(out, use{r.Rotator, r.Config, script.Rotator, "rotator", nil})
 	}
+	if d := s.GetResource().GetDiscoverer(); d != nil {
+		out = append(out, use{d, d.Parameters, script.Discoverer, "discoverer", nil})
+	}
 	for n, d := range s.GetAccount().GetDependents() {
 		if d.Script != nil {
 			out = append(out, use{d.Script, d.Config, script.Dependents, fmt.Sprintf("dependent %d", n+1), d.Resource})
@@ -286,7 +289,7 @@ func usesOf(s *trustv1.Statement) (out []use) {
 type ScriptUse struct {
 	Record   Ref
 	Title    string
-	Place    string // rotator, dependent 1, …, generator, after a rotation
+	Place    string // rotator, discoverer, dependent 1, …, generator, after a rotation
 	Use      *trustv1.ScriptUse
 	Given    []byte // its parameters: of a rotator or a dependent, the settings of that place
 	On       Ref    // the resource that it works on, or the account of one
@@ -320,8 +323,8 @@ func (c *Client) ScriptUses(ctx context.Context, ref Ref) ([]ScriptUse, error) {
 	return out, err
 }
 
-// UsedBy lists the scripts that an account uses: those that its own statement and its
-// resource's name now, each with who approved it there.
+// UsedBy lists the scripts that an account's rotations use: those that its own statement and
+// its resource's name now, each with who approved it there.
 func (c *Client) UsedBy(ctx context.Context, account Ref) (out []ScriptUse, err error) {
 	op := "list the scripts of the account " + account.String()
 	a, err := c.account(ctx, op, account)
@@ -334,7 +337,9 @@ func (c *Client) UsedBy(ctx context.Context, account Ref) (out []ScriptUse, err 
 	}
 	for _, o := range []*opened{a, r} {
 		for _, u := range usesOf(o.Statement) {
-			out = append(out, ScriptUse{Record: o.Ref, Title: o.Title, Place: u.place, Use: u.use, Given: u.parameters, On: r.Ref, By: o.SignedByName})
+			if goesBy(trustv1.Action_ACTION_ROTATE, u.kind) {
+				out = append(out, ScriptUse{Record: o.Ref, Title: o.Title, Place: u.place, Use: u.use, Given: u.parameters, On: r.Ref, By: o.SignedByName})
+			}
 		}
 	}
 	return out, nil

@@ -129,7 +129,8 @@ func TestScriptsAsPlugins(t *testing.T) {
 	}
 	rotator := add(luaText("rotator", "1", "rotator", "[rotator]", `kinds = ["password"]`))
 	dependent := add(luaText("dependent", "1", "dependents"))
-	resource, err := c.AddResource(ctx, ResourceSpec{Folder: e.folder, Type: TypeMachine, Title: "router", Pool: e.vault.pool, Plugin: trust.PluginLua, Rotator: rotator.Use(), Host: "router", Port: 22})
+	finder := add(luaText("finder", "1", "discoverer"))
+	resource, err := c.AddResource(ctx, ResourceSpec{Folder: e.folder, Type: TypeMachine, Title: "router", Pool: e.vault.pool, Plugin: trust.PluginLua, Rotator: rotator.Use(), Discoverer: finder.Use(), Host: "router", Port: 22})
 	e.must(err)
 	account, err := c.AddAccount(ctx, AccountSpec{Folder: e.folder, Title: "root", Resource: resource, Login: "root", Dependents: []*trustv1.Dependent{
 		{Resource: e.resource.Proto(), Plugin: trust.PluginLua, Script: dependent.Use()},
@@ -142,13 +143,15 @@ func TestScriptsAsPlugins(t *testing.T) {
 	e.must(err)
 	for _, row := range []struct {
 		name    string
+		action  trustv1.Action
 		account *opened
 		want    []Ref
 	}{
-		{"of a run", list[0], []Ref{account, resource, e.resource, rotator.Ref, dependent.Ref}},
-		{"of a test", nil, []Ref{resource, rotator.Ref}},
+		{"of a run", trustv1.Action_ACTION_ROTATE, list[0], []Ref{account, resource, e.resource, rotator.Ref, dependent.Ref}},
+		{"of a test", trustv1.Action_ACTION_TEST, nil, []Ref{resource, rotator.Ref}},
+		{"of a discovery", trustv1.Action_ACTION_DISCOVER, nil, []Ref{resource, finder.Ref}},
 	} {
-		pins, err := c.pinsOf(ctx, "test", row.account, list[1])
+		pins, err := c.pinsOf(ctx, "test", row.action, row.account, list[1])
 		e.must(err)
 		var got []Ref
 		for _, p := range pins {
@@ -162,7 +165,8 @@ func TestScriptsAsPlugins(t *testing.T) {
 	}
 	e.must(c.UpdateScript(ctx, rotator.Ref, luaText("rotator", "2", "rotator", "[rotator]", `kinds = ["password"]`), resource))
 	e.must(c.UpdateScript(ctx, dependent.Ref, luaText("dependent", "2", "dependents"), account))
-	for _, s := range []*Script{rotator, dependent} {
+	e.must(c.UpdateScript(ctx, finder.Ref, luaText("finder", "2", "discoverer"), resource))
+	for _, s := range []*Script{rotator, dependent, finder} {
 		uses, err := c.ScriptUses(ctx, s.Ref)
 		if err != nil || len(uses) != 1 || !uses[0].Approved {
 			t.Errorf("%s: %+v, %v", s.Manifest.Name, uses, err)
@@ -440,6 +444,7 @@ func TestDifferenceOfScripts(t *testing.T) {
 			a.Generator = use()
 			a.Generator.Parameters = []byte(`{"a":2}`)
 		}), `parameters {"a":2}`},
+		"the discoverer":     {resource(func(*trustv1.Resource) {}), resource(func(r *trustv1.Resource) { r.Discoverer = use() }), `discoverer: (none) → s, sha256 01, parameters {"a":1}`},
 		"the rotator's file": {resource(func(*trustv1.Resource) {}), resource(func(r *trustv1.Resource) { r.Rotator.Sha256 = []byte{2} }), "rotator: s, sha256 01 → s, sha256 02"},
 		"nothing":            {resource(func(*trustv1.Resource) {}), resource(func(*trustv1.Resource) {}), ""},
 	} {

@@ -45,6 +45,8 @@ type Manifest struct {
 	After bool
 	// Generator: the Plugin makes secrets.
 	Generator bool
+	// Discoverer: the Plugin finds accounts.
+	Discoverer bool
 	// Config is a pointer to a struct; schema and documentation are made from its tags,
 	// see [DecodeConfig]. Nil means that the plugin has no settings.
 	Config any
@@ -53,9 +55,10 @@ type Manifest struct {
 // Plugin is one entry of [Serve].
 type Plugin struct {
 	Manifest   Manifest
-	Rotator    Rotator     // nil: it rotates nothing, and has Dependents, After or a Generator
+	Rotator    Rotator     // nil: it rotates nothing, and has another of these
 	Dependents Dependents  // nil: none
 	Provision  Provisioner // nil: it makes no accounts
 	After      After       // nil: it does nothing after a rotation
 	Generator  Generator   // nil: it makes no secrets
+	Discoverer Discoverer  // nil: it finds no accounts
 }

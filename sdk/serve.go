@@ -118,7 +118,7 @@ func describe(p Plugin) (*pluginv1.Manifest, error) {
 		return nil, fmt.Errorf("name must match %s", nameRE)
 	case m.Version == "":
 		return nil, fmt.Errorf("has no version")
-	case p.Rotator == nil && p.Dependents == nil && p.After == nil && p.Generator == nil:
+	case p.Rotator == nil && p.Dependents == nil && p.After == nil && p.Generator == nil && p.Discoverer == nil:
 		return nil, fmt.Errorf("has no Rotator")
 	case p.Rotator != nil && len(m.Kinds) == 0:
 		return nil, fmt.Errorf("has no kinds")
@@ -134,6 +134,8 @@ func describe(p Plugin) (*pluginv1.Manifest, error) {
 		return nil, fmt.Errorf("says after: %t, and has the opposite", m.After)
 	case m.Generator != (p.Generator != nil):
 		return nil, fmt.Errorf("says generator: %t, and has the opposite", m.Generator)
+	case m.Discoverer != (p.Discoverer != nil):
+		return nil, fmt.Errorf("says discoverer: %t, and has the opposite", m.Discoverer)
 	case m.Dependent != nil && !m.Dependents:
 		return nil, fmt.Errorf("has settings for dependents, and no dependents")
 	}

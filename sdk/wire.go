@@ -77,6 +77,9 @@ func manifestToWire(m Manifest, schema, dependent []byte) *pluginv1.Manifest {
 	if m.Generator {
 		w.Capabilities = append(w.Capabilities, pluginv1.CapGenerator)
 	}
+	if m.Discoverer {
+		w.Capabilities = append(w.Capabilities, pluginv1.CapDiscoverer)
+	}
 	if m.Dependents {
 		w.Capabilities = append(w.Capabilities, pluginv1.CapDependents)
 	}

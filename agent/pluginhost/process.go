@@ -245,7 +245,7 @@ func (p *process) handshake(ctx context.Context, l *launch) error {
 // list asks what plugins the process is: one that has no script yet is none.
 func (p *process) list(ctx context.Context) ([]*pluginv1.Manifest, error) {
 	r, err := p.meta.Describe(ctx, &pluginv1.DescribeRequest{Capabilities: []string{
-		pluginv1.CapRotator, pluginv1.CapRetire, pluginv1.CapReadback, pluginv1.CapMint, pluginv1.CapDependents, pluginv1.CapProvision, pluginv1.CapAfter, pluginv1.CapGenerator, pluginv1.Grease + hex.EncodeToString([]byte(rand.Text()[:4])),
+		pluginv1.CapRotator, pluginv1.CapRetire, pluginv1.CapReadback, pluginv1.CapMint, pluginv1.CapDependents, pluginv1.CapProvision, pluginv1.CapAfter, pluginv1.CapGenerator, pluginv1.CapDiscoverer, pluginv1.Grease + hex.EncodeToString([]byte(rand.Text()[:4])),
 	}})
 	if err != nil {
 		return nil, p.classify(err)

@@ -54,7 +54,7 @@ func FuzzDescription(f *testing.F) {
 		switch {
 		case !validName(d.Name), d.Version == "", len(d.Version) > 64, len(d.Kinds) > 16, len(d.Overlap) > len(d.Kinds):
 			t.Errorf("named %+v", d)
-		case len(d.Kinds) == 0 && (!d.Dependents && !d.After && !d.Generator || d.Readback || d.Provision || len(d.Overlap)+len(d.Minted) > 0):
+		case len(d.Kinds) == 0 && (!d.Dependents && !d.After && !d.Generator && !d.Discoverer || d.Readback || d.Provision || len(d.Overlap)+len(d.Minted) > 0):
 			t.Errorf("it rotates nothing, and %+v", d)
 		case slices.Contains(m.GetCapabilities(), pluginv1.CapRotator) != (len(d.Kinds) > 0):
 			t.Errorf("a rotator, or not: %+v", d)

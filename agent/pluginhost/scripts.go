@@ -123,6 +123,51 @@ func (h *Host) Generate(ctx context.Context, p Plugin, j Job, a sdk.Account) (sd
 
 func generator(d Description) bool { return d.Generator }
 
+// Discover as sdk.Discoverer, all at once. More says that the target has others.
+func (h *Host) Discover(ctx context.Context, p Plugin, j Job) (found []sdk.Finding, more bool, err error) {
+	req := &pluginv1.DiscoverRequest{}
+	var resp *pluginv1.DiscoverResponse
+	proc, err := h.place(ctx, p, j, discoverer, nil, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
+		req.Call, req.Place = c, at
+		resp, err = proc.scripts.Discover(ctx, req)
+		return err
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	if found, err = proc.found(resp); err != nil {
+		return nil, false, proc.failed(PluginProtocol, fmt.Errorf("it found %w", err))
+	}
+	return found, resp.GetMore(), nil
+}
+
+func discoverer(d Description) bool { return d.Discoverer }
+
+// found is what a plugin says that it found, held to the bounds, and without what it puts of
+// a secret into that.
+func (p *process) found(r *pluginv1.DiscoverResponse) (out []sdk.Finding, err error) {
+	if len(r.GetAccounts()) > pluginv1.MaxFound {
+		return nil, fmt.Errorf("%d accounts, at most %d", len(r.GetAccounts()), pluginv1.MaxFound)
+	}
+	hidden := func(s string) bool { return p.out.secrets.Text(s) != s }
+	for _, a := range r.GetAccounts() {
+		f := sdk.Finding{Login: string(a.GetName()), Scope: string(a.GetScope()), Facts: a.GetAttrs()}
+		if err := f.Check(); err != nil {
+			return nil, err
+		}
+		if hidden(f.Login) || hidden(f.Scope) {
+			return nil, errors.New("an account that is called as a secret is")
+		}
+		for name, value := range f.Facts {
+			if hidden(name) || hidden(value) {
+				return nil, errors.New("a fact with a secret in it")
+			}
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
 // code is code, and what a script puts of a secret into one is none.
 func (p *process) code(s string) string {
 	if p.plugin.scripted() && p.out.secrets.Text(s) != s {

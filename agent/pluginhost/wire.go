@@ -129,6 +129,7 @@ func description(m *pluginv1.Manifest) (Description, error) {
 		Provision:  slices.Contains(m.GetCapabilities(), pluginv1.CapProvision),
 		After:      slices.Contains(m.GetCapabilities(), pluginv1.CapAfter),
 		Generator:  slices.Contains(m.GetCapabilities(), pluginv1.CapGenerator),
+		Discoverer: slices.Contains(m.GetCapabilities(), pluginv1.CapDiscoverer),
 	}, Schema: json.RawMessage(m.GetConfigSchema()), DependentSchema: json.RawMessage(m.GetDependentSchema())}
 	rotates := slices.Contains(m.GetCapabilities(), pluginv1.CapRotator)
 	for _, k := range m.GetKinds() {
@@ -149,7 +150,7 @@ func description(m *pluginv1.Manifest) (Description, error) {
 		return d, fmt.Errorf("its name is malformed")
 	case len(d.Version) == 0 || len(d.Version) > 64:
 		return d, fmt.Errorf("its version is malformed")
-	case !rotates && !d.Dependents && !d.After && !d.Generator:
+	case !rotates && !d.Dependents && !d.After && !d.Generator && !d.Discoverer:
 		return d, fmt.Errorf("it is not a rotator")
 	case !rotates && (len(d.Kinds) > 0 || d.Readback || d.Provision):
 		return d, fmt.Errorf("it is not a rotator, and says that it rotates")

@@ -18,7 +18,7 @@ import (
 )
 
 // Actions that a policy may name.
-var Actions = []string{"rotate", "verify", "test", "probe", "info", "cancel", "script"}
+var Actions = []string{"rotate", "verify", "test", "probe", "discover", "info", "cancel", "script"}
 
 // metadata are the addresses where clouds hand out credentials to whoever asks;
 // no target lives there, so they are denied unless the file allows them by name.

@@ -28,7 +28,7 @@ var plain = strings.Fields(`
 	chpasswd.refused clock config connection database.missing deadline dependent.plugin dependents.failed
 	dependents.pending dial dial.closed dial.limit dial.protocol dial.refused dial.timeout dial.unreachable
 	dialogue.closed disabled draining expired file.folder file.lines file.missing file.unwritable former.unknown
-	group.missing healed host_closed http http.json http.redirect http.scheme http.url internal jump.chain jump.forbidden
+	discover.malformed discoverer.none group.missing healed host_closed http http.json http.redirect http.scheme http.url internal jump.chain jump.forbidden
 	jump.host_key jump.key jump.login jump.name jump.plugin jump.refused jump.unreachable key.gone key.mismatch
 	key.not_taken key.other_account key.private key.public key.same key_id.missing keys.full keys.keep_missing
 	keys.too_many keys.unwritable kind kube.clear kube.conflict kube.forbidden kube.missing kube.refused kube.status
@@ -38,7 +38,7 @@ var plain = strings.Fields(`
 	path.not_found path.wrong plan.malformed plan.too_long plugin.unknown plugin_busy plugin_crashed plugin_deadline
 	plugin_deaf plugin_manifest plugin_protocol plugin_start policy.charset policy.digest policy.history policy.impossible
 	policy.length policy.old_password policy.quality policy.refused policy.too_soon probe readback.rights record.changed
-	replicating reply.lost request retire.pending scram script script.error script.identity script.kind script.no_undo
+	replicating reply.lost request retire.pending scram script script.discover script.error script.identity script.kind script.no_undo
 	script.plan script.plugin script.records script.refused script.unclear scripts.failed scripts.none scripts.pending
 	second_factor secret.charset secret.missing secret.refused secret_kind self server.recovering server.version
 	server_unavailable service.answer service.status session.closed session.id session.nil session_closed sftp sftp.kind
@@ -46,7 +46,7 @@ var plain = strings.Fields(`
 	sql.too_large step.data target.busy target.failed target.kind target.protocol target.read_only target.referral
 	target.refused target.single target.tls target.tools target.unsaved target.unsupported target.version test
 	text.ambiguous text.edit text.key text.not_a_value text.shared text.unreadable text.value throttled tls.pin
-	token.unlabelled unclassed undecided unreachable verb.dependents verb.load verb.provision winrm winrm.clear winrm.fault
+	token.unlabelled unclassed undecided unreachable verb.dependents verb.discover verb.load verb.provision winrm winrm.clear winrm.fault
 	workload.failed
 	workload.missing workload.never workload.rolling
 `)

@@ -50,6 +50,7 @@ type Plugins interface {
 	Undo(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, s sdk.Step, c sdk.Credential) (sdk.StepResponse, error)
 	Run(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, r sdk.AfterRequest) (sdk.AfterResponse, error)
 	Generate(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job, a sdk.Account) (sdk.Secret, error)
+	Discover(ctx context.Context, p pluginhost.Plugin, j pluginhost.Job) ([]sdk.Finding, bool, error)
 	Find(name string) (pluginhost.Plugin, error)
 	ExpectScript()
 	Forget(resource string)

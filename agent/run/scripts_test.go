@@ -845,24 +845,30 @@ func TestScriptsAsPlugins(t *testing.T) {
 	}
 }
 
+// onResource is a command on a resource, with its pins.
+func (w *world) onResource(action trustv1.Action, pins ...trust.Ref) *trust.Command {
+	w.t.Helper()
+	c := &trustv1.Command{
+		Id: seal.NewID().Bytes(), AgentId: w.agent.id.Bytes(), Action: action,
+		Issued: w.now.UnixMilli(), Expires: w.now.Add(2 * time.Minute).UnixMilli(),
+	}
+	for _, ref := range pins {
+		c.Pins = append(c.Pins, &trustv1.Pin{Record: ref.Proto(), Digest: w.statements[ref].Bytes()})
+	}
+	frame, _, err := trust.SealCommand(w.log, w.device.id, w.device.sign, w.agent.keys, c, w.now)
+	must(w.t, err)
+	command, err := trust.OpenCommand(w.log, w.engine.Journal, w.agent.id, w.agent.seal, frame, w.now)
+	must(w.t, err)
+	return command
+}
+
 // The resource's administrator is tried by the script that rotates its accounts.
 func TestOfAScriptedResource(t *testing.T) {
 	w := newWorld(t, false)
 	u := w.script("rotator", script.Rotator, `hosts = ["resource"]`, "[rotator]", `kinds = ["password"]`)
 	w.useOnResource(func(r *trustv1.Resource) { r.Plugin, r.Rotator = trust.PluginLua, u })
 	order := func() error {
-		c := &trustv1.Command{
-			Id: seal.NewID().Bytes(), AgentId: w.agent.id.Bytes(), Action: trustv1.Action_ACTION_TEST,
-			Issued: w.now.UnixMilli(), Expires: w.now.Add(2 * time.Minute).UnixMilli(),
-		}
-		for _, ref := range []trust.Ref{w.res, w.pinned[0]} {
-			c.Pins = append(c.Pins, &trustv1.Pin{Record: ref.Proto(), Digest: w.statements[ref].Bytes()})
-		}
-		frame, _, err := trust.SealCommand(w.log, w.device.id, w.device.sign, w.agent.keys, c, w.now)
-		must(t, err)
-		command, err := trust.OpenCommand(w.log, w.engine.Journal, w.agent.id, w.agent.seal, frame, w.now)
-		must(t, err)
-		return w.engine.Test(t.Context(), command)
+		return w.engine.Test(t.Context(), w.onResource(trustv1.Action_ACTION_TEST, w.res, w.pinned[0]))
 	}
 	if err := order(); err != nil || w.target.opens != 1 || !slices.Equal(w.target.opened.Allow, []string{"db.test:5432"}) {
 		t.Errorf("%v, %d sessions to %v", err, w.target.opens, w.target.opened.Allow)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/agent/probe"
@@ -21,56 +22,24 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 	if err != nil {
 		return err
 	}
-	resource, served, w := found.resource, found.served, found.way
-	s := resource.Statement.GetResource()
-	if found.rotator != nil && found.rotator.err != nil {
-		return found.rotator.err
+	h := found.script
+	if h != nil && h.err != nil {
+		return h.err
 	}
-	plugin, _, err := e.rotates(ctx, resource.Statement, found.rotator)
+	plugin, _, err := e.rotates(ctx, found.resource.Statement, h)
 	if err != nil {
 		return err
 	}
-	at, err := e.targetOf(ctx, resource.Statement, w)
-	if err != nil {
-		return err
-	}
-	ref := mustRef(s.AdminAccount)
-	if ref.IsZero() {
-		return &sdk.Error{Class: sdk.ClassInvalid, Reason: "administrator.none", Err: errors.New("the resource names no administrator: there is nobody to log in as")}
-	}
-	pool, err := seal.IDFrom(s.PoolId)
-	if err != nil {
-		return err
-	}
-	if found.rotator != nil {
-		defer e.tellStopped(found.rotator, seal.ID{})
-		if err := e.aim(ctx, served, found.rotator, &at, w, pool); err != nil {
-			return err
-		}
-	}
-	admin, login, err := served.login(ctx, "administrator", ref, pool)
-	if err != nil {
-		return err
-	}
-	defer admin.Secret.Wipe()
-	extras, err := e.extras(ctx, served.log, s, pool)
-	if err != nil {
-		return err
-	}
-	defer wipeAll(extras)
-	release, err := e.Slots.Acquire(ctx, at.Key, true)
+	j, release, err := e.administer(ctx, found)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if h := found.rotator; h != nil && h.manifest.Reveals != "" {
-		e.Tell(h.revealed(resource.Ref, e.Now()))
-	}
 	call, cancel := context.WithTimeout(ctx, e.Limits.Open)
 	defer cancel()
-	session, err := e.Plugins.Open(call, plugin, pluginhost.Job{Target: at, Admin: admin, AdminAs: login, Extra: extras, Fresh: true})
-	found.rotator.failed(err)
-	if err != nil && found.rotator != nil {
+	session, err := e.Plugins.Open(call, plugin, j)
+	h.failed(err)
+	if err != nil && h != nil {
 		return withoutOwnWords(err)
 	}
 	if err != nil {
@@ -78,6 +47,61 @@ func (e *Engine) Test(ctx context.Context, c *trust.Command) error {
 	}
 	session.Close()
 	return nil
+}
+
+// administer is a job on a resource by its administrator's login, with a turn on it; where a
+// script does it, the job leads to the script's places. What it gives has to be released.
+func (e *Engine) administer(ctx context.Context, f found) (j pluginhost.Job, release func(), err error) {
+	var undo []func()
+	done := func() {
+		for _, one := range slices.Backward(undo) {
+			one()
+		}
+	}
+	defer func() {
+		if err != nil {
+			done()
+		}
+	}()
+	s := f.resource.Statement.GetResource()
+	at, err := e.targetOf(ctx, f.resource.Statement, f.way)
+	if err != nil {
+		return j, nil, err
+	}
+	ref := mustRef(s.AdminAccount)
+	if ref.IsZero() {
+		return j, nil, &sdk.Error{Class: sdk.ClassInvalid, Reason: "administrator.none", Err: errors.New("the resource names no administrator: there is nobody to log in as")}
+	}
+	pool, err := seal.IDFrom(s.PoolId)
+	if err != nil {
+		return j, nil, err
+	}
+	h := f.script
+	if h != nil {
+		undo = append(undo, func() { e.tellStopped(h, seal.ID{}) })
+		if err := e.aim(ctx, f.served, h, &at, f.way, pool); err != nil {
+			return j, nil, err
+		}
+	}
+	admin, login, err := f.served.login(ctx, "administrator", ref, pool)
+	if err != nil {
+		return j, nil, err
+	}
+	undo = append(undo, admin.Secret.Wipe)
+	extras, err := e.extras(ctx, f.served.log, s, pool)
+	if err != nil {
+		return j, nil, err
+	}
+	undo = append(undo, func() { wipeAll(extras) })
+	turn, err := e.Slots.Acquire(ctx, at.Key, true)
+	if err != nil {
+		return j, nil, err
+	}
+	undo = append(undo, turn)
+	if h != nil && h.manifest.Reveals != "" {
+		e.Tell(h.revealed(f.resource.Ref, e.Now()))
+	}
+	return pluginhost.Job{Target: at, Admin: admin, AdminAs: login, Extra: extras, Fresh: true}, done, nil
 }
 
 // Probe reports the target's keys as this agent sees them. No credential is sent,
@@ -113,7 +137,7 @@ type found struct {
 	resource *servedRecord
 	served   *servedRecords
 	way      way
-	rotator  *hosted // the script that is its plugin; nil: it is none
+	script   *hosted // that is its plugin, or, of a discovery, finds its accounts; nil: there is none
 }
 
 // resource fetches and checks the resource that a command pins, and opens the way there.
@@ -163,11 +187,16 @@ func (e *Engine) lookAtResource(ctx context.Context, c *trust.Command) (f found,
 		return f, err
 	}
 	used := append([]*trust.Statement{s}, f.way.statements...)
-	if use := s.GetResource().Rotator; use != nil {
-		f.rotator, err = e.findScript(ctx, f.served, s, use, script.Rotator, s.GetResource().Config, pool)
-		f.rotator.err = err // a probe does without it
-		if f.rotator.statement != nil {
-			used = append(used, f.rotator.statement)
+	use, kind, parameters := s.GetResource().Rotator, script.Rotator, s.GetResource().Config
+	if c.Action == trustv1.Action_ACTION_DISCOVER {
+		use, kind = s.GetResource().Discoverer, script.Discoverer
+		parameters = use.GetParameters()
+	}
+	if use != nil {
+		f.script, err = e.findScript(ctx, f.served, s, use, kind, parameters, pool)
+		f.script.err = err // a probe does without it
+		if f.script.statement != nil {
+			used = append(used, f.script.statement)
 		}
 	}
 	if err := trust.CheckPins(c, used...); err != nil {

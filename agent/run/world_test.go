@@ -492,8 +492,10 @@ type fakeTarget struct {
 	ran        []scriptRan                                // scripts, in order
 	script     func(scriptRan) (sdk.AfterResponse, error) // nil: does it
 	unscripted error                                      // nil: scripts have processes
+	findsNone  bool                                       // its plugin knows no discovery
 
 	makes func(pluginhost.Job, sdk.Account) (string, error) // a script that makes secrets
+	finds func(pluginhost.Job) ([]sdk.Finding, bool, error) // one that finds accounts
 
 	openErr  error
 	openHook func()
@@ -507,7 +509,7 @@ func (f *fakeTarget) Find(name string) (pluginhost.Plugin, error) {
 
 func (f *fakeTarget) Describe(_ context.Context, p pluginhost.Plugin) (pluginhost.Description, error) {
 	m := f.manifest
-	m.Self, m.Dependents, m.After, m.Generator = true, true, true, true
+	m.Self, m.Dependents, m.After, m.Generator, m.Discoverer = true, true, true, true, !f.findsNone
 	if f.unscripted != nil && p.Script != (unique.Handle[string]{}) {
 		return pluginhost.Description{}, f.unscripted
 	}

@@ -73,6 +73,7 @@ func (v *recordView) findNames(ctx context.Context, cl *client.Client) {
 	if v.Resource != nil {
 		refs = append(refs, v.Resource.Admin, v.Resource.Via)
 		refs = append(refs, v.Resource.Rotator.refs()...)
+		refs = append(refs, v.Resource.Discoverer.refs()...)
 		for _, u := range v.Resource.Scripts {
 			refs = append(refs, u.refs()...)
 		}

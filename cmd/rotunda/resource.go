@@ -18,7 +18,7 @@ func (c *cli) resourceCmd() *cobra.Command {
 	cmd := c.group("resource", "targets: where accounts log in", `A resource says where accounts log in and by what the target is known. It holds no
 secret: its administrator is an account of its own. Agents dial from the resource's
 signed statement alone.`)
-	cmd.AddCommand(c.resourceAddCmd(), c.resourceListCmd(), c.resourceEditCmd(), c.resourceTestCmd(), c.resourceProbeCmd())
+	cmd.AddCommand(c.resourceAddCmd(), c.resourceListCmd(), c.resourceEditCmd(), c.resourceTestCmd(), c.resourceProbeCmd(), c.resourceDiscoverCmd())
 	return cmd
 }
 
@@ -39,6 +39,7 @@ type resourceView struct {
 	Pool        string          `json:"pool_id"`
 	Plugin      string          `json:"plugin"`
 	Rotator     *scriptUseView  `json:"rotator,omitempty"` // the script that it is, with the plugin lua
+	Discoverer  *scriptUseView  `json:"discoverer,omitempty"`
 	Address     string          `json:"address"`
 	Via         string          `json:"via,omitempty"`
 	TLS         string          `json:"tls"`
@@ -62,6 +63,10 @@ func viewResource(st *trustv1.Statement, r *trustv1.Resource) *resourceView {
 	if r.Rotator != nil {
 		u := viewUse(r.Rotator)
 		v.Rotator = &u
+	}
+	if r.Discoverer != nil {
+		u := viewUse(r.Discoverer)
+		v.Discoverer = &u
 	}
 	for _, u := range r.Scripts {
 		v.Scripts = append(v.Scripts, viewUse(u))
@@ -96,7 +101,7 @@ func (r *resourceView) lines(named func(string) string) []string {
 		first = "the first key seen is kept"
 	}
 	lines := []string{
-		"address", r.Address, "plugin", r.Plugin, "rotator", r.Rotator.text(named), "pool", r.Pool, "via", named(r.Via),
+		"address", r.Address, "plugin", r.Plugin, "rotator", r.Rotator.text(named), "discoverer", r.Discoverer.text(named), "pool", r.Pool, "via", named(r.Via),
 		"tls", r.TLS, "tls name", r.ServerName, "tls keys", strings.Join(r.TLSKeys, " "),
 		"ssh host keys", strings.Join(r.SSHHostKeys, " "), "host key", first,
 		"administrator", named(r.Admin), "config", r.Config, "runs at once", nonZero(int(r.Concurrency)),
@@ -160,6 +165,11 @@ func (c *cli) resourceAddCmd() *cobra.Command {
 			if r.rotator != "" {
 				spec.Plugin = script.Plugin
 				if spec.Rotator, spec.Config, err = c.rotatorOf(ctx, cl, &r, scriptPlace{folder: f.UID, title: args[0]}); err != nil {
+					return err
+				}
+			}
+			if r.discoverer != "" {
+				if spec.Discoverer, err = c.discovererOf(ctx, cl, &r, scriptPlace{folder: f.UID, title: args[0]}); err != nil {
 					return err
 				}
 			}
@@ -265,5 +275,6 @@ func (c *cli) resourceEditCmd() *cobra.Command {
 one is withdrawn for ever.`, `rotunda resource edit db1 --host db1-new.internal
 rotunda resource edit db1 --admin db1-admin
 rotunda resource edit router1 --rotator acme-router,param.realm=local
+rotunda resource edit db1 --discoverer postgres-roles
 rotunda resource edit web1 --script restart-unit,record.host=web1,param.unit=nginx`)
 }

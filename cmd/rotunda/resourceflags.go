@@ -25,7 +25,7 @@ type resourceFlags struct {
 	admin, configFile       string
 	extras                  []string
 	concurrency             uint32
-	rotator                 string
+	rotator, discoverer     string
 	scripts                 scriptFlags
 }
 
@@ -34,6 +34,7 @@ func (r *resourceFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&r.pool, "pool", "", "pool of agents that reach it")
 	f.StringVar(&r.plugin, "plugin", "", "plugin that changes secrets on it, e.g. postgres, ssh")
 	f.StringVar(&r.rotator, "rotator", "", "script that changes secrets on it, in place of a plugin, as `NAME[,param.P=V]`")
+	f.StringVar(&r.discoverer, "discoverer", "", "script that finds its accounts, as `NAME[,param.P=V]` (none: ends it)")
 	f.StringVar(&r.host, "host", "", "host name or address, as the agents see it")
 	f.Uint16Var(&r.port, "port", 0, "port")
 	f.StringVar(&r.via, "via", "", "ssh resource to jump through, as its account \"jump\" (--extra there) or its administrator (none: ends it)")
@@ -123,6 +124,19 @@ func (c *cli) rotatorOf(ctx context.Context, cl *client.Client, r *resourceFlags
 		return nil, nil, usagef("--rotator NAME,param.P=V says a script's parameters: --config-file is for plugins")
 	}
 	return c.useOf(ctx, cl, "--rotator", r.rotator, script.Rotator, at)
+}
+
+// discovererOf is the script that finds a resource's accounts; nil for none.
+func (c *cli) discovererOf(ctx context.Context, cl *client.Client, r *resourceFlags, at scriptPlace) (*trustv1.ScriptUse, error) {
+	if r.discoverer == "none" {
+		return nil, nil
+	}
+	use, parameters, err := c.useOf(ctx, cl, "--discoverer", r.discoverer, script.Discoverer, at)
+	if err != nil {
+		return nil, err
+	}
+	use.Parameters = parameters
+	return use, nil
 }
 
 func (r *resourceFlags) checkConcurrency() error {
@@ -272,6 +286,13 @@ func (c *cli) resourceEdit(ctx context.Context, cl *client.Client, at *client.Re
 			return nil, err
 		}
 		add(func(t *trustv1.Resource) { t.Plugin, t.Rotator, t.Config = script.Plugin, use, config })
+	}
+	if set("discoverer") {
+		use, err := c.discovererOf(ctx, cl, r, place)
+		if err != nil {
+			return nil, err
+		}
+		add(func(t *trustv1.Resource) { t.Discoverer = use })
 	}
 	if set("script") || set("drop-script") {
 		change, err := r.scripts.change(ctx, c, cl, place)

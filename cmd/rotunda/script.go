@@ -39,7 +39,7 @@ type scriptView struct {
 type scriptUseView struct {
 	Record     string          `json:"record,omitempty"`
 	Title      string          `json:"title,omitempty"`
-	Place      string          `json:"place,omitempty"` // rotator, dependent 1, …, generator, after a rotation
+	Place      string          `json:"place,omitempty"` // rotator, discoverer, dependent 1, …, generator, after a rotation
 	Script     string          `json:"script,omitempty"`
 	SHA256     string          `json:"sha256"`
 	Order      uint32          `json:"order,omitempty"`

@@ -111,6 +111,8 @@ func (v *manifestView) exampleOfUse(file string) string {
 	switch script.Kind(v.Kind) {
 	case script.Rotator:
 		return add + "rotunda resource edit RESOURCE --rotator " + use + "\nrotunda rotate ACCOUNT\n"
+	case script.Discoverer:
+		return add + "rotunda resource edit RESOURCE --discoverer " + use + "\nrotunda resource discover RESOURCE\n"
 	case script.Generator:
 		return add + "rotunda record edit ACCOUNT --generator " + use + "\nrotunda rotate ACCOUNT\n"
 	case script.Dependents:

@@ -78,6 +78,7 @@ func TestScriptPage(t *testing.T) {
 				"\nrotunda record edit ACCOUNT --script acme,record.box=TITLE,param.unit=UNIT\n",
 			},
 		},
+		{head + "kind = \"discoverer\"\nhosts = [\"resource\"]\n", []string{"\n- the login and the secret of the resource's administrator, to find out what accounts there are\n", "\nrotunda resource edit RESOURCE --discoverer acme\nrotunda resource discover RESOURCE\n"}},
 		{head + "kind = \"generator\"\n", []string{"\n- to make the new secret of each account that uses it\n", "\nrotunda record edit ACCOUNT --generator acme\nrotunda rotate ACCOUNT\n"}},
 		{
 			head + "kind = \"dependents\"\n[parameters]\nport = {type = \"integer\", about = \"P.\", required = true}\npaths = {type = \"strings\", about = \"P.\", required = true}\n",

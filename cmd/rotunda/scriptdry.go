@@ -96,7 +96,7 @@ func (c *cli) scriptDryRunCmd() *cobra.Command {
 	})
 	luaFlag(cmd, &lua)
 	cmd.Flags().StringVar(&account, "record", "", "`ACCOUNT` to call it for (default: one that is made up)")
-	cmd.Flags().StringVar(&resource, "resource", "", "`RESOURCE` on which a script of kind dependents works (default: the account's)")
+	cmd.Flags().StringVar(&resource, "resource", "", "`RESOURCE` on which a script of kind dependents or discoverer works (default: the account's)")
 	return help(cmd, `Calls the script by the plugin that agents run scripts by, with what the record says and
 with secrets that are made up, and lists each call of a module that would reach something.
 Nothing is reached: each gets an answer that is made up, the shortest good one. What a call
@@ -143,6 +143,9 @@ func (c *cli) dryJobOf(ctx context.Context, spec scriptSpec, m *script.Manifest,
 	}
 	if job.Parameters == nil {
 		job.Parameters = json.RawMessage("{}")
+	}
+	if account == "" && resource != "" && m.Kind == script.Discoverer {
+		return job, c.with(ctx, func(cl *client.Client) error { return job.on(ctx, cl, nil, resource) })
 	}
 	if account == "" {
 		if resource != "" || len(spec.records) > 0 {
@@ -191,7 +194,16 @@ func (job *dryJob) read(ctx context.Context, cl *client.Client, spec scriptSpec,
 	if resource != "" {
 		at = resource
 	}
-	r, err := cl.FindRecord(ctx, at, resourceTypes[:]...)
+	if err := job.on(ctx, cl, a, at); err != nil {
+		return err
+	}
+	return job.further(ctx, cl, spec, m)
+}
+
+// on fills it with what a resource's record says; account is the one that it is for, nil for
+// none.
+func (job *dryJob) on(ctx context.Context, cl *client.Client, account *client.Record, resource string) error {
+	r, err := cl.FindRecord(ctx, resource, resourceTypes[:]...)
 	if err != nil {
 		return err
 	}
@@ -200,9 +212,9 @@ func (job *dryJob) read(ctx context.Context, cl *client.Client, spec scriptSpec,
 		return unsigned(r)
 	}
 	job.Resource = dryPlaceOf(on)
-	job.Self = refText(on.AdminAccount) == "" || refText(on.AdminAccount) == a.Ref.String()
+	job.Self = account != nil && (refText(on.AdminAccount) == "" || refText(on.AdminAccount) == account.Ref.String())
 	job.Admin = job.Login
-	if !job.Self {
+	if !job.Self && on.AdminAccount != nil {
 		admin, err := loginOf(ctx, cl, on.AdminAccount)
 		if err != nil {
 			return err
@@ -212,7 +224,7 @@ func (job *dryJob) read(ctx context.Context, cl *client.Client, spec scriptSpec,
 	for _, x := range on.Extras {
 		job.Extras = append(job.Extras, x.Name)
 	}
-	return job.further(ctx, cl, spec, m)
+	return nil
 }
 
 // further adds the further records that are named for it.

@@ -61,9 +61,9 @@ func (c *cli) scriptNewCmd() *cobra.Command {
 	cmd.Flags().BoolVar(&file, "file", false, "after_rotation: one that edits a file on a host, instead of one that restarts a unit")
 	cmd.Flags().StringVar(&clone, "rotunda", "", "rotator: `FOLDER` of a clone of Rotunda, against which the conformance kit is built: writes NAME_kit, a Go module that runs it")
 	return help(cmd, `KIND is after_rotation (it runs when an account has its new secret), rotator (it changes
-the secret itself), dependents (it gives the new secret to who uses it), or generator (it
-makes the new secret). NAME is a-z, 0-9 and -. What is written is a whole script of that
-kind: change it into yours.`, `rotunda script new after_rotation restart-unit
+the secret itself), dependents (it gives the new secret to who uses it), generator (it
+makes the new secret), or discoverer (it finds the accounts that a target has). NAME is
+a-z, 0-9 and -. What is written is a whole script of that kind: change it into yours.`, `rotunda script new after_rotation restart-unit
 rotunda script new after_rotation app-pgpass --file
 rotunda script new rotator acme-router --dir scripts
 rotunda script new rotator users --rotunda ~/rotunda`)

@@ -57,7 +57,7 @@ func TestNewScriptsPass(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		other := strings.NewReplacer("return sdk.changed", "return sdk.unknown", "0123456789", "x0").Replace(string(text))
+		other := strings.NewReplacer("return sdk.changed", "return sdk.unknown", "0123456789", "x0", "row.rolname", "row.rolsuper").Replace(string(text))
 		if err := os.WriteFile(file, []byte(other), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -219,11 +219,8 @@ func (c *cli) useOf(ctx context.Context, cl *client.Client, flag, text string, k
 	if err := spec.furtherRecords(ctx, cl, s.Manifest, use); err != nil {
 		return nil, nil, err
 	}
-	place := "after a rotation"
-	if kind == script.Rotator {
-		place = "rotator"
-	}
-	return use, parameters, c.approves(ctx, cl, s, at, use, place, parameters)
+	place := map[script.Kind]string{script.AfterRotation: "after a rotation"}[kind]
+	return use, parameters, c.approves(ctx, cl, s, at, use, orWord(place, string(kind)), parameters)
 }
 
 // isOf refuses a script of another kind, and says where that one is used.
@@ -236,6 +233,7 @@ func isOf(s *client.Script, kind script.Kind) error {
 			script.Rotator:       "a resource uses it: `rotunda resource edit RESOURCE --rotator " + s.Title + "`",
 			script.AfterRotation: "it runs after a rotation: `rotunda record edit ACCOUNT --script " + s.Title + "`, or of all accounts of a resource, `rotunda resource edit`",
 			script.Generator:     "it makes an account's secrets: `rotunda record edit ACCOUNT --generator " + s.Title + "`",
+			script.Discoverer:    "it finds a resource's accounts: `rotunda resource edit RESOURCE --discoverer " + s.Title + "`",
 			script.Dependents:    "an account's dependents use it: {\"resource\": …, \"script\": \"" + s.Title + "\"} in the file of `rotunda record edit ACCOUNT --dependents-file FILE`",
 		}[s.Manifest.Kind])
 }

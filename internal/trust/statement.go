@@ -129,6 +129,7 @@ func References(s *trustv1.Statement) []Reference {
 			add("extra", x.Account, account)
 		}
 		add("script", sub.Resource.Rotator.GetScript(), 0)
+		add("script", sub.Resource.Discoverer.GetScript(), 0)
 		scripts = sub.Resource.Scripts
 	case *trustv1.Statement_Account:
 		add("resource", sub.Account.Resource, Operate)

@@ -85,7 +85,8 @@ func checkResource(f *form, r *trustv1.Resource) {
 		f.ref("extra", x.Account)
 	}
 	checkHosted(f, "the resource", r.Plugin, r.Rotator)
-	checkScripts(f, r.Scripts, uses(r.Rotator))
+	checkAlone(f, "the discoverer", r.Discoverer)
+	checkScripts(f, r.Scripts, uses(r.Rotator)+uses(r.Discoverer))
 	f.count("bytes of config", len(r.Config), maxConfig)
 	f.must(r.Concurrency <= MaxConcurrency, "concurrency is %d", r.Concurrency)
 }
@@ -150,13 +151,17 @@ var recordName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 // checkGenerator is of the script that makes an account's secrets. A key pair is no text
 // that a script could make.
 func checkGenerator(f *form, a *trustv1.Account) {
-	u := a.Generator
+	f.must(a.Generator == nil || a.SecretKind != "ssh_key" && a.SecretKind != "certificate", "a generator makes no %s", a.SecretKind)
+	checkAlone(f, "the generator", a.Generator)
+}
+
+// checkAlone is of a script that is the only one in its place, and has parameters alone.
+func checkAlone(f *form, what string, u *trustv1.ScriptUse) {
 	if u == nil {
 		return
 	}
 	checkUse(f, u)
-	f.must(a.SecretKind != "ssh_key" && a.SecretKind != "certificate", "a generator makes no %s", a.SecretKind)
-	f.must(u.Order == 0 && len(u.Records) == 0, "the generator has an order or records")
+	f.must(u.Order == 0 && len(u.Records) == 0 && len(u.RecordNames) == 0, "%s has an order or records", what)
 	checkParameters(f, u)
 }
 

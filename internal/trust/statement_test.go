@@ -43,6 +43,9 @@ func TestStatementForm(t *testing.T) {
 	makes := func(kind string, u *trustv1.ScriptUse) func(*trustv1.Statement) {
 		return func(s *trustv1.Statement) { s.GetAccount().SecretKind, s.GetAccount().Generator = kind, u }
 	}
+	finds := func(u *trustv1.ScriptUse) func(*trustv1.Statement) {
+		return resource(func(r *trustv1.Resource) { r.Discoverer = u })
+	}
 	concurrency := func(n uint32) func(*trustv1.Statement) {
 		return func(s *trustv1.Statement) {
 			r := w.resource()
@@ -108,6 +111,17 @@ func TestStatementForm(t *testing.T) {
 		{"a generator in an order", makes("", use(func(u *trustv1.ScriptUse) { u.Order = 1 })), Malformed},
 		{"a generator with further records", makes("", use(func(u *trustv1.ScriptUse) { u.Records = []*trustv1.Ref{u.Script} })), Malformed},
 		{"a generator with parameters that are a list", makes("", use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`[]`) })), Malformed},
+		{"a generator with a name of one", makes("", use(func(u *trustv1.ScriptUse) { u.RecordNames = []string{"a"} })), Malformed},
+		{"a discoverer", finds(use(nil)), ""},
+		{"a discoverer with parameters", finds(use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`{"prefix":"app"}`) })), ""},
+		{"a discoverer without its hash", finds(use(func(u *trustv1.ScriptUse) { u.Sha256 = nil })), Malformed},
+		{"a discoverer in an order", finds(use(func(u *trustv1.ScriptUse) { u.Order = 1 })), Malformed},
+		{"a discoverer with further records", finds(use(func(u *trustv1.ScriptUse) { u.Records, u.RecordNames = repeat(u.Script, 1), []string{"a"} })), Malformed},
+		{"a discoverer with parameters that are a list", finds(use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`[]`) })), Malformed},
+		{"more scripts than there may be, with the discoverer", func(s *trustv1.Statement) {
+			finds(use(nil))(s)
+			s.GetResource().Scripts = slices.Repeat([]*trustv1.ScriptUse{use(nil)}, MaxScripts)
+		}, Malformed},
 		{"parameters", after(use(func(u *trustv1.ScriptUse) { u.Parameters = []byte(`{"unit":"app"}`) }), 1), ""},
 		{"further records", after(use(func(u *trustv1.ScriptUse) { u.Records, u.RecordNames = repeat(u.Script, 2), []string{"a", "b_2"} }), 1), ""},
 		{"a further record without a name", after(use(func(u *trustv1.ScriptUse) { u.Records, u.RecordNames = repeat(u.Script, 2), []string{"a"} }), 1), Malformed},
@@ -184,6 +198,8 @@ func TestCheckLinks(t *testing.T) {
 		{"a generator, approved", account(func(a *trustv1.Account) { a.Generator = script }), 0, ops{GrantOp(base.folder, base.bob.member, AllRoles&^Admin)}, ""},
 		{"a rotator that is a script, not approved", resource(func(r *trustv1.Resource) { r.Plugin, r.Rotator = PluginLua, script }), 0, nil, NotLinked},
 		{"a rotator that is a script, approved", resource(func(r *trustv1.Resource) { r.Plugin, r.Rotator = PluginLua, script }), 0, ops{GrantOp(base.folder, base.bob.member, AllRoles&^Admin)}, ""},
+		{"a discoverer, not approved", resource(func(r *trustv1.Resource) { r.Discoverer = script }), 0, nil, NotLinked},
+		{"a discoverer, approved", resource(func(r *trustv1.Resource) { r.Discoverer = script }), 0, ops{GrantOp(base.folder, base.bob.member, AllRoles&^Admin)}, ""},
 		{"a dependent that is a script, not approved", account(func(a *trustv1.Account) {
 			a.Dependents = []*trustv1.Dependent{{Resource: a.Resource, Plugin: PluginLua, Script: script}}
 		}), 0, nil, NotLinked},

@@ -172,6 +172,10 @@ func (p *program) dryCalls(ctx context.Context, job dryJob) (answered, reason st
 	case script.Generator:
 		made, err := generator{p}.Generate(ctx, open, account)
 		return fmt.Sprintf("a secret of %d bytes", made.Len()), "", err
+	case script.Discoverer:
+		found := 0
+		err := discoverer{p}.Discover(ctx, open, func(sdk.Finding) error { found++; return nil })
+		return fmt.Sprintf("%d accounts", found), "", err
 	}
 	return "", "", fmt.Errorf("a script of kind %s cannot be run dry", p.manifest.Kind)
 }

@@ -27,6 +27,7 @@ var verbs = map[script.Kind][]string{
 	script.AfterRotation: {"run"},
 	script.Dependents:    {"plan", "apply"},
 	script.Generator:     {"generate"},
+	script.Discoverer:    {"discover"},
 }
 
 // loadTime bounds what a script may do before it is called.
@@ -97,6 +98,8 @@ func (p *program) plugin() sdk.Plugin {
 		out.Dependents = dependents{p}
 	case script.Generator:
 		out.Generator = generator{p}
+	case script.Discoverer:
+		out.Discoverer = discoverer{p}
 	}
 	return out
 }

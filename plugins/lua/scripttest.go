@@ -179,7 +179,7 @@ func (p *program) ungiven(job *lua.LTable) string {
 		return ""
 	}
 	for _, need := range []string{script.NeedAdmin, script.NeedSecret, script.NeedFormer} {
-		always := need == script.NeedSecret && p.manifest.Kind == script.Dependents
+		always := need == script.NeedSecret && p.manifest.Kind == script.Dependents || need == script.NeedAdmin && p.manifest.Kind == script.Discoverer
 		if job.RawGetString(need) != lua.LNil && !always && !slices.Contains(p.manifest.Needs, need) {
 			return fmt.Sprintf("the manifest does not ask for %s, so the agent gives none: needs = [%q]", need, need)
 		}

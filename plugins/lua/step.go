@@ -118,9 +118,7 @@ func (r *reading) table(t *lua.LTable, depth int) (any, error) {
 	if n == 0 && !isList(t) {
 		return r.object(t, depth)
 	}
-	fields := 0
-	t.ForEach(func(lua.LValue, lua.LValue) { fields++ })
-	if fields != n {
+	if fieldsOf(t) != n {
 		return nil, errors.New("it is half a list and half an object, or a list with holes")
 	}
 	list := make([]any, 0, min(n, r.values))

@@ -25,6 +25,8 @@ func (m *Manifest) Asks() (out []Ask) {
 		add("the old and the new secret of each account that is followed, to hand them on", "")
 	case Generator:
 		add("to make the new secret of each account that uses it", "")
+	case Discoverer:
+		add("the login and the secret of the resource's administrator, to find out what accounts there are", "")
 	}
 	for _, n := range []struct{ need, what string }{
 		{NeedAdmin, "the login and the secret of the resource's administrator"},

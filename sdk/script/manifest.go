@@ -55,10 +55,11 @@ const (
 	AfterRotation Kind = "after_rotation" // it runs when the secret has changed
 	Dependents    Kind = "dependents"     // it gives the new secret to who uses it
 	Generator     Kind = "generator"      // it makes the new secret
+	Discoverer    Kind = "discoverer"     // it finds the accounts that a target has
 )
 
 // Kinds are all of them.
-var Kinds = []Kind{Rotator, AfterRotation, Dependents, Generator}
+var Kinds = []Kind{Rotator, AfterRotation, Dependents, Generator, Discoverer}
 
 // What a script may need: any of it where it runs after a rotation, the administrator alone
 // where it is a dependent.
@@ -117,7 +118,10 @@ type Rotates struct {
 // SDK is the manifest as the agent is told it. It bears the plugin's name, since that is
 // what statements and the agent know the script by.
 func (m *Manifest) SDK() sdk.Manifest {
-	out := sdk.Manifest{Name: Plugin, Version: m.Version, Dependents: m.Kind == Dependents, After: m.Kind == AfterRotation, Generator: m.Kind == Generator}
+	out := sdk.Manifest{
+		Name: Plugin, Version: m.Version,
+		Dependents: m.Kind == Dependents, After: m.Kind == AfterRotation, Generator: m.Kind == Generator, Discoverer: m.Kind == Discoverer,
+	}
 	if r := m.Rotates; r != nil {
 		out.Kinds, out.Overlap, out.Self, out.NoLogin = slices.Clone(r.Kinds), slices.Clone(r.Overlap), r.Self, r.NoLogin
 		out.Concurrency, out.LoginTries, out.MaxLen, out.Forbid = r.Concurrency, r.LoginTries, r.MaxLen, r.Forbid
@@ -201,6 +205,8 @@ func (m *Manifest) needs(t *table) {
 	switch m.Kind {
 	case Rotator:
 		t.must(len(m.Needs) == 0, "needs", "is not for scripts of kind rotator", "leave it out: a rotator gets what each of its functions works with")
+	case Discoverer:
+		t.must(len(m.Needs) == 0, "needs", "is not for scripts of kind discoverer", "leave it out: what finds accounts gets the resource's administrator, and no other secret")
 	case Generator:
 		t.must(len(m.Needs) == 0, "needs", "is not for scripts of kind generator", "leave it out: what makes a secret gets none")
 	case Dependents:

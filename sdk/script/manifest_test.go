@@ -166,6 +166,8 @@ func TestParseRefuses(t *testing.T) {
 		"programs of a generator":  {manifest(after[0], after[1], `kind = "generator"`, after[3], `modules = ["exec"]`, `programs = ["/bin/x"]`), "programs", 7, "reaches nothing"},
 		"files of a generator":     {manifest(after[0], after[1], `kind = "generator"`, after[3], `modules = ["file"]`, `files = ["/etc/x"]`), "files", 7, "reaches nothing"},
 		"records of a generator":   {manifest(after[0], after[1], `kind = "generator"`, after[3], `[records.x]`, `as = "account"`, `about = "x"`), "records", 6, "after_rotation"},
+		"needs of a discoverer":    {manifest(after[0], after[1], `kind = "discoverer"`, after[3], `needs = ["admin"]`), "needs", 6, "leave it out"},
+		"records of a discoverer":  {manifest(after[0], after[1], `kind = "discoverer"`, after[3], `[records.x]`, `as = "account"`, `about = "x"`), "records", 6, "after_rotation"},
 		"needs of a dependent":     {manifest(after[0], after[1], `kind = "dependents"`, after[3], `needs = ["admin", "secret"]`), "needs", 6, "remove the rest"},
 		"not a list":               {with(`needs = "admin"`), "needs", 6, "not a list"},
 		"not of strings":           {with(`needs = [1]`), "needs", 6, "not a string"},

@@ -24,6 +24,9 @@ func load(text []byte) (sdk.Plugin, error) {
 	case "generator":
 		m.Generator = true
 		return sdk.Plugin{Manifest: m, Generator: maker{}}, nil
+	case "discoverer":
+		m.Discoverer = true
+		return sdk.Plugin{Manifest: m, Discoverer: finder{}}, nil
 	case "rotator":
 		m.Kinds = []sdk.Kind{sdk.Password}
 		return sdk.Plugin{Manifest: m, Rotator: plugin{}}, nil
@@ -105,4 +108,31 @@ func (maker) Generate(ctx context.Context, at sdk.OpenRequest, a sdk.Account) (s
 		return sdk.Secret{}, err
 	}
 	return sdk.NewSecret([]byte(fmt.Sprintf("made for %s %s%s%d", a.Name, at.Resource.Config, at.Resource.Address, at.Admin.Secret.Len()))), nil
+}
+
+// finder finds what the settings ask for.
+type finder struct{}
+
+func (finder) Discover(ctx context.Context, at sdk.OpenRequest, emit func(sdk.Finding) error) error {
+	switch what, arg, _ := strings.Cut(string(at.Resource.Config), " "); what {
+	case "dial":
+		_, err := at.Host.Dialer.DialContext(ctx, "tcp", arg)
+		return err
+	case "login":
+		return emit(sdk.Finding{Login: at.Admin.Secret.ExposeString()})
+	case "fact":
+		return emit(sdk.Finding{Login: "app", Facts: map[string]string{"password": "it is " + at.Admin.Secret.ExposeString()}})
+	case "malformed":
+		return emit(sdk.Finding{})
+	case "many":
+		for n := 0; ; n++ {
+			if err := emit(sdk.Finding{Login: fmt.Sprint(n)}); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(
+		emit(sdk.Finding{Login: at.AdminAs.Name, Scope: "%", Facts: map[string]string{"at": at.Resource.Address}}),
+		emit(sdk.Finding{Login: "app"}),
+	)
 }

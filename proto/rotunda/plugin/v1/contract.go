@@ -25,6 +25,10 @@ const (
 	MaxScript  = 256 << 10
 	MaxOutput  = 8 << 10 // bytes of what a Run says for people
 
+	// Of one Discover: accounts, and bytes of all that is said of them.
+	MaxFound      = 2000
+	MaxFoundBytes = 128 << 10
+
 	// Keys of a log line, which is hclog's JSON with two of our own: the job that it
 	// belongs to, and a progress step in place of a message.
 	LogLevel    = "@level"
@@ -43,5 +47,6 @@ const (
 	CapProvision  = "provision"
 	CapAfter      = "after"
 	CapGenerator  = "generator"
+	CapDiscoverer = "discoverer"
 	Grease        = "grease."
 )

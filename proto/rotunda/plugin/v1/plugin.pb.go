@@ -22,6 +22,7 @@
 //     |  Dependents.Plan, Do, Undo  --------->  |   each opens its own way to whoever uses a secret
 //     |  Provision.Provision, Deprovision  -->  |   each logs in on its own
 //     |  Scripts.Run  ----------------------->  |   after a rotation, likewise
+//     |  Scripts.Discover  ------------------>  |   the accounts that a target has, likewise
 //
 // A failed call carries an ErrorDetail in its gRPC status; a status without one
 // means class internal, and that something may have been sent. Unknown fields are
@@ -237,7 +238,7 @@ type Manifest struct {
 	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version         string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Kinds           []string               `protobuf:"bytes,3,rep,name=kinds,proto3" json:"kinds,omitempty"`
-	Capabilities    []string               `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"` // rotator, retire, readback, mint, dependents, provision, after, generator; unknown ones are ignored, one is random
+	Capabilities    []string               `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"` // rotator, retire, readback, mint, dependents, provision, after, generator, discoverer; unknown ones are ignored, one is random
 	Self            bool                   `protobuf:"varint,5,opt,name=self,proto3" json:"self,omitempty"`
 	NoLogin         bool                   `protobuf:"varint,6,opt,name=no_login,json=noLogin,proto3" json:"no_login,omitempty"`
 	Concurrency     uint32                 `protobuf:"varint,7,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
@@ -3151,6 +3152,110 @@ func (x *GenerateResponse) GetSecret() []byte {
 	return nil
 }
 
+type DiscoverRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoverRequest) Reset() {
+	*x = DiscoverRequest{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoverRequest) ProtoMessage() {}
+
+func (x *DiscoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoverRequest.ProtoReflect.Descriptor instead.
+func (*DiscoverRequest) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *DiscoverRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *DiscoverRequest) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+type DiscoverResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accounts      []*Account             `protobuf:"bytes,1,rep,name=accounts,proto3" json:"accounts,omitempty"` // at most 2,000, of 128 KiB in all; their attrs are for people
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`        // the target has others
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoverResponse) Reset() {
+	*x = DiscoverResponse{}
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoverResponse) ProtoMessage() {}
+
+func (x *DiscoverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoverResponse.ProtoReflect.Descriptor instead.
+func (*DiscoverResponse) Descriptor() ([]byte, []int) {
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *DiscoverResponse) GetAccounts() []*Account {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+func (x *DiscoverResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 type ErrorDetail struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Class         string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
@@ -3162,7 +3267,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[48]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3174,7 +3279,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[48]
+	mi := &file_rotunda_plugin_v1_plugin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3187,7 +3292,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{48}
+	return file_rotunda_plugin_v1_plugin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ErrorDetail) GetClass() string {
@@ -3461,7 +3566,13 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x05place\x18\x02 \x01(\v2\x18.rotunda.plugin.v1.PlaceR\x05place\x124\n" +
 	"\aaccount\x18\x03 \x01(\v2\x1a.rotunda.plugin.v1.AccountR\aaccount\"/\n" +
 	"\x10GenerateResponse\x12\x1b\n" +
-	"\x06secret\x18\x01 \x01(\fB\x03\x80\x01\x01R\x06secret\"V\n" +
+	"\x06secret\x18\x01 \x01(\fB\x03\x80\x01\x01R\x06secret\"n\n" +
+	"\x0fDiscoverRequest\x12+\n" +
+	"\x04call\x18\x01 \x01(\v2\x17.rotunda.plugin.v1.CallR\x04call\x12.\n" +
+	"\x05place\x18\x02 \x01(\v2\x18.rotunda.plugin.v1.PlaceR\x05place\"^\n" +
+	"\x10DiscoverResponse\x126\n" +
+	"\baccounts\x18\x01 \x03(\v2\x1a.rotunda.plugin.v1.AccountR\baccounts\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"V\n" +
 	"\vErrorDetail\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
@@ -3495,11 +3606,12 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x04Undo\x12\x1e.rotunda.plugin.v1.UndoRequest\x1a\x1f.rotunda.plugin.v1.UndoResponse2\xc1\x01\n" +
 	"\tProvision\x12V\n" +
 	"\tProvision\x12#.rotunda.plugin.v1.ProvisionRequest\x1a$.rotunda.plugin.v1.ProvisionResponse\x12\\\n" +
-	"\vDeprovision\x12%.rotunda.plugin.v1.DeprovisionRequest\x1a&.rotunda.plugin.v1.DeprovisionResponse2\xed\x01\n" +
+	"\vDeprovision\x12%.rotunda.plugin.v1.DeprovisionRequest\x1a&.rotunda.plugin.v1.DeprovisionResponse2\xc2\x02\n" +
 	"\aScripts\x12G\n" +
 	"\x04Load\x12\x1e.rotunda.plugin.v1.LoadRequest\x1a\x1f.rotunda.plugin.v1.LoadResponse\x12D\n" +
 	"\x03Run\x12\x1d.rotunda.plugin.v1.RunRequest\x1a\x1e.rotunda.plugin.v1.RunResponse\x12S\n" +
-	"\bGenerate\x12\".rotunda.plugin.v1.GenerateRequest\x1a#.rotunda.plugin.v1.GenerateResponseBAZ?github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1;pluginv1b\x06proto3"
+	"\bGenerate\x12\".rotunda.plugin.v1.GenerateRequest\x1a#.rotunda.plugin.v1.GenerateResponse\x12S\n" +
+	"\bDiscover\x12\".rotunda.plugin.v1.DiscoverRequest\x1a#.rotunda.plugin.v1.DiscoverResponseBAZ?github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1;pluginv1b\x06proto3"
 
 var (
 	file_rotunda_plugin_v1_plugin_proto_rawDescOnce sync.Once
@@ -3514,7 +3626,7 @@ func file_rotunda_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_rotunda_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_rotunda_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_rotunda_plugin_v1_plugin_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: rotunda.plugin.v1.Outcome
 	(Verdict)(0),                  // 1: rotunda.plugin.v1.Verdict
@@ -3566,30 +3678,32 @@ var file_rotunda_plugin_v1_plugin_proto_goTypes = []any{
 	(*RunResponse)(nil),           // 47: rotunda.plugin.v1.RunResponse
 	(*GenerateRequest)(nil),       // 48: rotunda.plugin.v1.GenerateRequest
 	(*GenerateResponse)(nil),      // 49: rotunda.plugin.v1.GenerateResponse
-	(*ErrorDetail)(nil),           // 50: rotunda.plugin.v1.ErrorDetail
-	nil,                           // 51: rotunda.plugin.v1.Account.AttrsEntry
-	nil,                           // 52: rotunda.plugin.v1.OpenRequest.PinsEntry
-	nil,                           // 53: rotunda.plugin.v1.OpenRequest.ExtraEntry
-	nil,                           // 54: rotunda.plugin.v1.VerifyRequest.PinsEntry
-	nil,                           // 55: rotunda.plugin.v1.Place.PinsEntry
-	nil,                           // 56: rotunda.plugin.v1.Place.ExtraEntry
-	nil,                           // 57: rotunda.plugin.v1.Record.PinsEntry
-	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
+	(*DiscoverRequest)(nil),       // 50: rotunda.plugin.v1.DiscoverRequest
+	(*DiscoverResponse)(nil),      // 51: rotunda.plugin.v1.DiscoverResponse
+	(*ErrorDetail)(nil),           // 52: rotunda.plugin.v1.ErrorDetail
+	nil,                           // 53: rotunda.plugin.v1.Account.AttrsEntry
+	nil,                           // 54: rotunda.plugin.v1.OpenRequest.PinsEntry
+	nil,                           // 55: rotunda.plugin.v1.OpenRequest.ExtraEntry
+	nil,                           // 56: rotunda.plugin.v1.VerifyRequest.PinsEntry
+	nil,                           // 57: rotunda.plugin.v1.Place.PinsEntry
+	nil,                           // 58: rotunda.plugin.v1.Place.ExtraEntry
+	nil,                           // 59: rotunda.plugin.v1.Record.PinsEntry
+	(*durationpb.Duration)(nil),   // 60: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
 }
 var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	4,   // 0: rotunda.plugin.v1.DescribeResponse.plugins:type_name -> rotunda.plugin.v1.Manifest
-	58,  // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration
-	58,  // 2: rotunda.plugin.v1.Manifest.settle:type_name -> google.protobuf.Duration
-	58,  // 3: rotunda.plugin.v1.Call.left:type_name -> google.protobuf.Duration
-	51,  // 4: rotunda.plugin.v1.Account.attrs:type_name -> rotunda.plugin.v1.Account.AttrsEntry
+	60,  // 1: rotunda.plugin.v1.Manifest.old_lives:type_name -> google.protobuf.Duration
+	60,  // 2: rotunda.plugin.v1.Manifest.settle:type_name -> google.protobuf.Duration
+	60,  // 3: rotunda.plugin.v1.Call.left:type_name -> google.protobuf.Duration
+	53,  // 4: rotunda.plugin.v1.Account.attrs:type_name -> rotunda.plugin.v1.Account.AttrsEntry
 	7,   // 5: rotunda.plugin.v1.OpenRequest.call:type_name -> rotunda.plugin.v1.Call
 	8,   // 6: rotunda.plugin.v1.OpenRequest.access:type_name -> rotunda.plugin.v1.Access
-	52,  // 7: rotunda.plugin.v1.OpenRequest.pins:type_name -> rotunda.plugin.v1.OpenRequest.PinsEntry
+	54,  // 7: rotunda.plugin.v1.OpenRequest.pins:type_name -> rotunda.plugin.v1.OpenRequest.PinsEntry
 	11,  // 8: rotunda.plugin.v1.OpenRequest.resource:type_name -> rotunda.plugin.v1.Resource
 	9,   // 9: rotunda.plugin.v1.OpenRequest.admin:type_name -> rotunda.plugin.v1.Credential
 	10,  // 10: rotunda.plugin.v1.OpenRequest.admin_as:type_name -> rotunda.plugin.v1.Account
-	53,  // 11: rotunda.plugin.v1.OpenRequest.extra:type_name -> rotunda.plugin.v1.OpenRequest.ExtraEntry
+	55,  // 11: rotunda.plugin.v1.OpenRequest.extra:type_name -> rotunda.plugin.v1.OpenRequest.ExtraEntry
 	7,   // 12: rotunda.plugin.v1.ApplyRequest.call:type_name -> rotunda.plugin.v1.Call
 	10,  // 13: rotunda.plugin.v1.ApplyRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,   // 14: rotunda.plugin.v1.ApplyRequest.candidate:type_name -> rotunda.plugin.v1.Credential
@@ -3597,7 +3711,7 @@ var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,   // 16: rotunda.plugin.v1.ApplyResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
 	7,   // 17: rotunda.plugin.v1.VerifyRequest.call:type_name -> rotunda.plugin.v1.Call
 	8,   // 18: rotunda.plugin.v1.VerifyRequest.access:type_name -> rotunda.plugin.v1.Access
-	54,  // 19: rotunda.plugin.v1.VerifyRequest.pins:type_name -> rotunda.plugin.v1.VerifyRequest.PinsEntry
+	56,  // 19: rotunda.plugin.v1.VerifyRequest.pins:type_name -> rotunda.plugin.v1.VerifyRequest.PinsEntry
 	11,  // 20: rotunda.plugin.v1.VerifyRequest.resource:type_name -> rotunda.plugin.v1.Resource
 	10,  // 21: rotunda.plugin.v1.VerifyRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,   // 22: rotunda.plugin.v1.VerifyRequest.credential:type_name -> rotunda.plugin.v1.Credential
@@ -3615,18 +3729,18 @@ var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	7,   // 34: rotunda.plugin.v1.ListRequest.call:type_name -> rotunda.plugin.v1.Call
 	10,  // 35: rotunda.plugin.v1.ListRequest.account:type_name -> rotunda.plugin.v1.Account
 	24,  // 36: rotunda.plugin.v1.ListResponse.items:type_name -> rotunda.plugin.v1.Item
-	59,  // 37: rotunda.plugin.v1.Item.created:type_name -> google.protobuf.Timestamp
+	61,  // 37: rotunda.plugin.v1.Item.created:type_name -> google.protobuf.Timestamp
 	7,   // 38: rotunda.plugin.v1.MintRequest.call:type_name -> rotunda.plugin.v1.Call
 	10,  // 39: rotunda.plugin.v1.MintRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,   // 40: rotunda.plugin.v1.MintResponse.credential:type_name -> rotunda.plugin.v1.Credential
 	7,   // 41: rotunda.plugin.v1.SweepRequest.call:type_name -> rotunda.plugin.v1.Call
 	10,  // 42: rotunda.plugin.v1.SweepRequest.account:type_name -> rotunda.plugin.v1.Account
 	8,   // 43: rotunda.plugin.v1.Place.access:type_name -> rotunda.plugin.v1.Access
-	55,  // 44: rotunda.plugin.v1.Place.pins:type_name -> rotunda.plugin.v1.Place.PinsEntry
+	57,  // 44: rotunda.plugin.v1.Place.pins:type_name -> rotunda.plugin.v1.Place.PinsEntry
 	11,  // 45: rotunda.plugin.v1.Place.resource:type_name -> rotunda.plugin.v1.Resource
 	9,   // 46: rotunda.plugin.v1.Place.admin:type_name -> rotunda.plugin.v1.Credential
 	10,  // 47: rotunda.plugin.v1.Place.admin_as:type_name -> rotunda.plugin.v1.Account
-	56,  // 48: rotunda.plugin.v1.Place.extra:type_name -> rotunda.plugin.v1.Place.ExtraEntry
+	58,  // 48: rotunda.plugin.v1.Place.extra:type_name -> rotunda.plugin.v1.Place.ExtraEntry
 	7,   // 49: rotunda.plugin.v1.PlanRequest.call:type_name -> rotunda.plugin.v1.Call
 	31,  // 50: rotunda.plugin.v1.PlanRequest.place:type_name -> rotunda.plugin.v1.Place
 	10,  // 51: rotunda.plugin.v1.PlanRequest.account:type_name -> rotunda.plugin.v1.Account
@@ -3656,63 +3770,68 @@ var file_rotunda_plugin_v1_plugin_proto_depIdxs = []int32{
 	11,  // 75: rotunda.plugin.v1.Record.resource:type_name -> rotunda.plugin.v1.Resource
 	10,  // 76: rotunda.plugin.v1.Record.account:type_name -> rotunda.plugin.v1.Account
 	9,   // 77: rotunda.plugin.v1.Record.secret:type_name -> rotunda.plugin.v1.Credential
-	57,  // 78: rotunda.plugin.v1.Record.pins:type_name -> rotunda.plugin.v1.Record.PinsEntry
+	59,  // 78: rotunda.plugin.v1.Record.pins:type_name -> rotunda.plugin.v1.Record.PinsEntry
 	7,   // 79: rotunda.plugin.v1.RunRequest.call:type_name -> rotunda.plugin.v1.Call
 	31,  // 80: rotunda.plugin.v1.RunRequest.place:type_name -> rotunda.plugin.v1.Place
 	10,  // 81: rotunda.plugin.v1.RunRequest.account:type_name -> rotunda.plugin.v1.Account
 	9,   // 82: rotunda.plugin.v1.RunRequest.secret:type_name -> rotunda.plugin.v1.Credential
 	9,   // 83: rotunda.plugin.v1.RunRequest.former:type_name -> rotunda.plugin.v1.Credential
 	45,  // 84: rotunda.plugin.v1.RunRequest.records:type_name -> rotunda.plugin.v1.Record
-	59,  // 85: rotunda.plugin.v1.RunRequest.time:type_name -> google.protobuf.Timestamp
+	61,  // 85: rotunda.plugin.v1.RunRequest.time:type_name -> google.protobuf.Timestamp
 	0,   // 86: rotunda.plugin.v1.RunResponse.outcome:type_name -> rotunda.plugin.v1.Outcome
 	7,   // 87: rotunda.plugin.v1.GenerateRequest.call:type_name -> rotunda.plugin.v1.Call
 	31,  // 88: rotunda.plugin.v1.GenerateRequest.place:type_name -> rotunda.plugin.v1.Place
 	10,  // 89: rotunda.plugin.v1.GenerateRequest.account:type_name -> rotunda.plugin.v1.Account
-	9,   // 90: rotunda.plugin.v1.OpenRequest.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
-	9,   // 91: rotunda.plugin.v1.Place.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
-	2,   // 92: rotunda.plugin.v1.Meta.Describe:input_type -> rotunda.plugin.v1.DescribeRequest
-	5,   // 93: rotunda.plugin.v1.Meta.Cancel:input_type -> rotunda.plugin.v1.CancelRequest
-	12,  // 94: rotunda.plugin.v1.Rotator.Open:input_type -> rotunda.plugin.v1.OpenRequest
-	14,  // 95: rotunda.plugin.v1.Rotator.Apply:input_type -> rotunda.plugin.v1.ApplyRequest
-	16,  // 96: rotunda.plugin.v1.Rotator.Verify:input_type -> rotunda.plugin.v1.VerifyRequest
-	19,  // 97: rotunda.plugin.v1.Rotator.Retire:input_type -> rotunda.plugin.v1.RetireRequest
-	21,  // 98: rotunda.plugin.v1.Rotator.Readback:input_type -> rotunda.plugin.v1.ReadbackRequest
-	29,  // 99: rotunda.plugin.v1.Rotator.Close:input_type -> rotunda.plugin.v1.CloseRequest
-	22,  // 100: rotunda.plugin.v1.Keys.List:input_type -> rotunda.plugin.v1.ListRequest
-	25,  // 101: rotunda.plugin.v1.Keys.Mint:input_type -> rotunda.plugin.v1.MintRequest
-	27,  // 102: rotunda.plugin.v1.Keys.Sweep:input_type -> rotunda.plugin.v1.SweepRequest
-	33,  // 103: rotunda.plugin.v1.Dependents.Plan:input_type -> rotunda.plugin.v1.PlanRequest
-	35,  // 104: rotunda.plugin.v1.Dependents.Do:input_type -> rotunda.plugin.v1.DoRequest
-	37,  // 105: rotunda.plugin.v1.Dependents.Undo:input_type -> rotunda.plugin.v1.UndoRequest
-	39,  // 106: rotunda.plugin.v1.Provision.Provision:input_type -> rotunda.plugin.v1.ProvisionRequest
-	41,  // 107: rotunda.plugin.v1.Provision.Deprovision:input_type -> rotunda.plugin.v1.DeprovisionRequest
-	43,  // 108: rotunda.plugin.v1.Scripts.Load:input_type -> rotunda.plugin.v1.LoadRequest
-	46,  // 109: rotunda.plugin.v1.Scripts.Run:input_type -> rotunda.plugin.v1.RunRequest
-	48,  // 110: rotunda.plugin.v1.Scripts.Generate:input_type -> rotunda.plugin.v1.GenerateRequest
-	3,   // 111: rotunda.plugin.v1.Meta.Describe:output_type -> rotunda.plugin.v1.DescribeResponse
-	6,   // 112: rotunda.plugin.v1.Meta.Cancel:output_type -> rotunda.plugin.v1.CancelResponse
-	13,  // 113: rotunda.plugin.v1.Rotator.Open:output_type -> rotunda.plugin.v1.OpenResponse
-	15,  // 114: rotunda.plugin.v1.Rotator.Apply:output_type -> rotunda.plugin.v1.ApplyResponse
-	17,  // 115: rotunda.plugin.v1.Rotator.Verify:output_type -> rotunda.plugin.v1.VerifyResponse
-	20,  // 116: rotunda.plugin.v1.Rotator.Retire:output_type -> rotunda.plugin.v1.RetireResponse
-	18,  // 117: rotunda.plugin.v1.Rotator.Readback:output_type -> rotunda.plugin.v1.ReadbackResponse
-	30,  // 118: rotunda.plugin.v1.Rotator.Close:output_type -> rotunda.plugin.v1.CloseResponse
-	23,  // 119: rotunda.plugin.v1.Keys.List:output_type -> rotunda.plugin.v1.ListResponse
-	26,  // 120: rotunda.plugin.v1.Keys.Mint:output_type -> rotunda.plugin.v1.MintResponse
-	28,  // 121: rotunda.plugin.v1.Keys.Sweep:output_type -> rotunda.plugin.v1.SweepResponse
-	34,  // 122: rotunda.plugin.v1.Dependents.Plan:output_type -> rotunda.plugin.v1.PlanResponse
-	36,  // 123: rotunda.plugin.v1.Dependents.Do:output_type -> rotunda.plugin.v1.DoResponse
-	38,  // 124: rotunda.plugin.v1.Dependents.Undo:output_type -> rotunda.plugin.v1.UndoResponse
-	40,  // 125: rotunda.plugin.v1.Provision.Provision:output_type -> rotunda.plugin.v1.ProvisionResponse
-	42,  // 126: rotunda.plugin.v1.Provision.Deprovision:output_type -> rotunda.plugin.v1.DeprovisionResponse
-	44,  // 127: rotunda.plugin.v1.Scripts.Load:output_type -> rotunda.plugin.v1.LoadResponse
-	47,  // 128: rotunda.plugin.v1.Scripts.Run:output_type -> rotunda.plugin.v1.RunResponse
-	49,  // 129: rotunda.plugin.v1.Scripts.Generate:output_type -> rotunda.plugin.v1.GenerateResponse
-	111, // [111:130] is the sub-list for method output_type
-	92,  // [92:111] is the sub-list for method input_type
-	92,  // [92:92] is the sub-list for extension type_name
-	92,  // [92:92] is the sub-list for extension extendee
-	0,   // [0:92] is the sub-list for field type_name
+	7,   // 90: rotunda.plugin.v1.DiscoverRequest.call:type_name -> rotunda.plugin.v1.Call
+	31,  // 91: rotunda.plugin.v1.DiscoverRequest.place:type_name -> rotunda.plugin.v1.Place
+	10,  // 92: rotunda.plugin.v1.DiscoverResponse.accounts:type_name -> rotunda.plugin.v1.Account
+	9,   // 93: rotunda.plugin.v1.OpenRequest.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
+	9,   // 94: rotunda.plugin.v1.Place.ExtraEntry.value:type_name -> rotunda.plugin.v1.Credential
+	2,   // 95: rotunda.plugin.v1.Meta.Describe:input_type -> rotunda.plugin.v1.DescribeRequest
+	5,   // 96: rotunda.plugin.v1.Meta.Cancel:input_type -> rotunda.plugin.v1.CancelRequest
+	12,  // 97: rotunda.plugin.v1.Rotator.Open:input_type -> rotunda.plugin.v1.OpenRequest
+	14,  // 98: rotunda.plugin.v1.Rotator.Apply:input_type -> rotunda.plugin.v1.ApplyRequest
+	16,  // 99: rotunda.plugin.v1.Rotator.Verify:input_type -> rotunda.plugin.v1.VerifyRequest
+	19,  // 100: rotunda.plugin.v1.Rotator.Retire:input_type -> rotunda.plugin.v1.RetireRequest
+	21,  // 101: rotunda.plugin.v1.Rotator.Readback:input_type -> rotunda.plugin.v1.ReadbackRequest
+	29,  // 102: rotunda.plugin.v1.Rotator.Close:input_type -> rotunda.plugin.v1.CloseRequest
+	22,  // 103: rotunda.plugin.v1.Keys.List:input_type -> rotunda.plugin.v1.ListRequest
+	25,  // 104: rotunda.plugin.v1.Keys.Mint:input_type -> rotunda.plugin.v1.MintRequest
+	27,  // 105: rotunda.plugin.v1.Keys.Sweep:input_type -> rotunda.plugin.v1.SweepRequest
+	33,  // 106: rotunda.plugin.v1.Dependents.Plan:input_type -> rotunda.plugin.v1.PlanRequest
+	35,  // 107: rotunda.plugin.v1.Dependents.Do:input_type -> rotunda.plugin.v1.DoRequest
+	37,  // 108: rotunda.plugin.v1.Dependents.Undo:input_type -> rotunda.plugin.v1.UndoRequest
+	39,  // 109: rotunda.plugin.v1.Provision.Provision:input_type -> rotunda.plugin.v1.ProvisionRequest
+	41,  // 110: rotunda.plugin.v1.Provision.Deprovision:input_type -> rotunda.plugin.v1.DeprovisionRequest
+	43,  // 111: rotunda.plugin.v1.Scripts.Load:input_type -> rotunda.plugin.v1.LoadRequest
+	46,  // 112: rotunda.plugin.v1.Scripts.Run:input_type -> rotunda.plugin.v1.RunRequest
+	48,  // 113: rotunda.plugin.v1.Scripts.Generate:input_type -> rotunda.plugin.v1.GenerateRequest
+	50,  // 114: rotunda.plugin.v1.Scripts.Discover:input_type -> rotunda.plugin.v1.DiscoverRequest
+	3,   // 115: rotunda.plugin.v1.Meta.Describe:output_type -> rotunda.plugin.v1.DescribeResponse
+	6,   // 116: rotunda.plugin.v1.Meta.Cancel:output_type -> rotunda.plugin.v1.CancelResponse
+	13,  // 117: rotunda.plugin.v1.Rotator.Open:output_type -> rotunda.plugin.v1.OpenResponse
+	15,  // 118: rotunda.plugin.v1.Rotator.Apply:output_type -> rotunda.plugin.v1.ApplyResponse
+	17,  // 119: rotunda.plugin.v1.Rotator.Verify:output_type -> rotunda.plugin.v1.VerifyResponse
+	20,  // 120: rotunda.plugin.v1.Rotator.Retire:output_type -> rotunda.plugin.v1.RetireResponse
+	18,  // 121: rotunda.plugin.v1.Rotator.Readback:output_type -> rotunda.plugin.v1.ReadbackResponse
+	30,  // 122: rotunda.plugin.v1.Rotator.Close:output_type -> rotunda.plugin.v1.CloseResponse
+	23,  // 123: rotunda.plugin.v1.Keys.List:output_type -> rotunda.plugin.v1.ListResponse
+	26,  // 124: rotunda.plugin.v1.Keys.Mint:output_type -> rotunda.plugin.v1.MintResponse
+	28,  // 125: rotunda.plugin.v1.Keys.Sweep:output_type -> rotunda.plugin.v1.SweepResponse
+	34,  // 126: rotunda.plugin.v1.Dependents.Plan:output_type -> rotunda.plugin.v1.PlanResponse
+	36,  // 127: rotunda.plugin.v1.Dependents.Do:output_type -> rotunda.plugin.v1.DoResponse
+	38,  // 128: rotunda.plugin.v1.Dependents.Undo:output_type -> rotunda.plugin.v1.UndoResponse
+	40,  // 129: rotunda.plugin.v1.Provision.Provision:output_type -> rotunda.plugin.v1.ProvisionResponse
+	42,  // 130: rotunda.plugin.v1.Provision.Deprovision:output_type -> rotunda.plugin.v1.DeprovisionResponse
+	44,  // 131: rotunda.plugin.v1.Scripts.Load:output_type -> rotunda.plugin.v1.LoadResponse
+	47,  // 132: rotunda.plugin.v1.Scripts.Run:output_type -> rotunda.plugin.v1.RunResponse
+	49,  // 133: rotunda.plugin.v1.Scripts.Generate:output_type -> rotunda.plugin.v1.GenerateResponse
+	51,  // 134: rotunda.plugin.v1.Scripts.Discover:output_type -> rotunda.plugin.v1.DiscoverResponse
+	115, // [115:135] is the sub-list for method output_type
+	95,  // [95:115] is the sub-list for method input_type
+	95,  // [95:95] is the sub-list for extension type_name
+	95,  // [95:95] is the sub-list for extension extendee
+	0,   // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_plugin_v1_plugin_proto_init() }
@@ -3726,7 +3845,7 @@ func file_rotunda_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rotunda_plugin_v1_plugin_proto_rawDesc), len(file_rotunda_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   56,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   6,
 		},

@@ -22,6 +22,7 @@
 //     |  Dependents.Plan, Do, Undo  --------->  |   each opens its own way to whoever uses a secret
 //     |  Provision.Provision, Deprovision  -->  |   each logs in on its own
 //     |  Scripts.Run  ----------------------->  |   after a rotation, likewise
+//     |  Scripts.Discover  ------------------>  |   the accounts that a target has, likewise
 //
 // A failed call carries an ErrorDetail in its gRPC status; a status without one
 // means class internal, and that something may have been sent. Unknown fields are
@@ -1005,6 +1006,7 @@ const (
 	Scripts_Load_FullMethodName     = "/rotunda.plugin.v1.Scripts/Load"
 	Scripts_Run_FullMethodName      = "/rotunda.plugin.v1.Scripts/Run"
 	Scripts_Generate_FullMethodName = "/rotunda.plugin.v1.Scripts/Generate"
+	Scripts_Discover_FullMethodName = "/rotunda.plugin.v1.Scripts/Discover"
 )
 
 // ScriptsClient is the client API for Scripts service.
@@ -1021,6 +1023,8 @@ type ScriptsClient interface {
 	Run(ctx context.Context, in *RunRequest, opts ...grpc.CallOption) (*RunResponse, error)
 	// Generate is of plugins that make secrets (capability generator).
 	Generate(ctx context.Context, in *GenerateRequest, opts ...grpc.CallOption) (*GenerateResponse, error)
+	// Discover is of plugins that find accounts (capability discoverer).
+	Discover(ctx context.Context, in *DiscoverRequest, opts ...grpc.CallOption) (*DiscoverResponse, error)
 }
 
 type scriptsClient struct {
@@ -1061,6 +1065,16 @@ func (c *scriptsClient) Generate(ctx context.Context, in *GenerateRequest, opts 
 	return out, nil
 }
 
+func (c *scriptsClient) Discover(ctx context.Context, in *DiscoverRequest, opts ...grpc.CallOption) (*DiscoverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiscoverResponse)
+	err := c.cc.Invoke(ctx, Scripts_Discover_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ScriptsServer is the server API for Scripts service.
 // All implementations must embed UnimplementedScriptsServer
 // for forward compatibility.
@@ -1075,6 +1089,8 @@ type ScriptsServer interface {
 	Run(context.Context, *RunRequest) (*RunResponse, error)
 	// Generate is of plugins that make secrets (capability generator).
 	Generate(context.Context, *GenerateRequest) (*GenerateResponse, error)
+	// Discover is of plugins that find accounts (capability discoverer).
+	Discover(context.Context, *DiscoverRequest) (*DiscoverResponse, error)
 	mustEmbedUnimplementedScriptsServer()
 }
 
@@ -1093,6 +1109,9 @@ func (UnimplementedScriptsServer) Run(context.Context, *RunRequest) (*RunRespons
 }
 func (UnimplementedScriptsServer) Generate(context.Context, *GenerateRequest) (*GenerateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Generate not implemented")
+}
+func (UnimplementedScriptsServer) Discover(context.Context, *DiscoverRequest) (*DiscoverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Discover not implemented")
 }
 func (UnimplementedScriptsServer) mustEmbedUnimplementedScriptsServer() {}
 func (UnimplementedScriptsServer) testEmbeddedByValue()                 {}
@@ -1169,6 +1188,24 @@ func _Scripts_Generate_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Scripts_Discover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiscoverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ScriptsServer).Discover(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scripts_Discover_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ScriptsServer).Discover(ctx, req.(*DiscoverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Scripts_ServiceDesc is the grpc.ServiceDesc for Scripts service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1187,6 +1224,10 @@ var Scripts_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Generate",
 			Handler:    _Scripts_Generate_Handler,
+		},
+		{
+			MethodName: "Discover",
+			Handler:    _Scripts_Discover_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

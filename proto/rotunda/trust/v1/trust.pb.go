@@ -1645,6 +1645,7 @@ type Resource struct {
 	Config           []byte                 `protobuf:"bytes,12,opt,name=config,proto3" json:"config,omitempty"`            // JSON for the plugin
 	Concurrency      uint32                 `protobuf:"varint,13,opt,name=concurrency,proto3" json:"concurrency,omitempty"` // runs at once that its owner allows; zero: a few
 	Rotator          *ScriptUse             `protobuf:"bytes,14,opt,name=rotator,proto3" json:"rotator,omitempty"`          // with the plugin lua, and only with it: the script that it is
+	Discoverer       *ScriptUse             `protobuf:"bytes,15,opt,name=discoverer,proto3" json:"discoverer,omitempty"`    // finds the target's accounts; with parameters alone
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1773,6 +1774,13 @@ func (x *Resource) GetConcurrency() uint32 {
 func (x *Resource) GetRotator() *ScriptUse {
 	if x != nil {
 		return x.Rotator
+	}
+	return nil
+}
+
+func (x *Resource) GetDiscoverer() *ScriptUse {
+	if x != nil {
+		return x.Discoverer
 	}
 	return nil
 }
@@ -3062,6 +3070,7 @@ type Detail struct {
 	Probe         *ProbeReply            `protobuf:"bytes,2,opt,name=probe,proto3" json:"probe,omitempty"`
 	Info          *InfoReply             `protobuf:"bytes,3,opt,name=info,proto3" json:"info,omitempty"`
 	Plugins       []*PluginReply         `protobuf:"bytes,4,rep,name=plugins,proto3" json:"plugins,omitempty"`
+	Discover      *DiscoverReply         `protobuf:"bytes,5,opt,name=discover,proto3" json:"discover,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3120,6 +3129,13 @@ func (x *Detail) GetInfo() *InfoReply {
 func (x *Detail) GetPlugins() []*PluginReply {
 	if x != nil {
 		return x.Plugins
+	}
+	return nil
+}
+
+func (x *Detail) GetDiscover() *DiscoverReply {
+	if x != nil {
+		return x.Discover
 	}
 	return nil
 }
@@ -3216,6 +3232,119 @@ func (x *ProbeReply) GetFirstSshHostKeySha256() []byte {
 	return nil
 }
 
+// DiscoverReply is what accounts a target has, in a discoverer's words.
+type DiscoverReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accounts      []*FoundAccount        `protobuf:"bytes,1,rep,name=accounts,proto3" json:"accounts,omitempty"`
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"` // there are others, which did not fit in
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoverReply) Reset() {
+	*x = DiscoverReply{}
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoverReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoverReply) ProtoMessage() {}
+
+func (x *DiscoverReply) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoverReply.ProtoReflect.Descriptor instead.
+func (*DiscoverReply) Descriptor() ([]byte, []int) {
+	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *DiscoverReply) GetAccounts() []*FoundAccount {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+func (x *DiscoverReply) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type FoundAccount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Login         string                 `protobuf:"bytes,1,opt,name=login,proto3" json:"login,omitempty"`
+	Scope         string                 `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
+	Facts         map[string]string      `protobuf:"bytes,3,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by short names, for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FoundAccount) Reset() {
+	*x = FoundAccount{}
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FoundAccount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FoundAccount) ProtoMessage() {}
+
+func (x *FoundAccount) ProtoReflect() protoreflect.Message {
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FoundAccount.ProtoReflect.Descriptor instead.
+func (*FoundAccount) Descriptor() ([]byte, []int) {
+	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *FoundAccount) GetLogin() string {
+	if x != nil {
+		return x.Login
+	}
+	return ""
+}
+
+func (x *FoundAccount) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *FoundAccount) GetFacts() map[string]string {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
 type InfoReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -3232,7 +3361,7 @@ type InfoReply struct {
 
 func (x *InfoReply) Reset() {
 	*x = InfoReply{}
-	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[33]
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3373,7 @@ func (x *InfoReply) String() string {
 func (*InfoReply) ProtoMessage() {}
 
 func (x *InfoReply) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[33]
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3386,7 @@ func (x *InfoReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoReply.ProtoReflect.Descriptor instead.
 func (*InfoReply) Descriptor() ([]byte, []int) {
-	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{33}
+	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *InfoReply) GetVersion() string {
@@ -3328,7 +3457,7 @@ type PluginReply struct {
 
 func (x *PluginReply) Reset() {
 	*x = PluginReply{}
-	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[34]
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3340,7 +3469,7 @@ func (x *PluginReply) String() string {
 func (*PluginReply) ProtoMessage() {}
 
 func (x *PluginReply) ProtoReflect() protoreflect.Message {
-	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[34]
+	mi := &file_rotunda_trust_v1_trust_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3353,7 +3482,7 @@ func (x *PluginReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginReply.ProtoReflect.Descriptor instead.
 func (*PluginReply) Descriptor() ([]byte, []int) {
-	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{34}
+	return file_rotunda_trust_v1_trust_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PluginReply) GetName() string {
@@ -3494,7 +3623,7 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\bresource\x18\v \x01(\v2\x1a.rotunda.trust.v1.ResourceH\x00R\bresource\x125\n" +
 	"\aaccount\x18\f \x01(\v2\x19.rotunda.trust.v1.AccountH\x00R\aaccount\x122\n" +
 	"\x06script\x18\r \x01(\v2\x18.rotunda.trust.v1.ScriptH\x00R\x06scriptB\t\n" +
-	"\asubjectJ\x04\b\x14\x10\x1e\"\x8d\x04\n" +
+	"\asubjectJ\x04\b\x14\x10\x1e\"\xca\x04\n" +
 	"\bResource\x12\x17\n" +
 	"\apool_id\x18\x01 \x01(\fR\x06poolId\x12\x16\n" +
 	"\x06plugin\x18\x02 \x01(\tR\x06plugin\x12\x12\n" +
@@ -3510,7 +3639,10 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\ascripts\x18\v \x03(\v2\x1b.rotunda.trust.v1.ScriptUseR\ascripts\x12\x16\n" +
 	"\x06config\x18\f \x01(\fR\x06config\x12 \n" +
 	"\vconcurrency\x18\r \x01(\rR\vconcurrency\x125\n" +
-	"\arotator\x18\x0e \x01(\v2\x1b.rotunda.trust.v1.ScriptUseR\arotator\"v\n" +
+	"\arotator\x18\x0e \x01(\v2\x1b.rotunda.trust.v1.ScriptUseR\arotator\x12;\n" +
+	"\n" +
+	"discoverer\x18\x0f \x01(\v2\x1b.rotunda.trust.v1.ScriptUseR\n" +
+	"discoverer\"v\n" +
 	"\x03Tls\x12-\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x19.rotunda.trust.v1.TlsModeR\x04mode\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -3646,12 +3778,13 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\n" +
 	"SameSecret\x12\x1b\n" +
 	"\tvalue_seq\x18\x01 \x01(\x04R\bvalueSeq\x12\x1b\n" +
-	"\tlog_epoch\x18\x02 \x01(\x04R\blogEpoch\"\xba\x01\n" +
+	"\tlog_epoch\x18\x02 \x01(\x04R\blogEpoch\"\xf7\x01\n" +
 	"\x06Detail\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x122\n" +
 	"\x05probe\x18\x02 \x01(\v2\x1c.rotunda.trust.v1.ProbeReplyR\x05probe\x12/\n" +
 	"\x04info\x18\x03 \x01(\v2\x1b.rotunda.trust.v1.InfoReplyR\x04info\x127\n" +
-	"\aplugins\x18\x04 \x03(\v2\x1d.rotunda.trust.v1.PluginReplyR\aplugins\"\xa0\x02\n" +
+	"\aplugins\x18\x04 \x03(\v2\x1d.rotunda.trust.v1.PluginReplyR\aplugins\x12;\n" +
+	"\bdiscover\x18\x05 \x01(\v2\x1f.rotunda.trust.v1.DiscoverReplyR\bdiscover\"\xa0\x02\n" +
 	"\n" +
 	"ProbeReply\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12&\n" +
@@ -3661,7 +3794,18 @@ const file_rotunda_trust_v1_trust_proto_rawDesc = "" +
 	"\x13ssh_host_key_sha256\x18\x04 \x03(\fR\x10sshHostKeySha256\x12)\n" +
 	"\x11ssh_host_key_type\x18\x05 \x03(\tR\x0esshHostKeyType\x12\x1b\n" +
 	"\ttls_chain\x18\x06 \x03(\fR\btlsChain\x128\n" +
-	"\x19first_ssh_host_key_sha256\x18\a \x01(\fR\x15firstSshHostKeySha256\"\xdf\x01\n" +
+	"\x19first_ssh_host_key_sha256\x18\a \x01(\fR\x15firstSshHostKeySha256\"_\n" +
+	"\rDiscoverReply\x12:\n" +
+	"\baccounts\x18\x01 \x03(\v2\x1e.rotunda.trust.v1.FoundAccountR\baccounts\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\xb5\x01\n" +
+	"\fFoundAccount\x12\x14\n" +
+	"\x05login\x18\x01 \x01(\tR\x05login\x12\x14\n" +
+	"\x05scope\x18\x02 \x01(\tR\x05scope\x12?\n" +
+	"\x05facts\x18\x03 \x03(\v2).rotunda.trust.v1.FoundAccount.FactsEntryR\x05facts\x1a8\n" +
+	"\n" +
+	"FactsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdf\x01\n" +
 	"\tInfoReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x0e\n" +
 	"\x02os\x18\x02 \x01(\tR\x02os\x12\x12\n" +
@@ -3737,7 +3881,7 @@ func file_rotunda_trust_v1_trust_proto_rawDescGZIP() []byte {
 }
 
 var file_rotunda_trust_v1_trust_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_rotunda_trust_v1_trust_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_rotunda_trust_v1_trust_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_rotunda_trust_v1_trust_proto_goTypes = []any{
 	(EntryKind)(0),         // 0: rotunda.trust.v1.EntryKind
 	(RecordKind)(0),        // 1: rotunda.trust.v1.RecordKind
@@ -3778,8 +3922,11 @@ var file_rotunda_trust_v1_trust_proto_goTypes = []any{
 	(*SameSecret)(nil),     // 36: rotunda.trust.v1.SameSecret
 	(*Detail)(nil),         // 37: rotunda.trust.v1.Detail
 	(*ProbeReply)(nil),     // 38: rotunda.trust.v1.ProbeReply
-	(*InfoReply)(nil),      // 39: rotunda.trust.v1.InfoReply
-	(*PluginReply)(nil),    // 40: rotunda.trust.v1.PluginReply
+	(*DiscoverReply)(nil),  // 39: rotunda.trust.v1.DiscoverReply
+	(*FoundAccount)(nil),   // 40: rotunda.trust.v1.FoundAccount
+	(*InfoReply)(nil),      // 41: rotunda.trust.v1.InfoReply
+	(*PluginReply)(nil),    // 42: rotunda.trust.v1.PluginReply
+	nil,                    // 43: rotunda.trust.v1.FoundAccount.FactsEntry
 }
 var file_rotunda_trust_v1_trust_proto_depIdxs = []int32{
 	7,  // 0: rotunda.trust.v1.Signed.sigs:type_name -> rotunda.trust.v1.Sig
@@ -3805,39 +3952,43 @@ var file_rotunda_trust_v1_trust_proto_depIdxs = []int32{
 	24, // 20: rotunda.trust.v1.Resource.extras:type_name -> rotunda.trust.v1.Extra
 	28, // 21: rotunda.trust.v1.Resource.scripts:type_name -> rotunda.trust.v1.ScriptUse
 	28, // 22: rotunda.trust.v1.Resource.rotator:type_name -> rotunda.trust.v1.ScriptUse
-	2,  // 23: rotunda.trust.v1.Tls.mode:type_name -> rotunda.trust.v1.TlsMode
-	8,  // 24: rotunda.trust.v1.Extra.account:type_name -> rotunda.trust.v1.Ref
-	8,  // 25: rotunda.trust.v1.Account.resource:type_name -> rotunda.trust.v1.Ref
-	26, // 26: rotunda.trust.v1.Account.policy:type_name -> rotunda.trust.v1.PasswordPolicy
-	8,  // 27: rotunda.trust.v1.Account.pair_account:type_name -> rotunda.trust.v1.Ref
-	27, // 28: rotunda.trust.v1.Account.dependents:type_name -> rotunda.trust.v1.Dependent
-	28, // 29: rotunda.trust.v1.Account.scripts:type_name -> rotunda.trust.v1.ScriptUse
-	29, // 30: rotunda.trust.v1.Account.mandate:type_name -> rotunda.trust.v1.Mandate
-	28, // 31: rotunda.trust.v1.Account.generator:type_name -> rotunda.trust.v1.ScriptUse
-	8,  // 32: rotunda.trust.v1.Dependent.resource:type_name -> rotunda.trust.v1.Ref
-	28, // 33: rotunda.trust.v1.Dependent.script:type_name -> rotunda.trust.v1.ScriptUse
-	8,  // 34: rotunda.trust.v1.ScriptUse.script:type_name -> rotunda.trust.v1.Ref
-	8,  // 35: rotunda.trust.v1.ScriptUse.records:type_name -> rotunda.trust.v1.Ref
-	3,  // 36: rotunda.trust.v1.Command.action:type_name -> rotunda.trust.v1.Action
-	8,  // 37: rotunda.trust.v1.Command.account:type_name -> rotunda.trust.v1.Ref
-	32, // 38: rotunda.trust.v1.Command.pins:type_name -> rotunda.trust.v1.Pin
-	33, // 39: rotunda.trust.v1.Command.cancel:type_name -> rotunda.trust.v1.CancelArgs
-	8,  // 40: rotunda.trust.v1.Pin.record:type_name -> rotunda.trust.v1.Ref
-	4,  // 41: rotunda.trust.v1.Result.phase:type_name -> rotunda.trust.v1.Phase
-	8,  // 42: rotunda.trust.v1.Result.account:type_name -> rotunda.trust.v1.Ref
-	5,  // 43: rotunda.trust.v1.Result.credential:type_name -> rotunda.trust.v1.Outcome
-	5,  // 44: rotunda.trust.v1.Result.dependents:type_name -> rotunda.trust.v1.Outcome
-	5,  // 45: rotunda.trust.v1.Result.scripts:type_name -> rotunda.trust.v1.Outcome
-	32, // 46: rotunda.trust.v1.Result.statements:type_name -> rotunda.trust.v1.Pin
-	36, // 47: rotunda.trust.v1.Result.same:type_name -> rotunda.trust.v1.SameSecret
-	38, // 48: rotunda.trust.v1.Detail.probe:type_name -> rotunda.trust.v1.ProbeReply
-	39, // 49: rotunda.trust.v1.Detail.info:type_name -> rotunda.trust.v1.InfoReply
-	40, // 50: rotunda.trust.v1.Detail.plugins:type_name -> rotunda.trust.v1.PluginReply
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	28, // 23: rotunda.trust.v1.Resource.discoverer:type_name -> rotunda.trust.v1.ScriptUse
+	2,  // 24: rotunda.trust.v1.Tls.mode:type_name -> rotunda.trust.v1.TlsMode
+	8,  // 25: rotunda.trust.v1.Extra.account:type_name -> rotunda.trust.v1.Ref
+	8,  // 26: rotunda.trust.v1.Account.resource:type_name -> rotunda.trust.v1.Ref
+	26, // 27: rotunda.trust.v1.Account.policy:type_name -> rotunda.trust.v1.PasswordPolicy
+	8,  // 28: rotunda.trust.v1.Account.pair_account:type_name -> rotunda.trust.v1.Ref
+	27, // 29: rotunda.trust.v1.Account.dependents:type_name -> rotunda.trust.v1.Dependent
+	28, // 30: rotunda.trust.v1.Account.scripts:type_name -> rotunda.trust.v1.ScriptUse
+	29, // 31: rotunda.trust.v1.Account.mandate:type_name -> rotunda.trust.v1.Mandate
+	28, // 32: rotunda.trust.v1.Account.generator:type_name -> rotunda.trust.v1.ScriptUse
+	8,  // 33: rotunda.trust.v1.Dependent.resource:type_name -> rotunda.trust.v1.Ref
+	28, // 34: rotunda.trust.v1.Dependent.script:type_name -> rotunda.trust.v1.ScriptUse
+	8,  // 35: rotunda.trust.v1.ScriptUse.script:type_name -> rotunda.trust.v1.Ref
+	8,  // 36: rotunda.trust.v1.ScriptUse.records:type_name -> rotunda.trust.v1.Ref
+	3,  // 37: rotunda.trust.v1.Command.action:type_name -> rotunda.trust.v1.Action
+	8,  // 38: rotunda.trust.v1.Command.account:type_name -> rotunda.trust.v1.Ref
+	32, // 39: rotunda.trust.v1.Command.pins:type_name -> rotunda.trust.v1.Pin
+	33, // 40: rotunda.trust.v1.Command.cancel:type_name -> rotunda.trust.v1.CancelArgs
+	8,  // 41: rotunda.trust.v1.Pin.record:type_name -> rotunda.trust.v1.Ref
+	4,  // 42: rotunda.trust.v1.Result.phase:type_name -> rotunda.trust.v1.Phase
+	8,  // 43: rotunda.trust.v1.Result.account:type_name -> rotunda.trust.v1.Ref
+	5,  // 44: rotunda.trust.v1.Result.credential:type_name -> rotunda.trust.v1.Outcome
+	5,  // 45: rotunda.trust.v1.Result.dependents:type_name -> rotunda.trust.v1.Outcome
+	5,  // 46: rotunda.trust.v1.Result.scripts:type_name -> rotunda.trust.v1.Outcome
+	32, // 47: rotunda.trust.v1.Result.statements:type_name -> rotunda.trust.v1.Pin
+	36, // 48: rotunda.trust.v1.Result.same:type_name -> rotunda.trust.v1.SameSecret
+	38, // 49: rotunda.trust.v1.Detail.probe:type_name -> rotunda.trust.v1.ProbeReply
+	41, // 50: rotunda.trust.v1.Detail.info:type_name -> rotunda.trust.v1.InfoReply
+	42, // 51: rotunda.trust.v1.Detail.plugins:type_name -> rotunda.trust.v1.PluginReply
+	39, // 52: rotunda.trust.v1.Detail.discover:type_name -> rotunda.trust.v1.DiscoverReply
+	40, // 53: rotunda.trust.v1.DiscoverReply.accounts:type_name -> rotunda.trust.v1.FoundAccount
+	43, // 54: rotunda.trust.v1.FoundAccount.facts:type_name -> rotunda.trust.v1.FoundAccount.FactsEntry
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_rotunda_trust_v1_trust_proto_init() }
@@ -3870,7 +4021,7 @@ func file_rotunda_trust_v1_trust_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rotunda_trust_v1_trust_proto_rawDesc), len(file_rotunda_trust_v1_trust_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   35,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
