@@ -83,7 +83,7 @@ func TestNothingIsLeft(t *testing.T) {
 		want       string
 	}{
 		{"it ends by itself", "read x <\"$1\"; exit 0", time.Minute, false, ""},
-		{"its time is over", "sleep 1000; sleep 1000", time.Second, false, "unreachable local.deadline"},
+		{"its time is over", "sleep 1000; sleep 1000", 5 * time.Second, false, "unreachable local.deadline"},
 		{"its connection is cut", "sleep 1000; sleep 1000", time.Minute, true, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -176,11 +176,12 @@ func TestStoppedProcess(t *testing.T) {
 		t.Errorf("%+v, %v after %v", r, err, took)
 	}
 	s.Close()
-	f.open(t.Context(), srv.job("r")).Close()
+	again := f.open(t.Context(), srv.job("r"))
 	f.mu.Lock()
 	p := f.procs[processKey{guest(), "r"}]
 	f.mu.Unlock()
 	halt(t, p.child.cmd.Process.Pid)
+	again.Close()
 	select {
 	case <-p.gone:
 	case <-time.After(15 * time.Second):

@@ -97,7 +97,7 @@ func TestReasons(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t, func(c *Config) {
 				if name == "mute" {
-					c.StartTimeout = 2 * time.Second
+					c.StartTimeout = 6 * time.Second // another has to start in it
 				}
 			}, name)
 			_, err := f.Open(t.Context(), hostile(name), newServer(t).job("r"))
@@ -381,10 +381,11 @@ func TestCapAndIdle(t *testing.T) {
 
 func TestIdleStop(t *testing.T) {
 	f, srv := newFixture(t, func(c *Config) { c.Idle = 200 * time.Millisecond }), newServer(t)
-	f.open(t.Context(), srv.job("r")).Close()
+	s := f.open(t.Context(), srv.job("r"))
 	f.mu.Lock()
 	p := f.procs[processKey{guest(), "r"}]
 	f.mu.Unlock()
+	s.Close()
 	select {
 	case <-p.gone:
 	case <-time.After(10 * time.Second):
@@ -395,16 +396,16 @@ func TestIdleStop(t *testing.T) {
 func TestClose(t *testing.T) {
 	f, srv := newFixture(t, nil), newServer(t)
 	s := f.open(t.Context(), srv.job("r"))
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
 	entered := make(chan error, 1)
 	go func() { _, err := apply(context.Background(), s, "wait", "secret"); entered <- err }()
 	f.inFlight("r")
 	start := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
 	if err := f.Host.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(start); took < 400*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(start); took < 400*time.Millisecond || took > 20*time.Second {
 		t.Errorf("close took %v, want the context's time for the call", took)
 	}
 	if err := <-entered; ReasonOf(err) != string(PluginCrashed) {

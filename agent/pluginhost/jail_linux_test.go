@@ -220,7 +220,7 @@ func TestJailUnprivileged(t *testing.T) {
 	if err := exec.Command("cp", os.Args[0], exe).Run(); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(exe, "-test.run=^(TestRotation|TestJail|TestJailOfLandlockAlone|TestJailBetweenPlugins|TestDialer)$", "-test.v", "-test.timeout=60s")
+	cmd := exec.Command(exe, "-test.run=^(TestRotation|TestJail|TestJailOfLandlockAlone|TestJailBetweenPlugins|TestDialer)$", "-test.v", "-test.timeout=5m")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PLUGINHOST_TEST_UNPRIVILEGED=1", "PLUGINHOST_TEST_BUILT="+built.dir, "TMPDIR="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}

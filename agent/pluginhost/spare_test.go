@@ -83,6 +83,13 @@ func TestSpareIsTaken(t *testing.T) {
 	third := f.ready()
 	second.child.kill()
 	<-second.gone
+	f.mu.Lock()
+	key := processKey{other, "r"}
+	if f.failures[key].n != 1 {
+		t.Errorf("its crash is not counted: %+v", f.failures[key])
+	}
+	f.failures[key] = failure{1, time.Now().Add(time.Second)} // its own pause may be over by now
+	f.mu.Unlock()
 	if a, err := f.run(t.Context(), other, srv.job("r"), "tell"); err != nil || !strings.HasPrefix(a.Output, "other 1 ") {
 		t.Fatalf("%+v, %v", a, err)
 	}
@@ -155,7 +162,7 @@ func TestSpareIsNotForCrashes(t *testing.T) {
 	p := f.ready()
 	one := script("after one")
 	f.mu.Lock()
-	f.failures[processKey{one, "r"}] = failure{1, time.Now().Add(200 * time.Millisecond)}
+	f.failures[processKey{one, "r"}] = failure{1, time.Now().Add(time.Second)}
 	f.mu.Unlock()
 	if _, err := f.run(t.Context(), one, srv.job("r"), ""); err != nil {
 		t.Fatal(err)

@@ -21,6 +21,7 @@ import (
 	"github.com/rotunda-pam/rotunda/agent"
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/release"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -40,7 +41,7 @@ func TestScripts(t *testing.T) {
 			if err := os.Chmod(filepath.Dir(e.WorkDir), 0o711); err != nil {
 				return err
 			}
-			port, err := freePort()
+			port, err := installation.FreePort()
 			e.Setenv("HEALTH", "127.0.0.1:"+strconv.Itoa(port))
 			e.Setenv("GORACE", "atexit_sleep_ms=10") // else each program that is built for the race detector ends a second late
 			e.Setenv("CREDENTIALS_DIRECTORY", "")
@@ -65,15 +66,6 @@ func root(name string) (bool, error) {
 func publisher(name string) ed25519.PrivateKey {
 	seed := seal.Hash([]byte(name))
 	return ed25519.NewKeyFromSeed(seed[:])
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 var words = map[string]func(ts *testscript.TestScript, neg bool, args []string){

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/proto/rotunda/client/v1/clientv1connect"
 )
@@ -264,15 +265,14 @@ func bodyTooMany(t *testing.T, address string, insecure *tls.Config) {
 // TestStrangersHoldNothing is the whole server, to which somebody connects who
 // has no key and takes his time.
 func TestStrangersHoldNothing(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := installation.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	l.Close()
+	address := fmt.Sprintf("127.0.0.1:%d", port)
 	s := &settings{
 		data: t.TempDir(), listen: address, names: []string{"localhost"}, logFormat: "text", logLevel: "error",
-		connections: 3, perAddress: 3, bodyTime: 500 * time.Millisecond, bodies: newBodies(1<<20, 100<<10),
+		connections: 3, perAddress: 3, bodyTime: 5 * time.Second, bodies: newBodies(1<<20, 100<<10),
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
@@ -319,7 +319,7 @@ func TestStrangersHoldNothing(t *testing.T) {
 		t.Error("more connections than allowed")
 	}
 	for name, c := range conns {
-		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		c.SetReadDeadline(time.Now().Add(30 * time.Second))
 		if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, io.EOF) {
 			t.Errorf("%s: the connection is not ended: %v", name, err)
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/rotunda-pam/rotunda/internal/installation"
 )
 
 func TestMain(m *testing.M) {
@@ -25,13 +26,10 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", RequireExplicitExec: true, Cmds: words,
 		Setup: func(e *testscript.Env) error {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
+			port, err := installation.FreePort()
 			e.Setenv("GORACE", "atexit_sleep_ms=10") // else each program that is built for the race detector ends a second late
-			e.Setenv("LISTEN", l.Addr().String())
-			return l.Close()
+			e.Setenv("LISTEN", fmt.Sprintf("127.0.0.1:%d", port))
+			return err
 		},
 	})
 }

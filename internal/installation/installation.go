@@ -275,7 +275,7 @@ func (i *Installation) PrepareAgent(ctx context.Context, name, pool string) (*Ag
 	if _, err := i.CLI(ctx, nil, "agent", "token", name, "--pool", pool, "--unattended", "--out", a.token()); err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}

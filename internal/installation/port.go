@@ -1,13 +1,21 @@
 package installation
 
-import "net"
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+)
 
-// freePort finds a port that nobody listens on now.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// FreePort finds a port of the loopback that nobody listens on, below those that the kernel
+// gives to whoever names none (32768 and up on Linux): nobody takes it by chance before it is used.
+func FreePort() (int, error) {
+	var err error
+	for range 100 {
+		port := 20_000 + rand.N(12_000)
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, err
 }

@@ -559,7 +559,7 @@ func firedWhenFresh(t *testing.T, w *badWorld) {
 	before, failed := w.Secret(t.Context(), "app")
 	must(t, failed)
 	failures := bad()
-	at := time.Now().Add(2 * time.Second)
+	at := time.Now().Add(10 * time.Second) // two programs are to look at it before
 	w.cli(t, nil, "rotation", "set", "app", "--at", at.Format(time.RFC3339Nano), "--min-interval", "1h")
 	if out := w.cli(t, nil, "rotation", "preview", "app"); !strings.Contains(out, "too_often") {
 		t.Errorf("the preview does not say that it will be refused: %s", out)

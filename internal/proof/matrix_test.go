@@ -342,18 +342,19 @@ func (w *matrix) unsettled(ctx context.Context, cells []cell, until time.Time) m
 		for _, r := range list.Runs {
 			left[r.Title] = fmt.Errorf("STUCK: a run is unfinished: %+v", r)
 		}
+		var held map[string]bool // once the runs have ended
+		if err == nil && len(left) == 0 {
+			held, err = w.outstanding(ctx)
+		}
 		for _, c := range cells {
+			outstanding, there := held[c.title]
 			switch {
 			case err != nil:
 				left[c.title] = fmt.Errorf("STUCK: nobody can say: %w", err)
-			case len(left) == 0: // the records are looked at once the runs have ended
-				r, err := w.Record(ctx, c.title)
-				if err == nil && r.Candidate != nil {
-					err = errors.New("STUCK: a candidate is outstanding")
-				}
-				if err != nil {
-					left[c.title] = err
-				}
+			case held != nil && !there:
+				left[c.title] = errors.New("LOST: the record is gone")
+			case outstanding:
+				left[c.title] = errors.New("STUCK: a candidate is outstanding")
 			}
 		}
 		if len(left) == 0 || time.Now().After(until) || ctx.Err() != nil {

@@ -97,7 +97,7 @@ func (w *moves) laden(t *testing.T, points ...string) (standing []string, queued
 		}
 		return false
 	})
-	_, err := w.CLI(t.Context(), nil, "rotation", "set", queued, "--at", time.Now().Add(time.Second).Format(time.RFC3339Nano), "--min-interval", "1m")
+	_, err := w.CLI(t.Context(), nil, "rotation", "set", queued, "--at", time.Now().Add(6*time.Second).Format(time.RFC3339Nano), "--min-interval", "1m")
 	must(t, err)
 	w.until(t, "the first agent is told of the scheduled run", 30*time.Second, func() bool {
 		r, ok := w.newest(t, queued)

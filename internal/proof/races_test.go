@@ -159,7 +159,7 @@ func handAgainstSchedule(t *testing.T, w *matrix) {
 		c := cell{kindOfTarget: w.kinds[0], title: fmt.Sprint("scheduled", i), point: "before-apply"}
 		must(t, c.add(c.title))
 		must(t, w.opens(ctx, c.kindOfTarget, c.title))
-		fires := time.Now().Add(2 * time.Second)
+		fires := time.Now().Add(6 * time.Second) // a program has to say so before
 		if _, err := w.CLI(ctx, nil, "rotation", "set", c.title, "--at", fires.Format(time.RFC3339Nano), "--min-interval", "1m"); err != nil {
 			t.Fatal(err)
 		}

@@ -251,16 +251,16 @@ func (w *world) settled(ctx context.Context, title string) error {
 	defer cancel()
 	var last string
 	for p := (pauses{}); ; p.sleep() {
-		r, err := w.Record(ctx, title)
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
 		var runs struct {
 			Runs []struct {
 				State, Phase, Reason string
 			} `json:"runs"`
 		}
-		err = w.JSON(ctx, &runs, nil, "run", "list", "--account", title, "--unfinished")
+		var r installation.Record
+		err := w.JSON(ctx, &runs, nil, "run", "list", "--account", title, "--unfinished")
+		if err == nil && len(runs.Runs) == 0 {
+			r, err = w.Record(ctx, title)
+		}
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
@@ -272,6 +272,22 @@ func (w *world) settled(ctx context.Context, title string) error {
 			return fmt.Errorf("%s is not settled: %s", title, last)
 		}
 	}
+}
+
+// outstanding are all records by title, and whether a candidate is outstanding.
+func (w *world) outstanding(ctx context.Context) (map[string]bool, error) {
+	var list struct {
+		Records []struct {
+			Title     string
+			Candidate *struct{}
+		}
+	}
+	err := w.JSON(ctx, &list, nil, "record", "list", "--folder", installation.Folder, "--all")
+	out := map[string]bool{}
+	for _, r := range list.Records {
+		out[r.Title] = r.Candidate != nil
+	}
+	return out, err
 }
 
 // opens says whether the secret in the vault opens the target.

@@ -327,8 +327,8 @@ func TestHTTPBadAnswers(t *testing.T) {
 		"fits":    `assert(#http.get("/fits", {max = 100}).body == 100)`,
 		"large":   failsWith(`http.get("/large", {max = 100})`, sdk.ClassUnreachable, "http.too_large", false),
 		"headers": failsWith(`http.get("/headers")`, sdk.ClassUnreachable, "http", false),
-		"late":    failsWith(`http.post("/late", {timeout = 0.2, body = ""})`, sdk.ClassUnreachable, "deadline", false),
-		"slow":    failsWith(`http.get("/slow", {timeout = 0.2})`, sdk.ClassUnreachable, "deadline", false),
+		"late":    failsWith(`http.post("/late", {timeout = 2, body = ""})`, sdk.ClassUnreachable, "deadline", false),
+		"slow":    failsWith(`http.get("/slow", {timeout = 2})`, sdk.ClassUnreachable, "deadline", false),
 		"cut":     failsWith(`http.get("/cut")`, sdk.ClassUnreachable, "http", false),
 		"no JSON": failsWith(`http.get("/text").json()`, sdk.ClassUnreachable, "http.json", false),
 	} {

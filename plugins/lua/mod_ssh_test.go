@@ -106,7 +106,7 @@ func TestSSH(t *testing.T) {
 			"a signal":           `local r = assert(c:run{argv = {"sh", "-c", "kill -9 $$"}}) assert(r.status == -1 and r.signal == "KILL")`,
 			"a long output":      `local r = assert(c:run{argv = {"head", "-c", "100000", "/dev/zero"}, max = 10}) assert(#r.stdout == 10 and r.truncated and r.status == 0)`,
 			"no such program":    `local r = assert(c:run{argv = {"/no/such"}}) assert(r.status == 127)`,
-			"a slow one":         failsWith(`c:run{argv = {"sleep", "60"}, timeout = 0.3}`, sdk.ClassUnreachable, "deadline", false),
+			"a slow one":         failsWith(`c:run{argv = {"sleep", "60"}, timeout = 3}`, sdk.ClassUnreachable, "deadline", false),
 			"a closed one":       `c:close() ` + failsWith(`c:run{argv = {"true"}}`, sdk.ClassUnreachable, "connection", true),
 			"two after another":  `assert(c:run{argv = {"true"}}) assert(c:run{argv = {"false"}}).status = 1`,
 			"a secret argument":  refused(`c:run{argv = {"echo", job.secret}}`, "seen by everybody"),

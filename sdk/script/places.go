@@ -118,7 +118,10 @@ func (m *Manifest) pathsOf(list []string, what string, values map[string]any) ([
 	return out, nil
 }
 
-var hostRE = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?$`)
+// hostRE is of names as resolvers take them, with maxHost bytes at most.
+var hostRE = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$`)
+
+const maxHost = 253
 
 // address is the one spelling of host:port that the agent compares.
 func address(s string) (string, error) {
@@ -132,7 +135,7 @@ func address(s string) (string, error) {
 	}
 	if ip := net.ParseIP(host); ip != nil {
 		host = ip.String()
-	} else if !hostRE.MatchString(host) {
+	} else if !hostRE.MatchString(host) || len(strings.TrimSuffix(host, ".")) > maxHost {
 		return "", errors.New("want host:port, the host a name or an IP address")
 	}
 	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(host, ".")), strconv.FormatUint(n, 10)), nil

@@ -472,7 +472,7 @@ func TestTurns(t *testing.T) {
 	if _, err := n.TakeTurn(t.Context(), org, bob, false); err != nil {
 		t.Error(err)
 	}
-	if waited := time.Since(began); waited > directory.TurnTime+time.Second {
+	if waited := time.Since(began); waited > directory.TurnTime+10*time.Second {
 		t.Errorf("waited %v", waited)
 	}
 	if err := n.MayAppend(org, turn[:]); !errors.Is(err, directory.ErrNotYourTurn) {
