@@ -16,12 +16,16 @@ import (
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
-// replyLimit bounds what a command without a run may take.
-const replyLimit = 90 * time.Second
+// Bounds of a command without a run: what it may take, and what sending the answer may.
+const (
+	replyLimit = 90 * time.Second
+	sendLimit  = 30 * time.Second
+)
 
 // reply answers a command that is no run: test, probe, discover, info.
 func (a *Agent) reply(ctx context.Context, c *trust.Command) {
-	ctx, cancel := context.WithTimeout(ctx, replyLimit)
+	whole := ctx
+	ctx, cancel := context.WithTimeout(whole, replyLimit)
 	defer cancel()
 	result := &trustv1.Result{Phase: trustv1.Phase_PHASE_REPLIED, Credential: trustv1.Outcome_OUTCOME_DONE}
 	detail := &trustv1.Detail{}
@@ -43,6 +47,8 @@ func (a *Agent) reply(ctx context.Context, c *trust.Command) {
 		detail.Text = strings.ToValidUTF8(err.Error(), "?")
 		a.log.Info("command failed", "command", c.ID, "action", c.Action, "class", result.Class, "reason", result.Reason, "error", err)
 	}
+	ctx, cancelSend := context.WithTimeout(whole, sendLimit) // also when all the time was used up
+	defer cancelSend()
 	if err := a.sendReplyAgain(ctx, c, result, detail); err != nil {
 		a.log.Error("a reply could not be sent", "command", c.ID, "reason", trust.ReasonOf(err), "error", err)
 		if reason := trust.ReasonOf(err); reason != "" {

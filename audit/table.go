@@ -235,7 +235,7 @@ var Catalogue = []Kind{
 	},
 	{
 		Name:    ScriptReveals,
-		Meaning: "A run, or the test of a resource, used a script that may see secrets in clear, as its approved manifest asks for.",
+		Meaning: "A run, or the test of a resource or a discovery of its accounts, used a script that may see secrets in clear, as its approved manifest asks for.",
 		by:      byAgent,
 		Fields:  []Field{{"sha256", "hash of the script's file, hex"}, {"why", "what its manifest says it is for"}},
 	},

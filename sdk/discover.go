@@ -9,6 +9,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
+
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
 )
 
@@ -54,7 +56,7 @@ func (f Finding) Check() error {
 	}
 	for name, value := range f.Facts {
 		if !factName.MatchString(name) {
-			return errors.New("a fact whose name has not a-z, 0-9 and _ alone, or more than 32 of them")
+			return errors.New("a fact whose name is not a-z, 0-9 and _, a letter first, at most 32")
 		}
 		if !told(value) {
 			return fmt.Errorf("a fact %s that is too long, or has characters that are not to be seen", name)
@@ -66,15 +68,6 @@ func (f Finding) Check() error {
 // told says whether people can be shown a text.
 func told(s string) bool {
 	return len(s) <= maxFound && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
-}
-
-// size of a finding, in bytes.
-func (f Finding) size() int {
-	n := len(f.Login) + len(f.Scope)
-	for name, value := range f.Facts {
-		n += len(name) + len(value)
-	}
-	return n
 }
 
 func (s *server) Discover(ctx context.Context, r *pluginv1.DiscoverRequest) (*pluginv1.DiscoverResponse, error) {
@@ -90,11 +83,12 @@ func (s *server) Discover(ctx context.Context, r *pluginv1.DiscoverRequest) (*pl
 		if err := f.Check(); err != nil {
 			return &Error{Class: ClassInternal, Reason: "discover.malformed", NotSent: true, Err: fmt.Errorf("it found %w", err)}
 		}
-		if left -= f.size(); left < 0 || len(out.Accounts) == pluginv1.MaxFound {
+		a := &pluginv1.Account{Name: []byte(f.Login), Scope: []byte(f.Scope), Attrs: f.Facts}
+		if left -= proto.Size(a); left < 0 || len(out.Accounts) == pluginv1.MaxFound {
 			out.More = true
 			return ErrEnough
 		}
-		out.Accounts = append(out.Accounts, &pluginv1.Account{Name: []byte(f.Login), Scope: []byte(f.Scope), Attrs: f.Facts})
+		out.Accounts = append(out.Accounts, a)
 		return nil
 	})
 	if err != nil && !(out.More && errors.Is(err, ErrEnough)) {

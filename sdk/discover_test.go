@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
 )
 
@@ -82,24 +84,36 @@ func TestFindingsThatAreRefused(t *testing.T) {
 // More than fits in is left out, and that is said.
 func TestMoreFindings(t *testing.T) {
 	long := strings.Repeat("x", maxFound-8)
+	facts := map[string]string{}
+	for n := range maxFacts {
+		facts[string(rune('a'+n))] = ""
+	}
 	for name, c := range map[string]struct {
 		login func(int) string
-		want  int
+		facts map[string]string
+		want  int // 0: as many as fit into the bytes
 	}{
-		"accounts": {func(n int) string { return fmt.Sprint(n) }, pluginv1.MaxFound},
-		"bytes":    {func(n int) string { return fmt.Sprintf("%s%08d", long, n) }, pluginv1.MaxFoundBytes / maxFound},
+		"accounts": {func(n int) string { return fmt.Sprint(n) }, nil, pluginv1.MaxFound},
+		"bytes":    {func(n int) string { return fmt.Sprintf("%s%08d", long, n) }, nil, 0},
+		"facts":    {func(n int) string { return fmt.Sprint(n) }, facts, 0},
 	} {
 		asked := 0
 		s := finder(t, func(_ OpenRequest, emit func(Finding) error) error {
 			for n := range 10_000 {
 				asked++
-				if err := emit(Finding{Login: c.login(n)}); err != nil {
+				if err := emit(Finding{Login: c.login(n), Facts: c.facts}); err != nil {
 					return fmt.Errorf("stopped: %w", err)
 				}
 			}
 			return nil
 		})
 		got, err := s.Discover(t.Context(), discoverRequest())
+		if c.want == 0 {
+			c.want = len(got.GetAccounts())
+			if size := proto.Size(got); size > pluginv1.MaxFoundBytes*11/10 || size < pluginv1.MaxFoundBytes*9/10 {
+				t.Errorf("%s: an answer of %d bytes", name, size)
+			}
+		}
 		if err != nil || !got.More || len(got.Accounts) != c.want || asked != c.want+1 {
 			t.Errorf("%s: %d of %d, more %t, %v", name, len(got.GetAccounts()), asked, got.GetMore(), err)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
@@ -126,19 +127,23 @@ func generator(d Description) bool { return d.Generator }
 // Discover as sdk.Discoverer, all at once. More says that the target has others.
 func (h *Host) Discover(ctx context.Context, p Plugin, j Job) (found []sdk.Finding, more bool, err error) {
 	req := &pluginv1.DiscoverRequest{}
-	var resp *pluginv1.DiscoverResponse
-	proc, err := h.place(ctx, p, j, discoverer, nil, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) (err error) {
+	var bad error
+	proc, err := h.place(ctx, p, j, discoverer, nil, func(ctx context.Context, proc *process, at *pluginv1.Place, c *pluginv1.Call) error {
 		req.Call, req.Place = c, at
-		resp, err = proc.scripts.Discover(ctx, req)
+		resp, err := proc.scripts.Discover(ctx, req)
+		if err == nil { // while the secrets of the call are looked for
+			found, bad = proc.found(resp)
+			more = resp.GetMore()
+		}
 		return err
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	if found, err = proc.found(resp); err != nil {
-		return nil, false, proc.failed(PluginProtocol, fmt.Errorf("it found %w", err))
+	if bad != nil {
+		return nil, false, proc.failed(PluginProtocol, fmt.Errorf("it found %w", bad))
 	}
-	return found, resp.GetMore(), nil
+	return found, more, nil
 }
 
 func discoverer(d Description) bool { return d.Discoverer }
@@ -148,6 +153,9 @@ func discoverer(d Description) bool { return d.Discoverer }
 func (p *process) found(r *pluginv1.DiscoverResponse) (out []sdk.Finding, err error) {
 	if len(r.GetAccounts()) > pluginv1.MaxFound {
 		return nil, fmt.Errorf("%d accounts, at most %d", len(r.GetAccounts()), pluginv1.MaxFound)
+	}
+	if size := proto.Size(r); size > 2*pluginv1.MaxFoundBytes {
+		return nil, fmt.Errorf("%d bytes", size)
 	}
 	hidden := func(s string) bool { return p.out.secrets.Text(s) != s }
 	for _, a := range r.GetAccounts() {

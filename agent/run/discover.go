@@ -36,7 +36,7 @@ func (e *Engine) Discover(ctx context.Context, c *trust.Command) (*trustv1.Disco
 		return nil, err
 	}
 	defer release()
-	j.Resource.Config = h.use.Parameters
+	j.Resource.Config, j.Extra = h.use.Parameters, nil // approved was the administrator's login alone
 	call, cancel := context.WithTimeout(ctx, e.Limits.Apply)
 	defer cancel()
 	accounts, more, err := e.Plugins.Discover(call, p, j)

@@ -39,7 +39,7 @@ func (w *world) discover() (*trustv1.DiscoverReply, error) {
 func TestDiscover(t *testing.T) {
 	w, _ := finder(t)
 	w.target.finds = func(j pluginhost.Job) ([]sdk.Finding, bool, error) {
-		if string(j.Resource.Config) != `{"prefix":"app"}` || j.AdminAs.Name != "admin" || j.Admin.Secret.ExposeString() != w.target.secrets["admin"] || !slices.Equal(j.Allow, []string{"db.test:5432"}) {
+		if string(j.Resource.Config) != `{"prefix":"app"}` || j.AdminAs.Name != "admin" || j.Admin.Secret.ExposeString() != w.target.secrets["admin"] || !slices.Equal(j.Allow, []string{"db.test:5432"}) || len(j.Extra) != 0 {
 			t.Errorf("the script is given %s, %q, %v", j.Resource.Config, j.AdminAs.Name, j.Allow)
 		}
 		return []sdk.Finding{{Login: "app", Scope: "%", Facts: map[string]string{"locked": "no"}}, {Login: "robot"}}, true, nil

@@ -56,9 +56,12 @@ func (c *cli) resourceDiscoverCmd() *cobra.Command {
 				return err
 			}
 			if !reply.OK {
-				c.note("the agent says: %s", orWord(reply.Detail, reply.Class))
-				return failf(exitFailed, orWord(reply.Reason, "discovery_failed"), "agent %s could not find the accounts of %s", reply.AgentName, args[0]).
-					withHint("%s", client.Hint(reply.Reason))
+				hint := client.Hint(reply.Reason)
+				if reply.Reason == "script.refused" { // which is told of runs elsewhere
+					hint = "the script's own word stands in the message: mend what it ran into, or the script (`rotunda script test`)"
+				}
+				return failf(exitFailed, orWord(reply.Reason, "discovery_failed"), "agent %s could not find the accounts of %s: %s", reply.AgentName, args[0], orWord(reply.Detail, reply.Class)).
+					withHint("%s", hint)
 			}
 			views, err := foundAccounts(ctx, cl, ref, reply)
 			if err != nil {
@@ -75,35 +78,51 @@ func (c *cli) resourceDiscoverCmd() *cobra.Command {
 	return help(cmd, `Has an agent run the script of kind discoverer that the resource names
 ("rotunda resource edit RESOURCE --discoverer NAME"), which logs in as the resource's
 administrator and changes nothing. Each account is held against the records of this
-resource that you may read, by login and scope. What does not fit into one answer (2,000
-accounts) is left out, and that is said: a script has parameters to ask for less.`, `rotunda resource edit db1 --discoverer postgres-roles
+resource that you may read, by login, spelt alike, and by scope where both have one; a
+record that agents refuse, such as one whose signer had no right to name the resource, is
+none. What does not fit into one answer (2,000 accounts) is left out, and that is said: a
+script has parameters to ask for less.`, `rotunda resource edit db1 --discoverer postgres-roles
 rotunda resource discover db1
 rotunda resource discover db1 --without-record`)
 }
 
 // foundAccounts are what was found, by login, with their records.
 func foundAccounts(ctx context.Context, cl *client.Client, resource client.Ref, reply client.DiscoverReply) ([]foundView, error) {
-	type account struct{ login, scope string }
-	records := map[account][]foundRecord{}
+	type scoped struct {
+		scope string
+		foundRecord
+	}
+	records := map[string][]scoped{} // by login
 	for r, err := range cl.Records(ctx, client.Ref{}.Folder, client.TypeAccount) {
 		if err != nil {
 			return nil, err
 		}
-		if a := r.Statement.GetAccount(); a != nil && refOf(a.Resource) == resource {
-			at := account{a.Login, a.Scope}
-			records[at] = append(records[at], foundRecord{r.Ref.String(), r.Title})
+		if a := r.Statement.GetAccount(); a != nil && refOf(a.Resource) == resource && counts(r) {
+			records[a.Login] = append(records[a.Login], scoped{a.Scope, foundRecord{r.Ref.String(), r.Title}})
 		}
 	}
 	views := make([]foundView, 0, len(reply.Accounts))
 	for _, a := range reply.Accounts {
-		v := foundView{Login: a.Login, Scope: a.Scope, Facts: a.Facts, Records: records[account{a.Login, a.Scope}]}
-		if v.Records == nil {
-			v.Records = []foundRecord{} // an empty list is [] and not null
+		v := foundView{Login: a.Login, Scope: a.Scope, Facts: a.Facts, Records: []foundRecord{}} // an empty list is [] and not null
+		for _, r := range records[a.Login] {
+			if r.scope == a.Scope || r.scope == "" || a.Scope == "" { // which may mean what is usual there
+				v.Records = append(v.Records, r.foundRecord)
+			}
 		}
 		views = append(views, v)
 	}
 	slices.SortStableFunc(views, func(a, b foundView) int { return cmp.Or(cmp.Compare(a.Login, b.Login), cmp.Compare(a.Scope, b.Scope)) })
 	return views, nil
+}
+
+// counts says whether agents go by a record: whoever may edit one folder could hide an
+// account from those that have none by another.
+func counts(r *client.Record) bool {
+	switch r.State {
+	case client.NotLinked, client.RolledBack, client.Broken:
+		return false
+	}
+	return len(r.Unlinked) == 0
 }
 
 func (c *cli) showFound(resource string, reply client.DiscoverReply, views []foundView) error {

@@ -144,7 +144,10 @@ func (c *cli) dryJobOf(ctx context.Context, spec scriptSpec, m *script.Manifest,
 	if job.Parameters == nil {
 		job.Parameters = json.RawMessage("{}")
 	}
-	if account == "" && resource != "" && m.Kind == script.Discoverer {
+	if m.Kind == script.Discoverer && (account != "" || len(spec.records) > 0) {
+		return job, usagef("a script of kind discoverer is called for a resource alone: --resource RESOURCE")
+	}
+	if resource != "" && m.Kind == script.Discoverer {
 		return job, c.with(ctx, func(cl *client.Client) error { return job.on(ctx, cl, nil, resource) })
 	}
 	if account == "" {
@@ -214,7 +217,10 @@ func (job *dryJob) on(ctx context.Context, cl *client.Client, account *client.Re
 	job.Resource = dryPlaceOf(on)
 	job.Self = account != nil && (refText(on.AdminAccount) == "" || refText(on.AdminAccount) == account.Ref.String())
 	job.Admin = job.Login
-	if !job.Self && on.AdminAccount != nil {
+	if !job.Self && on.AdminAccount == nil {
+		return failf(exitUsage, "administrator.none", "%s has no administrator, as whom the script logs in", r.Title)
+	}
+	if !job.Self {
 		admin, err := loginOf(ctx, cl, on.AdminAccount)
 		if err != nil {
 			return err

@@ -38,7 +38,7 @@ func (d discoverer) Discover(ctx context.Context, o sdk.OpenRequest, emit func(s
 	for n := 1; n <= list.Len(); n++ {
 		f, err := s.finding(list.RawGetInt(n))
 		if err != nil {
-			return s.malformed(fmt.Sprintf("item %d: %v", n, err))
+			return s.malformed(fmt.Sprintf("item %d (%.300q): %v", n, f.Login, err))
 		}
 		if err := emit(f); err != nil {
 			return err

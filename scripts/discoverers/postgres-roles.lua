@@ -16,11 +16,15 @@ local sql = require "sql"
 local ROLES = [[
 select r.rolname, r.rolsuper, r.rolreplication, r.rolcreaterole, r.rolvaliduntil::text as valid_until,
 (select count(*) from pg_stat_activity a where a.usename = r.rolname) as sessions,
-(select left(string_agg(g.rolname, ' ' order by g.rolname), 100) from pg_auth_members m join pg_roles g on g.oid = m.roleid where m.member = r.oid) as member_of
+(select case when octet_length(names) > 200 then left(names, 50) || ' …' else names end from (
+	select string_agg(distinct g.rolname::text, ' ' order by g.rolname::text) as names from pg_auth_members m join pg_roles g on g.oid = m.roleid where m.member = r.oid
+) as n) as member_of
 from pg_roles r where r.rolcanlogin and r.rolname like $1 order by r.rolname]]
 
 function discover(job)
-	local db, lost = sql.connect{kind = "postgres", login = job.admin.login, secret = job.admin.secret}
+	-- An account's scope is the database to log in to; the login of a role is good in all.
+	local database = job.admin.scope ~= "" and job.admin.scope or nil
+	local db, lost = sql.connect{kind = "postgres", login = job.admin.login, secret = job.admin.secret, database = database}
 	if not db then
 		return nil, lost
 	end
