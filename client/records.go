@@ -465,6 +465,9 @@ func (c *Client) FindRecord(ctx context.Context, nameOrUID string, types ...stri
 	}
 	switch len(found) {
 	case 0:
+		if others, err := c.bearers(ctx, folder, name, nil); err == nil && len(types) > 0 && len(others) > 0 {
+			return nil, notFound(op, "the record that is called so is of another type: wanted is %s", strings.Join(types, ", "))
+		}
 		return nil, notFound(op, "there is no such record that you may read")
 	case 1:
 		return found[0], nil

@@ -285,6 +285,14 @@ func usesOf(s *trustv1.Statement) (out []use) {
 	return out
 }
 
+// UsesIn are the uses of scripts that a statement names, in all places.
+func UsesIn(s *trustv1.Statement) (out []*trustv1.ScriptUse) {
+	for _, u := range usesOf(s) {
+		out = append(out, u.use)
+	}
+	return out
+}
+
 // ScriptUse is where a record uses a script.
 type ScriptUse struct {
 	Record   Ref

@@ -12,6 +12,7 @@ import (
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -320,7 +321,7 @@ func (r *Run) jobOf(h *hosted) pluginhost.Job {
 
 // afterRequest is what a script is told: the secrets only where its manifest asks for them.
 func (r *Run) afterRequest(h *hosted) (sdk.AfterRequest, error) {
-	request := sdk.AfterRequest{Account: r.login, RunID: r.job.ID.String(), Time: r.e.Now()}
+	request := sdk.AfterRequest{Account: r.login, RunID: r.changedBy().String(), Time: r.e.Now()}
 	secret, former, unknown := r.current, r.former, r.formerErr
 	if r.candidate != nil {
 		secret, former, unknown = r.candidate.credential, r.current, r.endsUnknown
@@ -367,6 +368,17 @@ func (h *hosted) revealed(record trust.Ref, now time.Time) ksm.Refusal {
 		Name: "script.reveals", Record: wireRef(record), Time: now.UnixMilli(),
 		Fields: map[string]string{"sha256": fmt.Sprintf("%x", h.use.Sha256), "why": h.manifest.Reveals},
 	}
+}
+
+// changedBy is the run that set the secret which scripts are told of: this one, or, where
+// they are run alone, the one before it, as far as that is known.
+func (r *Run) changedBy() seal.ID {
+	if r.candidate == nil && r.set != nil {
+		if id, err := seal.IDFrom(r.set.RunId); err == nil {
+			return id
+		}
+	}
+	return r.job.ID
 }
 
 // says is what the account's readers are told of a script: which one it was, who approved

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -48,6 +49,7 @@ func (c *cli) examineRecords(ctx context.Context, x *examination, cl *client.Cli
 	}
 	v.refused(x)
 	v.gone(x)
+	v.unapproved(x)
 	v.administrators(x)
 	if err := v.rolledBack(ctx, x, cl); err != nil {
 		x.failed("records", err)
@@ -134,6 +136,32 @@ func (v *vaultLook) gone(x *examination) {
 		titles := by[m]
 		slices.Sort(titles)
 		x.fail("records", nameAnother(m.as, titles[0]), "the %s of %s is gone: there is no record %s", m.as, few(titles), m.ref)
+	}
+}
+
+// unapproved finds scripts whose file is not the one that was approved where they are used:
+// nothing runs there.
+func (v *vaultLook) unapproved(x *examination) {
+	by := map[client.Ref][]string{}
+	for _, r := range v.order {
+		for _, u := range client.UsesIn(r.Statement) {
+			at := refOf(u.Script)
+			script := v.all[at]
+			if script == nil {
+				continue // which is told of already
+			}
+			s := script.Statement.GetScript()
+			if s != nil && !bytes.Equal(s.Sha256, u.Sha256) && !slices.Contains(by[at], r.Title) {
+				by[at] = append(by[at], r.Title)
+			}
+		}
+	}
+	for _, r := range v.order {
+		if titles := by[r.Ref]; len(titles) > 0 {
+			slices.Sort(titles)
+			x.fail("records", "`rotunda script approve "+r.Title+"` lets it run, once you have looked at it",
+				"%s has another file than was approved in %s: nothing runs there", r.Title, few(titles))
+		}
 	}
 }
 

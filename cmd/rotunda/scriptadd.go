@@ -287,6 +287,10 @@ func (c *cli) confirmScript(s *client.Script, used []string, what string) error 
 		}
 		lines = append(lines, "  "+askText(a))
 	}
-	c.shownText(append(lines, used...))
+	lines = append(lines, used...)
+	if c.yes { // who is not asked is told
+		lines = append(lines, "approved: "+what)
+	}
+	c.shownText(lines)
 	return c.confirm(fmt.Sprintf("approve %s, sha256 %s, and %s", s.Title, s.SHA256, what))
 }

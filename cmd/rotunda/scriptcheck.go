@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,7 +38,7 @@ func (c *cli) scriptCheckCmd() *cobra.Command {
 	var lua string
 	cmd := c.leaf("check FILE...", "look a script over, and print what it asks for", func(ctx context.Context, args []string) error {
 		views, wrong := []checkedView{}, 0
-		for _, file := range args {
+		for _, file := range withoutTests(args) {
 			v, err := c.checkScript(ctx, file, lua)
 			if err != nil {
 				return err
@@ -150,6 +151,14 @@ type scriptTestView struct {
 	Error string `json:"error,omitempty"` // no test was run
 }
 
+// withoutTests leaves out the tests of scripts that are named, too: *.lua names both.
+func withoutTests(files []string) []string {
+	return slices.DeleteFunc(slices.Clone(files), func(file string) bool {
+		name, is := strings.CutSuffix(file, "_test.lua")
+		return is && slices.Contains(files, name+".lua")
+	})
+}
+
 func (c *cli) scriptTestCmd() *cobra.Command {
 	var lua string
 	var kit bool
@@ -157,6 +166,7 @@ func (c *cli) scriptTestCmd() *cobra.Command {
 		if kit {
 			return c.scriptKit(ctx, args)
 		}
+		args = withoutTests(args)
 		for _, file := range args {
 			if _, err := c.scriptText(file); err != nil {
 				return err

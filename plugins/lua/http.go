@@ -78,6 +78,9 @@ func (s *state) web(u *url.URL) (sdk.Resource, *sdk.Error) {
 	case off && u.Scheme == "https":
 		return at, &sdk.Error{Class: sdk.ClassInvalid, Reason: "http.scheme", NotSent: true, Err: fmt.Errorf("the statement of %s says TLS off: ask for http://, or change the statement", address)}
 	case !off && u.Scheme == "http":
+		if err := s.refused(address); err != nil {
+			return at, err
+		}
 		return at, &sdk.Error{Class: sdk.ClassInvalid, Reason: "http.scheme", NotSent: true, Err: fmt.Errorf("%s is not spoken to in clear: ask for https://, or have the statement of the place say TLS off", address)}
 	}
 	return at, nil
@@ -85,6 +88,42 @@ func (s *state) web(u *url.URL) (sdk.Resource, *sdk.Error) {
 
 // saysClear says whether a parameter's URL begins with http:// and leads to address. It
 // says nothing of places that have a statement.
+// refused asks the agent for a place that the script does not name, so that it tells of that
+// as of every other.
+func (s *state) refused(address string) *sdk.Error {
+	if s.names(address) || s.ctx == nil { // nil: no function of the script's is called
+		return nil
+	}
+	c, err := (&args{state: s}).reach(s.ctx, address)
+	if err != nil {
+		return asError(err, sdk.ClassUnreachable, "dial")
+	}
+	_ = c.Close()
+	return nil
+}
+
+// names says whether an address is a place of the script's, by its manifest and what was
+// given to it.
+func (s *state) names(address string) bool {
+	for _, p := range s.places {
+		if spelt(p.Address) == address {
+			return true
+		}
+	}
+	for _, h := range s.p.manifest.Hosts {
+		if name, ok := strings.CutPrefix(h, "parameters."); ok {
+			h, _ = s.values[name].(string)
+			if u, err := url.Parse(h); err == nil && u.Host != "" {
+				h = addressOf(u)
+			}
+		}
+		if spelt(h) == address {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *state) saysClear(address string) bool {
 	for _, p := range s.places {
 		if spelt(p.Address) == address {

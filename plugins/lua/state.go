@@ -12,6 +12,7 @@ import (
 
 	lua "github.com/yuin/gopher-lua"
 
+	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 	"github.com/rotunda-pam/rotunda/sdk/scrub"
 )
@@ -29,6 +30,7 @@ type state struct {
 	questions int             // about secrets, in this call
 	printed   int             // bytes of the log, in this call
 	output    strings.Builder
+	cut       bool                   // there was more than fits into output
 	made      map[string]*lua.LTable // modules that were asked for
 	closers   []func()               // what modules leave open, ended with the call or the session
 }
@@ -39,7 +41,7 @@ const (
 	callDepth    = 200
 	maxString    = 16 << 20 // that a function of ours makes
 	maxPrinted   = 1 << 20  // bytes of the log in one call
-	maxOutput    = 8 << 10  // of them kept for the run's readers
+	maxOutput    = 7 << 10  // of them kept for the run's readers; the rest is for how it ended
 	maxQuestions = 32       // about secrets in one call
 )
 
@@ -291,15 +293,29 @@ func (s *state) log(level slog.Level, text string) {
 }
 
 // note is log without a bound, for words that are not the script's.
-func (s *state) note(level slog.Level, text string) {
+func (s *state) note(level slog.Level, text string) { s.keep(level, text, maxOutput) }
+
+// ending is note of how a call ended, for which there is room whatever was said before.
+func (s *state) ending(level slog.Level, text string) {
+	s.keep(level, text, pluginv1.MaxOutput)
+}
+
+const cutHere = "… (there is more in the agent's log)\n"
+
+func (s *state) keep(level slog.Level, text string, limit int) {
 	text = s.hidden.Text(text)
 	if s.p.dry != nil {
 		s.p.dry.log(text)
 	}
 	s.host.Log.Log(context.Background(), level, text)
-	if room := maxOutput - s.output.Len(); room > 0 {
-		line := text + "\n"
-		s.output.WriteString(line[:min(room, len(line))])
+	line := text + "\n"
+	room := limit - s.output.Len() - len(cutHere)
+	switch {
+	case len(line) <= room && !s.cut, len(line) <= room && limit > maxOutput:
+		s.output.WriteString(line)
+	case !s.cut || limit > maxOutput:
+		s.cut = true
+		s.output.WriteString(strings.ToValidUTF8(line[:max(room, 0)], "") + cutHere)
 	}
 }
 

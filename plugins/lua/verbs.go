@@ -42,6 +42,7 @@ func (r rotator) Open(ctx context.Context, o sdk.OpenRequest) (sdk.Session, erro
 	}
 	job, err := v.job(sdk.Account{})
 	if err == nil {
+		job.RawSetString("account", lua.LNil) // the session is for many
 		v.kept, err = s.call(ctx, "open", job)
 	}
 	if err != nil {
@@ -173,13 +174,13 @@ func (f after) Run(ctx context.Context, o sdk.OpenRequest, r sdk.AfterRequest) (
 	// What it said before it failed is what its author needs.
 	var failed *sdk.Error
 	if errors.As(err, &failed) && ctx.Err() == nil && f.p.dry == nil {
-		s.note(slog.LevelError, failed.Error())
+		s.ending(slog.LevelError, failed.Error())
 		out.Class, out.Reason, err = failed.Class, failed.Reason, nil
 		if failed.NotSent {
 			out.Outcome = sdk.Unchanged
 		}
 	} else if _, ok := answerOf(got); !ok && err == nil {
-		s.note(slog.LevelWarn, "run gave no answer: it ends with return sdk.changed, or with sdk.unchanged(class, reason)")
+		s.ending(slog.LevelWarn, "run gave no answer: it ends with return sdk.changed, or with sdk.unchanged(class, reason)")
 	}
 	out.Output = s.output.String()
 	return out, err
@@ -244,6 +245,7 @@ func (d dependents) do(ctx context.Context, o sdk.OpenRequest, verb string, step
 			out = sdk.StepResponse{Outcome: sdk.Unchanged, Class: sdk.ClassUnsupported, Reason: "script.no_undo"}
 			return nil
 		}
+		job.RawSetString("account", lua.LNil) // a step has what it needs of it in its data
 		job.RawSetString("secret", s.credential(c))
 		t := s.L.NewTable()
 		t.RawSetString("id", lua.LString(step.ID))

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -31,8 +32,9 @@ type Set struct {
 }
 
 // Add takes secret out of all text from now on, until the returned function is
-// called: in clear, in base64 and hexadecimal, quoted as in JSON and escaped as in a
-// URL; and each long line of it, since multi-line secrets are often logged by line.
+// called: in clear, in base64 (wherever in the encoded text it stands) and hexadecimal,
+// quoted as in JSON and escaped as in a URL; and each long line of it, since multi-line
+// secrets are often logged by line.
 func (s *Set) Add(secret []byte) (remove func()) {
 	f := forms(secret)
 	if len(f) == 0 {
@@ -84,6 +86,19 @@ func (s *Set) list() []string {
 
 const lineLen = 16
 
+var everyTwo = regexp.MustCompile("..")
+
+// within are the forms of a text in the base64 of a longer one: three of them, by where in it
+// the text begins. Characters that stand for bits of its neighbours, too, are left out.
+func within(e *base64.Encoding, text string) (out []string) {
+	for before := range 3 {
+		all := e.EncodeToString([]byte(strings.Repeat("\x00", before) + text))
+		from, to := (before*8+5)/6, (before+len(text))*8/6
+		out = append(out, all[from:to])
+	}
+	return out
+}
+
 func forms(secret []byte) []string {
 	secret = bytes.TrimRight(secret, "\r\n")
 	if len(secret) < MinLen {
@@ -100,12 +115,15 @@ func forms(secret []byte) []string {
 	}
 	var out []string
 	for _, p := range plain {
-		out = append(out, p,
-			base64.RawStdEncoding.EncodeToString([]byte(p)),
-			base64.RawURLEncoding.EncodeToString([]byte(p)),
-			hex.EncodeToString([]byte(p)),
-			strings.ToUpper(hex.EncodeToString([]byte(p))),
-			url.QueryEscape(p), url.PathEscape(p))
+		digits := hex.EncodeToString([]byte(p))
+		out = append(out, p, digits, strings.ToUpper(digits), url.QueryEscape(p), url.PathEscape(p))
+		for _, d := range []string{digits, strings.ToUpper(digits)} {
+			out = append(out, everyTwo.ReplaceAllString(d, "%$0")) // a URL's, with nothing left as it is
+		}
+		for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			out = append(out, e.EncodeToString([]byte(p)))
+			out = append(out, within(e, p)...)
+		}
 		for _, html := range []bool{true, false} {
 			var b bytes.Buffer
 			e := json.NewEncoder(&b)

@@ -127,3 +127,30 @@ func FuzzText(f *testing.F) {
 		}
 	})
 }
+
+// A secret is found in the base64 of a longer text, wherever in it it stands, of every length.
+func TestTextWithinBase64(t *testing.T) {
+	for n := scrub.MinLen + 1; n < 12; n++ {
+		s := new(scrub.Set)
+		s.Add([]byte("pa\xff\xfess wörd")[:n])
+		for before := range 5 {
+			for _, e := range []*base64.Encoding{base64.StdEncoding, base64.RawURLEncoding} {
+				text := e.EncodeToString(fmt.Appendf(nil, "%s%s&rest", "user="[:before], []byte("pa\xff\xfess wörd")[:n]))
+				if got := s.Text(text); !strings.Contains(got, scrub.Mark) {
+					t.Errorf("%d bytes after %d: %s", n, before, got)
+				}
+			}
+		}
+	}
+}
+
+// A URL may escape what it need not.
+func TestTextEscapedWhole(t *testing.T) {
+	s := new(scrub.Set)
+	s.Add([]byte("s3cret"))
+	for _, text := range []string{"%73%33%63%72%65%74", strings.ToUpper("%73%33%63%72%65%74")} {
+		if got := s.Text("a=" + text); got != "a="+scrub.Mark {
+			t.Error(got)
+		}
+	}
+}
