@@ -37,7 +37,10 @@ func (w *world) discover() (*trustv1.DiscoverReply, error) {
 // A discovery has the script find accounts, with the administrator's login in hand and nowhere
 // to go but where the statement says. It is no run, and nothing of any account is touched.
 func TestDiscover(t *testing.T) {
-	w, _ := finder(t)
+	w, u := finder(t)
+	w.useOnResource(func(r *trustv1.Resource) {
+		r.Discoverer, r.Extras = u, []*trustv1.Extra{{Name: "second", Account: w.admin.Proto()}}
+	})
 	w.target.finds = func(j pluginhost.Job) ([]sdk.Finding, bool, error) {
 		if string(j.Resource.Config) != `{"prefix":"app"}` || j.AdminAs.Name != "admin" || j.Admin.Secret.ExposeString() != w.target.secrets["admin"] || !slices.Equal(j.Allow, []string{"db.test:5432"}) || len(j.Extra) != 0 {
 			t.Errorf("the script is given %s, %q, %v", j.Resource.Config, j.AdminAs.Name, j.Allow)

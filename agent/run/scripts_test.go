@@ -777,6 +777,17 @@ func TestScriptsAlone(t *testing.T) {
 		t.Error("it was not given the secret that is in use")
 	}
 
+	// What they are told of is the run that set the secret, once there was one.
+	if out, err := w.rotate(); err != nil || out.Scripts != done {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	if out, err := order(); err != nil || out.Scripts != done {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	if ran := w.target.ran; len(ran) != 3 || ran[0].RunID == ran[1].RunID || ran[1].RunID != ran[2].RunID {
+		t.Errorf("they were told of the runs %q, %q and %q", ran[0].RunID, ran[1].RunID, ran[2].RunID)
+	}
+
 	w.target.script = func(scriptRan) (sdk.AfterResponse, error) {
 		return sdk.AfterResponse{Outcome: sdk.Unchanged, Reason: "x"}, nil
 	}

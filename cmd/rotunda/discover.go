@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // foundView is an account that a target has.
@@ -63,7 +66,7 @@ func (c *cli) resourceDiscoverCmd() *cobra.Command {
 				return failf(exitFailed, orWord(reply.Reason, "discovery_failed"), "agent %s could not find the accounts of %s: %s", reply.AgentName, args[0], orWord(reply.Detail, reply.Class)).
 					withHint("%s", hint)
 			}
-			views, err := foundAccounts(ctx, cl, ref, reply)
+			views, err := foundAccounts(reply.Accounts, ref, cl.Records(ctx, seal.ID{}, client.TypeAccount))
 			if err != nil {
 				return err
 			}
@@ -87,13 +90,13 @@ rotunda resource discover db1 --without-record`)
 }
 
 // foundAccounts are what was found, by login, with their records.
-func foundAccounts(ctx context.Context, cl *client.Client, resource client.Ref, reply client.DiscoverReply) ([]foundView, error) {
+func foundAccounts(found []sdk.Finding, resource client.Ref, accounts iter.Seq2[*client.Record, error]) ([]foundView, error) {
 	type scoped struct {
 		scope string
 		foundRecord
 	}
 	records := map[string][]scoped{} // by login
-	for r, err := range cl.Records(ctx, client.Ref{}.Folder, client.TypeAccount) {
+	for r, err := range accounts {
 		if err != nil {
 			return nil, err
 		}
@@ -101,8 +104,8 @@ func foundAccounts(ctx context.Context, cl *client.Client, resource client.Ref, 
 			records[a.Login] = append(records[a.Login], scoped{a.Scope, foundRecord{r.Ref.String(), r.Title}})
 		}
 	}
-	views := make([]foundView, 0, len(reply.Accounts))
-	for _, a := range reply.Accounts {
+	views := make([]foundView, 0, len(found))
+	for _, a := range found {
 		v := foundView{Login: a.Login, Scope: a.Scope, Facts: a.Facts, Records: []foundRecord{}} // an empty list is [] and not null
 		for _, r := range records[a.Login] {
 			if r.scope == a.Scope || r.scope == "" || a.Scope == "" { // which may mean what is usual there

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,10 +10,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rotunda-pam/rotunda/internal/targets"
+	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -353,4 +356,47 @@ func TestConfigFileFollows(t *testing.T) {
 	if _, err := d.Plan(ctx, open(file+".missing"), sdk.ApplyRequest{}); errorFrom(t, err).Class != sdk.ClassNotFound {
 		t.Errorf("of a file that is missing: %v", err)
 	}
+}
+
+// However much a script has logged before, the readers of the run see how it ended, and that
+// there is more.
+func TestHowItEnded(t *testing.T) {
+	for _, lines := range []int{0, 1, 700, 7167, 7200, 100_000} {
+		b := benchOf(t, fmt.Sprintf(`--[[ rotunda
+name = "talks"
+version = "1"
+kind = "after_rotation"
+about = "Talks."
+modules = ["log"]
+]]
+local log = require "log"
+function run() for n = 1, %d do log.info("é") end error("the end") end
+`, lines))
+		got, err := b.runAfter(sdk.OpenRequest{}, sdk.AfterRequest{})
+		if err != nil || !strings.Contains(got.Output, "the end") || len(got.Output) > pluginv1.MaxOutput || !utf8.ValidString(got.Output) {
+			t.Errorf("after %d lines: %d bytes, %v, ending in %q", lines, len(got.Output), err, got.Output[max(len(got.Output)-100, 0):])
+		}
+		if cut := strings.Contains(got.Output, "there is more in the agent's log"); cut != (lines*len("é\n") > maxOutput-len(cutHere)) {
+			t.Errorf("after %d lines it says that there is more: %t", lines, cut)
+		}
+	}
+}
+
+// What is no one account's has none: an empty login would be written to a target.
+func TestNoAccount(t *testing.T) {
+	const head = "--[[ rotunda\nname = \"x\"\nversion = \"1\"\nabout = \"X.\"\n"
+	b := benchOf(t, head+"kind = \"dependents\"\n]]\nfunction plan(job) assert(job.account.login == \"app\") return {} end\nfunction apply(step, job) assert(job.account == nil) return sdk.changed end\n")
+	d, open := b.p.plugin().Dependents, sdk.OpenRequest{Host: b.host}
+	if _, err := d.Plan(t.Context(), open, sdk.ApplyRequest{Account: sdk.Account{Name: "app"}}); err != nil {
+		t.Error(err)
+	}
+	if got, err := d.Do(t.Context(), open, sdk.Step{ID: "one"}, password("n3w")); err != nil || got.Outcome != sdk.Changed {
+		t.Errorf("%+v, %v", got, err)
+	}
+	b = benchOf(t, head+"kind = \"rotator\"\n[rotator]\nkinds = [\"password\"]\n]]\nfunction open(job) assert(job.account == nil) end\nfunction set_secret() end\nfunction verify() end\n")
+	s, err := b.p.plugin().Rotator.Open(t.Context(), sdk.OpenRequest{Host: b.host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
 }

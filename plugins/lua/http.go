@@ -86,8 +86,6 @@ func (s *state) web(u *url.URL) (sdk.Resource, *sdk.Error) {
 	return at, nil
 }
 
-// saysClear says whether a parameter's URL begins with http:// and leads to address. It
-// says nothing of places that have a statement.
 // refused asks the agent for a place that the script does not name, so that it tells of that
 // as of every other.
 func (s *state) refused(address string) *sdk.Error {
@@ -124,6 +122,8 @@ func (s *state) names(address string) bool {
 	return false
 }
 
+// saysClear says whether a parameter's URL begins with http:// and leads to address. It
+// says nothing of places that have a statement.
 func (s *state) saysClear(address string) bool {
 	for _, p := range s.places {
 		if spelt(p.Address) == address {
