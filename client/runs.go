@@ -67,8 +67,11 @@ func (c *Client) run(ctx context.Context, action string, accounts []Ref, o RunOp
 	if err != nil {
 		return nil, err
 	}
-	w := c.watch(ctx, o.Progress, "runs")
-	defer w.close()
+	var w *watcher
+	if !o.NoWait {
+		w = c.watch(ctx, o.Progress, "runs")
+		defer w.close()
+	}
 	if o.Parallel <= 0 {
 		o.Parallel = defaultParallel
 	}
@@ -177,18 +180,21 @@ func (c *Client) prepare(ctx context.Context, action string, accounts []Ref, out
 	return jobs, nil
 }
 
-// runOne starts one run and follows it.
+// runOne starts one run and follows it by w; w is nil where nobody waits.
 func (c *Client) runOne(ctx context.Context, w *watcher, j *job, o RunOptions) {
 	out := j.out
 	out.RunID = seal.NewID()
 	op := out.Action + " " + j.account.Title
-	woken := w.waker(out.RunID)
-	defer w.forget(out.RunID)
+	var woken <-chan struct{}
+	if w != nil {
+		woken = w.waker(out.RunID)
+		defer w.forget(out.RunID)
+	}
 	if err := c.start(ctx, op, j, o); err != nil {
 		out.Err = err
 		return
 	}
-	if o.NoWait {
+	if w == nil {
 		out.State = StillOpen
 		return
 	}

@@ -23,16 +23,33 @@ type watcher struct {
 	progress func(Progress) // may be nil
 	cancel   context.CancelFunc
 	done     chan struct{}
+	tried    func() // the first stream is open, or could not be opened
 
 	mu     sync.Mutex
 	wakers map[seal.ID]chan struct{}
 }
 
-// watch begins to watch. close ends it and waits for its goroutine.
+// watchReady bounds the wait for a watch's first stream. Without it what is waited for is
+// found by looking again, and only what came between is not told.
+const watchReady = 2 * time.Second
+
+// watch begins to watch: what happens after it has returned is told. close ends it and
+// waits for its goroutine.
 func (c *Client) watch(ctx context.Context, progress func(Progress), topics ...string) *watcher {
-	ctx, cancel := context.WithCancel(ctx)
-	w := &watcher{c: c, topics: topics, progress: progress, cancel: cancel, done: make(chan struct{}), wakers: map[seal.ID]chan struct{}{}}
-	go w.run(ctx)
+	watching, cancel := context.WithCancel(ctx)
+	ready := make(chan struct{})
+	w := &watcher{
+		c: c, topics: topics, progress: progress, cancel: cancel, done: make(chan struct{}), wakers: map[seal.ID]chan struct{}{},
+		tried: sync.OnceFunc(func() { close(ready) }),
+	}
+	go w.run(watching)
+	late := time.NewTimer(watchReady)
+	defer late.Stop()
+	select {
+	case <-ready:
+	case <-late.C:
+	case <-ctx.Done():
+	}
 	return w
 }
 
@@ -101,6 +118,7 @@ func (w *watcher) run(ctx context.Context) {
 
 // once watches until the stream ends, for whatever reason.
 func (w *watcher) once(ctx context.Context) {
+	defer w.tried()
 	if err := w.c.session(ctx, false); err != nil {
 		return
 	}
@@ -112,6 +130,7 @@ func (w *watcher) once(ctx context.Context) {
 	for stream.Receive() {
 		switch what := stream.Msg().What.(type) {
 		case *clientv1.WatchResponse_Ready:
+			w.tried()
 			w.wakeAll() // whatever came before is not told again
 		case *clientv1.WatchResponse_Run:
 			id := idOr(what.Run.RunId)
