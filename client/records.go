@@ -91,10 +91,30 @@ func (c *Client) fetch(ctx context.Context, refs []Ref) ([]*clientv1.RecordView,
 	return out, nil
 }
 
-// open opens and checks records as served (4.6). Resources that accounts name
-// and that are not among them are fetched, since whose word counts for a value
-// depends on the resource's pool.
+// open opens and checks records as served (4.6). What was signed by somebody whose log
+// goes further than this client's is checked again with that log.
 func (c *Client) open(ctx context.Context, views []*clientv1.RecordView) ([]*opened, error) {
+	out, err := c.openByLog(ctx, views)
+	if err == nil && slices.ContainsFunc(out, aheadOfLog) {
+		if err := c.fetchLog(ctx); err != nil {
+			return nil, err
+		}
+		out, err = c.openByLog(ctx, views)
+	}
+	if err == nil {
+		c.tellRecords(ctx, out)
+	}
+	return out, err
+}
+
+func aheadOfLog(o *opened) bool {
+	return o.Reason == string(trust.LogGap) || o.Candidate != nil && o.Candidate.Reason == string(trust.LogGap)
+}
+
+// openByLog is open by the log as this client has it. Resources that accounts name and
+// that are not among them are fetched, since whose word counts for a value depends on the
+// resource's pool.
+func (c *Client) openByLog(ctx context.Context, views []*clientv1.RecordView) ([]*opened, error) {
 	var out []*opened
 	keys := map[seal.ID]seal.Key{}
 	for _, v := range views {
@@ -163,7 +183,6 @@ func (c *Client) open(ctx context.Context, views []*clientv1.RecordView) ([]*ope
 	if err != nil {
 		return out, fail("open records", err)
 	}
-	c.tellRecords(ctx, out)
 	return out, nil
 }
 
