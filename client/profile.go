@@ -35,7 +35,12 @@ type Profile struct {
 	dir  string
 	// store is the store's key while this process alone has it open.
 	store *seal.Key
+	run   string // where an unlocked store's key lies; "": as the environment says
 }
+
+// KeepUnlocked names the folder that holds an unlocked store's key, in place of
+// XDG_RUNTIME_DIR: for programs that use profiles of several environments.
+func (p *Profile) KeepUnlocked(dir string) { p.run = dir }
 
 // ProfileInfo is what a profile shows without being unlocked.
 type ProfileInfo struct {

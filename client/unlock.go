@@ -26,7 +26,10 @@ type unlockState struct {
 }
 
 func (p *Profile) unlockPath() (string, error) {
-	base := os.Getenv("XDG_RUNTIME_DIR")
+	base := p.run
+	if base == "" {
+		base = os.Getenv("XDG_RUNTIME_DIR")
+	}
 	if base != "" {
 		base = filepath.Join(base, "rotunda")
 	} else {

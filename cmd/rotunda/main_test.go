@@ -271,7 +271,7 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 // hold takes the write lock of an SQLite database, and makes the database where there
 // is none.
 func hold(path string) (release func(), err error) {
-	pool, err := sql.Open("sqlite", path)
+	pool, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)") // the server writes, too
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -163,7 +164,12 @@ func (i *Installation) RunScripts(ctx context.Context, title string) (Outcome, e
 	return i.start(ctx, []string{"script", "run", title, "--json"})
 }
 
+// patience bounds a run that is followed: one that stands would never end.
+const patience = 10 * time.Minute
+
 func (i *Installation) start(ctx context.Context, args []string) (Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	out, err := i.CLI(ctx, nil, args...)
 	var all struct {
 		Outcomes []Outcome `json:"outcomes"`

@@ -20,6 +20,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 )
 
 // startTime bounds the start of one program.
@@ -336,24 +339,28 @@ func (a *Agent) StartUnwell(ctx context.Context) error {
 func (a *Agent) WaitSeen(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	for pause := 100 * time.Millisecond; ; pause = min(pause*3/2, time.Second) { // a program is asked, which costs more than what it asks about
-		var list struct {
-			Agents []struct{ Name, State string } `json:"agents"`
-		}
-		if err := a.i.JSON(ctx, &list, nil, "agent", "list"); err != nil {
-			return err
-		}
-		for _, l := range list.Agents {
-			if l.Name == a.Name && l.State == "connected" {
-				return nil
+	err := a.i.Look(ctx, func(c *client.Client) error {
+		for {
+			agents, err := c.Agents(ctx, seal.ID{})
+			if err != nil {
+				return err
+			}
+			for _, l := range agents {
+				if l.Name == a.Name && l.Connected {
+					return nil
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(50 * time.Millisecond): // a server gives no signal of it
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the server does not show agent %s as connected", a.Name)
-		case <-time.After(pause):
-		}
+	})
+	if err != nil {
+		return fmt.Errorf("the server does not show agent %s as connected: %w", a.Name, err)
 	}
+	return nil
 }
 
 // Launch starts the agent's process.

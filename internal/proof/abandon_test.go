@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -67,14 +68,10 @@ func (w *world) away(t *testing.T) {
 	t.Helper()
 	p := pauses{}
 	for end := time.Now().Add(time.Minute); ; p.sleep() {
-		var list struct {
-			Agents []struct{ Name, State string }
-		}
-		if err := w.JSON(t.Context(), &list, nil, "agent", "list"); err != nil {
-			t.Fatal(err)
-		}
-		for _, a := range list.Agents {
-			if a.Name == w.agent.Name && a.State == "away" {
+		list, err := w.reader.Agents(t.Context(), seal.ID{})
+		must(t, err)
+		for _, a := range list {
+			if a.Name == w.agent.Name && !a.Connected {
 				return
 			}
 		}

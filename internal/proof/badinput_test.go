@@ -389,7 +389,8 @@ func (w *badWorld) block(t *testing.T, point string) (run string, release func()
 	must(t, os.WriteFile(armed, []byte("block"), 0o600))
 	o, err := w.Rotate(t.Context(), "app", "--no-wait")
 	must(t, err)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	t.Cleanup(func() { os.Remove(armed + ".hit") }) // else all that comes later waits
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(armed + ".hit"); err == nil {
 			return o.RunID, func() { must(t, os.Remove(armed+".hit")) }
 		}
@@ -436,7 +437,7 @@ func editedDuringRun(t *testing.T, w *badWorld) {
 // Another process holds the database while a run is about to commit: the run goes on
 // when it is let go.
 func databaseLocked(t *testing.T, w *badWorld) {
-	pool, err := sql.Open("sqlite", w.Database())
+	pool, err := sql.Open("sqlite", "file:"+w.Database()+"?_pragma=busy_timeout(10000)")
 	must(t, err)
 	defer pool.Close()
 	pool.SetMaxOpenConns(1)

@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/run"
+	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -304,9 +306,23 @@ func (w *matrix) stands(t *testing.T, c cell) {
 	t.Helper()
 	armed := filepath.Join(w.agent.Fault, c.point)
 	must(t, os.WriteFile(armed, []byte("block"), 0o600))
-	if o, err := w.Rotate(t.Context(), c.title, "--no-wait", "--agent", w.agent.Name); err != nil {
-		t.Fatalf("%s: %v: %+v", c, err, o)
-	}
+	account, err := w.record(t.Context(), c.title)
+	must(t, err)
+	must(t, w.Look(t.Context(), func(person *client.Client) error { // by the log of this moment
+		entry, err := person.Find(t.Context(), w.agent.Name, client.KindAgent)
+		if err != nil {
+			return err
+		}
+		agent, err := seal.IDFrom(entry.EntryId)
+		if err != nil {
+			return err
+		}
+		begun, err := person.Rotate(t.Context(), []client.Ref{account.Ref}, client.RunOptions{Agent: agent, NoWait: true})
+		if err == nil {
+			err = begun[0].Err
+		}
+		return err
+	}))
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) { // a file gives no signal
 		if _, err := os.Stat(armed); errors.Is(err, fs.ErrNotExist) {
 			return
@@ -332,15 +348,11 @@ func (w *matrix) release(t *testing.T) {
 // unsettled waits until no run of these cells is unfinished and no candidate is
 // outstanding, and tells of those that are when the time is over.
 func (w *matrix) unsettled(ctx context.Context, cells []cell, until time.Time) map[string]error {
-	// A program is asked, which costs more than what it asks about: the longer it takes, the seldomer.
-	for pause := 100 * time.Millisecond; ; pause = min(pause*3/2, 2*time.Second) {
+	for pause := 50 * time.Millisecond; ; pause = min(pause*3/2, time.Second) {
 		left := map[string]error{}
-		var list struct {
-			Runs []struct{ Title, State, Phase, Reason, Action string }
-		}
-		err := w.JSON(ctx, &list, nil, "run", "list", "--unfinished", "--all")
-		for _, r := range list.Runs {
-			left[r.Title] = fmt.Errorf("STUCK: a run is unfinished: %+v", r)
+		runs, _, err := w.reader.Runs(ctx, client.RunFilter{State: "unfinished", Limit: 1000})
+		for _, r := range runs {
+			left[w.called(r.Account)] = fmt.Errorf("STUCK: a run is unfinished: %+v", r)
 		}
 		var held map[string]bool // once the runs have ended
 		if err == nil && len(left) == 0 {

@@ -13,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/targets"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -101,7 +103,7 @@ func (w *moves) laden(t *testing.T, points ...string) (standing []string, queued
 	must(t, err)
 	w.until(t, "the first agent is told of the scheduled run", 30*time.Second, func() bool {
 		r, ok := w.newest(t, queued)
-		return ok && strings.HasSuffix(r.Agent, w.agent.Name)
+		return ok && strings.HasSuffix(r.AgentName, w.agent.Name)
 	})
 	must(t, w.second.Start(t.Context()))
 	if r, _ := w.newest(t, queued); r.State != "queued" {
@@ -121,31 +123,28 @@ func (w *moves) until(t *testing.T, what string, patience time.Duration, ok func
 	}
 }
 
-type moved struct {
-	ID                                    string `json:"run_id"`
-	Cause, State, Agent, Credential, Look string
-	Finished                              time.Time
-}
-
-func (w *moves) newest(t *testing.T, title string) (r moved, ok bool) {
+// newest is the account's newest run; there may be none.
+func (w *moves) newest(t *testing.T, title string) (r client.Run, ok bool) {
 	t.Helper()
-	var list struct{ Runs []moved }
-	must(t, w.JSON(t.Context(), &list, nil, "run", "list", "--account", title, "--limit", "1"))
-	if len(list.Runs) == 0 {
+	account, err := w.record(t.Context(), title)
+	must(t, err)
+	runs, _, err := w.reader.Runs(t.Context(), client.RunFilter{Account: account.Ref.Record, Limit: 1})
+	must(t, err)
+	if len(runs) == 0 {
 		return r, false
 	}
-	return list.Runs[0], true
+	return runs[0], true
 }
 
 // done waits for the end of an account's newest run, by whom it must be, and says how
 // long after a moment that was. A password's run is over with its commit.
 func (w *moves) done(t *testing.T, title string, by *installation.Agent, since time.Time) time.Duration {
 	t.Helper()
-	var r moved
+	var r client.Run
 	m := &moving{}
 	w.runs = append(w.runs, m)
 	w.until(t, title+" is rotated", patienceToSettle, func() bool { r, _ = w.newest(t, title); return !r.Finished.IsZero() })
-	m.done = r.Credential == "done" && strings.HasSuffix(r.Agent, by.Name)
+	m.done = r.Credential == trustv1.Outcome_OUTCOME_DONE && strings.HasSuffix(r.AgentName, by.Name)
 	if !m.done {
 		t.Errorf("%s, to be done by %s: %+v\n%s", title, by.Name, r, w.story(t.Context(), w.kind, title, w.agent, w.second))
 	}
@@ -161,9 +160,9 @@ func (w *moves) done(t *testing.T, title string, by *installation.Agent, since t
 func (w *moves) rests(t *testing.T) {
 	t.Helper()
 	w.until(t, "no run is unfinished", patienceToSettle, func() bool {
-		var list struct{ Runs []moved }
-		must(t, w.JSON(t.Context(), &list, nil, "run", "list", "--unfinished", "--all"))
-		return len(list.Runs) == 0
+		runs, _, err := w.reader.Runs(t.Context(), client.RunFilter{State: "unfinished", Limit: 1})
+		must(t, err)
+		return len(runs) == 0
 	})
 }
 

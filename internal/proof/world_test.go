@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/client"
 	"github.com/rotunda-pam/rotunda/internal/installation"
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -78,6 +79,10 @@ type world struct {
 	*installation.Installation
 	agent *installation.Agent
 	lacks []string // what this machine cannot have
+
+	// reader looks as the command line does, for what is asked thousands of times.
+	reader *client.Client
+	refs   *sync.Map // title → client.Ref, of what the reader has found
 }
 
 func newWorld(t *testing.T, tags ...string) *world {
@@ -108,7 +113,43 @@ func start(t *testing.T, o installation.Options) *world {
 	if err := i.AddFolder(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return &world{Installation: i, agent: agent}
+	w := &world{Installation: i, agent: agent, refs: &sync.Map{}}
+	w.reader, err = i.Client(t.Context())
+	must(t, err)
+	t.Cleanup(func() { must(t, w.reader.Close()) })
+	return w
+}
+
+// record reads an account as the command line does.
+func (w *world) record(ctx context.Context, title string) (*client.Record, error) {
+	ref, known := w.refs.Load(title)
+	if !known {
+		r, err := w.reader.FindRecord(ctx, title)
+		if err == nil {
+			w.refs.Store(title, r.Ref)
+		}
+		return r, err
+	}
+	list, err := w.reader.Get(ctx, ref.(client.Ref))
+	if err == nil && len(list) != 1 {
+		err = fmt.Errorf("LOST: the record of %s is gone", title)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return list[0], nil
+}
+
+// called is the title of a record that was read before; else its name.
+func (w *world) called(ref client.Ref) string {
+	title := ref.String()
+	w.refs.Range(func(t, r any) bool {
+		if r == ref {
+			title = t.(string)
+		}
+		return title != t
+	})
+	return title
 }
 
 // kindOfTarget is one kind of account of the proof: how to make it, and how to ask
@@ -249,45 +290,55 @@ func (p *pauses) sleep() {
 func (w *world) settled(ctx context.Context, title string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	var last string
 	for p := (pauses{}); ; p.sleep() {
-		var runs struct {
-			Runs []struct {
-				State, Phase, Reason string
-			} `json:"runs"`
+		var runs []client.Run
+		r, err := w.record(ctx, title)
+		if err == nil {
+			runs, _, err = w.reader.Runs(ctx, client.RunFilter{Account: r.Ref.Record, State: "unfinished"})
 		}
-		var r installation.Record
-		err := w.JSON(ctx, &runs, nil, "run", "list", "--account", title, "--unfinished")
-		if err == nil && len(runs.Runs) == 0 {
-			r, err = w.Record(ctx, title)
+		if err == nil && len(runs) == 0 { // the record as it is when the runs have ended
+			r, err = w.record(ctx, title)
 		}
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s is not settled: unfinished %+v: %w", title, runs, ctx.Err())
+		case err != nil:
 			return err
-		}
-		if err == nil && r.Candidate == nil && len(runs.Runs) == 0 {
+		case r.Candidate == nil && len(runs) == 0:
 			return nil
-		}
-		last = fmt.Sprintf("candidate %v, unfinished %+v", r.Candidate != nil, runs.Runs)
-		if ctx.Err() != nil {
-			return fmt.Errorf("%s is not settled: %s", title, last)
 		}
 	}
 }
 
 // outstanding are all records by title, and whether a candidate is outstanding.
 func (w *world) outstanding(ctx context.Context) (map[string]bool, error) {
-	var list struct {
-		Records []struct {
-			Title     string
-			Candidate *struct{}
-		}
-	}
-	err := w.JSON(ctx, &list, nil, "record", "list", "--folder", installation.Folder, "--all")
 	out := map[string]bool{}
-	for _, r := range list.Records {
-		out[r.Title] = r.Candidate != nil
+	folder, err := w.reader.FindFolder(ctx, installation.Folder)
+	if err != nil {
+		return nil, err
 	}
-	return out, err
+	for r, err := range w.reader.Records(ctx, folder.UID) {
+		if err != nil {
+			return nil, err
+		}
+		out[r.Title] = r.Candidate != nil
+		w.refs.Store(r.Title, r.Ref)
+	}
+	return out, nil
+}
+
+// credential is what the vault has for an account.
+func (w *world) credential(ctx context.Context, k kindOfTarget, title string) (sdk.Credential, error) {
+	r, err := w.record(ctx, title)
+	if err != nil {
+		return sdk.Credential{}, err
+	}
+	return credentialOf(k, r), nil
+}
+
+func credentialOf(k kindOfTarget, r *client.Record) sdk.Credential {
+	secret, _ := r.Secret()
+	return sdk.Credential{Kind: k.kind, Public: []byte(r.PublicKey()), Secret: secret}
 }
 
 // opens says whether the secret in the vault opens the target.
@@ -298,7 +349,7 @@ func (w *world) opens(ctx context.Context, k kindOfTarget, title string) error {
 
 // opensBy is opens, and tells the secret.
 func (w *world) opensBy(ctx context.Context, k kindOfTarget, title string) (sdk.Credential, error) {
-	c, err := w.Credential(ctx, title, k.kind)
+	c, err := w.credential(ctx, k, title)
 	if err != nil {
 		return c, err
 	}
@@ -318,7 +369,7 @@ func (f former) note(ctx context.Context, w *world, k kindOfTarget, title string
 	if k.kind != sdk.SSHKey {
 		return nil
 	}
-	c, err := w.Credential(ctx, title, k.kind)
+	c, err := w.credential(ctx, k, title)
 	f.add(k, title, c)
 	return err
 }
@@ -359,21 +410,18 @@ func (f former) ended(ctx context.Context, k kindOfTarget, title string, present
 // value, or staged beside it. Runs may go on meanwhile, so a refusal counts when it was
 // given three times.
 func (w *world) holds(ctx context.Context, k kindOfTarget, title string) error {
-	type value struct{ Secret string }
 	for range 3 {
-		var r struct {
-			value
-			Candidate *value
-		}
-		if err := w.JSON(ctx, &r, nil, "record", "get", title, "--reveal"); err != nil {
+		r, err := w.record(ctx, title)
+		if err != nil {
 			return err
 		}
-		secrets := []string{r.Secret}
+		value, _ := r.Secret()
+		secrets := []sdk.Secret{value}
 		if r.Candidate != nil { // first: a wrong guess takes a second
-			secrets = []string{r.Candidate.Secret, r.Secret}
+			secrets = []sdk.Secret{r.Candidate.Value, value}
 		}
 		for _, secret := range secrets {
-			if ok, err := k.accepts(ctx, title, sdk.Credential{Kind: k.kind, Secret: sdk.NewSecret([]byte(secret))}); err != nil || ok {
+			if ok, err := k.accepts(ctx, title, sdk.Credential{Kind: k.kind, Secret: secret}); err != nil || ok {
 				return err
 			}
 		}
