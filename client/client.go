@@ -24,7 +24,7 @@ type Options struct {
 	// called from several goroutines.
 	Notice        func(Notice)
 	ClientVersion string
-	// OnlyLook leaves the chores to another client of this person: nothing is signed.
+	// OnlyLook leaves the chores to another client of this person: nothing is signed unasked.
 	OnlyLook bool
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time

@@ -79,7 +79,7 @@ var everyAction = map[string]func(context.Context, *Client, *estate) error{
 	"edit resource": func(ctx context.Context, c *Client, e *estate) error {
 		return c.EditResource(ctx, e.resource, func(*trustv1.Resource) error { return nil })
 	},
-	"adopt":         func(ctx context.Context, c *Client, e *estate) error { return c.Adopt(ctx, e.account, 2, true) },
+	"adopt":         func(ctx context.Context, c *Client, e *estate) error { return c.Adopt(ctx, e.account, 3, true) },
 	"remove record": func(ctx context.Context, c *Client, e *estate) error { return c.RemoveRecord(ctx, e.login) },
 	"import": func(ctx context.Context, c *Client, e *estate) error {
 		return second(c.ImportCSV(ctx, e.folder, strings.NewReader("title,login,password\nblog,ada,x\n"), func(int) {}))

@@ -91,15 +91,21 @@ func (c *Client) fetch(ctx context.Context, refs []Ref) ([]*clientv1.RecordView,
 	return out, nil
 }
 
-// open opens and checks records as served (4.6). What was signed by somebody whose log
-// goes further than this client's is checked again with that log.
+// open opens and checks records as served (4.6). What a later log may lift is checked again
+// by that: this client's may be half a minute old.
 func (c *Client) open(ctx context.Context, views []*clientv1.RecordView) ([]*opened, error) {
+	known := c.log.Next()
 	out, err := c.openByLog(ctx, views)
-	if err == nil && slices.ContainsFunc(out, aheadOfLog) {
-		if err := c.fetchLog(ctx); err != nil {
+	if err == nil && slices.ContainsFunc(out, liftedByLog) {
+		switch err := c.fetchLog(ctx); {
+		case err != nil && ClassOf(err) != Unreachable:
+			c.tellRecords(ctx, out)
 			return nil, err
+		case err == nil && c.log.Next() > known:
+			if out, err = c.openByLog(ctx, views); err != nil {
+				return out, err
+			}
 		}
-		out, err = c.openByLog(ctx, views)
 	}
 	if err == nil {
 		c.tellRecords(ctx, out)
@@ -107,8 +113,16 @@ func (c *Client) open(ctx context.Context, views []*clientv1.RecordView) ([]*ope
 	return out, err
 }
 
-func aheadOfLog(o *opened) bool {
-	return o.Reason == string(trust.LogGap) || o.Candidate != nil && o.Candidate.Reason == string(trust.LogGap)
+// liftedByLog says whether a record was refused for what the log does not hold: a change
+// that its signer knew of, the signer, or its right.
+func liftedByLog(o *opened) bool {
+	switch trust.Reason(o.Reason) {
+	case trust.LogGap, trust.SignerUnknown, trust.NotAllowed:
+		return true
+	case trust.ValueUnattested:
+		return o.State != Unconfirmed // else there is nothing that somebody could have signed
+	}
+	return o.Candidate != nil && o.Candidate.Reason == string(trust.CandidateUnattested)
 }
 
 // openByLog is open by the log as this client has it. Resources that accounts name and

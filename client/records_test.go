@@ -2,6 +2,7 @@ package client
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,47 +11,105 @@ import (
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
 )
 
-// A client that has stood open reads what was signed a moment ago by somebody who knows more
-// of the log. A server that keeps the log's end back is told of, as before.
-func TestRecordSignedByLaterLog(t *testing.T) {
-	for name, withheld := range map[string]bool{"the log is served": false, "the log is withheld": true} {
-		t.Run(name, func(t *testing.T) {
-			e := newEstate(t)
-			a := e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
-			read := func() *Record {
-				t.Helper()
-				list, err := a.Get(t.Context(), e.resource)
+// withhold has the vault show no more of the log than its first n changes.
+func (e *estate) withhold(n int) {
+	log := trust.NewLog(e.facts.OrgID)
+	for _, signed := range e.vault.changes[:n] {
+		_, err := log.Append(signed, time.Now())
+		e.must(err)
+	}
+	head := log.Head()
+	e.vault.twist = func(m proto.Message) {
+		a, ok := m.(*clientv1.GetLogResponse)
+		if !ok {
+			return
+		}
+		from := len(e.vault.changes) - len(a.Changes)
+		a.Changes = a.Changes[:max(0, n-from)]
+		a.HeadEpoch, a.HeadDigest = head.Epoch, head.Digest.Bytes()
+	}
+}
+
+// beforeBob is how many changes the log had when Bob's phone was let in.
+func beforeBob(e *estate) int {
+	log := trust.NewLog(e.facts.OrgID)
+	for n, signed := range e.vault.changes {
+		_, err := log.Append(signed, time.Now())
+		e.must(err)
+		if _, there := log.Entry(e.phone); there {
+			return n
+		}
+	}
+	e.t.Fatal("Bob's phone is not in the log")
+	return 0
+}
+
+// A client that has stood open reads what was signed a moment ago by somebody who knew more
+// of the log, or was not in it yet. Where the server keeps the log's end back, it is refused
+// and told of.
+func TestSignedByLaterLog(t *testing.T) {
+	all := func(e *estate) int { return len(e.vault.changes) }
+	for _, tc := range []struct {
+		name     string
+		knows    func(*estate) int // so many changes
+		later    func(*estate, *Client) (Ref, error)
+		state    ValueState
+		withheld ValueState
+		reason   trust.Reason // of the record or its candidate, where the log is withheld
+		told     string
+	}{
+		{"a statement", all, func(e *estate, ada *Client) (Ref, error) {
+			return e.resource, ada.EditResource(e.t.Context(), e.resource, func(r *trustv1.Resource) error { r.Host = "db2"; return nil })
+		}, InUse, Broken, trust.LogGap, "record.refused log_gap"},
+		{"a candidate", all, func(e *estate, ada *Client) (Ref, error) {
+			key, _, err := ada.folderKey(e.t.Context(), e.folder)
+			e.candidate(key)
+			return e.account, err
+		}, EditedOutside, EditedOutside, trust.CandidateUnattested, "candidate.refused candidate_unattested"},
+		{"a statement of somebody new", beforeBob, func(e *estate, ada *Client) (Ref, error) {
+			return e.asBob(ada).AddAccount(e.t.Context(), AccountSpec{Folder: e.folder, Title: "bob's", Resource: e.resource, Login: "bob", Secret: sdk.NewSecret([]byte("bob's"))})
+		}, InUse, Unsigned, trust.SignerUnknown, ""},
+	} {
+		for _, withheld := range []bool{false, true} {
+			t.Run(tc.name+map[bool]string{true: ", the log withheld"}[withheld], func(t *testing.T) {
+				e := newEstate(t)
+				ctx := t.Context()
+				ada := e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
+				e.must(ada.Sync(ctx))
+				_, _, err := ada.folderKey(ctx, e.folder)
 				e.must(err)
-				return list[0]
-			}
-			// Get asks for the log when it is old; from now on it is young.
-			e.must(a.Sync(t.Context()))
-			a.sync.at = time.Now()
-			if r := read(); r.State == Broken || r.Reason != "" {
-				t.Fatalf("before: %s (%s)", r.State, r.Reason)
-			}
-			known := len(e.vault.changes)
-			b := e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
-			_, err := b.AddFolder(t.Context(), "Others")
-			e.must(err)
-			e.must(b.EditResource(t.Context(), e.resource, func(r *trustv1.Resource) error { r.Host = "db2"; return nil }))
-			if withheld {
-				e.vault.twist = func(m proto.Message) {
-					if log, ok := m.(*clientv1.GetLogResponse); ok && len(log.Changes) > 0 {
-						log.Changes = log.Changes[:max(0, len(log.Changes)-(len(e.vault.changes)-known))]
-						log.HeadEpoch, log.HeadDigest = a.log.Head().Epoch, a.log.Head().Digest.Bytes()
-					}
+				known := tc.knows(e)
+				e.withhold(known)
+				c := e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
+				e.must(c.Sync(ctx)) // and for half a minute it asks for no more
+				e.vault.twist = nil
+				_, err = ada.AddFolder(ctx, "Others")
+				e.must(err)
+				ref, err := tc.later(e, ada)
+				e.must(err)
+				state, reason := tc.state, trust.Reason("")
+				if withheld {
+					state, reason = tc.withheld, tc.reason
+					e.withhold(known)
 				}
-			}
-			host, reason := "db2", ""
-			if withheld {
-				host, reason = "", string(trust.LogGap)
-			}
-			if r := read(); r.Reason != reason || r.Statement.GetResource().GetHost() != host {
-				t.Errorf("%s (%s), host %q; wanted (%s) and %q", r.State, r.Reason, r.Statement.GetResource().GetHost(), reason, host)
-			}
-		})
+				e.vault.noted = nil
+				list, err := c.Get(ctx, ref)
+				e.must(err)
+				r := list[0]
+				refused := trust.Reason(r.Reason)
+				if r.Candidate != nil {
+					refused = trust.Reason(r.Candidate.Reason)
+				}
+				if r.State != state || refused != reason {
+					t.Errorf("%s (%s), wanted %s (%s)", r.State, refused, state, reason)
+				}
+				if told := slices.Contains(e.vault.noted, tc.told); tc.told != "" && told != withheld {
+					t.Errorf("told of it: %t, wanted %t: %v", told, withheld, e.vault.noted)
+				}
+			})
+		}
 	}
 }

@@ -208,6 +208,9 @@ var actions = map[string]trustv1.Action{
 // start signs the run's command and sends it; after a command that nobody took,
 // the next one goes to another agent and counts only when the former cannot.
 func (c *Client) start(ctx context.Context, op string, j *job, o RunOptions) error {
+	if err := ctx.Err(); err != nil { // nothing was sent
+		return fail(op, err)
+	}
 	tried := map[seal.ID]bool{}
 	for _, s := range j.commands {
 		tried[s.agent.ID] = true

@@ -43,6 +43,8 @@ type vault struct {
 	me, agent, pool seal.ID
 	agentKeys       enrol.Keys
 
+	noted []string // events that a client told of: name and reason
+
 	calls int // that are still answered; 0: no bound
 	twist func(proto.Message)
 }
@@ -313,6 +315,8 @@ func (v *vault) write(op *clientv1.WriteOp) error {
 			a.SealedKey = op.PutAppKey.Sealed
 			v.apps[seal.ID(a.AppId)] = a
 		}
+	case *clientv1.WriteOp_NoteEvent:
+		v.noted = append(v.noted, op.NoteEvent.Name+" "+op.NoteEvent.Reason)
 	case *clientv1.WriteOp_SendCommand:
 		return v.replied(op.SendCommand.Command)
 	case *clientv1.WriteOp_StartRun:
@@ -500,8 +504,20 @@ func newEstate(t testing.TB) *estate {
 	e.app = app.ID
 	_, err = c.AddMember(ctx, MemberSpec{Name: "Eve", Device: "tablet"})
 	e.must(err)
+	e.editOutside(key)
 	e.candidate(key)
 	return e
+}
+
+// editOutside is what a machine's client does: it writes a value that nobody signs for.
+func (e *estate) editOutside(folderKey seal.Key) {
+	e.vault.change(e.account.Record.Bytes(), func(r *clientv1.RecordView) {
+		key, err := seal.UnwrapKey(folderKey, r.RecordKey)
+		e.must(err)
+		plain, err := seal.OpenGCM(key, r.Data, nil)
+		e.must(err)
+		r.Data, r.Revision = trust.SealData(key, plain), r.Revision+1
+	})
 }
 
 // candidate is a run of the agent's that has staged another secret for the account.

@@ -33,8 +33,8 @@ type watcher struct {
 // found by looking again, and only what came between is not told.
 const watchReady = 2 * time.Second
 
-// watch begins to watch: what happens after it has returned is told. close ends it and
-// waits for its goroutine.
+// watch begins to watch: what happens after it has returned is told, unless the server let
+// it wait in vain. close ends it and waits for its goroutine.
 func (c *Client) watch(ctx context.Context, progress func(Progress), topics ...string) *watcher {
 	watching, cancel := context.WithCancel(ctx)
 	ready := make(chan struct{})

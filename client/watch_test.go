@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,12 +19,13 @@ import (
 // lateWatch is a server that opens a watch when it is let, and then tells of one run.
 type lateWatch struct {
 	clientv1connect.UnimplementedVaultServiceHandler
+	once        sync.Once // the first watch; a watcher opens another when it has ended
 	asked, open chan struct{}
 	tell        chan *clientv1.RunProgress
 }
 
 func (s *lateWatch) Watch(ctx context.Context, _ *connect.Request[clientv1.WatchRequest], out *connect.ServerStream[clientv1.WatchResponse]) error {
-	close(s.asked)
+	s.once.Do(func() { close(s.asked) })
 	select {
 	case <-s.open:
 	case <-ctx.Done():
@@ -55,8 +57,9 @@ func TestWatchIsOpenWhenItBegins(t *testing.T) {
 	go func() { began <- c.watch(t.Context(), func(p Progress) { told <- p }, "runs") }()
 	<-s.asked
 	select {
-	case <-began:
-		t.Error("watches before the server says that it does")
+	case w := <-began:
+		w.close()
+		t.Fatal("watches before the server says that it does")
 	default:
 	}
 	close(s.open)

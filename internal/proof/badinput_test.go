@@ -386,10 +386,10 @@ func (w *badWorld) clock(t *testing.T, fault, off string) (mend func()) {
 func (w *badWorld) block(t *testing.T, point string) (run string, release func()) {
 	t.Helper()
 	armed := filepath.Join(w.agent.Fault, point)
+	t.Cleanup(func() { os.Remove(armed); os.Remove(armed + ".hit") }) // else all that comes later waits
 	must(t, os.WriteFile(armed, []byte("block"), 0o600))
 	o, err := w.Rotate(t.Context(), "app", "--no-wait")
 	must(t, err)
-	t.Cleanup(func() { os.Remove(armed + ".hit") }) // else all that comes later waits
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(armed + ".hit"); err == nil {
 			return o.RunID, func() { must(t, os.Remove(armed+".hit")) }
