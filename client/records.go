@@ -120,7 +120,9 @@ func liftedByLog(o *opened) bool {
 	case trust.LogGap, trust.SignerUnknown, trust.NotAllowed:
 		return true
 	case trust.ValueUnattested:
-		return o.State != Unconfirmed // else there is nothing that somebody could have signed
+		if o.State != Unconfirmed { // else nobody has signed for the value
+			return true
+		}
 	}
 	return o.Candidate != nil && o.Candidate.Reason == string(trust.CandidateUnattested)
 }

@@ -1,13 +1,17 @@
 package client
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -69,6 +73,12 @@ func TestSignedByLaterLog(t *testing.T) {
 			e.candidate(key)
 			return e.account, err
 		}, EditedOutside, EditedOutside, trust.CandidateUnattested, "candidate.refused candidate_unattested"},
+		{"a first candidate", all, func(e *estate, ada *Client) (Ref, error) {
+			key, _, err := ada.folderKey(e.t.Context(), e.folder)
+			e.vault.change(e.account.Record.Bytes(), func(r *clientv1.RecordView) { r.Attestation, r.Last = nil, nil })
+			e.candidate(key)
+			return e.account, err
+		}, Unconfirmed, Unconfirmed, trust.CandidateUnattested, "candidate.refused candidate_unattested"},
 		{"a statement of somebody new", beforeBob, func(e *estate, ada *Client) (Ref, error) {
 			return e.asBob(ada).AddAccount(e.t.Context(), AccountSpec{Folder: e.folder, Title: "bob's", Resource: e.resource, Login: "bob", Secret: sdk.NewSecret([]byte("bob's"))})
 		}, InUse, Unsigned, trust.SignerUnknown, ""},
@@ -111,5 +121,44 @@ func TestSignedByLaterLog(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// unserved is the vault, but for its log.
+type unserved struct {
+	*vault
+	err error
+}
+
+func (v unserved) GetLog(context.Context, *connect.Request[clientv1.GetLogRequest]) (*connect.Response[clientv1.GetLogResponse], error) {
+	return nil, v.err
+}
+
+// Where the later log cannot be had, the refusal stands; where it is refused, nothing is
+// shown. It is told of in both cases.
+func TestLaterLogIsNotServed(t *testing.T) {
+	for code, shown := range map[connect.Code]bool{connect.CodeUnavailable: true, connect.CodePermissionDenied: false} {
+		t.Run(code.String(), func(t *testing.T) {
+			e := newEstate(t)
+			ctx := t.Context()
+			c, ada := e.client(e.vault, filepath.Join(t.TempDir(), "memory")), e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
+			_, err := c.Get(ctx, e.resource) // with the folder's key and the log
+			e.must(err)
+			_, err = ada.AddFolder(ctx, "Others")
+			e.must(err)
+			e.must(ada.EditResource(ctx, e.resource, func(r *trustv1.Resource) error { r.Host = "db2"; return nil }))
+			e.vault.noted = nil
+			c.conn = &enrol.Conn{VaultServiceClient: unserved{e.vault, connect.NewError(code, errors.New("no log"))}}
+			list, err := c.Get(ctx, e.resource)
+			switch {
+			case shown && (err != nil || list[0].State != Broken || list[0].Reason != string(trust.LogGap)):
+				t.Errorf("%+v, %v", list, err)
+			case !shown && (err == nil || len(list) > 0):
+				t.Errorf("%d records are shown, %v", len(list), err)
+			}
+			if !slices.Contains(e.vault.noted, "record.refused log_gap") {
+				t.Errorf("it is not told of: %v", e.vault.noted)
+			}
+		})
 	}
 }

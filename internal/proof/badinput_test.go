@@ -390,7 +390,7 @@ func (w *badWorld) block(t *testing.T, point string) (run string, release func()
 	must(t, os.WriteFile(armed, []byte("block"), 0o600))
 	o, err := w.Rotate(t.Context(), "app", "--no-wait")
 	must(t, err)
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) { // a file gives no signal
 		if _, err := os.Stat(armed + ".hit"); err == nil {
 			return o.RunID, func() { must(t, os.Remove(armed+".hit")) }
 		}
