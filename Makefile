@@ -73,7 +73,7 @@ test-proof:
 	CGO_ENABLED=0 $(GOTESTSUM) -vet=off -trimpath -buildvcs=false -count 1 -timeout 50m ./internal/proof
 
 test-others:
-	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -vet=off -trimpath -buildvcs=false -ldflags='-s -w' -count 1 -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 50m ./docs ./plugins/aws ./cmd/rotunda ./plugins/... ./agent/local $$(go list ./... | grep -v -e '/internal/proof$$' -e '/examples/plugin-http$$')
+	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -vet=off -trimpath -buildvcs=false -ldflags='-s -w' -count 1 -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 50m ./docs ./plugins/aws ./cmd/rotunda ./agent/pluginhost ./conformance ./plugins/... ./agent/local $$(go list ./... | grep -v -e '/internal/proof$$' -e '/examples/plugin-http$$')
 	@if [ -n "$$ROTUNDA_TEST_ALL" ]; then cd examples/plugin-rabbitmq && go test -count 1 -timeout 20m ./...; \
 	else echo "examples/plugin-rabbitmq: left out, it is of the second tier: make test-all"; fi
 

@@ -250,7 +250,20 @@ func (p *Profile) Unlock(passphrase sdk.Secret, ttl time.Duration) error {
 	if ttl == 0 {
 		return nil
 	}
-	return fail(op, p.writeUnlock(store, time.Now().Add(ttl)))
+	return p.KeepOpen(ttl)
+}
+
+// KeepOpen keeps the keys of a profile that this process has open, as one that
+// has just been made, usable by others for ttl (at most 12 h), as Unlock does.
+func (p *Profile) KeepOpen(ttl time.Duration) error {
+	const op = "unlock"
+	if ttl <= 0 || ttl > MaxUnlock {
+		return invalid(op, "the time is above 0 and at most %v", MaxUnlock)
+	}
+	if p.store == nil {
+		return &Error{Class: Locked, Reason: "locked", Op: op, Err: errNotUnlocked}
+	}
+	return fail(op, p.writeUnlock(*p.store, time.Now().Add(ttl)))
 }
 
 func (p *Profile) openStore(passphrase sdk.Secret) (seal.Key, error) {

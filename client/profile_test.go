@@ -90,6 +90,27 @@ func TestStoreIsLockedToOtherProcesses(t *testing.T) {
 	wantLocked(t, again(t, p))
 }
 
+func TestKeepOpenIsForWhoHasItOpen(t *testing.T) {
+	p, keys := newProfile(t)
+	for _, ttl := range []time.Duration{-time.Second, 0, MaxUnlock + time.Second} {
+		if err := p.KeepOpen(ttl); ClassOf(err) != Invalid {
+			t.Errorf("for %v: %v", ttl, err)
+		}
+	}
+	if err := again(t, p).KeepOpen(time.Hour); ClassOf(err) != Locked {
+		t.Errorf("a locked one: %v, want class locked", err)
+	}
+	wantLocked(t, again(t, p))
+	if err := p.KeepOpen(time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	wantKeys(t, again(t, p), keys)
+	if err := p.Lock(); err != nil {
+		t.Fatal(err)
+	}
+	wantLocked(t, again(t, p))
+}
+
 func TestUnlockServesOtherProcessesUntilItsTime(t *testing.T) {
 	p, keys := newProfile(t)
 	if err := again(t, p).Unlock(passphrase, time.Hour); err != nil {

@@ -47,7 +47,7 @@ func testMain(m *testing.M) int {
 	built.dir = dir
 	for name, sum := range map[string]*[32]byte{"guest": &built.guest, "hostile": &built.hostile} {
 		out := filepath.Join(dir, name)
-		cmd := exec.Command("go", "build", "-o", out, "./internal/"+name)
+		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, "./internal/"+name)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if os.Getenv("PLUGINHOST_TEST_BUILT") == "" {
 			if b, err := cmd.CombinedOutput(); err != nil {

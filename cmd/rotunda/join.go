@@ -14,6 +14,7 @@ import (
 )
 
 func (c *cli) joinCmd() *cobra.Command {
+	var open unlockFor
 	cmd := c.leaf("join [TOKENFILE]", "enter an organisation with a token, as a new device", func(ctx context.Context, args []string) error {
 		token := secretSource{hint: "`rotunda join FILE` reads the token from a file, `rotunda join -` from standard input"}
 		if len(args) == 1 {
@@ -25,6 +26,9 @@ func (c *cli) joinCmd() *cobra.Command {
 			if !token.stdin {
 				token.file = args[0]
 			}
+		}
+		if err := open.check(); err != nil {
+			return err
 		}
 		p, err := c.openProfile()
 		if err != nil {
@@ -47,6 +51,7 @@ func (c *cli) joinCmd() *cobra.Command {
 			return err
 		}
 		c.note("joined: the person who made the token can see this device now")
+		open.leave(c, p)
 		info, err := p.Info()
 		if err != nil {
 			return err
@@ -55,6 +60,7 @@ func (c *cli) joinCmd() *cobra.Command {
 			pairs(w, "organisation", info.OrgID.Fingerprint(), "server", info.Server, "profile", info.Name, "device", info.Entry.String())
 		})
 	})
+	open.flag(cmd)
 	return help(cmd, `Makes this device's keys and puts them into the organisation's log in place of the
 token, which is used up by it. TOKENFILE holds the token; "-" is standard input;
 without it the token is asked for. A token is a secret and is not taken from the

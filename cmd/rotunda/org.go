@@ -78,6 +78,7 @@ func (c *cli) orgInitCmd() *cobra.Command {
 	var ca caFlags
 	var setup, kitPass secretSource
 	var kit, device string
+	var open unlockFor
 	cmd := c.leaf("init", "make an organisation on a new server", func(ctx context.Context, _ []string) error {
 		if o.Server == "" || o.Member == "" || kit == "" {
 			return usagef("org init wants --server, --name and --kit").withHint("`rotunda org init --help` shows an example")
@@ -85,7 +86,10 @@ func (c *cli) orgInitCmd() *cobra.Command {
 		if len(o.KitRecipients) > 0 && kitPass.file != "" {
 			return usagef("the kit is for keys or for a passphrase: give --kit-recipient or --kit-passphrase-file")
 		}
-		var err error
+		err := open.check()
+		if err != nil {
+			return err
+		}
 		if o.CAPin, err = ca.digest(c); err != nil {
 			return err
 		}
@@ -125,6 +129,7 @@ func (c *cli) orgInitCmd() *cobra.Command {
 			return err
 		}
 		lost := kitFile.keep(made.File)
+		open.leave(c, p)
 		info, err := p.Info()
 		if err != nil {
 			return err
@@ -142,6 +147,7 @@ func (c *cli) orgInitCmd() *cobra.Command {
 	f.StringArrayVar(&o.KitRecipients, "kit-recipient", nil, "age public `KEY` whose owner can open the kit, in place of a passphrase; may be repeated")
 	f.BoolVar(&setup.stdin, "setup-code-stdin", false, "read the server's setup code from standard input")
 	f.StringVar(&setup.file, "setup-code-file", "", "`FILE` with the server's setup code")
+	open.flag(cmd)
 	f.Uint32Var(&o.MaxAgeDays, "max-age-days", 0, "days that agents work without hearing from an administrator (0: 180)")
 	return help(cmd, `Makes the organisation's keys on this device, stores the first two changes of its
 log on the server, and makes this device the first administrator's.
@@ -235,11 +241,15 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 	var kit, device, org, kitPass, kitIdentity string
 	var paper secretSource
 	var lost []string
+	var open unlockFor
 	cmd := c.leaf("recover", "make this device an administrator's again, with the recovery kit", func(ctx context.Context, _ []string) error {
 		if o.Server == "" || o.Member == "" || (kit == "") == !paper.given() {
 			return usagef("org recover wants --server, --name, and one of --kit, --paper-file and --paper-stdin")
 		}
-		var err error
+		err := open.check()
+		if err != nil {
+			return err
+		}
 		if o.CAPin, err = ca.digest(c); err != nil {
 			return err
 		}
@@ -278,6 +288,7 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 		if err := p.Recover(ctx, o); err != nil {
 			return err
 		}
+		open.leave(c, p)
 		info, err := p.Info()
 		if err != nil {
 			return err
@@ -297,6 +308,7 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 	f.BoolVar(&paper.stdin, "paper-stdin", false, "read the text of the paper form from standard input")
 	f.StringVar(&o.Member, "name", "", "member to give the device to; made when there is none of that name")
 	f.StringVar(&device, "device", "", "name of this device (default: this host's name)")
+	open.flag(cmd)
 	f.StringArrayVar(&lost, "remove-device", nil, "`ID` of a lost device to remove in the same change; may be repeated")
 	f.BoolVar(&o.EndRecovery, "end-recovery", false, "where the server was restored from a backup, let its log grow again, too: for when no administrator is left who can (org end-recovery)")
 	return help(cmd, "", `rotunda org recover --server vault.example.net:8443 --ca-file ca.pem --kit kit.age --name "Ada Byron"`)

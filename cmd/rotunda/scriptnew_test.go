@@ -22,7 +22,7 @@ func luaOfTests(t *testing.T) string {
 		t.Skip("builds the plugin lua")
 	}
 	program := filepath.Join(t.TempDir(), "lua")
-	if out, err := exec.Command("go", "build", "-o", program, "../../plugins/lua").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", program, "../../plugins/lua").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return program

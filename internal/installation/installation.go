@@ -101,11 +101,7 @@ func (i *Installation) found(ctx context.Context) error {
 	}
 	_, err := i.CLI(ctx, nil, "org", "init", "--server", i.Addr, "--ca-file", filepath.Join(i.Dir, "server", "ca.crt"),
 		"--name", "Ada", "--device", "laptop", "--kit", filepath.Join(i.Dir, "kit.age"), "--kit-recipient", KitRecipient,
-		"--setup-code-file", filepath.Join(i.Dir, "server", "setup-code"))
-	if err != nil {
-		return err
-	}
-	_, err = i.CLI(ctx, nil, "unlock", "--for", "12h")
+		"--setup-code-file", filepath.Join(i.Dir, "server", "setup-code"), "--unlock-for", "12h")
 	return err
 }
 

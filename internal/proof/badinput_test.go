@@ -210,7 +210,7 @@ func badPlugins(t *testing.T, w *badWorld) (mend func()) {
 	must(t, os.WriteFile(postgres, append(bytes.Clone(right), 0), 0o755))
 
 	hostile := filepath.Join(w.Dir, "hostile")
-	build := exec.Command("go", "build", "-o", hostile, "github.com/rotunda-pam/rotunda/agent/pluginhost/internal/hostile")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", hostile, "github.com/rotunda-pam/rotunda/agent/pluginhost/internal/hostile")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

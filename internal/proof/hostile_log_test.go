@@ -263,7 +263,7 @@ func statementOfRemoved(t *testing.T, w *hostileWorld) {
 	token := filepath.Join(w.Dir, name+".token")
 	w.cli(t, "member", "add", name, "--out", token, "--no-wait")
 	bob := w.elsewhere(t, name)
-	if _, err := bob.CLI(t.Context(), nil, "join", token); err != nil {
+	if _, err := bob.CLI(t.Context(), nil, "join", token, "--unlock-for", "12h"); err != nil {
 		t.Fatal(err)
 	}
 	w.cli(t, "folder", "grant", installation.Folder, name, "read,edit,operate")

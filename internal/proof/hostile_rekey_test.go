@@ -79,7 +79,7 @@ func (w *hostileWorld) newDevice(t *testing.T) *installation.Installation {
 	file := filepath.Join(w.Dir, name+".token")
 	w.cli(t, "device", "add", name, "--out", file, "--no-wait")
 	i := w.elsewhere(t, name)
-	if _, err := i.CLI(t.Context(), nil, "join", file); err != nil {
+	if _, err := i.CLI(t.Context(), nil, "join", file, "--unlock-for", "12h"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
