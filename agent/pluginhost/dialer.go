@@ -57,7 +57,8 @@ type grant struct {
 	mu     sync.Mutex
 	allow  map[string]bool
 	open   map[*relay]struct{}
-	failed *sdk.Error // why the agent's own side made no connection, last; nil: it made one
+	holds  map[*Session]func() error // of those who use it; nil is a job without a session
+	failed *sdk.Error                // why the agent's own side made no connection, last; nil: it made one
 }
 
 // relay is one connection of the plugin's and the target's side of it.
@@ -94,7 +95,7 @@ func (s *dialServer) rename(log *slog.Logger) {
 // grant lets one job dial. The addresses are those of its statement, and where these led
 // in this process before: a plugin verifies at the server that took the change.
 func (s *dialServer) grant(allow []string, maxConns int, dial DialFunc, local func(context.Context, net.Conn), refused func()) (*grant, error) {
-	g := &grant{s: s, dial: dial, local: local, refused: refused, max: maxConns, allow: map[string]bool{}, open: map[*relay]struct{}{}}
+	g := &grant{s: s, dial: dial, local: local, refused: refused, max: maxConns, allow: map[string]bool{}, open: map[*relay]struct{}{}, holds: map[*Session]func() error{}}
 	for _, a := range allow {
 		n, err := normal(a)
 		if err != nil {
@@ -127,6 +128,58 @@ func (g *grant) cut() {
 	for r := range g.open {
 		r.close()
 	}
+}
+
+// heeds has hold asked before anything goes to the target, until leaves.
+func (g *grant) heeds(s *Session, hold func() error) {
+	if hold == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.holds[s] = hold
+}
+
+func (g *grant) leaves(s *Session) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.holds, s)
+}
+
+// held is asked before anything goes to the target. Where one of those who use the grant
+// may not change it any more, the grant is cut.
+func (g *grant) held() error {
+	g.mu.Lock()
+	var err error
+	for _, hold := range g.holds {
+		if err = hold(); err != nil {
+			break
+		}
+	}
+	g.mu.Unlock()
+	if err != nil {
+		g.cut()
+	}
+	return err
+}
+
+// outbound is what a plugin sends: an agent that was stopped in the middle of a change
+// goes on where it stood, and others may have had the account since.
+type outbound struct {
+	*net.UnixConn
+	g *grant
+}
+
+func (o outbound) Read(b []byte) (int, error) {
+	k, err := o.UnixConn.Read(b)
+	if k == 0 {
+		return k, err
+	}
+	if lost := o.g.held(); lost != nil {
+		clear(b[:k])
+		return 0, lost
+	}
+	return k, err
 }
 
 func (r *relay) close() {
@@ -204,7 +257,7 @@ func (s *dialServer) one(c *net.UnixConn) {
 		defer g.locals.Done()
 		_ = c.SetDeadline(time.Time{})
 		if answer(c, pluginv1.DialOK, pluginv1.LocalAddress) == nil {
-			g.local(g.ctx, c)
+			g.local(g.ctx, outbound{c, g})
 		}
 		return
 	}
@@ -404,7 +457,7 @@ func (g *grant) pump(plugin *net.UnixConn, target net.Conn) {
 	up, down := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(up)
-		pour(target, plugin)
+		pour(target, outbound{plugin, g})
 		if closeWrite(target) != nil || hungUp(plugin) {
 			_ = target.Close()
 			return

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,6 +120,52 @@ func ended(t *testing.T, what string, c net.Conn) {
 	n, err := c.Read(make([]byte, 1))
 	if n != 0 || err == nil || isTimeout(err) {
 		t.Errorf("%s: read %d, %v; want the end", what, n, err)
+	}
+}
+
+// What a plugin sends goes to its target as long as everybody who uses the grant may
+// change it, and not a byte of it afterwards.
+func TestNothingGoesOutPastTheHold(t *testing.T) {
+	dial, out := targets()
+	g := newGrant(t, 4, dial)
+	lost := errors.New("lost")
+	var first, second atomic.Pointer[error]
+	asks := func(p *atomic.Pointer[error]) func() error {
+		return func() error {
+			if err := p.Load(); err != nil {
+				return *err
+			}
+			return nil
+		}
+	}
+	one, two := new(Session), new(Session)
+	g.heeds(one, asks(&first))
+	g.heeds(two, asks(&second))
+	plugin := dialBy(t, g, "tcp", "db.example:5432", 0)
+	target := <-out
+	arrives := func(text string) {
+		t.Helper()
+		if _, err := plugin.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		_ = target.SetReadDeadline(time.Now().Add(10 * time.Second))
+		got := make([]byte, len(text))
+		if _, err := io.ReadFull(target, got); err != nil || string(got) != text {
+			t.Fatalf("%q, %v, want %q", got, err, text)
+		}
+	}
+	arrives("while both may")
+	first.Store(&lost)
+	g.leaves(one)
+	arrives("when who may not is gone")
+	second.Store(&lost)
+	if _, err := plugin.Write([]byte("too late")); err != nil {
+		t.Fatal(err)
+	}
+	ended(t, "the target's end", target)
+	ended(t, "the plugin's end", plugin)
+	if c := dialBy(t, g, "tcp", "db.example:5432", 0); c.status != pluginv1.DialClosed {
+		t.Errorf("another connection: %d", c.status)
 	}
 }
 

@@ -345,6 +345,42 @@ func TestCut(t *testing.T) {
 	}
 }
 
+// A session whose lease is lost sends nothing more, also where others share it; whoever
+// closed his share in time is not asked any more.
+func TestHold(t *testing.T) {
+	f, srv := newFixture(t, nil), newServer(t)
+	ctx := t.Context()
+	var over atomic.Bool
+	job := srv.job("r")
+	job.Hold = func() error {
+		if over.Load() {
+			return errors.New("the lease is lost")
+		}
+		return nil
+	}
+	mine, other := f.open(ctx, job), f.open(ctx, srv.job("r"))
+	if _, err := apply(ctx, mine, "app", "while-it-may"); err != nil {
+		t.Fatal(err)
+	}
+	over.Store(true)
+	for who, s := range map[string]*Session{"whose lease it was": mine, "who shares the session": other} {
+		if _, err := apply(ctx, s, "app", "too-late"); err == nil {
+			t.Errorf("%s: the target was changed", who)
+		}
+	}
+	srv.mu.Lock()
+	got := srv.secrets["app"]
+	srv.mu.Unlock()
+	if got != "while-it-may" {
+		t.Errorf("the target has %q", got)
+	}
+	mine.Close()
+	other.Close()
+	if _, err := apply(ctx, f.open(ctx, srv.job("r")), "app", "of-a-later-run"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCapAndIdle(t *testing.T) {
 	f, srv := newFixture(t, func(c *Config) { c.Processes = 2 }), newServer(t)
 	ctx := t.Context()

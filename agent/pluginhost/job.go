@@ -79,6 +79,10 @@ type Target struct {
 	// makes to the address local of the network agent. The connection ends with the job, which
 	// the context does, too; Local returns then, and closes it. Nil: there is no such address.
 	Local func(context.Context, net.Conn)
+	// Hold is asked before anything that the plugin sends goes to the target, or to Local:
+	// its error cuts the job's connections, those of a shared session for everybody who
+	// shares it. It must not block. Nil: nobody is asked.
+	Hold func() error
 	// Refused is told of each dial to where the job does not lead; it must not block. Nil:
 	// only the log is.
 	Refused func()

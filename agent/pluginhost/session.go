@@ -118,6 +118,7 @@ func (p *process) access(t Target) (*grant, *pluginv1.Access, error) {
 	if err != nil {
 		return nil, nil, p.fail(BadRequest, err)
 	}
+	g.heeds(nil, t.Hold)
 	a := &pluginv1.Access{Socket: p.socket, Token: g.token[:], Job: p.lastJob.Add(1)}
 	p.out.follow(a.Job, t.Progress)
 	return g, a, nil
@@ -151,7 +152,9 @@ func (h *Host) Open(ctx context.Context, p Plugin, j Job) (*Session, error) {
 			}
 		}
 		if s.err == nil {
-			return &Session{s: s}, nil
+			held := &Session{s: s}
+			s.grant.heeds(held, j.Hold)
+			return held, nil
 		}
 		err = s.err
 		h.drop(s)
@@ -222,7 +225,9 @@ func (h *Host) digestOf(j Job) [32]byte {
 func (s *shared) open(ctx context.Context, j Job) {
 	defer close(s.opened)
 	p := s.p
-	g, access, err := p.access(j.Target)
+	at := j.Target
+	at.Hold = nil // each who shares the session has his own
+	g, access, err := p.access(at)
 	if err != nil {
 		s.err = err
 		return
@@ -412,4 +417,9 @@ func (s *Session) Cut() {
 }
 
 // Close gives the share back. It may be called twice.
-func (s *Session) Close() { s.once.Do(func() { s.s.p.h.drop(s.s) }) }
+func (s *Session) Close() {
+	s.once.Do(func() {
+		s.s.grant.leaves(s)
+		s.s.p.h.drop(s.s)
+	})
+}

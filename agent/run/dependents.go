@@ -321,6 +321,7 @@ func (r *Run) step(ctx context.Context, d *dependent, s *journal.Step, do stepCa
 		return sdk.StepResponse{}, err
 	}
 	r.reveals(d.script)
+	d.job.Hold = r.hold.Check
 	call, cancel := context.WithTimeout(ctx, r.e.Limits.Apply)
 	defer cancel()
 	answer, err := do(call, d.plugin, d.job, sdk.Step{ID: s.ID, Title: s.Title, Data: s.Data}, c)

@@ -31,7 +31,8 @@ type Leases struct {
 // Hold is one run's lease, from before it is taken to after it is given back.
 type Hold struct {
 	leases *Leases
-	sent   time.Time // zero: not taken yet
+	kept   time.Time // when what last kept it was sent; zero: it is not taken yet
+	lost   bool
 	cancel context.CancelCauseFunc
 }
 
@@ -58,7 +59,7 @@ func (l *Leases) Guard(ctx context.Context) (context.Context, *Hold) {
 func (h *Hold) Taken(sent time.Time) {
 	h.leases.mu.Lock()
 	defer h.leases.mu.Unlock()
-	h.sent = sent
+	h.kept = sent
 }
 
 // End stops the watch and ends the context.
@@ -94,18 +95,20 @@ func (l *Leases) expire() {
 	}
 }
 
-// expire ends the run where its time is up. With the mutex held.
+// expire ends the run where its time is up. With the mutex held. A heartbeat that was sent
+// and acknowledged after that time, by an agent that was stopped and goes on, keeps nothing:
+// others may have had the account meanwhile.
 func (h *Hold) expire(now, acked time.Time) (lost bool) {
-	if h.sent.IsZero() {
+	if h.kept.IsZero() || h.lost {
+		return h.lost
+	}
+	if acked.After(h.kept) && elapsed(h.kept, acked) < LeaseWork {
+		h.kept = acked
+	}
+	if elapsed(h.kept, now) < LeaseWork {
 		return false
 	}
-	last := h.sent
-	if acked.After(last) {
-		last = acked
-	}
-	if elapsed(last, now) < LeaseWork {
-		return false
-	}
+	h.lost = true
 	h.cancel(ErrLeaseLost)
 	return true
 }

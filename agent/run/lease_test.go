@@ -45,6 +45,32 @@ func TestLeaseEndsEightSecondsAfterTheLastAcknowledgedHeartbeat(t *testing.T) {
 	})
 }
 
+// An agent was stopped, and its heartbeats go through again before anybody looked at its
+// leases: others may have had them.
+func TestLateHeartbeatKeepsNothing(t *testing.T) {
+	start := time.Now()
+	now, acked := start, time.Time{}
+	l := NewLeases(func() time.Time { return acked }, func(int) {}, func() time.Time { return now })
+	_, hold := l.Guard(t.Context())
+	defer hold.End()
+	hold.Taken(start)
+	for range 3 { // each within the time of the one before
+		acked = now.Add(LeaseWork - time.Second)
+		now = acked
+		if err := hold.Check(); err != nil {
+			t.Fatalf("%v after it began: %v", now.Sub(start), err)
+		}
+	}
+	acked = now.Add(LeaseWork)
+	now = acked
+	for range 2 { // and it stays lost
+		if err := hold.Check(); !errors.Is(err, ErrLeaseLost) {
+			t.Fatalf("after it was stopped for %v: %v", LeaseWork, err)
+		}
+		acked = now
+	}
+}
+
 // A process that was stopped goes on where it stood, before the watch has had its turn.
 func TestCheckNeedsNoWatch(t *testing.T) {
 	var now time.Time

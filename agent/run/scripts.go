@@ -312,7 +312,7 @@ func notBegun(err error) bool {
 // jobOf is a script's job, with the administrator where its manifest asks for him.
 func (r *Run) jobOf(h *hosted) pluginhost.Job {
 	j := h.job
-	j.Limit = r.e.Limits.Script
+	j.Limit, j.Hold = r.e.Limits.Script, r.hold.Check
 	if h.needs(script.NeedAdmin) {
 		j.Admin, j.AdminAs, j.Extra, j.Self = r.admin, r.adminAs, r.extras, r.drives == bySelf
 	}

@@ -83,6 +83,7 @@ func (r *Run) chooseTarget(ctx context.Context, served *servedRecords) (err erro
 		return err
 	}
 	r.at.Progress = func(step string) { r.progress(step) }
+	r.at.Hold = r.hold.Check
 	if r.rotator != nil {
 		r.rotator.account = r.job.Account
 		if err := r.e.aim(ctx, served, r.rotator, &r.at, r.way, r.pool()); err != nil {
