@@ -5,7 +5,9 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"net/http/httptrace"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -34,14 +36,16 @@ type InitOptions struct {
 	MaxAgeDays    uint32   // of the log's freshness; 0: 180
 	ClientVersion string
 	Now           func() time.Time // nil: time.Now
-	// KeepKit stores the kit where the caller wants it. It is called before the
-	// server hears of the organisation: an organisation without a kit would have
-	// lost its root. nil: the caller stores what InitOrganisation returns.
+	// KeepKit stores the kit durably. It is called before the server hears of the
+	// organisation: one without a kit would have lost its root.
 	KeepKit func(Kit) error
 }
 
 // InitOrganisation makes the organisation's keys, its first two changes and
 // this profile's device. The root key is in the kit alone when it returns.
+// Kit and keys are on the disk before the server hears of them. Where no answer
+// comes (reason no_answer), both may be of an organisation that is there: they stay.
+// After every other error there is none, and the kit that was kept opens nothing.
 func (p *Profile) InitOrganisation(ctx context.Context, o InitOptions) (Kit, error) {
 	const op = "make the organisation"
 	if err := p.free(op); err != nil {
@@ -101,18 +105,21 @@ func (p *Profile) InitOrganisation(ctx context.Context, o InitOptions) (Kit, err
 	if err != nil {
 		return Kit{}, fail(op, err)
 	}
-	if o.KeepKit != nil {
-		if err := o.KeepKit(kit); err != nil {
-			return Kit{}, fail("store the recovery kit", err)
-		}
-	}
 	conn, err := enrol.Dial(o.Server, o.CAPin, o.ClientVersion)
 	if err != nil {
 		return Kit{}, invalid(op, "%v", err)
 	}
 	defer conn.Close()
+	if err := o.KeepKit(kit); err != nil {
+		return Kit{}, fail("store the recovery kit", err)
+	}
+	if err := p.create(facts{Server: o.Server, CAPin: o.CAPin, OrgID: org, Entry: deviceID}, keys, o.Passphrase, changes); err != nil {
+		return Kit{}, errors.Join(err, p.discard())
+	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
+	var sent atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 	_, err = conn.CreateOrganisation(ctx, connect.NewRequest(&clientv1.CreateOrganisationRequest{
 		SetupCode: o.SetupCode.ExposeString(), Changes: changes,
 		Keys: []*clientv1.PutKeys{
@@ -120,10 +127,16 @@ func (p *Profile) InitOrganisation(ctx context.Context, o InitOptions) (Kit, err
 			{EntryId: recoveryID.Bytes(), Keys: recoveryKeys},
 		},
 	}))
-	if err != nil {
-		return Kit{}, fail(op, err)
+	switch {
+	case err == nil:
+		return kit, nil
+	case sent.Load() && enrol.AnswerLost(err):
+		return Kit{}, &Error{
+			Class: Unknown, Reason: "no_answer", Op: op, Err: err,
+			Hint: "use this profile, and keep the recovery kit: only if the server does not know the organisation, move the kit and " + p.dir + " away and begin again",
+		}
 	}
-	return kit, p.create(facts{Server: o.Server, CAPin: o.CAPin, OrgID: org, Entry: deviceID}, keys, o.Passphrase, changes)
+	return Kit{}, errors.Join(fail(op, err), p.discard())
 }
 
 // JoinOptions make this profile a device of an existing organisation.

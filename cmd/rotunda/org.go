@@ -124,18 +124,19 @@ func (c *cli) orgInitCmd() *cobra.Command {
 		}
 		o.Device, o.ClientVersion, o.Now = deviceName(device), version.Version, c.p.now
 		c.note("making the organisation on %s", o.Server)
+		o.KeepKit = func(k client.Kit) error { return kitFile.keep(k.File) }
 		made, err := p.InitOrganisation(ctx, o)
 		if err != nil {
+			kitFile.kept = kitFile.kept && client.ReasonOf(err) == "no_answer" // else it is a kit of nothing
 			return err
 		}
-		lost := kitFile.keep(made.File)
 		open.leave(c, p)
 		info, err := p.Info()
 		if err != nil {
 			return err
 		}
 		c.p.keepPipe()
-		return c.kitOut(orgView{info.OrgID.String(), info.OrgID.Fingerprint(), info.Server, info.Name, kit}, made.Paper, lost)
+		return c.kitOut(orgView{info.OrgID.String(), info.OrgID.Fingerprint(), info.Server, info.Name, kit}, made.Paper)
 	})
 	f := cmd.Flags()
 	f.StringVar(&o.Server, "server", "", "`HOST:PORT` of the server")
@@ -161,10 +162,9 @@ Compare the fingerprint that is printed with what others see when they join.`,
 		`rotunda org init --server vault.example.net:8443 --ca-file ca.pem --name "Ada Byron" --kit kit.age`)
 }
 
-// orgView is an organisation as this profile knows it.
 // kitOut prints what org init made, and the paper form of the kit for those who did not
-// ask for less. lost is why the kit's file could not be written.
-func (c *cli) kitOut(v orgView, paper sdk.Secret, lost error) error {
+// ask for less.
+func (c *cli) kitOut(v orgView, paper sdk.Secret) error {
 	err := c.emit(v, func(w io.Writer) {
 		if !c.quiet {
 			form := paper.Expose()
@@ -177,21 +177,14 @@ func (c *cli) kitOut(v orgView, paper sdk.Secret, lost error) error {
 		}
 		pairs(w, "organisation", v.Fingerprint, "server", v.Server, "profile", v.Profile, "recovery kit", v.Kit)
 	})
-	printed := err == nil && !c.json && !c.quiet
-	switch {
-	case lost != nil && printed:
-		return failf(exitInternal, "kit_lost", "the organisation is made, but its recovery kit could not be written to %s: %w", v.Kit, lost).
-			withHint("the paper form above is now the only way back after a lost device: keep it")
-	case lost != nil:
-		return failf(exitInternal, "kit_lost", "the organisation is made, but its recovery kit could not be written to %s, and there is no other copy: %w", v.Kit, lost).
-			withHint("nothing is in the organisation yet: make another, with another --profile, where the kit can be written")
-	case err != nil && !c.json && !c.quiet:
+	if err != nil && !c.json && !c.quiet {
 		return failf(exitInternal, "output_lost", "the organisation is made and its recovery kit is in %s, but the paper form could not be written: %w", v.Kit, err).
 			withHint("it is not printed again: the file and its passphrase are the only way back after a lost device; keep copies of both")
 	}
 	return err
 }
 
+// orgView is an organisation as this profile knows it.
 type orgView struct {
 	OrgID       string `json:"org_id"`
 	Fingerprint string `json:"fingerprint"`

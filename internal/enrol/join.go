@@ -251,6 +251,8 @@ func AnswerLost(err error) bool {
 	switch connect.CodeOf(err) {
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeCanceled:
 		return true
+	case connect.CodeInternal: // the server's own word, or an answer that broke off
+		return !connect.IsWireError(err)
 	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
