@@ -27,6 +27,8 @@ type fault struct {
 	lasts time.Duration
 	// mute: nobody can ask the vault meanwhile.
 	mute bool
+	// moves: others take the runs over meanwhile.
+	moves bool
 	// left says why this machine cannot have it.
 	left func(w *matrix) (why string)
 }
@@ -67,11 +69,11 @@ var kills = []fault{
 }
 
 var absences = []fault{
-	{name: "agent killed, and away past its lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
+	{name: "agent killed, and away past its lease", lasts: pastLease, moves: true, strike: func(t *testing.T, w *matrix) func() {
 		w.agent.Kill()
 		return func() { must(t, w.agent.Start(t.Context())) }
 	}},
-	{name: "agent stopped past its lease", lasts: pastLease, strike: func(t *testing.T, w *matrix) func() {
+	{name: "agent stopped past its lease", lasts: pastLease, moves: true, strike: func(t *testing.T, w *matrix) func() {
 		must(t, w.agent.Pause())
 		return func() {
 			must(t, w.agent.Resume())

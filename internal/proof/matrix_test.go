@@ -242,6 +242,7 @@ func (w *matrix) strikes(t *testing.T, f fault, cells []cell, sum *tally) {
 		w.stands(t, c)
 	}
 	w.next = w.agent
+	last := w.lastTakenOver(t)
 	heal := f.strike(t, w)
 	w.release(t)
 	time.Sleep(f.lasts)
@@ -262,6 +263,9 @@ func (w *matrix) strikes(t *testing.T, f fault, cells []cell, sum *tally) {
 	healed := time.Now()
 	unsettled := w.unsettled(ctx, cells, healed.Add(patienceToSettle))
 	w.worst = max(w.worst, time.Since(healed))
+	if f.moves {
+		w.moved(t, cells, last)
+	}
 	// What the vault has now opens the target, and nothing else does.
 	alone := func(ctx context.Context, k kindOfTarget, title string) error {
 		present, err := w.opensBy(ctx, k, title)
@@ -294,6 +298,46 @@ func (w *matrix) strikes(t *testing.T, f fault, cells []cell, sum *tally) {
 			sum.stuck++
 		}
 		sum.mu.Unlock()
+	}
+}
+
+// lastTakenOver is the number of the last event of a lease that another agent took over.
+func (w *matrix) lastTakenOver(t *testing.T) int64 {
+	t.Helper()
+	events, _, err := w.reader.Events(t.Context(), client.EventFilter{Names: []string{"lease.taken_over"}, NewestFirst: true, Limit: 1})
+	must(t, err)
+	if len(events) == 0 {
+		return 0
+	}
+	return events[0].Seq
+}
+
+// moved asserts that another agent has taken over runs that had staged, and none that had
+// not: the command of a person's run is sealed to its agent.
+func (w *matrix) moved(t *testing.T, cells []cell, after int64) {
+	t.Helper()
+	events, _, err := w.reader.Events(t.Context(), client.EventFilter{Names: []string{"lease.taken_over"}, After: after, Limit: 1000})
+	must(t, err)
+	taken := map[client.Ref]bool{}
+	for _, e := range events {
+		taken[e.Record] = true
+	}
+	points := run.FaultPoints()
+	staged := slices.Index(points, "before-apply")
+	moved := 0
+	for _, c := range cells {
+		account, err := w.record(t.Context(), c.title)
+		must(t, err)
+		switch before := slices.Index(points, c.point) < staged; {
+		case !taken[account.Ref]:
+		case before:
+			t.Errorf("%s: another agent took over a run that had not staged", c)
+		default:
+			moved++
+		}
+	}
+	if moved == 0 {
+		t.Error("no other agent has taken over any run")
 	}
 }
 
