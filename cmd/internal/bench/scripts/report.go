@@ -210,10 +210,10 @@ func (r *report) print(w io.Writer) error {
 | a new script, in the process that waits | %.2f | %.2f | start of lua5.1: %s |
 | a script that its process has | %.2f | %.2f | bare gopher-lua state: %.2f |
 | 30 lines and one request | %.2f | %.2f | |
-| the same, %d in flight | %.1f | %.1f | %.0f a second |
+| the same, %d in flight, %.0f a second | %.1f | %.1f | |
 
 memory of a process: %.1f MB with nothing run, %.1f MB after %d runs, %.1f MB after %d
-`, r.FirstP50, r.FirstP99, lua51, r.AgainP50, r.AgainP99, r.BareP50, r.SmallP50, r.SmallP99, r.Flight, r.FlightP50, r.FlightP99, r.FlightPerSecond,
+`, r.FirstP50, r.FirstP99, lua51, r.AgainP50, r.AgainP99, r.BareP50, r.SmallP50, r.SmallP99, r.Flight, r.FlightPerSecond, r.FlightP50, r.FlightP99,
 		r.EmptyKB/1e3, r.FirstKB/1e3, r.Long/10, r.LastKB/1e3, r.Long)
 	return err
 }
