@@ -101,27 +101,35 @@ func (j *Journal) RefuseKept(r trust.Ref, seq uint64) error {
 }
 
 // settleKept moves a candidate that was committed to its place, with the result that
-// says so, and drops one that was given up. A commit ends the others, too: the target
-// has one secret, and this was it.
+// says so, and drops one that was given up. A commit ends the others, too, up to its
+// number: the target has one secret, and this was it. A newer one may be what the target
+// has by now, and this the only copy.
 func settleKept(tx *bbolt.Tx, s Settled) error {
 	var kept keptRecord
 	if known, err := getJSON(tx, bucketKept, key(s.Account), &kept); err != nil || !known {
 		return err
 	}
-	i := slices.IndexFunc(kept.Outstanding, func(k Kept) bool { return k.Digest == s.Digest })
-	switch {
-	case s.Value != nil && i >= 0:
-		k := kept.Outstanding[i]
-		k.Seq, k.Result = s.Value.Seq, s.Result
-		kept = keptRecord{Committed: &k}
-	case s.Value != nil:
-		kept.Outstanding = nil
-	case i >= 0:
-		kept.Outstanding = slices.Delete(kept.Outstanding, i, i+1)
-	default:
-		return nil
-	}
+	kept.commit(s)
+	kept.Outstanding = slices.DeleteFunc(kept.Outstanding, func(k Kept) bool {
+		return k.Digest == s.Digest || k.Digest == s.Copy || s.Value != nil && k.Seq <= s.Value.Seq
+	})
 	return putJSON(tx, bucketKept, key(s.Account), kept)
+}
+
+// commit moves a candidate that was committed to its place, where it is among them. A
+// newer value keeps that place.
+func (kept *keptRecord) commit(s Settled) (found bool) {
+	i := slices.IndexFunc(kept.Outstanding, func(k Kept) bool { return k.Digest == s.Digest })
+	if i < 0 || s.Value == nil {
+		return false
+	}
+	k := kept.Outstanding[i]
+	k.Seq, k.Result = s.Value.Seq, s.Result
+	kept.Outstanding = slices.Delete(kept.Outstanding, i, i+1)
+	if kept.Committed == nil || kept.Committed.Seq <= k.Seq {
+		kept.Committed = &k
+	}
+	return true
 }
 
 // KeptAccounts lists the accounts of which something is kept that the target has not

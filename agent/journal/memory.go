@@ -41,6 +41,7 @@ const keep = 16
 type Settled struct {
 	Account trust.Ref
 	Digest  seal.Digest
+	Copy    seal.Digest // of the kept candidate that it was made of: the same secret; zero: none
 	Value   *trust.ValueSeen
 	Result  []byte // Signed{Result} committed, with Value
 }

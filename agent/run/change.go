@@ -30,7 +30,7 @@ type candidate struct {
 	minted     bool   // by the target, for this run: it has it already
 	noApply    error  // why it may be probed and committed, but not applied
 	heals      uint64 // number of the value that it brings back; 0: none
-	// outstanding is the kept candidate that is tried in place of that value; zero: none.
+	// outstanding is the kept candidate that it was made of; zero: none.
 	outstanding seal.Digest
 	committed   []byte // this agent's Signed{Result} of that value, where it is staged anew
 }
@@ -232,7 +232,7 @@ func (r *Run) abandon(ctx context.Context, why *Stop) error {
 	if err != nil {
 		return vaultError("abandon", err)
 	}
-	r.settled = &journal.Settled{Account: r.job.Account, Digest: r.candidate.digest}
+	r.settled = &journal.Settled{Account: r.job.Account, Digest: r.candidate.digest, Copy: r.candidate.outstanding}
 	return why
 }
 
@@ -271,7 +271,7 @@ func (r *Run) commit(ctx context.Context) (State, error) {
 		return "", vaultError("commit", err)
 	}
 	seen := trust.ValueSeen{Seq: r.candidate.seq, Digest: r.candidate.digest, Former: r.account.DataDigest, Set: r.candidate.seq}
-	r.settled = &journal.Settled{Account: r.job.Account, Digest: r.candidate.digest, Value: &seen, Result: signed}
+	r.settled = &journal.Settled{Account: r.job.Account, Digest: r.candidate.digest, Copy: r.candidate.outstanding, Value: &seen, Result: signed}
 	if r.drives == bySelf {
 		// Sessions that were opened with the former secret. What is left to do is done by one
 		// that is opened with the new one.

@@ -80,7 +80,7 @@ func (r *Run) recall(account *servedRecord, k *journal.Kept, fork bool) (State, 
 			return "", refusal(err)
 		}
 	}
-	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1, recalled: true, made: 1}
+	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1, recalled: true, outstanding: k.Digest, made: 1}
 	if staged, err := trust.OpenResult(r.log, k.Result); err == nil {
 		r.candidate.made = staged.Made()
 	}
