@@ -3,6 +3,7 @@ package journal
 import (
 	"encoding/binary"
 	"slices"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -114,6 +115,38 @@ func settleKept(tx *bbolt.Tx, s Settled) error {
 		return k.Digest == s.Digest || k.Digest == s.Copy || s.Value != nil && k.Seq <= s.Value.Seq
 	})
 	return putJSON(tx, bucketKept, key(s.Account), kept)
+}
+
+// FoundCommitted moves a candidate to its place of which it turns out that this agent has
+// committed it, at some time: the vault's answer was lost. It says nothing of the others,
+// which may have been applied since. Where it is settled already this costs no write.
+func (j *Journal) FoundCommitted(s Settled, at time.Time) error {
+	outstanding := false
+	err := j.view(func(tx *bbolt.Tx) error {
+		var kept keptRecord
+		_, err := getJSON(tx, bucketKept, key(s.Account), &kept)
+		outstanding = slices.ContainsFunc(kept.Outstanding, func(k Kept) bool { return k.Digest == s.Digest })
+		return err
+	})
+	if err != nil || !outstanding {
+		return err
+	}
+	return j.update(func(tx *bbolt.Tx) error {
+		var kept keptRecord
+		if _, err := getJSON(tx, bucketKept, key(s.Account), &kept); err != nil {
+			return err
+		}
+		if !kept.commit(s) { // settled meanwhile
+			return nil
+		}
+		if err := putJSON(tx, bucketKept, key(s.Account), kept); err != nil {
+			return err
+		}
+		if err := noteSettled(tx, s); err != nil {
+			return err
+		}
+		return noteCommitted(tx, s.Account, at)
+	})
 }
 
 // commit moves a candidate that was committed to its place, where it is among them. A

@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -81,5 +82,36 @@ func TestCommittedOnlyGrows(t *testing.T) {
 	must(t, b.EndRun(seal.NewID(), seal.ID{}, start, committed(r, 2, "c")))
 	if o, k, err := b.Kept(r); err != nil || o != nil || of(k) != (kept{3, "b"}) || string(k.Result) != "committed b" {
 		t.Errorf("outstanding %v, committed %v, %v", of(o), of(k), err)
+	}
+}
+
+// A candidate that turns out to have been committed takes its place, and leaves the others:
+// they may have been applied since.
+func TestFoundCommitted(t *testing.T) {
+	b, r := newBook(t), ref()
+	b.keeps(r, kept{2, "a"}, kept{2, "b"}, kept{3, "c"})
+	at := start.Add(time.Minute)
+	must(t, b.FoundCommitted(*committed(r, 2, "a"), at))
+	_, writes := b.Stats()
+	must(t, b.FoundCommitted(*committed(r, 2, "a"), at))
+	must(t, b.FoundCommitted(*committed(r, 2, "another's"), at))
+	must(t, b.FoundCommitted(*committed(ref(), 2, "another's"), at))
+	if _, now := b.Stats(); now != writes {
+		t.Errorf("%d writes where there is nothing to write", now-writes)
+	}
+	b.again()
+	o, k, err := b.Kept(r)
+	if err != nil || of(o) != (kept{3, "c"}) || of(k) != (kept{2, "a"}) || string(k.Result) != "committed a" {
+		t.Errorf("outstanding %v, committed %v, %v", of(o), of(k), err)
+	}
+	must(t, b.DropKept(r, digest("c")))
+	if o, _, err := b.Kept(r); err != nil || of(o) != (kept{2, "b"}) {
+		t.Errorf("the other of its number: %v, %v", of(o), err)
+	}
+	if is, err := b.Settled(r, digest("a")); err != nil || !is {
+		t.Errorf("settled: %v, %v", is, err)
+	}
+	if a, err := b.Activity(r); err != nil || len(a.Committed) != 1 || !a.Committed[0].Equal(at) {
+		t.Errorf("activity: %+v, %v", a, err)
 	}
 }

@@ -103,6 +103,16 @@ func rememberValue(tx *bbolt.Tx, r trust.Ref, v trust.ValueSeen) error {
 }
 
 func rememberSettled(tx *bbolt.Tx, s Settled) error {
+	if err := noteSettled(tx, s); err != nil {
+		return err
+	}
+	if err := settleKept(tx, s); err != nil || s.Value == nil {
+		return err
+	}
+	return rememberValue(tx, s.Account, *s.Value)
+}
+
+func noteSettled(tx *bbolt.Tx, s Settled) error {
 	var seen seenRecord
 	if _, err := getJSON(tx, bucketRecords, key(s.Account), &seen); err != nil {
 		return err
@@ -110,13 +120,11 @@ func rememberSettled(tx *bbolt.Tx, s Settled) error {
 	if !slices.Contains(seen.Settled, s.Digest) {
 		seen.Settled = last(append(seen.Settled, s.Digest))
 	}
-	if err := putJSON(tx, bucketRecords, key(s.Account), seen); err != nil {
-		return err
-	}
-	if err := settleKept(tx, s); err != nil || s.Value == nil {
-		return err
-	}
-	return rememberValue(tx, s.Account, *s.Value)
+	return putJSON(tx, bucketRecords, key(s.Account), seen)
+}
+
+func noteCommitted(tx *bbolt.Tx, r trust.Ref, at time.Time) error {
+	return addActivity(tx, r, func(a *accountActivity) { a.Committed = append(a.Committed, at) })
 }
 
 func last[T any](l []T) []T { return l[max(0, len(l)-keep):] }

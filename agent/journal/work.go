@@ -175,7 +175,7 @@ func (j *Journal) EndRun(id, command seal.ID, now time.Time, settled *Settled) e
 				return err
 			}
 			if settled.Value != nil {
-				if err := addActivity(tx, settled.Account, func(a *accountActivity) { a.Committed = append(a.Committed, now) }); err != nil {
+				if err := noteCommitted(tx, settled.Account, now); err != nil {
 					return err
 				}
 			}

@@ -1,11 +1,15 @@
 package run
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -46,6 +50,20 @@ func TestRunOfThePresentValueEndsNoCandidate(t *testing.T) {
 			w.appliedAndLost()
 			return id
 		}, "candidate_lost_by_vault candidate_lost_by_vault"},
+		"another of its number": {func(w *world) seal.ID {
+			other := newParty(w.t, true)
+			w.change(trust.PutOp(other.entry(trustv1.EntryKind_ENTRY_KIND_AGENT, w.pool, "gw2")))
+			w.target.apply = func(r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+				w.commitBy(other, "other's") // and then comes what this agent has sent
+				w.target.secrets["app"] = r.Candidate.Secret.ExposeString()
+				w.target.apply = nil
+				return sdk.ApplyResponse{}, errors.New("no answer")
+			}
+			w.appliedAndLost()
+			theirs, err := trust.OpenResult(w.log, w.row().Attestation)
+			must(w.t, err)
+			return seal.ID(theirs.RunId)
+		}, "value_fork value_fork"},
 	} {
 		w := newWorld(t, false)
 		id := tc.lose(w)
@@ -65,6 +83,73 @@ func TestRunOfThePresentValueEndsNoCandidate(t *testing.T) {
 		}
 		if got := w.events(); !slices.Equal(got, []string{tc.event}) {
 			t.Errorf("%s: events: %q", name, got)
+		}
+	}
+}
+
+// answerLost is a run whose commit the vault stores, and does not answer until the lease is
+// over.
+func (w *world) answerLost(id seal.ID) {
+	w.t.Helper()
+	w.later(2 * time.Minute)
+	ctx, cancel := context.WithCancelCause(w.t.Context())
+	defer cancel(nil)
+	w.vault.crash, w.vault.stop = "commit", func() { cancel(ErrLeaseLost) }
+	if err := w.do(ctx, Job{ID: id, Account: w.account}); !errors.Is(err, ErrLeaseLost) || !w.opens() {
+		w.t.Fatalf("%v: the record opens the target: %v", err, w.opens())
+	}
+	w.later(2 * time.Minute)
+}
+
+// An agent that finds a value which it committed, and did not hear so, keeps it from then
+// on as one: whoever of its runs has found it, and whatever a person did with the record
+// meanwhile. So it brings it back where the vault loses it later.
+func TestLostAfterItsAnswerWasLost(t *testing.T) {
+	for name, find := range map[string]func(w *world, id seal.ID) error{
+		"its own run, which is over": func(w *world, id seal.ID) error {
+			return w.do(t.Context(), Job{ID: id, Account: w.account, Again: true})
+		},
+		"its own run, after an edit": func(w *world, id seal.ID) error {
+			w.editTitle()
+			return w.do(t.Context(), Job{ID: id, Account: w.account, Again: true})
+		},
+		"a run that only looks": func(w *world, _ seal.ID) error {
+			w.look()
+			return nil
+		},
+		"another account's, whose administrator it is": func(w *world, _ seal.ID) error {
+			w.vault.action = "verify"
+			defer func() { w.vault.action = "" }()
+			return w.do(t.Context(), Job{ID: seal.NewID(), Account: w.admin})
+		},
+	} {
+		for _, earlier := range []int{0, 1} { // rotations that it heard the end of
+			w := newWorld(t, false)
+			resource := w.resource()
+			resource.AdminAccount = w.account.Proto()
+			w.putResource(resource)
+			for range earlier {
+				if out, err := w.rotate(); err != nil || out.Credential != done {
+					t.Fatalf("%s: %+v, %v", name, out, err)
+				}
+			}
+			before := *w.row()
+			id := seal.NewID()
+			w.answerLost(id)
+			if err := find(w, id); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if a, err := w.engine.Journal.Activity(w.account); err != nil || len(a.Committed) != earlier+1 {
+				t.Errorf("%s: it knows of %d commits, %v", name, len(a.Committed), err)
+			}
+			*w.row() = before
+			w.events()
+			if n, out := w.sweep(); n != 1 || out.Credential != done || out.Reason != trust.Healed || !w.opens() || len(w.target.applied) != earlier+1 {
+				t.Errorf("%s, after %d others: %d runs, %+v: the record opens the target: %v, applied %d times", name, earlier, n, out, w.opens(), len(w.target.applied))
+			}
+			if got := w.events(); !slices.Equal(got, []string{"record.refused value_rollback"}) {
+				t.Errorf("%s: events: %q", name, got)
+			}
 		}
 	}
 }

@@ -1,9 +1,11 @@
 package run
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
@@ -37,6 +39,26 @@ func (r *Run) keep(staged []byte) {
 		keep = r.e.Journal.KeepMinted
 	}
 	r.inJournal(func() error { return keep(r.job.Account, k, folderKey) })
+}
+
+// checkValue is trust.CheckValue, which remembers the value. One that this agent committed
+// without hearing so, because the answer was lost, is no candidate from then on: what is
+// kept of it is what brings it back where the vault loses it later.
+func (e *Engine) checkValue(log *trust.Log, account *servedRecord, pool seal.ID) (*trust.Value, error) {
+	v, err := trust.CheckValue(log, e.Journal, &account.Content, account.served, pool, e.Now())
+	if err != nil {
+		return v, err
+	}
+	set, signed := trust.Setter(log, v.Result, account.wire.Recent, pool)
+	if set.GetPhase() != trustv1.Phase_PHASE_COMMITTED || !bytes.Equal(set.By, e.Me.ID[:]) {
+		return v, nil
+	}
+	digest := seal.Digest(set.DataDigest)
+	mine := journal.Settled{
+		Account: account.Ref, Digest: digest, Result: signed,
+		Value: &trust.ValueSeen{Seq: set.ValueSeq, Digest: digest, Set: set.ValueSeq},
+	}
+	return v, e.Journal.FoundCommitted(mine, time.UnixMilli(set.Time))
 }
 
 // missing is the candidate of this agent that the vault should have and does not serve;

@@ -46,7 +46,7 @@ func (r *Run) openPair(ctx context.Context, served *servedRecords) error {
 	if err := trust.CheckLinks(r.log, other.Statement, r.pool()); err != nil {
 		return fmt.Errorf("pair: %w", err)
 	}
-	value, err := trust.CheckValue(r.log, r.e.Journal, &other.Content, other.served, r.pool(), r.e.Now())
+	value, err := r.e.checkValue(r.log, other, r.pool())
 	if err != nil {
 		return fmt.Errorf("pair: %w", err)
 	}

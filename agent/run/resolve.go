@@ -216,13 +216,13 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	if r.way, err = r.e.findWay(ctx, served, resource.Statement, r.pool()); err != nil { // clients pin the jump hosts, too
 		return "", refusal(err)
 	}
-	r.value, err = trust.CheckValue(log, r.e.Journal, &account.Content, account.served, r.pool(), r.e.Now())
+	r.value, err = r.e.checkValue(log, account, r.pool())
 	rollback := err
 	if err != nil && trust.ReasonOf(err) != trust.ValueRollback {
 		return "", refusal(err)
 	}
 	if r.value != nil {
-		r.set, r.setBy = trust.Setter(log, r.value.Result, account.wire.Recent, r.pool())
+		r.set, _ = trust.Setter(log, r.value.Result, account.wire.Recent, r.pool())
 	}
 	// A change that is under way is not held up by what comes after it.
 	begins := r.as == "rotate" && account.wire.Staged == nil && !r.committedByMe()
@@ -554,6 +554,8 @@ func (r *Run) mayBeLeft(account *servedRecord) bool {
 	return r.set == nil || !trust.Finished(r.log, account.wire.Recent, r.set.RunId, r.pool())
 }
 
+// restoreCommitted goes on after the commit. What is kept of the candidate was settled when
+// its value was checked: that it was committed once says nothing of what the target has now.
 func (r *Run) restoreCommitted() {
 	r.outcome.Credential = r.set.Credential
 	if len(r.after) > 0 && r.set.Scripts == trustv1.Outcome_OUTCOME_PENDING {
@@ -561,11 +563,6 @@ func (r *Run) restoreCommitted() {
 	}
 	r.candidate = &candidate{credential: r.current, digest: r.account.DataDigest, seq: r.value.Seq}
 	r.current, r.endsUnknown = r.former, r.formerErr
-	digest := seal.Digest(r.set.DataDigest)
-	r.settled = &journal.Settled{
-		Account: r.job.Account, Digest: digest, Result: r.setBy,
-		Value: &trust.ValueSeen{Seq: r.set.ValueSeq, Digest: digest, Set: r.set.ValueSeq},
-	}
 }
 
 func (r *Run) pool() seal.ID {

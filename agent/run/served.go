@@ -137,7 +137,7 @@ func (s *servedRecords) login(ctx context.Context, as string, ref trust.Ref, poo
 		return sdk.Credential{}, sdk.Account{}, fmt.Errorf("%s: %w", as, err)
 	}
 	defer clear(rec.Data)
-	if _, err := trust.CheckValue(s.log, s.e.Journal, &rec.Content, rec.served, pool, s.e.Now()); err != nil {
+	if _, err := s.e.checkValue(s.log, rec, pool); err != nil {
 		return sdk.Credential{}, sdk.Account{}, fmt.Errorf("%s: %w", as, err)
 	}
 	s.e.tellEdited(rec)

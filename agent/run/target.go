@@ -21,7 +21,6 @@ type target struct {
 	resource *trust.Record
 	value    *trust.Value    // that the record's current data is attested by
 	set      *trustv1.Result // that set its secret: value's, or an older one; nil: not known
-	setBy    []byte          // Signed{set}
 	revision int64
 
 	way      way
