@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -150,6 +151,40 @@ func TestLostAfterItsAnswerWasLost(t *testing.T) {
 			if got := w.events(); !slices.Equal(got, []string{"record.refused value_rollback"}) {
 				t.Errorf("%s: events: %q", name, got)
 			}
+		}
+	}
+}
+
+// A vault that was put back to before a commit, where that value's candidate was staged,
+// has lost the candidate after it, too. Whichever of them the target has comes back, and is
+// not taken for the other.
+func TestLostCommitAndTheCandidateAfterIt(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		w := newWorld(t, false)
+		var staged ksm.ExtRecord
+		w.target.apply = func(r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+			staged = *w.row()
+			w.target.secrets[r.Account.Name] = r.Candidate.Secret.ExposeString()
+			return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+		}
+		if out, err := w.rotate(); err != nil || out.Credential != done {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		w.target.apply = nil
+		former := w.target.secrets["app"]
+		w.appliedAndLost()
+		if !applied {
+			w.target.secrets["app"] = former
+		}
+		*w.row() = staged
+		for range 4 { // as the sweep's passes
+			w.sweep()
+		}
+		if !w.opens() || len(w.target.applied) != 2 || w.row().Staged != nil {
+			t.Errorf("applied %v: the record opens the target: %v; applied %d times; staged: %v", applied, w.opens(), len(w.target.applied), w.row().Staged != nil)
+		}
+		if n, out := w.sweep(); n > 0 {
+			t.Errorf("applied %v: it is still looked for: %+v", applied, out)
 		}
 	}
 }

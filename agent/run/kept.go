@@ -139,8 +139,15 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 	if k == nil || k.Refused && !newer || k.Seq != seen.Set || r.as == "abandon" {
 		return "", refusal(rollback)
 	}
+	staged := account.wire.Staged
+	if staged != nil && staged.Owner != "agent" {
+		staged = nil
+	}
+	// Where the value's own commit was lost, that comes first: edits after it, and the newer
+	// candidate, are seen to by the next run.
+	recommits := staged != nil && seal.Hash(staged.Data) == k.Digest
 	use := k
-	if newer {
+	if newer && !recommits {
 		use = outstanding
 	}
 	plain, _, err := r.openKept(use)
@@ -170,14 +177,14 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 		credential: cred, seq: next, heals: k.Seq, committed: k.Result, made: 1, // as its commit counts (trust.Result.SetBy)
 		noApply: &trust.Error{Reason: trust.ValueRollback, What: fmt.Sprintf("value %d of %s is brought back where the target takes it, and not applied", use.Seq, r.job.Account)},
 	}
-	if newer {
-		r.candidate.outstanding = outstanding.Digest
+	if use != k {
+		r.candidate.outstanding = use.Digest
 	}
-	if staged := account.wire.Staged; staged != nil && staged.Owner == "agent" {
-		if seal.Hash(staged.Data) == k.Digest { // its commit was lost; edits after it are seen to by the next run
-			r.candidate.data, r.candidate.digest, r.candidate.seq, r.candidate.committed = staged.Data, k.Digest, k.Seq, nil
-			return Applied, nil
-		}
+	if recommits {
+		r.candidate.data, r.candidate.digest, r.candidate.seq, r.candidate.committed = staged.Data, k.Digest, k.Seq, nil
+		return Applied, nil
+	}
+	if staged != nil {
 		if err := r.makeRoom(ctx, staged, rollback); err != nil {
 			return "", err
 		}
