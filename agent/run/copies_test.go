@@ -188,3 +188,66 @@ func TestLostCommitAndTheCandidateAfterIt(t *testing.T) {
 		}
 	}
 }
+
+// setByHand has a person write a secret that he knows into the record.
+func (w *world) setByHand(secret string) {
+	w.t.Helper()
+	w.edit("title", secret)
+	x := w.row()
+	signed, _, err := trust.SignResult(w.log, w.device.sign, &trustv1.Result{
+		Phase: trustv1.Phase_PHASE_EDITED, By: w.device.id.Bytes(), Account: w.account.Proto(), ValueSeq: w.seq() + 1,
+		DataDigest: seal.Hash(x.Data).Bytes(), Time: w.now.UnixMilli(),
+	})
+	must(w.t, err)
+	x.Recent, x.Attestation = append([][]byte{signed}, x.Recent...), signed
+}
+
+// The vault has lost a candidate that may be in force, and a person has set a value since.
+// An account that rotates itself has no other way in than these two: the copy goes when the
+// target has taken the person's, and comes back where that is refused.
+func TestSetByAPersonOverALostCandidate(t *testing.T) {
+	unreachable := &sdk.Error{Class: sdk.ClassUnreachable, Reason: "dial", NotSent: true}
+	told := []string{"candidate_lost_by_vault candidate_lost_by_vault"}
+	for name, tc := range map[string]struct {
+		set     []string // by the person, one after the other
+		target  string   // what it has; empty: the candidate
+		openErr error
+		want    trustv1.Outcome
+		applied int // of a new secret
+		events  []string
+	}{
+		"the target has the candidate":                {set: []string{"by hand"}, want: done, events: told},
+		"and the person has tried twice":              {set: []string{"one", "two"}, want: done, events: told},
+		"the target has the person's":                 {set: []string{"by hand"}, target: "by hand", want: done, applied: 1},
+		"the target has neither":                      {set: []string{"by hand"}, target: "another", want: pending, events: told},
+		"the target has the candidate, and is not up": {set: []string{"by hand"}, openErr: unreachable, want: failed},
+	} {
+		w := newWorld(t, true)
+		ctx, cancel := context.WithCancel(t.Context())
+		w.vault.crash, w.vault.stop = "stage", cancel
+		if err := w.do(ctx, Job{ID: seal.NewID(), Account: w.account}); !errors.Is(err, context.Canceled) {
+			t.Fatalf("%s: the run was not interrupted: %v", name, err)
+		}
+		_, candidate := w.secret(w.account)
+		w.target.secrets["app"] = orElse(tc.target, candidate)
+		w.row().Staged = nil
+		for _, secret := range tc.set {
+			w.setByHand(secret)
+		}
+		w.target.openErr = tc.openErr
+		out, err := w.rotate()
+		if err != nil || out.Credential != tc.want || (tc.want == done) != w.opens() || len(w.target.applied) != tc.applied {
+			t.Errorf("%s: %+v, %v: the record opens the target: %v, applied %d times", name, out, err, w.opens(), len(w.target.applied))
+		}
+		if got := w.events(); !slices.Equal(got, tc.events) {
+			t.Errorf("%s: events: %q", name, got)
+		}
+		if tc.want == done {
+			continue
+		}
+		w.target.openErr, w.target.secrets["app"] = nil, candidate // which turns out to be in force
+		if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() || len(w.target.applied) != 0 {
+			t.Errorf("%s, the next: %+v, %v: the record opens the target: %v, applied %d times", name, out, err, w.opens(), len(w.target.applied))
+		}
+	}
+}

@@ -62,11 +62,12 @@ func (e *Engine) checkValue(log *trust.Log, account *servedRecord, pool seal.ID)
 }
 
 // missing is the candidate of this agent that the vault should have and does not serve;
-// nil for none. fork: another agent has committed a value of the same number meanwhile.
-func (r *Run) missing(account *servedRecord) (k *journal.Kept, fork bool, err error) {
+// nil for none. against is what has come in its place meanwhile: it is only brought back
+// where the target has it. Empty: nothing.
+func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Kept, against trust.Reason, err error) {
 	k, _, err = r.e.Journal.Kept(r.job.Account)
 	if err != nil || k == nil {
-		return nil, false, err
+		return nil, "", err
 	}
 	// An edit that left the secret as it was says nothing of the target's, nor who set it.
 	last, byAgent := uint64(0), false
@@ -74,19 +75,32 @@ func (r *Run) missing(account *servedRecord) (k *journal.Kept, fork bool, err er
 		last, _ = r.value.Result.SetBy()
 		byAgent = r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED || r.value.Result.Same != nil
 	}
-	switch {
-	case k.Digest == r.account.DataDigest || k.Seq < last || trust.Ended(r.log, account.wire.Recent, r.job.Account, r.pool(), k.Digest):
-		// Settled by others, while this agent was away.
-		return nil, false, r.e.Journal.DropKept(r.job.Account, k.Digest)
-	case k.Seq == last && !byAgent: // a person has set the value since
-		return nil, false, r.e.Journal.DropKept(r.job.Account, k.Digest)
+	byPerson := k.Seq <= last && !byAgent // has set the value since
+	ended := k.Digest == r.account.DataDigest || trust.Ended(r.log, account.wire.Recent, r.job.Account, r.pool(), k.Digest)
+	if byPerson && !ended && r.drives == bySelf {
+		// Nobody else can set the secret: where the target refuses the person's, this copy
+		// may be the only way in.
+		switch r.tryCurrent(ctx) {
+		case sdk.Rejected:
+			return k, trust.CandidateLostByVault, nil
+		case sdk.Accepted:
+			ended = true
+		default: // kept until the target has said which
+			return nil, "", nil
+		}
 	}
-	return k, k.Seq == last, nil
+	switch {
+	case ended || byPerson || k.Seq < last: // settled, while this agent was away
+		return nil, "", r.e.Journal.DropKept(r.job.Account, k.Digest)
+	case k.Seq == last:
+		return k, trust.ValueFork, nil
+	}
+	return k, "", nil
 }
 
 // recall takes up a candidate of this agent that the vault does not have any more: it is
 // staged again, and then asked of the target.
-func (r *Run) recall(account *servedRecord, k *journal.Kept, fork bool) (State, error) {
+func (r *Run) recall(account *servedRecord, k *journal.Kept, against trust.Reason) (State, error) {
 	plain, current, err := r.openKept(k)
 	if err != nil {
 		return "", refusal(err)
@@ -110,14 +124,14 @@ func (r *Run) recall(account *servedRecord, k *journal.Kept, fork bool) (State, 
 		r.candidate.seq = r.value.Seq + 1
 	}
 	switch {
-	case fork:
+	case against == trust.ValueFork:
 		r.tellLost("value_fork", trust.ValueFork)
 		r.candidate.noApply = &trust.Error{Reason: trust.ValueFork, What: fmt.Sprintf("another agent committed value %d of %s", k.Seq, r.job.Account)}
 	case r.lost > 0 || trust.Staged(r.log, account.wire.Recent, r.job.Account, r.pool(), k.Digest):
 		// Else the vault may never have had it: its answer did not arrive.
 		r.tellLost("candidate_lost_by_vault", trust.CandidateLostByVault)
 	}
-	if r.recovering && r.candidate.noApply == nil { // nobody has asked for a new secret
+	if (r.recovering || against != "") && r.candidate.noApply == nil { // nobody has asked for a new secret, or a person set one
 		r.candidate.noApply = &trust.Error{Reason: trust.CandidateLostByVault, What: fmt.Sprintf("value %d of %s is brought back where the target has it, and not applied", k.Seq, r.job.Account)}
 	}
 	return Prepared, nil

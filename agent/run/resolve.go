@@ -313,12 +313,12 @@ func (r *Run) look(ctx context.Context) (State, error) {
 			return "", refusal(err)
 		}
 	}
-	k, fork, err := r.missing(account)
+	k, against, err := r.missing(ctx, account)
 	switch {
 	case err != nil:
 		return "", err
 	case k != nil:
-		return r.recall(account, k, fork)
+		return r.recall(account, k, against)
 	case r.as == "verify":
 		return Applied, nil
 	}
