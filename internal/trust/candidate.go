@@ -129,8 +129,10 @@ func CheckCandidate(l *Log, m AgentMemory, me seal.ID, account *Record, pool sea
 }
 
 // checkAuthority: the stored command's signature, signer, Operate and account (its
-// expiry aside), or the current statement's mandate. heals: the authority is the
-// staging agent's own earlier commit of the same data; that allows no apply.
+// expiry aside), or the current statement's mandate. heals: the authority is an earlier
+// commit of the staging agent's own, which was lost. It is not held against the data: what
+// is brought back is encrypted anew, with what persons have edited since, or was staged
+// after that commit. So it allows a gap in the numbers, and no apply.
 func checkAuthority(l *Log, account *Record, pool seal.ID, staged *Result, blob []byte, now time.Time) (heals bool, err error) {
 	a, err := OpenAuthority(l.Org(), account.Key, account.Ref.Record, blob)
 	if err != nil {
