@@ -332,6 +332,32 @@ func TestGrowthIsBounded(t *testing.T) {
 	}
 }
 
+// A run goes on for as long as its target or the vault is away: by the body of its command,
+// which is kept until it has ended. Other commands about it are forgotten as any.
+func TestBodyIsKeptUntilItsRunHasEnded(t *testing.T) {
+	b, account, run := newBook(t), ref(), seal.NewID()
+	first := journal.Command{ID: seal.NewID(), Signed: []byte("first"), Taken: start, RunID: run}
+	other := journal.Command{ID: seal.NewID(), Signed: []byte("other"), Taken: start, RunID: run}
+	late := journal.Command{ID: seal.NewID(), Signed: []byte("late"), Taken: start, RunID: seal.NewID()} // not begun
+	for _, c := range []journal.Command{first, other, late} {
+		_, err := take(b.Journal, c)
+		must(t, err)
+	}
+	must(t, b.BeginRun(journal.Run{ID: run, Folder: account.Folder, Account: account.Record, Command: first.ID, Started: start}, false))
+
+	now := start.AddDate(0, 0, 30)
+	must(t, b.Forget(now))
+	b.again()
+	if open, err := b.OpenCommands(); err != nil || !reflect.DeepEqual(open, []journal.Command{first}) {
+		t.Errorf("a month later: %+v, %v", open, err)
+	}
+	must(t, b.EndRun(run, first.ID, now, nil))
+	must(t, b.Forget(now))
+	if known, err := b.CommandKnown(first.ID); err != nil || known {
+		t.Errorf("the run has ended: known %v, %v", known, err)
+	}
+}
+
 // Many write at once, and each one's word is on the disk when the call returns.
 func TestManyWriteAtOnce(t *testing.T) {
 	b := newBook(t)

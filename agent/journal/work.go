@@ -88,8 +88,9 @@ func settle(tx *bbolt.Tx, id seal.ID, now time.Time) error {
 	return putJSON(tx, bucketCommands, id[:], c)
 }
 
-// Forget drops the bodies of commands that were settled more than two hours ago,
-// and of those never settled within a day (their run was dropped by its age); and old plans.
+// Forget drops the bodies of commands that were settled more than two hours ago, and of
+// those that were not within a day and began no run that goes on (it was too old to be
+// begun, or is another command's); and old plans.
 func (j *Journal) Forget(now time.Time) error {
 	return j.update(func(tx *bbolt.Tx) error {
 		cur := tx.Bucket(bucketCommands).Cursor()
@@ -98,8 +99,15 @@ func (j *Journal) Forget(now time.Time) error {
 			if _, err := getJSON(tx, bucketCommands, k, &c); err != nil {
 				return err
 			}
-			settledLongAgo := !c.Settled.IsZero() && now.Sub(c.Settled) > bodiesLive
-			if settledLongAgo || now.Sub(c.Taken) > 24*time.Hour {
+			over := !c.Settled.IsZero() && now.Sub(c.Settled) > bodiesLive
+			if !over && now.Sub(c.Taken) > 24*time.Hour {
+				goesOn, err := begun(tx, c)
+				if err != nil {
+					return err
+				}
+				over = !goesOn
+			}
+			if over {
 				if err := cur.Delete(); err != nil {
 					return err
 				}
@@ -107,6 +115,13 @@ func (j *Journal) Forget(now time.Time) error {
 		}
 		return forgetPlans(tx, now)
 	})
+}
+
+// begun says whether a command has begun a run that has not ended: it is one for each run.
+func begun(tx *bbolt.Tx, c Command) (bool, error) {
+	var r Run
+	known, err := getJSON(tx, bucketRuns, c.RunID[:], &r)
+	return known && r.Command == c.ID, err
 }
 
 // OpenCommands lists the commands that were taken and not settled, in the order in
