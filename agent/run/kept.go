@@ -117,8 +117,9 @@ func (r *Run) recall(account *servedRecord, k *journal.Kept, against trust.Reaso
 		}
 	}
 	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1, recalled: true, outstanding: k.Digest, made: 1}
+	mine := false // another's may never be applied on this agent's word
 	if staged, err := trust.OpenResult(r.log, k.Result); err == nil {
-		r.candidate.made = staged.Made()
+		r.candidate.made, mine = staged.Made(), staged.Signer.ID == r.e.Me.ID
 	}
 	if r.value != nil {
 		r.candidate.seq = r.value.Seq + 1
@@ -131,7 +132,8 @@ func (r *Run) recall(account *servedRecord, k *journal.Kept, against trust.Reaso
 		// Else the vault may never have had it: its answer did not arrive.
 		r.tellLost("candidate_lost_by_vault", trust.CandidateLostByVault)
 	}
-	if (r.recovering || against != "") && r.candidate.noApply == nil { // nobody has asked for a new secret, or a person set one
+	// Nobody has asked for a new secret, a person has set one, or nobody may have asked for this.
+	if (r.recovering || against != "" || !mine) && r.candidate.noApply == nil {
 		r.candidate.noApply = &trust.Error{Reason: trust.CandidateLostByVault, What: fmt.Sprintf("value %d of %s is brought back where the target has it, and not applied", k.Seq, r.job.Account)}
 	}
 	return Prepared, nil

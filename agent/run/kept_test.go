@@ -136,6 +136,43 @@ func TestCandidateSettledByOthers(t *testing.T) {
 	}
 }
 
+// A candidate that another agent staged, perhaps without a command, is not applied under the
+// next one because the vault has lost it: it is brought back where the target has it.
+func TestAnothersCandidateIsNotAppliedAnew(t *testing.T) {
+	for _, has := range []bool{true, false} {
+		w := newWorld(t, false)
+		other := newParty(t, true)
+		w.change(trust.PutOp(other.entry(trustv1.EntryKind_ENTRY_KIND_AGENT, w.pool, "gw2")))
+		ctx, cancel := context.WithCancel(t.Context())
+		w.vault.crash, w.vault.stop = "stage", cancel
+		if _, err := w.engine.Do(ctx, Job{ID: seal.NewID(), Account: w.account}); err == nil {
+			t.Fatal("the run was not interrupted")
+		}
+		_, secret := w.secret(w.account)
+		k, _, err := w.engine.Journal.Kept(w.account)
+		must(t, err)
+		if k == nil {
+			t.Fatal("the candidate is not kept")
+		}
+		k.Result, _, err = trust.SignResult(w.log, other.sign, &trustv1.Result{
+			Phase: trustv1.Phase_PHASE_STAGED, By: other.id.Bytes(), Account: w.account.Proto(), ValueSeq: 2, DataDigest: k.Digest.Bytes(), RunId: seal.NewID().Bytes(), Time: w.now.UnixMilli(), Event: 1,
+		})
+		must(t, err)
+		must(t, w.engine.Journal.Keep(w.account, *k, nil)) // the folder's key it has
+		w.row().Staged, w.row().Recent = nil, nil
+		if has {
+			w.target.secrets["app"] = secret
+		}
+		out, err := w.rotate()
+		if err != nil || len(w.target.applied) > 0 || has != (out.Credential == done) || !w.opens() {
+			t.Errorf("the target has it %v: %+v, %v: applied %d times; the record opens the target: %v", has, out, err, len(w.target.applied), w.opens())
+		}
+		if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() {
+			t.Errorf("the target has it %v, the next: %+v, %v", has, out, err)
+		}
+	}
+}
+
 // The vault goes back to a state before a commit: the agent that made it brings the value
 // back.
 func TestCommitLost(t *testing.T) {
