@@ -24,6 +24,7 @@ type opened struct {
 	content  *trust.Content   // nil: it does not open
 	checked  *trust.Statement // nil: none that holds
 	restored bool             // its statement is from before a restore, and is signed anew
+	stripped bool             // it is served without statement, and has had one
 	value    *trust.Value     // newest attestation whose word counts, nil: none
 	word     ValueState       // what the value is worth, where the state tells of the links
 	pool     *seal.ID         // of the account's resource; nil: not known here
@@ -247,9 +248,18 @@ func (c *Client) openOne(m *memoryTx, o *opened, folderKey seal.Key) error {
 		o.Type = t
 	}
 	served.Kind = statementKind(o.Type)
-	if len(served.Statement) == 0 && served.Kind == trustv1.RecordKind_RECORD_KIND_UNSPECIFIED {
-		o.State = Kept
-		return nil
+	if len(served.Statement) == 0 {
+		// The type is the word of whoever wrote the data last: it does not say that a
+		// statement, which others have signed, was never there.
+		seen, err := m.Statement(o.Ref)
+		if err != nil {
+			return err
+		}
+		o.stripped = seen.Seq > 0 || c.log.Floor(o.Ref) > 0
+		if !o.stripped && served.Kind == trustv1.RecordKind_RECORD_KIND_UNSPECIFIED {
+			o.State = Kept
+			return nil
+		}
 	}
 	rec, err := trust.OpenRecord(c.log, m, folderKey, served)
 	switch trust.ReasonOf(err) {

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rotunda-pam/rotunda/internal/enrol"
+	"github.com/rotunda-pam/rotunda/internal/record"
+	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -158,6 +160,69 @@ func TestLaterLogIsNotServed(t *testing.T) {
 			}
 			if !slices.Contains(e.vault.noted, "record.refused log_gap") {
 				t.Errorf("it is not told of: %v", e.vault.noted)
+			}
+		})
+	}
+}
+
+// strip is what a machine's client and the server do together: the one writes that the
+// record is a login, the other drops its statement.
+func (e *estate) strip(folderKey seal.Key, ref Ref) {
+	rec := record.New(TypeLogin, "shop")
+	e.must(rec.SetText("password", []byte("what they like")))
+	plain, err := rec.JSON()
+	e.must(err)
+	e.vault.change(ref.Record.Bytes(), func(r *clientv1.RecordView) {
+		key, err := seal.UnwrapKey(folderKey, r.RecordKey)
+		e.must(err)
+		r.Kind, r.Data, r.Revision = TypeLogin, trust.SealData(key, plain), r.Revision+1
+		r.Statement, r.Attestation, r.Last, r.Staged = nil, nil, nil, nil
+	})
+}
+
+// A record that had a statement is none that needs none because its data says so.
+func TestStatementDropped(t *testing.T) {
+	account := func(e *estate, _ *Client) (Ref, error) { return e.account, nil }
+	login := func(e *estate, _ *Client) (Ref, error) { return e.login, nil }
+	signedOnce := func(e *estate, ada *Client) (Ref, error) { // so that the log has no floor of it
+		return ada.AddAccount(e.t.Context(), AccountSpec{Folder: e.folder, Title: "once", Resource: e.resource, Login: "once"})
+	}
+	for name, tc := range map[string]struct {
+		of    func(*estate, *Client) (Ref, error)
+		seen  bool // before it is dropped
+		state ValueState
+	}{
+		"floored in the log":       {account, false, Unsigned},
+		"remembered here":          {signedOnce, true, Unsigned},
+		"known to nobody":          {signedOnce, false, Kept},
+		"one that never had one":   {login, true, Kept},
+		"nor one that is new here": {login, false, Kept},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEstate(t)
+			ctx := t.Context()
+			ada, c := e.client(e.vault, filepath.Join(t.TempDir(), "memory")), e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
+			key, _, err := ada.folderKey(ctx, e.folder)
+			e.must(err)
+			ref, err := tc.of(e, ada)
+			e.must(err)
+			if tc.seen {
+				_, err := c.Get(ctx, ref)
+				e.must(err)
+			}
+			e.strip(key, ref)
+			e.vault.noted = nil
+			list, err := c.Get(ctx, ref)
+			e.must(err)
+			reason := ""
+			if tc.state == Unsigned {
+				reason = string(trust.RecordUnsigned)
+			}
+			if r := list[0]; r.State != tc.state || r.Reason != reason || r.Type != TypeLogin {
+				t.Errorf("%s (%s) of type %s, wanted %s (%s)", r.State, r.Reason, r.Type, tc.state, reason)
+			}
+			if told := slices.Contains(e.vault.noted, "record.refused record_unsigned"); told != (tc.state == Unsigned) {
+				t.Errorf("told of it: %t: %v", told, e.vault.noted)
 			}
 		})
 	}

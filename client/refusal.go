@@ -52,12 +52,12 @@ func (c *Client) tellRefusalOf(ctx context.Context, event string, reason trust.R
 }
 
 // tellRecords tells of records that no honest server serves so. A value that nobody
-// signed for, or a statement of somebody who was removed, is not among them: an
-// honest server has those, too.
+// signed for, a statement of somebody who was removed, or none where there never was one
+// is not among them: an honest server has those, too.
 func (c *Client) tellRecords(ctx context.Context, list []*opened) {
 	for _, o := range list {
 		reason := trust.Reason(o.Reason)
-		if (o.State == Broken || o.State == RolledBack) && reason.Meaning() != "" {
+		if (o.State == Broken || o.State == RolledBack || o.stripped) && reason.Meaning() != "" {
 			c.tellRefusalOf(ctx, eventRecordRefused, reason, o.Ref)
 		}
 		if o.Candidate != nil && o.Candidate.Reason != "" {

@@ -48,6 +48,7 @@ func (c *cli) examineRecords(ctx context.Context, x *examination, cl *client.Cli
 		return
 	}
 	v.refused(x)
+	v.stripped(x)
 	v.gone(x)
 	v.unapproved(x)
 	v.administrators(x)
@@ -91,6 +92,23 @@ func (v *vaultLook) refused(x *examination) {
 			is = "is"
 		}
 		x.fail("records", countAgain(w.account, w.state, titles[0], w.reason), "%s %s %s: agents do not use it", few(titles), is, stateText(string(w.state), w.reason))
+	}
+}
+
+// stripped finds records of a type that needs no statement, and that have had one: their
+// type is whatever was written last, and the server has dropped what was signed.
+func (v *vaultLook) stripped(x *examination) {
+	var titles []string
+	for _, r := range v.order {
+		needs := r.Type == client.TypeAccount || r.Type == client.TypeScript || slices.Contains(resourceTypes[:], r.Type)
+		if !needs && r.State == client.Unsigned && r.Reason == string(trust.RecordUnsigned) {
+			titles = append(titles, r.Title)
+		}
+	}
+	if len(titles) > 0 {
+		slices.Sort(titles)
+		x.fail("records", "do not use what it holds: `rotunda events` tells who wrote it; make it anew, then `rotunda record remove "+titles[0]+"`",
+			"a statement was signed for %s, and the server has none: no honest one drops it", few(titles))
 	}
 }
 

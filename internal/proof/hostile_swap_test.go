@@ -52,7 +52,7 @@ func (w *hostileWorld) refusedByClient(t *testing.T, r trust.Ref, reason trust.R
 		t.Errorf("the client ended otherwise than by %s: %+v: %v", reason, o, err)
 		return
 	}
-	if reason != trust.RecordUnsigned && reason != trust.NotAllowed { // an honest server has those, too
+	if reason != trust.NotAllowed { // an honest server has those, too
 		w.told(t, since, "record.refused", reason)
 	}
 }
@@ -196,10 +196,19 @@ func folderOfServer(t *testing.T, w *hostileWorld) {
 
 func statementDeleted(t *testing.T, w *hostileWorld) {
 	titles, refs := w.honest(t, 1)
-	w.refusedByAll(t, titles[0], refs[0], trust.RecordUnsigned, func() {
-		w.sql(t, "DELETE FROM statement WHERE org = 1 AND record_uid = ?", refs[0].Record.Bytes())
-		w.sql(t, "UPDATE record SET statement_seq = 0 WHERE org = 1 AND record_uid = ?", refs[0].Record.Bytes())
+	r := refs[0]
+	a := w.loot(t, r)
+	w.refusedByAll(t, titles[0], r, trust.RecordUnsigned, func() {
+		w.sql(t, "DELETE FROM statement WHERE org = 1 AND record_uid = ?", r.Record.Bytes())
+		w.sql(t, "UPDATE record SET statement_seq = 0 WHERE org = 1 AND record_uid = ?", r.Record.Bytes())
 	})
+	// An application that edits the record may write, too, that it is one that needs none.
+	written := trust.SealData(a.key, []byte(`{"type":"login","title":"`+titles[0]+`","fields":[{"type":"password","value":["what a machine client likes"]}],"custom":[]}`))
+	digest := seal.Hash(written)
+	w.sql(t, "UPDATE record SET data = ?, data_digest = ? WHERE org = 1 AND record_uid = ?", written, digest.Bytes(), r.Record.Bytes())
+	if state, reason := w.state(t, r); state != "unsigned" || reason != string(trust.RecordUnsigned) {
+		t.Errorf("a client shows it as %s, %s", state, reason)
+	}
 }
 
 func statementOfReader(t *testing.T, w *hostileWorld) {
