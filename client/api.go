@@ -152,6 +152,18 @@ type Record struct {
 	Candidate *Candidate
 
 	data *record.Record
+	// What the value is worth where State tells of the links, and its reason.
+	word       ValueState
+	wordReason string
+}
+
+// ValueState is the state of the value alone, with its reason: State, unless that tells of
+// the links.
+func (r *Record) ValueState() (ValueState, string) {
+	if r.State == NotLinked && r.word != "" {
+		return r.word, r.wordReason
+	}
+	return r.State, r.Reason
 }
 
 // Candidate is a value that is staged and not settled.

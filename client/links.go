@@ -29,11 +29,15 @@ func (c *Client) judgeLinks(o *opened) {
 	if trust.CheckLinks(c.log, o.checked, pool) == nil || o.State == Broken || o.State == RolledBack {
 		return
 	}
-	o.word, o.State, o.Reason = o.State, NotLinked, string(trust.NotLinked)
+	o.word, o.wordReason = o.State, o.Reason
+	o.State, o.Reason = NotLinked, string(trust.NotLinked)
 }
 
 // inUse says whether the value is attested, whatever the record names.
-func (o *opened) inUse() bool { return o.State == InUse || o.State == NotLinked && o.word == InUse }
+func (o *opened) inUse() bool {
+	state, _ := o.ValueState()
+	return state == InUse
+}
 
 // linked refuses to sign for somebody else what he had no right to sign: his statement
 // would have the caller's rights.

@@ -26,7 +26,6 @@ type opened struct {
 	restored bool             // its statement is from before a restore, and is signed anew
 	stripped bool             // it is served without statement, and has had one
 	value    *trust.Value     // newest attestation whose word counts, nil: none
-	word     ValueState       // what the value is worth, where the state tells of the links
 	pool     *seal.ID         // of the account's resource; nil: not known here
 	known    uint64           // number that the next value has to be above, beside the served one's
 }

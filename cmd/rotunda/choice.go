@@ -16,6 +16,7 @@ import (
 var (
 	recordStates = stateWords(client.InUse, client.Unconfirmed, client.Unattested, client.Unsigned,
 		client.EditedOutside, client.NotLinked, client.RolledBack, client.Kept, client.Broken)
+	refusedStates   = stateWords(client.Unsigned, client.EditedOutside, client.RolledBack, client.Broken) // in which --field prints no secret
 	rotationStates  = []string{"scheduled", "paused", "running", "retrying", "alert", "done"}
 	missedTimes     = []string{"skip", "once"}
 	resourceKinds   = []string{"machine", "database", "directory"}

@@ -28,10 +28,13 @@ only with --reveal, which the organisation's events note.`)
 
 func (c *cli) recordGetCmd() *cobra.Command {
 	var reveal bool
-	var field, run string
+	var field, run, evenIf string
 	cmd := c.leaf("get RECORD", "show a record; its secret only with --reveal", func(ctx context.Context, args []string) error {
 		if secretField(field) && !reveal {
 			return usagef("--field %s may be a secret and wants --reveal", field)
+		}
+		if evenIf != "" && (!secretField(field) || run != "") {
+			return usagef("--even-if goes with --field of a record's secret")
 		}
 		return c.with(ctx, func(cl *client.Client) error {
 			r, err := cl.FindRecord(ctx, args[0])
@@ -40,6 +43,11 @@ func (c *cli) recordGetCmd() *cobra.Command {
 			}
 			if run != "" {
 				return c.showCandidate(ctx, cl, r, run, reveal, field)
+			}
+			if secretField(field) {
+				if err := c.mayPrint(r, evenIf); err != nil {
+					return err
+				}
 			}
 			v := viewRecord(r)
 			if reveal {
@@ -70,6 +78,7 @@ func (c *cli) recordGetCmd() *cobra.Command {
 	cmd.Flags().StringVar(&run, "candidate", "", "show the new secret that this `RUN` made and that did not become the account's: outstanding, or given up")
 	cmd.Flags().StringVar(&field, "field", "", "print one field's value alone: secret, login, url, notes, public_key, key_id, or a `TYPE` of the record format")
 	completes(cmd, "field", recordFields)
+	choiceVar(cmd, &evenIf, "even-if", "", refusedStates, "print a secret by --field though the record is in this `STATE`, e.g. edited_outside")
 	return help(cmd, `Shows the record and what was checked about it. State says what may be thought of
 its value:
 
@@ -81,7 +90,11 @@ its value:
   not linked      it names a record on which its signer, or the pool, has no right: agents
                   do not use it, and nobody's re-keying signs it anew
   rolled back     this device has seen a newer one: do not use it
-  broken          it does not open; the reason says why`,
+  broken          it does not open, or a check failed; the reason says why
+
+With --field a script gets a secret and no state: of a record that is unsigned, edited
+outside, rolled back or broken it gets none, and exit code 4, unless --even-if names that
+state. Of one that is unconfirmed or unattested it gets it, with a warning.`,
 		`rotunda record get Databases/app
 rotunda record get Databases/app --reveal --field secret
 rotunda record get Databases/app --candidate wq4TXgHcGsYyH3sfbSUvOw --reveal --field secret`)
@@ -128,6 +141,9 @@ func (c *cli) showCandidate(ctx context.Context, cl *client.Client, r *client.Re
 	if field != "" && secret.Len() == 0 {
 		return failf(exitNotFound, "no_field", "the candidate of the run %s does not open: %s", id, orWord(v.Reason, "it holds no secret"))
 	}
+	if field != "" && v.Reason != "" {
+		c.warn("the candidate of the run %s is refused: agents do not use it (%s)", id, v.Reason)
+	}
 	if field != "" && !c.json {
 		value := secret.Expose()
 		defer clear(value)
@@ -137,71 +153,6 @@ func (c *cli) showCandidate(ctx context.Context, cl *client.Client, r *client.Re
 		c.warnEscaped(v.Secret)
 		pairs(w, "run", v.RunID, "why", v.Why, "time", local(v.Time), "reason", v.Reason, "secret", terminal.Escaped(v.Secret))
 	})
-}
-
-// secretField reports whether a field's value is shown only with --reveal. What
-// is not known is held for a secret.
-func secretField(field string) bool {
-	switch field {
-	case "", "login", "url", "notes", "public_key", "key_id":
-		return false
-	}
-	return true
-}
-
-// showField prints one value and nothing else.
-func (c *cli) showField(r *client.Record, field string) error {
-	var value []byte
-	switch field {
-	case "login":
-		value = []byte(r.Login())
-	case "url":
-		value = []byte(r.URL())
-	case "notes":
-		value = []byte(r.Notes())
-	case "public_key":
-		value = []byte(r.PublicKey())
-	case "key_id":
-		value = []byte(r.KeyID())
-	default:
-		s, ok := r.Secret()
-		if field != "secret" {
-			s, ok = r.Field(field)
-		}
-		if !ok {
-			return failf(exitNotFound, "no_field", "%s has no field %q", r.Title, field)
-		}
-		value = s.Expose()
-	}
-	defer clear(value)
-	return c.showValue(value)
-}
-
-// showValue prints one value and nothing else: into a pipe or a file byte by byte.
-func (c *cli) showValue(value []byte) error {
-	switch {
-	case c.json:
-		return c.emit(map[string]string{"value": string(value)}, nil)
-	case !c.p.stdoutTerminal:
-		_, err := c.p.stdout.Write(value)
-		return err
-	}
-	shown := terminal.Shown(string(value))
-	if shown != string(value) {
-		c.warn(escapedMeans)
-	}
-	_, err := fmt.Fprintln(c.p.stdout, shown)
-	return err
-}
-
-// escapedMeans is said beside a value that is not shown as it is.
-const escapedMeans = `it holds control characters, which are written here as in JSON (\n, \u001b): --json, or --field into a pipe or a file, gives it as it is`
-
-// warnEscaped says so where one of these is no plain line.
-func (c *cli) warnEscaped(secrets ...string) {
-	if slices.ContainsFunc(secrets, func(s string) bool { return terminal.Escaped(s) != s }) {
-		c.warn(escapedMeans)
-	}
 }
 
 // recordFilter chooses records of a list.

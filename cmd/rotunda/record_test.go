@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
@@ -31,6 +32,48 @@ func TestUnprovenValue(t *testing.T) {
 			strings.HasSuffix(v.stateText(), notVerifiable)
 		if v.Attested.Credential != c.word || says != c.unproven || strings.Contains(out.String(), "verifiable") != c.unproven {
 			t.Errorf("%s: credential %q:\n%s", name, v.Attested.Credential, out.String())
+		}
+	}
+}
+
+// Who asks for a secret alone sees no state beside it: what is not to be used is not printed,
+// unless that very state was named, and what nobody has signed for comes with a warning.
+func TestSecretAlone(t *testing.T) {
+	for state, row := range map[client.ValueState]struct {
+		reason          trust.Reason
+		refused, warned bool
+	}{
+		client.InUse:         {"", false, false},
+		client.Kept:          {"", false, false},
+		client.Unconfirmed:   {trust.ValueUnattested, false, true},
+		client.Unattested:    {trust.ValueUnattested, false, true},
+		client.NotLinked:     {trust.NotLinked, false, true},
+		client.Unsigned:      {trust.RecordUnsigned, true, false},
+		client.EditedOutside: {trust.ValueUnattested, true, false},
+		client.RolledBack:    {trust.ValueRollback, true, false},
+		client.Broken:        {trust.RecordSwapped, true, false},
+	} {
+		word := stateWord(string(state))
+		for _, evenIf := range append([]string{""}, refusedStates...) {
+			p, stdout, stderr := fakeProcess(t)
+			err := (&cli{p: p}).mayPrint(&client.Record{Title: "app", State: state, Reason: string(row.reason)}, evenIf)
+			warned := strings.Contains(stderr.String(), "warning: app is "+string(state))
+			if stdout.Len() > 0 || warned != (row.warned || row.refused && evenIf == word) {
+				t.Errorf("%s, --even-if %q: %q, %q", state, evenIf, stdout, stderr)
+			}
+			if refused := row.refused && evenIf != word; !refused {
+				if err != nil {
+					t.Errorf("%s, --even-if %q: %v", state, evenIf, err)
+				}
+				continue
+			}
+			if err == nil {
+				t.Errorf("%s, --even-if %q: it is printed", state, evenIf)
+				continue
+			}
+			if f := classify(err); f.exit != exitDenied || f.reason != string(row.reason) || !strings.Contains(f.hint, row.reason.Hint()+"\n`--even-if "+word+"`") {
+				t.Errorf("%s, --even-if %q: exit %d, %s: %s; %s", state, evenIf, f.exit, f.reason, f, f.hint)
+			}
 		}
 	}
 }

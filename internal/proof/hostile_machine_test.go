@@ -214,6 +214,9 @@ func editedOutside(t *testing.T, w *hostileWorld) {
 	if state, reason := w.state(t, r); state != "edited_outside" || reason != string(trust.ValueUnattested) {
 		t.Errorf("the client shows the value as %s, %s", state, reason)
 	}
+	w.fails(t, trust.ValueUnattested, "record", "get", title, "--reveal", "--field", "secret")
+	w.fails(t, trust.ValueUnattested, "record", "get", title, "--reveal", "--field", "secret", "--even-if", "rolled_back")
+	w.cli(t, "record", "get", title, "--reveal", "--field", "secret", "--even-if", "edited_outside")
 	w.refusedBy(t, w.agent, g, title, trust.ValueUnattested, func() {})
 	w.rejects(t, title, secret)
 	w.cli(t, "record", "adopt", title)

@@ -171,6 +171,8 @@ func formerMandate(t *testing.T, w *hostileWorld) {
 	if err := w.agent.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	w.fails(t, trust.StatementRollback, "record", "get", path(r), "--reveal", "--field", "secret")
+	w.serveSeq(t, r, allowed+1)
 	w.opensTargetOf(t, path(r), title)
 }
 

@@ -209,6 +209,7 @@ func statementDeleted(t *testing.T, w *hostileWorld) {
 	if state, reason := w.state(t, r); state != "unsigned" || reason != string(trust.RecordUnsigned) {
 		t.Errorf("a client shows it as %s, %s", state, reason)
 	}
+	w.fails(t, trust.RecordUnsigned, "record", "get", path(r), "--reveal", "--field", "secret")
 }
 
 func statementOfReader(t *testing.T, w *hostileWorld) {
