@@ -144,7 +144,8 @@ type Record struct {
 	Unlinked []trust.Reference
 
 	// Attested is the newest result whose word counts, nil for none. PoolUnknown: it is an
-	// agent's, and whether that is of the resource's pool cannot be told here.
+	// agent's, and whether that is of the resource's pool cannot be told here. Where the
+	// caller may read the resource, the word does not count then.
 	Attested    *trustv1.Result
 	PoolUnknown bool
 

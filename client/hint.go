@@ -147,6 +147,8 @@ var hints = map[string]string{
 	"bad_secret":       "the target has another secret than the vault: set the right one with `rotunda record edit`, or `rotunda rotate` sets a new one",
 	"both_rejected":    "find out who changed the secret at the target, then set the right one with `rotunda record edit`",
 
+	PoolUnknown: PoolUnknownMeans,
+
 	"healed": "the server had lost this account's newest secret, and an agent brought it back from its own copy: ask whether a backup was restored; rotate again for a new secret",
 
 	"server.recovering":  "the target has another secret than the candidate of before the restore: end the recovery with `rotunda org end-recovery`, or give the candidate up with `rotunda run abandon`",

@@ -10,7 +10,8 @@ import (
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
 )
 
-// PoolUnknown is the reason why an agent's word on a value is not signed on.
+// PoolUnknown is the reason why an agent's word on a value is not signed on, and where the
+// caller may read the resource, does not count.
 const PoolUnknown = "pool_unknown"
 
 // PoolUnknownMeans says what to do about it.
@@ -105,6 +106,13 @@ func (o *opened) dropUnlinkedOf(r *trustv1.Resource) {
 	}
 	r.Extras = slices.DeleteFunc(r.Extras, func(x *trustv1.Extra) bool { return o.lacks("extra", x.Account) })
 	r.Scripts = slices.DeleteFunc(r.Scripts, o.lacksScript)
+}
+
+// hidden says whether an agent attests the value, and the resource that tells of his pool
+// is withheld: the value may be in use, and does not count here.
+func (o *opened) hidden() bool {
+	state, _ := o.ValueState()
+	return o.withheld && o.PoolUnknown && state == Unattested
 }
 
 // mayAttest refuses to sign on an agent's value where the pool is not known: a stolen

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -72,5 +73,23 @@ func TestEditsLeaveOutWhatIsNotLinked(t *testing.T) {
 				t.Errorf("the edit begins with %v, want %v", got, row.want.GetResource())
 			}
 		})
+	}
+}
+
+// A record that is not linked still tells what its value is worth by itself.
+func TestValueOfUnlinked(t *testing.T) {
+	e := newEstate(t)
+	ctx := t.Context()
+	c := e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
+	for _, want := range []ValueState{EditedOutside, NotLinked} {
+		if want == NotLinked { // who rotates it may not read the resource any more
+			e.must(c.Grant(ctx, e.folder, e.vault.pool, 0))
+		}
+		list, err := c.Get(ctx, e.account)
+		e.must(err)
+		r := list[0]
+		if state, reason := r.ValueState(); r.State != want || state != EditedOutside || reason != string(trust.ValueUnattested) {
+			t.Errorf("%s (%s), its value is %s (%s)", r.State, r.Reason, state, reason)
+		}
 	}
 }

@@ -27,6 +27,7 @@ type opened struct {
 	stripped bool             // it is served without statement, and has had one
 	value    *trust.Value     // newest attestation whose word counts, nil: none
 	pool     *seal.ID         // of the account's resource; nil: not known here
+	withheld bool             // the caller may read the account's resource, and it is not served, or does not hold
 	known    uint64           // number that the next value has to be above, beside the served one's
 }
 
@@ -345,6 +346,7 @@ func (c *Client) judgeValue(m *memoryTx, o *opened, pools map[Ref]seal.ID) error
 	if known {
 		o.pool = &pool
 	}
+	o.withheld = !known && c.log.Roles(c.facts.Entry, resource.Folder).Has(Read)
 	v, err := trust.CheckValue(c.log, m, o.content, servedOf(o), pool, c.now())
 	o.value = v
 	if v != nil {
@@ -352,6 +354,10 @@ func (c *Client) judgeValue(m *memoryTx, o *opened, pools map[Ref]seal.ID) error
 		o.PoolUnknown = !known && v.Result.Signer.Kind == KindAgent
 	}
 	switch reason := trust.ReasonOf(err); {
+	case err == nil && o.PoolUnknown && o.withheld:
+		// An honest server shows the resource to whoever may read it: by keeping it back,
+		// another would have the word of any pool's agent count.
+		o.State, o.Reason, o.Attested = Unattested, PoolUnknown, nil
 	case err == nil:
 		o.State = InUse
 	case reason == trust.ValueRollback:
@@ -396,6 +402,8 @@ func (c *Client) openCandidate(o *opened, pool seal.ID) {
 	switch {
 	case err != nil, result.Phase != trustv1.Phase_PHASE_STAGED, seal.Digest(result.DataDigest) != seal.Hash(s.Data), o.Candidate.Value.Len() == 0:
 		o.Candidate.Reason = string(trust.CandidateUnattested)
+	case o.withheld:
+		o.Candidate.Reason = PoolUnknown
 	case o.value != nil && result.ValueSeq <= o.value.Seq:
 		o.Candidate.Reason = string(trust.CandidateRollback)
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -223,6 +224,105 @@ func TestStatementDropped(t *testing.T) {
 			}
 			if told := slices.Contains(e.vault.noted, "record.refused record_unsigned"); told != (tc.state == Unsigned) {
 				t.Errorf("told of it: %t: %v", told, e.vault.noted)
+			}
+		})
+	}
+}
+
+// Whose agent's word counts for a value, the resource says: where that is kept from somebody
+// who may read it, no agent's does. What an agent of an unknown pool says is neither
+// remembered nor signed on.
+func TestResourceWithheld(t *testing.T) {
+	e := newEstate(t)
+	ctx := t.Context()
+	ada := e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
+	apart, err := ada.AddFolder(ctx, "Apart") // which Bob may not read
+	e.must(err)
+	e.must(ada.Grant(ctx, apart.UID, e.vault.pool, Read))
+	resource, err := ada.AddResource(ctx, ResourceSpec{Folder: apart.UID, Type: TypeDatabase, Title: "db2", Pool: e.vault.pool, Plugin: "postgres", Host: "db2", Port: 5432, TLS: &trustv1.Tls{Mode: trustv1.TlsMode_TLS_MODE_SYSTEM}})
+	e.must(err)
+	account, err := ada.AddAccount(ctx, AccountSpec{Folder: e.folder, Title: "far", Resource: resource, Login: "far", Secret: sdk.NewSecret([]byte("far's"))})
+	e.must(err)
+	outsider, pool := seal.NewID(), seal.NewID()
+	keys, err := enrol.MakeKeys(KindAgent)
+	e.must(err)
+	public, err := keys.Public()
+	e.must(err)
+	_, err = ada.change(ctx, changeSpec{op: "set up", ops: func(*trust.Log) ([]*trustv1.Op, error) {
+		return []*trustv1.Op{
+			putPool(pool, "dc2"), trust.GrantOp(e.folder, pool, Read), trust.PutOp(&trustv1.Entry{
+				EntryId: outsider.Bytes(), Kind: KindAgent, OwnerId: pool.Bytes(), Name: "gw9", V: trust.Version, SignPub: keys.SignPub(), KeysDigest: seal.Hash(public).Bytes(),
+			}),
+		}, nil
+	}})
+	e.must(err)
+
+	type signer struct {
+		id  seal.ID
+		key ed25519.PrivateKey
+	}
+	poolsOwn, another, person := signer{e.vault.agent, e.vault.agentKeys.Sign}, signer{outsider, keys.Sign}, signer{}
+	for name, tc := range map[string]struct {
+		bob, withheld bool
+		by            signer
+		state         ValueState
+		reason        string
+		unknown       bool
+		seen          uint64
+	}{
+		"served, the pool's agent":                    {false, false, poolsOwn, InUse, "", false, 9},
+		"served, another pool's":                      {false, false, another, Unattested, string(trust.ValueUnattested), false, 0},
+		"withheld, the pool's agent":                  {false, true, poolsOwn, Unattested, PoolUnknown, true, 0},
+		"withheld, another pool's":                    {false, true, another, Unattested, PoolUnknown, true, 0},
+		"withheld, a person":                          {false, true, person, InUse, "", false, 1},
+		"who may not read it, the pool's agent":       {true, false, poolsOwn, InUse, "", true, 0},
+		"who may not read it, another pool's":         {true, false, another, InUse, "", true, 0},
+		"who may not read it, nor is shown, a person": {true, true, person, InUse, "", false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := *e
+			e.t = t
+			v := e.vault.clone()
+			if tc.by.key != nil {
+				v.change(account.Record.Bytes(), func(r *clientv1.RecordView) {
+					signed, _, err := trust.SignResult(v.log, tc.by.key, &trustv1.Result{
+						By: tc.by.id.Bytes(), Phase: trustv1.Phase_PHASE_COMMITTED, RunId: seal.NewID().Bytes(), Account: r.Ref, ValueSeq: 9,
+						DataDigest: seal.Hash(r.Data).Bytes(), LeaseEpoch: 1, Event: 1, Time: time.Now().UnixMilli(),
+					})
+					e.must(err)
+					r.Attestation = &clientv1.ResultView{Signed: signed}
+					r.Last = r.Attestation
+				})
+			}
+			if tc.withheld {
+				v.twist = func(m proto.Message) {
+					if a, ok := m.(*clientv1.GetRecordsResponse); ok {
+						a.Records = slices.DeleteFunc(a.Records, func(r *clientv1.RecordView) bool { return proto.Equal(r.Ref, resource.Proto()) })
+					}
+				}
+			}
+			c := e.client(v, filepath.Join(t.TempDir(), "memory"))
+			if tc.bob {
+				c.facts.Entry, c.keys = e.phone, e.phoneKeys
+				c.folders.put(e.folder, 1, ada.folders.keys[e.folder].key)
+			}
+			list, err := c.Get(ctx, account)
+			e.must(err)
+			if r := list[0]; r.State != tc.state || r.Reason != tc.reason || r.PoolUnknown != tc.unknown || (r.Attested == nil) != (tc.state != InUse) {
+				t.Errorf("%s (%s), the pool unknown: %t, attested by %v", r.State, r.Reason, r.PoolUnknown, r.Attested)
+			}
+			e.must(c.memory.work(func(m *memoryTx) error {
+				if seen, err := m.Value(account); err != nil || seen.Seq != tc.seen {
+					t.Errorf("value %d is remembered, wanted %d: %v", seen.Seq, tc.seen, err)
+				}
+				return nil
+			}))
+			notes, want := "anew", ""
+			if tc.unknown {
+				want = PoolUnknown
+			}
+			if err := c.EditRecord(ctx, account, RecordEdit{Notes: &notes}); ReasonOf(err) != want {
+				t.Errorf("signed on: %v", err)
 			}
 		})
 	}

@@ -60,7 +60,7 @@ func (c *Client) tellRecords(ctx context.Context, list []*opened) {
 		if (o.State == Broken || o.State == RolledBack || o.stripped) && reason.Meaning() != "" {
 			c.tellRefusalOf(ctx, eventRecordRefused, reason, o.Ref)
 		}
-		if o.Candidate != nil && o.Candidate.Reason != "" {
+		if o.Candidate != nil && o.Candidate.Reason != "" && o.Candidate.Reason != PoolUnknown {
 			c.tellRefusalOf(ctx, eventCandidateRefused, trust.Reason(o.Candidate.Reason), o.Ref)
 		}
 	}

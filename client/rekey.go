@@ -392,7 +392,7 @@ func (c *Client) rekeying(o *opened, folderKey seal.Key, version uint32, k *clie
 	if err := o.linked(""); err != nil {
 		return rekeying{}, err
 	}
-	if err := o.mayAttest(); err != nil && o.inUse() {
+	if err := o.mayAttest(); err != nil && (o.inUse() || o.hidden()) {
 		return rekeying{}, err
 	}
 	key := seal.NewKey()

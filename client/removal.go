@@ -134,7 +134,7 @@ func (c *Client) PlanRemoval(ctx context.Context, id seal.ID) (*Removal, error) 
 		if o.checked != nil && gone[o.SignedBy] {
 			signed = append(signed, o)
 		}
-		his := o.value != nil && o.inUse() && gone[o.value.Result.Signer.ID]
+		his := o.value != nil && (o.inUse() || o.hidden()) && gone[o.value.Result.Signer.ID]
 		if k := o.Candidate; k != nil && k.Owner == ownerAgent && (his || gone[k.by]) {
 			// Nothing is attested anew beside it: settling it does that, too.
 			r.Candidates = append(r.Candidates, RemovalRecord{Ref: o.Ref, Title: o.Title, RunID: k.RunID})

@@ -365,7 +365,10 @@ func (c *Client) replaceData(l *trust.Log, o *opened, data *record.Record, same 
 	ops := []*clientv1.WriteOp{{Op: &clientv1.WriteOp_PutRecord{PutRecord: &clientv1.PutRecord{
 		Ref: o.Ref.Proto(), Kind: o.Type, KeyVersion: o.view.KeyVersion, Data: box, Revision: o.view.Revision,
 	}}}}
-	if o.Type != TypeAccount || !o.inUse() {
+	switch {
+	case o.Type == TypeAccount && o.hidden():
+		return nil, o.mayAttest() // unsigned, the new data would not be what the agent attests
+	case o.Type != TypeAccount || !o.inUse():
 		return ops, nil
 	}
 	attest, err := c.attest(l, o, seal.Hash(box), same, false)

@@ -91,7 +91,11 @@ func (v *vaultLook) refused(x *examination) {
 		if len(titles) == 1 {
 			is = "is"
 		}
-		x.fail("records", countAgain(w.account, w.state, titles[0], w.reason), "%s %s %s: agents do not use it", few(titles), is, stateText(string(w.state), w.reason))
+		who := "agents do not use it"
+		if w.reason == client.PoolUnknown { // theirs knows the pool
+			who = "it does not count here"
+		}
+		x.fail("records", countAgain(w.account, w.state, titles[0], w.reason), "%s %s %s: %s", few(titles), is, stateText(string(w.state), w.reason), who)
 	}
 }
 
@@ -115,6 +119,8 @@ func (v *vaultLook) stripped(x *examination) {
 // countAgain says how a record that agents refuse comes to count.
 func countAgain(account bool, state client.ValueState, title, reason string) string {
 	switch {
+	case reason == client.PoolUnknown:
+		return client.PoolUnknownMeans
 	case state == client.Unattested:
 		return "`rotunda record adopt " + title + "` makes the value count, once you have looked at it"
 	case state == client.NotLinked:

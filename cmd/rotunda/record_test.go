@@ -77,3 +77,25 @@ func TestSecretAlone(t *testing.T) {
 		}
 	}
 }
+
+// That an agent attests a value, and its pool is not known here, is shown with the state.
+func TestUnknownPool(t *testing.T) {
+	for state, c := range map[client.ValueState]struct {
+		reason string
+		text   string
+		hinted bool
+	}{
+		client.InUse:      {"", "in use; by an agent whose pool is not known here (pool_unknown)", false},
+		client.Unattested: {client.PoolUnknown, "unattested (pool_unknown)", true},
+	} {
+		v := viewRecord(&client.Record{State: state, Reason: c.reason, PoolUnknown: true})
+		var out strings.Builder
+		showRecord(&out, v)
+		if !v.PoolUnknown || v.stateText() != c.text || !strings.Contains(out.String(), c.text) || (v.Hint == client.PoolUnknownMeans) != c.hinted {
+			t.Errorf("%s: %q, hint %q:\n%s", state, v.stateText(), v.Hint, out.String())
+		}
+	}
+	if v := viewRecord(&client.Record{State: client.InUse}); v.PoolUnknown || v.stateText() != "in use" {
+		t.Errorf("known: %q", v.stateText())
+	}
+}

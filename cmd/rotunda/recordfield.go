@@ -30,7 +30,7 @@ func (c *cli) mayPrint(r *client.Record, evenIf string) error {
 	switch word := stateWord(string(state)); {
 	case !slices.Contains(refusedStates, word):
 		if state == client.Unconfirmed || state == client.Unattested {
-			c.warn("%s is %s: nobody whose word counts has signed for this value", r.Title, is)
+			c.warn("%s is %s: nobody whose word counts has signed for its value", r.Title, is)
 		}
 		return nil
 	case word == evenIf:

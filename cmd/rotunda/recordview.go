@@ -18,27 +18,28 @@ import (
 
 // recordView is a record without its secret, or with it after --reveal.
 type recordView struct {
-	UID       string         `json:"uid"`
-	Folder    string         `json:"folder_uid"`
-	Type      string         `json:"type"`
-	Title     string         `json:"title"`
-	Login     string         `json:"login,omitempty"`
-	URL       string         `json:"url,omitempty"`
-	Notes     string         `json:"notes,omitempty"`
-	Secret    string         `json:"secret,omitempty"`
-	PublicKey string         `json:"public_key,omitempty"`
-	KeyID     string         `json:"key_id,omitempty"`
-	State     string         `json:"state"`
-	Reason    string         `json:"reason,omitempty"`
-	Hint      string         `json:"hint,omitempty"`
-	NotLinked []string       `json:"not_linked,omitempty"` // what its signer had no right to name
-	Revision  int64          `json:"revision"`
-	Updated   string         `json:"updated,omitempty"`
-	SignedBy  string         `json:"signed_by,omitempty"`
-	Account   *accountView   `json:"account,omitempty"`
-	Resource  *resourceView  `json:"resource,omitempty"`
-	Attested  *attestedView  `json:"attested,omitempty"`
-	Candidate *candidateView `json:"candidate,omitempty"`
+	UID         string         `json:"uid"`
+	Folder      string         `json:"folder_uid"`
+	Type        string         `json:"type"`
+	Title       string         `json:"title"`
+	Login       string         `json:"login,omitempty"`
+	URL         string         `json:"url,omitempty"`
+	Notes       string         `json:"notes,omitempty"`
+	Secret      string         `json:"secret,omitempty"`
+	PublicKey   string         `json:"public_key,omitempty"`
+	KeyID       string         `json:"key_id,omitempty"`
+	State       string         `json:"state"`
+	Reason      string         `json:"reason,omitempty"`
+	Hint        string         `json:"hint,omitempty"`
+	NotLinked   []string       `json:"not_linked,omitempty"`   // what its signer had no right to name
+	PoolUnknown bool           `json:"pool_unknown,omitempty"` // an agent attests the value, and it cannot be told here whether it is one of the resource's pool
+	Revision    int64          `json:"revision"`
+	Updated     string         `json:"updated,omitempty"`
+	SignedBy    string         `json:"signed_by,omitempty"`
+	Account     *accountView   `json:"account,omitempty"`
+	Resource    *resourceView  `json:"resource,omitempty"`
+	Attested    *attestedView  `json:"attested,omitempty"`
+	Candidate   *candidateView `json:"candidate,omitempty"`
 
 	names map[string]string // of what the view refers to, for people
 }
@@ -144,6 +145,9 @@ func (v recordView) unproven() bool {
 // stateText is the state with what is to be known beside it.
 func (v recordView) stateText() string {
 	text := stateText(v.State, v.Reason)
+	if v.PoolUnknown && v.Reason != client.PoolUnknown {
+		text += "; by an agent whose pool is not known here (" + client.PoolUnknown + ")"
+	}
 	if v.unproven() {
 		text += "; " + notVerifiable
 	}
@@ -173,7 +177,7 @@ const masked = "********"
 func viewRecord(r *client.Record) recordView {
 	v := recordView{
 		UID: r.Ref.Record.String(), Folder: r.Ref.Folder.String(), Type: r.Type, Title: r.Title,
-		State: stateWord(string(r.State)), Reason: r.Reason,
+		State: stateWord(string(r.State)), Reason: r.Reason, PoolUnknown: r.PoolUnknown,
 		Revision: r.Revision, Updated: stamp(r.Updated), SignedBy: r.SignedByName,
 	}
 	if r.State != client.Broken {
@@ -193,6 +197,9 @@ func viewRecord(r *client.Record) recordView {
 		for _, u := range r.Unlinked {
 			v.NotLinked = append(v.NotLinked, unlinkedText(u))
 		}
+	}
+	if r.Reason == client.PoolUnknown {
+		v.Hint = client.PoolUnknownMeans
 	}
 	if a := r.Attested; a != nil {
 		v.Attested = &attestedView{Phase: phaseWord(a.Phase), ValueSeq: a.ValueSeq, Time: stamp(time.UnixMilli(a.Time))}

@@ -303,6 +303,9 @@ func (w *hostileWorld) signedOn(t *testing.T, pool seal.ID, outsider thief) {
 	shown := w.keep(t, "record", "org = 1 AND record_uid = ?", db.Record.Bytes())
 	w.sql(t, "DELETE FROM record WHERE org = 1 AND record_uid = ?", db.Record.Bytes())
 
+	if state, reason := w.state(t, r); state != "unattested" || reason != "pool_unknown" {
+		t.Errorf("with the resource withheld, the value is %s, %s", state, reason)
+	}
 	w.fails(t, "pool_unknown", "record", "edit", path(r), "--title", title+" anew")
 	w.fails(t, "pool_unknown", "folder", "rekey", r.Folder.String())
 	var attested []byte

@@ -137,7 +137,8 @@ type Value struct {
 // CheckValue is 4.2 step 7: among the results served, the newest committed or
 // edited one whose word counts attests this very data, and it is not older than
 // memory; then it is remembered. pool is the resource's; zero (a client that
-// cannot read the resource) accepts agents of any pool that reads the folder.
+// cannot read the resource) accepts agents of any pool that reads the folder, and
+// remembers nothing by their word.
 // ValueUnattested, ValueRollback, ValueFork, LogGap, LogStale; with an error the
 // Value is the newest attestation found, nil for none.
 func CheckValue(l *Log, m RecordMemory, c *Content, r Served, pool seal.ID, now time.Time) (*Value, error) {
@@ -173,7 +174,9 @@ func CheckValue(l *Log, m RecordMemory, c *Content, r Served, pool seal.ID, now 
 	case c.DataDigest != attested:
 		return v, fail(ValueUnattested, "the value of %s is not value %d, which was attested", c.Ref, v.Seq)
 	}
-	if v.Seq > seen.Seq {
+	// An agent of another pool would lift the memory above what the right one says.
+	unsure := pool.IsZero() && newest.Signer.Kind == trustv1.EntryKind_ENTRY_KIND_AGENT
+	if v.Seq > seen.Seq && !unsure {
 		if err := m.RememberValue(c.Ref, ValueSeen{v.Seq, attested, seen.Digest, set}); err != nil {
 			return v, err
 		}

@@ -170,22 +170,30 @@ func TestCheckValue(t *testing.T) {
 
 	t.Run("pool unknown to the reader", func(t *testing.T) {
 		w := base.fork(t)
+		agents := func() []byte { return w.signResult(w.one, w.result(committed, w.one, 2, data)) }
 		for _, row := range []struct {
-			given func()
-			want  Reason
+			given  func()
+			result func() []byte
+			want   Reason
+			seen   uint64 // remembered: nothing by an agent's word, whose pool may be another
 		}{
-			{func() {}, ""},
-			{func() { w.do(w.alice.device, GrantOp(w.folder, w.p, 0)) }, ValueUnattested},
+			{func() {}, agents, "", 0},
+			{func() {}, func() []byte { return w.signResult(w.bob.device, w.result(edited, w.bob.device, 2, data)) }, "", 2},
+			{func() { w.do(w.alice.device, GrantOp(w.folder, w.p, 0)) }, agents, ValueUnattested, 0},
 		} {
 			row.given()
+			m := &volatile{}
 			served := w.serve(uidA, keyA, "", nil)
-			served.Data, served.Attestation = sealed, w.signResult(w.one, w.result(committed, w.one, 2, data))
+			served.Data, served.Attestation = sealed, row.result()
 			c, err := OpenContent(w.log, w.folderKey, served)
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = CheckValue(w.log, &volatile{}, c, served, seal.ID{}, w.now)
+			_, err = CheckValue(w.log, m, c, served, seal.ID{}, w.now)
 			wantReason(t, err, row.want)
+			if seen, _ := m.Value(w.ref(uidA)); seen.Seq != row.seen {
+				t.Errorf("value %d is remembered, wanted %d", seen.Seq, row.seen)
+			}
 		}
 	})
 }
