@@ -20,9 +20,10 @@ const DefaultProfile = "default"
 
 // Files of a profile's folder.
 const (
-	profileFile = "profile.json" // clear facts
-	deviceFile  = "device.json"  // keys, locked
-	memoryFile  = "memory.db"    // the log, and what this device has seen
+	profileFile  = "profile.json"  // clear facts
+	deviceFile   = "device.json"   // keys, locked
+	memoryFile   = "memory.db"     // the log, and what this device has seen
+	unlockedFile = "unlocked.json" // where the key of the unlocked store lies
 )
 
 // MaxUnlock bounds how long a store stays open.
@@ -288,7 +289,7 @@ func (p *Profile) openStore(passphrase sdk.Secret) (seal.Key, error) {
 	return k, fail("unlock", err)
 }
 
-// Lock ends an Unlock at once.
+// Lock ends every Unlock at once, wherever the store's key was put for it.
 func (p *Profile) Lock() error {
 	if p.store != nil {
 		p.store.Wipe()
@@ -347,13 +348,16 @@ func (p *Profile) keys(f facts) (enrol.Keys, error) {
 	return k, fail(op, err)
 }
 
+// newPrefix begins the names of files that are written to take another's place.
+func newPrefix(name string) string { return ".new-" + name + "-" }
+
 // writeJSON replaces a file as a whole, durably, readable by its owner alone.
 func writeJSON(path string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
+	f, err := os.CreateTemp(filepath.Dir(path), newPrefix(filepath.Base(path))+"*") // 0600
 	if err != nil {
 		return err
 	}

@@ -146,6 +146,114 @@ func TestUnlockServesOtherProcessesUntilItsTime(t *testing.T) {
 	wantLocked(t, again(t, p))
 }
 
+// Who locks a profile need not have the environment, nor the spelling of its folder, that
+// it was unlocked with.
+func TestLockEndsEveryUnlock(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("links need a right of their own there")
+	}
+	p, keys := newProfile(t)
+	home := filepath.Join(t.TempDir(), "home")
+	if err := os.Symlink(filepath.Dir(p.dir), home); err != nil {
+		t.Fatal(err)
+	}
+	in := func(home, dir string) *Profile {
+		t.Helper()
+		q, err := OpenProfile(home, p.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.KeepUnlocked(dir)
+		return q
+	}
+	plain, one, two := filepath.Dir(p.dir), t.TempDir(), t.TempDir()
+	unlocked := []*Profile{in(plain, one), in(home, two)}
+	var files []string
+	for _, q := range unlocked {
+		if err := q.Unlock(passphrase, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		path, err := q.unlockPath()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, path)
+	}
+	wantKeys(t, in(home, one), keys)
+	wantKeys(t, in(plain, two), keys)
+
+	// What a process left that died while it wrote, and what is another profile's.
+	dir, name := filepath.Dir(files[1]), filepath.Base(files[1])
+	left, others := filepath.Join(dir, newPrefix(name)+"1"), filepath.Join(dir, newPrefix("other"+unlockExt)+"1")
+	for _, path := range []string{left, others} {
+		if err := os.WriteFile(path, []byte("a key"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	still := filepath.Join(t.TempDir(), "still") // the same file by another name
+	if err := os.Link(files[0], still); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := in(plain, t.TempDir()).Lock(); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range unlocked {
+		wantLocked(t, in(filepath.Dir(q.dir), q.run))
+	}
+	for _, path := range append(files, left, p.path(unlockedFile)) {
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
+	}
+	if _, err := os.Lstat(others); err != nil {
+		t.Errorf("what is another profile's: %v", err)
+	}
+	if b, err := os.ReadFile(still); err != nil || len(b) == 0 || len(bytes.Trim(b, "\x00")) > 0 {
+		t.Errorf("the key was not overwritten: %d bytes, %v", len(b), err)
+	}
+}
+
+// Where a key cannot be removed, or a note of it is damaged, the profile is not said to be
+// locked, and what is left is known the next time.
+func TestLockThatCannotEndAnUnlock(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows guards by the folder's access list, not by mode bits")
+	}
+	p, _ := newProfile(t)
+	elsewhere := again(t, p)
+	elsewhere.KeepUnlocked(t.TempDir())
+	if err := elsewhere.Unlock(passphrase, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	path, err := elsewhere.unlockPath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		mode os.FileMode
+		want string
+	}{{0o755, "folder_not_private"}, {0o700, ""}} {
+		if err := os.Chmod(filepath.Dir(path), row.mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := again(t, p).Lock(); ReasonOf(err) != row.want {
+			t.Errorf("a folder of mode %v: %v", row.mode, err)
+		}
+	}
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("the key is still there: %v", err)
+	}
+	for _, note := range []string{"", "{}", `{"v":1,"files":["relative.unlock"]}`, `{"v":1,"files":["/etc/passwd"]}`} {
+		if err := os.WriteFile(p.path(unlockedFile), []byte(note), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := again(t, p).Lock(); ReasonOf(err) != "profile_damaged" {
+			t.Errorf("the note %q: %v", note, err)
+		}
+	}
+}
+
 func TestPassphraseChanges(t *testing.T) {
 	p, keys := newProfile(t)
 	next := sdk.NewSecret([]byte("battery staple"))
@@ -178,7 +286,7 @@ func TestProfileFilesAreTheOwnersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	secret := keys.Sign.Seed()
-	for _, path := range []string{p.path(profileFile), p.path(deviceFile), p.path(memoryFile), unlock} {
+	for _, path := range []string{p.path(profileFile), p.path(deviceFile), p.path(memoryFile), p.path(unlockedFile), unlock} {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
