@@ -246,43 +246,6 @@ func (c *Client) folderNames(ctx context.Context) (map[seal.ID]string, error) {
 	return names, err
 }
 
-// FindFolder finds a folder by uid or name.
-func (c *Client) FindFolder(ctx context.Context, nameOrUID string) (Folder, error) {
-	op := "find the folder " + nameOrUID
-	list, err := c.Folders(ctx)
-	if err != nil {
-		return Folder{}, err
-	}
-	var found []Folder
-	for _, f := range list {
-		if f.UID.String() == nameOrUID {
-			return f, nil
-		}
-		if f.Name == nameOrUID {
-			found = append(found, f)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return Folder{}, notFound(op, "there is no such folder that you may read")
-	case 1:
-		return found[0], nil
-	}
-	return Folder{}, ambiguous(op, len(found), func(n int) string { return found[n].UID.String() })
-}
-
-func ambiguous(op string, n int, id func(int) string) error {
-	ids := make([]string, min(n, 10))
-	for i := range ids {
-		ids[i] = id(i)
-	}
-	return &Error{
-		Class: NotFound, Reason: "ambiguous", Op: op,
-		Err:  fmt.Errorf("%d bear this name: %s", n, strings.Join(ids, ", ")),
-		Hint: "name one by its id",
-	}
-}
-
 // AddFolder makes a folder and grants it to the caller.
 func (c *Client) AddFolder(ctx context.Context, name string) (Folder, error) {
 	op := "make the folder " + name

@@ -149,6 +149,8 @@ var hints = map[string]string{
 
 	PoolUnknown: PoolUnknownMeans,
 
+	folderWithheld: "name the folder by its uid, which `rotunda folder list` has; an honest server shows every folder that the log lets you read: ask an administrator what became of it",
+
 	"healed": "the server had lost this account's newest secret, and an agent brought it back from its own copy: ask whether a backup was restored; rotate again for a new secret",
 
 	"server.recovering":  "the target has another secret than the candidate of before the restore: end the recovery with `rotunda org end-recovery`, or give the candidate up with `rotunda run abandon`",
