@@ -130,11 +130,15 @@ func (c *Client) readLog() error {
 	}
 }
 
-// Close ends connections and forgets the keys.
+// Close ends connections and wipes the keys: its own for signing, the folders', and the
+// store's of its profile, which is locked to this process then, unless it was unlocked for
+// longer. The seal key stays until the memory is used for something else: crypto/hpke has
+// nothing to wipe it by.
 func (c *Client) Close() error {
 	c.conn.Close()
 	c.folders.wipe()
 	clear(c.keys.Sign)
+	c.profile.forget()
 	return nil
 }
 

@@ -184,10 +184,7 @@ func (p *Profile) create(f facts, keys enrol.Keys, passphrase sdk.Secret, log []
 
 // discard takes back a create whose party did not come to be.
 func (p *Profile) discard() error {
-	if p.store != nil {
-		p.store.Wipe()
-		p.store = nil
-	}
+	p.forget()
 	var errs []error
 	for _, file := range []string{profileFile, deviceFile, memoryFile} {
 		if err := os.Remove(p.path(file)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -291,11 +288,16 @@ func (p *Profile) openStore(passphrase sdk.Secret) (seal.Key, error) {
 
 // Lock ends every Unlock at once, wherever the store's key was put for it.
 func (p *Profile) Lock() error {
+	p.forget()
+	return fail("lock", p.removeUnlock())
+}
+
+// forget wipes the store's key where this process alone has it.
+func (p *Profile) forget() {
 	if p.store != nil {
 		p.store.Wipe()
 		p.store = nil
 	}
-	return fail("lock", p.removeUnlock())
 }
 
 // ChangePassphrase locks the device's keys under another passphrase. Copies of

@@ -254,6 +254,33 @@ func TestLockThatCannotEndAnUnlock(t *testing.T) {
 	}
 }
 
+func TestCloseWipesKeys(t *testing.T) {
+	_, keys := newProfile(t) // and where keys are kept unlocked
+	p, err := OpenProfile(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := facts{Server: "h:1", CAPin: seal.Hash([]byte("ca")), OrgID: seal.Hash([]byte("org")), Entry: seal.NewID()}
+	if err := p.create(f, keys, passphrase, nil); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(t.Context(), p, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder, store := seal.NewKey(), *p.store
+	c.folders.put(seal.NewID(), 1, folder)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, key := range map[string][]byte{"signing": c.keys.Sign, "store's": store.Expose(), "folder's": folder.Expose()} {
+		if len(key) == 0 || len(bytes.Trim(key, "\x00")) > 0 {
+			t.Errorf("the %s key is not wiped", name)
+		}
+	}
+	wantLocked(t, p)
+}
+
 func TestPassphraseChanges(t *testing.T) {
 	p, keys := newProfile(t)
 	next := sdk.NewSecret([]byte("battery staple"))
