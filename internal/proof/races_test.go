@@ -184,6 +184,12 @@ func handAgainstSchedule(t *testing.T, w *matrix) {
 		if left := w.unsettled(ctx, []cell{c}, time.Now().Add(patienceToSettle)); len(left) > 0 {
 			t.Fatalf("%v\n%s", left, w.tells(ctx, c))
 		}
+		if w.runs(t, c) == 1 && earlier != standing {
+			// By hand it ended at the moment of the schedule, before that had begun a run of its own.
+			t.Logf("by hand %d ms before the schedule: that had nothing to do", earlier)
+			w.comesToRest(t, c)
+			continue
+		}
 		met, ended := w.newestMeet(t, c)
 		if earlier == standing && !met {
 			t.Error("the runs did not meet")
