@@ -355,8 +355,9 @@ func (c *Client) judgeValue(m *memoryTx, o *opened, pools map[Ref]seal.ID) error
 	}
 	switch reason := trust.ReasonOf(err); {
 	case err == nil && o.PoolUnknown && o.withheld:
-		// An honest server shows the resource to whoever may read it: by keeping it back,
-		// another would have the word of any pool's agent count.
+		// An honest server shows the resource to whoever may read it, as a rule with the key
+		// that opens it: by keeping it back, another would have the word of any pool's agent
+		// count.
 		o.State, o.Reason, o.Attested = Unattested, PoolUnknown, nil
 	case err == nil:
 		o.State = InUse

@@ -85,7 +85,7 @@ its value:
   in use          an agent committed it, or an entitled person set it
   unconfirmed     no result that counts attests a value yet
   unattested      a result attests another value than the one served, or the resource, by
-                  whose pool an agent's word counts, is not served
+                  whose pool an agent's word counts, is not served or does not hold here
   unsigned        it has no statement: agents do not use it
   edited outside  a machine client wrote it: "rotunda record adopt" makes it count
   not linked      it names a record on which its signer, or the pool, has no right: agents

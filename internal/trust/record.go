@@ -137,8 +137,8 @@ type Value struct {
 // CheckValue is 4.2 step 7: among the results served, the newest committed or
 // edited one whose word counts attests this very data, and it is not older than
 // memory; then it is remembered. pool is the resource's; zero (a client that
-// cannot read the resource) accepts agents of any pool that reads the folder, and
-// remembers nothing by their word.
+// cannot read the resource) accepts agents of any pool that reads the folder, each
+// pool's by what was remembered of it.
 // ValueUnattested, ValueRollback, ValueFork, LogGap, LogStale; with an error the
 // Value is the newest attestation found, nil for none.
 func CheckValue(l *Log, m RecordMemory, c *Content, r Served, pool seal.ID, now time.Time) (*Value, error) {
@@ -159,6 +159,18 @@ func CheckValue(l *Log, m RecordMemory, c *Content, r Served, pool seal.ID, now 
 	case newest == nil:
 		return nil, fail(ValueUnattested, "nobody whose word counts attests the value of %s", c.Ref)
 	}
+	mark := c.Ref
+	if pool.IsZero() && newest.Signer.Kind == trustv1.EntryKind_ENTRY_KIND_AGENT {
+		// An agent of another pool would lift the mark above what the right one says.
+		mark.Folder = newest.Signer.Owner
+		of, err := m.Value(mark)
+		if err != nil {
+			return nil, err
+		}
+		if of.Seq > seen.Seq {
+			seen = of
+		}
+	}
 	v := &Value{newest.ValueSeq, newest}
 	attested := seal.Digest(newest.DataDigest)
 	set, _ := newest.SetBy()
@@ -174,10 +186,8 @@ func CheckValue(l *Log, m RecordMemory, c *Content, r Served, pool seal.ID, now 
 	case c.DataDigest != attested:
 		return v, fail(ValueUnattested, "the value of %s is not value %d, which was attested", c.Ref, v.Seq)
 	}
-	// An agent of another pool would lift the memory above what the right one says.
-	unsure := pool.IsZero() && newest.Signer.Kind == trustv1.EntryKind_ENTRY_KIND_AGENT
-	if v.Seq > seen.Seq && !unsure {
-		if err := m.RememberValue(c.Ref, ValueSeen{v.Seq, attested, seen.Digest, set}); err != nil {
+	if v.Seq > seen.Seq {
+		if err := m.RememberValue(mark, ValueSeen{v.Seq, attested, seen.Digest, set}); err != nil {
 			return v, err
 		}
 	}

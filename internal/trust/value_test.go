@@ -168,6 +168,28 @@ func TestCheckValue(t *testing.T) {
 		}
 	})
 
+	t.Run("each pool's agents by what was remembered of theirs", func(t *testing.T) {
+		w, m := base.fork(t), &volatile{}
+		for _, row := range []struct {
+			agent party
+			seq   uint64
+			want  Reason
+		}{
+			{w.one, 2, ""}, {w.three, 1 << 40, ""}, {w.two, 2, ""}, {w.one, 3, ""}, {w.two, 2, ValueRollback}, {w.three, 4, ValueRollback}, {w.one, 3, ""},
+		} {
+			served := w.serve(uidA, keyA, "", nil)
+			served.Data, served.Attestation = sealed, w.signResult(row.agent, w.result(committed, row.agent, row.seq, data))
+			c, err := OpenContent(w.log, w.folderKey, served)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = CheckValue(w.log, m, c, served, seal.ID{}, w.now)
+			if ReasonOf(err) != row.want {
+				t.Errorf("value %d: %v, want %q", row.seq, err, row.want)
+			}
+		}
+	})
+
 	t.Run("pool unknown to the reader", func(t *testing.T) {
 		w := base.fork(t)
 		agents := func() []byte { return w.signResult(w.one, w.result(committed, w.one, 2, data)) }
@@ -175,7 +197,7 @@ func TestCheckValue(t *testing.T) {
 			given  func()
 			result func() []byte
 			want   Reason
-			seen   uint64 // remembered: nothing by an agent's word, whose pool may be another
+			seen   uint64 // remembered of the record itself: nothing by an agent's word, whose pool may be another
 		}{
 			{func() {}, agents, "", 0},
 			{func() {}, func() []byte { return w.signResult(w.bob.device, w.result(edited, w.bob.device, 2, data)) }, "", 2},
