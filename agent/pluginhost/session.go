@@ -225,9 +225,7 @@ func (h *Host) digestOf(j Job) [32]byte {
 func (s *shared) open(ctx context.Context, j Job) {
 	defer close(s.opened)
 	p := s.p
-	at := j.Target
-	at.Hold = nil // each who shares the session has his own
-	g, access, err := p.access(at)
+	g, access, err := p.access(j.Target)
 	if err != nil {
 		s.err = err
 		return
@@ -242,6 +240,7 @@ func (s *shared) open(ctx context.Context, j Job) {
 		_, err := p.rotator.Open(ctx, req)
 		return err
 	})
+	g.leaves(nil) // from now on each who shares the session is asked
 	if s.err != nil {
 		g.cut()
 	}

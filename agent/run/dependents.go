@@ -188,6 +188,7 @@ func (r *Run) planOf(ctx context.Context, d *dependent) ([]journal.Step, error) 
 		}
 		request.Account.Attrs[sdk.PairAttr] = r.pair.login.Name
 	}
+	d.job.Hold = r.hold.Check
 	got, err := r.e.Plugins.Plan(call, d.plugin, d.job, request)
 	d.script.failed(err)
 	if err != nil {

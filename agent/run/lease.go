@@ -31,7 +31,9 @@ type Leases struct {
 // Hold is one run's lease, from before it is taken to after it is given back.
 type Hold struct {
 	leases *Leases
-	kept   time.Time // when what last kept it was sent; zero: it is not taken yet
+	sent   time.Time // zero: not taken yet
+	kept   time.Time // when the last heartbeat was sent that keeps leases
+	broken time.Time // the last one that came too late after the one before
 	lost   bool
 	cancel context.CancelCauseFunc
 }
@@ -47,7 +49,7 @@ func NewLeases(acked func() time.Time, count func(int), now func() time.Time) *L
 // heartbeats begin before the lease is asked for.
 func (l *Leases) Guard(ctx context.Context) (context.Context, *Hold) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	h := &Hold{leases: l, cancel: cancel}
+	h := &Hold{leases: l, kept: l.now(), cancel: cancel}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held[h] = struct{}{}
@@ -59,7 +61,10 @@ func (l *Leases) Guard(ctx context.Context) (context.Context, *Hold) {
 func (h *Hold) Taken(sent time.Time) {
 	h.leases.mu.Lock()
 	defer h.leases.mu.Unlock()
-	h.kept = sent
+	h.sent = sent
+	if sent.After(h.kept) {
+		h.kept = sent
+	}
 }
 
 // End stops the watch and ends the context.
@@ -95,18 +100,17 @@ func (l *Leases) expire() {
 	}
 }
 
-// expire ends the run where its time is up. With the mutex held. A heartbeat that was sent
-// and acknowledged after that time, by an agent that was stopped and goes on, keeps nothing:
-// others may have had the account meanwhile.
+// expire ends the run where its time is up. With the mutex held. After an agent stood still
+// a heartbeat may go through before anybody looks here: it keeps nothing that was over.
 func (h *Hold) expire(now, acked time.Time) (lost bool) {
-	if h.kept.IsZero() || h.lost {
-		return h.lost
-	}
-	if acked.After(h.kept) && elapsed(h.kept, acked) < LeaseWork {
+	if acked.After(h.kept) {
+		if elapsed(h.kept, acked) >= LeaseWork {
+			h.broken = acked
+		}
 		h.kept = acked
 	}
-	if elapsed(h.kept, now) < LeaseWork {
-		return false
+	if h.lost || h.sent.IsZero() || !h.broken.After(h.sent) && elapsed(h.kept, now) < LeaseWork {
+		return h.lost
 	}
 	h.lost = true
 	h.cancel(ErrLeaseLost)

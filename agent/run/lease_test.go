@@ -71,6 +71,32 @@ func TestLateHeartbeatKeepsNothing(t *testing.T) {
 	}
 }
 
+// A vault that is slow to answer, to an agent whose heartbeats it acknowledges.
+func TestLeaseThatWasLongAskedFor(t *testing.T) {
+	for name, c := range map[string]struct {
+		every time.Duration // heartbeats
+		lost  bool
+	}{
+		"heartbeats went on":    {2 * time.Second, false},
+		"the agent stood still": {2 * LeaseWork, true},
+	} {
+		start := time.Now()
+		now, acked := start, time.Time{}
+		l := NewLeases(func() time.Time { return acked }, func(int) {}, func() time.Time { return now })
+		_, hold := l.Guard(t.Context())
+		for now.Before(start.Add(2 * LeaseWork)) {
+			now = now.Add(c.every)
+			acked = now
+			l.expire()
+		}
+		hold.Taken(start)
+		if err := hold.Check(); errors.Is(err, ErrLeaseLost) != c.lost {
+			t.Errorf("%s: %v", name, err)
+		}
+		hold.End()
+	}
+}
+
 // A process that was stopped goes on where it stood, before the watch has had its turn.
 func TestCheckNeedsNoWatch(t *testing.T) {
 	var now time.Time
