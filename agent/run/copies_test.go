@@ -159,8 +159,9 @@ func TestLostAfterItsAnswerWasLost(t *testing.T) {
 // has lost the candidate after it, too. Whichever of them the target has comes back, and is
 // not taken for the other.
 func TestLostCommitAndTheCandidateAfterIt(t *testing.T) {
-	for _, applied := range []bool{true, false} {
-		w := newWorld(t, false)
+	for n := range 4 {
+		applied, self := n&1 == 0, n&2 == 0
+		w := newWorld(t, self)
 		var staged ksm.ExtRecord
 		w.target.apply = func(r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
 			staged = *w.row()

@@ -85,6 +85,9 @@ func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Ke
 			return k, trust.CandidateLostByVault, nil
 		case sdk.Accepted:
 			ended = true
+			if r.makes != nil { // whose script waits for a place among the processes
+				r.dropSession()
+			}
 		default: // kept until the target has said which
 			return nil, "", nil
 		}
@@ -100,7 +103,7 @@ func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Ke
 
 // recall takes up a candidate of this agent that the vault does not have any more: it is
 // staged again, and then asked of the target.
-func (r *Run) recall(account *servedRecord, k *journal.Kept, against trust.Reason) (State, error) {
+func (r *Run) recall(ctx context.Context, account *servedRecord, k *journal.Kept, against trust.Reason) (State, error) {
 	plain, current, err := r.openKept(k)
 	if err != nil {
 		return "", refusal(err)
@@ -136,7 +139,39 @@ func (r *Run) recall(account *servedRecord, k *journal.Kept, against trust.Reaso
 	if (r.recovering || against != "" || !mine) && r.candidate.noApply == nil {
 		r.candidate.noApply = &trust.Error{Reason: trust.CandidateLostByVault, What: fmt.Sprintf("value %d of %s is brought back where the target has it, and not applied", k.Seq, r.job.Account)}
 	}
+	if r.candidate.noApply != nil {
+		return r.bringBack(ctx, k)
+	}
 	return Prepared, nil
+}
+
+// bringBack stages what may not be applied only once the target has taken it: beside it
+// stands the authority of this run, by which a later one would apply it.
+func (r *Run) bringBack(ctx context.Context, k *journal.Kept) (State, error) {
+	opening := error(nil)
+	if r.drives == byAdmin { // without him a refusal proves nothing
+		opening = r.openSession(ctx)
+	}
+	seen := r.tryLogin(ctx, r.candidate.credential, true)
+	if seen.Verdict == sdk.Accepted {
+		return Prepared, nil
+	}
+	if opening != nil {
+		return "", r.later(opening)
+	}
+	if seen.Reason == notJudged || seen.Reason == "no_login" {
+		return "", refusal(r.candidate.noApply)
+	}
+	switch decide(r.drives, seen.Verdict, false, func() sdk.Verdict { return r.tryCurrent(ctx) }) {
+	case actAgain: // it is over: the target has another
+		if err := r.e.Journal.DropKept(r.job.Account, k.Digest); err != nil {
+			return "", err
+		}
+		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: string(trust.ReasonOf(r.candidate.noApply)), Err: r.candidate.noApply}
+	case actStop:
+		return "", bothRejected()
+	}
+	return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: r.because("the target could not be asked which secret it has; both are kept")}
 }
 
 // heal brings back a value that this agent committed and that the vault has lost:
@@ -162,6 +197,15 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 	// Where the value's own commit was lost, that comes first: edits after it, and the newer
 	// candidate, are seen to by the next run.
 	recommits := staged != nil && seal.Hash(staged.Data) == k.Digest
+	if recommits && newer && r.drives == bySelf {
+		// No administrator can tell which of the two it has: the newer one is asked for first.
+		cred, err := r.keptCredential(outstanding)
+		if err != nil {
+			return "", refusal(err)
+		}
+		recommits = r.tryLogin(ctx, cred, true).Verdict != sdk.Accepted
+		cred.Secret.Wipe()
+	}
 	use := k
 	if newer && !recommits {
 		use = outstanding
@@ -215,6 +259,16 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 	}
 	r.candidate.digest = seal.Hash(r.candidate.data)
 	return Prepared, nil
+}
+
+// keptCredential is the secret of a kept value.
+func (r *Run) keptCredential(k *journal.Kept) (sdk.Credential, error) {
+	plain, _, err := r.openKept(k)
+	if err != nil {
+		return sdk.Credential{}, err
+	}
+	defer clear(plain)
+	return credential(plain, r.kind())
 }
 
 // makeRoom gives up an old candidate that came back with the vault's old state. That

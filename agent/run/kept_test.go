@@ -163,6 +163,11 @@ func TestAnothersCandidateIsNotAppliedAnew(t *testing.T) {
 		if has {
 			w.target.secrets["app"] = secret
 		}
+		w.target.verify = func(int, string) (sdk.VerifyResponse, error) { return sdk.VerifyResponse{}, errCrash }
+		if out, err := w.rotate(); err != nil || out.Credential != pending || w.row().Staged != nil {
+			t.Errorf("the target does not answer: %+v, %v; staged: %v", out, err, w.row().Staged != nil)
+		}
+		w.target.verify = nil
 		out, err := w.rotate()
 		if err != nil || len(w.target.applied) > 0 || has != (out.Credential == done) || !w.opens() {
 			t.Errorf("the target has it %v: %+v, %v: applied %d times; the record opens the target: %v", has, out, err, len(w.target.applied), w.opens())

@@ -318,7 +318,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	case err != nil:
 		return "", err
 	case k != nil:
-		return r.recall(account, k, against)
+		return r.recall(ctx, account, k, against)
 	case r.as == "verify":
 		return Applied, nil
 	}

@@ -68,13 +68,17 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 	case actAbandon:
 		return "", r.abandon(ctx, &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: r.refused.Class, Reason: r.refused.Reason})
 	case actStop:
-		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: "both_rejected", Err: errors.New("the target refuses both the current secret and the candidate; both are kept: find out who changed it, `run abandon`, then put the right one into the record")}
+		return "", bothRejected()
 	}
 	stop := &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: r.because("the target could not be asked which secret it has; both are kept")}
 	if r.refused.Outcome == sdk.Unchanged { // it said why
 		stop.Class, stop.Reason = orElse(r.refused.Class, stop.Class), orElse(r.refused.Reason, stop.Reason)
 	}
 	return "", stop
+}
+
+func bothRejected() *Stop {
+	return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: "both_rejected", Err: errors.New("the target refuses both the current secret and the candidate; both are kept: find out who changed it, `run abandon`, then put the right one into the record")}
 }
 
 // because is an error with what was noted on the way to it.
