@@ -38,7 +38,7 @@ func (c *Client) FindFolder(ctx context.Context, nameOrUID string) (Folder, erro
 		}
 	}
 	if len(nameless) > 0 && len(found) > 0 {
-		c.notice("folder_nameless", "of %d folders that you may read no name can be read here, such as %s: whether one of them is called %s, too, is not known; name a folder by its uid to be sure",
+		c.alarm("folder_nameless", "of %d folders that you may read no name can be read here, such as %s: whether one of them is called %s, too, is not known; name a folder by its uid to be sure",
 			len(nameless), nameless[0].UID, nameOrUID)
 	}
 	switch len(found) {

@@ -54,6 +54,9 @@ func (p *Profile) InitOrganisation(ctx context.Context, o InitOptions) (Kit, err
 	if o.Member == "" || o.Device == "" || o.Passphrase.Len() < MinPassphrase || len(o.KitRecipients) == 0 && o.KitPassphrase.Len() < MinPassphrase {
 		return Kit{}, invalid(op, "it needs the names of member and device, and passphrases of at least %d bytes", MinPassphrase)
 	}
+	if o.KeepKit == nil {
+		return Kit{}, invalid(op, "the recovery kit is to be kept before the organisation is made: KeepKit")
+	}
 	to, err := openers(o.KitPassphrase, o.KitRecipients)
 	if err != nil {
 		return Kit{}, invalid(op, "the kit's recipients: %v", err)
