@@ -152,17 +152,23 @@ func (r *Run) bringBack(ctx context.Context, k *journal.Kept) (State, error) {
 	if r.drives == byAdmin { // without him a refusal proves nothing
 		opening = r.openSession(ctx)
 	}
+	// It may have been applied a moment ago, by whoever it was.
+	if err := pause(ctx, r.manifest.Settle); err != nil {
+		return "", err
+	}
 	seen := r.tryLogin(ctx, r.candidate.credential, true)
-	if seen.Verdict == sdk.Accepted {
+	verdict, unproven := seen.Verdict, seen.Reason == notJudged || seen.Reason == "no_login"
+	switch {
+	case verdict == sdk.Accepted:
 		return Prepared, nil
-	}
-	if opening != nil {
+	case opening != nil:
 		return "", r.later(opening)
-	}
-	if seen.Reason == notJudged || seen.Reason == "no_login" {
+	case unproven && r.recovering: // kept: nobody sets another
 		return "", refusal(r.candidate.noApply)
+	case unproven: // another is to be set, which needs neither
+		verdict = sdk.Rejected
 	}
-	switch decide(r.drives, seen.Verdict, false, func() sdk.Verdict { return r.tryCurrent(ctx) }) {
+	switch decide(r.drives, verdict, false, func() sdk.Verdict { return r.tryCurrent(ctx) }) {
 	case actAgain: // it is over: the target has another
 		if err := r.e.Journal.DropKept(r.job.Account, k.Digest); err != nil {
 			return "", err
