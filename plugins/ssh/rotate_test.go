@@ -546,3 +546,58 @@ func (f *fixture) mustVerifyIn(t *testing.T, ctx context.Context, name string, c
 		t.Errorf("verify %q: %+v, %v, want %+v", name, got, err, want)
 	}
 }
+
+// chpasswd also fails once it has set the password, which is then live: only where the
+// account has the hash that it had nothing was changed.
+func TestChpasswdFails(t *testing.T) {
+	f := newFixture(t)
+	s := f.open(t)
+	const path = "PATH=/usr/sbin:"
+	for name, c := range map[string]struct {
+		before string // of chpasswd, in a program of that name; empty: the machine's own
+		first  string // the account's password; empty: none
+		next   string
+		want   sdk.ApplyResponse
+		live   bool // the new one
+	}{
+		// The machine's own PAM, and behind it a module that fails in the second round alone.
+		"a module below pam_unix": {`exec unshare -m /bin/sh -c 'mount --bind "${0%/*}/pam" /etc/pam.d/chpasswd && exec /usr/sbin/chpasswd' "$0"`, "as it was", "taken all the same", sdk.ApplyResponse{}, true},
+		"a signal after it":       {"/usr/sbin/chpasswd; kill -KILL $$", "as it was", "taken all the same", sdk.ApplyResponse{}, true},
+		"a first password":        {"/usr/sbin/chpasswd; exit 1", "", "taken all the same", sdk.ApplyResponse{}, true},
+		"a signal before it":      {"kill -KILL $$", "as it was", "never taken", unchanged(sdk.ClassConflict, "chpasswd.refused"), false},
+		"refused":                 {"", "as it was", strings.Repeat("long", 4096), unchanged(sdk.ClassConflict, "chpasswd.refused"), false},
+		"refused, and none yet":   {"", "", strings.Repeat("long", 4096), sdk.ApplyResponse{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := passwordSetter
+			if c.before != "" {
+				if strings.Contains(c.before, "unshare") && exec.CommandContext(t.Context(), "unshare", "-m", "mount", "--bind", "/etc/hostname", "/etc/pam.d/chpasswd").Run() != nil {
+					t.Skip("this machine gives no mounts of one's own")
+				}
+				dir := t.TempDir()
+				err := errors.Join(
+					os.WriteFile(filepath.Join(dir, "pam"), []byte("password required pam_unix.so\npassword required pam_exec.so /bin/false\n"), 0o600),
+					os.WriteFile(filepath.Join(dir, "chpasswd"), []byte("#!/bin/sh\n"+c.before+"\n"), 0o700))
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.command = strings.Replace(p.command, path, "PATH="+dir+":/usr/sbin:", 1)
+				if p.command == passwordSetter.command {
+					t.Fatal("the script has another path, so this proves nothing")
+				}
+			}
+			u := f.user(t, targets.UserOptions{Password: secret(c.first)})
+			got, err := s.outcome(s.run(t.Context(), p, u.Name, []byte(u.Name+":"+c.next)))
+			if got != c.want || (err == nil) != (c.want.Outcome == sdk.Unchanged) {
+				t.Errorf("%+v, %v, want %+v", got, err, c.want)
+			}
+			if err != nil {
+				mustBeUnclear(t, err, sdk.ClassConflict, "chpasswd.refused")
+			}
+			f.mustAccept(t, u.Name, password(c.next), c.live)
+			if c.first != "" {
+				f.mustAccept(t, u.Name, password(c.first), !c.live)
+			}
+		})
+	}
+}

@@ -337,6 +337,8 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 		return unchanged(sdk.ClassConflict, "locked")
 	case exitRefused:
 		return unchanged(sdk.ClassConflict, "chpasswd.refused")
+	case exitUnclear:
+		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassConflict, Reason: "chpasswd.refused", Err: errors.New("chpasswd failed, and may have set the password before it did")}
 	case exitForeign:
 		return unchanged(sdk.ClassConflict, "account.exists")
 	case exitUser:
