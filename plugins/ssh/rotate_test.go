@@ -438,6 +438,91 @@ func TestKey(t *testing.T) {
 	})
 }
 
+// A key has ended only where the server says so: it may stand elsewhere than in the file that
+// the plugin writes, and a server that cannot be asked has said nothing.
+func TestRetireAsksTheServer(t *testing.T) {
+	keys := t.TempDir()
+	f := newFixtureOn(t, targets.SSHDOptions{
+		Lines:  []string{"AuthorizedKeysCommand /usr/bin/cat " + keys + "/%u", "AuthorizedKeysCommandUser root"},
+		Blocks: []string{"Match User rtsecond*", "  AuthenticationMethods publickey,password"},
+	})
+	s := f.open(t)
+	second := func(u targets.User) string { return u.KeysFile() + "2" }
+	command := func(u targets.User) string { return filepath.Join(keys, u.Name) }
+	for name, c := range map[string]struct {
+		account string
+		here    bool // in authorized_keys, too
+		where   func(targets.User) string
+		opens   bool
+	}{
+		"authorized_keys2":            {where: second, opens: true},
+		"both files":                  {here: true, where: second, opens: true},
+		"a command":                   {where: command, opens: true},
+		"a command, and the file":     {here: true, where: command, opens: true},
+		"one of two factors":          {account: "rtsecond", where: second},
+		"one of two, and in the file": {account: "rtsecondtoo", here: true, where: second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			old, next := newKey(t), newKey(t)
+			before, after := lines(next.Public), lines(next.Public)
+			if c.here {
+				before = lines(old.Public, next.Public)
+			}
+			u := f.user(t, targets.UserOptions{Name: c.account, AuthorizedKeys: before})
+			if err := os.WriteFile(c.where(u), lines(old.Public), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			r := sdk.RetireRequest{Account: sdk.Account{Name: u.Name}, Old: old, Keep: next}
+			for range 2 {
+				got, err := s.Retire(t.Context(), r)
+				mustBeUnclear(t, err, sdk.ClassConflict, "key.elsewhere")
+				if got.Outcome != sdk.Unknown {
+					t.Errorf("retire: %+v", got)
+				}
+			}
+			f.mustAccept(t, u.Name, old, c.opens)
+			if got := mustRead(t, c.where(u)); !bytes.Equal(got, lines(old.Public)) {
+				t.Errorf("%s is now %s", c.where(u), got)
+			}
+			if err := os.Remove(c.where(u)); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := s.Retire(t.Context(), r); err != nil || got.Outcome != sdk.Changed {
+				t.Errorf("retire once it is gone: %+v, %v", got, err)
+			}
+			// What a server counts against a host, and shuts it out for.
+			if c.opens && bytes.Contains(mustRead(t, f.LogFile), []byte("authenticating user "+u.Name+" ")) {
+				t.Error("a login has failed, of which nobody wanted to know")
+			}
+			f.mustAccept(t, u.Name, old, false)
+			f.mustAccept(t, u.Name, next, c.opens)
+			if got := mustRead(t, u.KeysFile()); !bytes.Equal(got, after) {
+				t.Errorf("authorized_keys is\n%s\nwant\n%s", got, after)
+			}
+		})
+	}
+	t.Run("nobody answers", func(t *testing.T) {
+		old, next := newKey(t), newKey(t)
+		u := f.user(t, targets.UserOptions{AuthorizedKeys: lines(old.Public, next.Public)})
+		r := sdk.RetireRequest{Account: sdk.Account{Name: u.Name}, Old: old, Keep: next}
+		if err := f.Down(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Retire(t.Context(), r)
+		mustBeUnclear(t, err, sdk.ClassUnreachable, "connection")
+		if got.Outcome != sdk.Unknown {
+			t.Errorf("retire: %+v", got)
+		}
+		if err := f.Up(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Retire(t.Context(), r); err != nil || got.Outcome != sdk.Changed {
+			t.Errorf("retire again: %+v, %v", got, err)
+		}
+		f.mustAccept(t, u.Name, old, false)
+	})
+}
+
 // A server that does not show a pinned key is sent nothing, and its word is not
 // believed.
 func TestHostKey(t *testing.T) {
