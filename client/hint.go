@@ -141,6 +141,7 @@ var hints = map[string]string{
 	"locked":           "unlock the account at the target: while it is locked nobody can tell which secret it has, and a new one would let it in again",
 	"not_judged":       "the target refused the login, which proves nothing of the secret: see that the resource's administrator can log in and become root there",
 	"key.not_taken":    "the key is in the account's authorized_keys and the target does not take it: its log says why",
+	"key.elsewhere":    "the former key is gone from ~/.ssh/authorized_keys and still opens the account: remove it at the target from wherever else sshd finds keys (AuthorizedKeysFile, such as ~/.ssh/authorized_keys2, and AuthorizedKeysCommand)",
 	"second_factor":    "the target wants more than the account's secret: nobody but a person can log in there",
 	"no_login":         "the account may not log in at the target, so nobody can check its secret",
 	"expired":          "extend the account at the target, or the command came too late: send it again, and compare the clocks of this machine and of the agent's host",

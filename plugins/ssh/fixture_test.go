@@ -202,6 +202,15 @@ func mustFail(t *testing.T, err error, class sdk.Class, reason string) {
 	}
 }
 
+// mustBeUnclear wants an error that does not say that nothing was sent.
+func mustBeUnclear(t *testing.T, err error, class sdk.Class, reason string) {
+	t.Helper()
+	var e *sdk.Error
+	if !errors.As(err, &e) || e.Class != class || e.Reason != reason || e.NotSent {
+		t.Errorf("error %v, want class %s, reason %s, and that it may have been sent", err, class, reason)
+	}
+}
+
 func within(t *testing.T, d time.Duration, what string, f func()) {
 	t.Helper()
 	start := time.Now()

@@ -52,14 +52,16 @@ func why(err error) refusal {
 	return unreached
 }
 
-// login opens a connection as an account. The context bounds the handshake only.
-func login(ctx context.Context, h sdk.Host, r sdk.Resource, name string, c sdk.Credential) (*ssh.Client, error) {
+// login opens a connection as an account. The context bounds the handshake only. A key that
+// is refused is followed by the others: whoever takes one of those has judged it, and no login
+// has failed, for which a server might shut this host out. The connection is c's, or none.
+func login(ctx context.Context, h sdk.Host, r sdk.Resource, name string, c sdk.Credential, others ...sdk.Credential) (*ssh.Client, error) {
 	if len(h.Pins[r.Address]) == 0 {
 		return nil, &loginError{stranger, errors.New("the resource pins no host key")}
 	}
 	var last error
 	for _, group := range algorithms {
-		client, shown, err := handshake(ctx, h, r, name, c, group)
+		client, shown, err := handshake(ctx, h, r, name, group, c, others...)
 		if err == nil {
 			return client, nil
 		}
@@ -79,9 +81,9 @@ func login(ctx context.Context, h sdk.Host, r sdk.Resource, name string, c sdk.C
 
 // handshake is one try with one group of host key algorithms. shown tells whether the
 // server showed a key.
-func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, c sdk.Credential, group []string) (_ *ssh.Client, shown bool, err error) {
+func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, group []string, c sdk.Credential, others ...sdk.Credential) (_ *ssh.Client, shown bool, err error) {
 	a := &answers{secret: c.Secret}
-	methods, err := a.methods(c)
+	methods, err := a.methods(c, others...)
 	if err != nil {
 		return nil, false, &loginError{unreadable, err}
 	}
@@ -106,6 +108,10 @@ func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, c s
 	if !stop() && err == nil {
 		nc.Close()
 		err = ctx.Err()
+	}
+	if err == nil && !a.used && a.other {
+		nc.Close()
+		return nil, true, &loginError{refused, errors.New("the server took another key, and not this one")}
 	}
 	if err == nil && !a.used {
 		nc.Close()
@@ -139,6 +145,7 @@ type answers struct {
 	secret   sdk.Secret
 	asked    bool // for the secret, or which key it is
 	used     bool // the secret was given, or the key has signed
+	other    bool // another key has signed
 	dialogue bool
 }
 
@@ -153,15 +160,22 @@ func (n noting) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string)
 	return n.AlgorithmSigner.SignWithAlgorithm(rand, data, algorithm)
 }
 
-func (a *answers) methods(c sdk.Credential) ([]ssh.AuthMethod, error) {
+func (a *answers) methods(c sdk.Credential, others ...sdk.Credential) ([]ssh.AuthMethod, error) {
 	if c.Kind == sdk.SSHKey {
 		signer, err := privateKey(c.Secret)
 		if err != nil {
 			return nil, err
 		}
+		keys := []ssh.Signer{noting{signer, &a.used}}
+		for _, o := range others {
+			if signer, err = privateKey(o.Secret); err != nil {
+				return nil, err
+			}
+			keys = append(keys, noting{signer, &a.other})
+		}
 		return []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
 			a.asked = true
-			return []ssh.Signer{noting{signer, &a.used}}, nil
+			return keys, nil
 		})}, nil
 	}
 	return []ssh.AuthMethod{ssh.PasswordCallback(func() (string, error) {

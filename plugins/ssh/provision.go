@@ -10,7 +10,7 @@ import (
 )
 
 // provisioner makes Unix accounts that live for a while. Those that it has made have a
-// comment of their own in the user database; no other is touched.
+// full name of their own in the user database; no other is touched.
 type provisioner struct{}
 
 func (provisioner) Provision(ctx context.Context, r sdk.OpenRequest, a sdk.ApplyRequest) (sdk.ApplyResponse, error) {
@@ -92,14 +92,16 @@ var (
 	accountRemover = program{"/bin/sh -c " + quote(removeAccount), false}
 )
 
-// guest reads the account's name and looks whether it is one of ours.
+// guest reads the account's name and looks whether it is one of ours. The mark is the full
+// name alone: what follows the comma (a room, telephones) its holder may change by chfn.
 const guest = `export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 IFS= read -r R_FIRST && [ "$R_FIRST" = ` + firstLine + ` ] || exit 99
 IFS= read -r R_NAME || exit 99
 [ "$(id -u)" = 0 ] || exit 93
 mark="made by rotunda"
 if line=$(getent passwd -- "$R_NAME") && [ "${line%%:*}" = "$R_NAME" ]; then
-  [ "$(printf %s "$line" | cut -d: -f5)" = "$mark" ] || exit 105
+  full=$(printf %s "$line" | cut -d: -f5); full=${full%%,*}
+  [ "$full" = "$mark" ] || exit 105
   found=1
 fi
 `

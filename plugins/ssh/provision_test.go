@@ -84,6 +84,63 @@ func TestProvisionNames(t *testing.T) {
 	f.mustAccept(t, digits.Name, c, true)
 }
 
+// Whatever its holder may say of himself by chfn, an account that was made is removed; one that
+// somebody else made is not, whatever stands beside its name.
+func TestProvisionMark(t *testing.T) {
+	f := newFixture(t)
+	c := password("first-" + rand.Text())
+	guest := "guest" + strings.ToLower(rand.Text()[:8])
+	if got, err := f.provision(t, guest, c); err != nil || got != changed {
+		t.Fatalf("provision: %+v, %v", got, err)
+	}
+	defer func() {
+		f.mustDeprovision(t, guest, changed)
+		if _, err := user.Lookup(guest); err == nil {
+			t.Error("the account is still there")
+		}
+	}()
+	h, r := f.here()
+	client, err := login(t.Context(), h, r, guest, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	said, err := run(t.Context(), client, "exec chfn -r 7 -w 1-2-3 -h 4-5-6", lines([]byte(c.Secret.ExposeString())))
+	if err != nil || said.exit != 0 {
+		t.Fatalf("chfn: %+v, %v", said, err)
+	}
+	if got, want := gecos(t, guest), "made by rotunda,7,1-2-3,4-5-6"; got != want {
+		t.Fatalf("the holder left %q, want %q", got, want)
+	}
+	if got, err := f.provision(t, guest, c); err != nil || got != changed {
+		t.Errorf("provision again: %+v, %v", got, err)
+	}
+	f.mustAccept(t, guest, c, true)
+
+	for _, comment := range []string{"", "Somebody,made by rotunda", "made by rotunda too,7", ",made by rotunda"} {
+		u := f.user(t, targets.UserOptions{Password: c.Secret})
+		f.root(t, "usermod", "-c", comment, "--", u.Name)
+		want := unchanged(sdk.ClassConflict, "account.exists")
+		if got, err := f.provision(t, u.Name, password(rand.Text())); err != nil || got != want {
+			t.Errorf("provision of %q: %+v, %v, want %+v", comment, got, err, want)
+		}
+		f.mustDeprovision(t, u.Name, want)
+		f.mustAccept(t, u.Name, c, true)
+	}
+}
+
+// gecos is what the system has of a person.
+func gecos(t *testing.T, name string) string {
+	t.Helper()
+	for line := range strings.Lines(string(mustRead(t, "/etc/passwd"))) {
+		if f := strings.Split(line, ":"); f[0] == name {
+			return f[4]
+		}
+	}
+	t.Fatalf("there is no account %s", name)
+	return ""
+}
+
 // Where an account was made nothing says that nothing was changed, and another try goes on
 // from there; what no account takes makes none.
 func TestProvisionInPart(t *testing.T) {

@@ -118,7 +118,7 @@ func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, err
 	return s, nil
 }
 
-func openError(err error) error {
+func openError(err error) *sdk.Error {
 	e := &sdk.Error{NotSent: true, Err: err}
 	switch why(err) {
 	case stranger:
@@ -222,7 +222,31 @@ func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireRe
 		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "key.same", NotSent: true, Err: errors.New("the key to keep is the one to remove")}
 	}
 	got, err := s.outcome(s.run(ctx, keyDropper, r.Account.Name, keyBody(keep), keyBody(old)))
-	return sdk.RetireResponse{Outcome: got.Outcome}, err
+	if err == nil && got.Outcome == sdk.Changed {
+		err = s.ended(ctx, r)
+	}
+	if err != nil {
+		return sdk.RetireResponse{}, err
+	}
+	return sdk.RetireResponse{Outcome: got.Outcome}, nil
+}
+
+// ended asks the server itself for a key that is gone from ~/.ssh/authorized_keys: keys may
+// stand elsewhere, too. Where nobody answers the key is not known to have ended.
+func (s *session) ended(ctx context.Context, r sdk.RetireRequest) error {
+	client, err := login(ctx, s.admin.Host, s.admin.Resource, r.Account.Name, r.Old, r.Keep)
+	switch {
+	case err == nil:
+		client.Close()
+	case why(err) == refused:
+		return nil
+	case why(err) != partial: // there the key was taken, and something else stood in the way
+		e := openError(fmt.Errorf("ask the server whether it still takes the old key: %w", err))
+		e.NotSent = false
+		return e
+	}
+	return &sdk.Error{Class: sdk.ClassConflict, Reason: "key.elsewhere", Err: errors.New("the old key is gone from the account's ~/.ssh/authorized_keys, and the server still takes it: " +
+		"remove it from ~/.ssh/authorized_keys2, from the other files of AuthorizedKeysFile, or from where AuthorizedKeysCommand has it (sshd -T -C user=NAME tells both)")}
 }
 
 // publicKey is a key's line for authorized_keys, made from its private half. A public
@@ -337,6 +361,8 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 		return unchanged(sdk.ClassConflict, "locked")
 	case exitRefused:
 		return unchanged(sdk.ClassConflict, "chpasswd.refused")
+	case exitUnclear:
+		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassConflict, Reason: "chpasswd.refused", Err: errors.New("chpasswd failed, and may have set the password before it did")}
 	case exitForeign:
 		return unchanged(sdk.ClassConflict, "account.exists")
 	case exitUser:

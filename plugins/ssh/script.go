@@ -10,7 +10,7 @@ const (
 	exitNoHome   = 94  // the home folder is not there
 	exitKeys     = 95  // authorized_keys could not be written; it is as it was
 	exitKeepGone = 96  // the key to be kept is not there: nothing was removed
-	exitRefused  = 97  // chpasswd did not take it
+	exitRefused  = 97  // chpasswd did not take it, and the account has the hash that it had
 	exitBusy     = 98  // others were changing the file, or the line broke off: it is as they left it
 	exitInput    = 99  // the input is not what the script expects: sudo left its password in it
 	exitOther    = 100 // the account has another secret, or none
@@ -20,6 +20,7 @@ const (
 	exitNoFile   = 102 // no such file
 	exitFile     = 103 // it could not be written; it is as it was
 	exitFolder   = 104 // others than its owner may write in its folder, or put another in its place
+	exitUnclear  = 108 // chpasswd failed, and may have set it
 	exitLocked   = 101 // it has one that is locked: it cannot be compared, and a new one would unlock the account
 )
 
@@ -62,13 +63,21 @@ while [ "${bare#!}" != "$bare" ]; do bare=${bare#!}; done
 `
 
 // setPassword: the second line is what chpasswd reads, name:password. Where the hashes
-// are elsewhere (a directory), chpasswd decides.
+// are elsewhere (a directory), chpasswd decides. It also fails once it has set a password:
+// by a PAM module after the one that writes, or by a signal. So a failure is a refusal
+// only where the machine's own hash shows it. The shell compares: a hash is in no command line.
 const setPassword = account + `[ "$(id -u)" = 0 ] || exit 93
 command -v chpasswd >/dev/null || exit 92
 if line=$(getent shadow -- "$R_NAME"); then
 ` + hashOf + `case $bare in ""|"*") ;; *) [ "$bare" = "$hash" ] || exit 101 ;; esac
 fi
-chpasswd >/dev/null 2>&1 || exit 97
+own() { h=$(getent -s files shadow -- "$R_NAME") || h=; h=${h#*:}; h=${h%%:*}; }
+own; was=$h
+chpasswd >/dev/null 2>&1 && exit 0
+own
+case $was in ""|"*"|"!"*) exit 108 ;; esac
+[ "$h" = "$was" ] && exit 97
+exit 108
 `
 
 // comparePassword: the rest of the input is the password and a zero byte, as pam_unix's
