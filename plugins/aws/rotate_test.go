@@ -144,6 +144,51 @@ func TestRetireOfAnothers(t *testing.T) {
 	}
 }
 
+// untilDown is a line that goes down after so many connections.
+type untilDown struct {
+	net.Dialer
+	left int
+}
+
+func (u *untilDown) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if u.left == 0 {
+		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "dial.unreachable", NotSent: true}
+	}
+	u.left--
+	return u.Dialer.DialContext(ctx, network, address)
+}
+
+// What was sent is not said to be unsent, however little followed it.
+func TestDownBetweenChanges(t *testing.T) {
+	app := sdk.Account{Name: "app"}
+	for name, verb := range map[string]func(*session, sdk.Credential, sdk.Credential) error{
+		"retire": func(o *session, old, keep sdk.Credential) error {
+			out, err := o.Retire(t.Context(), sdk.RetireRequest{Account: app, Keep: keep, Old: old})
+			if out.Outcome != sdk.Unknown {
+				t.Errorf("retire: outcome %d", out.Outcome)
+			}
+			return err
+		},
+		"sweep": func(o *session, one, two sdk.Credential) error {
+			return o.Sweep(t.Context(), sdk.SweepRequest{Account: app, IDs: []string{one.ID, two.ID}})
+		},
+	} {
+		for asked, unsent := range []bool{true, false} {
+			s := newIAM(t)
+			s.add("app", &iamUser{})
+			o, err := openAs(t, s, "", s.key("admin"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.host.Dialer = &untilDown{left: asked}
+			var e *sdk.Error
+			if err := verb(o, s.key("app"), s.key("app")); !errors.As(err, &e) || e.NotSent != unsent || e.Class != sdk.ClassUnreachable || e.Reason != "dial.unreachable" {
+				t.Errorf("%s, down after %d requests: %v; want not sent %t", name, asked, err, unsent)
+			}
+		}
+	}
+}
+
 func TestOpen(t *testing.T) {
 	for name, c := range map[string]struct {
 		set    func(*iamServer, *sdk.Credential)

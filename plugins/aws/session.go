@@ -88,12 +88,24 @@ func (s *session) Mint(ctx context.Context, r sdk.MintRequest) (sdk.Credential, 
 }
 
 func (s *session) Sweep(ctx context.Context, r sdk.SweepRequest) error {
-	for _, id := range r.IDs {
+	for n, id := range r.IDs {
 		if err := s.delete(ctx, r.Account.Name, id); err != nil {
+			if n > 0 {
+				err = sent(err)
+			}
 			return err
 		}
 	}
 	return nil
+}
+
+// sent is the error of what comes after a change that was sent: it does not say that
+// nothing was.
+func sent(err error) error {
+	if e := (*sdk.Error)(nil); errors.As(err, &e) && e.NotSent {
+		return &sdk.Error{Class: e.Class, Reason: e.Reason, Err: err}
+	}
+	return err
 }
 
 // delete ends a key; that it is gone already is a success.
@@ -123,7 +135,7 @@ func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireRe
 		}
 	}
 	if err != nil {
-		return sdk.RetireResponse{}, err
+		return sdk.RetireResponse{}, sent(err)
 	}
 	return sdk.RetireResponse{Outcome: sdk.Changed}, nil
 }
