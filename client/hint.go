@@ -92,6 +92,7 @@ var hints = map[string]string{
 	"account.current":     "the target wants the account's present password with the change: set it in the record, or lift PASSWORD REQUIRE CURRENT for this account",
 	"account.locked":      "unlock the account at the target; its secret is as it was",
 	"account.method":      "have the account log in by a password of a kind that docs/targets.md lists for this target",
+	"account.nopass":      "the target takes any password for this account (Redis: nopass), and a new one would end that at once: give the account the record's present password there first, then rotate",
 	"account.retain":      "the target cannot keep two passwords for this account: look at its method, and whether it has an old one already",
 	"account.scope":       "set the account's scope to the host part that the target takes its login for: `rotunda record edit ACCOUNT --scope`",
 	"admin.must_change":   "change the administrator's own secret at the target, which wants that first, and set it in the record",

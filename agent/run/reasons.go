@@ -21,7 +21,7 @@ const ScriptRefused = "script.refused"
 // plain are the reasons that Rotunda's own parts give, besides those of the checks.
 var plain = strings.Fields(`
 	abandoned access_denied account.ambiguous account.current account.exists account.expired account.groups
-	account.half_made account.locked account.method account.missing account.name account.no_home account.owns
+	account.half_made account.locked account.method account.missing account.name account.no_home account.nopass account.owns
 	account.refused account.retain account.scope account.until address admin.dialogue admin.key admin.must_change
 	admin.no_shell admin.not_root admin.outstanding admin.refused admin.rights admin.sudo administrator.kind
 	administrator.none auth.method auth.switch bad_request bad_secret both_rejected cancelled candidate.rejected catalogue
@@ -29,7 +29,7 @@ var plain = strings.Fields(`
 	dependents.pending dial dial.closed dial.limit dial.protocol dial.refused dial.timeout dial.unreachable
 	dialogue.closed disabled draining expired file.folder file.lines file.missing file.unwritable former.unknown
 	discover.malformed discoverer.none group.missing healed host_closed http http.json http.redirect http.scheme http.url internal jump.chain jump.forbidden
-	jump.host_key jump.key jump.login jump.name jump.plugin jump.refused jump.unreachable key.gone key.mismatch
+	jump.host_key jump.key jump.login jump.name jump.plugin jump.refused jump.unreachable key.elsewhere key.gone key.mismatch
 	key.not_taken key.other_account key.private key.public key.same key_id.missing keys.full keys.keep_missing
 	keys.too_many keys.unwritable kind kube.clear kube.conflict kube.forbidden kube.missing kube.refused kube.status
 	kube.unauthorized ldap.too_large local.lost locked login.other login.refused login_budget

@@ -40,7 +40,7 @@ func reasonOf(err error) (sdk.Class, string) {
 // What a login says, by each way to try a key.
 func TestVerify(t *testing.T) {
 	for _, by := range []string{"iam", "sts", "s3"} {
-		settings := `{"region":"` + iamRegion + `","verify":"` + by + `"}`
+		settings := triedBy(by)
 		for name, c := range map[string]struct {
 			set  func(*iamServer, *sdk.Credential)
 			want sdk.VerifyResponse
@@ -66,11 +66,126 @@ func TestVerify(t *testing.T) {
 		}
 	}
 	// A key of another user opens the service, and is not the account's.
-	s := newIAM(t)
-	s.add("other", &iamUser{reads: true})
-	got, err := rotator{}.Verify(t.Context(), sdk.VerifyRequest{Host: hostOf(s), Resource: s.resource(""), Account: sdk.Account{Name: "app"}, Credential: s.key("other")})
-	if err != nil || got != (sdk.VerifyResponse{Reason: "key.other_account"}) {
-		t.Errorf("another user's key: %+v, %v", got, err)
+	for _, by := range []string{"iam", "sts"} {
+		s := newIAM(t)
+		s.add("other", &iamUser{reads: true})
+		got, err := rotator{}.Verify(t.Context(), sdk.VerifyRequest{Host: hostOf(s), Resource: s.resource(triedBy(by)), Account: sdk.Account{Name: "app"}, Credential: s.key("other")})
+		if err != nil || got != (sdk.VerifyResponse{Reason: "key.other_account"}) {
+			t.Errorf("another user's key, %s: %+v, %v", by, got, err)
+		}
+	}
+}
+
+// Who it was, by what IAM and STS answer.
+func TestUserOf(t *testing.T) {
+	sts := func(arn string) string {
+		return `<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>` + arn + `</Arn><UserId>X</UserId><Account>1</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`
+	}
+	for body, want := range map[string]string{
+		`<GetUserResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><GetUserResult><User><UserName>app</UserName></User></GetUserResult></GetUserResponse>`: "app",
+		sts("arn:aws:iam::123456789012:user/app"):                   "app",
+		sts("arn:aws-cn:iam::123456789012:user/a/b/app@x"):          "app@x",
+		sts("arn:aws:iam::123456789012:root"):                       "",
+		sts("arn:aws:sts::123456789012:assumed-role/some-role/app"): "",
+		sts("arn:aws:sts::123456789012:federated-user/app"):         "",
+		sts(""): "",
+		`text`:  "",
+	} {
+		if got := userOf([]byte(body)); got != want {
+			t.Errorf("%s: %q, want %q", body, got, want)
+		}
+	}
+}
+
+// triedBy are settings of a resource.
+func triedBy(by string) string { return `{"region":"` + iamRegion + `","verify":"` + by + `"}` }
+
+// A key that the account has not may be another user's: then it was not ended.
+func TestRetireOfAnothers(t *testing.T) {
+	for name, c := range map[string]struct {
+		by, user string
+		set      func(*iamServer, sdk.Credential)
+		changed  bool
+		class    sdk.Class
+		reason   string
+	}{
+		"another's, who may look at himself": {"iam", "app", func(s *iamServer, _ sdk.Credential) { s.users["other"].reads = true }, false, sdk.ClassConflict, "key.other_account"},
+		"another's, who may do nothing":      {"iam", "app", func(*iamServer, sdk.Credential) {}, false, sdk.ClassConflict, "key.other_account"},
+		"another's, by sts":                  {"sts", "app", func(*iamServer, sdk.Credential) {}, false, sdk.ClassConflict, "key.other_account"},
+		"another's, by s3":                   {"s3", "app", func(*iamServer, sdk.Credential) {}, false, sdk.ClassConflict, "key.other_account"},
+		"of a user who has another name now": {"iam", "nobody", func(*iamServer, sdk.Credential) {}, false, sdk.ClassConflict, "key.other_account"},
+		"gone":                               {"iam", "app", func(s *iamServer, c sdk.Credential) { s.edit(c.ID, func(k *iamKey) { k.ended = time.Now() }) }, true, "", ""},
+		"gone, which not all machines know": {"iam", "app", func(s *iamServer, c sdk.Credential) {
+			s.edit(c.ID, func(k *iamKey) { k.ended = time.Now().Add(time.Second / 2) })
+		}, true, "", ""},
+		"the account's, and switched off":     {"iam", "other", func(s *iamServer, c sdk.Credential) { s.edit(c.ID, func(k *iamKey) { k.active = false }) }, true, "", ""},
+		"another's, but switched off already": {"iam", "app", func(s *iamServer, c sdk.Credential) { s.edit(c.ID, func(k *iamKey) { k.active = false }) }, true, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newIAM(t)
+			s.add("app", &iamUser{})
+			s.add("other", &iamUser{})
+			old := s.key("other")
+			o, err := openAs(t, s, triedBy(c.by), s.key("admin"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.set(s, old)
+			out, err := o.Retire(t.Context(), sdk.RetireRequest{Account: sdk.Account{Name: c.user}, Keep: s.key("app"), Old: old})
+			class, reason := reasonOf(err)
+			if (out.Outcome == sdk.Changed) != c.changed || class != c.class || reason != c.reason {
+				t.Errorf("%+v, %v; want %t, %s, %s", out, err, c.changed, c.class, c.reason)
+			}
+			if s.accepts(old) == c.changed {
+				t.Errorf("it is accepted: %t", !c.changed)
+			}
+		})
+	}
+}
+
+// untilDown is a line that goes down after so many connections.
+type untilDown struct {
+	net.Dialer
+	left int
+}
+
+func (u *untilDown) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if u.left == 0 {
+		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "dial.unreachable", NotSent: true}
+	}
+	u.left--
+	return u.Dialer.DialContext(ctx, network, address)
+}
+
+// What was sent is not said to be unsent, however little followed it.
+func TestDownBetweenChanges(t *testing.T) {
+	app := sdk.Account{Name: "app"}
+	for name, verb := range map[string]func(*session, sdk.Credential, sdk.Credential) error{
+		"retire": func(o *session, old, keep sdk.Credential) error {
+			out, err := o.Retire(t.Context(), sdk.RetireRequest{Account: app, Keep: keep, Old: old})
+			if out.Outcome != sdk.Unknown {
+				t.Errorf("retire: outcome %d", out.Outcome)
+			}
+			return err
+		},
+		"sweep": func(o *session, one, two sdk.Credential) error {
+			return o.Sweep(t.Context(), sdk.SweepRequest{Account: app, IDs: []string{one.ID, two.ID}})
+		},
+	} {
+		for asked, unsent := range []bool{true, false} {
+			s := newIAM(t)
+			s.add("app", &iamUser{})
+			o, err := openAs(t, s, "", s.key("admin"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.host.Dialer = &untilDown{left: asked}
+			var e *sdk.Error
+			if err := verb(o, s.key("app"), s.key("app")); !errors.As(err, &e) || e.NotSent != unsent || e.Class != sdk.ClassUnreachable || e.Reason != "dial.unreachable" {
+				t.Errorf("%s, down after %d requests: %v; want not sent %t", name, asked, err, unsent)
+			}
+		}
 	}
 }
 

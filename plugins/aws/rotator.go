@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -72,7 +73,7 @@ func (s service) try(ctx context.Context, c sdk.Credential, user string) (out sd
 	}
 	defer clear(r.body)
 	switch {
-	case r.status == http.StatusOK && s.config.Verify == "iam" && user != "" && userOf(r.body) != user:
+	case r.status == http.StatusOK && s.config.Verify != "s3" && user != "" && userOf(r.body) != user:
 		out.Reason = "key.other_account"
 	case r.status == http.StatusOK, r.code == "AccessDenied":
 		out.Verdict = sdk.Accepted
@@ -86,12 +87,17 @@ func (s service) try(ctx context.Context, c sdk.Credential, user string) (out sd
 	return out, nil
 }
 
-// userOf is the name in an answer to GetUser.
+// userOf is the name in an answer to GetUser, or in the Arn of one to GetCallerIdentity:
+// arn:aws:iam::123456789012:user/PATH/NAME. A path has slashes, a name has none.
 func userOf(body []byte) string {
 	var u struct {
 		Name string `xml:"GetUserResult>User>UserName"`
+		Arn  string `xml:"GetCallerIdentityResult>Arn"`
 	}
 	_ = xml.Unmarshal(body, &u) // then it is no user's
+	if _, path, ok := strings.Cut(u.Arn, ":user/"); ok {
+		return path[strings.LastIndex(path, "/")+1:]
+	}
 	return u.Name
 }
 

@@ -204,7 +204,7 @@ func (s *iamServer) serve(r *http.Request, body []byte, action string, params ur
 		if service == "s3" && r.Method != http.MethodGet {
 			return "", &iamError{http.StatusMethodNotAllowed, "MethodNotAllowed"}
 		}
-		return "<Account>1</Account>", nil
+		return "<Arn>arn:aws-us-gov:iam::1:user/apps/" + by.user + "</Arn><UserId>AIDA</UserId><Account>1</Account>", nil
 	case params.Get("Version") != "2010-05-08":
 		return "", errName
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -87,12 +88,24 @@ func (s *session) Mint(ctx context.Context, r sdk.MintRequest) (sdk.Credential, 
 }
 
 func (s *session) Sweep(ctx context.Context, r sdk.SweepRequest) error {
-	for _, id := range r.IDs {
+	for n, id := range r.IDs {
 		if err := s.delete(ctx, r.Account.Name, id); err != nil {
+			if n > 0 {
+				err = sent(err)
+			}
 			return err
 		}
 	}
 	return nil
+}
+
+// sent is the error of what comes after a change that was sent: it does not say that
+// nothing was.
+func sent(err error) error {
+	if e := (*sdk.Error)(nil); errors.As(err, &e) && e.NotSent {
+		return &sdk.Error{Class: e.Class, Reason: e.Reason, Err: err}
+	}
+	return err
 }
 
 // delete ends a key; that it is gone already is a success.
@@ -110,14 +123,44 @@ func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireRe
 	if r.Old.Kind != sdk.APIKey || r.Old.ID == "" || r.Old.ID == r.Keep.ID {
 		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassInvalid, Reason: "key_id.missing", NotSent: true}
 	}
-	err := s.activate(ctx, r.Account.Name, r.Old.ID, false)
-	if err != nil && !isReason(err, "account.missing") && !isReason(err, "target.unsupported") {
-		return sdk.RetireResponse{}, err
+	off := s.activate(ctx, r.Account.Name, r.Old.ID, false)
+	if off != nil && !isReason(off, "account.missing") && !isReason(off, "target.unsupported") {
+		return sdk.RetireResponse{}, off
 	}
-	if err := s.delete(ctx, r.Account.Name, r.Old.ID); err != nil {
-		return sdk.RetireResponse{}, err
+	err := s.ask(ctx, r.Account.Name, "DeleteAccessKey", url.Values{"AccessKeyId": {r.Old.ID}}, nil)
+	if isReason(err, "account.missing") {
+		err = nil
+		if off != nil { // the user has no such key: perhaps another has
+			err = s.ended(ctx, r.Old, r.Account.Name)
+		}
+	}
+	if err != nil {
+		return sdk.RetireResponse{}, sent(err)
 	}
 	return sdk.RetireResponse{Outcome: sdk.Changed}, nil
+}
+
+// ended sees to it that a key which the user has not is refused. One that was deleted a
+// moment ago may be let in a little longer.
+func (s *session) ended(ctx context.Context, old sdk.Credential, user string) error {
+	for wait := 100 * time.Millisecond; ; wait *= 2 {
+		seen, err := s.try(ctx, old, user)
+		switch {
+		case err != nil:
+			return err
+		case seen.Verdict == sdk.Rejected:
+			return nil
+		case seen.Reason == "key.other_account", seen.Verdict == sdk.Accepted && wait > time.Second:
+			return &sdk.Error{Class: sdk.ClassConflict, Reason: "key.other_account", Err: fmt.Errorf("the user %s has no key %s, and the service lets it in", user, old.ID)}
+		case seen.Verdict != sdk.Accepted:
+			return &sdk.Error{Class: sdk.ClassUnreachable, Reason: seen.Reason, Err: fmt.Errorf("the user %s has no key %s, and nobody knows whether the service lets it in", user, old.ID)}
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return notCancelled(ctx)
+		}
+	}
 }
 
 func (s *session) activate(ctx context.Context, user, id string, active bool) error {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -78,6 +80,61 @@ func TestMintMeetsAnother(t *testing.T) {
 			t.Errorf("%s: %q, %v", what, made.ID, err)
 		case c.class != "" && (e == nil || e.Class != c.class || e.NotSent):
 			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// untilDown is a line that goes down after so many connections.
+type untilDown struct {
+	net.Dialer
+	left int
+}
+
+func (u *untilDown) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if u.left == 0 {
+		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "dial.unreachable", NotSent: true}
+	}
+	u.left--
+	return u.Dialer.DialContext(ctx, network, address)
+}
+
+// What was sent is not said to be unsent, however little followed it.
+func TestDownBetweenDeletions(t *testing.T) {
+	answers := map[string]string{
+		"POST /selfsubjectreviews": `{"status":{"userInfo":{"username":"admin"}}}`,
+		"GET /serviceaccounts/app": `{"metadata":{"name":"app","uid":"1"}}`,
+		"GET /secrets":             `{"kind":"PartialObjectMetadataList","items":[{"metadata":{"name":"one","uid":"2"}},{"metadata":{"name":"two","uid":"3"}}]}`,
+		"DELETE /one":              `{}`,
+		"DELETE /two":              `{}`,
+	}
+	app := sdk.Account{Name: "app"}
+	claims := base64.RawURLEncoding.EncodeToString([]byte(`{"kubernetes.io":{"secret":{"name":"one","uid":"2"}}}`))
+	verbs := map[string]func(context.Context, sdk.Session) error{
+		"sweep": func(ctx context.Context, s sdk.Session) error {
+			return s.(sdk.Minter).Sweep(ctx, sdk.SweepRequest{Account: app, IDs: []string{"one", "two"}})
+		},
+		"retire": func(ctx context.Context, s sdk.Session) error {
+			old := sdk.Credential{Kind: sdk.Token, ID: "one", Secret: sdk.NewSecret([]byte("x." + claims + ".x"))}
+			out, err := s.(sdk.Retirer).Retire(ctx, sdk.RetireRequest{Account: app, Keep: sdk.Credential{Kind: sdk.Token, ID: "two"}, Old: old})
+			if out.Outcome != sdk.Unknown {
+				t.Errorf("retire: outcome %d", out.Outcome)
+			}
+			return err
+		},
+	}
+	for name, verb := range verbs {
+		// The account, its Secrets, the first deletion; then another, or the look at what is left.
+		for asked, unsent := range []bool{true, true, true, false} {
+			r := broken(t, answers)
+			s, err := rotator{}.Open(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.(*session).host.Dialer = &untilDown{left: asked}
+			var e *sdk.Error
+			if err := verb(t.Context(), s); !errors.As(err, &e) || e.NotSent != unsent || e.Class != sdk.ClassUnreachable || e.Reason != "dial.unreachable" {
+				t.Errorf("%s, down after %d requests: %v; want not sent %t", name, asked, err, unsent)
+			}
 		}
 	}
 }

@@ -197,14 +197,29 @@ func (s *session) end(ctx context.Context, a sdk.Account, names ...string) error
 	if err != nil {
 		return err
 	}
+	begun := false
 	for _, m := range all {
-		if slices.Contains(names, m.Name) {
-			if err := s.delete(ctx, a, m); err != nil {
-				return err
-			}
+		if !slices.Contains(names, m.Name) {
+			continue
 		}
+		if err := s.delete(ctx, a, m); err != nil {
+			if begun {
+				err = sent(err)
+			}
+			return err
+		}
+		begun = true
 	}
 	return nil
+}
+
+// sent is the error of what comes after a change that was sent: it does not say that
+// nothing was.
+func sent(err error) error {
+	if e := (*sdk.Error)(nil); errors.As(err, &e) && e.NotSent {
+		return &sdk.Error{Class: e.Class, Reason: e.Reason, Err: err}
+	}
+	return err
 }
 
 func (s *session) Sweep(ctx context.Context, r sdk.SweepRequest) error {
@@ -224,7 +239,7 @@ func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireRe
 	}
 	left, err := s.secrets(ctx, r.Account, "fieldSelector", "metadata.name="+r.Old.ID)
 	if err != nil {
-		return sdk.RetireResponse{}, err
+		return sdk.RetireResponse{}, sent(err)
 	}
 	if len(left) > 0 && left[0].UID == to.UID && left[0].Deleted == "" {
 		return sdk.RetireResponse{}, &sdk.Error{Class: sdk.ClassConflict, Reason: "token.unlabelled", Err: fmt.Errorf("the Secret %s does not have the label %s with the account's UID", r.Old.ID, ownerLabel)}

@@ -5,6 +5,9 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
 
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -74,5 +77,101 @@ func TestItself(t *testing.T) {
 			}
 			accepts(third, true)
 		})
+	}
+}
+
+// The right password of an account that the password policy holds back is not a wrong one.
+func TestHeldBack(t *testing.T) {
+	l := targets.LDAP(t)
+	host := sdk.Host{
+		Dialer: new(net.Dialer), Log: slog.New(slog.DiscardHandler), Progress: func(string) {},
+		Pins: map[string][]byte{l.Address: l.SPKI[:]},
+	}
+	resource := sdk.Resource{Address: l.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}}
+	plugin := &rotator{}
+	s, err := plugin.Open(t.Context(), sdk.OpenRequest{Host: host, Resource: resource, Admin: sdk.Credential{Kind: sdk.Password, Secret: l.AdminPassword}, AdminAs: sdk.Account{Name: l.Admin}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	verify := func(dn, pw string) sdk.VerifyResponse {
+		t.Helper()
+		got, err := plugin.Verify(t.Context(), sdk.VerifyRequest{Host: host, Resource: resource, Account: sdk.Account{Name: dn}, Credential: password(pw)})
+		if err != nil {
+			t.Error(err)
+		}
+		return got
+	}
+	set := func(dn, attribute, value string) {
+		t.Helper()
+		if err := l.Modify(t.Context(), "dn: "+dn+"\nchangetype: modify\nreplace: "+attribute+"\n"+attribute+": "+value+"\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	accepted, rejected := sdk.VerifyResponse{Verdict: sdk.Accepted}, sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}
+	at := func(d time.Duration) string { return time.Now().Add(d).UTC().Format("20060102150405Z") }
+	for _, c := range []struct {
+		name, attribute, value string
+		right, wrong           sdk.VerifyResponse
+	}{
+		{"free", "description", "of no account", accepted, rejected},
+		{"for a while", "pwdAccountTmpLockoutEnd", at(time.Hour), sdk.VerifyResponse{Reason: "throttled"}, sdk.VerifyResponse{Reason: "throttled"}},
+		{"no more", "pwdAccountTmpLockoutEnd", at(-time.Hour), accepted, rejected},
+		{"not yet", "pwdStartTime", at(time.Hour), sdk.VerifyResponse{Reason: "disabled"}, sdk.VerifyResponse{Reason: "disabled"}},
+		{"begun", "pwdStartTime", at(-time.Hour), accepted, rejected},
+		{"over", "pwdEndTime", at(-time.Hour), sdk.VerifyResponse{Reason: "expired"}, sdk.VerifyResponse{Reason: "expired"}},
+		{"not over", "pwdEndTime", at(time.Hour), accepted, rejected},
+		{"over, in a zone", "pwdEndTime", time.Now().Add(-time.Hour).In(time.FixedZone("", 2*3600)).Format("20060102150405-0700"), sdk.VerifyResponse{Reason: "expired"}, sdk.VerifyResponse{Reason: "expired"}},
+	} {
+		dn, err := l.CreateEntry(t.Context(), c.name, password("the one of "+c.name).Secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set(dn, c.attribute, c.value)
+		if got := verify(dn, "another one"); got != c.wrong {
+			t.Errorf("%s: a wrong password: %+v, want %+v", c.name, got, c.wrong)
+		}
+		if got := verify(dn, "the one of "+c.name); got != c.right {
+			t.Errorf("%s: the right password: %+v, want %+v", c.name, got, c.right)
+		}
+	}
+
+	// A candidate that was set already is not given up because its account is held back.
+	again, err := l.CreateEntry(t.Context(), "again", password("the first of again").Secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range []string{at(time.Hour), at(-time.Hour)} { // free, and over
+		set(again, "pwdEndTime", value)
+		out, err := s.Apply(t.Context(), sdk.ApplyRequest{Account: sdk.Account{Name: again}, Candidate: password("the second of again")})
+		if out.Outcome == sdk.Unchanged {
+			t.Errorf("applied again: %+v, %v", out, err)
+		}
+	}
+}
+
+// Times as people and servers write them; what cannot be read holds an account back.
+func TestHeldBackAt(t *testing.T) {
+	now := time.Date(2026, 11, 27, 15, 0, 0, 0, time.UTC)
+	for _, c := range []struct{ attribute, value, want string }{
+		{"description", "20261127150000Z", ""},
+		{"pwdAccountLockedTime", "000001010000Z", "locked"},
+		{"pwdAccountTmpLockoutEnd", "20261127150001.123456Z", "throttled"},
+		{"pwdAccountTmpLockoutEnd", "20261127145930Z", "throttled"}, // the clocks may differ
+		{"pwdAccountTmpLockoutEnd", "20261127145859Z", ""},
+		{"pwdStartTime", "202611271600Z", "disabled"},
+		{"pwdStartTime", "2026112714Z", ""},
+		{"pwdStartTime", "20261127160000+0200", ""},
+		{"pwdStartTime", "20261127160000,5-0100", "disabled"},
+		{"pwdStartTime", "tomorrow", "disabled"},
+		{"pwdEndTime", "20261127140000Z", "expired"},
+		{"pwdEndTime", "20261127150030Z", "expired"}, // the clocks may differ
+		{"pwdEndTime", "20261127150200Z", ""},
+		{"pwdEndTime", "20261127150200", "expired"}, // in no zone
+	} {
+		entry := ldap.NewEntry("cn=app", map[string][]string{c.attribute: {c.value}})
+		if got := heldBack(entry, now); got != c.want {
+			t.Errorf("%s %s: %q, want %q", c.attribute, c.value, got, c.want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -207,6 +208,7 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 	if err != nil {
 		return sdk.VerifyResponse{}, err
 	}
+	began := time.Now()
 	c, err := login(ctx, server, v.Account.Name, v.Credential.Secret)
 	if err == nil {
 		c.HangUp()
@@ -220,7 +222,7 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 	case !errors.As(err, &e):
 		return sdk.VerifyResponse{}, err
 	case e.Reason == "bad_secret":
-		return p.refused(ctx, v)
+		return p.refused(ctx, v, began)
 	case e.Reason == "locked", e.Reason == "expired", e.Reason == "no_login", e.Reason == "throttled":
 		return undecided(e.Reason)
 	case e.Class == sdk.ClassUnreachable:
@@ -233,10 +235,65 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 // OpenLDAP's password policy, 389 Directory Server's, and its switch.
 var lockAttributes = []string{"pwdAccountLockedTime", "accountUnlockTime", "nsAccountLock"}
 
+// timeAttributes are where OpenLDAP's password policy writes down when it lets an account
+// in: not until such a time, or else not from then on.
+var timeAttributes = []struct {
+	name   string
+	until  bool
+	reason string
+}{
+	{"pwdAccountTmpLockoutEnd", true, "throttled"},
+	{"pwdStartTime", true, "disabled"},
+	{"pwdEndTime", false, "expired"},
+}
+
+// lookedAt are the attributes of an entry that are read; 1.1 stands for none.
+func lookedAt() []string {
+	out := append([]string{"1.1"}, lockAttributes...)
+	for _, a := range timeAttributes {
+		out = append(out, a.name)
+	}
+	return out
+}
+
+// heldBack says why an account is let in with no secret at that time, by what its entry
+// says; empty: it does not say so.
+func heldBack(entry *ldap.Entry, now time.Time) string {
+	for _, a := range lockAttributes {
+		if entry.GetAttributeValue(a) != "" {
+			return "locked"
+		}
+	}
+	for _, a := range timeAttributes {
+		text := entry.GetAttributeValue(a.name)
+		when, err := generalizedTime(text)
+		switch {
+		case text == "":
+		case err != nil, a.until && now.Before(when.Add(clocks)), !a.until && now.After(when.Add(-clocks)):
+			return a.reason
+		}
+	}
+	return ""
+}
+
+// clocks is how far this machine's clock and the server's may be apart: OpenLDAP does not tell its
+// own.
+const clocks = time.Minute
+
+// generalizedTime reads a time as people and servers write it (RFC 4517, 3.3.13).
+func generalizedTime(text string) (t time.Time, err error) {
+	for _, form := range []string{"20060102150405Z0700", "200601021504Z0700", "2006010215Z0700"} {
+		if t, err = time.Parse(form, text); err == nil {
+			return t, nil
+		}
+	}
+	return t, err
+}
+
 // refused asks the administrator why: a server answers an entry that is missing, and by
 // default one that is locked, exactly as it answers a wrong password. Where he is not
 // logged in, nobody knows.
-func (p *rotator) refused(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyResponse, error) {
+func (p *rotator) refused(ctx context.Context, v sdk.VerifyRequest, began time.Time) (sdk.VerifyResponse, error) {
 	undecided := func(reason string) (sdk.VerifyResponse, error) {
 		return sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: reason}, nil
 	}
@@ -257,10 +314,8 @@ func (p *rotator) refused(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyR
 	if entry == nil { // or he may not see it
 		return undecided("not_judged")
 	}
-	for _, a := range lockAttributes {
-		if entry.GetAttributeValue(a) != "" {
-			return undecided("locked")
-		}
+	if why := heldBack(entry, began); why != "" {
+		return undecided(why)
 	}
 	return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
 }

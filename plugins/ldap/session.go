@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
@@ -40,7 +41,7 @@ func (s *session) look(ctx context.Context, dn string) (*directory.Conn, *ldap.E
 		if err != nil {
 			return nil, nil, err
 		}
-		found, err := search(ctx, c, dn, "(objectClass=*)", append([]string{"1.1"}, lockAttributes...)...)
+		found, err := search(ctx, c, dn, "(objectClass=*)", lookedAt()...)
 		if err == nil {
 			if len(found) != 1 {
 				return c, nil, nil
@@ -105,17 +106,25 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	if s.self || reason == "policy.history" || reason == "policy.refused" {
 		// A candidate that was set already is refused as one that was used before, or since
 		// the former one, which an account has to say, is wrong by now.
-		return s.unlessSet(ctx, a, class, reason)
+		return s.unlessSet(ctx, c, a, class, reason)
 	}
 	return unchanged(class, reason)
 }
 
 // unlessSet logs in with a candidate that was refused: it is the account's password if
-// this change was made before and its answer was lost.
-func (s *session) unlessSet(ctx context.Context, a sdk.ApplyRequest, class sdk.Class, reason string) (sdk.ApplyResponse, error) {
-	c, err := login(ctx, s.server, a.Account.Name, a.Candidate.Secret)
+// this change was made before and its answer was lost. A login to an account that is held
+// back would say nothing.
+func (s *session) unlessSet(ctx context.Context, c *directory.Conn, a sdk.ApplyRequest, class sdk.Class, reason string) (sdk.ApplyResponse, error) {
+	found, err := search(ctx, c, a.Account.Name, "(objectClass=*)", lookedAt()...)
+	if err == nil && len(found) == 1 && heldBack(found[0], time.Now()) != "" {
+		err = errors.New("the account is held back")
+	}
+	if err != nil {
+		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "not_judged", Err: err}
+	}
+	set, err := login(ctx, s.server, a.Account.Name, a.Candidate.Secret)
 	if err == nil {
-		c.HangUp()
+		set.HangUp()
 		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
 	}
 	if e := (*sdk.Error)(nil); errors.As(err, &e) && e.Reason == "bad_secret" {

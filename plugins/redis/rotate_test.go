@@ -73,9 +73,29 @@ func (f *fixture) mustAccept(t *testing.T, name, pw string, want bool) {
 	}
 }
 
+// once is a line that is down after the first connection.
+type once struct {
+	net.Dialer
+	used bool
+}
+
+func (o *once) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if o.used {
+		return nil, errors.New("the line is down")
+	}
+	o.used = true
+	return o.Dialer.DialContext(ctx, network, address)
+}
+
 func (f *fixture) mustVerify(t *testing.T, name, pw string, want sdk.VerifyResponse) {
 	t.Helper()
+	f.mustVerifyBy(t, new(net.Dialer), name, pw, want)
+}
+
+func (f *fixture) mustVerifyBy(t *testing.T, line sdk.Dialer, name, pw string, want sdk.VerifyResponse) {
+	t.Helper()
 	h, r := f.here("")
+	h.Dialer = line
 	got, err := f.plugin.Verify(t.Context(), sdk.VerifyRequest{Host: h, Resource: r, Account: sdk.Account{Name: name}, Credential: password(pw)})
 	if err != nil || got != want {
 		t.Errorf("verify %q: %+v, %v, want %+v", name, got, err, want)
@@ -170,11 +190,41 @@ func TestRotate(t *testing.T) {
 		f.mustVerify(t, "anybody", "whatever it is", rejected)
 	})
 
-	t.Run("NobodyLoggedIn", func(t *testing.T) {
-		h, r := f.here("")
-		got, err := (&rotator{}).Verify(t.Context(), sdk.VerifyRequest{Host: h, Resource: r, Account: sdk.Account{Name: "app"}, Credential: password("wrong")})
-		if err != nil || got != undecided("not_judged") {
-			t.Errorf("%+v, %v", got, err)
+	// The current password works until it is retired: a first one would end it at once.
+	t.Run("WithoutPasswordAndInUse", func(t *testing.T) {
+		refused := sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassConflict, Reason: "account.nopass"}
+		for rule, want := range map[string]sdk.ApplyResponse{"nopass": refused, ">the first of served": changed} {
+			f.command(t, "ACL", "SETUSER", "served", "reset", "on", "+ping", rule)
+			got, err := s.Apply(t.Context(), sdk.ApplyRequest{Account: sdk.Account{Name: "served"}, Candidate: password("the second of served"), Current: password("the first of served")})
+			if err != nil || got != want {
+				t.Errorf("%s: %+v, %v, want %+v", rule, got, err, want)
+			}
+			f.mustAccept(t, "served", "the first of served", true)
+			f.mustAccept(t, "served", "anything at all", want == refused)
+		}
+	})
+
+	// Where nobody can be asked, a login says nothing of a user whom every password opens.
+	t.Run("NobodyToAsk", func(t *testing.T) {
+		f.user(t, "judged", "the first of judged")
+		f.user(t, "open", "the first of open")
+		f.command(t, "ACL", "SETUSER", "open", "nopass")
+		f.user(t, "blind", "the first of blind")
+		f.command(t, "ACL", "SETUSER", "blind", "reset", "on", ">the first of blind", "+config|get", "+info")
+		blind := &fixture{f.RedisServer, &rotator{}}
+		little, err := blind.openAs(t.Context(), "blind", password("the first of blind"), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer little.Close()
+		for why, nobody := range map[string]*fixture{"no session": {f.RedisServer, &rotator{}}, "no right to look": blind} {
+			t.Run(why, func(t *testing.T) {
+				nobody.mustVerify(t, "judged", "the first of judged", accepted)
+				nobody.mustVerify(t, "judged", "wrong", undecided("not_judged"))
+				nobody.mustVerify(t, "open", "the first of open", undecided("not_judged"))
+				nobody.mustVerify(t, "open", "one that was never set", undecided("not_judged"))
+				nobody.mustVerifyBy(t, &once{}, "judged", "the first of judged", undecided("not_judged")) // no second try
+			})
 		}
 	})
 

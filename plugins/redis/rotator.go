@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"slices"
 	"sync"
@@ -122,7 +123,8 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 	switch {
 	case err == nil:
 		c.hangUp()
-		if u, asked := p.ask(ctx, v); asked && u.anything {
+		u, asked := p.ask(ctx, v)
+		if asked && u.anything || !asked && !t.judges(ctx, v.Account.Name) {
 			// Every password opens such a user: that this one did says nothing.
 			return sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: "not_judged"}, nil
 		}
@@ -133,6 +135,18 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 		return sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: "unreachable"}, nil
 	}
 	return sdk.VerifyResponse{}, err
+}
+
+// judges says whether the server refuses a user a password that nobody can know, for when
+// nobody can be asked whether any opens it. Where it does not say so, nobody knows.
+func (t target) judges(ctx context.Context, name string) bool {
+	c, err := t.connect(ctx, name, sdk.NewSecret([]byte(rand.Text())))
+	if err == nil {
+		c.hangUp()
+		return false
+	}
+	var e *sdk.Error
+	return errors.As(err, &e) && e.Reason == "bad_secret"
 }
 
 // refused asks the administrator why: the server answers a user that is missing, and one

@@ -98,6 +98,11 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	if !u.found { // ACL SETUSER would make it
 		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassNotFound, Reason: "account.missing"}, nil
 	}
+	if u.anything && a.Current.Secret.Len() > 0 {
+		// A first password ends "any password" at once, and with it the current one, which is
+		// to go on until it is retired.
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassConflict, Reason: "account.nopass"}, nil
+	}
 	return s.change(ctx, c, a.Account.Name, "#"+digest(a.Candidate.Secret))
 }
 
