@@ -180,11 +180,13 @@ func (k *kit) noRightsIsPermission(t *testing.T) {
 	}
 }
 
-// With the line down there is no other way to the target.
+// With the line down there is no other way to the target, nor to an answer: what a login
+// said before is none.
 func (k *kit) dialsOnlyThroughDialer(t *testing.T) {
 	defer k.line.set(damage{})
 	a, first := k.account(t)
 	s := k.open(t)
+	k.mustVerify(t, a, first, sdk.Accepted)
 	k.line.set(damage{down: true, cutBefore: 1})
 	if got, err := k.verify(t, a, first); err == nil && got.Verdict != sdk.Undecided {
 		t.Errorf("verify with the line down: %s", verdicts[got.Verdict])

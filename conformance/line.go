@@ -29,6 +29,9 @@ type damage struct {
 	// Before is called before each write; what it gives, once the write has arrived. The
 	// target's answer to that is lost.
 	before func(write int) (after func())
+	// Ends is called in place of each write, and ends the plugin's call. None arrives: each
+	// fails when the agent has closed its connection.
+	ends func()
 }
 
 var errCut = errors.New("the line is cut")
@@ -99,8 +102,17 @@ func (c *conn) Close() error {
 func (c *conn) Write(b []byte) (int, error) {
 	c.line.mu.Lock()
 	c.line.writes++
-	d, n := c.line.damage, c.line.writes
+	d, n, held := c.line.damage, c.line.writes, c.line.held
 	c.line.mu.Unlock()
+	if d.ends != nil {
+		d.ends()
+		select {
+		case <-c.closed:
+		case <-held: // a connection that is not of the call
+		}
+		_ = c.Close()
+		return 0, errCut
+	}
 	if d.before != nil {
 		if after := d.before(n); after != nil {
 			c.mu.Lock()

@@ -24,6 +24,7 @@ const (
 	trimsSecrets      fault = "trims-secrets"       // OddSecrets
 	pastesNames       fault = "pastes-names"        // HostileNames
 	deafToTheDeadline fault = "deaf"                // HungEndsAtTheDeadline
+	finishesLater     fault = "finishes-later"      // CancelledHasNoEffect: with the next session, when nobody asks for it
 
 	// Retire, which must end the old secret and nothing else.
 	endsEverything fault = "ends-everything" // RetireTouchesOnlyOld
@@ -53,6 +54,7 @@ const (
 	believesItself    fault = "believes-itself"      // VerifyIsFresh
 	triesTwice        fault = "tries-twice"          // LoginBudget
 	readsWhatItLikes  fault = "reads-what-it-likes"  // ReadbackAgrees
+	asBefore          fault = "as-before"            // DialsOnlyThroughDialer: where no answer comes, the last one counts
 
 	// Dependents.
 	planChanges      fault = "plan-changes"       // PlanIsReadOnly
@@ -76,6 +78,9 @@ const (
 	keepsUntil      fault = "keeps-until"       // ProvisionTwice: of an account that is given another end
 	removesNothing  fault = "removes-nothing"   // ProvisionTwice
 	missesTheRemove fault = "misses-the-remove" // ProvisionTwice: what is gone already is no success
+
+	// What it says of itself.
+	twoFaced fault = "two-faced" // ManifestMatches: a plugin of its own, since no settings choose a manifest
 
 	// What it leaves behind.
 	writesSecrets fault = "writes-secrets" // NoSecretInProc

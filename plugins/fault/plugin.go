@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -23,7 +24,12 @@ type rotator struct {
 
 	mu   sync.Mutex
 	seen map[string]string // by account: the newest password that was set, for faults that remember
+
+	left atomic.Pointer[unfinished]
 }
+
+// unfinished is a change that was broken off.
+type unfinished struct{ account, password string }
 
 func (p *rotator) remember(account, password string) (again bool) {
 	p.mu.Lock()
@@ -86,6 +92,9 @@ func (p *rotator) open(ctx context.Context, r sdk.OpenRequest) (*session, error)
 	if s.fault == openChanges {
 		_, err = s.set(ctx, r.AdminAs.Name, "set while opening", false)
 	}
+	if left := p.left.Swap(nil); left != nil {
+		_, err = s.set(ctx, left.account, left.password, p.keep)
+	}
 	return s, err
 }
 
@@ -125,6 +134,9 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	}
 	status, err := s.set(ctx, name, password, s.keep && s.fault != endsCurrent || s.fault == keepsOld)
 	if err != nil {
+		if s.fault == finishesLater {
+			s.left.Store(&unfinished{name, password})
+		}
 		return s.unanswered(ctx, err)
 	}
 	switch status {
@@ -214,6 +226,16 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 		if p.knows(v.Account.Name) {
 			return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
 		}
+	case asBefore:
+		out, err := svc.judge(ctx, v.Account.Name, v.Credential.Secret)
+		login, secret := "login "+v.Account.Name, v.Credential.Secret.ExposeString()
+		switch {
+		case out.Verdict == sdk.Accepted:
+			p.remember(login, secret)
+		case out.Reason == "unreachable" && p.remembers(login, secret):
+			out = sdk.VerifyResponse{Verdict: sdk.Accepted}
+		}
+		return out, err
 	case leaks:
 		kept := make([]byte, 4<<10)
 		go func() {
