@@ -30,7 +30,7 @@ var All = []Obligation{
 	{"DialsOnlyThroughDialer", "with the line down there is no other way to the target, and no answer from memory"},
 	{"LoginBudget", "one `Verify` of a wrong secret costs one failed login"},
 	{"OverlapKeepsCurrent", "with `Overlap`, `Apply` leaves the old secret working"},
-	{"RetireTouchesOnlyOld", "`Retire` ends the old secret, and no other"},
+	{"RetireTouchesOnlyOld", "`Retire` ends the old secret, and no other: neither another account's, nor a third one of the account's, where the target has room for it"},
 	{"RetireTwice", "what is gone already is a success"},
 	{"ListIsComplete", "`List` names all that an account has, or fails, with the line cut at any write"},
 	{"MintKeepsOthers", "`Mint` ends nothing; where the target has no more room that is class `conflict`"},

@@ -18,6 +18,7 @@ const (
 	keepsOld          fault = "keeps-old"           // FirstChange: nothing in the manifest says so
 	policyIsUnknown   fault = "policy-is-unknown"   // PolicyIsUnchanged
 	missingIsPolicy   fault = "missing-is-policy"   // MissingIsNotFound
+	makesTheMissing   fault = "makes-the-missing"   // MissingIsNotFound
 	reasonIsText      fault = "reason-is-text"      // MissingIsNotFound: reasons are codes
 	noRightsIsPolicy  fault = "no-rights-is-policy" // NoRightsIsPermission
 	dropsCharacters   fault = "drops-characters"    // Printable
@@ -27,8 +28,9 @@ const (
 	finishesLater     fault = "finishes-later"      // CancelledHasNoEffect: with the next session, when nobody asks for it
 
 	// Retire, which must end the old secret and nothing else.
-	endsEverything fault = "ends-everything" // RetireTouchesOnlyOld
-	retireOnce     fault = "retire-once"     // RetireTwice
+	endsEverything fault = "ends-everything"   // RetireTouchesOnlyOld
+	endsAllButKeep fault = "ends-all-but-keep" // RetireTouchesOnlyOld: a third one, of which it knows nothing
+	retireOnce     fault = "retire-once"       // RetireTwice
 
 	// Secrets that the target makes.
 	mintNotSent   fault = "mint-not-sent"   // LostReplyIsUnknown: NotSent of what was sent

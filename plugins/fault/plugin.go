@@ -146,6 +146,10 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 		switch s.fault {
 		case missingIsPolicy:
 			return unchanged(sdk.ClassPolicy, "account.missing")
+		case makesTheMissing:
+			if _, err := s.call(ctx, http.MethodPost, "/users/"+url.PathEscape(name), s.admin.Name, s.secret, map[string]any{"password": password}); err != nil {
+				return s.unanswered(ctx, err)
+			}
 		case reasonIsText:
 			return unchanged(sdk.ClassNotFound, "No such user!")
 		}
@@ -188,8 +192,11 @@ func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireRe
 		return sdk.RetireResponse{Outcome: sdk.Unchanged}, nil
 	}
 	status, err := s.end(ctx, name, old)
-	if err == nil && s.fault == endsEverything {
+	switch {
+	case err == nil && s.fault == endsEverything:
 		status, err = s.end(ctx, name, r.Keep.Secret.ExposeString())
+	case err == nil && s.fault == endsAllButKeep:
+		status, err = s.set(ctx, name, r.Keep.Secret.ExposeString(), false)
 	}
 	switch {
 	case err != nil:
