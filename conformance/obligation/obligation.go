@@ -47,7 +47,7 @@ var All = []Obligation{
 	{"HostileNames", "names that would do harm in a command are taken as they are"},
 	{"ManifestMatches", "the manifest by hand is the one that the agent gets"},
 	{"NoSecretInProc", "while a change is under way no secret is in arguments, environment, files, and a crash would write none"},
-	{"NoLeftover", "a session that is closed leaves no connection"},
-	{"NoLeak", "10,000 calls leave neither descriptors nor memory"},
+	{"NoLeftover", "sessions that are closed leave no connection, nor do logins: neither to the target nor, on Linux, in the plugin's process"},
+	{"NoLeak", "10,000 calls with the line down leave neither descriptors nor memory, and sessions that are opened and closed for a while no descriptors"},
 	{"NoSecretInTheLog", "no secret is in any log line or error of all of the above, however it is written"},
 }

@@ -85,7 +85,9 @@ const (
 	twoFaced fault = "two-faced" // ManifestMatches: a plugin of its own, since no settings choose a manifest
 
 	// What it leaves behind.
-	writesSecrets fault = "writes-secrets" // NoSecretInProc
-	printsSecrets fault = "prints-secrets" // NoSecretInTheLog
-	leaks         fault = "leaks"          // NoLeak
+	writesSecrets    fault = "writes-secrets"    // NoSecretInProc
+	printsSecrets    fault = "prints-secrets"    // NoSecretInTheLog
+	leaks            fault = "leaks"             // NoLeak
+	keepsSessions    fault = "keeps-sessions"    // NoLeak: a connection of each, when it is closed
+	keepsConnections fault = "keeps-connections" // NoLeftover: of each login
 )

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -26,6 +27,7 @@ type rotator struct {
 	seen map[string]string // by account: the newest password that was set, for faults that remember
 
 	left atomic.Pointer[unfinished]
+	kept []net.Conn // that nobody closes
 }
 
 // unfinished is a change that was broken off.
@@ -46,6 +48,17 @@ func (p *rotator) remembers(account, password string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seen[account] == password
+}
+
+// keepOne makes a connection that nobody closes.
+func (p *rotator) keepOne(ctx context.Context, s service) {
+	c, err := s.host.Dialer.DialContext(ctx, "tcp", s.resource.Address)
+	if err != nil {
+		return // the line is down: then there is nothing to keep
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kept = append(p.kept, c)
 }
 
 // knows says whether a password of the account was set.
@@ -89,7 +102,10 @@ func (p *rotator) open(ctx context.Context, r sdk.OpenRequest) (*session, error)
 	case status != http.StatusOK:
 		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "service.status", NotSent: true}
 	}
-	if s.fault == openChanges {
+	switch s.fault {
+	case keepsSessions:
+		p.keepOne(ctx, svc)
+	case openChanges:
 		_, err = s.set(ctx, r.AdminAs.Name, "set while opening", false)
 	}
 	if left := p.left.Swap(nil); left != nil {
@@ -233,6 +249,8 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 		if p.knows(v.Account.Name) {
 			return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
 		}
+	case keepsConnections:
+		p.keepOne(ctx, svc)
 	case asBefore:
 		out, err := svc.judge(ctx, v.Account.Name, v.Credential.Secret)
 		login, secret := "login "+v.Account.Name, v.Credential.Secret.ExposeString()
