@@ -57,7 +57,7 @@ func (k *kit) killEveryStep(t *testing.T) {
 	_, writes := k.line.counts()
 	current = next
 	steps := 0
-	for n := 1; n <= min(writes, maxCuts); n++ {
+	for _, n := range picked(writes) {
 		s, next := k.open(t), k.candidate(t)
 		var mu sync.Mutex // held from before the write, whose answer may end the call, until it is killed
 		killed, over := 0, false
@@ -85,7 +85,7 @@ func (k *kit) killEveryStep(t *testing.T) {
 	if steps == 0 {
 		t.Error("no process was killed")
 	}
-	t.Logf("killed after %d writes", steps)
+	t.Logf("killed %d times, after each of %s", steps, ofWrites(writes))
 }
 
 // openAfterAKill opens a session as an agent does: one that still had the process that is

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -35,6 +36,28 @@ type damage struct {
 }
 
 var errCut = errors.New("the line is cut")
+
+// maxCuts bounds the writes at which a line is cut.
+const maxCuts = 16
+
+// picked are the writes at which it is cut: of many the first and the last, since a call
+// logs in before it changes something.
+func picked(writes int) (all []int) {
+	for n := 1; n <= writes; n++ {
+		if n <= maxCuts/2 || n > writes-maxCuts/2 {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// ofWrites says how many were picked.
+func ofWrites(writes int) string {
+	if writes > maxCuts {
+		return fmt.Sprintf("%d of %d writes: the first and the last %d", maxCuts, writes, maxCuts/2)
+	}
+	return fmt.Sprintf("%d writes", writes)
+}
 
 // set sets the damage and counts from here.
 func (l *line) set(d damage) {

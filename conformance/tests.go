@@ -97,7 +97,8 @@ func (k *kit) rejectedIsProven(t *testing.T) {
 	k.mustVerify(t, a, first, sdk.Accepted)
 	_, writes := k.line.counts()
 	cuts := []damage{{down: true}}
-	for n := 1; n <= min(writes, maxCuts); n++ {
+	t.Logf("cut before and after each of %s", ofWrites(writes))
+	for _, n := range picked(writes) {
 		cuts = append(cuts, damage{cutBefore: n}, damage{cutAfter: n})
 	}
 	for _, d := range cuts {
@@ -118,10 +119,7 @@ func (k *kit) applyTwice(t *testing.T) {
 	k.mustApply(t, k.open(t), a, second, first)
 }
 
-// maxCuts bounds the writes at which a line is cut.
-const maxCuts = 16
-
-// The line is cut before and after every write of a change. Whatever the plugin then
+// The line is cut before and after each write of a change. Whatever the plugin then
 // says must be true, and the same candidate can be applied afterwards.
 func (k *kit) lostReplyIsUnknown(t *testing.T) {
 	if k.minted() {
@@ -136,7 +134,7 @@ func (k *kit) lostReplyIsUnknown(t *testing.T) {
 	k.mustApply(t, s, a, next, current)
 	writes := k.wrote(t)
 	current = next
-	for n := 1; n <= min(writes, maxCuts); n++ {
+	for _, n := range picked(writes) {
 		for _, d := range []damage{{cutBefore: n}, {cutAfter: n}} {
 			s, next := k.open(t), k.candidate(t)
 			k.line.set(d)
@@ -147,7 +145,7 @@ func (k *kit) lostReplyIsUnknown(t *testing.T) {
 			current = next
 		}
 	}
-	t.Logf("cut before and after each of %d writes", min(writes, maxCuts))
+	t.Logf("cut before and after each of %s", ofWrites(writes))
 }
 
 // The call is cancelled in the plugin, which has begun to write. Nothing of it has arrived, so
