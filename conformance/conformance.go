@@ -49,8 +49,8 @@ type Harness struct {
 	// Account makes an account on the target, and says what its secret is. Its name
 	// should be the one given; t.Skip where the target cannot have it.
 	Account func(t *testing.T, name string) (sdk.Account, sdk.Credential)
-	// Accepts asks the target whether it lets the account in. It must share no code with
-	// the plugin.
+	// Accepts asks the target whether it lets the account in, also one that is not there. It
+	// must share no code with the plugin.
 	Accepts func(t *testing.T, a sdk.Account, c sdk.Credential) bool
 	// Candidate makes a new secret; nil makes passwords of letters and digits. Of kinds that
 	// the target makes none is asked for.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/conformance"
+	"github.com/rotunda-pam/rotunda/conformance/obligation"
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	"github.com/rotunda-pam/rotunda/sdk"
 	"github.com/rotunda-pam/rotunda/sdk/sdktest"
@@ -39,6 +40,12 @@ func TestFaultsAreFound(t *testing.T) {
 	rows := regexp.MustCompile(`fault = "([a-z-]+)" +// ([A-Za-z]+)`).FindAllStringSubmatch(string(text), -1)
 	if n := strings.Count(string(text), " fault = "); len(rows) != n || n < 30 {
 		t.Fatalf("%d of %d faults name the test that finds them", len(rows), n)
+	}
+	for _, o := range obligation.All {
+		shown := slices.ContainsFunc(rows, func(row []string) bool { return row[2] == o.Test })
+		if !shown {
+			t.Errorf("no fault shows that %s can fail", o.Test)
+		}
 	}
 	for _, row := range rows {
 		fault, found := row[1], row[2]
@@ -80,6 +87,8 @@ func kit(t *testing.T, binary, fault, run string) ([]byte, error) {
 	switch {
 	case fault == "living-is-rejected":
 		fault += "+lives"
+	case fault == "two-faced":
+		fault += "+two-faced"
 	case ofMint(fault):
 		fault += "+mint"
 	}

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -29,9 +30,34 @@ type damage struct {
 	// Before is called before each write; what it gives, once the write has arrived. The
 	// target's answer to that is lost.
 	before func(write int) (after func())
+	// Ends is called in place of each write, and ends the plugin's call. None arrives: each
+	// fails when the agent has closed its connection.
+	ends func()
 }
 
 var errCut = errors.New("the line is cut")
+
+// maxCuts bounds the writes at which a line is cut.
+const maxCuts = 16
+
+// picked are the writes at which it is cut: of many the first and the last, since a call
+// logs in before it changes something.
+func picked(writes int) (all []int) {
+	for n := 1; n <= writes; n++ {
+		if n <= maxCuts/2 || n > writes-maxCuts/2 {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// ofWrites says how many were picked.
+func ofWrites(writes int) string {
+	if writes > maxCuts {
+		return fmt.Sprintf("%d of %d writes: the first and the last %d", maxCuts, writes, maxCuts/2)
+	}
+	return fmt.Sprintf("%d writes", writes)
+}
 
 // set sets the damage and counts from here.
 func (l *line) set(d damage) {
@@ -99,8 +125,17 @@ func (c *conn) Close() error {
 func (c *conn) Write(b []byte) (int, error) {
 	c.line.mu.Lock()
 	c.line.writes++
-	d, n := c.line.damage, c.line.writes
+	d, n, held := c.line.damage, c.line.writes, c.line.held
 	c.line.mu.Unlock()
+	if d.ends != nil {
+		d.ends()
+		select {
+		case <-c.closed:
+		case <-held: // a connection that is not of the call
+		}
+		_ = c.Close()
+		return 0, errCut
+	}
 	if d.before != nil {
 		if after := d.before(n); after != nil {
 			c.mu.Lock()

@@ -207,13 +207,10 @@ func (k *kit) lostMint(t *testing.T) {
 	s := k.open(t)
 	k.line.set(damage{})
 	c := k.mint(t, s, a)
-	_, writes := k.line.counts()
-	if writes == 0 {
-		t.Fatal("a mint went by without a write on the line")
-	}
+	writes := k.wrote(t)
 	k.mustSweep(t, s, a, c.ID)
 	before := k.ids(t, a)
-	for n := 1; n <= min(writes, maxCuts); n++ {
+	for _, n := range picked(writes) {
 		for _, d := range []damage{{cutBefore: n}, {cutAfter: n}, losing(n)} {
 			s := k.open(t)
 			k.line.set(d)
@@ -223,7 +220,7 @@ func (k *kit) lostMint(t *testing.T) {
 			k.mintAfter(t, a, first, before, late)
 		}
 	}
-	t.Logf("cut before and after each of %d writes, and their answers lost", min(writes, maxCuts))
+	t.Logf("cut before and after each of %s, and their answers lost", ofWrites(writes))
 }
 
 func (k *kit) lateMint(t *testing.T) {
@@ -240,13 +237,17 @@ func (k *kit) lateMint(t *testing.T) {
 }
 
 func (k *kit) cancelledMint(t *testing.T) {
+	defer k.line.set(damage{})
 	a, first := k.account(t)
 	s, before := k.open(t), k.ids(t, a)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
+	ctx, cancel := context.WithTimeout(t.Context(), callTime)
+	defer cancel()
+	k.line.set(damage{ends: cancel})
 	c, err := k.mintWithin(ctx, s, a)
+	k.wrote(t)
+	k.line.set(damage{})
 	if now := k.ids(t, a); err == nil || !slices.Equal(now, before) {
-		t.Errorf("mint under a cancelled context: %q, %v; the account has %q, and had %q", c.ID, err, now, before)
+		t.Errorf("mint that was cancelled: %q, %v; the account has %q, and had %q", c.ID, err, now, before)
 	}
 	k.mintAfter(t, a, first, before, false)
 }
@@ -282,7 +283,7 @@ func (k *kit) killedMint(t *testing.T) {
 	_, writes := k.line.counts()
 	k.mustSweep(t, s, a, c.ID)
 	before, steps := k.ids(t, a), 0
-	for n := 1; n <= min(writes, maxCuts); n++ {
+	for _, n := range picked(writes) {
 		s := k.openAfterAKill(t)
 		var mu sync.Mutex // as in killEveryStep
 		killed, over := 0, false
@@ -309,7 +310,7 @@ func (k *kit) killedMint(t *testing.T) {
 	if steps == 0 {
 		t.Error("no process was killed")
 	}
-	t.Logf("killed after %d writes", steps)
+	t.Logf("killed %d times, after each of %s", steps, ofWrites(writes))
 }
 
 // refusedMint is a mint that the target refuses.
@@ -365,7 +366,7 @@ func (k *kit) listIsComplete(t *testing.T) {
 	k.line.set(damage{})
 	all := k.mustList(t, s, a)
 	_, writes := k.line.counts()
-	for n := 1; n <= min(writes, maxCuts); n++ {
+	for _, n := range picked(writes) {
 		for _, d := range []damage{{cutBefore: n}, {cutAfter: n}} {
 			s := k.open(t)
 			k.line.set(d)
@@ -376,7 +377,7 @@ func (k *kit) listIsComplete(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d credentials, cut before and after each of %d writes", len(all), min(writes, maxCuts))
+	t.Logf("%d credentials, cut before and after each of %s", len(all), ofWrites(writes))
 }
 
 // Whatever room there is, a mint leaves what the account has.

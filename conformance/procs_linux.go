@@ -34,6 +34,26 @@ func (k *kit) kill() int {
 	return n
 }
 
+// sockets are how many each of the plugin's processes has open; nil where the system does
+// not show it.
+func (k *kit) sockets() map[string]int {
+	all := map[string]int{}
+	for _, pid := range k.pids() {
+		files, err := os.ReadDir(filepath.Join("/proc", pid, "fd"))
+		if err != nil {
+			continue
+		}
+		n := 0
+		for _, f := range files {
+			if to, err := os.Readlink(filepath.Join("/proc", pid, "fd", f.Name())); err == nil && strings.HasPrefix(to, "socket:") {
+				n++
+			}
+		}
+		all[pid] = n
+	}
+	return all
+}
+
 type usage struct{ files, kB int }
 
 // uses is what the plugin's processes hold together.

@@ -202,7 +202,7 @@ func (l *LDAPServer) Accepts(ctx context.Context, dn string, password sdk.Secret
 	switch {
 	case err == nil:
 		return true, nil
-	case code == ldap.LDAPResultInvalidCredentials:
+	case code == ldap.LDAPResultInvalidCredentials, code == ldap.LDAPResultInvalidDNSyntax:
 		return false, nil
 	}
 	return false, err

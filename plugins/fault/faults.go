@@ -18,16 +18,19 @@ const (
 	keepsOld          fault = "keeps-old"           // FirstChange: nothing in the manifest says so
 	policyIsUnknown   fault = "policy-is-unknown"   // PolicyIsUnchanged
 	missingIsPolicy   fault = "missing-is-policy"   // MissingIsNotFound
+	makesTheMissing   fault = "makes-the-missing"   // MissingIsNotFound
 	reasonIsText      fault = "reason-is-text"      // MissingIsNotFound: reasons are codes
 	noRightsIsPolicy  fault = "no-rights-is-policy" // NoRightsIsPermission
 	dropsCharacters   fault = "drops-characters"    // Printable
 	trimsSecrets      fault = "trims-secrets"       // OddSecrets
 	pastesNames       fault = "pastes-names"        // HostileNames
 	deafToTheDeadline fault = "deaf"                // HungEndsAtTheDeadline
+	finishesLater     fault = "finishes-later"      // CancelledHasNoEffect: with the next session, when nobody asks for it
 
 	// Retire, which must end the old secret and nothing else.
-	endsEverything fault = "ends-everything" // RetireTouchesOnlyOld
-	retireOnce     fault = "retire-once"     // RetireTwice
+	endsEverything fault = "ends-everything"   // RetireTouchesOnlyOld
+	endsAllButKeep fault = "ends-all-but-keep" // RetireTouchesOnlyOld: a third one, of which it knows nothing
+	retireOnce     fault = "retire-once"       // RetireTwice
 
 	// Secrets that the target makes.
 	mintNotSent   fault = "mint-not-sent"   // LostReplyIsUnknown: NotSent of what was sent
@@ -53,6 +56,7 @@ const (
 	believesItself    fault = "believes-itself"      // VerifyIsFresh
 	triesTwice        fault = "tries-twice"          // LoginBudget
 	readsWhatItLikes  fault = "reads-what-it-likes"  // ReadbackAgrees
+	asBefore          fault = "as-before"            // DialsOnlyThroughDialer: where no answer comes, the last one counts
 
 	// Dependents.
 	planChanges      fault = "plan-changes"       // PlanIsReadOnly
@@ -77,8 +81,13 @@ const (
 	removesNothing  fault = "removes-nothing"   // ProvisionTwice
 	missesTheRemove fault = "misses-the-remove" // ProvisionTwice: what is gone already is no success
 
+	// What it says of itself.
+	twoFaced fault = "two-faced" // ManifestMatches: a plugin of its own, since no settings choose a manifest
+
 	// What it leaves behind.
-	writesSecrets fault = "writes-secrets" // NoSecretInProc
-	printsSecrets fault = "prints-secrets" // NoSecretInTheLog
-	leaks         fault = "leaks"          // NoLeak
+	writesSecrets    fault = "writes-secrets"    // NoSecretInProc
+	printsSecrets    fault = "prints-secrets"    // NoSecretInTheLog
+	leaks            fault = "leaks"             // NoLeak
+	keepsSessions    fault = "keeps-sessions"    // NoLeak: a connection of each, when it is closed
+	keepsConnections fault = "keeps-connections" // NoLeftover: of each login
 )

@@ -26,9 +26,9 @@ type Config struct {
 	Fault string `json:"fault" default:"none" doc:"what the plugin does wrong: one of the names of faults.go"`
 }
 
-// plugins are four: of targets where the new password ends the former one, of those
+// plugins are five: of targets where the new password ends the former one, of those
 // where both work until the former is retired, of those where it lives on for a while,
-// and of those that make the secret.
+// of those that make the secret, and one whose manifest depends on who asks for it.
 func plugins() []sdk.Plugin {
 	m := sdk.Manifest{Version: "1.0.0", Kinds: []sdk.Kind{sdk.Password}, Readback: true, Concurrency: 4, Config: &Config{}, Dependents: true, Dependent: &Dependent{}, Provision: true}
 	replaces, overlaps, lives, mints := m, m, m, m
@@ -37,11 +37,17 @@ func plugins() []sdk.Plugin {
 	mints.Kinds = []sdk.Kind{sdk.APIKey}
 	mints.Overlap, mints.Minted, mints.Readback = mints.Kinds, mints.Kinds, false
 	mints.Dependents, mints.Dependent, mints.Provision = false, nil, false
+	twice := m
+	twice.Name = "fault-" + string(twoFaced)
+	if len(os.Args) > 1 { // by hand: the agent gives no arguments
+		twice.MaxLen = 8
+	}
 	return []sdk.Plugin{
 		{Manifest: replaces, Rotator: &rotator{}, Dependents: &apps{}, Provision: &guests{}},
 		{Manifest: overlaps, Rotator: &rotator{keep: true}, Dependents: &apps{}, Provision: &guests{}},
 		{Manifest: lives, Rotator: &rotator{keep: true}, Dependents: &apps{}, Provision: &guests{}},
 		{Manifest: mints, Rotator: &minter{}},
+		{Manifest: twice, Rotator: &rotator{}, Dependents: &apps{}, Provision: &guests{}},
 	}
 }
 

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -23,7 +25,13 @@ type rotator struct {
 
 	mu   sync.Mutex
 	seen map[string]string // by account: the newest password that was set, for faults that remember
+
+	left atomic.Pointer[unfinished]
+	kept []net.Conn // that nobody closes
 }
+
+// unfinished is a change that was broken off.
+type unfinished struct{ account, password string }
 
 func (p *rotator) remember(account, password string) (again bool) {
 	p.mu.Lock()
@@ -40,6 +48,17 @@ func (p *rotator) remembers(account, password string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seen[account] == password
+}
+
+// keepOne makes a connection that nobody closes.
+func (p *rotator) keepOne(ctx context.Context, s service) {
+	c, err := s.host.Dialer.DialContext(ctx, "tcp", s.resource.Address)
+	if err != nil {
+		return // the line is down: then there is nothing to keep
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kept = append(p.kept, c)
 }
 
 // knows says whether a password of the account was set.
@@ -83,8 +102,14 @@ func (p *rotator) open(ctx context.Context, r sdk.OpenRequest) (*session, error)
 	case status != http.StatusOK:
 		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "service.status", NotSent: true}
 	}
-	if s.fault == openChanges {
+	switch s.fault {
+	case keepsSessions:
+		p.keepOne(ctx, svc)
+	case openChanges:
 		_, err = s.set(ctx, r.AdminAs.Name, "set while opening", false)
+	}
+	if left := p.left.Swap(nil); left != nil {
+		_, err = s.set(ctx, left.account, left.password, p.keep)
 	}
 	return s, err
 }
@@ -125,6 +150,9 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	}
 	status, err := s.set(ctx, name, password, s.keep && s.fault != endsCurrent || s.fault == keepsOld)
 	if err != nil {
+		if s.fault == finishesLater {
+			s.left.Store(&unfinished{name, password})
+		}
 		return s.unanswered(ctx, err)
 	}
 	switch status {
@@ -134,6 +162,10 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 		switch s.fault {
 		case missingIsPolicy:
 			return unchanged(sdk.ClassPolicy, "account.missing")
+		case makesTheMissing:
+			if _, err := s.call(ctx, http.MethodPost, "/users/"+url.PathEscape(name), s.admin.Name, s.secret, map[string]any{"password": password}); err != nil {
+				return s.unanswered(ctx, err)
+			}
 		case reasonIsText:
 			return unchanged(sdk.ClassNotFound, "No such user!")
 		}
@@ -176,8 +208,11 @@ func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireRe
 		return sdk.RetireResponse{Outcome: sdk.Unchanged}, nil
 	}
 	status, err := s.end(ctx, name, old)
-	if err == nil && s.fault == endsEverything {
+	switch {
+	case err == nil && s.fault == endsEverything:
 		status, err = s.end(ctx, name, r.Keep.Secret.ExposeString())
+	case err == nil && s.fault == endsAllButKeep:
+		status, err = s.set(ctx, name, r.Keep.Secret.ExposeString(), false)
 	}
 	switch {
 	case err != nil:
@@ -214,6 +249,18 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 		if p.knows(v.Account.Name) {
 			return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
 		}
+	case keepsConnections:
+		p.keepOne(ctx, svc)
+	case asBefore:
+		out, err := svc.judge(ctx, v.Account.Name, v.Credential.Secret)
+		login, secret := "login "+v.Account.Name, v.Credential.Secret.ExposeString()
+		switch {
+		case out.Verdict == sdk.Accepted:
+			p.remember(login, secret)
+		case out.Reason == "unreachable" && p.remembers(login, secret):
+			out = sdk.VerifyResponse{Verdict: sdk.Accepted}
+		}
+		return out, err
 	case leaks:
 		kept := make([]byte, 4<<10)
 		go func() {
