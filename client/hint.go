@@ -140,7 +140,7 @@ var hints = map[string]string{
 	"keys.unwritable":  "see that the account's authorized_keys can be written: its folder, its owner, the disk",
 	"chpasswd.refused": otherPolicy,
 	"locked":           "unlock the account at the target: while it is locked nobody can tell which secret it has, and a new one would let it in again",
-	"not_judged":       "the target refused the login, which proves nothing of the secret: see that the resource's administrator can log in and become root there",
+	"not_judged":       "what the target answered to the login proves nothing of the secret, and nobody could look why: see that the resource's administrator can log in and has his rights there",
 	"key.not_taken":    "the key is in the account's authorized_keys and the target does not take it: its log says why",
 	"key.elsewhere":    "the former key is gone from ~/.ssh/authorized_keys and still opens the account: remove it at the target from wherever else sshd finds keys (AuthorizedKeysFile, such as ~/.ssh/authorized_keys2, and AuthorizedKeysCommand)",
 	"second_factor":    "the target wants more than the account's secret: nobody but a person can log in there",

@@ -85,9 +85,7 @@ func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Ke
 			return k, trust.CandidateLostByVault, nil
 		case sdk.Accepted:
 			ended = true
-			if r.makes != nil { // whose script waits for a place among the processes
-				r.dropSession()
-			}
+			r.freePlace()
 		default: // kept until the target has said which
 			return nil, "", nil
 		}
@@ -157,18 +155,20 @@ func (r *Run) bringBack(ctx context.Context, k *journal.Kept) (State, error) {
 		return "", err
 	}
 	seen := r.tryLogin(ctx, r.candidate.credential, true)
-	verdict, unproven := seen.Verdict, seen.Reason == notJudged || seen.Reason == "no_login"
-	switch {
-	case verdict == sdk.Accepted:
+	switch nobodyKnows := seen.Reason == notJudged || seen.Reason == "no_login"; {
+	case seen.Verdict == sdk.Accepted:
 		return Prepared, nil
 	case opening != nil:
 		return "", r.later(opening)
-	case unproven && r.recovering: // kept: nobody sets another
+	case nobodyKnows && (r.recovering || r.drives == bySelf && r.tryCurrent(ctx) != sdk.Accepted):
 		return "", refusal(r.candidate.noApply)
-	case unproven: // another is to be set, which needs neither
-		verdict = sdk.Rejected
+	case nobodyKnows: // a new one can be set: this copy stays until that has been committed
+		r.candidate.credential.Secret.Wipe()
+		r.candidate = nil
+		r.freePlace()
+		return "", r.checkPair()
 	}
-	switch decide(r.drives, verdict, false, func() sdk.Verdict { return r.tryCurrent(ctx) }) {
+	switch decide(r.drives, seen.Verdict, false, func() sdk.Verdict { return r.tryCurrent(ctx) }) {
 	case actAgain: // it is over: the target has another
 		if err := r.e.Journal.DropKept(r.job.Account, k.Digest); err != nil {
 			return "", err
@@ -178,6 +178,14 @@ func (r *Run) bringBack(ctx context.Context, k *journal.Kept) (State, error) {
 		return "", bothRejected()
 	}
 	return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: r.because("the target could not be asked which secret it has; both are kept")}
+}
+
+// freePlace closes the session before a new secret is made where a script makes it, which
+// waits for a place among the processes (see prepare).
+func (r *Run) freePlace() {
+	if r.makes != nil {
+		r.dropSession()
+	}
 }
 
 // heal brings back a value that this agent committed and that the vault has lost:

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/record"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -136,30 +137,37 @@ func TestCandidateSettledByOthers(t *testing.T) {
 	}
 }
 
+// keepsAnothers has the agent keep a candidate that another one staged, and the vault lose it.
+func (w *world) keepsAnothers() (k *journal.Kept, secret string) {
+	w.t.Helper()
+	other := newParty(w.t, true)
+	w.change(trust.PutOp(other.entry(trustv1.EntryKind_ENTRY_KIND_AGENT, w.pool, "gw2")))
+	ctx, cancel := context.WithCancel(w.t.Context())
+	w.vault.crash, w.vault.stop = "stage", cancel
+	if _, err := w.engine.Do(ctx, Job{ID: seal.NewID(), Account: w.account}); err == nil {
+		w.t.Fatal("the run was not interrupted")
+	}
+	_, secret = w.secret(w.account)
+	k, _, err := w.engine.Journal.Kept(w.account)
+	must(w.t, err)
+	if k == nil {
+		w.t.Fatal("the candidate is not kept")
+	}
+	k.Result, _, err = trust.SignResult(w.log, other.sign, &trustv1.Result{
+		Phase: trustv1.Phase_PHASE_STAGED, By: other.id.Bytes(), Account: w.account.Proto(), ValueSeq: 2, DataDigest: k.Digest.Bytes(), RunId: seal.NewID().Bytes(), Time: w.now.UnixMilli(), Event: 1,
+	})
+	must(w.t, err)
+	must(w.t, w.engine.Journal.Keep(w.account, *k, nil)) // the folder's key it has
+	w.row().Staged, w.row().Recent = nil, nil
+	return k, secret
+}
+
 // A candidate that another agent staged, perhaps without a command, is not applied under the
 // next one because the vault has lost it: it is brought back where the target has it.
 func TestAnothersCandidateIsNotAppliedAnew(t *testing.T) {
 	for _, has := range []bool{true, false} {
 		w := newWorld(t, false)
-		other := newParty(t, true)
-		w.change(trust.PutOp(other.entry(trustv1.EntryKind_ENTRY_KIND_AGENT, w.pool, "gw2")))
-		ctx, cancel := context.WithCancel(t.Context())
-		w.vault.crash, w.vault.stop = "stage", cancel
-		if _, err := w.engine.Do(ctx, Job{ID: seal.NewID(), Account: w.account}); err == nil {
-			t.Fatal("the run was not interrupted")
-		}
-		_, secret := w.secret(w.account)
-		k, _, err := w.engine.Journal.Kept(w.account)
-		must(t, err)
-		if k == nil {
-			t.Fatal("the candidate is not kept")
-		}
-		k.Result, _, err = trust.SignResult(w.log, other.sign, &trustv1.Result{
-			Phase: trustv1.Phase_PHASE_STAGED, By: other.id.Bytes(), Account: w.account.Proto(), ValueSeq: 2, DataDigest: k.Digest.Bytes(), RunId: seal.NewID().Bytes(), Time: w.now.UnixMilli(), Event: 1,
-		})
-		must(t, err)
-		must(t, w.engine.Journal.Keep(w.account, *k, nil)) // the folder's key it has
-		w.row().Staged, w.row().Recent = nil, nil
+		_, secret := w.keepsAnothers()
 		if has {
 			w.target.secrets["app"] = secret
 		}
@@ -174,6 +182,44 @@ func TestAnothersCandidateIsNotAppliedAnew(t *testing.T) {
 		}
 		if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() {
 			t.Errorf("the target has it %v, the next: %+v, %v", has, out, err)
+		}
+	}
+}
+
+// Where nobody can judge a login, a copy that may not be applied is not dropped for it: a new
+// secret takes its place where one is asked for, and until that is committed it stays.
+func TestCopyThatNobodyCanJudge(t *testing.T) {
+	for n := range 4 {
+		self, answers := n&1 == 0, n&2 == 0
+		w := newWorld(t, self)
+		k, _ := w.keepsAnothers()
+		w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+			return sdk.VerifyResponse{Reason: "not_judged"}, nil
+		}
+		kept := func() bool {
+			outstanding, _, err := w.engine.Journal.Kept(w.account)
+			must(t, err)
+			return outstanding != nil && outstanding.Digest == k.Digest
+		}
+		if _, err := w.engine.Do(t.Context(), Job{ID: seal.NewID(), Account: w.account, Recover: true}); !kept() || w.row().Staged != nil {
+			t.Errorf("itself %v, nobody asked for a new one: %v; kept: %v; staged: %v", self, err, kept(), w.row().Staged != nil)
+		}
+		if !answers { // the target, to a change
+			w.target.openErr = &sdk.Error{Class: sdk.ClassUnreachable, Reason: "dial", NotSent: true}
+			if out, err := w.rotate(); err != nil || out.Credential == done || !kept() {
+				t.Errorf("itself %v, the target does not answer: %+v, %v; kept: %v", self, out, err, kept())
+			}
+			w.target.openErr = nil
+		}
+		tries := 0
+		w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+			if tries++; tries == 1 { // the copy
+				return sdk.VerifyResponse{Reason: "not_judged"}, nil
+			}
+			return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+		}
+		if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() || len(w.target.applied) != 1 || kept() {
+			t.Errorf("itself %v, a new one: %+v, %v: the record opens the target: %v; applied %d times; kept: %v", self, out, err, w.opens(), len(w.target.applied), kept())
 		}
 	}
 }
