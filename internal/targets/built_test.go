@@ -21,7 +21,21 @@ func small(t *testing.T) recipe {
 	}
 	t.Setenv("GOCACHE", strings.TrimSpace(string(cache)))
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	t.Setenv("HOME", t.TempDir()) // where other systems have it
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	t.Setenv("HOME", t.TempDir()) // where other systems have both
+	// The go command leaves a process behind that counts its uses, in a folder that the test
+	// removes.
+	config, err := os.UserConfigDir()
+	mode := filepath.Join(config, "go", "telemetry", "mode")
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(mode), 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(mode, []byte("off"), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	return recipe{name: "test2json", pkg: "cmd/test2json", from: fstest.MapFS{
 		"recipes/test2json.mod": {Data: []byte("module built\n\ngo 1.26\n")}, "recipes/test2json.sum": {},
 	}}
