@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -23,12 +22,18 @@ const MinLen = 4
 const Mark = "[secret]"
 
 // Set holds the values to take out. The zero Set is empty and ready; it is safe for
-// concurrent use.
+// concurrent use. Adding costs next to nothing: most secrets leave again before there is a
+// text to look at.
 type Set struct {
-	mu     sync.RWMutex
-	next   uint64
-	values map[uint64][]string
-	sorted []string // of all values, longest first; nil when stale
+	mu     sync.Mutex
+	values map[string]*value // by the secret
+	sorted []string          // the forms of all values, longest first; nil when stale
+}
+
+// value is a secret, as often as it was added.
+type value struct {
+	uses  int
+	forms []string // nil until there is a text to look for them in
 }
 
 // Add takes secret out of all text from now on, until the returned function is
@@ -36,28 +41,36 @@ type Set struct {
 // quoted as in JSON and escaped as in a URL; and each long line of it, since multi-line
 // secrets are often logged by line.
 func (s *Set) Add(secret []byte) (remove func()) {
-	f := forms(secret)
-	if len(f) == 0 {
+	key := string(bytes.TrimRight(secret, "\r\n"))
+	if len(key) < MinLen {
 		return func() {}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.values == nil {
-		s.values = map[uint64][]string{}
+	v := s.values[key]
+	if v == nil {
+		if s.values == nil {
+			s.values = map[string]*value{}
+		}
+		v = new(value)
+		s.values[key], s.sorted = v, nil
 	}
-	s.next++
-	id := s.next
-	s.values[id], s.sorted = f, nil
+	v.uses++
 	return sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.values, id)
-		s.sorted = nil
+		if v.uses--; v.uses == 0 {
+			delete(s.values, key)
+			s.sorted = nil
+		}
 	})
 }
 
 // Text returns text without the secrets.
 func (s *Set) Text(text string) string {
+	if len(text) < MinLen {
+		return text
+	}
 	for _, v := range s.list() {
 		text = strings.ReplaceAll(text, v, Mark)
 	}
@@ -65,18 +78,14 @@ func (s *Set) Text(text string) string {
 }
 
 func (s *Set) list() []string {
-	s.mu.RLock()
-	l, n := s.sorted, len(s.values)
-	s.mu.RUnlock()
-	if l != nil || n == 0 {
-		return l
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sorted == nil {
-		s.sorted = []string{}
-		for _, f := range s.values {
-			s.sorted = append(s.sorted, f...)
+		for secret, v := range s.values {
+			if v.forms == nil {
+				v.forms = forms(secret)
+			}
+			s.sorted = append(s.sorted, v.forms...)
 		}
 		// Longest first: a secret that contains another one must go as a whole.
 		slices.SortFunc(s.sorted, func(a, b string) int { return len(b) - len(a) })
@@ -86,7 +95,14 @@ func (s *Set) list() []string {
 
 const lineLen = 16
 
-var everyTwo = regexp.MustCompile("..")
+// percent escapes all of hexadecimal digits as a URL may, with nothing left as it is.
+func percent(digits string) string {
+	out := make([]byte, 0, len(digits)/2*3)
+	for i := 0; i < len(digits); i += 2 {
+		out = append(out, '%', digits[i], digits[i+1])
+	}
+	return string(out)
+}
 
 // within are the forms of a text in the base64 of a longer one: three of them, by where in it
 // the text begins. Characters that stand for bits of its neighbours, too, are left out.
@@ -99,14 +115,11 @@ func within(e *base64.Encoding, text string) (out []string) {
 	return out
 }
 
-func forms(secret []byte) []string {
-	secret = bytes.TrimRight(secret, "\r\n")
-	if len(secret) < MinLen {
-		return nil
-	}
-	plain := []string{string(secret)}
-	if bytes.IndexByte(secret, '\n') >= 0 {
-		for line := range strings.Lines(string(secret)) {
+// forms are what a secret may look like in a text.
+func forms(secret string) []string {
+	plain := []string{secret}
+	if strings.Contains(secret, "\n") {
+		for line := range strings.Lines(secret) {
 			line = strings.TrimRight(line, "\r\n")
 			if len(line) >= lineLen && !strings.HasPrefix(line, "-----") {
 				plain = append(plain, line)
@@ -117,9 +130,7 @@ func forms(secret []byte) []string {
 	for _, p := range plain {
 		digits := hex.EncodeToString([]byte(p))
 		out = append(out, p, digits, strings.ToUpper(digits), url.QueryEscape(p), url.PathEscape(p))
-		for _, d := range []string{digits, strings.ToUpper(digits)} {
-			out = append(out, everyTwo.ReplaceAllString(d, "%$0")) // a URL's, with nothing left as it is
-		}
+		out = append(out, percent(digits), percent(strings.ToUpper(digits)))
 		for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 			out = append(out, e.EncodeToString([]byte(p)))
 			out = append(out, within(e, p)...)

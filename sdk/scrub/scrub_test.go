@@ -45,6 +45,25 @@ func TestText(t *testing.T) {
 	}
 }
 
+// Many calls have the same secret at a time: it stays until the last of them is over.
+func TestTextOfOneAddedTwice(t *testing.T) {
+	s := new(scrub.Set)
+	first, second := s.Add([]byte(secret)), s.Add([]byte(secret+"\n"))
+	first()
+	first()
+	if got := s.Text(secret); got != scrub.Mark {
+		t.Errorf("gone with the first call: %q", got)
+	}
+	second()
+	if got := s.Text(secret); got != secret {
+		t.Errorf("still scrubbed after the last call: %q", got)
+	}
+	s.Add([]byte(secret))
+	if got := s.Text(secret); got != scrub.Mark {
+		t.Errorf("not found when it came back: %q", got)
+	}
+}
+
 func TestTextOfSeveral(t *testing.T) {
 	s := new(scrub.Set)
 	s.Add([]byte("short"))
