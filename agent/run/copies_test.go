@@ -210,18 +210,22 @@ func TestSetByAPersonOverALostCandidate(t *testing.T) {
 	unreachable := &sdk.Error{Class: sdk.ClassUnreachable, Reason: "dial", NotSent: true}
 	told := []string{"candidate_lost_by_vault candidate_lost_by_vault"}
 	for name, tc := range map[string]struct {
-		set     []string // by the person, one after the other
+		set     []string // by the person, one after the other; empty: he edits the title
 		target  string   // what it has; empty: the candidate
 		openErr error
 		want    trustv1.Outcome
+		reason  string
 		applied int // of a new secret
 		events  []string
 	}{
 		"the target has the candidate":                {set: []string{"by hand"}, want: done, events: told},
 		"and the person has tried twice":              {set: []string{"one", "two"}, want: done, events: told},
+		"and has edited the title since":              {set: []string{"one", "two", ""}, want: done, events: told},
+		"and has edited the title before and since":   {set: []string{"", "by hand", ""}, want: done, events: told},
 		"the target has the person's":                 {set: []string{"by hand"}, target: "by hand", want: done, applied: 1},
-		"the target has neither":                      {set: []string{"by hand"}, target: "another", want: pending, events: told},
-		"the target has the candidate, and is not up": {set: []string{"by hand"}, openErr: unreachable, want: failed},
+		"the target has the person's, of two":         {set: []string{"one", "by hand", ""}, target: "by hand", want: done, applied: 1},
+		"the target has neither":                      {set: []string{"by hand"}, target: "another", want: pending, reason: "both_rejected", events: told},
+		"the target has the candidate, and is not up": {set: []string{"by hand"}, openErr: unreachable, want: failed, reason: "dial"},
 	} {
 		w := newWorld(t, true)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -233,11 +237,15 @@ func TestSetByAPersonOverALostCandidate(t *testing.T) {
 		w.target.secrets["app"] = orElse(tc.target, candidate)
 		w.row().Staged = nil
 		for _, secret := range tc.set {
-			w.setByHand(secret)
+			if secret == "" {
+				w.editTitle()
+			} else {
+				w.setByHand(secret)
+			}
 		}
 		w.target.openErr = tc.openErr
 		out, err := w.rotate()
-		if err != nil || out.Credential != tc.want || (tc.want == done) != w.opens() || len(w.target.applied) != tc.applied {
+		if err != nil || out.Credential != tc.want || out.Reason != tc.reason || (tc.want == done) != w.opens() || len(w.target.applied) != tc.applied {
 			t.Errorf("%s: %+v, %v: the record opens the target: %v, applied %d times", name, out, err, w.opens(), len(w.target.applied))
 		}
 		if got := w.events(); !slices.Equal(got, tc.events) {

@@ -76,9 +76,10 @@ func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Ke
 		byAgent = r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED || r.value.Result.Same != nil
 	}
 	byPerson := k.Seq <= last && !byAgent // has set the value since
+	passed := byPerson || k.Seq < last    // the record has another secret by now
 	ended := k.Digest == r.account.DataDigest || trust.Ended(r.log, account.wire.Recent, r.job.Account, r.pool(), k.Digest)
-	if byPerson && !ended && r.drives == bySelf {
-		// Nobody else can set the secret: where the target refuses the person's, this copy
+	if passed && !ended && r.drives == bySelf {
+		// Nobody else can set the secret: where the target refuses the record's, this copy
 		// may be the only way in.
 		switch r.tryCurrent(ctx) {
 		case sdk.Rejected:
@@ -91,7 +92,7 @@ func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Ke
 		}
 	}
 	switch {
-	case ended || byPerson || k.Seq < last: // settled, while this agent was away
+	case ended || passed: // settled, while this agent was away
 		return nil, "", r.e.Journal.DropKept(r.job.Account, k.Digest)
 	case k.Seq == last:
 		return k, trust.ValueFork, nil
@@ -175,7 +176,9 @@ func (r *Run) bringBack(ctx context.Context, k *journal.Kept) (State, error) {
 		}
 		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: string(trust.ReasonOf(r.candidate.noApply)), Err: r.candidate.noApply}
 	case actStop:
-		return "", bothRejected()
+		stop := bothRejected()
+		stop.Err = errors.New("the target refuses both the record's secret and the candidate that the vault has lost; the agent keeps its copy: find out who changed it, then put the right one into the record")
+		return "", stop
 	}
 	return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: r.because("the target could not be asked which secret it has; both are kept")}
 }

@@ -312,6 +312,25 @@ func TestFork(t *testing.T) {
 	}
 }
 
+// The other agent has committed twice, and this one's change came last: where nobody else
+// can set the secret, what this one keeps is the only way in.
+func TestForkOfTwo(t *testing.T) {
+	w := newWorld(t, true)
+	other := newParty(t, true)
+	w.change(trust.PutOp(other.entry(trustv1.EntryKind_ENTRY_KIND_AGENT, w.pool, "gw2")))
+	w.target.apply = func(r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+		w.commitBy(other, "the other's")
+		w.commitBy(other, "the other's second")
+		w.target.secrets["app"] = r.Candidate.Secret.ExposeString()
+		w.target.apply = nil
+		return sdk.ApplyResponse{}, errors.New("no answer")
+	}
+	w.appliedAndLost()
+	if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() {
+		t.Errorf("%+v, %v: the record opens the target: %v", out, err, w.opens())
+	}
+}
+
 // commitBy has another agent of the pool change the secret, at target and vault.
 func (w *world) commitBy(agent party, secret string) {
 	w.t.Helper()
@@ -326,7 +345,7 @@ func (w *world) commitBy(agent party, secret string) {
 		former = r.Digest
 	}
 	signed, _, err := trust.SignResult(w.log, agent.sign, &trustv1.Result{
-		Phase: trustv1.Phase_PHASE_COMMITTED, By: agent.id.Bytes(), Account: w.account.Proto(), ValueSeq: 2, DataDigest: digest.Bytes(),
+		Phase: trustv1.Phase_PHASE_COMMITTED, By: agent.id.Bytes(), Account: w.account.Proto(), ValueSeq: w.seq() + 1, DataDigest: digest.Bytes(),
 		Prev: former.Bytes(), RunId: seal.NewID().Bytes(), Time: w.now.UnixMilli(), Event: 1,
 	})
 	must(w.t, err)

@@ -168,13 +168,15 @@ type Run struct {
 	slot    slot
 	applies int // of the candidate, in this run
 	failed  int // logins that failed, in this run
-	applied time.Time
-	changed bool              // the newest apply answered "changed"
-	refused sdk.ApplyResponse // the newest apply answered "unchanged"
-	unclear bool              // an apply of this run got no clear answer: it may still arrive
-	unseen  bool              // changed, and nobody can check it
-	lost    int               // candidates that the vault lost between stage and commit
-	took    bool              // some apply of this run answered "changed"
+	// the target refused the current secret of an account that rotates itself
+	currentRefused bool
+	applied        time.Time
+	changed        bool              // the newest apply answered "changed"
+	refused        sdk.ApplyResponse // the newest apply answered "unchanged"
+	unclear        bool              // an apply of this run got no clear answer: it may still arrive
+	unseen         bool              // changed, and nobody can check it
+	lost           int               // candidates that the vault lost between stage and commit
+	took           bool              // some apply of this run answered "changed"
 
 	endsUnknown error // why the secret that this run is to end is not known
 

@@ -219,7 +219,7 @@ func TestRecovery(t *testing.T) {
 			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
 				return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassUnreachable, Reason: "target.busy"}, nil
 			}
-		}, pending, "candidate.rejected", true, 2, true},
+		}, pending, "target.busy", true, 2, true},
 		"refused after an answer was lost: the lost one may still arrive": {false, func(w *world) {
 			w.target.manifest.LoginTries = 3
 			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
@@ -228,7 +228,7 @@ func TestRecovery(t *testing.T) {
 				}
 				return sdk.ApplyResponse{}, errors.New("the answer was lost")
 			}
-		}, pending, "candidate.rejected", true, 2, true},
+		}, pending, "target.refused", true, 2, true},
 		"verify undecided keeps both": {false, func(w *world) {
 			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
 				return sdk.VerifyResponse{Reason: "locked"}, nil
@@ -258,7 +258,7 @@ func TestRecovery(t *testing.T) {
 			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
 				return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.history"}, nil
 			}
-		}, pending, "candidate.rejected", true, 1, true},
+		}, pending, "policy.history", true, 1, true},
 		"no login: a clear changed commits": {false, func(w *world) {
 			w.target.manifest.NoLogin = true
 			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {

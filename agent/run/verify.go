@@ -62,7 +62,7 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 			return "", refusal(r.candidate.noApply)
 		}
 		if r.applies >= r.e.Limits.Applies || r.applies > 0 && r.failed >= r.loginTries() {
-			return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassInternal, Reason: "candidate.rejected", Later: !r.took, Err: errors.New("the change was sent and the target still refuses the new secret: look at the account's expiry, locks and open transactions")}
+			return "", r.said(&Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassInternal, Reason: "candidate.rejected", Later: !r.took, Err: errors.New("the target was given the new secret and still does not have it: look at the account's expiry, locks and open transactions")})
 		}
 		return Staged, nil
 	case actAbandon:
@@ -70,11 +70,15 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 	case actStop:
 		return "", bothRejected()
 	}
-	stop := &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: r.because("the target could not be asked which secret it has; both are kept")}
-	if r.refused.Outcome == sdk.Unchanged { // it said why
+	return "", r.said(&Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: r.because("the target could not be asked which secret it has; both are kept")})
+}
+
+// said is stop for the reason that the target gave when it left the account as it was.
+func (r *Run) said(stop *Stop) *Stop {
+	if r.refused.Outcome == sdk.Unchanged {
 		stop.Class, stop.Reason = orElse(r.refused.Class, stop.Class), orElse(r.refused.Reason, stop.Reason)
 	}
-	return "", stop
+	return stop
 }
 
 func bothRejected() *Stop {
@@ -230,6 +234,9 @@ func (r *Run) tryCurrent(ctx context.Context) sdk.Verdict {
 	if r.applies > 0 {
 		return r.tryLogin(ctx, r.current, true).Verdict
 	}
+	if r.currentRefused { // once is enough, and each time more is a failed login
+		return sdk.Rejected
+	}
 	if r.failed >= r.loginTries() {
 		return sdk.Undecided
 	}
@@ -240,6 +247,7 @@ func (r *Run) tryCurrent(ctx context.Context) sdk.Verdict {
 		return sdk.Accepted
 	case errors.As(err, &own) && own.Class == sdk.ClassAuth && own.Reason != string(trust.TargetIdentity):
 		r.failed++
+		r.currentRefused = true
 		return sdk.Rejected
 	}
 	r.note("open", err)
