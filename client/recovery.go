@@ -101,18 +101,22 @@ const knownRuns = 20
 // of the resource's pool has seen: a value that a person sets goes above it, else those
 // who remember more would not use it.
 func (c *Client) knownValue(ctx context.Context, op string, o *opened) (uint64, error) {
+	var pool seal.ID
+	resource, unread := c.resourceOf(ctx, op, o)
+	if unread == nil {
+		pool = poolOf(resource.Statement)
+	}
 	var seen trust.ValueSeen
 	err := c.memory.work(func(m *memoryTx) (err error) {
-		seen, err = m.Value(o.Ref)
+		seen, err = trust.Remembered(m, o.Ref, pool)
 		return err
 	})
 	if err != nil {
 		return 0, fail(op, err)
 	}
 	known := seen.Seq
-	resource, err := c.resourceOf(ctx, op, o)
-	if err != nil {
-		return known, nil //nolint:nilerr // whose pool is not known here is not believed
+	if unread != nil {
+		return known, nil // whose pool is not known here is not believed
 	}
 	runs, _, err := c.Runs(ctx, RunFilter{Account: o.Ref.Record, State: "failed", Limit: knownRuns})
 	if err != nil {
@@ -128,7 +132,7 @@ func (c *Client) knownValue(ctx context.Context, op string, o *opened) (uint64, 
 			return 0, err
 		}
 		for _, v := range view.Results {
-			res, err := trust.CheckResult(c.log, v.Signed, trust.Expect{Pool: poolOf(resource.Statement), Account: o.Ref})
+			res, err := trust.CheckResult(c.log, v.Signed, trust.Expect{Pool: pool, Account: o.Ref})
 			// A stolen agent must not lift the number out of everybody's reach.
 			if err == nil && res.Reason == string(trust.ValueRollback) && res.ValueSeq <= served+trust.MaxFloorRaise {
 				known = max(known, res.ValueSeq)

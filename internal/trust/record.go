@@ -138,14 +138,14 @@ type Value struct {
 // edited one whose word counts attests this very data, and it is not older than
 // memory; then it is remembered. pool is the resource's; zero (a client that
 // cannot read the resource) accepts agents of any pool that reads the folder, each
-// pool's by what was remembered of it.
+// pool's by what was remembered of it, and a person by what was of all.
 // ValueUnattested, ValueRollback, ValueFork, LogGap, LogStale; with an error the
 // Value is the newest attestation found, nil for none.
 func CheckValue(l *Log, m RecordMemory, c *Content, r Served, pool seal.ID, now time.Time) (*Value, error) {
 	if err := l.CheckFresh(now); err != nil {
 		return nil, err
 	}
-	seen, err := m.Value(c.Ref)
+	seen, err := Remembered(m, c.Ref, pool)
 	if err != nil {
 		return nil, err
 	}
@@ -159,17 +159,14 @@ func CheckValue(l *Log, m RecordMemory, c *Content, r Served, pool seal.ID, now 
 	case newest == nil:
 		return nil, fail(ValueUnattested, "nobody whose word counts attests the value of %s", c.Ref)
 	}
-	mark := c.Ref
+	marks := []Ref{c.Ref}
 	if pool.IsZero() && newest.Signer.Kind == trustv1.EntryKind_ENTRY_KIND_AGENT {
 		// An agent of another pool would lift the mark above what the right one says.
-		mark.Folder = newest.Signer.Owner
-		of, err := m.Value(mark)
-		if err != nil {
+		by := newest.Signer.Owner
+		if seen, err = Remembered(m, c.Ref, by); err != nil {
 			return nil, err
 		}
-		if of.Seq > seen.Seq {
-			seen = of
-		}
+		marks = []Ref{{Folder: by, Record: c.Ref.Record}, {Record: c.Ref.Record}}
 	}
 	v := &Value{newest.ValueSeq, newest}
 	attested := seal.Digest(newest.DataDigest)
@@ -187,11 +184,31 @@ func CheckValue(l *Log, m RecordMemory, c *Content, r Served, pool seal.ID, now 
 		return v, fail(ValueUnattested, "the value of %s is not value %d, which was attested", c.Ref, v.Seq)
 	}
 	if v.Seq > seen.Seq {
-		if err := m.RememberValue(mark, ValueSeen{v.Seq, attested, seen.Digest, set}); err != nil {
-			return v, err
+		for _, mark := range marks {
+			if err := m.RememberValue(mark, ValueSeen{v.Seq, attested, seen.Digest, set}); err != nil {
+				return v, err
+			}
 		}
 	}
 	return v, nil
+}
+
+// Remembered is the newest value of an account that m holds against a word for another:
+// what was accepted by anybody's word where the pool was known, and by that of the pool's
+// agents where it was not. With the zero pool: by that of the agents of any.
+func Remembered(m RecordMemory, account Ref, pool seal.ID) (ValueSeen, error) {
+	seen, err := m.Value(account)
+	if err != nil {
+		return ValueSeen{}, err
+	}
+	byAgents, err := m.Value(Ref{Folder: pool, Record: account.Record})
+	if err != nil {
+		return ValueSeen{}, err
+	}
+	if byAgents.Seq > seen.Seq {
+		return byAgents, nil
+	}
+	return seen, nil
 }
 
 // newestWord finds the committed or edited result with the greatest value_seq

@@ -175,7 +175,7 @@ func TestCheckValue(t *testing.T) {
 			seq   uint64
 			want  Reason
 		}{
-			{w.one, 2, ""}, {w.three, 1 << 40, ""}, {w.two, 2, ""}, {w.one, 3, ""}, {w.two, 2, ValueRollback}, {w.three, 4, ValueRollback}, {w.one, 3, ""},
+			{w.one, 2, ""}, {w.three, 1 << 40, ValueUnattested}, {w.three, MaxFloorRaise, ""}, {w.two, 2, ""}, {w.one, 3, ""}, {w.two, 2, ValueRollback}, {w.three, 4, ValueRollback}, {w.one, 3, ""},
 		} {
 			served := w.serve(uidA, keyA, "", nil)
 			served.Data, served.Attestation = sealed, w.signResult(row.agent, w.result(committed, row.agent, row.seq, data))
@@ -187,6 +187,49 @@ func TestCheckValue(t *testing.T) {
 			if ReasonOf(err) != row.want {
 				t.Errorf("value %d: %v, want %q", row.seq, err, row.want)
 			}
+		}
+	})
+
+	// What was accepted by an agent's word while the pool was unknown holds against a
+	// person's, and against that pool's agents when it is known; against others it does not.
+	t.Run("an agent's value that was accepted while the pool was unknown", func(t *testing.T) {
+		newer := SealData(keyA, []byte(`{"v":3}`))
+		for name, row := range map[string]struct {
+			agent party // whose value 3 it was
+			by    party // whose value 2 is served then
+			known bool
+			want  Reason
+		}{
+			"back to a person's":             {base.one, base.bob.device, false, ValueRollback},
+			"back to a person's, known now":  {base.one, base.bob.device, true, ValueRollback},
+			"back to an agent's":             {base.one, base.two, false, ValueRollback},
+			"back to an agent's, known now":  {base.one, base.two, true, ValueRollback},
+			"another pool's, known now":      {base.three, base.two, true, ""},
+			"another pool's":                 {base.three, base.two, false, ""},
+			"another pool's, a person's now": {base.three, base.bob.device, true, ""},
+		} {
+			w, m := base.fork(t), &volatile{}
+			check := func(box []byte, by party, phase trustv1.Phase, seq uint64, pool seal.ID, want Reason) {
+				t.Helper()
+				served := w.serve(uidA, keyA, "", nil)
+				served.Data, served.Attestation = box, w.signResult(by, w.result(phase, by, seq, seal.Hash(box)))
+				c, err := OpenContent(w.log, w.folderKey, served)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err = CheckValue(w.log, m, c, served, pool, w.now); ReasonOf(err) != want {
+					t.Errorf("%s: value %d: %v, want %q", name, seq, err, want)
+				}
+			}
+			check(newer, row.agent, committed, 3, seal.ID{}, "")
+			phase, pool := committed, seal.ID{}
+			if row.by.id == w.bob.device.id {
+				phase = edited
+			}
+			if row.known {
+				pool = w.p
+			}
+			check(sealed, row.by, phase, 2, pool, row.want)
 		}
 	})
 
