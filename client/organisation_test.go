@@ -25,8 +25,23 @@ func TestFoundingThatFails(t *testing.T) {
 		_, _ = w.Write([]byte(`{"code":"permission_denied","message":"the setup code is another"}`))
 	}
 	aborts := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	breaksOff := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		w.Header().Set("Content-Length", "40")
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	garbles := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		_, _ = w.Write([]byte("\xff"))
+	}
+	between := func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "something between", http.StatusInternalServerError)
+	}
 	for name, c := range map[string]struct {
 		server  http.HandlerFunc // nil: it must not be asked
+		http1   bool
 		closed  bool
 		kit     error
 		exposed bool // the profile's folder can be read by others
@@ -38,6 +53,10 @@ func TestFoundingThatFails(t *testing.T) {
 		"nobody is there":            {closed: true, class: Unreachable},
 		"the server refuses":         {server: refuses, class: Denied},
 		"the server does not answer": {server: aborts, class: Unknown, stays: true},
+		"the answer breaks off":      {server: breaksOff, class: Unknown, stays: true},
+		"the line breaks off":        {server: breaksOff, http1: true, class: Unknown, stays: true},
+		"the answer cannot be read":  {server: garbles, class: Unknown, stays: true},
+		"something between answers":  {server: between, class: Unknown, stays: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked := false
@@ -49,7 +68,7 @@ func TestFoundingThatFails(t *testing.T) {
 				}
 				c.server(w, r)
 			}))
-			srv.EnableHTTP2 = true
+			srv.EnableHTTP2 = !c.http1
 			srv.StartTLS()
 			defer srv.Close()
 			if c.closed {

@@ -246,15 +246,18 @@ func Retryable(err error) bool {
 	return ce.Code() == connect.CodeUnavailable || ce.Code() == connect.CodeAborted
 }
 
-// AnswerLost reports that a write may have worked although no answer came.
+// AnswerLost reports that a write may have worked: the server has not said that it did not.
+// An answer that broke off, cannot be read, or came from something between, is none.
 func AnswerLost(err error) bool {
-	switch connect.CodeOf(err) {
+	var answer *connect.Error
+	if !errors.As(err, &answer) {
+		return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	}
+	switch answer.Code() {
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeCanceled:
 		return true
-	case connect.CodeInternal: // the server's own word, or an answer that broke off
-		return !connect.IsWireError(err)
 	}
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	return !connect.IsWireError(err)
 }
 
 // Blob is what an unattended token carries at the server: folder keys, under the
