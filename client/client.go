@@ -59,7 +59,6 @@ type Client struct {
 		sync.Mutex
 		at     time.Time // of the last fetch that worked
 		chores bool      // done since Open
-		kept   bool      // the server has less of the log, and does not take the rest back
 	}
 	former struct { // names of entries, also of those that are gone
 		sync.Mutex

@@ -80,11 +80,6 @@ func (c *Client) allFolders(ctx context.Context) (list []Folder, withheld []seal
 			return nil, nil, err
 		}
 	}
-	c.sync.Lock()
-	defer c.sync.Unlock()
-	if c.sync.kept { // it cannot serve what its log does not hold, and that is told of
-		withheld = nil
-	}
 	return list, withheld, nil
 }
 

@@ -1,15 +1,22 @@
 package client
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/rotunda-pam/rotunda/internal/enrol"
 	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
 	clientv1 "github.com/rotunda-pam/rotunda/proto/rotunda/client/v1"
+	"github.com/rotunda-pam/rotunda/proto/rotunda/client/v1/clientv1connect"
 )
 
 // showFolders has the vault show of its folders what change leaves of each: false is none.
@@ -19,6 +26,18 @@ func (e *estate) showFolders(change func(uid seal.ID, f *clientv1.FolderView) bo
 			a.Folders = slices.DeleteFunc(a.Folders, func(f *clientv1.FolderView) bool { return !change(idOr(f.FolderUid), f) })
 		}
 	}
+}
+
+// restored is a vault that takes nothing back.
+type restored struct {
+	clientv1connect.VaultServiceClient
+}
+
+func (restored) Write(context.Context, *connect.Request[clientv1.WriteRequest]) (*connect.Response[clientv1.WriteResponse], error) {
+	err := connect.NewError(connect.CodeFailedPrecondition, errors.New("it is being recovered"))
+	why, _ := connect.NewErrorDetail(&clientv1.ErrorDetail{Reason: string(trust.LogRecovering)})
+	err.AddDetail(why)
+	return nil, err
 }
 
 // Bob has made a folder of the name that Ada's has, and reads what is put into it. A server
@@ -102,5 +121,33 @@ func TestFolderWithheld(t *testing.T) {
 		e.must(ada.Grant(ctx, e.folder, e.bob, 0))
 		hide()
 		find(t, bob, "Databases", his.UID, "")
+	})
+	// A server may say that it was put back from a backup: that it has lost something else
+	// is no reason for believing that it has lost her folder.
+	t.Run("hers is not, by a server that says it was restored", func(t *testing.T) {
+		e.vault.twist = nil
+		c := e.client(e.vault, filepath.Join(t.TempDir(), "memory"))
+		e.must(c.fetchLog(ctx))
+		_, err := c.AddFolder(ctx, "Other")
+		e.must(err)
+		hide()
+		hides := e.vault.twist
+		e.vault.twist = func(m proto.Message) {
+			hides(m)
+			if a, ok := m.(*clientv1.GetLogResponse); ok {
+				a.HeadEpoch = e.vault.log.Head().Epoch - 1
+				digest, _ := e.vault.log.DigestAt(a.HeadEpoch)
+				a.HeadDigest, a.Changes = digest.Bytes(), nil
+			}
+		}
+		var noticed []string
+		c.options.Notice = func(n Notice) { noticed = append(noticed, n.Code) }
+		c.conn = &enrol.Conn{VaultServiceClient: restored{e.vault}}
+		c.sync.at = time.Time{}
+		find(t, c, "Databases", none, folderWithheld)
+		find(t, c, his.UID.String(), his.UID, "")
+		if !slices.Contains(noticed, "log_kept") {
+			t.Errorf("the server did not say it: %v", noticed)
+		}
 	})
 }

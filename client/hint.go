@@ -151,7 +151,7 @@ var hints = map[string]string{
 
 	PoolUnknown: PoolUnknownMeans,
 
-	folderWithheld: "name the folder by its uid, which `rotunda folder list` has; an honest server shows every folder that the log lets you read: ask an administrator what became of it",
+	folderWithheld: "name the folder by its uid, which `rotunda folder list` has; an honest server shows every folder that the log lets you read: ask an administrator what became of it (one that was put back from a backup shows it again when the recovery has ended)",
 
 	"healed": "the server had lost this account's newest secret, and an agent brought it back from its own copy: ask whether a backup was restored; rotate again for a new secret",
 

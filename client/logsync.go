@@ -106,13 +106,11 @@ func (c *Client) fetchLog(ctx context.Context) error {
 		}
 		err = fetch()
 	}
-	c.sync.kept = false
 	switch reason := trust.ReasonOf(err); reason {
 	case "":
 	case trust.LogRollback:
 		c.tellRefusal(ctx, eventLogRollback, reason)
 		if err = c.sendBack(ctx); recovering(err) {
-			c.sync.kept = true
 			c.alarm("log_kept", "the server does not take back what was signed after it was restored; this client keeps it: stop the former server, end the recovery (`rotunda org end-recovery`), and it is sent back")
 			err = nil
 		}
