@@ -185,7 +185,7 @@ func TestRotate(t *testing.T) {
 	t.Run("WithoutPassword", func(t *testing.T) {
 		f.user(t, "anybody", "the first of anybody")
 		f.command(t, "ACL", "SETUSER", "anybody", "nopass")
-		f.mustVerify(t, "anybody", "whatever it is", undecided("not_judged"))
+		f.mustVerify(t, "anybody", "whatever it is", sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "account.nopass"})
 		mustApply(t, s, "anybody", "the second of anybody", changed)
 		f.mustVerify(t, "anybody", "whatever it is", rejected)
 	})

@@ -124,8 +124,10 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 	case err == nil:
 		c.hangUp()
 		u, asked := p.ask(ctx, v)
-		if asked && u.anything || !asked && !t.judges(ctx, v.Account.Name) {
-			// Every password opens such a user: that this one did says nothing.
+		switch { // every password opens such a user: that this one did says nothing
+		case asked && u.anything: // and none is its own
+			return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "account.nopass"}, nil
+		case !asked && !t.judges(ctx, v.Account.Name):
 			return sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: "not_judged"}, nil
 		}
 		return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
