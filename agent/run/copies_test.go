@@ -196,7 +196,7 @@ func (w *world) setByHand(secret string) {
 	w.edit("title", secret)
 	x := w.row()
 	signed, _, err := trust.SignResult(w.log, w.device.sign, &trustv1.Result{
-		Phase: trustv1.Phase_PHASE_EDITED, By: w.device.id.Bytes(), Account: w.account.Proto(), ValueSeq: w.seq() + 1,
+		Phase: trustv1.Phase_PHASE_EDITED, By: w.device.id.Bytes(), Account: w.account.Proto(), ValueSeq: max(w.seq(), w.known) + 1,
 		DataDigest: seal.Hash(x.Data).Bytes(), Time: w.now.UnixMilli(),
 	})
 	must(w.t, err)

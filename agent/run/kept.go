@@ -65,7 +65,10 @@ func (e *Engine) checkValue(log *trust.Log, account *servedRecord, pool seal.ID)
 // nil for none. against is what has come in its place meanwhile: it is only brought back
 // where the target has it. Empty: nothing.
 func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Kept, against trust.Reason, err error) {
-	k, _, err = r.e.Journal.Kept(r.job.Account)
+	k, committed, err := r.e.Journal.Kept(r.job.Account)
+	if k == nil && committed != nil && !committed.Refused {
+		k = committed // the vault may have lost a commit, too, and a person have written since
+	}
 	if err != nil || k == nil {
 		return nil, "", err
 	}
@@ -77,6 +80,9 @@ func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Ke
 	}
 	byPerson := k.Seq <= last && !byAgent // has set the value since
 	passed := byPerson || k.Seq < last    // the record has another secret by now
+	if k == committed && !(byPerson && r.drives == bySelf) {
+		return nil, "", nil
+	}
 	ended := k.Digest == r.account.DataDigest || trust.Ended(r.log, account.wire.Recent, r.job.Account, r.pool(), k.Digest)
 	if passed && !ended && r.drives == bySelf {
 		// Nobody else can set the secret: where the target refuses the record's, this copy
@@ -92,6 +98,8 @@ func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Ke
 		}
 	}
 	switch {
+	case k == committed:
+		return nil, "", nil
 	case ended || passed: // settled, while this agent was away
 		return nil, "", r.e.Journal.DropKept(r.job.Account, k.Digest)
 	case k.Seq == last:
@@ -112,16 +120,19 @@ func (r *Run) recall(ctx context.Context, account *servedRecord, k *journal.Kept
 	if err != nil {
 		return "", refusal(err)
 	}
+	said, err := trust.OpenResult(r.log, k.Result)
+	known := err == nil
 	data := k.Data
-	if !current {
+	if !current || known && said.Phase == trustv1.Phase_PHASE_COMMITTED { // what was settled is not staged again
 		if data, err = r.recordWith(cred, r.account.Data); err != nil {
 			return "", refusal(err)
 		}
 	}
 	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1, recalled: true, outstanding: k.Digest, made: 1}
 	mine := false // another's may never be applied on this agent's word
-	if staged, err := trust.OpenResult(r.log, k.Result); err == nil {
-		r.candidate.made, mine = staged.Made(), staged.Signer.ID == r.e.Me.ID
+	if known {
+		_, made := said.SetBy()
+		r.candidate.made, mine = max(made, 1), said.Signer.ID == r.e.Me.ID
 	}
 	if r.value != nil {
 		r.candidate.seq = r.value.Seq + 1
@@ -176,11 +187,14 @@ func (r *Run) bringBack(ctx context.Context, k *journal.Kept) (State, error) {
 		}
 		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: string(trust.ReasonOf(r.candidate.noApply)), Err: r.candidate.noApply}
 	case actStop:
+		if err := r.e.Journal.RefuseKept(r.job.Account, k.Seq); err != nil { // where it was committed once
+			return "", err
+		}
 		stop := bothRejected()
 		stop.Err = errors.New("the target refuses both the record's secret and the candidate that the vault has lost; the agent keeps its copy: find out who changed it, then put the right one into the record")
 		return "", stop
 	}
-	return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: r.because("the target could not be asked which secret it has; both are kept")}
+	return "", r.undecided(seen)
 }
 
 // freePlace closes the session before a new secret is made where a script makes it, which
@@ -202,26 +216,36 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 	if err != nil {
 		return "", err
 	}
+	staged := account.wire.Staged
+	if staged != nil && staged.Owner != "agent" {
+		staged = nil
+	}
+	if staged != nil && r.as == "abandon" {
+		return "", r.giveUp(ctx, staged)
+	}
 	newer := k != nil && outstanding != nil && outstanding.Seq > k.Seq // lost, too, and perhaps applied
 	// A person may have edited the record since, and left the secret as it was.
 	if k == nil || k.Refused && !newer || k.Seq != seen.Set || r.as == "abandon" {
 		return "", refusal(rollback)
 	}
-	staged := account.wire.Staged
-	if staged != nil && staged.Owner != "agent" {
-		staged = nil
-	}
 	// Where the value's own commit was lost, that comes first: edits after it, and the newer
 	// candidate, are seen to by the next run.
 	recommits := staged != nil && seal.Hash(staged.Data) == k.Digest
-	if recommits && newer && r.drives == bySelf {
+	if newer && r.drives == bySelf {
 		// No administrator can tell which of the two it has: the newer one is asked for first.
-		cred, err := r.keptCredential(outstanding)
-		if err != nil {
-			return "", refusal(err)
+		seen, err := r.tryKept(ctx, outstanding)
+		switch {
+		case err != nil:
+			return "", err
+		case seen.Verdict == sdk.Accepted:
+			recommits = false
+		case seen.Verdict != sdk.Rejected:
+			return "", r.undecided(seen)
+		case k.Refused: // neither: each further try would be a failed login
+			return "", errors.Join(r.e.Journal.DropKept(r.job.Account, outstanding.Digest), refusal(rollback))
+		default:
+			newer = false
 		}
-		recommits = r.tryLogin(ctx, cred, true).Verdict != sdk.Accepted
-		cred.Secret.Wipe()
 	}
 	use := k
 	if newer && !recommits {
@@ -278,14 +302,55 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 	return Prepared, nil
 }
 
-// keptCredential is the secret of a kept value.
-func (r *Run) keptCredential(k *journal.Kept) (sdk.Credential, error) {
-	plain, _, err := r.openKept(k)
+// giveUp is a person's wish to give up an old candidate that came back with the vault's old
+// state: while it stands there, nobody can set the record right.
+func (r *Run) giveUp(ctx context.Context, staged *ksm.ExtStaged) error {
+	last, err := r.e.Journal.Value(r.job.Account)
 	if err != nil {
-		return sdk.Credential{}, err
+		return err
+	}
+	plain, err := seal.OpenGCM(r.account.Key, staged.Data, nil)
+	if err != nil {
+		return refusal(&trust.Error{Reason: trust.CandidateUnattested, What: "candidate of " + r.job.Account.String(), Err: err})
 	}
 	defer clear(plain)
-	return credential(plain, r.kind())
+	cred, err := credential(plain, r.kind())
+	if err != nil {
+		return refusal(err)
+	}
+	r.candidate = &candidate{credential: cred, digest: seal.Hash(staged.Data), seq: last.Seq + 1}
+	if r.drives == byAdmin { // without him a refusal proves nothing
+		if err := r.openSession(ctx); err != nil {
+			return r.later(err)
+		}
+	}
+	if err := pause(ctx, r.manifest.Settle); err != nil {
+		return err
+	}
+	seen := r.tryLogin(ctx, cred, true)
+	if seen.Verdict == sdk.Accepted {
+		return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.CandidateRollback), Err: errors.New("the target has this candidate, and the vault has lost what came after it: set another secret at the target, give this one up, then put that secret into the record")}
+	}
+	return r.abandonAsked(ctx, seen)
+}
+
+// tryKept asks the target for the secret of a kept value, which may have been applied a
+// moment ago.
+func (r *Run) tryKept(ctx context.Context, k *journal.Kept) (seen sdk.VerifyResponse, err error) {
+	plain, _, err := r.openKept(k)
+	if err != nil {
+		return seen, refusal(err)
+	}
+	defer clear(plain)
+	cred, err := credential(plain, r.kind())
+	if err != nil {
+		return seen, refusal(err)
+	}
+	defer cred.Secret.Wipe()
+	if err := pause(ctx, r.manifest.Settle); err != nil {
+		return seen, err
+	}
+	return r.tryLogin(ctx, cred, true), nil
 }
 
 // makeRoom gives up an old candidate that came back with the vault's old state. That

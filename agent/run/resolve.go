@@ -298,7 +298,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 	case rollback != nil:
 		return r.heal(ctx, account, rollback)
 	case account.wire.Staged != nil:
-		return r.takeUp(account)
+		return r.takeUp(ctx, account)
 	case r.as == "verify" && !r.recovering:
 		return Applied, nil
 	case r.as == "abandon":
@@ -506,7 +506,7 @@ func (r *Run) concurrency() int {
 }
 
 // takeUp goes on with a candidate that is staged already.
-func (r *Run) takeUp(account *servedRecord) (State, error) {
+func (r *Run) takeUp(ctx context.Context, account *servedRecord) (State, error) {
 	if account.wire.Staged.Owner != "agent" {
 		stop := &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: string(trust.RunOutstanding), Err: errors.New("a secrets-manager client has staged an update of this record: let it finish or roll back, then rotate again")}
 		if r.job.Command == nil { // the vault announces it again; a command it could not
@@ -515,6 +515,9 @@ func (r *Run) takeUp(account *servedRecord) (State, error) {
 		return "", stop
 	}
 	c, err := trust.CheckCandidate(r.log, r.e.Journal, r.e.Me.ID, r.account, r.pool(), r.value, *account.served.Staged, r.e.Now())
+	if r.as == "abandon" && trust.ReasonOf(err) == trust.CandidateRollback {
+		return "", r.giveUp(ctx, account.wire.Staged)
+	}
 	if err != nil {
 		return "", refusal(err)
 	}

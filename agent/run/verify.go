@@ -70,7 +70,12 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 	case actStop:
 		return "", bothRejected()
 	}
-	return "", r.said(&Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: r.because("the target could not be asked which secret it has; both are kept")})
+	return "", r.said(r.undecided(seen))
+}
+
+// undecided is how a run ends for now that could not find out which secret the target has.
+func (r *Run) undecided(seen sdk.VerifyResponse) *Stop {
+	return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassUnreachable, Reason: orElse(seen.Reason, "undecided"), Later: true, Err: r.because("the target could not be asked which secret it has; both are kept")}
 }
 
 // said is stop for the reason that the target gave when it left the account as it was.

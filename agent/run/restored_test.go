@@ -1,0 +1,158 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/rotunda-pam/rotunda/internal/seal"
+	"github.com/rotunda-pam/rotunda/internal/trust"
+	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
+	"github.com/rotunda-pam/rotunda/sdk"
+)
+
+// notThere answers no login.
+func notThere(int, string) (sdk.VerifyResponse, error) {
+	return sdk.VerifyResponse{}, errors.New("not there")
+}
+
+// killedAfterStaging is a run that ends with its candidate staged, and not applied.
+func (w *world) killedAfterStaging() {
+	w.t.Helper()
+	w.later(2 * trust.StartGap)
+	ctx, cancel := context.WithCancel(w.t.Context())
+	w.vault.crash, w.vault.stop = "stage", cancel
+	if err := w.do(ctx, Job{ID: seal.NewID(), Account: w.account}); !errors.Is(err, context.Canceled) {
+		w.t.Fatalf("the run was not interrupted: %v", err)
+	}
+}
+
+func (w *world) mustRotate(what string) {
+	w.t.Helper()
+	if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() {
+		w.t.Errorf("%s: %+v, %v: the record opens the target: %v", what, out, err, w.opens())
+	}
+}
+
+// giveUp is a person's command to give up what is staged.
+func (w *world) giveUp() Outcome {
+	w.t.Helper()
+	w.later(2 * trust.StartGap)
+	c := w.command(trustv1.Action_ACTION_CANCEL, seal.NewID())
+	out, err := w.engine.Do(w.t.Context(), Job{ID: seal.ID(c.RunId), Account: w.account, Command: c})
+	must(w.t, err)
+	return out
+}
+
+// The vault has lost a commit, and a person has written over what was left. What the agent
+// committed comes back where the target refuses the person's secret and takes that; once
+// neither opens it, it is not tried again.
+func TestSetByAPersonOverALostCommit(t *testing.T) {
+	for name, tc := range map[string]struct {
+		target string // what it has; empty: what was committed
+		want   trustv1.Outcome
+		reason string
+	}{
+		"the target has what was committed": {"", done, ""},
+		"the target has the person's":       {"by hand", done, ""},
+		"the target has neither":            {"another", pending, "both_rejected"},
+	} {
+		w := newWorld(t, true)
+		before := *w.row()
+		w.mustRotate(name)
+		committed := w.target.secrets["app"]
+		*w.row() = before
+		w.known = 2
+		w.setByHand("by hand")
+		w.target.secrets["app"] = orElse(tc.target, committed)
+		applied := len(w.target.applied)
+		out, err := w.rotate()
+		if err != nil || out.Credential != tc.want || out.Reason != tc.reason || (tc.want == done) != w.opens() {
+			t.Errorf("%s: %+v, %v: the record opens the target: %v", name, out, err, w.opens())
+		}
+		if tc.target == "" && len(w.target.applied) != applied {
+			t.Errorf("%s: a new one was applied", name)
+		}
+		if tc.want == done {
+			continue
+		}
+		before, tries := *w.row(), w.target.logins
+		if out, err := w.rotate(); err != nil || out.Reason != "admin.refused" || w.target.logins != tries || w.row().Revision != before.Revision {
+			t.Errorf("%s, again: %+v, %v: %d more logins", name, out, err, w.target.logins-tries)
+		}
+	}
+}
+
+// The vault has lost a commit and the candidate after it, of an account that rotates
+// itself. The older one comes back where the target does not have the newer; while the
+// target cannot be asked neither does.
+func TestCommitAndCandidateLostByItself(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		w := newWorld(t, true)
+		before := *w.row()
+		w.mustRotate("the first")
+		w.killedAfterStaging()
+		if applied {
+			_, w.target.secrets["app"] = w.secret(w.account)
+		}
+		*w.row() = before
+		w.target.verify = notThere
+		if out, err := w.rotate(); err != nil || out.Credential != pending || !out.Later || w.row().Staged != nil {
+			t.Errorf("applied %v, while it cannot be asked: %+v, %v, staged %v", applied, out, err, w.row().Staged != nil)
+		}
+		w.target.verify = nil
+		attempts := len(w.target.applied)
+		w.sweep()
+		if !w.opens() || len(w.target.applied) != attempts || w.row().Staged != nil {
+			t.Errorf("applied %v: the record opens the target: %v, staged %v", applied, w.opens(), w.row().Staged != nil)
+		}
+		w.mustRotate("the next")
+	}
+}
+
+// A backup that is put back has a candidate that is over. While it stands there nobody can
+// write into the record: a person gives it up where the target refuses it.
+func TestOldCandidateIsGivenUp(t *testing.T) {
+	for name, after := range map[string]func(w *world){
+		"another candidate came after it": func(w *world) {
+			if out := w.giveUp(); out.Reason != "abandoned" {
+				w.t.Fatalf("%+v", out)
+			}
+			w.target.verify = notThere
+			if out, err := w.rotate(); err != nil || out.Credential != pending {
+				w.t.Fatalf("%+v, %v", out, err)
+			}
+			w.target.verify = nil
+		},
+		"a person has set a value after it": func(w *world) {
+			w.giveUp()
+			w.setByHand("by hand")
+			w.target.secrets["app"] = "by hand"
+			w.look()
+		},
+	} {
+		w := newWorld(t, false)
+		w.killedAfterStaging()
+		before := *w.row()
+		after(w)
+		w.known = w.seq()
+		has := w.target.secrets["app"]
+		*w.row() = before
+		_, old := w.secret(w.account)
+		if out, err := w.rotate(); err != nil || out.Credential != failed {
+			t.Errorf("%s: %+v, %v", name, out, err)
+		}
+		w.target.secrets["app"] = old
+		if out := w.giveUp(); out.Credential != pending || w.row().Staged == nil {
+			t.Errorf("%s: what the target has was given up: %+v", name, out)
+		}
+		w.target.secrets["app"] = has
+		if out := w.giveUp(); out.Reason != "abandoned" || w.row().Staged != nil {
+			t.Errorf("%s: it was not given up: %+v", name, out)
+		}
+		if !w.opens() && w.target.secrets["app"] == "by hand" {
+			w.setByHand("by hand") // as docs/backup.md has it
+		}
+		w.mustRotate(name)
+	}
+}
