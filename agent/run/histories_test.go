@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	histories   = flag.Int("histories", 200, "how many random histories of one account are played")
+	histories   = flag.Int("histories", 100, "how many random histories of one account are played")
 	historyFrom = flag.Uint64("history", 1, "the number of the first; each number gives the same history again")
 )
 
