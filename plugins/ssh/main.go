@@ -1,6 +1,6 @@
 // Command ssh rotates passwords and keys of Unix accounts over SSH. The administrator
 // is root, or may become root by sudo; an account that rotates itself can replace its
-// own key without either.
+// own key, and change its own password by passwd, without either.
 //
 // Names, passwords and keys go to the target by standard input, never in a command
 // line: what runs there is the fixed text of script.go. A host key that the resource
