@@ -259,6 +259,28 @@ func TestRecovery(t *testing.T) {
 				return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.history"}, nil
 			}
 		}, pending, "policy.history", true, 1, true},
+		"itself, refused by the target's policy, and nobody judges: given up": {true, func(w *world) {
+			unjudged(w)
+			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+				return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.history"}, nil
+			}
+		}, failed, "policy.history", false, 1, false},
+		"itself, refused, nobody judges, and the current one may live on: kept": {true, func(w *world) {
+			unjudged(w)
+			w.target.manifest.OldLives = time.Hour
+			w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+				return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.history"}, nil
+			}
+		}, pending, "policy.history", true, 2, true},
+		"itself, refused, nobody judges, and the current one does not open: kept": {true, func(w *world) {
+			w.target.apply = func(r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+				w.target.secrets["app"] = r.Candidate.Secret.ExposeString()
+				w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+					return sdk.VerifyResponse{Reason: "not_judged"}, nil
+				}
+				return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.history"}, nil
+			}
+		}, pending, "policy.history", true, 1, true},
 		"no login: a clear changed commits": {false, func(w *world) {
 			w.target.manifest.NoLogin = true
 			w.target.verify = func(int, string) (sdk.VerifyResponse, error) {

@@ -46,10 +46,11 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 		return "", r.abandonAsked(ctx, seen)
 	}
 	// A refusal that nobody could judge allows the same candidate to be applied again,
-	// which loses nothing, and not to be given up.
+	// which loses nothing, and to be given up only where the current secret, which is asked
+	// for then, proves it.
 	verdict, refused := seen.Verdict, r.refusedForGood()
 	if seen.Reason == notJudged {
-		verdict, refused = sdk.Rejected, false
+		verdict, refused = sdk.Rejected, refused && r.currentProves()
 	}
 	switch decide(r.drives, verdict, refused, func() sdk.Verdict { return r.tryCurrent(ctx) }) {
 	case actCommit:
@@ -219,12 +220,17 @@ func (r *Run) loginTries() int {
 // the account may be kept out whatever its secret.
 const notJudged = "not_judged"
 
+// currentProves says whether a current secret that works proves that the candidate does not:
+// of an account that rotates itself, whose password is the only one, and the same everywhere.
+func (r *Run) currentProves() bool {
+	return r.drives == bySelf && !r.needsRetire() && r.manifest.OldLives == 0 && r.manifest.Settle == 0
+}
+
 // abandonAsked is a person's wish to give a candidate up, which the target must have
 // proven rejected.
 func (r *Run) abandonAsked(ctx context.Context, seen sdk.VerifyResponse) error {
 	proven := seen.Verdict == sdk.Rejected
-	if seen.Reason == notJudged && r.drives == bySelf && !r.needsRetire() && r.manifest.OldLives == 0 && r.manifest.Settle == 0 {
-		// A password that works is the only one that does, and does so everywhere.
+	if seen.Reason == notJudged && r.currentProves() {
 		proven = r.tryCurrent(ctx) == sdk.Accepted
 	}
 	if proven {

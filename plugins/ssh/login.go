@@ -246,6 +246,7 @@ func (w *watched) failed() bool {
 type answer struct {
 	exit int
 	out  string
+	said string // on standard error
 }
 
 // maxOutput bounds what is read of a program's output.
@@ -269,16 +270,16 @@ func run(ctx context.Context, client *ssh.Client, command string, input []byte) 
 		return answer{}, fmt.Errorf("%w: %w", errNotStarted, err)
 	}
 	defer s.Close()
-	var out strings.Builder
-	s.Stdout = &limited{w: &out, left: maxOutput}
+	var out, said strings.Builder
+	s.Stdout, s.Stderr = &limited{w: &out, left: maxOutput}, &limited{w: &said, left: maxOutput}
 	s.Stdin = strings.NewReader(string(input))
 	err = s.Run(command)
 	var exit *ssh.ExitError
 	switch {
 	case err == nil:
-		return answer{0, out.String()}, nil
+		return answer{0, out.String(), said.String()}, nil
 	case errors.As(err, &exit) && exit.Signal() == "":
-		return answer{exit.ExitStatus(), out.String()}, nil
+		return answer{exit.ExitStatus(), out.String(), said.String()}, nil
 	}
 	return answer{}, err
 }

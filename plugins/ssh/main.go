@@ -1,6 +1,6 @@
 // Command ssh rotates passwords and keys of Unix accounts over SSH. The administrator
 // is root, or may become root by sudo; an account that rotates itself can replace its
-// own key without either.
+// own key, and change its own password by passwd, without either.
 //
 // Names, passwords and keys go to the target by standard input, never in a command
 // line: what runs there is the fixed text of script.go. A host key that the resource
@@ -10,7 +10,8 @@
 // expired or not allowed in. So a refused login is rejected only where an administrator
 // who is logged in, and root, finds that the target stores another password (asked of
 // unix_chkpwd), or that the key is not in the account's ~/.ssh/authorized_keys, where
-// this plugin puts keys. Without him it is undecided, not_judged.
+// this plugin puts keys. Without him it is undecided, not_judged: of an account that
+// rotates itself the agent then tries the secret of before.
 //
 // What uses a secret may have it from a file on the target: files.go writes those.
 package main

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,7 +38,7 @@ func TestLostReplyIsUnknown(t *testing.T) {
 		}
 		ended <- err
 	}()
-	waitFor(t, "chpasswd", f.changing)
+	waitFor(t, "chpasswd", func() bool { return f.running("chpasswd") != 0 })
 	(*f.dialer.last.Load()).Close()
 	err := <-ended
 	var e *sdk.Error
@@ -45,25 +46,87 @@ func TestLostReplyIsUnknown(t *testing.T) {
 		t.Errorf("lost reply: %v", err)
 	}
 	release()
-	waitFor(t, "the end of chpasswd", func() bool { return !f.changing() })
+	waitFor(t, "the end of chpasswd", func() bool { return f.running("chpasswd") == 0 })
 	// The same candidate brings it home.
 	f.mustApply(t, f.open(t), u.Name, password("which may arrive"), changed)
 	f.mustAccept(t, u.Name, password("which may arrive"), true)
 }
 
-// changing says whether chpasswd runs in a session of this server: others of this machine may
-// run it, too, and stand still with it.
-func (f *fixture) changing() bool {
+// running is the program's process in a session of this server, or 0: others of this machine
+// may run it, too, and stand still with it.
+func (f *fixture) running(program string) (pid int) {
 	_, port, _ := net.SplitHostPort(f.Address)
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		name, _ := os.ReadFile(filepath.Join(dir, "comm"))
 		env, _ := os.ReadFile(filepath.Join(dir, "environ"))
-		if string(name) == "chpasswd\n" && bytes.Contains(env, []byte(" "+port+"\x00")) { // SSH_CONNECTION ends with it
-			return true
+		if string(name) == program+"\n" && bytes.Contains(env, []byte(" "+port+"\x00")) { // SSH_CONNECTION ends with it
+			pid, _ = strconv.Atoi(filepath.Base(dir))
 		}
 	}
-	return false
+	return pid
+}
+
+// So it is with passwd, which an account runs for itself: whatever ends the dialogue midway,
+// nobody knows what became of it, and the same candidate brings it home. Nothing secret is
+// seen on the target meanwhile.
+func TestItselfMidway(t *testing.T) {
+	const current, next = "not-to-be-seen-either", "not-to-be-seen-anywhere"
+	f := newFixture(t)
+	for name, c := range map[string]struct {
+		end     func(cancel func())
+		arrives bool // passwd has been told all, and goes on alone
+	}{
+		"the connection is cut": {func(func()) { (*f.dialer.last.Load()).Close() }, true},
+		"the run is cancelled":  {func(cancel func()) { cancel() }, true},
+		"passwd is killed": {func(func()) {
+			if err := syscall.Kill(f.running("passwd"), syscall.SIGKILL); err != nil {
+				t.Error(err)
+			}
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := f.user(t, targets.UserOptions{Password: secret(current)})
+			s := f.itself(t, u.Name, current)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			release := holdPasswordFile(t)
+			defer release()
+			ended := make(chan error, 1)
+			go func() {
+				out, err := f.apply(ctx, s, u.Name, password(next))
+				if out.Outcome != sdk.Unknown {
+					err = fmt.Errorf("outcome %v, %w", out.Outcome, err)
+				}
+				ended <- err
+			}()
+			waitFor(t, "passwd", func() bool { return f.waits(f.running("passwd")) })
+			unseen(t, "passwd", current)
+			unseen(t, "passwd", next)
+			c.end(cancel)
+			mustBeUnclear(t, <-ended, sdk.ClassUnreachable, "reply.lost")
+			release()
+			waitFor(t, "the end of passwd", func() bool { return f.running("passwd") == 0 })
+			live := current
+			if c.arrives {
+				live = next
+			}
+			f.mustAccept(t, u.Name, password(live), true)
+			f.mustApply(t, f.itself(t, u.Name, live), u.Name, password(next), changed)
+			f.mustAccept(t, u.Name, password(next), true)
+			f.mustAccept(t, u.Name, password(current), false)
+		})
+	}
+}
+
+// waits says whether a process waits for the lock of the password file, and has read what it
+// was told.
+func (f *fixture) waits(pid int) bool {
+	if pid == 0 {
+		return false
+	}
+	call, _ := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", pid))
+	return bytes.HasPrefix(call, []byte(fmt.Sprintf("%d ", syscall.SYS_FCNTL)))
 }
 
 // Nothing secret is in a command line or an environment on the target while the
@@ -80,15 +143,15 @@ func TestNoSecretOnCommandLines(t *testing.T) {
 		defer close(ended)
 		f.mustApply(t, s, u.Name, password(pw), changed)
 	}()
-	waitFor(t, "chpasswd", f.changing)
-	unseen(t, pw)
+	waitFor(t, "chpasswd", func() bool { return f.running("chpasswd") != 0 })
+	unseen(t, "chpasswd", pw)
 	release()
 	<-ended
 }
 
 // unseen looks for a secret in the command lines and environments of all processes,
-// while chpasswd runs.
-func unseen(t *testing.T, secret string) {
+// while a program runs.
+func unseen(t *testing.T, program, secret string) {
 	t.Helper()
 	seen := 0
 	for _, what := range []string{"cmdline", "environ"} {
@@ -98,7 +161,7 @@ func unseen(t *testing.T, secret string) {
 			if err == nil && bytes.Contains(b, []byte(secret)) {
 				t.Errorf("%s has the password", file)
 			}
-			if err == nil && bytes.Contains(b, []byte("chpasswd")) {
+			if err == nil && bytes.Contains(b, []byte(program)) {
 				seen++
 			}
 		}
@@ -133,7 +196,7 @@ func TestSudoForTheShellAlone(t *testing.T) {
 		f.mustApply(t, s, u.Name, password("set through sudo"), changed)
 	}()
 	waitFor(t, "chpasswd", func() bool { return exec.Command("pgrep", "-x", "chpasswd").Run() == nil })
-	unseen(t, own)
+	unseen(t, "chpasswd", own)
 	release()
 	<-ended
 	f.mustAccept(t, u.Name, password("set through sudo"), true)

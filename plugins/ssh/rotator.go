@@ -88,6 +88,9 @@ const (
 	paidSudo             // with his own
 )
 
+// mustChange is what sshd says, in place of any program, to whose password has expired.
+const mustChange = "Password change required"
+
 // Open logs in and looks at who it is; it changes nothing.
 func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, error) {
 	client, err := login(ctx, r.Host, r.Resource, r.AdminAs.Name, r.Admin)
@@ -97,6 +100,10 @@ func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, err
 	s := &session{client: client, admin: r}
 	s.closed = func() { p.forget(s) }
 	who, err := run(ctx, client, "exec /usr/bin/id -u", nil)
+	if err == nil && who.exit != 0 && strings.Contains(who.said, mustChange) {
+		client.Close()
+		return nil, &sdk.Error{Class: sdk.ClassConflict, Reason: "admin.must_change", NotSent: true, Err: errors.New("the password is right, and has expired: nothing runs there until it is changed")}
+	}
 	if err != nil || who.exit != 0 {
 		client.Close()
 		return nil, &sdk.Error{Class: sdk.ClassPermission, Reason: "admin.no_shell", NotSent: true, Err: errors.New("the administrator cannot run programs there")}
@@ -197,6 +204,9 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	defer clear(password)
 	if !oneLine(password) {
 		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.charset"}, nil
+	}
+	if s.byItself(a.Account.Name) {
+		return s.setOwn(ctx, a.Candidate)
 	}
 	line := append([]byte(a.Account.Name+":"), password...)
 	defer clear(line)
@@ -363,6 +373,8 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 		return unchanged(sdk.ClassConflict, "chpasswd.refused")
 	case exitUnclear:
 		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassConflict, Reason: "chpasswd.refused", Err: errors.New("chpasswd failed, and may have set the password before it did")}
+	case exitOtherOne:
+		return unchanged(sdk.ClassUnsupported, "self")
 	case exitForeign:
 		return unchanged(sdk.ClassConflict, "account.exists")
 	case exitUser:

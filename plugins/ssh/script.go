@@ -5,7 +5,7 @@ import "strings"
 // Exit codes of the scripts. They lie above those of sudo, sh and the tools.
 const (
 	exitMissing  = 91 // no account of that name
-	exitNoTool   = 92 // neither chpasswd nor a way to become the user
+	exitNoTool   = 92 // no chpasswd, no passwd, or no way to become the user
 	exitNotRoot  = 93
 	exitNoHome   = 94  // the home folder is not there
 	exitKeys     = 95  // authorized_keys could not be written; it is as it was
@@ -21,6 +21,7 @@ const (
 	exitFile     = 103 // it could not be written; it is as it was
 	exitFolder   = 104 // others than its owner may write in its folder, or put another in its place
 	exitUnclear  = 108 // chpasswd failed, and may have set it
+	exitOtherOne = 109 // the session is not the account's own
 	exitLocked   = 101 // it has one that is locked: it cannot be compared, and a new one would unlock the account
 )
 
@@ -35,11 +36,12 @@ type program struct {
 }
 
 var (
-	passwordSetter   = program{"/bin/sh -c " + quote(setPassword), false}
-	passwordComparer = program{"/bin/sh -c " + quote(comparePassword), false}
-	keyAdder         = asAccount(addKey)
-	keyDropper       = asAccount(dropKey)
-	keyFinder        = asAccount(findKey)
+	passwordSetter    = program{"/bin/sh -c " + quote(setPassword), false}
+	ownPasswordSetter = program{"/bin/sh -c " + quote(changeOwn), true}
+	passwordComparer  = program{"/bin/sh -c " + quote(comparePassword), false}
+	keyAdder          = asAccount(addKey)
+	keyDropper        = asAccount(dropKey)
+	keyFinder         = asAccount(findKey)
 )
 
 // asAccount runs an inner script as the account.
