@@ -47,8 +47,8 @@ const (
 )
 
 // StartLDAP starts an OpenLDAP of its own in dir, which must be empty, absent or left
-// over from an earlier one.
-func StartLDAP(ctx context.Context, dir string) (*LDAPServer, error) {
+// over from an earlier one. Lines are further ones of its password policy's overlay.
+func StartLDAP(ctx context.Context, dir string, lines ...string) (*LDAPServer, error) {
 	if !exists("/usr/sbin/slapd") || !exists("/usr/bin/ldapwhoami") {
 		return nil, fmt.Errorf("%w: install slapd and ldap-utils", ErrUnavailable)
 	}
@@ -69,7 +69,7 @@ func StartLDAP(ctx context.Context, dir string) (*LDAPServer, error) {
 	}
 	for name, b := range map[string][]byte{
 		"ca.pem": cert.ca, "server.crt": cert.cert, "server.key": cert.key,
-		"slapd.conf": []byte(l.conf()), "init.ldif": []byte(l.ldif()),
+		"slapd.conf": []byte(l.conf(lines)), "init.ldif": []byte(l.ldif()),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			return nil, fmt.Errorf("prepare OpenLDAP: %w", err)
@@ -91,9 +91,9 @@ func StartLDAP(ctx context.Context, dir string) (*LDAPServer, error) {
 	return l, nil
 }
 
-func (l *LDAPServer) conf() string {
+func (l *LDAPServer) conf(overlay []string) string {
 	in := func(name string) string { return filepath.Join(l.dir, name) }
-	return strings.Join([]string{
+	lines := append([]string{
 		"include /etc/ldap/schema/core.schema", "include /etc/ldap/schema/cosine.schema", "include /etc/ldap/schema/inetorgperson.schema",
 		"modulepath /usr/lib/ldap", "moduleload back_mdb", "moduleload ppolicy",
 		"TLSCACertificateFile " + in("ca.pem"), "TLSCertificateFile " + in("server.crt"), "TLSCertificateKeyFile " + in("server.key"),
@@ -101,10 +101,12 @@ func (l *LDAPServer) conf() string {
 		"database mdb", "suffix " + ldapSuffix, "rootdn " + ldapRoot, "rootpw " + l.rootPassword.ExposeString(), "directory " + in("db"),
 		"dbnosync", "maxsize 104857600",
 		"overlay ppolicy", "ppolicy_default " + ldapPolicy, "ppolicy_hash_cleartext",
-		"access to attrs=userPassword by dn.exact=\"" + l.Admin + "\" write by self =wx by anonymous auth by * none",
+	}, overlay...)
+	return strings.Join(append(lines,
+		"access to attrs=userPassword by dn.exact=\""+l.Admin+"\" write by self =wx by anonymous auth by * none",
 		"access to * by users read",
 		"",
-	}, "\n")
+	), "\n")
 }
 
 func (l *LDAPServer) ldif() string {

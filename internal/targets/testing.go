@@ -81,15 +81,15 @@ func RedisWithACL(t TB, lines ...string) *RedisServer {
 	return r
 }
 
-// LDAP starts an OpenLDAP that ends with the test. It installs what is missing, or
-// skips the test and says why.
-func LDAP(t TB) *LDAPServer {
+// LDAP starts an OpenLDAP that ends with the test; lines are as StartLDAP's. It installs
+// what is missing, or skips the test and says why.
+func LDAP(t TB, lines ...string) *LDAPServer {
 	t.Helper()
 	ctx, dir, ok := forTest(t, OpenLDAP)
 	if !ok {
 		return nil
 	}
-	l, err := StartLDAP(ctx, filepath.Join(dir, "slapd"))
+	l, err := StartLDAP(ctx, filepath.Join(dir, "slapd"), lines...)
 	if fatal(t, err) {
 		return nil
 	}

@@ -150,6 +150,97 @@ func TestHeldBack(t *testing.T) {
 	}
 }
 
+// A server that says in its own words why it lets an account in no more is believed, where
+// there is no administrator to ask: that of one that rotates itself.
+func TestTheServersWord(t *testing.T) {
+	l := targets.LDAP(t, "ppolicy_use_lockout")
+	host := sdk.Host{
+		Dialer: new(net.Dialer), Log: slog.New(slog.DiscardHandler), Progress: func(string) {},
+		Pins: map[string][]byte{l.Address: l.SPKI[:]},
+	}
+	resource := sdk.Resource{Address: l.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}}
+	modify := func(ldif string) {
+		t.Helper()
+		if err := l.Modify(t.Context(), ldif); err != nil {
+			t.Fatal(err)
+		}
+	}
+	short := "cn=short," + l.Base
+	modify("dn: " + short + "\nchangetype: add\nobjectClass: device\nobjectClass: pwdPolicy\ncn: short\npwdAttribute: userPassword\npwdMaxAge: 60\n")
+	lock := func(dn string) {
+		for range 3 { // as many as the policy takes
+			if ok, err := l.Accepts(t.Context(), dn, password("a wrong one").Secret); err != nil || ok {
+				t.Fatalf("ldapwhoami: %v, %v", ok, err)
+			}
+		}
+	}
+	age := func(dn string) {
+		modify("dn: " + dn + "\nchangetype: modify\nreplace: pwdPolicySubentry\npwdPolicySubentry: " + short +
+			"\n-\nreplace: pwdChangedTime\npwdChangedTime: " + time.Now().Add(-time.Hour).UTC().Format("20060102150405Z") + "\n")
+	}
+	for _, c := range []struct {
+		name, first, second string
+		held                func(dn string)
+		right, wrong        sdk.VerifyResponse
+	}{
+		{"locked", "the first of locked", "the second of locked", lock, sdk.VerifyResponse{Reason: "locked"}, sdk.VerifyResponse{Reason: "locked"}},
+		{"expired", "the first of expired", "the second of expired", age, sdk.VerifyResponse{Reason: "expired"}, sdk.VerifyResponse{Reason: "not_judged"}}, // told to who knows it
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dn, err := l.CreateEntry(t.Context(), c.name, password(c.first).Secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			plugin := &rotator{}
+			itself := sdk.OpenRequest{Host: host, Resource: resource, Admin: password(c.first), AdminAs: sdk.Account{Name: dn}, Self: true}
+			s, err := plugin.Open(t.Context(), itself)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			apply := sdk.ApplyRequest{Account: sdk.Account{Name: dn}, Current: password(c.first), Candidate: password(c.second)}
+			if out, err := s.Apply(t.Context(), apply); err != nil || out.Outcome != sdk.Changed {
+				t.Fatalf("apply: %+v, %v", out, err)
+			}
+			c.held(dn)
+			for pw, want := range map[string]sdk.VerifyResponse{c.second: c.right, "another wrong one": c.wrong} {
+				got, err := plugin.Verify(t.Context(), sdk.VerifyRequest{Host: host, Resource: resource, Account: sdk.Account{Name: dn}, Credential: password(pw)})
+				if err != nil || got != want {
+					t.Errorf("verify %q: %+v, %v, want %+v", pw, got, err, want)
+				}
+			}
+			// The answer was lost, and the same candidate comes again: it must not be given up.
+			if out, err := s.Apply(t.Context(), apply); err == nil || out.Outcome != sdk.Unknown {
+				t.Errorf("applied again: %+v, %v; want an error and an unknown outcome", out, err)
+			}
+			if _, err := plugin.Open(t.Context(), itself); err == nil {
+				t.Error("an account that is held back was let in")
+			}
+		})
+	}
+}
+
+// The draft's words for a change that was refused, which no server here says all of.
+func TestPolicyRefusal(t *testing.T) {
+	for e, want := range map[int8]sdk.ApplyResponse{
+		noPolicyError:   {},
+		passwordExpired: {},
+		accountLocked:   {Class: sdk.ClassConflict, Reason: "account.locked"},
+		changeAfter:     {Class: sdk.ClassConflict, Reason: "admin.must_change"},
+		3:               {Class: sdk.ClassPermission, Reason: "admin.rights"},
+		4:               {Class: sdk.ClassUnsupported, Reason: "policy.old_password"},
+		5:               {Class: sdk.ClassPolicy, Reason: "policy.quality"},
+		6:               {Class: sdk.ClassPolicy, Reason: "policy.length"},
+		tooYoung:        {Class: sdk.ClassUnreachable, Reason: "policy.too_soon"},
+		8:               {Class: sdk.ClassPolicy, Reason: "policy.history"},
+	} {
+		class, reason, ok := policyRefusal(e)
+		if class != want.Class || reason != want.Reason || ok != (want.Reason != "") {
+			t.Errorf("%d: %s %s %v, want %s %s", e, class, reason, ok, want.Class, want.Reason)
+		}
+	}
+}
+
 // Times as people and servers write them; what cannot be read holds an account back.
 func TestHeldBackAt(t *testing.T) {
 	now := time.Date(2026, 11, 27, 15, 0, 0, 0, time.UTC)
