@@ -21,7 +21,12 @@ func Execute(ctx context.Context, root *cobra.Command) error {
 	root.InitDefaultCompletionCmd()
 	root.SetHelpCommand(helpCommand(root))
 	mark(root, &began)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return FlagError(err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 {
+			return unknown(cmd, words[0]) // the flag is of a command that there is not
+		}
+		return FlagError(err)
+	})
 	err := root.ExecuteContext(ctx)
 	if err != nil && !began {
 		return exitcode.With(exitcode.Usage, err)
