@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"filippo.io/age"
+	"filippo.io/age/armor"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -66,9 +67,22 @@ func openers(passphrase sdk.Secret, recipients []string) ([]age.Recipient, error
 	return []age.Recipient{r}, nil
 }
 
-// KitNeedsKey reports whether a kit's file was made for a key, and not for a passphrase.
-func KitNeedsKey(file []byte) bool {
-	return !bytes.Contains(file[:min(len(file), 200)], []byte("\n-> scrypt "))
+// KitNeedsKey reports whether a kit's file was made for a key, and not for a passphrase;
+// isKit is false where it is no file of age's at all.
+func KitNeedsKey(file []byte) (needs, isKit bool) {
+	const begin = "age-encryption.org/v1\n-> "
+	head := make([]byte, len(begin)+len("scrypt "))
+	n, _ := io.ReadFull(ageFile(file), head) // too short a file is none
+	head = head[:n]
+	return !bytes.HasSuffix(head, []byte("\n-> scrypt ")), bytes.HasPrefix(head, []byte(begin))
+}
+
+// ageFile reads a file of age's, which may have been armored since for a printer or the mail.
+func ageFile(file []byte) io.Reader {
+	if text := bytes.TrimSpace(file); bytes.HasPrefix(text, []byte(armor.Header)) {
+		return armor.NewReader(bytes.NewReader(text))
+	}
+	return bytes.NewReader(file)
 }
 
 // sealKit makes both forms of a kit.
@@ -114,7 +128,7 @@ func openKit(file []byte, passphrase, identity sdk.Secret) (kitKeys, error) {
 		id.SetMaxWorkFactor(kitWork + 4)
 		by = []age.Identity{id}
 	}
-	r, err := age.Decrypt(bytes.NewReader(file), by...)
+	r, err := age.Decrypt(ageFile(file), by...)
 	var none *age.NoIdentityMatchError
 	if errors.As(err, &none) {
 		return kitKeys{}, wrong

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"filippo.io/age"
+	"filippo.io/age/armor"
+
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
@@ -87,6 +90,69 @@ func FuzzReadPaper(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Which file is a kit, and by what it is opened, is read from its first lines; one that was
+// armored since is the same kit.
+func TestKitFiles(t *testing.T) {
+	k := exampleKit()
+	phrase := sdk.NewSecret([]byte("a passphrase of the kit"))
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := func(recipients ...string) []byte {
+		to, err := openers(phrase, recipients)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kit, err := sealKit(k, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return kit.File
+	}
+	armored := func(file []byte) []byte {
+		var text bytes.Buffer
+		w := armor.NewWriter(&text)
+		if _, err := w.Write(file); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return append([]byte("\r\n"), text.Bytes()...)
+	}
+	key, word := made(id.Recipient().String()), made()
+	for name, c := range map[string]struct {
+		file         []byte
+		needs, isKit bool
+	}{
+		"for a key":                 {key, true, true},
+		"for a key, armored":        {armored(key), true, true},
+		"for a passphrase":          {word, false, true},
+		"for a passphrase, armored": {armored(word), false, true},
+		"nothing":                   {nil, true, false},
+		"text":                      {[]byte("once upon a time"), true, false},
+		"text that quotes one":      {append([]byte("see "), word...), true, false},
+		"a certificate":             {[]byte("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"), true, false},
+		"another file, armored":     {armored([]byte("once upon a time")), true, false},
+		"no more than age's name":   {[]byte("age-encryption.org/v1\n"), true, false},
+	} {
+		if needs, isKit := KitNeedsKey(c.file); isKit != c.isKit || isKit && needs != c.needs {
+			t.Errorf("%s: needs a key %v, is a kit %v", name, needs, isKit)
+		}
+		if !c.isKit {
+			continue
+		}
+		identity := sdk.Secret{}
+		if c.needs {
+			identity = sdk.NewSecret([]byte(id.String()))
+		}
+		if got, err := openKit(c.file, phrase, identity); err != nil || !sameKit(got, k) {
+			t.Errorf("%s does not open: %v", name, err)
+		}
+	}
 }
 
 // A file that somebody gives for a kit, and is no age file.

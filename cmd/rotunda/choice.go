@@ -93,5 +93,8 @@ func orList(of []string) string {
 
 // flagError says in plain words what is wrong with a flag.
 func flagError(cmd *cobra.Command, err error) error {
+	if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 {
+		return unknownCommand(cmd, words[0]) // the flag is of a command that there is not
+	}
 	return usagef("%w", cmdtree.FlagError(err)).withHint("`%s --help` lists the flags", cmd.CommandPath())
 }

@@ -43,6 +43,16 @@ func fromClient(e *client.Error) *failure {
 	return f
 }
 
+// unenrolled is an error of what makes this device one of the organisation's: until then
+// `rotunda doctor` has no server to look at.
+func unenrolled(err error, server string) error {
+	var ce *client.Error
+	if errors.As(err, &ce) && ce.Class == client.Unreachable && ce.Hint == "" {
+		return fromClient(ce).withHint("see that %s is the server's address and port, that rotunda-server runs there, and that no firewall or proxy stands between", server)
+	}
+	return err
+}
+
 // clientText is the error's text without its reason, which is printed beside it.
 func clientText(e *client.Error) error {
 	var parts []string

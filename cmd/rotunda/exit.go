@@ -36,6 +36,7 @@ type failure struct {
 	exit   exit
 	reason string
 	hint   string
+	output string // what a program said that was run: shown as its lines
 	err    error
 }
 
@@ -53,6 +54,12 @@ func (f *failure) withHint(format string, args ...any) *failure {
 	return f
 }
 
+// withOutput adds what a program said.
+func (f *failure) withOutput(text string) *failure {
+	f.output = text
+	return f
+}
+
 // usagef is a failure of the command line.
 func usagef(format string, args ...any) *failure { return failf(exitUsage, "usage", format, args...) }
 
@@ -65,11 +72,12 @@ func report(w io.Writer, err error, asJSON bool) exit {
 				Reason  string `json:"reason"`
 				Message string `json:"message"`
 				Hint    string `json:"hint,omitempty"`
+				Output  string `json:"output,omitempty"`
 				Exit    exit   `json:"exit"`
 			} `json:"error"`
 		}
 		line.Error.Reason, line.Error.Message = f.reason, f.Error()
-		line.Error.Hint, line.Error.Exit = f.hint, f.exit
+		line.Error.Hint, line.Error.Output, line.Error.Exit = f.hint, f.output, f.exit
 		enc := json.NewEncoder(w)
 		enc.SetEscapeHTML(false)
 		_ = enc.Encode(line) // nobody is left to tell
@@ -80,6 +88,9 @@ func report(w io.Writer, err error, asJSON bool) exit {
 		message += " (" + f.reason + ")"
 	}
 	printLine(w, "rotunda: %s", message)
+	for line := range strings.Lines(f.output) {
+		printLine(w, "  %s", strings.TrimRight(line, "\r\n"))
+	}
 	for line := range strings.Lines(f.hint) {
 		printLine(w, "hint: %s", strings.TrimRight(line, "\n"))
 	}

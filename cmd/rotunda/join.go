@@ -38,7 +38,8 @@ func (c *cli) joinCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if _, err := enrol.ParseToken(text); err != nil {
+		parsed, err := enrol.ParseToken(text)
+		if err != nil {
 			return usagef("%w", err).withHint("copy it again from where it was made, or have a new one made: `rotunda device add`, `rotunda member add`")
 		}
 		pass, err := c.newPassphrase("device", c.passphraseFrom(), "--passphrase-file")
@@ -48,7 +49,7 @@ func (c *cli) joinCmd() *cobra.Command {
 		defer clear(pass)
 		err = p.Join(ctx, client.JoinOptions{Token: text, Passphrase: sdk.NewSecret(pass), ClientVersion: version.Version})
 		if err != nil {
-			return err
+			return unenrolled(err, parsed.Server)
 		}
 		c.note("joined: the person who made the token can see this device now")
 		open.leave(c, p)

@@ -128,7 +128,7 @@ func (c *cli) orgInitCmd() *cobra.Command {
 		made, err := p.InitOrganisation(ctx, o)
 		if err != nil {
 			kitFile.kept = kitFile.kept && client.ReasonOf(err) == "no_answer" // else it is a kit of nothing
-			return err
+			return unenrolled(err, o.Server)
 		}
 		open.leave(c, p)
 		info, err := p.Info()
@@ -266,7 +266,7 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 			if o.Kit, err = c.p.readFile(kit); err != nil {
 				return err
 			}
-			if err := c.kitOpener(&o, kitPass, kitIdentity); err != nil {
+			if err := c.kitOpener(&o, kit, kitPass, kitIdentity); err != nil {
 				return err
 			}
 		} else if o.Paper, err = c.secretInput(paper, ""); err != nil {
@@ -279,7 +279,7 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 		defer clear(pass)
 		o.Passphrase, o.Device, o.ClientVersion = sdk.NewSecret(pass), deviceName(device), version.Version
 		if err := p.Recover(ctx, o); err != nil {
-			return err
+			return unenrolled(err, o.Server)
 		}
 		open.leave(c, p)
 		info, err := p.Info()
@@ -308,8 +308,11 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 }
 
 // kitOpener reads what opens the kit: a key or a passphrase, as it was made.
-func (c *cli) kitOpener(o *client.RecoverOptions, passphrase, identity string) error {
+func (c *cli) kitOpener(o *client.RecoverOptions, file, passphrase, identity string) error {
+	needsKey, isKit := client.KitNeedsKey(o.Kit)
 	switch {
+	case !isKit:
+		return usagef("%s is no recovery kit", file).withHint("give the file that `rotunda org init --kit` wrote; what was typed from the paper form is for --paper-file")
 	case identity != "":
 		key, err := c.secretFile(identity)
 		if err != nil {
@@ -321,7 +324,7 @@ func (c *cli) kitOpener(o *client.RecoverOptions, passphrase, identity string) e
 		}
 		o.KitIdentity = sdk.NewSecret(key)
 		return nil
-	case client.KitNeedsKey(o.Kit):
+	case needsKey:
 		return usagef("this kit was made for a key").withHint("give --kit-identity FILE, the age identity of one whom `rotunda org init --kit-recipient` named")
 	}
 	phrase, err := c.kitPassphrase(passphrase)

@@ -137,10 +137,11 @@ func (c *cli) pluginApproveCmd() *cobra.Command {
 		if !pluginNameRE.MatchString(p.Name) {
 			return usagef("--name %q cannot be a plugin's name: it begins with a letter and has a-z, 0-9, - and _, 63 at most", p.Name)
 		}
-		var err error
-		if p.SHA256, err = c.hashFile(args[0]); err != nil {
+		file, err := c.releaseFile(args[0])
+		if err != nil {
 			return err
 		}
+		p.SHA256 = file.SHA256
 		return c.with(ctx, func(cl *client.Client) error {
 			v := viewPlugin(p)
 			question := fmt.Sprintf("let every agent start %s %s for %s, sha256 %s, with the secrets of its jobs", v.Name, v.Version, v.Platform, v.SHA256)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -38,20 +39,26 @@ func (c *cli) pluginTestCmd() *cobra.Command {
 
 // proves runs the kit in a folder and prints what became of each test.
 func (c *cli) proves(ctx context.Context, dir string) error {
-	views, output, failed, err := c.runKit(ctx, dir)
-	if err != nil {
+	k, err := c.runKit(ctx, dir)
+	switch {
+	case err != nil:
 		return err
-	}
-	if len(views) == 0 {
-		return failf(exitFailed, "no_kit", "the tests in %s do not build, end before the conformance kit begins, or do not run it:\n%s", dir, terminal.Shown(output)).
+	case !k.built:
+		return failf(exitFailed, "not_built", "the tests in %s do not build", dir).withOutput(k.output)
+	case len(k.tests) == 0:
+		what := "do not run the conformance kit"
+		if k.failed {
+			what = "end before the conformance kit begins"
+		}
+		return failf(exitFailed, "no_kit", "the tests in %s %s", dir, what).withOutput(k.output).
 			withHint("a plugin's test calls conformance.Run; `rotunda plugin new` writes one")
 	}
 	counts := map[string]int{}
-	for _, v := range views {
+	for _, v := range k.tests {
 		counts[v.Result]++
 	}
-	err = c.emit(map[string]any{"tests": views, "passed": counts["pass"], "failed": counts["fail"], "skipped": counts["skip"]}, func(w io.Writer) {
-		for _, v := range views {
+	err = c.emit(map[string]any{"tests": k.tests, "passed": counts["pass"], "failed": counts["fail"], "skipped": counts["skip"]}, func(w io.Writer) {
+		for _, v := range k.tests {
 			showTest(w, v)
 		}
 		fmt.Fprintf(w, "%d passed, %d failed, %d left out\n", counts["pass"], counts["fail"], counts["skip"])
@@ -63,8 +70,8 @@ func (c *cli) proves(ctx context.Context, dir string) error {
 		return failf(exitFailed, "not_conforming", "%d of the kit's tests fail", counts["fail"]).
 			withHint("what each asks, and why, is in docs/plugins/reference.md under \"What the kit asks\"; plugins/fault shows a plugin that fails it; " +
 				"`go test -mod=mod -v -run TEST .` runs one alone")
-	case failed:
-		return failf(exitFailed, "not_conforming", "none of the kit's tests fails, but the tests in %s as a whole do:\n%s", dir, terminal.Shown(output))
+	case k.failed:
+		return failf(exitFailed, "not_conforming", "none of the kit's tests fails, but the tests in %s as a whole do", dir).withOutput(k.output)
 	}
 	return nil
 }
@@ -85,29 +92,43 @@ func showTest(w io.Writer, v testView) {
 
 // testEvent is a line of go test -json (go doc test2json).
 type testEvent struct {
-	Action, Test, Output string
-	Elapsed              float64
+	Action, Test, Output, FailedBuild string
+	Elapsed                           float64
 }
 
-// runKit runs a plugin's tests and gives the outcome of the kit's, in the order in which
-// they ended, whatever else was printed, and whether the tests as a whole failed. One that
-// did not end, since it hung or the process died, has failed.
-func (c *cli) runKit(ctx context.Context, dir string) (views []testView, output string, failed bool, err error) {
+// kitRun is what became of a plugin's tests.
+type kitRun struct {
+	tests  []testView // the kit's, in the order in which they ended
+	output string     // whatever else was printed
+	built  bool       // there was something to run
+	failed bool       // the tests as a whole
+}
+
+// runKit runs a plugin's tests. One of the kit's that did not end, since it hung or the
+// process died, has failed.
+func (c *cli) runKit(ctx context.Context, dir string) (*kitRun, error) {
+	switch info, err := os.Stat(dir); {
+	case err != nil:
+		return nil, failf(exitNotFound, "file_missing", "cannot run the tests in %s: %w", dir, err)
+	case !info.IsDir():
+		return nil, usagef("%s is a file: give the plugin's folder", dir)
+	}
 	if _, err := exec.LookPath("go"); err != nil {
-		return nil, "", false, failf(exitNotFound, "no_go", "plugins are tested by the Go tools, and there is no program go in the path").
+		return nil, failf(exitNotFound, "no_go", "plugins are tested by the Go tools, and there is no program go in the path").
 			withHint("install Go 1.26 or later: https://go.dev/doc/install")
 	}
 	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-mod=mod", ".")
 	cmd.Dir = dir
-	var rest strings.Builder
-	cmd.Stderr = &rest
+	var own, rest strings.Builder // the Go tools', and whatever else is no test's of the kit
+	cmd.Stderr = &own
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, "", false, err
+		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, "", false, failf(exitNotFound, "file_missing", "cannot run the tests in %s: %w", dir, err)
+		return nil, fmt.Errorf("cannot run the tests in %s: %w", dir, err)
 	}
+	k := &kitRun{}
 	said := map[string][]string{}
 	var begun []string // and not ended
 	crash := ""        // what the process died of; the stacks come after it
@@ -121,6 +142,8 @@ func (c *cli) runKit(ctx context.Context, dir string) (views []testView, output 
 		}
 		asks, ofKit := asksOf(e.Test)
 		switch e.Action {
+		case "start":
+			k.built = true // unless its end says otherwise
 		case "run":
 			if ofKit {
 				begun = append(begun, e.Test)
@@ -139,24 +162,26 @@ func (c *cli) runKit(ctx context.Context, dir string) (views []testView, output 
 				said[owner] = append(said[owner], seen)
 			}
 		case "pass", "fail", "skip":
+			k.built = k.built && e.FailedBuild == ""
 			if ofKit {
 				begun = slices.DeleteFunc(begun, func(t string) bool { return t == e.Test })
-				views = append(views, testView{e.Test, e.Action, e.Elapsed, asks, said[e.Test]})
+				k.tests = append(k.tests, testView{e.Test, e.Action, e.Elapsed, asks, said[e.Test]})
 			}
 		}
 	}
 	ended := cmd.Wait()
-	if ctx.Err() != nil && len(views) == 0 {
-		return nil, "", false, errors.Join(lines.Err(), ended, ctx.Err())
+	if ctx.Err() != nil && len(k.tests) == 0 {
+		return nil, errors.Join(lines.Err(), ended, ctx.Err())
 	}
 	for _, test := range begun {
 		asks, _ := asksOf(test)
-		views = append(views, testView{test, "fail", 0, asks, append(said[test], "it did not end")})
+		k.tests = append(k.tests, testView{test, "fail", 0, asks, append(said[test], "it did not end")})
 	}
-	if last := len(views) - 1; crash != "" && last >= 0 && views[last].Result == "fail" {
-		views[last].Seen = append(views[last].Seen, crash)
+	if last := len(k.tests) - 1; crash != "" && last >= 0 && k.tests[last].Result == "fail" {
+		k.tests[last].Seen = append(k.tests[last].Seen, crash)
 	}
-	return views, rest.String(), ended != nil || lines.Err() != nil, nil
+	k.output, k.failed = own.String()+rest.String(), ended != nil || lines.Err() != nil
+	return k, nil
 }
 
 // kitTest is the test of the kit that a test is, or is part of; empty where there is none.

@@ -211,13 +211,35 @@ func (c *cli) group(use, short, long string) *cobra.Command {
 			if len(args) == 0 {
 				return cmd.Help()
 			}
-			err := usagef("%s has no command %q", cmd.CommandPath(), args[0])
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				return err.withHint("did you mean `%s %s`?", cmd.CommandPath(), near[0])
-			}
-			return err.withHint("`%s --help` lists the commands", cmd.CommandPath())
+			return unknownCommand(cmd, args[0])
 		},
 	}
+}
+
+func unknownCommand(in *cobra.Command, word string) error {
+	if there, on := elsewhere(in, word); there != "" {
+		return usagef("%s has no command %q: it is %s, on the %s's host", in.CommandPath(), word, there, on).
+			withHint("`%s --help` explains it", there)
+	}
+	err := usagef("%s has no command %q", in.CommandPath(), word)
+	if near := in.SuggestionsFor(word); len(near) > 0 {
+		return err.withHint("did you mean `%s %s`?", in.CommandPath(), near[0])
+	}
+	return err.withHint("`%s --help` lists the commands", in.CommandPath())
+}
+
+// elsewhere names the command of another program that somebody looks for in this one.
+func elsewhere(in *cobra.Command, word string) (there, on string) {
+	_, below, _ := strings.Cut(in.CommandPath(), " ")
+	switch strings.TrimSpace(below + " " + word) {
+	case "backup", "restore", "restored", "serve", "setup-code", "machine-key":
+		return "rotunda-server " + word, "server"
+	case "enrol", "reset-clock":
+		return "rotunda-agent " + word, "agent"
+	case "plugin install", "plugin upgrade", "plugin rollback":
+		return "rotunda-agent plugin " + word, "agent"
+	}
+	return "", ""
 }
 
 // leaf is a command that does something. use names the arguments in capitals;

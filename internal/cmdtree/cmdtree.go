@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -16,8 +18,15 @@ import (
 // the command line: [exitcode.Usage].
 func Execute(ctx context.Context, root *cobra.Command) error {
 	began := false
+	root.InitDefaultCompletionCmd()
+	root.SetHelpCommand(helpCommand(root))
 	mark(root, &began)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return FlagError(err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 {
+			return unknown(cmd, words[0]) // the flag is of a command that there is not
+		}
+		return FlagError(err)
+	})
 	err := root.ExecuteContext(ctx)
 	if err != nil && !began {
 		return exitcode.With(exitcode.Usage, err)
@@ -26,14 +35,75 @@ func Execute(ctx context.Context, root *cobra.Command) error {
 }
 
 func mark(cmd *cobra.Command, began *bool) {
-	if run := cmd.RunE; run != nil {
+	if cmd.HasParent() && cmd.HasSubCommands() && !cmd.Runnable() {
+		group(cmd)
+	} else if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			*began = true
 			return run(cmd, args)
 		}
 	}
+	if fits := cmd.Args; fits != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if fits(cmd, args) != nil {
+				return wants(cmd, len(args))
+			}
+			return nil
+		}
+	}
 	for _, sub := range cmd.Commands() {
 		mark(sub, began)
+	}
+}
+
+// group has a command that only holds others refuse a word that it does not know: the
+// library prints help for it and calls that a success. Of the root's own it refuses them.
+func group(cmd *cobra.Command) {
+	cmd.DisableFlagsInUseLine = true
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return unknown(cmd, args[0])
+	}
+}
+
+func unknown(cmd *cobra.Command, word string) error {
+	return fmt.Errorf("%s has no command %q: `%[1]s --help` lists them", cmd.CommandPath(), word)
+}
+
+// wants says which arguments a command takes: they are named in its use, before its flags.
+func wants(cmd *cobra.Command, n int) error {
+	words := strings.Fields(cmd.Use)[1:]
+	if i := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, "-") }); i >= 0 {
+		words = words[:i]
+	}
+	what, s := strings.Join(words, " "), "s"
+	if what == "" {
+		what = "no arguments"
+	}
+	if n == 1 {
+		s = ""
+	}
+	return fmt.Errorf("%s wants %s, not %d argument%s: `%[1]s --help` explains it", cmd.CommandPath(), what, n, s)
+}
+
+// helpCommand is the library's, which calls help about a command that there is not a success.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [command]", Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			switch {
+			case err != nil:
+				return unknown(root, args[0])
+			case len(rest) > 0:
+				return unknown(cmd, rest[0])
+			}
+			cmd.InitDefaultHelpFlag() // else only commands that are run have it
+			return cmd.Help()
+		},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/installation"
+	"github.com/rotunda-pam/rotunda/vault/work"
 )
 
 // fault is what goes wrong while runs stand at a step.
@@ -52,6 +54,41 @@ func (f fault) needs(w *matrix) string {
 // pastLease is longer than a lease lives without a sign of its agent (10 s), and long
 // enough for another agent to be told.
 const pastLease = 13 * time.Second
+
+// lasting is what a fault is called that lasted so long: past a lease only if it did.
+func (f fault) lasting(d time.Duration) string {
+	if d > work.Term {
+		return f.name
+	}
+	name := strings.TrimSuffix(f.name, " past the lease")
+	return strings.TrimSuffix(name, " past its lease")
+}
+
+// What ends before the lease is not called past it, and is counted by a name of its own.
+func TestFaultIsCalledByHowLongItLasted(t *testing.T) {
+	if pastLease <= work.Term {
+		t.Errorf("past the lease is %s, a lease %s", pastLease, work.Term)
+	}
+	called := map[string]string{}
+	for _, f := range slices.Concat(kills, absences, links, hosts) {
+		short, long := f.lasting(work.Term), f.lasting(f.lasts)
+		if long != f.name {
+			t.Errorf("%s, left to work %s, is called %s", f.name, f.lasts, long)
+		}
+		if strings.Contains(short, "lease") {
+			t.Errorf("%s, ended before the lease, is called %s", f.name, short)
+		}
+		for _, name := range slices.Compact([]string{short, long}) {
+			if called[name] != "" {
+				t.Errorf("%s and %s are both called %s", called[name], f.name, name)
+			}
+			called[name] = f.name
+		}
+	}
+	if got := (fault{name: "link stalled past the lease"}).lasting(2 * time.Second); got != "link stalled" {
+		t.Errorf("a link that stalled for two seconds is called %q", got)
+	}
+}
 
 var kills = []fault{
 	{name: "agent killed", at: eachPoint, strike: func(t *testing.T, w *matrix) func() {

@@ -200,7 +200,8 @@ func (s *soak) round(t *testing.T, f fault) {
 	stood := time.Now()
 	s.faults++
 	time.Sleep(lasts)
-	what := fmt.Sprintf("%s for %s, %s: %s", f.name, lasts.Round(time.Millisecond), when, strings.Join(all, ", "))
+	name := f.lasting(lasts)
+	what := fmt.Sprintf("%s for %s, %s: %s", name, lasts.Round(time.Millisecond), when, strings.Join(all, ", "))
 	t.Log(what)
 	ask := func(opens func(context.Context, kindOfTarget, string) error) {
 		for _, c := range s.cells {
@@ -218,7 +219,7 @@ func (s *soak) round(t *testing.T, f fault) {
 		r.stop()
 	}
 	left := s.unsettled(ctx, s.cells, time.Now().Add(patienceToSettle))
-	s.count(t, f, began, stood)
+	s.count(t, name, began, stood)
 	alone := func(ctx context.Context, k kindOfTarget, title string) error {
 		present, err := s.opensBy(ctx, k, title)
 		if err := had.ended(ctx, k, title, present); err != nil {
@@ -258,7 +259,7 @@ const (
 var underWay = []stretch{"resolve, prepare", "stage", "apply, verify", "commit", "retire to report"}
 
 // count counts the runs of a round by where they were when the fault stood.
-func (s *soak) count(t *testing.T, f fault, began, stood time.Time) {
+func (s *soak) count(t *testing.T, fault string, began, stood time.Time) {
 	t.Helper()
 	var list struct {
 		Runs []struct {
@@ -283,10 +284,10 @@ func (s *soak) count(t *testing.T, f fault, began, stood time.Time) {
 		if s.struck[where] == nil {
 			s.struck[where] = map[string]int{}
 		}
-		s.struck[where][f.name]++
+		s.struck[where][fault]++
 		at = append(at, fmt.Sprintf("%s: %s", c.title, where))
 	}
-	t.Logf("%s stood at %s", f.name, strings.Join(at, "; "))
+	t.Logf("%s stood at %s", fault, strings.Join(at, "; "))
 }
 
 // where is a run at some moment. The steps that ask the vault for something lie between
@@ -337,15 +338,18 @@ func (s *soak) where(t *testing.T, run string, moment time.Time) stretch {
 	return underWay[0]
 }
 
-// counts is the table of what was struck.
+// counts is the table of what was struck. A fault that ended before the lease is another
+// one there than the same past it.
 func (s *soak) counts(faults []fault) string {
 	var b strings.Builder
 	b.WriteString("runs struck, by where they were by the record, and by fault\n")
 	for _, where := range slices.Concat([]stretch{notBegun}, underWay, []stretch{finished}) {
 		var parts []string
 		for _, f := range faults {
-			if n := s.struck[where][f.name]; n > 0 {
-				parts = append(parts, fmt.Sprintf("%s %d", f.name, n))
+			for _, name := range slices.Compact([]string{f.lasting(0), f.name}) {
+				if n := s.struck[where][name]; n > 0 {
+					parts = append(parts, fmt.Sprintf("%s %d", name, n))
+				}
 			}
 		}
 		fmt.Fprintf(&b, "%5d  %-16s %s\n", s.runs(where), where, strings.Join(parts, ", "))
