@@ -34,8 +34,8 @@ import (
 type Harness struct {
 	Binary string // the built plugin
 	Name   string // its manifest's; of one that runs scripts the binary's own
-	// Script is the one to prove, of a plugin that runs scripts. It may be of dependents alone:
-	// then the kit proves these.
+	// Script is the one to prove, of a plugin that runs scripts. It may be of dependents alone, or
+	// of what is done after a rotation: then the kit proves these.
 	Script []byte
 	Kind   sdk.Kind
 
@@ -66,6 +66,9 @@ type Harness struct {
 	// Dependent makes something that uses an account's secret, which is first; nil: the
 	// plugin serves none.
 	Dependent func(t *testing.T, a sdk.Account, first sdk.Credential) Dependent
+	// After makes something to be done after a rotation that gave the account this secret; nil:
+	// the plugin does nothing then.
+	After func(t *testing.T, a sdk.Account, secret sdk.Credential) After
 	// Groups are two that the target has, for accounts that the plugin makes; nil: it has none.
 	Groups []string
 	// Rights asks the target whether an account that the plugin has made is in these groups,
@@ -94,6 +97,17 @@ type Dependent struct {
 	// Uses asks it whether that is the secret that it has. It must share no code with the
 	// plugin.
 	Uses func(t *testing.T, c sdk.Credential) bool
+	// Cannot are the settings of one that no step can give a secret to, since its place is not
+	// there, for one; nil: no plan can tell.
+	Cannot []byte
+}
+
+// After is something to be done when a secret has been changed.
+type After struct {
+	Config  []byte       // what the statement would say of this use
+	Records []sdk.Record // that it asks for; their addresses are in Harness.Also
+	// Done says whether it has been done. It must share no code with the plugin.
+	Done func(t *testing.T) bool
 }
 
 // Build builds the plugin of a package and gives the binary's path.
@@ -112,7 +126,7 @@ func Build(t *testing.T, pkg string) string {
 func Run(t *testing.T, h Harness) {
 	k := newKit(t, h)
 	for _, one := range k.tests() {
-		if len(k.manifest.Kinds) == 0 && !slices.Contains(ofDependents, one.name) {
+		if len(k.manifest.Kinds) == 0 && !slices.Contains(ofOthers, one.name) {
 			continue
 		}
 		t.Run(one.name, one.run)
@@ -124,8 +138,8 @@ type test struct {
 	run  func(*testing.T)
 }
 
-// ofDependents are the tests of what rotates nothing.
-var ofDependents = []string{"PlanIsReadOnly", "PlanHoldsNoSecret", "StepTwice", "LostStepIsUnknown", "NoSecretInTheLog"}
+// ofOthers are the tests of what rotates nothing.
+var ofOthers = []string{"PlanIsReadOnly", "PlanHoldsNoSecret", "PlanFails", "StepTwice", "LostStepIsUnknown", "RunTwice", "NoSecretInTheLog"}
 
 // tests are in the order in which they are run: the last looks back at all.
 func (k *kit) tests() []test {
@@ -134,6 +148,7 @@ func (k *kit) tests() []test {
 		{"OpenIsReadOnly", k.openIsReadOnly},
 		{"VerifyIsFresh", k.verifyIsFresh},
 		{"RejectedIsProven", k.rejectedIsProven},
+		{"CloseTwice", k.closeTwice},
 		{"ApplyTwice", k.applyTwice},
 		{"LostReplyIsUnknown", k.lostReplyIsUnknown},
 		{"LateReplyIsUnknown", k.lateReplyIsUnknown},
@@ -159,9 +174,11 @@ func (k *kit) tests() []test {
 		{"ReadbackAgrees", k.readbackAgrees},
 		{"PlanIsReadOnly", k.planIsReadOnly},
 		{"PlanHoldsNoSecret", k.planHoldsNoSecret},
+		{"PlanFails", k.planFails},
 		{"StepTwice", k.stepTwice},
 		{"LostStepIsUnknown", k.lostStepIsUnknown},
 		{"ProvisionTwice", k.provisionTwice},
+		{"RunTwice", k.runTwice},
 		{"Printable", k.printable},
 		{"OddSecrets", k.oddSecrets},
 		{"HostileNames", k.hostileNames},
@@ -256,8 +273,8 @@ func newKit(t *testing.T, h Harness) *kit {
 		t.Fatalf("the plugin does not start: %v\n%s", err, k.log.b.String())
 	}
 	k.manifest = d.Manifest
-	if len(k.manifest.Kinds) == 0 && !k.manifest.Dependents {
-		t.Fatal("the manifest has neither kinds nor dependents: there is nothing that the kit proves")
+	if len(k.manifest.Kinds) == 0 && !k.manifest.Dependents && !k.manifest.After {
+		t.Fatal("the manifest has neither kinds nor dependents nor anything after: there is nothing that the kit proves")
 	}
 	if len(k.manifest.Kinds) > 0 && !slices.Contains(k.manifest.Kinds, k.Kind) {
 		t.Fatalf("the manifest does not name the kind %q", k.Kind)

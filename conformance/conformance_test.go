@@ -61,17 +61,21 @@ func TestFaultsAreFound(t *testing.T) {
 			}
 		})
 	}
-	for _, name := range []string{"none", "none+overlap", "none+lives", "none+mint", "none+script", "none+script-dependents"} {
+	// What is left out of a script's tests is what it does not do.
+	for name, proven := range map[string][]string{
+		"none": {"CloseTwice", "PlanFails", "RunTwice"}, "none+overlap": nil, "none+lives": nil, "none+mint": nil,
+		"none+script": {"KillEveryStep", "StepTwice"}, "none+script-dependents": {"StepTwice"}, "none+script-after": {"RunTwice"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			out, err := kit(t, binary, name, "^TestFaulty$")
 			if err != nil {
 				t.Errorf("a plugin without a fault fails: %v\n%s", err, out)
 			}
-			// What is left out of a script's tests is what it does not do.
-			of, killed := []byte("--- PASS: TestFaulty/StepTwice "), []byte("--- PASS: TestFaulty/KillEveryStep ")
-			if name == "none+script" && !bytes.Contains(out, killed) || strings.HasPrefix(name, "none+script") && !strings.HasSuffix(name, "mint") && !bytes.Contains(out, of) {
-				t.Errorf("a script is not proven:\n%s", out)
+			for _, one := range proven {
+				if !bytes.Contains(out, []byte("--- PASS: TestFaulty/"+one+" ")) {
+					t.Errorf("%s does not run:\n%s", one, out)
+				}
 			}
 		})
 	}
@@ -139,9 +143,15 @@ func TestFaulty(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return conformance.Dependent{Config: settings, Uses: func(_ *testing.T, c sdk.Credential) bool {
+			cannot := bytes.ReplaceAll(settings, []byte(name+"2"), []byte(name+"-gone"))
+			return conformance.Dependent{Config: settings, Cannot: cannot, Uses: func(_ *testing.T, c sdk.Credential) bool {
 				return service.Uses(name+"1", c.Secret) && service.Uses(name+"2", c.Secret)
 			}}
+		},
+		After: func(_ *testing.T, a sdk.Account, secret sdk.Credential) conformance.After {
+			name := a.Name + "-restarted"
+			service.AddApp(name, password("from before").Secret)
+			return conformance.After{Config: settings, Done: func(*testing.T) bool { return service.Uses(name, secret.Secret) }}
 		},
 		Failures: func(_ *testing.T, a sdk.Account) int { return service.Failures(a.Name) },
 		Groups:   []string{"readers", "writers"},
@@ -162,8 +172,11 @@ func TestFaulty(t *testing.T) {
 	}
 	if of, scripted := strings.CutPrefix(variant, "script"); scripted {
 		h.Name, h.Script = "fault-scripts", []byte("fault"+of)
-		if of == "-dependents" {
+		switch of {
+		case "-dependents":
 			h.Script = []byte("dependents")
+		case "-after":
+			h.Script, h.Dependent = []byte("after"), nil
 		}
 		variant = strings.TrimPrefix(of, "-")
 	}

@@ -72,6 +72,22 @@ func (k *kit) planHoldsNoSecret(t *testing.T) {
 	}
 }
 
+func (k *kit) planFails(t *testing.T) {
+	d := k.dependent(t)
+	if d.Cannot == nil {
+		t.Skip("the harness names no dependent that cannot be given a secret")
+	}
+	d.job.Resource.Config = d.Cannot
+	ctx, cancel := context.WithTimeout(t.Context(), callTime)
+	defer cancel()
+	plan, err := k.host.Plan(ctx, k.plugin, d.job, sdk.ApplyRequest{Account: d.account, Candidate: d.next, Current: d.first})
+	k.note(err)
+	if err == nil {
+		t.Fatalf("plan: %d steps, and one of them cannot succeed; want an error", len(plan))
+	}
+	k.isCode(t, pluginhost.ReasonOf(err))
+}
+
 // all does, or undoes, every step.
 func (k *kit) all(t *testing.T, d *dependent, what string, c sdk.Credential) {
 	t.Helper()
@@ -152,6 +168,56 @@ func (k *kit) lostStepIsUnknown(t *testing.T) {
 		}
 	}
 	t.Logf("cut before and after each of the last %d writes of %d", min(writes, maxCuts), writes)
+}
+
+// runTwice does what is to be done after a rotation, as an agent does that has crashed
+// before it wrote down the answer.
+func (k *kit) runTwice(t *testing.T) {
+	if !k.manifest.After {
+		t.Skip("the plugin does nothing after a rotation")
+	}
+	if k.Harness.After == nil {
+		t.Fatal("the manifest declares that something is done after a rotation, and the harness has none of it: set Harness.After")
+	}
+	a, secret := k.account(t)
+	what := k.Harness.After(t, a, secret)
+	if what.Done(t) {
+		t.Fatal("the harness says that it has been done, before it was")
+	}
+	job := pluginhost.Job{Target: k.target(), Admin: k.Admin, AdminAs: k.AdminAs}
+	job.Resource.Config = what.Config
+	for _, r := range what.Records {
+		k.saw(r.Secret)
+	}
+	req := sdk.AfterRequest{Account: a, Secret: secret, Records: what.Records, RunID: "run" + k.nonce(), Time: time.Now()}
+	for n := range 3 {
+		if n == 2 {
+			k.kill()
+		}
+		out, err := k.runOf(t, job, req)
+		if err != nil || out.Outcome != sdk.Changed {
+			t.Fatalf("run, time %d: %s; want changed", n+1, said(sdk.ApplyResponse{Outcome: out.Outcome, Class: out.Class, Reason: out.Reason}, err))
+		}
+		if !what.Done(t) {
+			t.Fatalf("run, time %d: changed, and it has not been done", n+1)
+		}
+	}
+}
+
+// runOf calls as an agent does: who still had the process that is dead tries again.
+func (k *kit) runOf(t *testing.T, job pluginhost.Job, req sdk.AfterRequest) (sdk.AfterResponse, error) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; {
+		ctx, cancel := context.WithTimeout(t.Context(), callTime)
+		out, err := k.host.Run(ctx, k.plugin, job, req)
+		cancel()
+		if pluginhost.ReasonOf(err) == string(pluginhost.PluginCrashed) && time.Now().Before(end) {
+			continue
+		}
+		k.note(err)
+		k.isCode(t, out.Reason)
+		return out, err
+	}
 }
 
 // provisionTwice makes an account that is not there, and removes it.

@@ -110,6 +110,23 @@ func (k *kit) rejectedIsProven(t *testing.T) {
 	}
 }
 
+// A session goes alone, however often it is closed: what it shares with others in the
+// process is theirs, too.
+func (k *kit) closeTwice(t *testing.T) {
+	a, first := k.account(t)
+	one, other := k.open(t), k.open(t)
+	one.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), callTime)
+	defer cancel()
+	if err := one.CloseAgain(ctx); err != nil {
+		t.Errorf("close of a session that is closed: %v; want a success", err)
+	}
+	second := k.next(t, other, a)
+	k.mustApply(t, other, a, second, first)
+	k.mustVerify(t, a, second, sdk.Accepted)
+	k.mustApply(t, k.open(t), a, second, first)
+}
+
 func (k *kit) applyTwice(t *testing.T) {
 	a, first := k.account(t)
 	s := k.open(t)

@@ -11,9 +11,9 @@ import (
 // The resource is the one that it is done on, with its administrator's login where that is
 // needed; what the statement says of this use is Resource.Config (see Manifest.Config).
 type After interface {
-	// Run does it. It must be repeatable: after a crash the agent does it again, and so may a
-	// person. What it opens it closes again. An answer is Unknown, or an error, when a sent
-	// change got no answer.
+	// Run does it. It must be repeatable (RunTwice): after a crash the agent does it again, and
+	// so may a person. What it opens it closes again. An answer is Unknown, or an error, when a
+	// sent change got no answer: no test of the kit's breaks one off.
 	Run(context.Context, OpenRequest, AfterRequest) (AfterResponse, error)
 }
 

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 )
 
-// Dependents are what uses an account's secret, and must have the new one before the
+// Dependents are what uses an account's secret, and is given the new one before the
 // former ends: a file, a service, a secret of another system. Declared by
 // Manifest.Dependents.
 //
@@ -16,8 +16,8 @@ import (
 type Dependents interface {
 	// Plan says what there is to do, in order; of the secrets it is told the kind alone, since
 	// the new one need not be there yet. It must change nothing (PlanIsReadOnly), fail
-	// where a step cannot succeed, since nothing is changed yet, and put no secret into a
-	// step (PlanHoldsNoSecret).
+	// where a step cannot succeed, since nothing is changed yet (PlanFails), and put no secret
+	// into a step (PlanHoldsNoSecret).
 	Plan(context.Context, OpenRequest, ApplyRequest) ([]Step, error)
 	// Do gives the dependent a secret. It must be repeatable (StepTwice), and answer Unknown
 	// or an error when a sent change got no answer (LostStepIsUnknown).

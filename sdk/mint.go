@@ -22,13 +22,13 @@ type Minter interface {
 	List(context.Context, ListRequest) ([]Item, error)
 	// Mint must leave every listed credential as it is (MintKeepsOthers): where the target
 	// has no room for one more, that is an error of ClassConflict. It must send one request
-	// that makes a credential, and never send it again. An error must be of ClassUnreachable
+	// that makes a credential, and never send it again (LostReplyIsUnknown). An error must be of ClassUnreachable
 	// or ClassInternal unless it is proven that none was made (LostReplyIsUnknown). ID and
 	// Secret are set. Nothing of the target's answer may be logged: no scrubber knows the
 	// secret yet.
 	Mint(context.Context, MintRequest) (Credential, error)
 	// Sweep must delete the credentials of these ids, if they are the account's, and no
-	// others (SweepOnlyNamed). It must be a success where they are gone already, and need
+	// others (SweepOnlyNamed). It must be a success where they are gone already (SweepOnlyNamed), and need
 	// nothing that the process remembers (KillBetweenMintAndStage).
 	Sweep(context.Context, SweepRequest) error
 }

@@ -297,6 +297,8 @@ func (s *server) Verify(ctx context.Context, r *pluginv1.VerifyRequest) (*plugin
 	return &pluginv1.VerifyResponse{Verdict: verdict(a.Verdict), Reason: reason(a.Reason)}, nil
 }
 
+// Close ends a session once: who takes it out of the map calls the plugin's Close, and
+// whoever comes later has nothing to do.
 func (s *server) Close(ctx context.Context, r *pluginv1.CloseRequest) (*pluginv1.CloseResponse, error) {
 	s.mu.Lock()
 	o := s.sessions[r.Session]

@@ -39,6 +39,16 @@ func (p *apps) Plan(ctx context.Context, r sdk.OpenRequest, a sdk.ApplyRequest) 
 	}
 	var steps []sdk.Step
 	for _, app := range s.apps {
+		if status, err := s.call(ctx, http.MethodGet, "/apps/"+url.PathEscape(app), s.as, s.secret, nil); s.fault != plansAnything {
+			switch {
+			case err != nil:
+				return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "http", NotSent: true, Err: err}
+			case status == http.StatusNotFound:
+				return nil, &sdk.Error{Class: sdk.ClassNotFound, Reason: "app.missing", NotSent: true}
+			case status != http.StatusOK:
+				return nil, &sdk.Error{Class: sdk.ClassPermission, Reason: "admin.rights", NotSent: true}
+			}
+		}
 		if s.fault == planChanges {
 			if _, err := s.give(ctx, app, a.Candidate.Secret); err != nil {
 				return nil, err

@@ -11,6 +11,7 @@ const (
 	lostIsChanged     fault = "lost-is-changed"     // LostReplyIsUnknown
 	neverSent         fault = "never-sent"          // LostReplyIsUnknown: NotSent of what was sent
 	lateIsUnchanged   fault = "late-is-unchanged"   // LateReplyIsUnknown
+	closesAll         fault = "closes-all"          // CloseTwice: others' sessions, too
 	onceOnly          fault = "once-only"           // ApplyTwice: the same candidate again is refused
 	needsOld          fault = "needs-old"           // KillEveryStep: a change that is begun again must find the old secret
 	firstComeOnly     fault = "first-come-only"     // TwoAgents: the candidate that somebody else has set is refused
@@ -62,6 +63,7 @@ const (
 	planChanges      fault = "plan-changes"       // PlanIsReadOnly
 	planHoldsSecrets fault = "plan-holds-secrets" // PlanHoldsNoSecret
 	planNamesSecrets fault = "plan-names-secrets" // PlanHoldsNoSecret: in a title
+	plansAnything    fault = "plans-anything"     // PlanFails
 	doesOnce         fault = "does-once"          // StepTwice
 	doesNothing      fault = "does-nothing"       // StepTwice
 	undoesNothing    fault = "undoes-nothing"     // StepTwice
@@ -69,6 +71,10 @@ const (
 	lostStepIsNot    fault = "lost-step-is-not"   // LostStepIsUnknown
 	lostLastIsNot    fault = "lost-last-is-not"   // LostStepIsUnknown: of the last step, which logs in first
 	lastIsIdle       fault = "last-is-idle"       // LostStepIsUnknown: its success says nothing of the others
+
+	// After a rotation.
+	runsOnce    fault = "runs-once"    // RunTwice
+	runsNothing fault = "runs-nothing" // RunTwice
 
 	// Accounts that come and go.
 	takesOver       fault = "takes-over"        // ProvisionTwice: an account that it has not made

@@ -30,29 +30,29 @@ type Config struct {
 // where both work until the former is retired, of those where it lives on for a while,
 // of those that make the secret, and one whose manifest depends on who asks for it.
 func plugins() []sdk.Plugin {
-	m := sdk.Manifest{Version: "1.0.0", Kinds: []sdk.Kind{sdk.Password}, Readback: true, Concurrency: 4, Config: &Config{}, Dependents: true, Dependent: &Dependent{}, Provision: true}
+	m := sdk.Manifest{Version: "1.0.0", Kinds: []sdk.Kind{sdk.Password}, Readback: true, Concurrency: 4, Config: &Config{}, Dependents: true, Dependent: &Dependent{}, Provision: true, After: true}
 	replaces, overlaps, lives, mints := m, m, m, m
 	replaces.Name, overlaps.Name, lives.Name, mints.Name = "fault", "fault-overlap", "fault-lives", "fault-mint"
 	overlaps.Overlap, lives.OldLives = m.Kinds, time.Hour
 	mints.Kinds = []sdk.Kind{sdk.APIKey}
 	mints.Overlap, mints.Minted, mints.Readback = mints.Kinds, mints.Kinds, false
-	mints.Dependents, mints.Dependent, mints.Provision = false, nil, false
+	mints.Dependents, mints.Dependent, mints.Provision, mints.After = false, nil, false, false
 	twice := m
 	twice.Name = "fault-" + string(twoFaced)
 	if len(os.Args) > 1 { // by hand: the agent gives no arguments
 		twice.MaxLen = 8
 	}
 	return []sdk.Plugin{
-		{Manifest: replaces, Rotator: &rotator{}, Dependents: &apps{}, Provision: &guests{}},
-		{Manifest: overlaps, Rotator: &rotator{keep: true}, Dependents: &apps{}, Provision: &guests{}},
-		{Manifest: lives, Rotator: &rotator{keep: true}, Dependents: &apps{}, Provision: &guests{}},
+		{Manifest: replaces, Rotator: &rotator{}, Dependents: &apps{}, Provision: &guests{}, After: &restarts{}},
+		{Manifest: overlaps, Rotator: &rotator{keep: true}, Dependents: &apps{}, Provision: &guests{}, After: &restarts{}},
+		{Manifest: lives, Rotator: &rotator{keep: true}, Dependents: &apps{}, Provision: &guests{}, After: &restarts{}},
 		{Manifest: mints, Rotator: &minter{}},
-		{Manifest: twice, Rotator: &rotator{}, Dependents: &apps{}, Provision: &guests{}},
+		{Manifest: twice, Rotator: &rotator{}, Dependents: &apps{}, Provision: &guests{}, After: &restarts{}},
 	}
 }
 
-// Called fault-scripts, it runs scripts instead: the text of one is the name of a plugin, or
-// "dependents".
+// Called fault-scripts, it runs scripts instead: the text of one is the name of a plugin,
+// "dependents" or "after".
 func main() {
 	if filepath.Base(os.Args[0]) == "fault-scripts" {
 		sdk.ServeScripts(script)
@@ -70,6 +70,10 @@ func script(text []byte) (sdk.Plugin, error) {
 		if p.Manifest.Name == string(text) {
 			return p, nil
 		}
+	}
+	if string(text) == "after" {
+		m := sdk.Manifest{Name: "after", Version: "1.0.0", After: true, Config: &Config{}}
+		return sdk.Plugin{Manifest: m, After: &restarts{}}, nil
 	}
 	return sdk.Plugin{}, fmt.Errorf("line 1: no plugin is called %q", text)
 }

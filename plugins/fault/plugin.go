@@ -26,8 +26,9 @@ type rotator struct {
 	mu   sync.Mutex
 	seen map[string]string // by account: the newest password that was set, for faults that remember
 
-	left atomic.Pointer[unfinished]
-	kept []net.Conn // that nobody closes
+	left   atomic.Pointer[unfinished]
+	closed atomic.Int64 // how many sessions were
+	kept   []net.Conn   // that nobody closes
 }
 
 // unfinished is a change that was broken off.
@@ -74,6 +75,7 @@ type session struct {
 	service
 	admin  sdk.Account
 	secret sdk.Secret
+	before int64 // sessions that were closed when it was opened
 }
 
 func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, error) {
@@ -89,7 +91,7 @@ func (p *rotator) open(ctx context.Context, r sdk.OpenRequest) (*session, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{p, svc, r.AdminAs, r.Admin.Secret}
+	s := &session{p, svc, r.AdminAs, r.Admin.Secret, p.closed.Load()}
 	if s.fault == openDoesNotLook {
 		return s, nil
 	}
@@ -114,7 +116,10 @@ func (p *rotator) open(ctx context.Context, r sdk.OpenRequest) (*session, error)
 	return s, err
 }
 
-func (s *session) Close() error { return nil }
+func (s *session) Close() error {
+	s.closed.Add(1)
+	return nil
+}
 
 func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyResponse, error) {
 	unchanged := func(class sdk.Class, reason string) (sdk.ApplyResponse, error) {
@@ -125,6 +130,10 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 		return unchanged(sdk.ClassPolicy, "policy.charset")
 	}
 	switch s.fault {
+	case closesAll:
+		if s.closed.Load() != s.before {
+			return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "session.over", NotSent: true}
+		}
 	case dropsCharacters:
 		password = strings.ReplaceAll(password, "<", "")
 	case trimsSecrets:

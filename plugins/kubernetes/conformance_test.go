@@ -153,6 +153,7 @@ func TestConformance(t *testing.T) {
 			k.secret(t, name, map[string][]byte{"token": first.Secret.Expose(), "other": []byte("stays")})
 			return conformance.Dependent{
 				Config: []byte(`{"namespace":"` + namespace + `","secret":"` + name + `","key":"token"}`),
+				Cannot: []byte(`{"namespace":"` + namespace + `","secret":"` + name + `-gone","key":"token"}`),
 				Uses:   func(t *testing.T, c sdk.Credential) bool { return k.has(t, name, c) },
 			}
 		},

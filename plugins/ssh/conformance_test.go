@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
@@ -82,7 +83,7 @@ func TestConformance(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return conformance.Dependent{Config: settings, Uses: func(t *testing.T, c sdk.Credential) bool {
+			return conformance.Dependent{Config: settings, Cannot: bytes.ReplaceAll(settings, []byte("two.env"), []byte("gone/two.env")), Uses: func(t *testing.T, c sdk.Credential) bool {
 				return string(mustRead(t, one)) == lines(c) && string(mustRead(t, two)) == lines(c)
 			}}
 		}
@@ -106,7 +107,7 @@ func TestConformance(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return conformance.Dependent{Config: settings, Uses: func(t *testing.T, c sdk.Credential) bool {
+			return conformance.Dependent{Config: settings, Cannot: []byte(`{"files":["/gone/id_ed25519"]}`), Uses: func(t *testing.T, c sdk.Credential) bool {
 				return string(mustRead(t, path)) == c.Secret.ExposeString()
 			}}
 		}

@@ -7,6 +7,7 @@
 //	DELETE /users/NAME/password  {"password": "..."}                204 gone                        administrator
 //	DELETE /users/NAME                                              204 gone                        administrator
 //	GET    /me                                                      200                             anybody who logs in
+//	GET    /apps/NAME                                               200 there                       administrator
 //	PUT    /apps/NAME            {"password": "..."}                204 it uses that from now on    administrator
 //	PUT    /guests/NAME          {"password": "...",                204 there, 409 no guest         administrator
 //	                              "groups": ["..."], "until": "..."} what is left out stays
@@ -134,6 +135,17 @@ func New(admin sdk.Secret) *Service {
 			delete(s.users, name)
 			return http.StatusNoContent
 		}))
+	})
+	s.mux.HandleFunc("GET /apps/{name}", func(w http.ResponseWriter, r *http.Request) {
+		if status := s.login(r, true); status != http.StatusOK {
+			w.WriteHeader(status)
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if _, ok := s.apps[r.PathValue("name")]; !ok {
+			w.WriteHeader(http.StatusNotFound)
+		}
 	})
 	s.mux.HandleFunc("PUT /apps/{name}", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(s.change(r, func(name string, _ *user, in request) int {
