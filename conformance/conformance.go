@@ -104,7 +104,8 @@ type Dependent struct {
 
 // After is something to be done when a secret has been changed.
 type After struct {
-	Config []byte // what the statement would say of this use
+	Config  []byte       // what the statement would say of this use
+	Records []sdk.Record // that it asks for; their addresses are in Harness.Also
 	// Done says whether it has been done. It must share no code with the plugin.
 	Done func(t *testing.T) bool
 }

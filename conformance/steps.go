@@ -186,7 +186,10 @@ func (k *kit) runTwice(t *testing.T) {
 	}
 	job := pluginhost.Job{Target: k.target(), Admin: k.Admin, AdminAs: k.AdminAs}
 	job.Resource.Config = what.Config
-	req := sdk.AfterRequest{Account: a, Secret: secret, RunID: "run" + k.nonce(), Time: time.Now()}
+	for _, r := range what.Records {
+		k.saw(r.Secret)
+	}
+	req := sdk.AfterRequest{Account: a, Secret: secret, Records: what.Records, RunID: "run" + k.nonce(), Time: time.Now()}
 	for n := range 3 {
 		if n == 2 {
 			k.kill()

@@ -1,11 +1,15 @@
 // Package password makes candidates: passwords under a policy, and key pairs.
-// Every character is drawn without bias from crypto/rand.
+//
+// Passwords are drawn from crypto/rand without bias: of all those of its length that a
+// policy allows, each is as likely as any other.
 package password
 
 import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"iter"
+	"math/big"
 	"strings"
 	"unicode/utf8"
 
@@ -52,28 +56,14 @@ func Check(p *trustv1.PasswordPolicy) error {
 // Generate makes a password of exactly the policy's length (DefaultLength when
 // it is zero) with at least the asked number of each class, and without the
 // characters of forbid, which the target does not take. A nil policy asks for one
-// lower, one upper case letter and one digit.
+// lower, one upper case letter and one digit. Of all such passwords each is equally
+// likely.
 func Generate(p *trustv1.PasswordPolicy, forbid string) ([]byte, error) {
 	classes, length, err := plan(p, forbid)
 	if err != nil {
 		return nil, err
 	}
-	var all []rune
-	out := make([]rune, 0, length)
-	for _, c := range classes {
-		all = append(all, c.letters...)
-		for range c.min {
-			out = append(out, c.letters[index(len(c.letters))])
-		}
-	}
-	for len(out) < length {
-		out = append(out, all[index(len(all))])
-	}
-	// The required characters stand first until here: shuffle (Fisher-Yates).
-	for i := len(out) - 1; i > 0; i-- {
-		j := index(i + 1)
-		out[i], out[j] = out[j], out[i]
-	}
+	out := draw(classes, length)
 	pw := make([]byte, 0, length*utf8.UTFMax)
 	for _, r := range out {
 		pw = utf8.AppendRune(pw, r)
@@ -136,6 +126,83 @@ func plan(p *trustv1.PasswordPolicy, forbid string) ([]class, int, error) {
 		return nil, 0, fmt.Errorf("%w: only %d different characters are left, at least 10 are needed", ErrPolicy, len(seen))
 	}
 	return classes, length, nil
+}
+
+// draw gives characters of a password of the classes, which have none in common; each that
+// has enough of every class is equally likely. First required characters and then any others
+// would not do: what has more than it needs would come more often than it should, or less.
+// So the numbers of each class are drawn as often as there are passwords that have them,
+// then their places, then the characters.
+func draw(classes []class, length int) []rune {
+	places := make([]int, 0, length) // by class
+	left := ways(classes, length)
+	for i, c := range classes {
+		rest := length - len(places)
+		at, _ := rand.Int(rand.Reader, left[i][rest]) // never fails (crypto/rand, Go 1.24)
+		for n, w := range split(c, rest, left[i+1]) {
+			if at.Sub(at, w).Sign() < 0 {
+				for range n {
+					places = append(places, i)
+				}
+				break
+			}
+		}
+	}
+	for i := len(places) - 1; i > 0; i-- { // Fisher-Yates
+		j := index(i + 1)
+		places[i], places[j] = places[j], places[i]
+	}
+	out := make([]rune, len(places))
+	for i, c := range places {
+		letters := classes[c].letters
+		out[i] = letters[index(len(letters))]
+	}
+	clear(places)
+	return out
+}
+
+// ways says how many strings there are: [i][n] of n characters that are all of the classes
+// from i on, with enough of each. What nobody asks for is nil.
+func ways(classes []class, length int) [][]*big.Int {
+	all := make([][]*big.Int, len(classes)+1)
+	for i := range all {
+		all[i] = make([]*big.Int, length+1)
+	}
+	end := all[len(classes)]
+	for n := range end {
+		end[n] = new(big.Int)
+	}
+	end[0].SetInt64(1)
+	for i := len(classes) - 1; i >= 0; i-- {
+		first := 0
+		if i == 0 {
+			first = length // all characters are there to be had
+		}
+		for n := first; n <= length; n++ {
+			all[i][n] = new(big.Int)
+			for _, w := range split(classes[i], n, all[i+1]) {
+				all[i][n].Add(all[i][n], w)
+			}
+		}
+	}
+	return all
+}
+
+// split gives how many strings of n characters there are that have k of the class, enough
+// at least, and else what is counted in rest: n over k places, and any of its letters in
+// each. The number that it gives is good until the next one.
+func split(c class, n int, rest []*big.Int) iter.Seq2[int, *big.Int] {
+	return func(yield func(int, *big.Int) bool) {
+		placed, w, by := new(big.Int).Binomial(int64(n), int64(c.min)), new(big.Int), new(big.Int)
+		placed.Mul(placed, by.Exp(big.NewInt(int64(len(c.letters))), big.NewInt(int64(c.min)), nil))
+		for k := c.min; k <= n; k++ {
+			if rest[n-k].Sign() > 0 && !yield(k, w.Mul(placed, rest[n-k])) {
+				return
+			}
+			placed.Mul(placed, by.SetInt64(int64(n-k)*int64(len(c.letters))))
+			placed.Quo(placed, by.SetInt64(int64(k)+1))
+		}
+	}
 }
 
 // index draws from [0, n) without bias: bytes above the largest multiple of n

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rotunda-pam/rotunda/conformance"
 	"github.com/rotunda-pam/rotunda/internal/targets"
 	pluginv1 "github.com/rotunda-pam/rotunda/proto/rotunda/plugin/v1"
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -37,6 +39,42 @@ func overSSHD(t *testing.T, s *targets.SSHD, name string, parameters map[string]
 
 // oddPassword has what files give a meaning to.
 const oddPassword = `p:a\s'w"o#r;d $x ` + "`y`" + ` end`
+
+// A script of what is done after a rotation in the agent's own plugin host.
+func TestEnvFileConformance(t *testing.T) {
+	s := targets.OpenSSH(t, targets.SSHDOptions{Lines: []string{"Subsystem sftp internal-sftp"}})
+	prove(t, "after/env-file", conformance.Harness{
+		Resource: sdk.Resource{Address: s.Address},
+		Account: func(_ *testing.T, name string) (sdk.Account, sdk.Credential) {
+			return sdk.Account{Name: name}, password(rand.Text())
+		},
+		Accepts: func(*testing.T, sdk.Account, sdk.Credential) bool { return true }, // there is none to log in to
+		After: func(t *testing.T, _ sdk.Account, secret sdk.Credential) conformance.After {
+			path := filepath.Join(t.TempDir(), "env")
+			if err := os.WriteFile(path, []byte("PASSWORD=before\nOTHER=kept\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			config, err := json.Marshal(map[string]any{"path": path, "key": "PASSWORD"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conformance.After{
+				Config: config,
+				Records: []sdk.Record{{
+					Resource: sdk.Resource{Address: s.Address}, Account: sdk.Account{Name: s.Admin}, Pins: map[string][]byte{s.Address: s.Pins()},
+					Secret: sdk.Credential{Kind: sdk.SSHKey, Public: s.AdminPub, Secret: s.AdminKey},
+				}},
+				Done: func(t *testing.T) bool {
+					b, err := os.ReadFile(path)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return string(b) == "PASSWORD="+secret.Secret.ExposeString()+"\nOTHER=kept\n"
+				},
+			}
+		},
+	})
+}
 
 // Files on a host get the new secret: what reads them reads it as it is, all else in them
 // stays, and so do their mode and owner.
