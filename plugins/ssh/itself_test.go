@@ -83,6 +83,7 @@ func TestItself(t *testing.T) {
 		s := f.itself(t, u.Name, "as it was")
 		for _, next := range []string{"x", "short"} {
 			f.mustApply(t, s, u.Name, password(next), unchanged(sdk.ClassPolicy, "policy.length"))
+			f.mustVerify(t, u.Name, password(next), undecided("not_judged"))
 			f.mustAccept(t, u.Name, password(next), false)
 		}
 		f.root(t, "passwd", "-n", "5", u.Name)

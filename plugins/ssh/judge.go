@@ -30,12 +30,13 @@ func (p *rotator) forget(s *session) {
 	}
 }
 
-// witness is the newest session that may look into the account.
+// witness is the newest session that may look into the account. One of an account that
+// rotates itself does not try its password on sudo, which reports whoever may not use it.
 func (p *rotator) witness(v sdk.VerifyRequest) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range slices.Backward(p.open[v.Resource.Address]) {
-		if s.root || s.sudo != noSudo || v.Credential.Kind == sdk.SSHKey && s.admin.AdminAs.Name == v.Account.Name {
+		if s.root || s.sudo == freeSudo || s.sudo == paidSudo && !s.admin.Self || v.Credential.Kind == sdk.SSHKey && s.admin.AdminAs.Name == v.Account.Name {
 			return s
 		}
 	}
