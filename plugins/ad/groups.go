@@ -33,7 +33,7 @@ func groupNames(list string) (names []string, ok bool) {
 	for _, part := range partsOf(list) {
 		kind, _, ofDN := strings.Cut(part, "=")
 		dc := ofDN && strings.EqualFold(strings.TrimSpace(kind), "DC")
-		if (!ofDN || inDC && !dc) && !end() {
+		if (!ofDN || inDC && !dc) && !end() || dc && dn == nil { // DCs alone are a domain
 			return nil, false
 		}
 		if ofDN {

@@ -23,6 +23,8 @@ var groupLists = map[string][]string{
 	`CN=a\2cDC=q,DC=x`:                       {`CN=a\2cDC=q,DC=x`},
 	`CN=*\29\28cn=\2a,DC=x`:                  {`CN=*\29\28cn=\2a,DC=x`},
 	"it's (all)":                             {"it's (all)"},
+	"DC=x,DC=y":                              nil,
+	"readers,DC=x,,DC=y":                     nil,
 	"CN=a":                                   nil,
 	"CN=a,readers":                           nil,
 	"CN=a,OU=b,CN=c,DC=x,readers,OU=nowhere": nil,
