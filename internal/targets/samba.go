@@ -203,13 +203,44 @@ func (s *ADServer) Modify(ctx context.Context, ldif string) error {
 // Get reads one attribute of an entry as somebody who may do everything; it is empty
 // where there is none.
 func (s *ADServer) Get(ctx context.Context, dn, attribute string) (string, error) {
+	values, err := s.Values(ctx, dn, attribute)
+	if len(values) == 0 {
+		return "", err
+	}
+	return values[0], err
+}
+
+// Values reads all of an attribute likewise; those that are no plain text are left out.
+func (s *ADServer) Values(ctx context.Context, dn, attribute string) (values []string, err error) {
 	_, out, err := s.tool(ctx, adRoot, s.rootPassword, "", "/usr/bin/ldapsearch", "-LLL", "-o", "ldif-wrap=no", "-b", dn, "-s", "base", attribute)
 	for line := range strings.Lines(out) {
 		if value, ok := strings.CutPrefix(line, attribute+": "); ok {
-			return strings.TrimSpace(value), err
+			values = append(values, strings.TrimSpace(value))
 		}
 	}
-	return "", err
+	return values, err
+}
+
+// Has tells whether there is an entry.
+func (s *ADServer) Has(ctx context.Context, dn string) (bool, error) {
+	code, _, err := s.tool(ctx, adRoot, s.rootPassword, "", "/usr/bin/ldapsearch", "-LLL", "-b", dn, "-s", "base", "1.1")
+	if code == ldap.LDAPResultNoSuchObject {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Delegate gives an account rights on an entry, in SDDL, in which SID stands for the
+// account's. It does as people do who run a controller: by samba-tool on its own files.
+func (s *ADServer) Delegate(ctx context.Context, account, dn, sddl string) error {
+	own := []string{"-s", filepath.Join(s.dir, "smb.conf"), "-H", filepath.Join(s.dir, "dc", "private", "sam.ldb")}
+	out, err := exec.CommandContext(ctx, "/usr/bin/samba-tool", append([]string{"user", "show", account, "--attributes=objectSid"}, own...)...).Output()
+	if err != nil {
+		return fmt.Errorf("ask for the SID of %s: %w", account, err)
+	}
+	_, sid, _ := strings.Cut(string(out), "objectSid: ")
+	sid, _, _ = strings.Cut(sid, "\n")
+	return run(ctx, nil, append([]string{"/usr/bin/samba-tool", "dsacl", "set", "--objectdn=" + dn, "--sddl=" + strings.ReplaceAll(sddl, "SID", sid)}, own...)...)
 }
 
 // Failures is how many failed logins the domain counts for an account.

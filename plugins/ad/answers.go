@@ -114,6 +114,10 @@ func refusal(answer uint16, text string) (sdk.Class, string) {
 		case wrongOldPassword:
 			return sdk.ClassAuth, "admin.refused"
 		}
+	case ldap.LDAPResultEntryAlreadyExists: // a user, or something else of that name
+		return sdk.ClassConflict, "account.exists"
+	case ldap.LDAPResultNotAllowedOnNonLeaf: // there is something below the account
+		return sdk.ClassConflict, "account.owns"
 	case ldap.LDAPResultBusy, ldap.LDAPResultUnavailable, ldap.LDAPResultTimeLimitExceeded, ldap.LDAPResultAdminLimitExceeded:
 		return sdk.ClassUnreachable, "target.busy"
 	case ldap.LDAPResultReferral: // a controller that takes no writes, or another domain's account

@@ -2,8 +2,12 @@ package main
 
 import (
 	"crypto/rand"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/conformance"
 	"github.com/rotunda-pam/rotunda/internal/targets"
@@ -13,16 +17,20 @@ import (
 func TestConformance(t *testing.T) {
 	ad := targets.AD(t)
 	binary := conformance.Build(t, ".")
+	unit := makeUnit(t, ad, "guests", unitRights)
+	for _, group := range []string{"exec", "readers"} {
+		makeGroup(t, ad, group)
+	}
 	for name, c := range map[string]struct {
 		address, config string
 		admin           string
 		also            bool // of the second tier
 		account         func(name string) (called string, lines []string)
 	}{
-		"DN": {ad.Address, `{}`, "CN=agent,CN=Users," + ad.Domain, false, func(name string) (string, []string) {
+		"DN": {ad.Address, `{"accounts":"` + unit + `"}`, "CN=agent,CN=Users," + ad.Domain, false, func(name string) (string, []string) {
 			return ad.DN(name), []string{"sAMAccountName: d" + rand.Text()[:12]}
 		}},
-		"name, TLS asked for": {ad.PlainAddress, `{"starttls":true}`, ad.Admin, true, func(name string) (string, []string) {
+		"name, TLS asked for": {ad.PlainAddress, `{"starttls":true,"accounts":"` + unit + `"}`, ad.Admin, true, func(name string) (string, []string) {
 			return ad.NetBIOS + `\` + name, nil
 		}},
 	} {
@@ -54,7 +62,11 @@ func TestConformance(t *testing.T) {
 				},
 				Accepts: func(t *testing.T, a sdk.Account, c sdk.Credential) bool {
 					t.Helper()
-					ok, err := ad.Accepts(t.Context(), a.Name, c.Secret)
+					name := a.Name
+					if !strings.ContainsAny(name, `=\`) { // one that the plugin makes
+						name = ad.NetBIOS + `\` + name
+					}
+					ok, err := ad.Accepts(t.Context(), name, c.Secret)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -76,6 +88,25 @@ func TestConformance(t *testing.T) {
 						t.Fatal(err)
 					}
 					return n
+				},
+				Groups: []string{"exec", "readers"},
+				Rights: func(t *testing.T, a sdk.Account, groups []string, until time.Time) bool {
+					t.Helper()
+					dn := "CN=" + a.Name + "," + unit
+					has := in(t, ad, dn)
+					ends, err := ad.Get(t.Context(), dn, "accountExpires")
+					if err != nil {
+						t.Fatal(err)
+					}
+					var wanted []string
+					for _, group := range groups {
+						wanted = append(wanted, ad.DN(group))
+					}
+					if until.IsZero() {
+						return slices.Equal(has, wanted) && ends == "9223372036854775807"
+					}
+					// In tenths of microseconds since 1601.
+					return slices.Equal(has, wanted) && ends == strconv.FormatInt(until.Unix()+11644473600, 10)+"0000000"
 				},
 				Lock: func(t *testing.T, a sdk.Account) {
 					for range targets.ADLocksAfter {

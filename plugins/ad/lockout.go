@@ -146,6 +146,11 @@ func interval(e *ldap.Entry, attribute string) time.Duration {
 // moment is a time that is kept as ticks since 1601.
 func moment(e *ldap.Entry, attribute string) time.Time {
 	n := number(e, attribute)
-	const to1970 = 11644473600
 	return time.Unix(n/1e7-to1970, n%1e7*int64(tick))
 }
+
+// ticks is a time as the directory keeps it; what is finer than a tick falls off.
+func ticks(t time.Time) int64 { return (t.Unix()+to1970)*1e7 + int64(t.Nanosecond())/int64(tick) }
+
+// to1970 is how many seconds after 1601 the time of Unix begins.
+const to1970 = 11644473600

@@ -3,7 +3,7 @@
 // An account is named by its DN, by its UPN (name@domain) or by its sAMAccountName, with
 // or without DOMAIN\ before it. The administrator resets passwords (unicodePwd), for
 // which the right to do so in an organisational unit is enough; an account without an
-// administrator changes its own.
+// administrator changes its own. In a unit of their own it makes users that live for a while.
 package main
 
 import (
@@ -17,7 +17,8 @@ const concurrency = 32
 
 // Config are the settings of an Active Directory resource.
 type Config struct {
-	StartTLS bool `json:"starttls" doc:"ask for TLS on a connection that begins in clear (port 389), in place of TLS from the first byte (port 636)"`
+	StartTLS bool   `json:"starttls" doc:"ask for TLS on a connection that begins in clear (port 389), in place of TLS from the first byte (port 636)"`
+	Accounts string `json:"accounts" doc:"DN of the organisational unit in which accounts for a time are made; no other account is removed"`
 }
 
 func plugin() sdk.Plugin {
@@ -35,12 +36,13 @@ func plugin() sdk.Plugin {
 			// Within a site a change is everywhere after 15 s to the first partner and 3 s to
 			// each further one. Between sites it takes longer, and there a controller asks the
 			// one that knows (the PDC emulator) before it refuses.
-			Settle: time.Minute,
-			MaxLen: 127, // what Windows' own dialogues take
-			Forbid: "\x00",
-			Config: &Config{},
+			Settle:    time.Minute,
+			MaxLen:    127, // what Windows' own dialogues take
+			Forbid:    "\x00",
+			Provision: true,
+			Config:    &Config{},
 		},
-		Rotator: &rotator{},
+		Rotator: &rotator{}, Provision: provisioner{},
 	}
 }
 

@@ -3,6 +3,9 @@ package main
 import (
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/go-ldap/ldap/v3"
 )
@@ -56,7 +59,7 @@ func (d domain) query(name string) (query, bool) {
 		return query{name, ldap.ScopeBaseObject, users, func(*ldap.Entry) bool { return true }}, true
 	}
 	bySAM := func(sam string) (query, bool) {
-		if sam == "" || strings.ContainsAny(sam, `"/\[]:;|=,+*?<>`) {
+		if !isSAM(sam) {
 			return query{}, false
 		}
 		return query{
@@ -65,7 +68,7 @@ func (d domain) query(name string) (query, bool) {
 		}, true
 	}
 	if before, sam, ok := strings.Cut(name, `\`); ok {
-		if !strings.EqualFold(before, d.netbios) && !strings.EqualFold(before, d.dns) {
+		if !d.isCalled(before) {
 			return query{}, false
 		}
 		return bySAM(sam)
@@ -85,6 +88,30 @@ func (d domain) query(name string) (query, bool) {
 	}
 	q.filter = "(&" + users + q.filter + ")"
 	return q, true
+}
+
+func (d domain) isCalled(name string) bool {
+	return strings.EqualFold(name, d.netbios) || strings.EqualFold(name, d.dns)
+}
+
+// isSAM tells whether anything in a domain can have this sAMAccountName.
+func isSAM(sam string) bool { return sam != "" && !strings.ContainsAny(sam, `"/\[]:;|=,+*?<>`) }
+
+// newSAM is the sAMAccountName of a user that is to be made, whose name is given with or
+// without DOMAIN\. It is false of one that Windows' own dialogues would not take, or that
+// reads as another: as a UPN, or as a computer's, which ends with $.
+func (d domain) newSAM(name string) (string, bool) {
+	if before, sam, ok := strings.Cut(name, `\`); ok {
+		if !d.isCalled(before) {
+			return "", false
+		}
+		name = sam
+	}
+	const longest = 20 // UTF-16 units
+	notShown := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
+	ok := isSAM(name) && !strings.Contains(name, "@") && !strings.HasSuffix(name, "$") && !strings.HasSuffix(name, ".") &&
+		strings.TrimSpace(name) == name && !strings.ContainsFunc(name, notShown) && len(utf16.Encode([]rune(name))) <= longest
+	return name, ok
 }
 
 // isLoginName tells the names that a controller takes at a login as they are.

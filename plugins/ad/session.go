@@ -139,7 +139,15 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 			return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "throttled", NotSent: true, Err: err}
 		}
 	}
-	err = c.Do(ctx, func() error { return c.Modify(s.modify(e.DN, a.Current.Secret, next)) })
+	out, err := outcome(c.Do(ctx, func() error { return c.Modify(s.modify(e.DN, a.Current.Secret, next)) }))
+	if s.self && (out.Class == sdk.ClassPolicy || out.Class == sdk.ClassAuth) {
+		return s.unlessSet(ctx, c, e, a, out.Class, out.Reason)
+	}
+	return out, err
+}
+
+// outcome is what became of a change, by how the call of the library ended.
+func outcome(err error) (sdk.ApplyResponse, error) {
 	if err == nil {
 		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
 	}
@@ -151,10 +159,7 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "target.failed", Err: err}
 	}
 	class, reason := refusal(code, directory.Text(err))
-	if s.self && (class == sdk.ClassPolicy || class == sdk.ClassAuth) {
-		return s.unlessSet(ctx, c, e, a, class, reason)
-	}
-	return unchanged(class, reason)
+	return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: class, Reason: reason}, nil
 }
 
 func (s *session) spared(ctx context.Context, c *directory.Conn, e *ldap.Entry) (bool, error) {
