@@ -150,14 +150,14 @@ func (r *Run) recall(ctx context.Context, account *servedRecord, k *journal.Kept
 		r.candidate.noApply = &trust.Error{Reason: trust.CandidateLostByVault, What: fmt.Sprintf("value %d of %s is brought back where the target has it, and not applied", k.Seq, r.job.Account)}
 	}
 	if r.candidate.noApply != nil {
-		return r.bringBack(ctx, k)
+		return r.bringBack(ctx, account, k)
 	}
 	return Prepared, nil
 }
 
 // bringBack stages what may not be applied only once the target has taken it: beside it
 // stands the authority of this run, by which a later one would apply it.
-func (r *Run) bringBack(ctx context.Context, k *journal.Kept) (State, error) {
+func (r *Run) bringBack(ctx context.Context, account *servedRecord, k *journal.Kept) (State, error) {
 	opening := error(nil)
 	if r.drives == byAdmin { // without him a refusal proves nothing
 		opening = r.openSession(ctx)
@@ -187,7 +187,7 @@ func (r *Run) bringBack(ctx context.Context, k *journal.Kept) (State, error) {
 		}
 		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: string(trust.ReasonOf(r.candidate.noApply)), Err: r.candidate.noApply}
 	case actStop:
-		if err := r.e.Journal.RefuseKept(r.job.Account, k.Seq); err != nil { // where it was committed once
+		if err := r.refuse(account, k); err != nil {
 			return "", err
 		}
 		stop := bothRejected()
@@ -195,6 +195,24 @@ func (r *Run) bringBack(ctx context.Context, k *journal.Kept) (State, error) {
 		return "", stop
 	}
 	return "", r.undecided(seen)
+}
+
+// refuse notes that the target has refused a kept value, and the record's secret. Of two
+// that the vault has lost the older one is asked for next: the newer is proven to be over.
+func (r *Run) refuse(account *servedRecord, k *journal.Kept) error {
+	_, committed, err := r.e.Journal.Kept(r.job.Account)
+	switch {
+	case err != nil || committed == nil:
+		return err
+	case committed.Digest == k.Digest:
+		return r.e.Journal.RefuseKept(r.job.Account, k.Seq) // each further try would be a failed login
+	case committed.Refused || committed.Digest == r.account.DataDigest || trust.Ended(r.log, account.wire.Recent, r.job.Account, r.pool(), committed.Digest):
+		return nil
+	}
+	if err := r.e.Journal.DropKept(r.job.Account, k.Digest); err != nil {
+		return err
+	}
+	return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.CandidateLostByVault), Later: true, Err: errors.New("the target refuses the record's secret and the newer of two that the vault has lost: the older one is asked for next")}
 }
 
 // freePlace closes the session before a new secret is made where a script makes it, which

@@ -83,6 +83,25 @@ func TestSetByAPersonOverALostCommit(t *testing.T) {
 	}
 }
 
+// And where it has lost a candidate after that commit, too, which the target does not have.
+func TestSetByAPersonOverALostCommitAndCandidate(t *testing.T) {
+	w := newWorld(t, true)
+	before := *w.row()
+	w.mustRotate("the first")
+	w.killedAfterStaging()
+	*w.row() = before
+	w.known = 2
+	w.setByHand("by hand")
+	applied := len(w.target.applied)
+	if out, err := w.rotate(); err != nil || out.Credential != pending || out.Reason != "candidate_lost_by_vault" || !out.Later {
+		t.Errorf("the newer one is asked for: %+v, %v", out, err)
+	}
+	if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() || len(w.target.applied) != applied {
+		t.Errorf("the older one: %+v, %v: the record opens the target: %v", out, err, w.opens())
+	}
+	w.mustRotate("the next")
+}
+
 // The vault has lost a commit and the candidate after it, of an account that rotates
 // itself. The older one comes back where the target does not have the newer; while the
 // target cannot be asked neither does.
