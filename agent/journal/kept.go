@@ -23,6 +23,9 @@ type Kept struct {
 	// Refused says that the target refused a committed value when it was to be brought
 	// back. It is not tried again by itself: each try is a failed login.
 	Refused bool `json:"refused,omitempty"`
+	// Doubted says of a candidate that a login with it was refused, and nobody could judge
+	// why: the committed value is asked for before it.
+	Doubted bool `json:"doubted,omitempty"`
 }
 
 // keptRecord is what is kept of one account: the last value that this agent
@@ -97,6 +100,18 @@ func (j *Journal) RefuseKept(r trust.Ref, seq uint64) error {
 			return err
 		}
 		kept.Committed.Refused = true
+		return putJSON(tx, bucketKept, key(r), kept)
+	})
+}
+
+// DoubtKept notes of the newest candidate whether it is doubted.
+func (j *Journal) DoubtKept(r trust.Ref, doubted bool) error {
+	return j.update(func(tx *bbolt.Tx) error {
+		var kept keptRecord
+		if _, err := getJSON(tx, bucketKept, key(r), &kept); err != nil || len(kept.Outstanding) == 0 {
+			return err
+		}
+		kept.Outstanding[len(kept.Outstanding)-1].Doubted = doubted
 		return putJSON(tx, bucketKept, key(r), kept)
 	})
 }

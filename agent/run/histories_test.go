@@ -41,8 +41,9 @@ type history struct {
 	backups []ksm.ExtRecord
 	runs    []seal.ID
 	secrets int
-	misled  bool     // a person has written over what the administrator will set anew
-	told    []string // the steps so far
+	logins  func(int, string) (sdk.VerifyResponse, error) // how the target answers them; nil: judged
+	misled  bool                                          // a person has written over what the administrator will set anew
+	told    []string                                      // the steps so far
 }
 
 func playHistory(t *testing.T, seed uint64) {
@@ -51,6 +52,10 @@ func playHistory(t *testing.T, seed uint64) {
 	h := &history{world: newWorld(t, draw.IntN(2) == 0), draw: draw, other: newParty(t, true)}
 	h.change(trust.PutOp(h.other.entry(trustv1.EntryKind_ENTRY_KIND_AGENT, h.pool, "gw2")))
 	h.backups = []ksm.ExtRecord{*h.row()}
+	if h.self && draw.IntN(3) > 0 { // as most plugins answer where there is no administrator to ask
+		h.logins = unjudgedLogin(h.world)
+		h.target.verify = h.logins
+	}
 	for range 3 + draw.IntN(8) {
 		h.step()
 		h.known = max(h.known, h.seq())
@@ -225,7 +230,7 @@ func (h *history) failing(do func(ctx context.Context) (Outcome, error)) string 
 	f.set()
 	out, err := do(ctx)
 	h.vault.crash, h.vault.fail = "", nil
-	h.target.apply, h.target.verify, h.target.openErr = nil, nil, nil
+	h.target.apply, h.target.verify, h.target.openErr = nil, h.logins, nil
 	return fmt.Sprintf("%s: %v %s %v", f.name, out.Credential, out.Reason, err)
 }
 

@@ -66,7 +66,7 @@ func (e *Engine) checkValue(log *trust.Log, account *servedRecord, pool seal.ID)
 // where the target has it. Empty: nothing.
 func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Kept, against trust.Reason, err error) {
 	k, committed, err := r.e.Journal.Kept(r.job.Account)
-	if k == nil && committed != nil && !committed.Refused {
+	if (k == nil || k.Doubted) && committed != nil && !committed.Refused {
 		k = committed // the vault may have lost a commit, too, and a person have written since
 	}
 	if err != nil || k == nil {
@@ -173,6 +173,11 @@ func (r *Run) bringBack(ctx context.Context, account *servedRecord, k *journal.K
 	case opening != nil:
 		return "", r.later(opening)
 	case nobodyKnows && (r.recovering || r.drives == bySelf && r.tryCurrent(ctx) != sdk.Accepted):
+		if r.currentRefused {
+			if err := r.refuse(account, k, false); err != nil {
+				return "", err
+			}
+		}
 		return "", refusal(r.candidate.noApply)
 	case nobodyKnows: // a new one can be set: this copy stays until that has been committed
 		r.candidate.credential.Secret.Wipe()
@@ -187,7 +192,7 @@ func (r *Run) bringBack(ctx context.Context, account *servedRecord, k *journal.K
 		}
 		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: string(trust.ReasonOf(r.candidate.noApply)), Err: r.candidate.noApply}
 	case actStop:
-		if err := r.refuse(account, k); err != nil {
+		if err := r.refuse(account, k, true); err != nil {
 			return "", err
 		}
 		stop := bothRejected()
@@ -198,18 +203,27 @@ func (r *Run) bringBack(ctx context.Context, account *servedRecord, k *journal.K
 }
 
 // refuse notes that the target has refused a kept value, and the record's secret. Of two
-// that the vault has lost the older one is asked for next: the newer is proven to be over.
-func (r *Run) refuse(account *servedRecord, k *journal.Kept) error {
-	_, committed, err := r.e.Journal.Kept(r.job.Account)
+// that the vault has lost the other one is asked for next. over: it is proven that the
+// target does not have this one; else the two take turns.
+func (r *Run) refuse(account *servedRecord, k *journal.Kept, over bool) error {
+	outstanding, committed, err := r.e.Journal.Kept(r.job.Account)
 	switch {
 	case err != nil || committed == nil:
 		return err
-	case committed.Digest == k.Digest:
+	case committed.Digest == k.Digest && over:
 		return r.e.Journal.RefuseKept(r.job.Account, k.Seq) // each further try would be a failed login
+	case committed.Digest == k.Digest && outstanding == nil:
+		return nil
+	case committed.Digest == k.Digest:
+		return r.e.Journal.DoubtKept(r.job.Account, false)
 	case committed.Refused || committed.Digest == r.account.DataDigest || trust.Ended(r.log, account.wire.Recent, r.job.Account, r.pool(), committed.Digest):
 		return nil
 	}
-	if err := r.e.Journal.DropKept(r.job.Account, k.Digest); err != nil {
+	note := func() error { return r.e.Journal.DoubtKept(r.job.Account, true) }
+	if over {
+		note = func() error { return r.e.Journal.DropKept(r.job.Account, k.Digest) }
+	}
+	if err := note(); err != nil {
 		return err
 	}
 	return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.CandidateLostByVault), Later: true, Err: errors.New("the target refuses the record's secret and the newer of two that the vault has lost: the older one is asked for next")}
@@ -250,20 +264,11 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 	// candidate, are seen to by the next run.
 	recommits := staged != nil && seal.Hash(staged.Data) == k.Digest
 	if newer && r.drives == bySelf {
-		// No administrator can tell which of the two it has: the newer one is asked for first.
-		seen, err := r.tryKept(ctx, outstanding)
-		switch {
-		case err != nil:
+		// No administrator can tell which of the two it has: both are asked for.
+		if newer, err = r.takesNewer(ctx, outstanding, k, rollback); err != nil {
 			return "", err
-		case seen.Verdict == sdk.Accepted:
-			recommits = false
-		case seen.Verdict != sdk.Rejected:
-			return "", r.undecided(seen)
-		case k.Refused: // neither: each further try would be a failed login
-			return "", errors.Join(r.e.Journal.DropKept(r.job.Account, outstanding.Digest), refusal(rollback))
-		default:
-			newer = false
 		}
+		recommits = recommits && !newer
 	}
 	use := k
 	if newer && !recommits {
@@ -352,6 +357,41 @@ func (r *Run) giveUp(ctx context.Context, staged *ksm.ExtStaged) error {
 	return r.abandonAsked(ctx, seen)
 }
 
+// takesNewer asks the target which of two kept values it has. Whoever is not let in with
+// either gets the error of what is served.
+func (r *Run) takesNewer(ctx context.Context, newer, older *journal.Kept, rollback error) (bool, error) {
+	seen, err := r.tryKept(ctx, newer)
+	switch {
+	case err != nil:
+		return false, err
+	case seen.Verdict == sdk.Accepted:
+		return true, nil
+	case seen.Verdict == sdk.Undecided && seen.Reason != notJudged:
+		return false, r.undecided(seen)
+	}
+	over := seen.Verdict == sdk.Rejected
+	if !older.Refused {
+		seen, err = r.tryKept(ctx, older)
+		switch {
+		case err != nil:
+			return false, err
+		case seen.Verdict == sdk.Accepted:
+			return false, nil
+		case seen.Verdict == sdk.Undecided && seen.Reason != notJudged:
+			return false, r.undecided(seen)
+		case seen.Verdict == sdk.Rejected: // each further try would be a failed login
+			err = r.e.Journal.RefuseKept(r.job.Account, older.Seq)
+		}
+	}
+	if err == nil && over {
+		err = r.e.Journal.DropKept(r.job.Account, newer.Digest)
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, refusal(rollback)
+}
+
 // tryKept asks the target for the secret of a kept value, which may have been applied a
 // moment ago.
 func (r *Run) tryKept(ctx context.Context, k *journal.Kept) (seen sdk.VerifyResponse, err error) {
@@ -421,7 +461,7 @@ func (r *Run) lostAtCommit(refused error) (State, error) {
 		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.CandidateLostByVault), Later: true, Err: fmt.Errorf("the vault loses what it acknowledged; this agent keeps the secret: %w", refused)}
 	}
 	r.candidate.credential.Secret.Wipe()
-	r.candidate = nil
+	r.candidate, r.currentRefused = nil, false
 	r.wipe()
 	r.target = target{}
 	return Leased, nil

@@ -16,6 +16,16 @@ func notThere(int, string) (sdk.VerifyResponse, error) {
 	return sdk.VerifyResponse{}, errors.New("not there")
 }
 
+// unjudgedLogin refuses a wrong secret as a target does where nobody can look why.
+func unjudgedLogin(w *world) func(int, string) (sdk.VerifyResponse, error) {
+	return func(_ int, secret string) (sdk.VerifyResponse, error) {
+		if secret == w.target.secrets["app"] {
+			return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+		}
+		return sdk.VerifyResponse{Reason: "not_judged"}, nil
+	}
+}
+
 // killedAfterStaging is a run that ends with its candidate staged, and not applied.
 func (w *world) killedAfterStaging() {
 	w.t.Helper()
@@ -85,28 +95,34 @@ func TestSetByAPersonOverALostCommit(t *testing.T) {
 
 // And where it has lost a candidate after that commit, too, which the target does not have.
 func TestSetByAPersonOverALostCommitAndCandidate(t *testing.T) {
-	w := newWorld(t, true)
-	before := *w.row()
-	w.mustRotate("the first")
-	w.killedAfterStaging()
-	*w.row() = before
-	w.known = 2
-	w.setByHand("by hand")
-	applied := len(w.target.applied)
-	if out, err := w.rotate(); err != nil || out.Credential != pending || out.Reason != "candidate_lost_by_vault" || !out.Later {
-		t.Errorf("the newer one is asked for: %+v, %v", out, err)
+	for _, judged := range []bool{true, false} {
+		w := newWorld(t, true)
+		before := *w.row()
+		w.mustRotate("the first")
+		w.killedAfterStaging()
+		*w.row() = before
+		w.known = 2
+		w.setByHand("by hand")
+		if !judged {
+			w.target.verify = unjudgedLogin(w)
+		}
+		applied := len(w.target.applied)
+		if out, err := w.rotate(); err != nil || out.Credential != pending || out.Reason != "candidate_lost_by_vault" || !out.Later {
+			t.Errorf("judged %v, the newer one is asked for: %+v, %v", judged, out, err)
+		}
+		if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() || len(w.target.applied) != applied {
+			t.Errorf("judged %v, the older one: %+v, %v: the record opens the target: %v", judged, out, err, w.opens())
+		}
+		w.mustRotate("the next")
 	}
-	if out, err := w.rotate(); err != nil || out.Credential != done || !w.opens() || len(w.target.applied) != applied {
-		t.Errorf("the older one: %+v, %v: the record opens the target: %v", out, err, w.opens())
-	}
-	w.mustRotate("the next")
 }
 
 // The vault has lost a commit and the candidate after it, of an account that rotates
 // itself. The older one comes back where the target does not have the newer; while the
 // target cannot be asked neither does.
 func TestCommitAndCandidateLostByItself(t *testing.T) {
-	for _, applied := range []bool{true, false} {
+	for n := range 4 {
+		applied, judged := n&1 == 0, n&2 == 0
 		w := newWorld(t, true)
 		before := *w.row()
 		w.mustRotate("the first")
@@ -120,6 +136,9 @@ func TestCommitAndCandidateLostByItself(t *testing.T) {
 			t.Errorf("applied %v, while it cannot be asked: %+v, %v, staged %v", applied, out, err, w.row().Staged != nil)
 		}
 		w.target.verify = nil
+		if !judged {
+			w.target.verify = unjudgedLogin(w)
+		}
 		attempts := len(w.target.applied)
 		w.sweep()
 		if !w.opens() || len(w.target.applied) != attempts || w.row().Staged != nil {
