@@ -66,10 +66,7 @@ func (e *Engine) checkValue(log *trust.Log, account *servedRecord, pool seal.ID)
 // where the target has it. Empty: nothing.
 func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Kept, against trust.Reason, err error) {
 	k, committed, err := r.e.Journal.Kept(r.job.Account)
-	if (k == nil || k.Doubted) && committed != nil && !committed.Refused {
-		k = committed // the vault may have lost a commit, too, and a person have written since
-	}
-	if err != nil || k == nil {
+	if err != nil || k == nil && committed == nil {
 		return nil, "", err
 	}
 	// An edit that left the secret as it was says nothing of the target's, nor who set it.
@@ -78,12 +75,18 @@ func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Ke
 		last, _ = r.value.Result.SetBy()
 		byAgent = r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED || r.value.Result.Same != nil
 	}
-	byPerson := k.Seq <= last && !byAgent // has set the value since
-	passed := byPerson || k.Seq < last    // the record has another secret by now
-	if k == committed && !(byPerson && r.drives == bySelf) {
+	// The record has another secret by now: of a later value, or a person's.
+	hasPassed := func(k *journal.Kept) bool { return k.Seq < last || k.Seq == last && !byAgent }
+	hasEnded := func(k *journal.Kept) bool {
+		return k.Digest == r.account.DataDigest || trust.Ended(r.log, account.wire.Recent, r.job.Account, r.pool(), k.Digest)
+	}
+	if (k == nil || k.Doubted) && committed != nil && !committed.Refused && r.drives == bySelf && hasPassed(committed) && !hasEnded(committed) {
+		k = committed // the vault may have lost a commit, too, and others have written since
+	}
+	if k == nil {
 		return nil, "", nil
 	}
-	ended := k.Digest == r.account.DataDigest || trust.Ended(r.log, account.wire.Recent, r.job.Account, r.pool(), k.Digest)
+	passed, ended := hasPassed(k), hasEnded(k)
 	if passed && !ended && r.drives == bySelf {
 		// Nobody else can set the secret: where the target refuses the record's, this copy
 		// may be the only way in.

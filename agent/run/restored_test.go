@@ -93,6 +93,27 @@ func TestSetByAPersonOverALostCommit(t *testing.T) {
 	}
 }
 
+// So it does where he has edited the title since, which says nothing of who set the secret.
+func TestTitleEditedOverALostCommit(t *testing.T) {
+	w := newWorld(t, true)
+	before := *w.row()
+	w.mustRotate("the first")
+	*w.row() = before
+	w.known = 2
+	w.setByHand("by hand")
+	w.editTitle()
+	w.mustRotate("what was committed")
+}
+
+// A candidate that is doubted is asked for all the same where there is no other.
+func TestDoubtedCandidate(t *testing.T) {
+	w := newWorld(t, true)
+	w.mustRotate("the first")
+	w.appliedAndLost()
+	must(t, w.engine.Journal.DoubtKept(w.account, true))
+	w.mustRotate("the doubted one")
+}
+
 // And where it has lost a candidate after that commit, too, which the target does not have.
 func TestSetByAPersonOverALostCommitAndCandidate(t *testing.T) {
 	for _, judged := range []bool{true, false} {
