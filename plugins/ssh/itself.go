@@ -55,9 +55,8 @@ func (s *session) setOwn(ctx context.Context, candidate sdk.Credential) (sdk.App
 	case still == nil && bytes.Equal(current, next):
 		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
 	case still == nil:
-		words := strings.Join(strings.Fields(got.out+" "+got.said), " ")
-		s.admin.Host.Log.Warn("passwd refused the new password", "account", s.admin.AdminAs.Name, "said", words[:min(len(words), 500)])
-		return unchanged(refusalIn(words))
+		// Its words go no further: they are the target's, which has been told both secrets.
+		return unchanged(refusalIn(strings.Join(strings.Fields(got.out+" "+got.said), " ")))
 	case why(still) == refused && s.takes(ctx, candidate) == nil:
 		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
 	}
