@@ -49,10 +49,15 @@ postgres:
 
 # The race detector needs a C compiler; nothing else here does. Its programs end a second
 # late unless told otherwise. SQLite itself, translated from C, takes ten times as long under
-# it, and has locks of its own: it is left out, with what stands in for C's library, and what
-# compresses, which has nothing to lock (other packages share their copies of sync's generic code with ours, which would then be
-# left out, too).
-RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=compress/flate=-race=false -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/memory=-race=false)
+# it, and has locks of its own: it is left out, with what stands in for C's library; so is
+# what only computes, which has nothing to lock: compression, hashes, curves, lattices. (Not
+# more than these: other packages share their copies of sync's generic code with ours, which
+# would then be left out, too.)
+FIPS    := crypto/internal/fips140
+NO_RACE := modernc.org/sqlite/lib modernc.org/libc modernc.org/memory compress/flate \
+	golang.org/x/crypto/argon2 golang.org/x/crypto/blake2b $(FIPS)/sha256 $(FIPS)/sha512 $(FIPS)/sha3 \
+	$(FIPS)/bigmod $(FIPS)/edwards25519 $(FIPS)/edwards25519/field $(FIPS)/nistec $(FIPS)/nistec/fiat $(FIPS)/mlkem
+RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race $(NO_RACE:%=-gcflags=%=-race=false))
 # The proof takes longest, and much of that is waiting for the programs that it starts, into
 # which no detector of its own would look: it goes on beside all else, compiled as make build
 # has compiled what it stands on.

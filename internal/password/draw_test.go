@@ -62,7 +62,7 @@ func TestEachPasswordIsAsLikely(t *testing.T) {
 			if n := ways(c.classes, c.length)[0][c.length]; len(all) != c.many || n.Int64() != int64(c.many) {
 				t.Fatalf("there are %d, and %s are counted, want %d", len(all), n, c.many)
 			}
-			const each = 400
+			const each = 60
 			times := map[string]int{}
 			for range each * len(all) {
 				times[string(draw(c.classes, c.length))]++

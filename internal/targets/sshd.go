@@ -48,6 +48,10 @@ type SSHDOptions struct {
 	// PAM makes the server ask PAM, as distributions do. A wrong password then costs four
 	// seconds instead of one.
 	PAM bool
+	// QuickHash has PAM keep the passwords that are set on the server by a hash that takes half
+	// a millisecond, in place of the distribution's, which takes 25, at each login, too. Where
+	// this machine has no mounts for it to have, it is as without.
+	QuickHash bool
 	// Lines are further lines of sshd_config; they win over ours.
 	Lines []string
 	// Blocks are further Match blocks, at its end.
@@ -172,10 +176,32 @@ func (s *SSHD) configure() error {
 	return nil
 }
 
+// pamPasswords is how Debian has passwords set and kept.
+const pamPasswords = "/etc/pam.d/common-password"
+
+// quickly is a command that has pamPasswords of its own, whose hash is a quick one.
+func (s *SSHD) quickly(ctx context.Context, argv []string) []string {
+	own := filepath.Join(s.dir, "common-password")
+	mounted := []string{
+		"/usr/bin/unshare", "--mount", "--propagation", "slave",
+		"/bin/sh", "-c", `mount --bind "$0" ` + pamPasswords + ` && exec "$@"`, own,
+	}
+	rules, err := os.ReadFile(pamPasswords)
+	if err != nil || os.WriteFile(own, bytes.ReplaceAll(rules, []byte("yescrypt"), []byte("sha512 rounds=1000")), 0o644) != nil ||
+		run(ctx, nil, append(slices.Clone(mounted), "true")...) != nil {
+		return argv
+	}
+	return append(mounted, argv...)
+}
+
 // Up starts the server again after Down, on the same port with the same keys.
 func (s *SSHD) Up(ctx context.Context) error {
+	argv := []string{"/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(s.dir, "config")}
+	if s.options.QuickHash {
+		argv = s.quickly(ctx, argv)
+	}
 	var err error
-	if s.proc, err = start(s.dir, "sshd", nil, "/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(s.dir, "config")); err != nil {
+	if s.proc, err = start(s.dir, "sshd", nil, argv...); err != nil {
 		return err
 	}
 	err = s.proc.ready(ctx, func(ctx context.Context) error {

@@ -109,7 +109,11 @@ func (u User) WriteKeys(content []byte, mode os.FileMode) error {
 func (s *SSHD) SetPassword(ctx context.Context, name string, password sdk.Secret) error {
 	line := append([]byte(name+":"), password.Expose()...)
 	defer clear(line)
-	return run(ctx, append(line, '\n'), "/usr/sbin/chpasswd")
+	argv := []string{"/usr/sbin/chpasswd"}
+	if s.options.QuickHash {
+		argv = append(argv, "-c", "SHA512", "-s", "1000")
+	}
+	return run(ctx, append(line, '\n'), argv...)
 }
 
 func sudoRule(home string) string { return filepath.Join("/etc/sudoers.d", filepath.Base(home)) }
