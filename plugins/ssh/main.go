@@ -26,8 +26,7 @@ func main() {
 			Overlap: []sdk.Kind{sdk.SSHKey}, // a password has no Retire
 			Self:    true,
 			NoLogin: true,
-			// sshd's default MaxSessions is 10 for one connection.
-			Concurrency: 4,
+			Concurrency: concurrency,
 			Provision:   true,
 			Dependents:  true,
 			Dependent:   &fileConfig{},

@@ -249,3 +249,57 @@ func waitFor(t *testing.T, what string, there func() bool) {
 		}
 	}
 }
+
+// A program that hangs takes only its own connection with it: what goes on beside it goes on.
+// Verbs that come one after the other share one.
+func TestConnectionForEachVerb(t *testing.T) {
+	f := newFixture(t)
+	s := f.open(t)
+	for range 3 {
+		if got, err := s.program(t.Context(), "exec true", nil); err != nil || got.exit != 0 {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+	if n := f.dialer.dials.Load(); n != 1 {
+		t.Errorf("%d connections for one verb after the other, want 1", n)
+	}
+	dir := t.TempDir()
+	first, second, end := filepath.Join(dir, "first"), filepath.Join(dir, "second"), filepath.Join(dir, "end")
+	for _, fifo := range []string{first, second, end} {
+		if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	short, giveUp := context.WithCancel(t.Context())
+	hangs := make(chan error, 1)
+	go func() {
+		_, err := s.program(short, "echo >"+first+"; exec sleep 600", nil)
+		hangs <- err
+	}()
+	beside := make(chan error, 1)
+	go func() {
+		got, err := s.program(t.Context(), "echo >"+second+"; cat "+end, nil)
+		if err == nil && got.out != "whole\n" {
+			err = fmt.Errorf("%+v", got)
+		}
+		beside <- err
+	}()
+	for _, began := range []string{first, second} {
+		if _, err := os.ReadFile(began); err != nil { // waits for who writes
+			t.Fatal(err)
+		}
+	}
+	giveUp()
+	if err := <-hangs; err == nil {
+		t.Error("the program that hangs has ended")
+	}
+	if err := os.WriteFile(end, []byte("whole\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-beside; err != nil {
+		t.Errorf("beside a program that hung: %v", err)
+	}
+	if n := f.dialer.dials.Load(); n != 2 {
+		t.Errorf("%d connections for two verbs at once, want 2", n)
+	}
+}

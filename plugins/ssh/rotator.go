@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rotunda-pam/rotunda/sdk"
+	"github.com/rotunda-pam/rotunda/sdk/pool"
 )
 
 // rotator remembers its open sessions, by address: see judge.
@@ -19,37 +20,38 @@ type rotator struct {
 	open map[string][]*session // by address, newest last
 }
 
-// session is one connection of the administrator's, on which every verb opens a
-// channel of its own.
+// concurrency is how many of the administrator's connections a session opens at most. A
+// verb has one for itself: whoever gives up waiting for a program that hangs closes the
+// connection, which would end all that others do on it.
+const concurrency = 8
+
+// session is the administrator's connections, of which there is one as long as verbs come
+// one after the other.
 type session struct {
 	admin sdk.OpenRequest
 	root  bool
 	sudo  sudo
 
-	closed func()
-
-	mu     sync.Mutex
-	client *ssh.Client // nil: closed
+	closed      func()
+	connections *pool.Pool[*ssh.Client]
 }
 
-// program runs a command. A connection that the target ended while it was idle is
-// made again: finding that out by the change would end a run that has just staged its
+// program runs a command. A connection that the target ended while it was idle is left
+// for another: finding that out by the change would end a run that has just staged its
 // candidate.
 func (s *session) program(ctx context.Context, command string, input []byte) (answer, error) {
-	s.mu.Lock()
-	client := s.client
-	s.mu.Unlock()
-	if client == nil {
-		return answer{}, fmt.Errorf("%w: the session is closed", errNotStarted)
+	for {
+		client, used, err := s.connections.Take(ctx)
+		if err != nil {
+			return answer{}, err
+		}
+		got, err := run(ctx, client, command, input)
+		dead := used && errors.Is(err, errNotStarted) && ctx.Err() == nil && !alive(ctx, client)
+		s.connections.Give(client, err == nil)
+		if !dead {
+			return got, err
+		}
 	}
-	got, err := run(ctx, client, command, input)
-	if !errors.Is(err, errNotStarted) || ctx.Err() != nil || alive(ctx, client) {
-		return got, err
-	}
-	if client, err = s.again(ctx, client); err != nil {
-		return answer{}, err
-	}
-	return run(ctx, client, command, input)
 }
 
 // alive asks a connection on which a channel could not be opened. One that does not
@@ -58,25 +60,6 @@ func alive(ctx context.Context, client *ssh.Client) bool {
 	defer context.AfterFunc(ctx, func() { client.Close() })()
 	_, _, err := client.SendRequest("keepalive@openssh.com", true, nil)
 	return err == nil
-}
-
-// again logs in anew in place of a connection that is dead, once for all who find it so.
-func (s *session) again(ctx context.Context, dead *ssh.Client) (*ssh.Client, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.client == nil {
-		return nil, fmt.Errorf("%w: the session is closed", errNotStarted)
-	}
-	if s.client != dead {
-		return s.client, nil
-	}
-	client, err := login(ctx, s.admin.Host, s.admin.Resource, s.admin.AdminAs.Name, s.admin.Admin)
-	if err != nil {
-		return nil, openError(err)
-	}
-	dead.Close()
-	s.client = client
-	return client, nil
 }
 
 // sudo is how the administrator becomes root.
@@ -93,24 +76,39 @@ const mustChange = "Password change required"
 
 // Open logs in and looks at who it is; it changes nothing.
 func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, error) {
-	client, err := login(ctx, r.Host, r.Resource, r.AdminAs.Name, r.Admin)
-	if err != nil {
-		return nil, openError(err)
-	}
-	s := &session{client: client, admin: r}
+	s := &session{admin: r}
 	s.closed = func() { p.forget(s) }
+	s.connections = pool.New(concurrency, func(ctx context.Context) (*ssh.Client, error) {
+		client, err := login(ctx, r.Host, r.Resource, r.AdminAs.Name, r.Admin)
+		if err != nil {
+			return nil, openError(err)
+		}
+		return client, nil
+	}, func(c *ssh.Client) { c.Close() })
+	client, _, err := s.connections.Take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = s.look(ctx, client)
+	s.connections.Give(client, err == nil)
+	if err != nil {
+		return nil, err
+	}
+	p.remember(s)
+	return s, nil
+}
+
+// look finds out who has logged in, and how he becomes root.
+func (s *session) look(ctx context.Context, client *ssh.Client) error {
 	who, err := run(ctx, client, "exec /usr/bin/id -u", nil)
 	if err == nil && who.exit != 0 && strings.Contains(who.said, mustChange) {
-		client.Close()
-		return nil, &sdk.Error{Class: sdk.ClassConflict, Reason: "admin.must_change", NotSent: true, Err: errors.New("the password is right, and has expired: nothing runs there until it is changed")}
+		return &sdk.Error{Class: sdk.ClassConflict, Reason: "admin.must_change", NotSent: true, Err: errors.New("the password is right, and has expired: nothing runs there until it is changed")}
 	}
 	if err != nil || who.exit != 0 {
-		client.Close()
-		return nil, &sdk.Error{Class: sdk.ClassPermission, Reason: "admin.no_shell", NotSent: true, Err: errors.New("the administrator cannot run programs there")}
+		return &sdk.Error{Class: sdk.ClassPermission, Reason: "admin.no_shell", NotSent: true, Err: errors.New("the administrator cannot run programs there")}
 	}
 	if s.root = strings.TrimSpace(who.out) == "0"; s.root {
-		p.remember(s)
-		return s, nil
+		return nil
 	}
 	// sudo may ask a password for one program and none for another, so it is asked for the
 	// one that matters.
@@ -118,11 +116,10 @@ func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, err
 	switch {
 	case err == nil && free.exit == 0:
 		s.sudo = freeSudo
-	case r.Admin.Kind == sdk.Password:
+	case s.admin.Admin.Kind == sdk.Password:
 		s.sudo = paidSudo
 	}
-	p.remember(s)
-	return s, nil
+	return nil
 }
 
 func openError(err error) *sdk.Error {
@@ -343,7 +340,7 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 	if errors.Is(err, errNotStarted) {
 		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "connection", NotSent: true, Err: err}
 	}
-	if own := (*sdk.Error)(nil); errors.As(err, &own) { // of a login made again
+	if own := (*sdk.Error)(nil); errors.As(err, &own) { // of a login, with which nothing began
 		return sdk.ApplyResponse{}, own
 	}
 	if err != nil {
@@ -399,14 +396,9 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 	return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassInternal, Reason: "script", Err: fmt.Errorf("the program on the target ended with %d", got.exit)}
 }
 
-// Close ends the connection.
+// Close ends the connections.
 func (s *session) Close() error {
 	s.closed()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.client != nil {
-		s.client.Close()
-	}
-	s.client = nil
+	s.connections.Close()
 	return nil
 }
