@@ -74,6 +74,25 @@ func TestGrowthOfTheMiddle(t *testing.T) {
 	}
 }
 
+// A log costs a few times what its signatures cost, at either size.
+func TestAimOfTheLog(t *testing.T) {
+	step := logStep{bare: time.Second, agent: 2 * time.Second, enrol: 2 * time.Second, first: 7 * time.Second}
+	worse := step
+	worse.enrol = 6 * time.Second
+	verdicts := map[string]string{}
+	for _, row := range logTable([]logStep{worse, step}).Rows {
+		verdicts[row[0]] = row[len(row)-1]
+	}
+	for metric, want := range map[string]string{
+		"agent, start to taking commands": "a few (at most 5)", "new agent, enrolment": "a few (at most 5): missed",
+		"the first command to it, by the command line": "–", // of which nothing is asked
+	} {
+		if verdicts[metric] != want {
+			t.Errorf("%s: %q, want %q", metric, verdicts[metric], want)
+		}
+	}
+}
+
 func TestUnknownPart(t *testing.T) {
 	if _, err := measure(t.Context(), options{parts: []string{"everything"}}); err == nil || !strings.Contains(err.Error(), "scheduled, due") {
 		t.Errorf("%v", err)
