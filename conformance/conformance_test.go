@@ -81,6 +81,18 @@ func TestFaultsAreFound(t *testing.T) {
 	}
 }
 
+// A target that makes no account of a plain name is broken: a harness that skips then has
+// proven nothing. Of odd names it may say so.
+func TestSkippedAccountFails(t *testing.T) {
+	out, err := kit(t, conformance.Build(t, "../plugins/fault"), "none+skips", "^TestFaulty$/^(FirstChange|HostileNames)$")
+	if err == nil || !bytes.Contains(out, []byte("--- FAIL: TestFaulty/FirstChange ")) {
+		t.Errorf("FirstChange does not fail (%v):\n%s", err, out)
+	}
+	if !bytes.Contains(out, []byte("--- PASS: TestFaulty/HostileNames ")) {
+		t.Errorf("HostileNames does not pass:\n%s", out)
+	}
+}
+
 func kit(t *testing.T, binary, fault, run string) ([]byte, error) {
 	t.Helper()
 	for _, name := range needOverlap {
@@ -101,15 +113,16 @@ func kit(t *testing.T, binary, fault, run string) ([]byte, error) {
 	return cmd.CombinedOutput()
 }
 
-// TestFaulty is what TestFaultsAreFound runs.
+// TestFaulty is what the tests above run.
 func TestFaulty(t *testing.T) {
 	fault, binary, ok := strings.Cut(os.Getenv(chosen), "!")
 	if !ok {
-		t.Skip("only TestFaultsAreFound runs this")
+		t.Skip("only other tests run this")
 	}
 	fault, variant, _ := strings.Cut(fault, "+")
 	name := "fault"
-	if variant != "" {
+	skips := variant == "skips" // of the harness, and not of the plugin
+	if variant != "" && !skips {
 		name = "fault-" + variant
 	}
 	settings, err := json.Marshal(map[string]string{"fault": fault})
@@ -121,7 +134,10 @@ func TestFaulty(t *testing.T) {
 	srv := httptest.NewServer(service)
 	t.Cleanup(srv.Close)
 	first := password("a first password")
-	account := func(_ *testing.T, name string) (sdk.Account, sdk.Credential) {
+	account := func(t *testing.T, name string) (sdk.Account, sdk.Credential) {
+		if skips {
+			t.Skip("the target makes no account")
+		}
 		service.Add(name, first.Secret)
 		return sdk.Account{Name: name}, first
 	}

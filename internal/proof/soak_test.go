@@ -85,6 +85,39 @@ func TestSoak(t *testing.T) {
 	}
 	report(t, "soak of the shipped programs: %d faults, %d of them not felt, at %d runs under way, %d not yet begun and %d already finished; %d lost, %d stuck (seed %d)%s",
 		s.faults, w.unfelt, under, s.runs(notBegun), s.runs(finished), s.lost, s.stuck, seed, leftOut(w.lacks))
+	if why := missed(*soakFor, s.faults, w.unfelt, under); why != "" && !t.Failed() {
+		t.Errorf("the soak proved nothing: %s; soak for longer, or with another seed", why)
+	}
+}
+
+// missed says why nothing was proven by a soak that was long enough to strike something.
+func missed(lasted time.Duration, faults, unfelt, under int) string {
+	switch {
+	case lasted < time.Minute:
+	case unfelt >= faults:
+		return fmt.Sprintf("none of %d faults was felt", faults)
+	case under == 0:
+		return fmt.Sprintf("none of %d faults came to a run under way", faults)
+	}
+	return ""
+}
+
+func TestSoakThatMissed(t *testing.T) {
+	for _, c := range []struct {
+		lasted                time.Duration
+		faults, unfelt, under int
+		missed                bool
+	}{
+		{time.Minute, 5, 2, 3, false},
+		{time.Minute, 5, 2, 0, true},
+		{time.Minute, 5, 5, 3, true},
+		{time.Minute, 0, 0, 0, true},
+		{40 * time.Second, 1, 1, 0, false}, // of so few nothing is asked
+	} {
+		if why := missed(c.lasted, c.faults, c.unfelt, c.under); (why != "") != c.missed {
+			t.Errorf("%+v: %q", c, why)
+		}
+	}
 }
 
 // soak counts what was struck.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -42,6 +43,21 @@ func TestConformance(t *testing.T) {
 				t.Fatal(err)
 			}
 			return ok
+		},
+		// A user like any other, who has no sudo.
+		Powerless: func(t *testing.T) (sdk.Account, sdk.Credential) {
+			own := newKey(t)
+			u, err := s.CreateUser(t.Context(), targets.UserOptions{AuthorizedKeys: own.Public})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return sdk.Account{Name: u.Name}, own
+		},
+		// sshd lets nobody in whose password is locked, by a key either.
+		Lock: func(t *testing.T, a sdk.Account) {
+			if out, err := exec.CommandContext(t.Context(), "usermod", "-L", a.Name).CombinedOutput(); err != nil {
+				t.Fatalf("lock %s: %v, %s", a.Name, err, out)
+			}
 		},
 		Groups: groups,
 		Rights: func(t *testing.T, a sdk.Account, groups []string, until time.Time) bool {

@@ -57,6 +57,42 @@ func TestEveryPart(t *testing.T) {
 	}
 }
 
+// What grows and shrinks again has grown.
+func TestGrowthOfTheMiddle(t *testing.T) {
+	var steps []growth
+	for i, p50 := range []time.Duration{408, 654, 474} {
+		steps = append(steps, growth{accounts: 1000 * (i + 1), p50: p50 * time.Millisecond, p99: time.Second})
+	}
+	verdicts := map[string]string{}
+	for _, row := range growthTable(steps, 0).Rows {
+		verdicts[row[0]] = strings.Join(row[len(row)-2:], ", ")
+	}
+	for metric, want := range map[string]string{"due to verified, p50": "1.60, at most 1.25: missed", "due to verified, p99": "1.00, at most 1.25"} {
+		if verdicts[metric] != want {
+			t.Errorf("%s: %q, want %q", metric, verdicts[metric], want)
+		}
+	}
+}
+
+// A log costs a few times what its signatures cost, at either size.
+func TestAimOfTheLog(t *testing.T) {
+	step := logStep{bare: time.Second, agent: 2 * time.Second, enrol: 2 * time.Second, first: 7 * time.Second}
+	worse := step
+	worse.enrol = 6 * time.Second
+	verdicts := map[string]string{}
+	for _, row := range logTable([]logStep{worse, step}).Rows {
+		verdicts[row[0]] = row[len(row)-1]
+	}
+	for metric, want := range map[string]string{
+		"agent, start to taking commands": "a few (at most 5)", "new agent, enrolment": "a few (at most 5): missed",
+		"the first command to it, by the command line": "–", // of which nothing is asked
+	} {
+		if verdicts[metric] != want {
+			t.Errorf("%s: %q, want %q", metric, verdicts[metric], want)
+		}
+	}
+}
+
 func TestUnknownPart(t *testing.T) {
 	if _, err := measure(t.Context(), options{parts: []string{"everything"}}); err == nil || !strings.Contains(err.Error(), "scheduled, due") {
 		t.Errorf("%v", err)

@@ -117,6 +117,14 @@ func number(v float64) string {
 	return fmt.Sprintf("%.1f", v)
 }
 
+// aimed is an aim, and says so where it was missed.
+func aimed(aim string, reached bool) string {
+	if aim != "" && !reached {
+		aim += ": missed"
+	}
+	return aim
+}
+
 func orDash(s string) string {
 	if s == "" {
 		return "–"

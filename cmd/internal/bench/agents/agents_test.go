@@ -22,6 +22,22 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// A lone command is judged by the echo at the median and at the 99th percentile.
+func TestAimsOfACommand(t *testing.T) {
+	c := &commandRow{InFlight: 1}
+	c.Floor.P50MS, c.Product.P50MS = 0.15, 0.7
+	c.Floor.P99MS, c.Product.P99MS = 0.59, 15.35
+	var out bytes.Buffer
+	if err := (&report{Commands: []*commandRow{c}}).print(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []string{"p50 ms | 0.15 | 0.70 | 4.67 | at most 0.75: reached |", "p99 ms | 0.59 | 15.35 | 26.02 | at most 1.19: missed |"} {
+		if !strings.Contains(out.String(), row) {
+			t.Errorf("no row %q in\n%s", row, out.String())
+		}
+	}
+}
+
 // TestMeasure runs the whole of it with a few agents, so that it works when it is needed.
 // No figure is judged.
 func TestMeasure(t *testing.T) {
