@@ -22,10 +22,10 @@ func main() {
 	sdk.Serve(sdk.Plugin{
 		Manifest: sdk.Manifest{
 			Name: "ssh", Version: "1.0.0",
-			Kinds:   []sdk.Kind{sdk.Password, sdk.SSHKey},
-			Overlap: []sdk.Kind{sdk.SSHKey}, // a password has no Retire
-			Self:    true,
-			NoLogin: true,
+			Kinds:       []sdk.Kind{sdk.Password, sdk.SSHKey},
+			Overlap:     []sdk.Kind{sdk.SSHKey}, // a password has no Retire
+			Self:        true,
+			NoLogin:     true,
 			Concurrency: concurrency,
 			Provision:   true,
 			Dependents:  true,
