@@ -79,6 +79,7 @@ var hints = map[string]string{
 	"database.missing": "name a database that is there, in the account's --scope or the resource's settings",
 
 	"admin.refused":      lookAtAdmin,
+	"admin.barred":       "the target keeps out who logs in there (the administrator, or the account that rotates itself), whatever the secret: unlock or enable it there, extend it or its password, or let it log in from the agent's host; `rotunda run show` has the target's words",
 	"admin.dialogue":     "the target asks the administrator for more than his secret (an expired password, a second factor): end that for this login",
 	"admin.key":          lookAtAdmin,
 	"admin.no_shell":     "give the administrator a login shell at the target",

@@ -303,9 +303,17 @@ func TestRotate(t *testing.T) {
 				mustFail(t, err, c.class, c.reason)
 			})
 		}
-		f.set(t, dn, "pwdLastSet", "0")
-		_, err := f.openAs(t.Context(), "boss", password("First-1-boss"), false)
-		mustFail(t, err, sdk.ClassAuth, "admin.refused")
+		// Who is kept out with the right password has not shown that it is wrong.
+		for _, held := range []struct{ attribute, value, free string }{
+			{"userAccountControl", "514", "512"}, {"accountExpires", "130000000000000000", "0"}, {"pwdLastSet", "0", "-1"},
+		} {
+			f.set(t, dn, held.attribute, held.value)
+			_, err := f.openAs(t.Context(), "boss", password("First-1-boss"), false)
+			mustFail(t, err, sdk.ClassConflict, "admin.barred")
+			_, err = f.openAs(t.Context(), "boss", password(wrong), false)
+			mustFail(t, err, sdk.ClassAuth, "admin.refused")
+			f.set(t, dn, held.attribute, held.free)
+		}
 	})
 
 	t.Run("InClear", func(t *testing.T) {
