@@ -334,6 +334,8 @@ func TestRotate(t *testing.T) {
 
 	t.Run("Itself", func(t *testing.T) { itself(t, f) })
 
+	t.Run("ItselfSpared", func(t *testing.T) { itselfSpared(t, f) })
+
 	t.Run("Controllers", func(t *testing.T) { controllers(t, f.ADServer) })
 }
 
@@ -376,6 +378,27 @@ func itself(t *testing.T, f *fixture) {
 	mustFail(t, err, sdk.ClassUnreachable, "throttled")
 	f.mustGet(t, dn, "badPwdCount", "4")
 	f.mustAccept(t, dn, second, true)
+}
+
+// itselfSpared: while an account that changes its own password is logged in, it sees that
+// one login more that fails would lock it. Before, and by others of its kind, nobody does.
+func itselfSpared(t *testing.T, f *fixture) {
+	dn := f.user(t, "spared")
+	right := "First-1-spared"
+	alone := &fixture{f.ADServer, &rotator{}, f.address, f.pins, f.dialer}
+	f.user(t, "stranger")
+	alone.mustOpen(t, "stranger", password("First-1-stranger"), true)
+	s := alone.mustOpen(t, "spared", password(right), true)
+	for range 3 {
+		f.mustAccept(t, dn, wrong, false)
+	}
+	alone.mustVerify(t, "spared", wrong, undecided(notJudged)) // the fourth, of five
+	alone.mustVerify(t, "spared", wrong, undecided("throttled"))
+	alone.mustVerify(t, "spared", right, undecided("throttled"))
+	f.mustGet(t, dn, "badPwdCount", "4")
+	s.Close()
+	alone.mustVerify(t, "spared", right, accepted)
+	f.mustGet(t, dn, "badPwdCount", "0")
 }
 
 // controllers are two behind one name, of which neither hears of what the other was told.
