@@ -27,8 +27,8 @@ const ownerAgent = "agent"
 
 // Abandon asks for a run to be given up: the agent probes, and abandons the
 // candidate only when the target rejects it. A run that no agent took is dropped. A
-// candidate that no agent would probe is signed away here, if the caller says so
-// (Unproven), and then settled as far as an agent can be asked.
+// candidate that no agent would probe, or that one could not judge, is signed away here,
+// if the caller says so (Unproven), and then settled as far as an agent can be asked.
 func (c *Client) Abandon(ctx context.Context, run seal.ID, o RunOptions) (Outcome, error) {
 	op := "abandon the run " + run.String()
 	if o.Wait > 0 {
@@ -59,18 +59,27 @@ func (c *Client) Abandon(ctx context.Context, run seal.ID, o RunOptions) (Outcom
 			Hint: "`rotunda run show " + run.String() + "` tells how it ended",
 		}
 	}
+	j.untilDone = !o.Unproven // else the agent's first word is enough
 	out, err := c.abandonByAgent(ctx, op, j, view, o)
-	if !o.Unproven || trust.Reason(out.Reason).Meaning() == "" {
+	if !o.Unproven || out.Reason == "" { // the agent has settled it, or may be at it still
 		return out, err
 	}
-	// The agent knows a reason not to touch it that this device could not see.
-	if j, _, err = c.followed(ctx, op, run); err != nil {
-		return Outcome{}, err
+	// The agent could not tell whether the target has it, or knows a reason not to touch it
+	// that this device could not see.
+	j, _, again := c.followed(ctx, op, run)
+	if again != nil {
+		return Outcome{}, again
 	}
 	if k := j.account.Candidate; k == nil || k.RunID != run {
-		return out, nil
+		return out, err
 	}
 	return c.abandonSelf(ctx, op, j, o)
+}
+
+// Unsettled reports whether an Abandon has left a candidate that RunOptions.Unproven would
+// give up: no agent can probe it, or one has, and could not tell what it is.
+func Unsettled(out Outcome, err error) bool {
+	return ReasonOf(err) == AbandonUnproven || err == nil && out.State == StillOpen
 }
 
 // overAs says how a run ended, as the server tells it.
@@ -164,8 +173,8 @@ func (c *Client) abandonByAgent(ctx context.Context, op string, j *job, view *cl
 	return *j.out, j.out.Err
 }
 
-// abandonSelf signs a candidate away that no agent would even probe, then has an agent
-// find out which secret the target has.
+// abandonSelf signs a candidate away that no agent would probe, or could judge, then has
+// an agent find out which secret the target has.
 func (c *Client) abandonSelf(ctx context.Context, op string, j *job, o RunOptions) (Outcome, error) {
 	candidate := j.account.Candidate.Value
 	seq, _ := lastValue(j.account)

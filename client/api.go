@@ -331,8 +331,8 @@ type RunOptions struct {
 	NoWait bool
 	// Parallel runs of one call, 0: 16.
 	Parallel int
-	// Unproven lets Abandon clear a candidate that no agent can probe: the caller has said
-	// so after reading what that means.
+	// Unproven lets Abandon clear a candidate that no agent can probe or judge: the caller
+	// has said so after reading what that means.
 	Unproven bool
 }
 

@@ -79,6 +79,7 @@ var hints = map[string]string{
 	"database.missing": "name a database that is there, in the account's --scope or the resource's settings",
 
 	"admin.refused":      lookAtAdmin,
+	"admin.barred":       "the target keeps out who logs in there (the administrator, or the account that rotates itself), whatever the secret: unlock or enable it there, extend it or its password, or let it log in from the agent's host; `rotunda run show` has the target's words",
 	"admin.dialogue":     "the target asks the administrator for more than his secret (an expired password, a second factor): end that for this login",
 	"admin.key":          lookAtAdmin,
 	"admin.no_shell":     "give the administrator a login shell at the target",
@@ -140,14 +141,14 @@ var hints = map[string]string{
 	"keys.unwritable":  "see that the account's authorized_keys can be written: its folder, its owner, the disk",
 	"chpasswd.refused": otherPolicy,
 	"locked":           "unlock the account at the target: while it is locked nobody can tell which secret it has, and a new one would let it in again",
-	"not_judged":       "what the target answered to the login proves nothing of the secret, and nobody could look why: see that the resource's administrator can log in and has his rights there; where it has none, that the account is not locked",
+	"not_judged":       "what the target answered to the login proves nothing of the secret, and nobody could look why: see that the resource's administrator can log in and has his rights there; where it has none, that the account is not locked; a candidate that nobody can judge is given up by `rotunda run abandon RUN --unproven`",
 	"key.not_taken":    "the key is in the account's authorized_keys and the target does not take it: its log says why",
 	"key.elsewhere":    "the former key is gone from ~/.ssh/authorized_keys and still opens the account: remove it at the target from wherever else sshd finds keys (AuthorizedKeysFile, such as ~/.ssh/authorized_keys2, and AuthorizedKeysCommand)",
 	"second_factor":    "the target wants more than the account's secret: nobody but a person can log in there",
 	"no_login":         "the account may not log in at the target, so nobody can check its secret",
 	"expired":          "extend the account at the target, or the command came too late: send it again, and compare the clocks of this machine and of the agent's host",
 	"bad_secret":       "the target has another secret than the vault: set the right one with `rotunda record edit`, or `rotunda rotate` sets a new one",
-	"both_rejected":    "find out who changed the secret at the target, then set the right one with `rotunda record edit`",
+	"both_rejected":    "find out who changed the secret at the target; where a candidate is outstanding, give it up with `rotunda run abandon RUN --unproven`; then set the right one with `rotunda record edit`",
 
 	PoolUnknown: PoolUnknownMeans,
 

@@ -73,13 +73,13 @@ func TestSignedByLaterLog(t *testing.T) {
 		}, InUse, Broken, trust.LogGap, "record.refused log_gap"},
 		{"a candidate", all, func(e *estate, ada *Client) (Ref, error) {
 			key, _, err := ada.folderKey(e.t.Context(), e.folder)
-			e.candidate(key)
+			e.candidate(key, 3)
 			return e.account, err
 		}, EditedOutside, EditedOutside, trust.CandidateUnattested, "candidate.refused candidate_unattested"},
 		{"a first candidate", all, func(e *estate, ada *Client) (Ref, error) {
 			key, _, err := ada.folderKey(e.t.Context(), e.folder)
 			e.vault.change(e.account.Record.Bytes(), func(r *clientv1.RecordView) { r.Attestation, r.Last = nil, nil })
-			e.candidate(key)
+			e.candidate(key, 3)
 			return e.account, err
 		}, Unconfirmed, Unconfirmed, trust.CandidateUnattested, "candidate.refused candidate_unattested"},
 		{"a statement of somebody new", beforeBob, func(e *estate, ada *Client) (Ref, error) {

@@ -45,6 +45,9 @@ type vault struct {
 
 	noted []string // events that a client told of: name and reason
 
+	unproven string // why the agent leaves a candidate that it is asked to give up; empty: it does not say
+	again    bool   // and tries again in a while
+
 	calls int // that are still answered; 0: no bound
 	twist func(proto.Message)
 }
@@ -300,9 +303,17 @@ func (v *vault) write(op *clientv1.WriteOp) error {
 		})
 	case *clientv1.WriteOp_PutResult:
 		p := op.PutResult
+		result, err := trust.OpenResult(v.log, p.Signed)
+		if err != nil {
+			return err
+		}
 		v.change(p.Account.RecordUid, func(r *clientv1.RecordView) {
-			r.Attestation = &clientv1.ResultView{Signed: p.Signed}
-			r.Last = r.Attestation
+			r.Last = &clientv1.ResultView{Signed: p.Signed}
+			if result.Phase == trustv1.Phase_PHASE_ABANDONED {
+				r.Staged = nil
+				return
+			}
+			r.Attestation = r.Last
 		})
 	case *clientv1.WriteOp_PutRotation:
 		v.rotations = []*clientv1.RotationView{{Rotation: op.PutRotation, Next: time.Now().Add(time.Hour).UnixMilli(), Last: 1, State: "scheduled"}}
@@ -341,6 +352,9 @@ func (v *vault) replied(frame *trustv1.CommandFrame) error {
 	if err != nil {
 		return err
 	}
+	if c.Action == trustv1.Action_ACTION_CANCEL && v.unproven != "" {
+		return v.left(c)
+	}
 	sealed, err := trust.SealReply(v.log, v.agent, c.Signer.ID, v.public[c.Signer.ID], c.ID, &trustv1.Detail{
 		Text: "text", Info: &trustv1.InfoReply{Version: "1", Os: "linux"}, Plugins: []*trustv1.PluginReply{{Name: "ssh", Sha256: make([]byte, 32)}},
 		Probe: &trustv1.ProbeReply{
@@ -353,6 +367,21 @@ func (v *vault) replied(frame *trustv1.CommandFrame) error {
 	}
 	signed, err := v.result(&trustv1.Result{Phase: trustv1.Phase_PHASE_REPLIED, Cause: c.Digest.Bytes(), Credential: trustv1.Outcome_OUTCOME_DONE, DetailDigest: seal.Hash(sealed).Bytes()})
 	v.replies[c.ID] = &clientv1.GetReplyResponse{Delivered: true, Signed: signed, SealedDetail: sealed}
+	return err
+}
+
+// left is the agent that was asked to give a candidate up, and could not judge it.
+func (v *vault) left(c *trust.Command) error {
+	signed, err := v.result(&trustv1.Result{
+		Phase: trustv1.Phase_PHASE_FINISHED, Cause: c.Digest.Bytes(), RunId: c.RunId, Account: c.Account.Proto(), Credential: trustv1.Outcome_OUTCOME_PENDING,
+		Dependents: trustv1.Outcome_OUTCOME_NONE, Scripts: trustv1.Outcome_OUTCOME_NONE, Class: string(sdk.ClassConflict), Reason: v.unproven,
+	})
+	run := proto.CloneOf(v.runs[seal.ID(c.RunId)])
+	run.Results = append(run.Results, &clientv1.ResultView{Signed: signed})
+	if !v.again {
+		run.Run.State = "alert"
+	}
+	v.runs[seal.ID(c.RunId)] = run
 	return err
 }
 
@@ -505,7 +534,7 @@ func newEstate(t testing.TB) *estate {
 	_, err = c.AddMember(ctx, MemberSpec{Name: "Eve", Device: "tablet"})
 	e.must(err)
 	e.editOutside(key)
-	e.candidate(key)
+	e.candidate(key, 3)
 	return e
 }
 
@@ -521,7 +550,7 @@ func (e *estate) editOutside(folderKey seal.Key) {
 }
 
 // candidate is a run of the agent's that has staged another secret for the account.
-func (e *estate) candidate(folderKey seal.Key) {
+func (e *estate) candidate(folderKey seal.Key, number uint64) {
 	v := e.vault
 	e.run = seal.NewID()
 	v.change(e.account.Record.Bytes(), func(r *clientv1.RecordView) {
@@ -531,7 +560,7 @@ func (e *estate) candidate(folderKey seal.Key) {
 		e.must(err)
 		data := trust.SealData(key, plain)
 		signed, err := v.result(&trustv1.Result{
-			Phase: trustv1.Phase_PHASE_STAGED, RunId: e.run.Bytes(), Account: r.Ref, ValueSeq: 3, DataDigest: seal.Hash(data).Bytes(), LeaseEpoch: 1, Event: 1,
+			Phase: trustv1.Phase_PHASE_STAGED, RunId: e.run.Bytes(), Account: r.Ref, ValueSeq: number, DataDigest: seal.Hash(data).Bytes(), LeaseEpoch: 1, Event: 1,
 		})
 		e.must(err)
 		r.Staged = &clientv1.StagedView{Owner: "agent", RunId: e.run.Bytes(), Time: 1, Data: data, Result: signed}

@@ -22,7 +22,7 @@ const ScriptRefused = "script.refused"
 var plain = strings.Fields(`
 	abandoned access_denied account.ambiguous account.current account.exists account.expired account.groups
 	account.half_made account.locked account.method account.missing account.name account.no_home account.nopass account.owns
-	account.place account.refused account.retain account.scope account.until address admin.dialogue admin.key admin.must_change
+	account.place account.refused account.retain account.scope account.until address admin.barred admin.dialogue admin.key admin.must_change
 	admin.no_shell admin.not_root admin.outstanding admin.refused admin.rights admin.sudo administrator.kind
 	administrator.none auth.method auth.switch bad_request bad_secret both_rejected cancelled candidate.rejected catalogue
 	chpasswd.refused clock config connection database.missing deadline dependent.plugin dependents.failed

@@ -300,32 +300,44 @@ retry never makes a second one beside it.`, "")
 func (c *cli) runAbandonCmd() *cobra.Command {
 	var unproven bool
 	cmd := c.oneRun("abandon RUN", "have a run given up", func(ctx context.Context, cl *client.Client, id seal.ID, o client.RunOptions) (client.Outcome, error) {
-		o.Unproven = unproven
-		out, err := cl.Abandon(ctx, id, o)
-		if client.ReasonOf(err) != client.AbandonUnproven || !c.p.stdinTerminal {
-			return out, err
-		}
-		c.warn("%s", classify(err).Error())
-		c.warn("%s", client.AbandonMeans)
-		yes, asked := c.ask("clear it all the same")
-		if asked != nil {
-			return out, asked
-		}
-		if !yes {
-			return out, err
-		}
-		o.Unproven = true
-		return cl.Abandon(ctx, id, o)
+		return c.abandon(unproven, func(unproven bool) (client.Outcome, error) {
+			o.Unproven = unproven
+			return cl.Abandon(ctx, id, o)
+		})
 	})
-	cmd.Flags().BoolVar(&unproven, "unproven", false, "clear the candidate though no agent can probe it")
+	cmd.Flags().BoolVar(&unproven, "unproven", false, "clear the candidate though no agent can probe it, or tell what it is")
 	return help(cmd, `An agent probes first, and gives the candidate up only when the target rejects it; it
 then stays in the record's history. A run that no agent took is dropped.
 
 Where no agent can probe it (the one that staged it was removed, it is an old one, or
-none of the pool is connected), you are asked; --yes is no answer to that, --unproven is. Your device then
-signs the candidate into the record's history, and an agent of the pool, where there is
-one, finds out which secret the target has: it logs in with the account's secret, and
-where the target refuses that one, with the candidate, which then becomes the account's.
+none of the pool is connected), or the agent could not tell whether the target has it,
+you are asked; --yes is no answer to that, --unproven is. Your device then signs the
+candidate into the record's history, and an agent of the pool, where there is one, finds
+out which secret the target has: it logs in with the account's secret, and where the
+target refuses that one, with the candidate, which then becomes the account's.
 "rotunda record get RECORD --candidate RUN --reveal" shows it at any time.`, `rotunda run abandon wq4TXgHcGsYyH3sfbSUvOw
 rotunda run abandon wq4TXgHcGsYyH3sfbSUvOw --unproven`)
+}
+
+// abandon has a run given up by do, and asks a person about a candidate that nobody could
+// judge.
+func (c *cli) abandon(unproven bool, do func(unproven bool) (client.Outcome, error)) (client.Outcome, error) {
+	out, err := do(unproven)
+	if unproven || !client.Unsettled(out, err) || !c.p.stdinTerminal {
+		return out, err
+	}
+	if err != nil {
+		c.warn("%s", classify(err).Error())
+	} else {
+		c.warn("an agent could not tell whether the target has the candidate (%s)", orWord(out.Reason, "undecided"))
+	}
+	c.warn("%s", client.AbandonMeans)
+	yes, asked := c.ask("clear it all the same")
+	if asked != nil {
+		return out, asked
+	}
+	if !yes {
+		return out, err
+	}
+	return do(true)
 }

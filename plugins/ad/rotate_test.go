@@ -303,9 +303,17 @@ func TestRotate(t *testing.T) {
 				mustFail(t, err, c.class, c.reason)
 			})
 		}
-		f.set(t, dn, "pwdLastSet", "0")
-		_, err := f.openAs(t.Context(), "boss", password("First-1-boss"), false)
-		mustFail(t, err, sdk.ClassAuth, "admin.refused")
+		// Who is kept out with the right password has not shown that it is wrong.
+		for _, held := range []struct{ attribute, value, free string }{
+			{"userAccountControl", "514", "512"}, {"accountExpires", "130000000000000000", "0"}, {"pwdLastSet", "0", "-1"},
+		} {
+			f.set(t, dn, held.attribute, held.value)
+			_, err := f.openAs(t.Context(), "boss", password("First-1-boss"), false)
+			mustFail(t, err, sdk.ClassConflict, "admin.barred")
+			_, err = f.openAs(t.Context(), "boss", password(wrong), false)
+			mustFail(t, err, sdk.ClassAuth, "admin.refused")
+			f.set(t, dn, held.attribute, held.free)
+		}
 	})
 
 	t.Run("InClear", func(t *testing.T) {
@@ -325,6 +333,8 @@ func TestRotate(t *testing.T) {
 	})
 
 	t.Run("Itself", func(t *testing.T) { itself(t, f) })
+
+	t.Run("ItselfSpared", func(t *testing.T) { itselfSpared(t, f) })
 
 	t.Run("Controllers", func(t *testing.T) { controllers(t, f.ADServer) })
 }
@@ -368,6 +378,27 @@ func itself(t *testing.T, f *fixture) {
 	mustFail(t, err, sdk.ClassUnreachable, "throttled")
 	f.mustGet(t, dn, "badPwdCount", "4")
 	f.mustAccept(t, dn, second, true)
+}
+
+// itselfSpared: while an account that changes its own password is logged in, it sees that
+// one login more that fails would lock it. Before, and by others of its kind, nobody does.
+func itselfSpared(t *testing.T, f *fixture) {
+	dn := f.user(t, "spared")
+	right := "First-1-spared"
+	alone := &fixture{f.ADServer, &rotator{}, f.address, f.pins, f.dialer}
+	f.user(t, "stranger")
+	alone.mustOpen(t, "stranger", password("First-1-stranger"), true)
+	s := alone.mustOpen(t, "spared", password(right), true)
+	for range 3 {
+		f.mustAccept(t, dn, wrong, false)
+	}
+	alone.mustVerify(t, "spared", wrong, undecided(notJudged)) // the fourth, of five
+	alone.mustVerify(t, "spared", wrong, undecided("throttled"))
+	alone.mustVerify(t, "spared", right, undecided("throttled"))
+	f.mustGet(t, dn, "badPwdCount", "4")
+	s.Close()
+	alone.mustVerify(t, "spared", right, accepted)
+	f.mustGet(t, dn, "badPwdCount", "0")
 }
 
 // controllers are two behind one name, of which neither hears of what the other was told.

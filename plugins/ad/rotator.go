@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -159,11 +160,18 @@ func ambiguous() error {
 	return &sdk.Error{Class: sdk.ClassConflict, Reason: "account.ambiguous", NotSent: true, Err: errors.New("several accounts have this name: give the account's DN")}
 }
 
-// adminRefused says that it was the administrator who could not log in.
+// adminRefused says that it was who logs in here who could not, and whether for a wrong
+// password: one that is right, and held back, must not be taken for one.
 func adminRefused(err error) error {
 	var e *sdk.Error
-	if errors.As(err, &e) && e.Class == sdk.ClassAuth && e.Reason != "target_identity" {
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Reason {
+	case "bad_secret", notJudged:
 		return &sdk.Error{Class: sdk.ClassAuth, Reason: "admin.refused", NotSent: true, Err: e.Err}
+	case "no_login", "expired", "disabled", "locked":
+		return &sdk.Error{Class: sdk.ClassConflict, Reason: "admin.barred", NotSent: true, Err: fmt.Errorf("%s: %w", e.Reason, e.Err)}
 	}
 	return err
 }
@@ -186,18 +194,22 @@ func (p *rotator) forget(s *session) {
 	}
 }
 
-// sessions gives the newest session, whose controller is the one to ask, and the newest
-// of an administrator, who may look at accounts; nil where there is none.
-func (p *rotator) sessions(address string) (newest, admin *session) {
+// sessions gives the newest session, whose controller is the one to ask, the newest of an
+// administrator, who may look at accounts, and the newest of the account's own, which may
+// look at itself; nil where there is none.
+func (p *rotator) sessions(address, name string) (newest, admin, own *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.open[address] {
 		newest = s
-		if !s.self {
+		switch {
+		case !s.self:
 			admin = s
+		case s.admin == name:
+			own = s
 		}
 	}
-	return newest, admin
+	return newest, admin, own
 }
 
 // notJudged says of a login that was refused, and of nothing else that nobody could look
@@ -207,7 +219,8 @@ const notJudged = "not_judged"
 // Verify binds on a connection of its own, at the controller that the newest session
 // talks to: another may not have heard of the change. The administrator, where he is
 // logged in, is asked first whether the account can afford a login that fails, and
-// afterwards what stands in its way.
+// afterwards what stands in its way. An account that rotates itself sees the former while
+// it is logged in.
 func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyResponse, error) {
 	if err := notCancelled(ctx); err != nil {
 		return sdk.VerifyResponse{}, err
@@ -223,12 +236,15 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 		return sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: reason}, nil
 	}
 	name := v.Account.Name
-	newest, admin := p.sessions(v.Resource.Address)
+	newest, admin, own := p.sessions(v.Resource.Address, name)
 	if newest != nil {
 		server.Prefer = newest.controller()
 	}
 	var e *sdk.Error
 	before, err := admin.see(ctx, name)
+	if admin == nil {
+		before, err = own.seeItself(ctx)
+	}
 	switch {
 	case errors.As(err, &e) && e.Class == sdk.ClassConflict:
 		return sdk.VerifyResponse{}, err

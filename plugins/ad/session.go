@@ -61,24 +61,14 @@ func (s *session) Close() error {
 // look finds an account's entry, nil where there is none or where the administrator sees
 // none, and gives the connection it was found on, which is thereby known to be alive.
 func (s *session) look(ctx context.Context, name string) (*directory.Conn, *ldap.Entry, error) {
-	q, ok := s.domain.query(name)
 	for {
 		c, used, err := s.pool.Take(ctx)
 		if err != nil {
 			return nil, nil, err
 		}
-		if !ok {
-			return c, nil, nil
-		}
-		found, err := search(ctx, c, q, accountAttributes...)
-		if err == nil && len(found) > 1 {
-			err = ambiguous()
-		}
+		e, err := s.find(ctx, c, name)
 		if err == nil {
-			if len(found) == 0 || !q.is(found[0]) {
-				return c, nil, nil
-			}
-			return c, found[0], nil
+			return c, e, nil
 		}
 		alive := c.Alive()
 		s.pool.Give(c, alive)
@@ -87,6 +77,23 @@ func (s *session) look(ctx context.Context, name string) (*directory.Conn, *ldap
 		}
 		return nil, nil, err
 	}
+}
+
+func (s *session) find(ctx context.Context, c *directory.Conn, name string) (*ldap.Entry, error) {
+	q, ok := s.domain.query(name)
+	if !ok {
+		return nil, nil
+	}
+	found, err := search(ctx, c, q, accountAttributes...)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(found) > 1:
+		return nil, ambiguous()
+	case len(found) == 0 || !q.is(found[0]):
+		return nil, nil
+	}
+	return found[0], nil
 }
 
 // see tells how an account stands with logins; nil where there is none that the
@@ -100,6 +107,28 @@ func (s *session) see(ctx context.Context, name string) (*account, error) {
 		return nil, err
 	}
 	defer func() { s.pool.Give(c, c.Alive()) }()
+	return s.standing(ctx, c, e)
+}
+
+// seeItself is see of the session's own account, on a connection that is there: a login made
+// for it, by what may be a former password by now, would be one of those that it is to spare.
+func (s *session) seeItself(ctx context.Context) (*account, error) {
+	if s == nil {
+		return nil, nil
+	}
+	c, ok := s.pool.Idle()
+	if !ok {
+		return nil, nil
+	}
+	defer func() { s.pool.Give(c, c.Alive()) }()
+	e, err := s.find(ctx, c, s.admin)
+	if err != nil {
+		return nil, err
+	}
+	return s.standing(ctx, c, e)
+}
+
+func (s *session) standing(ctx context.Context, c *directory.Conn, e *ldap.Entry) (*account, error) {
 	if e == nil {
 		return nil, nil
 	}

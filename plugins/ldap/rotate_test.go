@@ -213,8 +213,11 @@ func TestTheServersWord(t *testing.T) {
 			if out, err := s.Apply(t.Context(), apply); err == nil || out.Outcome != sdk.Unknown {
 				t.Errorf("applied again: %+v, %v; want an error and an unknown outcome", out, err)
 			}
-			if _, err := plugin.Open(t.Context(), itself); err == nil {
-				t.Error("an account that is held back was let in")
+			// Nor does its password count as wrong, where that is right.
+			itself.Admin = password(c.second)
+			_, err = plugin.Open(t.Context(), itself)
+			if e := (*sdk.Error)(nil); !errors.As(err, &e) || e.Class != sdk.ClassConflict || e.Reason != "admin.barred" {
+				t.Errorf("an account that is held back: %v", err)
 			}
 		})
 	}

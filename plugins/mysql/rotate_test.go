@@ -337,7 +337,7 @@ func TestRotate(t *testing.T) {
 		f.user(t, "asleep", "of the sleeping one")
 		f.exec(t, "ALTER USER asleep@'"+f.Host+"' ACCOUNT LOCK")
 		_, err := f.tryOpen(t.Context(), f.at("asleep"), "of the sleeping one", "", false)
-		mustFail(t, err, sdk.ClassAuth, "admin.refused")
+		mustFail(t, err, sdk.ClassConflict, "admin.barred")
 	})
 
 	t.Run("NoRights", func(t *testing.T) {

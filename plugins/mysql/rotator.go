@@ -89,11 +89,18 @@ func (s *session) begin(ctx context.Context) error {
 	return nil
 }
 
-// adminRefused says that it was the administrator who could not log in.
+// adminRefused says that it was who logs in here who could not, and whether for a wrong
+// password: one that is right, and held back, must not be taken for one.
 func adminRefused(err error) error {
 	var e *sdk.Error
-	if errors.As(err, &e) && e.Class == sdk.ClassAuth && e.Reason != "target_identity" {
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Reason {
+	case "bad_secret":
 		return &sdk.Error{Class: sdk.ClassAuth, Reason: "admin.refused", NotSent: true, Err: e.Err}
+	case "no_login", "expired", "locked":
+		return &sdk.Error{Class: sdk.ClassConflict, Reason: "admin.barred", NotSent: true, Err: fmt.Errorf("%s: %w", e.Reason, e.Err)}
 	}
 	return err
 }

@@ -273,6 +273,9 @@ func TestRotate(t *testing.T) {
 			_, err := f.plugin.Open(t.Context(), sdk.OpenRequest{Host: h, Resource: r, Admin: password("wrong"), AdminAs: sdk.Account{Name: who}})
 			mustFail(t, err, sdk.ClassAuth, "admin.refused")
 		}
+		f.role(t, "kept_out", "the right one", "NOLOGIN")
+		_, err := f.plugin.Open(t.Context(), sdk.OpenRequest{Host: h, Resource: r, Admin: password("the right one"), AdminAs: sdk.Account{Name: "kept_out"}})
+		mustFail(t, err, sdk.ClassConflict, "admin.barred")
 	})
 
 	t.Run("NoRights", func(t *testing.T) {

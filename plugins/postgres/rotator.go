@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -59,11 +60,18 @@ func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, err
 	return s, nil
 }
 
-// adminRefused says that it was the administrator who could not log in.
+// adminRefused says that it was who logs in here who could not, and whether for a wrong
+// password: one that is right, and held back, must not be taken for one.
 func adminRefused(err error) error {
 	var e *sdk.Error
-	if errors.As(err, &e) && (e.Reason == "bad_secret" || e.Reason == "no_login") {
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Reason {
+	case "bad_secret":
 		return &sdk.Error{Class: sdk.ClassAuth, Reason: "admin.refused", NotSent: true, Err: e.Err}
+	case "no_login":
+		return &sdk.Error{Class: sdk.ClassConflict, Reason: "admin.barred", NotSent: true, Err: fmt.Errorf("%s: %w", e.Reason, e.Err)}
 	}
 	return err
 }

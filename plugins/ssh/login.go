@@ -32,6 +32,7 @@ const (
 	stranger                  // the host key is not pinned
 	refused                   // the server judged the secret, and refused it
 	dialogue                  // the server wants more than the secret: a change, a second factor
+	further                   // it took an answer, right or wrong, and asked for more
 	partial                   // the key itself was taken, and the login refused all the same
 	unproven                  // the server let everybody in: it never judged the secret
 	unreadable                // the secret itself cannot be used
@@ -128,6 +129,8 @@ func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, gro
 	case ctx.Err() != nil || conn.failed():
 	case a.dialogue:
 		e.why = dialogue
+	case a.further:
+		e.why = further
 	case a.used && c.Kind == sdk.SSHKey:
 		// A server asks for the signature only of a key that it would take.
 		e.why = partial
@@ -147,6 +150,8 @@ type answers struct {
 	used     bool // the secret was given, or the key has signed
 	other    bool // another key has signed
 	dialogue bool
+	answered bool // a question of a dialogue
+	further  bool // and another one came after it
 }
 
 // noting is a key that notes its use.
@@ -185,13 +190,14 @@ func (a *answers) methods(c sdk.Credential, others ...sdk.Credential) ([]ssh.Aut
 		switch {
 		case len(questions) == 0:
 			return nil, nil
-		case a.asked:
+		case a.asked: // in this dialogue, or for a password before it, which was refused
+			a.further = a.answered
 			return nil, errors.New("one answer is enough")
 		case len(questions) != 1 || echos[0]:
 			a.dialogue = true
 			return nil, errors.New("the server asks for more than a password")
 		}
-		a.asked, a.used = true, true
+		a.asked, a.used, a.answered = true, true, true
 		return []string{a.secret.ExposeString()}, nil
 	})}, nil
 }

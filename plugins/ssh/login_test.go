@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -47,6 +48,40 @@ func TestWelcomeWithoutASecret(t *testing.T) {
 			t.Errorf("%+v, %v", v, err)
 		}
 	})
+}
+
+// A server that asks on after the secret, for a second factor or a new password, has not said
+// whether it was right.
+func TestAskedForMore(t *testing.T) {
+	dialogue := func(questions ...string) func(ssh.ConnMetadata, ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+		return func(_ ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+			for _, q := range questions {
+				if _, err := ask("", "", []string{q}, []bool{false}); err != nil {
+					return nil, err
+				}
+			}
+			return nil, errors.New("no")
+		}
+	}
+	for name, c := range map[string]struct {
+		config ssh.ServerConfig
+		reason string
+	}{
+		"a second factor": {ssh.ServerConfig{KeyboardInteractiveCallback: dialogue("Password: ", "Verification code: ")}, "admin.dialogue"},
+		"one question":    {ssh.ServerConfig{KeyboardInteractiveCallback: dialogue("Password: ")}, "admin.refused"},
+		"in another way, after a refusal": {ssh.ServerConfig{
+			PasswordCallback:            func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, errors.New("no") },
+			KeyboardInteractiveCallback: dialogue("Password: "),
+		}, "admin.refused"},
+	} {
+		here, resource := serveEcho(t, &c.config)
+		v, err := (&rotator{}).Verify(t.Context(), sdk.VerifyRequest{Host: here, Resource: resource, Account: sdk.Account{Name: "somebody"}, Credential: password("right")})
+		if err != nil || v != undecided("not_judged") {
+			t.Errorf("%s: verify: %+v, %v", name, v, err)
+		}
+		_, err = (&rotator{}).Open(t.Context(), sdk.OpenRequest{Host: here, Resource: resource, Admin: password("right"), AdminAs: sdk.Account{Name: "somebody"}, Self: true})
+		t.Run(name, func(t *testing.T) { mustFail(t, err, sdk.ClassAuth, c.reason) })
+	}
 }
 
 // serveEcho is a server that runs nothing but echo.

@@ -129,9 +129,7 @@ func openError(err error) *sdk.Error {
 		e.Class, e.Reason = sdk.ClassAuth, "target_identity"
 	case refused:
 		e.Class, e.Reason = sdk.ClassAuth, "admin.refused"
-	case dialogue:
-		e.Class, e.Reason = sdk.ClassAuth, "admin.dialogue"
-	case partial:
+	case dialogue, further, partial:
 		e.Class, e.Reason = sdk.ClassAuth, "admin.dialogue"
 	case unproven:
 		e.Class, e.Reason = sdk.ClassUnsupported, "auth.method"
@@ -157,7 +155,7 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 	client, err := login(ctx, v.Host, v.Resource, v.Account.Name, v.Credential)
 	if err != nil {
 		switch why(err) {
-		case refused:
+		case refused, further:
 			return p.judge(ctx, v), nil
 		case stranger, unproven:
 			return sdk.VerifyResponse{}, openError(err)

@@ -57,6 +57,25 @@ func (p *Pool[C]) Take(ctx context.Context) (c C, used bool, err error) {
 	return c, false, err
 }
 
+// Idle gives a connection that was used before, which may have died unnoticed; false where
+// there is none just now.
+func (p *Pool[C]) Idle() (c C, ok bool) {
+	select {
+	case p.slots <- struct{}{}:
+	default:
+		return c, false
+	}
+	p.mu.Lock()
+	if n := len(p.idle); n > 0 {
+		c, p.idle, ok = p.idle[n-1], p.idle[:n-1], true
+	}
+	p.mu.Unlock()
+	if !ok {
+		<-p.slots
+	}
+	return c, ok
+}
+
 // Give takes a connection back. One that is not reusable, or that comes back after
 // Close, is hung up.
 func (p *Pool[C]) Give(c C, reusable bool) {

@@ -53,6 +53,30 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 	}
 }
 
+// Who asks for an idle connection gets no new one, and waits for none.
+func TestIdleDialsNobody(t *testing.T) {
+	var p phone
+	pool := p.pool(2)
+	if c, ok := pool.Idle(); ok {
+		t.Errorf("of an empty pool: connection %d", c)
+	}
+	first, _, _ := pool.Take(t.Context())
+	second, _, _ := pool.Take(t.Context())
+	if c, ok := pool.Idle(); ok {
+		t.Errorf("while all are used: connection %d", c)
+	}
+	pool.Give(second, true)
+	if c, ok := pool.Idle(); !ok || c != second {
+		t.Errorf("connection %d, %v, want %d", c, ok, second)
+	}
+	pool.Give(second, true)
+	pool.Give(first, true)
+	pool.Close()
+	if c, ok := pool.Idle(); ok || p.dialled != 2 || p.up != 0 {
+		t.Errorf("after the end: connection %d, %v; %d were dialled, %d are open", c, ok, p.dialled, p.up)
+	}
+}
+
 func TestNoMoreThanItsSize(t *testing.T) {
 	var p phone
 	pool := p.pool(3)
