@@ -94,8 +94,11 @@ func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Ke
 		case sdk.Rejected:
 			return k, trust.CandidateLostByVault, nil
 		case sdk.Accepted:
-			ended = true
 			r.freePlace()
+			if !r.currentProves() { // the target may have this one, and take the record's besides
+				return nil, "", nil
+			}
+			ended = true
 		default: // kept until the target has said which
 			return nil, "", nil
 		}
@@ -104,7 +107,10 @@ func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Ke
 	case k == committed:
 		return nil, "", nil
 	case ended || passed: // settled, while this agent was away
-		return nil, "", r.e.Journal.DropKept(r.job.Account, k.Digest)
+		if err := r.e.Journal.DropKept(r.job.Account, k.Digest); err != nil {
+			return nil, "", err
+		}
+		return r.missing(ctx, account) // the one before it may not be
 	case k.Seq == last:
 		return k, trust.ValueFork, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -214,4 +215,46 @@ func TestOldCandidateIsGivenUp(t *testing.T) {
 		}
 		w.mustRotate(name)
 	}
+}
+
+// A person has written a former secret into the record over a lost candidate that the target
+// has. That the target takes it for a while yet proves nothing: the only copy of what opens
+// it afterwards stays, and comes back.
+func TestFormerSecretThatLivesOnProvesNothing(t *testing.T) {
+	for name, manifest := range map[string]sdk.Manifest{
+		"for a while":       {OldLives: time.Hour},
+		"at a replica":      {Settle: time.Millisecond},
+		"until it is ended": {Overlap: []sdk.Kind{sdk.Password}},
+	} {
+		w := newWorld(t, true)
+		w.target.manifest = manifest
+		before := *w.row()
+		w.mustRotate(name)
+		former := w.target.secrets["app"]
+		w.appliedAndLost()
+		candidate := w.target.secrets["app"]
+		*w.row() = before
+		w.known = 2
+		w.setByHand(former)
+		w.target.still = map[string]string{"app": former}
+		w.target.verify = unjudgedLogin(w)
+		if out, err := w.rotate(); err != nil || out.Credential == done || w.target.secrets["app"] != candidate {
+			t.Errorf("%s: %+v, %v", name, out, err)
+		}
+		w.target.still = nil
+		w.abandonedByHand() // the one that this run has made
+		w.mustRotate(name + ", then")
+	}
+}
+
+// abandonedByHand is a person's own word that what is staged is given up.
+func (w *world) abandonedByHand() {
+	w.t.Helper()
+	x := w.row()
+	signed, _, err := trust.SignResult(w.log, w.device.sign, &trustv1.Result{
+		Phase: trustv1.Phase_PHASE_ABANDONED, By: w.device.id.Bytes(), Account: w.account.Proto(), ValueSeq: w.seq() + 1,
+		DataDigest: seal.Hash(x.Staged.Data).Bytes(), Time: w.now.UnixMilli(), Event: 1,
+	})
+	must(w.t, err)
+	x.Staged, x.Recent = nil, append([][]byte{signed}, x.Recent...)
 }

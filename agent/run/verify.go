@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -220,10 +221,10 @@ func (r *Run) loginTries() int {
 // the account may be kept out whatever its secret.
 const notJudged = "not_judged"
 
-// currentProves says whether a current secret that works proves that the candidate does not:
-// of an account that rotates itself, whose password is the only one, and the same everywhere.
+// currentProves says whether a current secret that works proves that any other does not: of
+// an account that rotates itself, whose password is the only one, and the same everywhere.
 func (r *Run) currentProves() bool {
-	return r.drives == bySelf && !r.needsRetire() && r.manifest.OldLives == 0 && r.manifest.Settle == 0
+	return r.drives == bySelf && !slices.Contains(r.manifest.Overlap, r.kind()) && r.manifest.OldLives == 0 && r.manifest.Settle == 0
 }
 
 // abandonAsked is a person's wish to give a candidate up, which the target must have

@@ -466,6 +466,7 @@ type fakeTarget struct {
 	mu       sync.Mutex
 	manifest sdk.Manifest
 	secrets  map[string]string
+	still    map[string]string // former ones, by which nothing can be changed, that it takes for a while
 	applied  []string
 	logins   int
 	opens    int
@@ -577,7 +578,7 @@ func (f *fakeTarget) Open(_ context.Context, _ pluginhost.Plugin, j pluginhost.J
 	if f.openErr != nil {
 		return nil, f.openErr
 	}
-	if f.secrets[j.AdminAs.Name] != j.Admin.Secret.ExposeString() {
+	if !f.takes(j.AdminAs.Name, j.Admin.Secret) {
 		return nil, &sdk.Error{Class: sdk.ClassAuth, Reason: "admin.refused", NotSent: true}
 	}
 	return fakeSession{f}, nil
@@ -594,10 +595,16 @@ func (f *fakeTarget) Verify(_ context.Context, _ pluginhost.Plugin, j pluginhost
 		if k, ok := f.keys[j.Credential.ID]; ok && k.secret == j.Credential.Secret.ExposeString() {
 			return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
 		}
-	} else if f.secrets[j.Account.Name] == j.Credential.Secret.ExposeString() {
+	} else if f.takes(j.Account.Name, j.Credential.Secret) {
 		return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
 	}
 	return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
+}
+
+// takes says whether a login succeeds.
+func (f *fakeTarget) takes(name string, secret sdk.Secret) bool {
+	s := secret.ExposeString()
+	return s != "" && (s == f.secrets[name] || s == f.still[name])
 }
 
 type fakeSession struct{ f *fakeTarget }
@@ -609,6 +616,9 @@ func (s fakeSession) Apply(_ context.Context, r sdk.ApplyRequest) (sdk.ApplyResp
 	s.f.applied = append(s.f.applied, secret)
 	if s.f.apply != nil {
 		return s.f.apply(r)
+	}
+	if still := s.f.still[r.Account.Name]; still != "" && r.Current.Secret.ExposeString() == still {
+		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassAuth, Reason: "bad_secret"}, nil
 	}
 	s.f.secrets[r.Account.Name] = secret
 	return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
