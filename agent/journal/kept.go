@@ -20,6 +20,9 @@ type Kept struct {
 	RecordKey  []byte      `json:"recordKey"`  // wrapped under the folder key, as served
 	KeyVersion uint32      `json:"keyVersion"` // of the folder key: see FolderKey
 	Result     []byte      `json:"result"`     // Signed{Result}: staged, then committed
+	// Former says of a candidate that its secret was committed once: it is brought back, and
+	// never applied.
+	Former bool `json:"former,omitempty"`
 	// Refused says that the target refused a committed value when it was to be brought
 	// back. It is not tried again by itself: each try is a failed login.
 	Refused bool `json:"refused,omitempty"`

@@ -29,7 +29,8 @@ type candidate struct {
 	made       uint64 // epoch of the log by which the record was opened that it was made for
 	minted     bool   // by the target, for this run: it has it already
 	noApply    error  // why it may be probed and committed, but not applied
-	heals      uint64 // number of the value that it brings back; 0: none
+	former     bool   // its secret was committed once
+	heals      uint64 // number of the value that heal brings back; 0: none
 	// outstanding is the kept candidate that it was made of; zero: none.
 	outstanding seal.Digest
 	committed   []byte // this agent's Signed{Result} of that value, where it is staged anew
@@ -246,7 +247,7 @@ func (r *Run) commit(ctx context.Context) (State, error) {
 	if r.unseen {
 		r.outcome.Credential = trustv1.Outcome_OUTCOME_UNVERIFIABLE
 	}
-	if r.candidate.heals > 0 {
+	if r.candidate.former {
 		r.outcome.Reason = trust.Healed
 	}
 	last := !r.needsRetire() && len(r.account.Statement.GetAccount().GetDependents()) == 0 && len(r.after) == 0

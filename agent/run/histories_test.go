@@ -239,10 +239,10 @@ func cancelAt(h *history, op string, cancel func()) {
 	h.vault.fail = map[string]error{op: killed{cancel}}
 }
 
-// killed is an error whose being made an answer ends the agent.
+// killed is a vault's answer at which the agent ends: what it asked for was not done.
 type killed struct{ cancel func() }
 
-func (k killed) Error() string { k.cancel(); return errCrash.Error() }
+func (killed) Error() string { return errCrash.Error() }
 
 // restored puts one of the backups back.
 func (h *history) restored() string {

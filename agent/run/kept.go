@@ -32,7 +32,7 @@ type wrapped struct {
 func (r *Run) keep(staged []byte) {
 	k := journal.Kept{
 		Seq: r.candidate.seq, Digest: r.candidate.digest, Data: r.candidate.data,
-		RecordKey: r.wrapped.recordKey, KeyVersion: r.wrapped.keyVersion, Result: staged,
+		RecordKey: r.wrapped.recordKey, KeyVersion: r.wrapped.keyVersion, Result: staged, Former: r.candidate.former,
 	}
 	folderKey, keep := r.wrapped.folderKey, r.e.Journal.Keep
 	if r.candidate.minted {
@@ -129,15 +129,32 @@ func (r *Run) recall(ctx context.Context, account *servedRecord, k *journal.Kept
 	if err != nil {
 		return "", refusal(err)
 	}
+	if !r.currentRefused && cred.Secret.Equal(r.current.Secret) { // it has come back in another way
+		cred.Secret.Wipe()
+		if err := r.e.Journal.DropKept(r.job.Account, k.Digest); err != nil {
+			return "", err
+		}
+		return r.begin()
+	}
 	said, err := trust.OpenResult(r.log, k.Result)
 	known := err == nil
 	data := k.Data
-	if !current || known && said.Phase == trustv1.Phase_PHASE_COMMITTED { // what was settled is not staged again
+	settled := known && said.Phase == trustv1.Phase_PHASE_COMMITTED
+	if !current || settled { // what was settled is not staged again
 		if data, err = r.recordWith(cred, r.account.Data); err != nil {
 			return "", refusal(err)
 		}
 	}
-	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1, recalled: true, outstanding: k.Digest, made: 1}
+	r.candidate = &candidate{credential: cred, data: data, digest: seal.Hash(data), seq: 1, recalled: true, outstanding: k.Digest, made: 1, former: k.Former || settled}
+	if r.candidate.former { // nor may another run apply it
+		_, committed, err := r.e.Journal.Kept(r.job.Account)
+		if err != nil {
+			return "", err
+		}
+		if committed != nil {
+			r.candidate.committed = committed.Result
+		}
+	}
 	mine := false // another's may never be applied on this agent's word
 	if known {
 		_, made := said.SetBy()
@@ -154,8 +171,9 @@ func (r *Run) recall(ctx context.Context, account *servedRecord, k *journal.Kept
 		// Else the vault may never have had it: its answer did not arrive.
 		r.tellLost("candidate_lost_by_vault", trust.CandidateLostByVault)
 	}
-	// Nobody has asked for a new secret, a person has set one, or nobody may have asked for this.
-	if (r.recovering || against != "" || !mine) && r.candidate.noApply == nil {
+	// Nobody has asked for a new secret, a person has set one, nobody may have asked for this,
+	// or it was the account's before.
+	if (r.recovering || against != "" || !mine || r.candidate.former) && r.candidate.noApply == nil {
 		r.candidate.noApply = &trust.Error{Reason: trust.CandidateLostByVault, What: fmt.Sprintf("value %d of %s is brought back where the target has it, and not applied", k.Seq, r.job.Account)}
 	}
 	if r.candidate.noApply != nil {
@@ -307,7 +325,7 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 		next = max(next, r.value.Seq+1)
 	}
 	r.candidate = &candidate{
-		credential: cred, seq: next, heals: k.Seq, committed: k.Result, made: 1, // as its commit counts (trust.Result.SetBy)
+		credential: cred, seq: next, former: true, heals: k.Seq, committed: k.Result, made: 1, // as its commit counts (trust.Result.SetBy)
 		noApply: &trust.Error{Reason: trust.ValueRollback, What: fmt.Sprintf("value %d of %s is brought back where the target takes it, and not applied", use.Seq, r.job.Account)},
 	}
 	if use != k {

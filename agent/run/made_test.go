@@ -105,7 +105,7 @@ func TestSecretThatWasBroughtBackIsOld(t *testing.T) {
 		t.Fatalf("the run was not interrupted: %v", err)
 	}
 	w.another()
-	if out, err := w.rotate(); err != nil || out.Credential != done || out.Reason == trust.Healed || len(w.target.applied) != 1 || !w.opens() {
+	if out, err := w.rotate(); err != nil || out.Credential != done || out.Reason != trust.Healed || len(w.target.applied) != 1 || !w.opens() {
 		t.Fatalf("by another agent: %+v, %v: applied %d times", out, err, len(w.target.applied))
 	}
 	if epoch := w.set(); epoch > made {

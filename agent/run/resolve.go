@@ -319,7 +319,13 @@ func (r *Run) look(ctx context.Context) (State, error) {
 		return "", err
 	case k != nil:
 		return r.recall(ctx, account, k, against)
-	case r.as == "verify":
+	}
+	return r.begin()
+}
+
+// begin is where a run goes on of whose account nothing is outstanding.
+func (r *Run) begin() (State, error) {
+	if r.as == "verify" {
 		return Applied, nil
 	}
 	return "", r.checkPair()
@@ -527,6 +533,7 @@ func (r *Run) takeUp(ctx context.Context, account *servedRecord) (State, error) 
 	}
 	r.candidate = &candidate{
 		credential: cred, data: account.served.Staged.Data, digest: c.DataDigest, seq: c.Result.ValueSeq, noApply: c.NoApply, made: c.Result.Made(),
+		former: trust.ReasonOf(c.NoApply) == trust.ValueRollback,
 	}
 	if err := r.e.Policy.Permit("rotate"); err != nil && c.NoApply == nil {
 		r.candidate.noApply = &trust.Error{Reason: trust.LocalPolicy, Err: err}

@@ -3,6 +3,8 @@ package run
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -64,7 +66,7 @@ func TestSetByAPersonOverALostCommit(t *testing.T) {
 		want   trustv1.Outcome
 		reason string
 	}{
-		"the target has what was committed": {"", done, ""},
+		"the target has what was committed": {"", done, trust.Healed},
 		"the target has the person's":       {"by hand", done, ""},
 		"the target has neither":            {"another", pending, "both_rejected"},
 	} {
@@ -244,6 +246,80 @@ func TestFormerSecretThatLivesOnProvesNothing(t *testing.T) {
 		w.target.still = nil
 		w.abandonedByHand() // the one that this run has made
 		w.mustRotate(name + ", then")
+	}
+}
+
+// A value that is brought back, and whose staging the vault does not answer, is kept as what
+// it is. Where the vault has it after all, the run that was asked for makes a new one.
+func TestBroughtBackAndThereAgain(t *testing.T) {
+	for _, self := range []bool{true, false} {
+		w := newWorld(t, self)
+		before := *w.row()
+		w.mustRotate("the first")
+		has, former := *w.row(), w.target.secrets["app"]
+		*w.row() = before
+		w.killedBeforeStaging()
+		*w.row() = has
+		if out, err := w.rotate(); err != nil || out.Credential != done || out.Reason != "" || !w.opens() || w.target.secrets["app"] == former {
+			t.Errorf("itself %v: %+v, %v: the record opens the target: %v; the secret is as before: %v", self, out, err, w.opens(), w.target.secrets["app"] == former)
+		}
+	}
+}
+
+// killedBeforeStaging is a run that ends when it has given its candidate to the vault, which
+// does not store it.
+func (w *world) killedBeforeStaging() {
+	w.t.Helper()
+	w.later(2 * trust.StartGap)
+	ctx, cancel := context.WithCancel(w.t.Context())
+	w.vault.fail = map[string]error{"stage": killed{cancel}}
+	if err := w.do(ctx, Job{ID: seal.NewID(), Account: w.account}); !errors.Is(err, context.Canceled) {
+		w.t.Fatalf("the run was not interrupted: %v", err)
+	}
+	w.vault.fail = nil
+}
+
+// What was committed once, and a run has brought back over a person's secret without coming
+// to its end, is not applied by a later one: neither as this agent keeps it nor as it is
+// staged, whoever takes it up.
+func TestFormerIsNotAppliedByALaterRun(t *testing.T) {
+	for n := range 8 {
+		staged, judged, self := n&1 == 0, n&2 == 0, n&4 == 0
+		w := newWorld(t, self)
+		before := *w.row()
+		w.mustRotate("the first")
+		former := w.target.secrets["app"]
+		*w.row() = before
+		if self { // else it comes back over what was left
+			w.known = 2
+			w.setByHand("by hand")
+		}
+		if staged {
+			w.killedAfterStaging()
+		} else {
+			w.killedBeforeStaging()
+		}
+		if !self && !staged {
+			w.known = 2
+			w.setByHand("by hand")
+		}
+		current, _ := w.secret(w.account)
+		w.target.secrets["app"] = current
+		if !judged {
+			w.target.verify = unjudgedLogin(w)
+		}
+		applied := len(w.target.applied)
+		for range 3 {
+			if _, err := w.rotate(); err != nil {
+				t.Error(err)
+			}
+		}
+		if slices.Contains(w.target.applied[applied:], former) {
+			t.Errorf("staged %v, judged %v, itself %v: it was applied", staged, judged, self)
+		}
+		if self || judged && !staged { // else a person has to say which it is
+			w.mustRotate(fmt.Sprintf("staged %v, judged %v, itself %v", staged, judged, self))
+		}
 	}
 }
 

@@ -57,7 +57,7 @@ func (r *Run) verify(ctx context.Context) (State, error) {
 	case actCommit:
 		return "", nil
 	case actAgain:
-		if r.candidate.noApply != nil && seen.Reason != notJudged {
+		if r.candidate.noApply != nil && (seen.Reason != notJudged || r.currentProves()) {
 			return r.abandonUnappliable(ctx)
 		}
 		if r.candidate.noApply != nil {

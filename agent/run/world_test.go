@@ -326,6 +326,9 @@ func (v *memoryVault) before(ctx context.Context, op string) error {
 	}
 	if err := v.fail[op]; err != nil {
 		delete(v.fail, op)
+		if k, ok := err.(killed); ok {
+			k.cancel()
+		}
 		return err
 	}
 	return nil
