@@ -26,8 +26,10 @@ type Kept struct {
 	// Refused says that the target refused a committed value when it was to be brought
 	// back. It is not tried again by itself: each try is a failed login.
 	Refused bool `json:"refused,omitempty"`
-	// Doubted says of a candidate that a login with it was refused, and nobody could judge
-	// why: the committed value is asked for before it.
+	// RefusedAt is the number of the value that had set the record's secret then.
+	RefusedAt uint64 `json:"refusedAt,omitempty"`
+	// Doubted says of a candidate that a login with it was refused: the committed value is
+	// asked for before it.
 	Doubted bool `json:"doubted,omitempty"`
 }
 
@@ -95,14 +97,15 @@ func (j *Journal) DropKept(r trust.Ref, candidate seal.Digest) error {
 	})
 }
 
-// RefuseKept notes that the target refused the kept value that was to be brought back.
-func (j *Journal) RefuseKept(r trust.Ref, seq uint64) error {
+// RefuseKept notes that the target refused the kept value that was to be brought back, while
+// the record's secret was that of value at.
+func (j *Journal) RefuseKept(r trust.Ref, seq, at uint64) error {
 	return j.update(func(tx *bbolt.Tx) error {
 		var kept keptRecord
 		if _, err := getJSON(tx, bucketKept, key(r), &kept); err != nil || kept.Committed == nil || kept.Committed.Seq != seq {
 			return err
 		}
-		kept.Committed.Refused = true
+		kept.Committed.Refused, kept.Committed.RefusedAt = true, at
 		return putJSON(tx, bucketKept, key(r), kept)
 	})
 }

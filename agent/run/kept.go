@@ -64,29 +64,18 @@ func (e *Engine) checkValue(log *trust.Log, account *servedRecord, pool seal.ID)
 // missing is the candidate of this agent that the vault should have and does not serve;
 // nil for none. against is what has come in its place meanwhile: it is only brought back
 // where the target has it. Empty: nothing.
-func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Kept, against trust.Reason, err error) {
+func (r *Run) missing(ctx context.Context) (k *journal.Kept, against trust.Reason, err error) {
 	k, committed, err := r.e.Journal.Kept(r.job.Account)
 	if err != nil || k == nil && committed == nil {
 		return nil, "", err
 	}
-	// An edit that left the secret as it was says nothing of the target's, nor who set it.
-	last, byAgent := uint64(0), false
-	if r.value != nil {
-		last, _ = r.value.Result.SetBy()
-		byAgent = r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED || r.value.Result.Same != nil
-	}
-	// The record has another secret by now: of a later value, or a person's.
-	hasPassed := func(k *journal.Kept) bool { return k.Seq < last || k.Seq == last && !byAgent }
-	hasEnded := func(k *journal.Kept) bool {
-		return k.Digest == r.account.DataDigest || trust.Ended(r.log, account.wire.Recent, r.job.Account, r.pool(), k.Digest)
-	}
-	if (k == nil || k.Doubted) && committed != nil && !committed.Refused && r.drives == bySelf && hasPassed(committed) && !hasEnded(committed) {
-		k = committed // the vault may have lost a commit, too, and others have written since
+	if (k == nil || k.Doubted) && r.mayReturn(committed) {
+		k = committed
 	}
 	if k == nil {
 		return nil, "", nil
 	}
-	passed, ended := hasPassed(k), hasEnded(k)
+	passed, ended := r.passed(k), r.ended(k)
 	if passed && !ended && r.drives == bySelf {
 		// Nobody else can set the secret: where the target refuses the record's, this copy
 		// may be the only way in.
@@ -110,11 +99,40 @@ func (r *Run) missing(ctx context.Context, account *servedRecord) (k *journal.Ke
 		if err := r.e.Journal.DropKept(r.job.Account, k.Digest); err != nil {
 			return nil, "", err
 		}
-		return r.missing(ctx, account) // the one before it may not be
-	case k.Seq == last:
+		return r.missing(ctx) // the one before it may not be
+	case k.Seq == r.setBy():
 		return k, trust.ValueFork, nil
 	}
 	return k, "", nil
+}
+
+// setBy is the number of the value that set the record's secret: an edit that left it as it
+// was says nothing of the target's.
+func (r *Run) setBy() (seq uint64) {
+	if r.value != nil {
+		seq, _ = r.value.Result.SetBy()
+	}
+	return seq
+}
+
+// passed says whether the record has another secret than a kept one by now: of a later
+// value, or a person's.
+func (r *Run) passed(k *journal.Kept) bool {
+	last := r.setBy()
+	byAgent := r.value != nil && (r.value.Result.Phase == trustv1.Phase_PHASE_COMMITTED || r.value.Result.Same != nil)
+	return k.Seq < last || k.Seq == last && !byAgent
+}
+
+// ended says whether a kept copy's end is in the record, or told beside it.
+func (r *Run) ended(k *journal.Kept) bool {
+	return k.Digest == r.account.DataDigest || trust.Ended(r.log, r.recent, r.job.Account, r.pool(), k.Digest)
+}
+
+// mayReturn says whether the committed copy may be asked for: the vault may have lost the
+// commit, and others have written since. After a refusal that is so again once somebody has
+// set another secret.
+func (r *Run) mayReturn(committed *journal.Kept) bool {
+	return committed != nil && (!committed.Refused || committed.RefusedAt < r.setBy()) && r.drives == bySelf && r.passed(committed) && !r.ended(committed)
 }
 
 // recall takes up a candidate of this agent that the vault does not have any more: it is
@@ -177,14 +195,14 @@ func (r *Run) recall(ctx context.Context, account *servedRecord, k *journal.Kept
 		r.candidate.noApply = &trust.Error{Reason: trust.CandidateLostByVault, What: fmt.Sprintf("value %d of %s is brought back where the target has it, and not applied", k.Seq, r.job.Account)}
 	}
 	if r.candidate.noApply != nil {
-		return r.bringBack(ctx, account, k)
+		return r.bringBack(ctx, k)
 	}
 	return Prepared, nil
 }
 
 // bringBack stages what may not be applied only once the target has taken it: beside it
 // stands the authority of this run, by which a later one would apply it.
-func (r *Run) bringBack(ctx context.Context, account *servedRecord, k *journal.Kept) (State, error) {
+func (r *Run) bringBack(ctx context.Context, k *journal.Kept) (State, error) {
 	opening := error(nil)
 	if r.drives == byAdmin { // without him a refusal proves nothing
 		opening = r.openSession(ctx)
@@ -201,7 +219,7 @@ func (r *Run) bringBack(ctx context.Context, account *servedRecord, k *journal.K
 		return "", r.later(opening)
 	case nobodyKnows && (r.recovering || r.drives == bySelf && r.tryCurrent(ctx) != sdk.Accepted):
 		if r.currentRefused {
-			if err := r.refuse(account, k, false); err != nil {
+			if err := r.refuse(k, false); err != nil {
 				return "", err
 			}
 		}
@@ -219,7 +237,7 @@ func (r *Run) bringBack(ctx context.Context, account *servedRecord, k *journal.K
 		}
 		return "", &Stop{Outcome: trustv1.Outcome_OUTCOME_FAILED, Class: sdk.ClassConflict, Reason: string(trust.ReasonOf(r.candidate.noApply)), Err: r.candidate.noApply}
 	case actStop:
-		if err := r.refuse(account, k, true); err != nil {
+		if err := r.refuse(k, true); err != nil {
 			return "", err
 		}
 		stop := bothRejected()
@@ -230,27 +248,24 @@ func (r *Run) bringBack(ctx context.Context, account *servedRecord, k *journal.K
 }
 
 // refuse notes that the target has refused a kept value, and the record's secret. Of two
-// that the vault has lost the other one is asked for next. over: it is proven that the
-// target does not have this one; else the two take turns.
-func (r *Run) refuse(account *servedRecord, k *journal.Kept, over bool) error {
+// that the vault has lost the other one is asked for next; both are kept, for the target
+// itself may have been put back. over: it is proven that the target does not have this one;
+// else the two take turns.
+func (r *Run) refuse(k *journal.Kept, over bool) error {
 	outstanding, committed, err := r.e.Journal.Kept(r.job.Account)
 	switch {
 	case err != nil || committed == nil:
 		return err
 	case committed.Digest == k.Digest && over:
-		return r.e.Journal.RefuseKept(r.job.Account, k.Seq) // each further try would be a failed login
+		return r.e.Journal.RefuseKept(r.job.Account, k.Seq, r.setBy()) // each further try would be a failed login
 	case committed.Digest == k.Digest && outstanding == nil:
 		return nil
 	case committed.Digest == k.Digest:
 		return r.e.Journal.DoubtKept(r.job.Account, false)
-	case committed.Refused || committed.Digest == r.account.DataDigest || trust.Ended(r.log, account.wire.Recent, r.job.Account, r.pool(), committed.Digest):
+	case !r.mayReturn(committed):
 		return nil
 	}
-	note := func() error { return r.e.Journal.DoubtKept(r.job.Account, true) }
-	if over {
-		note = func() error { return r.e.Journal.DropKept(r.job.Account, k.Digest) }
-	}
-	if err := note(); err != nil {
+	if err := r.e.Journal.DoubtKept(r.job.Account, true); err != nil {
 		return err
 	}
 	return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: string(trust.CandidateLostByVault), Later: true, Err: errors.New("the target refuses the record's secret and the newer of two that the vault has lost: the older one is asked for next")}
@@ -407,11 +422,11 @@ func (r *Run) takesNewer(ctx context.Context, newer, older *journal.Kept, rollba
 		case seen.Verdict == sdk.Undecided && seen.Reason != notJudged:
 			return false, r.undecided(seen)
 		case seen.Verdict == sdk.Rejected: // each further try would be a failed login
-			err = r.e.Journal.RefuseKept(r.job.Account, older.Seq)
+			err = r.e.Journal.RefuseKept(r.job.Account, older.Seq, r.setBy())
 		}
 	}
-	if err == nil && over {
-		err = r.e.Journal.DropKept(r.job.Account, newer.Digest)
+	if err == nil && over { // it is kept, for whoever asks for a run
+		err = r.e.Journal.DoubtKept(r.job.Account, true)
 	}
 	if err != nil {
 		return false, err

@@ -313,7 +313,7 @@ func (r *Run) look(ctx context.Context) (State, error) {
 			return "", refusal(err)
 		}
 	}
-	k, against, err := r.missing(ctx, account)
+	k, against, err := r.missing(ctx)
 	switch {
 	case err != nil:
 		return "", err

@@ -323,6 +323,61 @@ func TestFormerIsNotAppliedByALaterRun(t *testing.T) {
 	}
 }
 
+// A target that was itself put back to an old state refuses all that is known. Nothing is
+// thrown away for that: once it has its own state again, what opens it comes back.
+func TestTargetPutBackAndForth(t *testing.T) {
+	for n := range 8 {
+		newer, bySomebody, judged := n&1 == 0, n&2 == 0, n&4 == 0
+		what := fmt.Sprintf("it has the newer %v, a person has written over what was left %v, judged %v", newer, bySomebody, judged)
+		w := newWorld(t, true)
+		before := *w.row()
+		w.mustRotate(what)
+		w.killedAfterStaging()
+		if newer {
+			_, w.target.secrets["app"] = w.secret(w.account)
+		}
+		*w.row() = before
+		w.known = 2
+		if bySomebody {
+			w.setByHand("by hand")
+		}
+		if !judged {
+			w.target.verify = unjudgedLogin(w)
+		}
+		has := w.target.secrets["app"]
+		w.target.secrets["app"] = "of the old state"
+		for range 3 {
+			w.sweep()
+			if _, err := w.rotate(); err != nil {
+				t.Error(what, err)
+			}
+		}
+		tries := w.target.logins
+		for range 3 {
+			w.sweep()
+		}
+		if judged && w.target.logins != tries {
+			t.Errorf("%s: %d more logins that nobody asked for", what, w.target.logins-tries)
+		}
+		w.target.secrets["app"] = has
+		if !newer && judged { // the older one was refused for good: a person may have it asked for again
+			w.setByHand("a guess")
+		}
+		for range 3 {
+			if w.opens() {
+				break
+			}
+			if _, err := w.rotate(); err != nil {
+				t.Error(what, err)
+			}
+		}
+		if !w.opens() || w.target.secrets["app"] != has {
+			t.Errorf("%s: the record opens the target: %v", what, w.opens())
+		}
+		w.mustRotate(what)
+	}
+}
+
 // abandonedByHand is a person's own word that what is staged is given up.
 func (w *world) abandonedByHand() {
 	w.t.Helper()

@@ -155,7 +155,7 @@ func (r *Run) abandonUnappliable(ctx context.Context) (State, error) {
 			if err := r.e.Journal.DropKept(r.job.Account, r.candidate.outstanding); err != nil {
 				return "", err
 			}
-		} else if err := r.e.Journal.RefuseKept(r.job.Account, r.candidate.heals); err != nil {
+		} else if err := r.e.Journal.RefuseKept(r.job.Account, r.candidate.heals, r.setBy()); err != nil {
 			return "", err
 		}
 	default:
