@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -375,6 +376,30 @@ func TestTargetPutBackAndForth(t *testing.T) {
 			t.Errorf("%s: the record opens the target: %v", what, w.opens())
 		}
 		w.mustRotate(what)
+	}
+}
+
+// An owner may want few failed logins. An account that rotates itself has two secrets to try
+// all the same, whichever way they came to be two.
+func TestOneFailedLoginIsTooFewForItself(t *testing.T) {
+	for name, lose := range map[string]func(w *world, before ksm.ExtRecord){
+		"a candidate is staged, and not applied": func(w *world, _ ksm.ExtRecord) { w.killedAfterStaging() },
+		"a commit and the candidate after it are lost": func(w *world, before ksm.ExtRecord) {
+			w.mustRotate("the first")
+			w.killedAfterStaging()
+			*w.row() = before
+		},
+		"a person has written over a candidate": func(w *world, _ ksm.ExtRecord) {
+			w.appliedAndLost()
+			w.setByHand("by hand")
+		},
+	} {
+		w := newWorld(t, true)
+		statement := w.accountStatement("app", &trustv1.Mandate{Enabled: true, MinIntervalS: 60, ValidUntil: w.now.Add(time.Hour).UnixMilli()})
+		statement.GetAccount().MaxProbe = 1
+		w.put2(statement)
+		lose(w, *w.row())
+		w.mustRotate(name)
 	}
 }
 

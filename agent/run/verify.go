@@ -205,14 +205,15 @@ func (r *Run) ask(ctx context.Context, c sdk.Credential) (sdk.VerifyResponse, er
 }
 
 // loginTries is how many logins of one run may fail: the statement's number, else
-// the plugin's; an account that rotates itself may have to try both secrets.
+// the plugin's. An account that rotates itself may have to try two secrets, or it would
+// never be found out which it has.
 func (r *Run) loginTries() int {
 	tries := int(r.account.Statement.GetAccount().MaxProbe)
 	if tries == 0 {
 		tries = max(r.manifest.LoginTries, 1)
-		if r.drives == bySelf {
-			tries = max(tries, 2)
-		}
+	}
+	if r.drives == bySelf {
+		tries = max(tries, 2)
 	}
 	return tries
 }

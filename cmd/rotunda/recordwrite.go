@@ -48,7 +48,7 @@ func (a *accountFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&a.resource, "resource", "", "account: resource where it logs in")
 	f.StringVar(&a.scope, "scope", "", "account: database, DN or host part that the login belongs to")
 	choiceVar(cmd, &a.verify, "verify-mode", "", verifyModes, "account: login (a fresh login proves a new secret), or readback")
-	f.Uint32Var(&a.maxProbe, "max-probe", 0, "account: failed logins that one run may cause (0: the plugin's own limit)")
+	f.Uint32Var(&a.maxProbe, "max-probe", 0, "account: failed logins that one run may cause (0: the plugin's own limit; 2 at least where the account rotates itself)")
 	f.StringVar(&a.dependents, "dependents-file", "", "account: `FILE` with what uses the secret and gets each new one, in order: a JSON list of {resource, plugin or script, config}")
 	f.StringVar(&a.drain, "drain", "", "account: how long the former secret, where it can, or the other account of the pair goes on working (0s: not at all)")
 	f.BoolVar(&a.sameLogin, "same-login", false, "account: another record has this login on the resource, and the target takes them for two")
