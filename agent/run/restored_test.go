@@ -403,6 +403,40 @@ func TestOneFailedLoginIsTooFewForItself(t *testing.T) {
 	}
 }
 
+// A current secret that does not open the account because it is disabled, or asked for more,
+// is not refused: both are kept, and the run goes on by itself once it is let in. Nor is a
+// kept copy asked for because of it.
+func TestRefusedForAnotherReasonThanTheSecret(t *testing.T) {
+	for _, reason := range []string{"disabled", "admin.must_change", "admin.dialogue", "second_factor"} {
+		refused := &sdk.Error{Class: sdk.ClassAuth, Reason: reason, NotSent: true}
+		w := newWorld(t, true)
+		w.killedAfterStaging()
+		w.target.openErr, w.target.verify = refused, func(int, string) (sdk.VerifyResponse, error) {
+			return sdk.VerifyResponse{Reason: "not_judged"}, nil
+		}
+		if out, err := w.rotate(); err != nil || out.Credential != pending || !out.Later {
+			t.Errorf("%s: %+v, %v", reason, out, err)
+		}
+		w.target.openErr, w.target.verify = nil, nil
+		w.mustRotate(reason)
+
+		w.appliedAndLost()
+		w.setByHand("by hand")
+		w.target.openErr, w.target.verify = refused, func(int, string) (sdk.VerifyResponse, error) {
+			return sdk.VerifyResponse{Reason: "not_judged"}, nil
+		}
+		w.events()
+		if out, err := w.rotate(); err != nil || out.Credential == done || out.Reason != reason {
+			t.Errorf("%s, a copy: %+v, %v", reason, out, err)
+		}
+		if k, _, err := w.engine.Journal.Kept(w.account); err != nil || k == nil || len(w.events()) > 0 {
+			t.Errorf("%s: the copy is kept: %v, %v", reason, k != nil, err)
+		}
+		w.target.openErr, w.target.verify = nil, nil
+		w.mustRotate(reason + ", a copy")
+	}
+}
+
 // abandonedByHand is a person's own word that what is staged is given up.
 func (w *world) abandonedByHand() {
 	w.t.Helper()

@@ -260,8 +260,11 @@ func (r *Run) tryCurrent(ctx context.Context) sdk.Verdict {
 		return sdk.Accepted
 	case errors.As(err, &own) && own.Class == sdk.ClassAuth && own.Reason != string(trust.TargetIdentity):
 		r.failed++
-		r.currentRefused = true
-		return sdk.Rejected
+		// An account that is disabled, or asks for more than its secret, may have this one.
+		if own.Reason == "admin.refused" || own.Reason == "bad_secret" {
+			r.currentRefused = true
+			return sdk.Rejected
+		}
 	}
 	r.note("open", err)
 	return sdk.Undecided
