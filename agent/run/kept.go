@@ -295,7 +295,7 @@ func (r *Run) heal(ctx context.Context, account *servedRecord, rollback error) (
 		staged = nil
 	}
 	if staged != nil && r.as == "abandon" {
-		return "", r.giveUp(ctx, staged)
+		return r.takeUp(ctx, account)
 	}
 	newer := k != nil && outstanding != nil && outstanding.Seq > k.Seq // lost, too, and perhaps applied
 	// A person may have edited the record since, and left the secret as it was.

@@ -437,6 +437,35 @@ func TestRefusedForAnotherReasonThanTheSecret(t *testing.T) {
 	}
 }
 
+// What is staged beside an old value, and nobody attests, is not tried at the target nor
+// signed away because a person wants the old candidate given up: whoever has the record's
+// key may have put it there.
+func TestUnattestedIsNotGivenUpWithAnOldValue(t *testing.T) {
+	w := newWorld(t, false)
+	before := *w.row()
+	w.killedAfterStaging()
+	staged := *w.row().Staged
+	w.mustRotate("the candidate")
+	key, err := seal.UnwrapKey(w.folderKey, w.row().RecordKey)
+	must(t, err)
+	staged.Data = trust.SealData(key, []byte(`{"title":"title","type":"pamUser","fields":[{"type":"password","value":["another's"]}]}`))
+	*w.row() = before
+	w.row().Staged = &staged
+	tried := false
+	w.target.verify = func(_ int, secret string) (sdk.VerifyResponse, error) {
+		tried = tried || secret == "another's"
+		return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
+	}
+	w.known = 2
+	w.events()
+	if out := w.giveUp(); out.Reason != string(trust.CandidateUnattested) || w.row().Staged == nil || tried {
+		t.Errorf("%+v; it is staged: %v, was tried: %v", out, w.row().Staged != nil, tried)
+	}
+	if _, err := w.rotate(); err != nil || tried {
+		t.Errorf("%v; it was tried: %v", err, tried)
+	}
+}
+
 // abandonedByHand is a person's own word that what is staged is given up.
 func (w *world) abandonedByHand() {
 	w.t.Helper()
