@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/journal"
 	"github.com/rotunda-pam/rotunda/internal/ksm"
@@ -43,6 +44,7 @@ type history struct {
 	secrets int
 	logins  func(int, string) (sdk.VerifyResponse, error) // how the target answers them; nil: judged
 	misled  bool                                          // a person has written over what the administrator will set anew
+	setsIt  bool                                          // a person knows what the target has
 	told    []string                                      // the steps so far
 }
 
@@ -51,6 +53,14 @@ func playHistory(t *testing.T, seed uint64) {
 	draw := rand.New(rand.NewPCG(seed, 0))
 	h := &history{world: newWorld(t, draw.IntN(2) == 0), draw: draw, other: newParty(t, true)}
 	h.change(trust.PutOp(h.other.entry(trustv1.EntryKind_ENTRY_KIND_AGENT, h.pool, "gw2")))
+	if draw.IntN(3) == 0 { // an owner who wants few failed logins
+		s := h.accountStatement("app", &trustv1.Mandate{Enabled: true, MinIntervalS: 60, ValidUntil: h.now.Add(time.Hour).UnixMilli()})
+		s.GetAccount().MaxProbe = 1
+		h.put2(s)
+	}
+	if draw.IntN(3) == 0 {
+		h.target.manifest.OldLives = time.Hour
+	}
 	h.backups = []ksm.ExtRecord{*h.row()}
 	if h.self && draw.IntN(3) > 0 { // as most plugins answer where there is no administrator to ask
 		h.logins = unjudgedLogin(h.world)
@@ -64,6 +74,7 @@ func playHistory(t *testing.T, seed uint64) {
 			return
 		}
 	}
+	h.target.still, h.target.manifest.OldLives = nil, 0
 	for n := range 10 {
 		h.known = max(h.known, h.seq())
 		h.sweep()
@@ -74,12 +85,17 @@ func playHistory(t *testing.T, seed uint64) {
 		}
 		if n == 4 && h.row().Staged != nil {
 			h.told = append(h.told, "a person gives the candidate up: "+h.givesUp())
+			if h.row().Staged != nil { // the target has it, and the run says what to do
+				h.target.secrets["app"] = h.secretOf("by hand")
+				h.told = append(h.told, "and again, with another at the target: "+h.givesUp())
+				h.setsIt = true
+			}
 		}
 		if n == 4 && h.row().Staged == nil {
 			// The vault has lost a value that nobody can bring back: a person says which it is, as
 			// docs/backup.md has it. Where the target refuses that, too, what an agent keeps comes back.
 			secret := h.secretOf("a guess")
-			if h.opens() {
+			if h.opens() || h.setsIt {
 				secret = h.target.secrets["app"]
 			}
 			h.setByHand(secret)
@@ -111,11 +127,13 @@ func (h *history) step() {
 			return ""
 		}},
 		{"a person sets a secret, and at the target", h.row().Staged == nil, func() string {
-			h.target.secrets["app"] = h.secretOf("by hand")
+			h.target.set("app", h.secretOf("by hand"))
 			h.setByHand(h.target.secrets["app"])
 			h.backups = []ksm.ExtRecord{*h.row()} // older ones would lose what nobody else has
 			return ""
 		}},
+		{"former secrets end", h.target.still != nil, func() string { h.target.still = nil; return "" }},
+		{"the target is put back, and forth", h.self, h.putBackAndForth},
 		{"another agent rotates it", h.row().Staged == nil && (h.opens() || !h.self), func() string {
 			h.commitBy(h.other, h.secretOf("another's"))
 			h.backups = []ksm.ExtRecord{*h.row()}
@@ -126,6 +144,15 @@ func (h *history) step() {
 	if s.may {
 		h.told = append(h.told, s.name+": "+s.do())
 	}
+}
+
+// putBackAndForth is a run while the target itself is in a state of which nobody knows anything.
+func (h *history) putBackAndForth() string {
+	has, still := h.target.secrets["app"], h.target.still
+	h.target.secrets["app"], h.target.still = h.secretOf("of an old state"), nil
+	out, err := h.rotate()
+	h.target.secrets["app"], h.target.still = has, still
+	return fmt.Sprintf("%v %s %v", out.Credential, out.Reason, err)
 }
 
 func (h *history) secretOf(whose string) string {
@@ -158,7 +185,7 @@ func (h *history) again() string {
 func (h *history) failing(do func(ctx context.Context) (Outcome, error)) string {
 	ctx, cancel := context.WithCancel(h.t.Context())
 	defer cancel()
-	takes := func(r sdk.ApplyRequest) { h.target.secrets[r.Account.Name] = r.Candidate.Secret.ExposeString() }
+	takes := func(r sdk.ApplyRequest) { h.target.set(r.Account.Name, r.Candidate.Secret.ExposeString()) }
 	faults := []struct {
 		name string
 		set  func()

@@ -351,7 +351,7 @@ func (w *world) commitBy(agent party, secret string) {
 	must(w.t, err)
 	x.Attestation, x.Recent, x.Staged = signed, append([][]byte{signed}, x.Recent...), nil
 	x.Revision++
-	w.target.secrets["app"] = secret
+	w.target.set("app", secret)
 }
 
 // A vault that was put back from a backup lost a commit and the candidate after it: what

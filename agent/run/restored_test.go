@@ -23,7 +23,7 @@ func notThere(int, string) (sdk.VerifyResponse, error) {
 // unjudgedLogin refuses a wrong secret as a target does where nobody can look why.
 func unjudgedLogin(w *world) func(int, string) (sdk.VerifyResponse, error) {
 	return func(_ int, secret string) (sdk.VerifyResponse, error) {
-		if secret == w.target.secrets["app"] {
+		if w.target.takes("app", sdk.NewSecret([]byte(secret))) {
 			return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
 		}
 		return sdk.VerifyResponse{Reason: "not_judged"}, nil
@@ -463,6 +463,28 @@ func TestUnattestedIsNotGivenUpWithAnOldValue(t *testing.T) {
 	}
 	if _, err := w.rotate(); err != nil || tried {
 		t.Errorf("%v; it was tried: %v", err, tried)
+	}
+}
+
+// Another agent has committed over this one's change, and the target takes the secret of that
+// for a while yet: it is not brought back over what is in force.
+func TestForkWhereTheFormerLivesOn(t *testing.T) {
+	for _, self := range []bool{true, false} {
+		w := newWorld(t, self)
+		w.target.manifest.OldLives = time.Hour
+		other := newParty(t, true)
+		w.change(trust.PutOp(other.entry(trustv1.EntryKind_ENTRY_KIND_AGENT, w.pool, "gw2")))
+		w.target.apply = func(r sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+			w.target.set("app", r.Candidate.Secret.ExposeString())
+			w.commitBy(other, "other's")
+			w.target.apply = nil
+			return sdk.ApplyResponse{}, errors.New("no answer")
+		}
+		if out, err := w.rotate(); err != nil || !w.opens() {
+			t.Errorf("itself %v: %+v, %v: the record opens the target: %v", self, out, err, w.opens())
+		}
+		w.target.still = nil
+		w.mustRotate("the next")
 	}
 }
 

@@ -604,6 +604,14 @@ func (f *fakeTarget) Verify(_ context.Context, _ pluginhost.Plugin, j pluginhost
 	return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
 }
 
+// set has a name log in with a secret: and with the one before, where that lives on.
+func (f *fakeTarget) set(name, secret string) {
+	if f.manifest.OldLives > 0 && f.secrets[name] != secret {
+		f.still = map[string]string{name: f.secrets[name]}
+	}
+	f.secrets[name] = secret
+}
+
 // takes says whether a login succeeds.
 func (f *fakeTarget) takes(name string, secret sdk.Secret) bool {
 	s := secret.ExposeString()
@@ -623,7 +631,7 @@ func (s fakeSession) Apply(_ context.Context, r sdk.ApplyRequest) (sdk.ApplyResp
 	if still := s.f.still[r.Account.Name]; still != "" && r.Current.Secret.ExposeString() == still {
 		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassAuth, Reason: "bad_secret"}, nil
 	}
-	s.f.secrets[r.Account.Name] = secret
+	s.f.set(r.Account.Name, secret)
 	return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
 }
 
