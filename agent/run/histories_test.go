@@ -185,7 +185,12 @@ func (h *history) again() string {
 func (h *history) failing(do func(ctx context.Context) (Outcome, error)) string {
 	ctx, cancel := context.WithCancel(h.t.Context())
 	defer cancel()
-	takes := func(r sdk.ApplyRequest) { h.target.set(r.Account.Name, r.Candidate.Secret.ExposeString()) }
+	takes := func(r sdk.ApplyRequest) {
+		if h.self && h.target.manifest.OldLives > 0 && r.Current.Secret.ExposeString() != h.target.secrets["app"] {
+			return // what lives on opens the account, and changes nothing
+		}
+		h.target.set(r.Account.Name, r.Candidate.Secret.ExposeString())
+	}
 	faults := []struct {
 		name string
 		set  func()
