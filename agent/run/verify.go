@@ -89,7 +89,7 @@ func (r *Run) said(stop *Stop) *Stop {
 }
 
 func bothRejected() *Stop {
-	return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: "both_rejected", Err: errors.New("the target refuses both the current secret and the candidate; both are kept: find out who changed it, `run abandon`, then put the right one into the record")}
+	return &Stop{Outcome: trustv1.Outcome_OUTCOME_PENDING, Class: sdk.ClassConflict, Reason: "both_rejected", Err: errors.New("the target refuses both the current secret and the candidate; both are kept: find out who changed it, give the candidate up (`run abandon`, with --unproven where no agent can judge it), then put the right one into the record")}
 }
 
 // because is an error with what was noted on the way to it.
