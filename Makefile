@@ -55,7 +55,7 @@ postgres:
 # would then be left out, too.)
 FIPS    := crypto/internal/fips140
 NO_RACE := modernc.org/sqlite/lib modernc.org/libc modernc.org/memory compress/flate \
-	golang.org/x/crypto/argon2 golang.org/x/crypto/blake2b $(FIPS)/sha256 $(FIPS)/sha512 $(FIPS)/sha3 \
+	golang.org/x/crypto/argon2 golang.org/x/crypto/blake2b golang.org/x/crypto/scrypt $(FIPS)/sha256 $(FIPS)/sha512 $(FIPS)/sha3 \
 	$(FIPS)/bigmod $(FIPS)/edwards25519 $(FIPS)/edwards25519/field $(FIPS)/nistec $(FIPS)/nistec/fiat $(FIPS)/mlkem
 RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race $(NO_RACE:%=-gcflags=%=-race=false))
 # The proof takes longest, and much of that is waiting for the programs that it starts, into
