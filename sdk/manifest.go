@@ -24,7 +24,8 @@ type Manifest struct {
 	// means 1. How many it is given, up to that, is the resource's owner's choice.
 	Concurrency int
 	// LoginTries is how many failed logins one run may cause; 0 means 1. Recovery with an
-	// administrator probes the candidate only; self-rotation wants 2.
+	// administrator probes the candidate only; for an account that rotates itself it is 2
+	// at least, whatever is said here.
 	LoginTries int
 	// OldLives: the old secret may stay valid this long without being a failure.
 	OldLives time.Duration

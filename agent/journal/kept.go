@@ -186,8 +186,8 @@ func (kept *keptRecord) commit(s Settled) (found bool) {
 	return true
 }
 
-// KeptAccounts lists the accounts of which something is kept that the target has not
-// refused, from after a given one on (zero: the first).
+// KeptAccounts lists the accounts of which a candidate is kept, or a committed value that the
+// target has not refused, from after a given one on (zero: the first).
 func (j *Journal) KeptAccounts(after trust.Ref, limit int) ([]trust.Ref, error) {
 	return j.refs(bucketKept, after, limit, func(tx *bbolt.Tx, k []byte) (bool, error) {
 		var kept keptRecord

@@ -169,6 +169,7 @@ func (r *Run) recall(ctx context.Context, account *servedRecord, k *journal.Kept
 		if err != nil {
 			return "", err
 		}
+		r.candidate.committed = k.Result // of whoever has no commit of his own: it allows nothing
 		if committed != nil {
 			r.candidate.committed = committed.Result
 		}
@@ -195,14 +196,15 @@ func (r *Run) recall(ctx context.Context, account *servedRecord, k *journal.Kept
 		r.candidate.noApply = &trust.Error{Reason: trust.CandidateLostByVault, What: fmt.Sprintf("value %d of %s is brought back where the target has it, and not applied", k.Seq, r.job.Account)}
 	}
 	if r.candidate.noApply != nil {
-		return r.bringBack(ctx, k)
+		return r.bringBack(ctx, k, against != "" || r.candidate.former)
 	}
 	return Prepared, nil
 }
 
 // bringBack stages what may not be applied only once the target has taken it: beside it
-// stands the authority of this run, by which a later one would apply it.
-func (r *Run) bringBack(ctx context.Context, k *journal.Kept) (State, error) {
+// stands the authority of this run, by which a later one would apply it. over: the record's
+// secret may have come after it.
+func (r *Run) bringBack(ctx context.Context, k *journal.Kept, over bool) (State, error) {
 	opening := error(nil)
 	if r.drives == byAdmin { // without him a refusal proves nothing
 		opening = r.openSession(ctx)
@@ -214,7 +216,14 @@ func (r *Run) bringBack(ctx context.Context, k *journal.Kept) (State, error) {
 	seen := r.tryLogin(ctx, r.candidate.credential, true)
 	// Where a former secret lives on for a while, one that is taken beside the record's own may
 	// be that.
-	both := seen.Verdict == sdk.Accepted && r.manifest.OldLives > 0 && !r.currentRefused && r.tryLogin(ctx, r.current, true).Verdict == sdk.Accepted
+	both := false
+	if over && seen.Verdict == sdk.Accepted && r.manifest.OldLives > 0 && !r.currentRefused {
+		now := r.tryLogin(ctx, r.current, true)
+		if now.Verdict == sdk.Undecided && now.Reason != notJudged {
+			return "", r.undecided(now)
+		}
+		both = now.Verdict == sdk.Accepted
+	}
 	switch nobodyKnows := both || seen.Reason == notJudged || seen.Reason == "no_login"; {
 	case seen.Verdict == sdk.Accepted && !both:
 		return Prepared, nil

@@ -469,7 +469,8 @@ func TestUnattestedIsNotGivenUpWithAnOldValue(t *testing.T) {
 // Another agent has committed over this one's change, and the target takes the secret of that
 // for a while yet: it is not brought back over what is in force.
 func TestForkWhereTheFormerLivesOn(t *testing.T) {
-	for _, self := range []bool{true, false} {
+	for n := range 4 {
+		self, unreachable := n&1 == 0, n&2 == 0
 		w := newWorld(t, self)
 		w.target.manifest.OldLives = time.Hour
 		other := newParty(t, true)
@@ -478,12 +479,28 @@ func TestForkWhereTheFormerLivesOn(t *testing.T) {
 			w.target.set("app", r.Candidate.Secret.ExposeString())
 			w.commitBy(other, "other's")
 			w.target.apply = nil
+			if unreachable { // when it is asked for what is in force
+				w.target.verify = func(_ int, secret string) (sdk.VerifyResponse, error) {
+					if secret == "other's" {
+						return sdk.VerifyResponse{Reason: "unreachable"}, nil
+					}
+					return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+				}
+			}
 			return sdk.ApplyResponse{}, errors.New("no answer")
 		}
 		if out, err := w.rotate(); err != nil || !w.opens() {
 			t.Errorf("itself %v: %+v, %v: the record opens the target: %v", self, out, err, w.opens())
 		}
-		w.target.still = nil
+		if now, _ := w.secret(w.account); unreachable && now != "other's" {
+			t.Errorf("itself %v: what is in force was not asked for, and the former one is %q", self, now)
+		}
+		w.target.still, w.target.verify = nil, nil
+		if unreachable { // it tells of the fork now, and drops what is over
+			if out, err := w.rotate(); err != nil || out.Reason != "value_fork" {
+				t.Errorf("itself %v: %+v, %v", self, out, err)
+			}
+		}
 		w.mustRotate("the next")
 	}
 }
@@ -498,4 +515,53 @@ func (w *world) abandonedByHand() {
 	})
 	must(w.t, err)
 	x.Staged, x.Recent = nil, append([][]byte{signed}, x.Recent...)
+}
+
+// What another agent has brought back, and this one keeps, was committed by none of its own
+// words: staged again it may not be applied either.
+func TestFormerOfAnotherIsNotApplied(t *testing.T) {
+	w := newWorld(t, false)
+	before := *w.row()
+	w.killedAfterStaging()
+	current, former := w.secret(w.account)
+	k, _, err := w.engine.Journal.Kept(w.account)
+	must(t, err)
+	k.Former = true
+	must(t, w.engine.Journal.Keep(w.account, *k, nil)) // its folder's key is there
+	*w.row() = before
+	w.target.secrets["app"] = former
+	w.killedAfterStaging()
+	if w.row().Staged == nil {
+		t.Fatal("it was not staged again")
+	}
+	w.target.secrets["app"] = current
+	applied := len(w.target.applied)
+	for range 2 {
+		if _, err := w.rotate(); err != nil {
+			t.Error(err)
+		}
+	}
+	if slices.Contains(w.target.applied[applied:], former) {
+		t.Error("it was applied")
+	}
+}
+
+// A candidate that nothing has come against is taken by the target because it was applied:
+// that the record's own secret lives on beside it is no doubt.
+func TestAppliedAndLostWhereTheFormerLivesOn(t *testing.T) {
+	for _, self := range []bool{true, false} {
+		w := newWorld(t, self)
+		w.target.manifest.OldLives = time.Hour
+		before := *w.row()
+		w.killedAfterStaging()
+		_, candidate := w.secret(w.account)
+		w.target.set("app", candidate)
+		*w.row() = before
+		if out, err := w.engine.Do(t.Context(), Job{ID: seal.NewID(), Account: w.account, Recover: true}); err != nil || !w.opens() {
+			t.Errorf("itself %v: %+v, %v: the record opens the target: %v", self, out, err, w.opens())
+		}
+		if now, _ := w.secret(w.account); now != candidate {
+			t.Errorf("itself %v: the record has not what was applied", self)
+		}
+	}
 }

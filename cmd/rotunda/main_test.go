@@ -124,7 +124,7 @@ func withAgent(t *testing.T, e *testscript.Env, bin string, pg *targets.PG) erro
 }
 
 // programs puts the built programs on a script's path, this one's too: under the race
-// detector a passphrase's key takes fifty times as long.
+// detector each start takes several times as long.
 func programs(e *testscript.Env, bin string) {
 	e.Setenv("PATH", bin+string(filepath.ListSeparator)+e.Getenv("PATH"))
 	e.Setenv("PLUGINS", filepath.Join(bin, "plugins"))

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rotunda-pam/rotunda/client"
+	"github.com/rotunda-pam/rotunda/internal/span"
 	"github.com/rotunda-pam/rotunda/sdk"
 )
 
@@ -86,7 +87,7 @@ func (u *unlockFor) leave(c *cli, p *client.Profile) {
 		c.warn("the new device's store stays locked: %v", err)
 		return
 	}
-	c.note("the device's store is open for %v: `rotunda lock` ends that", u.keep)
+	c.note("the device's store is open for %s: `rotunda lock` ends that", span.Text(u.keep))
 }
 
 func (c *cli) lockCmd() *cobra.Command {

@@ -249,6 +249,8 @@ func (s *soak) round(t *testing.T, f fault) {
 	}
 	heal()
 	for _, r := range following {
+		// A person whom nobody has answered yet is waited for: his run may begin after all.
+		r.reaches("queued", time.Minute)
 		r.stop()
 	}
 	left := s.unsettled(ctx, s.cells, time.Now().Add(patienceToSettle))

@@ -80,7 +80,9 @@ func newFixture(t *testing.T, lines ...string) *fixture {
 	return newFixtureOn(t, targets.SSHDOptions{Lines: lines})
 }
 
+// newFixtureOn has passwords kept by a quick hash; TestConformance is with Debian's own.
 func newFixtureOn(t *testing.T, o targets.SSHDOptions) *fixture {
+	o.QuickHash = true
 	s := targets.OpenSSH(t, o)
 	return &fixture{SSHD: s, plugin: &rotator{}, dialer: &dialer{}, pins: s.Pins()}
 }

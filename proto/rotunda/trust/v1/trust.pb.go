@@ -1905,7 +1905,7 @@ type Account struct {
 	SecretKind    string                 `protobuf:"bytes,4,opt,name=secret_kind,json=secretKind,proto3" json:"secret_kind,omitempty"` // password, ssh_key, api_key, token, certificate
 	Policy        *PasswordPolicy        `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`
 	VerifyMode    string                 `protobuf:"bytes,6,opt,name=verify_mode,json=verifyMode,proto3" json:"verify_mode,omitempty"` // login (default), readback
-	MaxProbe      uint32                 `protobuf:"varint,7,opt,name=max_probe,json=maxProbe,proto3" json:"max_probe,omitempty"`      // failed logins allowed per run; zero: the plugin's own
+	MaxProbe      uint32                 `protobuf:"varint,7,opt,name=max_probe,json=maxProbe,proto3" json:"max_probe,omitempty"`      // failed logins allowed per run; zero: the plugin's own; of an account that rotates itself 2 at least
 	PairAccount   *Ref                   `protobuf:"bytes,8,opt,name=pair_account,json=pairAccount,proto3" json:"pair_account,omitempty"`
 	Dependents    []*Dependent           `protobuf:"bytes,9,rep,name=dependents,proto3" json:"dependents,omitempty"`
 	Scripts       []*ScriptUse           `protobuf:"bytes,10,rep,name=scripts,proto3" json:"scripts,omitempty"`
