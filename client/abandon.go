@@ -17,7 +17,7 @@ import (
 const AbandonUnproven = "abandon_unproven"
 
 // AbandonMeans says what Unproven does.
-const AbandonMeans = "the candidate may be the secret that the target has now. It stays in the record's history; where an agent of the pool is connected, it then logs in with the account's secret and, should the target refuse that, with the candidate: at most two failed logins. A key that it may have put into a target's authorized_keys stays there"
+const AbandonMeans = "the candidate may be the secret that the target has now. It stays in the record's history; where an agent of the pool is connected, it then logs in with the account's secret and, should the target refuse that, with the candidate: at most two failed logins, beside those by which one has tried to judge it. A key that it may have put into a target's authorized_keys stays there"
 
 // reasonAbandoned is the outcome of a candidate that was given up.
 const reasonAbandoned = "abandoned"
@@ -50,7 +50,7 @@ func (c *Client) Abandon(ctx context.Context, run seal.ID, o RunOptions) (Outcom
 				Class: Conflict, Reason: AbandonUnproven, Op: op, Err: fmt.Errorf("no agent can probe the candidate (%s)", why),
 				Hint: "connect an agent of the pool if that is all that it lacks; else give --unproven: " + AbandonMeans,
 			}
-		case why != "":
+		case why != "" || o.Unproven && o.Judged:
 			return c.abandonSelf(ctx, op, j, o)
 		}
 	} else if closedStates[view.Run.State] {

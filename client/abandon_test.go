@@ -12,6 +12,7 @@ import (
 // A candidate that an agent was asked about, and could not judge, is given up on a person's
 // word alone, whatever the agent's reason; one that nobody answered for is not.
 func TestAbandonWhatNobodyCanJudge(t *testing.T) {
+	const judged = "on a person's word, after the agent's"
 	for name, c := range map[string]struct {
 		reason    string
 		again     bool
@@ -22,6 +23,7 @@ func TestAbandonWhatNobodyCanJudge(t *testing.T) {
 	}{
 		"asked":                       {"not_judged", false, false, StillOpen, "not_judged", true},
 		"on a person's word":          {"not_judged", false, true, NotDone, reasonAbandoned, false},
+		judged:                        {"not_judged", false, true, NotDone, reasonAbandoned, false},
 		"for another reason":          {"throttled", false, true, NotDone, reasonAbandoned, false},
 		"before the agent's next try": {"unreachable", true, true, NotDone, reasonAbandoned, false},
 		"that the agent knows alone":  {string(trust.CandidateUnauthorised), false, true, NotDone, reasonAbandoned, false},
@@ -35,9 +37,12 @@ func TestAbandonWhatNobodyCanJudge(t *testing.T) {
 		e.candidate(cl.folders.keys[e.folder].key, 4)
 		e.vault.unproven, e.vault.again = c.reason, c.again
 
-		out, err := cl.Abandon(t.Context(), e.run, RunOptions{Unproven: c.unproven, Wait: 10 * time.Second})
+		out, err := cl.Abandon(t.Context(), e.run, RunOptions{Unproven: c.unproven, Judged: name == judged, Wait: 10 * time.Second})
 		if err != nil || out.State != c.state || out.Reason != c.told || Unsettled(out, err) != c.unsettled {
 			t.Errorf("%s: %+v, %v", name, out, err)
+		}
+		if asked := e.vault.asked > 0; asked == (name == judged) {
+			t.Errorf("%s: an agent was asked: %v", name, asked)
 		}
 		r, err = cl.Get(t.Context(), e.account)
 		e.must(err)

@@ -334,6 +334,9 @@ type RunOptions struct {
 	// Unproven lets Abandon clear a candidate that no agent can probe or judge: the caller
 	// has said so after reading what that means.
 	Unproven bool
+	// Judged says that an agent has just been asked to judge the candidate, in vain: it is
+	// not asked again, which costs failed logins.
+	Judged bool
 }
 
 // Progress is a hint on a run's way.

@@ -45,6 +45,7 @@ type vault struct {
 
 	noted []string // events that a client told of: name and reason
 
+	asked    int    // times that the agent was asked to give a candidate up
 	unproven string // why the agent leaves a candidate that it is asked to give up; empty: it does not say
 	again    bool   // and tries again in a while
 
@@ -351,6 +352,9 @@ func (v *vault) replied(frame *trustv1.CommandFrame) error {
 	c, err := trust.OpenCommand(v.log, forgetful{}, v.agent, v.agentKeys.Seal, frame, time.Now())
 	if err != nil {
 		return err
+	}
+	if c.Action == trustv1.Action_ACTION_CANCEL {
+		v.asked++
 	}
 	if c.Action == trustv1.Action_ACTION_CANCEL && v.unproven != "" {
 		return v.left(c)

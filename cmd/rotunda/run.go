@@ -300,8 +300,8 @@ retry never makes a second one beside it.`, "")
 func (c *cli) runAbandonCmd() *cobra.Command {
 	var unproven bool
 	cmd := c.oneRun("abandon RUN", "have a run given up", func(ctx context.Context, cl *client.Client, id seal.ID, o client.RunOptions) (client.Outcome, error) {
-		return c.abandon(unproven, func(unproven bool) (client.Outcome, error) {
-			o.Unproven = unproven
+		return c.abandon(unproven, func(unproven, judged bool) (client.Outcome, error) {
+			o.Unproven, o.Judged = unproven, judged
 			return cl.Abandon(ctx, id, o)
 		})
 	})
@@ -321,8 +321,8 @@ rotunda run abandon wq4TXgHcGsYyH3sfbSUvOw --unproven`)
 
 // abandon has a run given up by do, and asks a person about a candidate that nobody could
 // judge.
-func (c *cli) abandon(unproven bool, do func(unproven bool) (client.Outcome, error)) (client.Outcome, error) {
-	out, err := do(unproven)
+func (c *cli) abandon(unproven bool, do func(unproven, judged bool) (client.Outcome, error)) (client.Outcome, error) {
+	out, err := do(unproven, false)
 	if unproven || !client.Unsettled(out, err) || !c.p.stdinTerminal {
 		return out, err
 	}
@@ -339,5 +339,5 @@ func (c *cli) abandon(unproven bool, do func(unproven bool) (client.Outcome, err
 	if !yes {
 		return out, err
 	}
-	return do(true)
+	return do(true, err == nil)
 }

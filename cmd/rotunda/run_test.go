@@ -60,8 +60,11 @@ func TestAbandonAsks(t *testing.T) {
 		p, _, stderr := fakeProcess(t)
 		p.stdinTerminal, p.stdin = row.terminal, strings.NewReader(row.answer)
 		cleared := false
-		out, err := (&cli{p: p}).abandon(row.unproven, func(unproven bool) (client.Outcome, error) {
+		out, err := (&cli{p: p}).abandon(row.unproven, func(unproven, judged bool) (client.Outcome, error) {
 			cleared = unproven
+			if want := row.asks && row.err == nil && unproven; judged != want {
+				t.Errorf("%s: judged: %v, want %v", name, judged, want)
+			}
 			return row.out, row.err
 		})
 		if cleared != row.cleared || out.State != row.out.State || !errors.Is(err, row.err) {
