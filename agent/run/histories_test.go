@@ -296,12 +296,23 @@ func (h *history) someoneHas() bool {
 	if h.world.kept() {
 		return true
 	}
-	candidate, committed, err := h.engine.Journal.Kept(h.account)
-	must(h.t, err)
-	return slices.ContainsFunc([]*journal.Kept{candidate, committed}, func(k *journal.Kept) bool {
-		if k == nil {
-			return false
+	var all, candidates []*journal.Kept
+	for { // the newest is given, and the older ones come after it
+		candidate, committed, err := h.engine.Journal.Kept(h.account)
+		must(h.t, err)
+		if candidate == nil {
+			if all = candidates; committed != nil {
+				all = append(slices.Clone(candidates), committed)
+			}
+			break
 		}
+		candidates = append(candidates, candidate)
+		must(h.t, h.engine.Journal.DropKept(h.account, candidate.Digest))
+	}
+	for _, k := range slices.Backward(candidates) {
+		must(h.t, h.engine.Journal.Keep(h.account, *k, nil)) // its folder's key is there
+	}
+	return slices.ContainsFunc(all, func(k *journal.Kept) bool {
 		key, err := seal.UnwrapKey(h.folderKey, k.RecordKey)
 		must(h.t, err)
 		plain, err := seal.OpenGCM(key, k.Data, nil)
