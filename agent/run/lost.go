@@ -152,6 +152,8 @@ func (e *Engine) Lost(ctx context.Context, accounts []trust.Ref) (jobs []Job, er
 			last = r.ValueSeq
 			set, _ = r.SetBy()
 		}
+		// What the target refused is asked for by runs that somebody wants, and not by this: each
+		// try is a failed login.
 		refused := outstanding != nil && outstanding.Doubted && (committed == nil || committed.Refused)
 		candidate := outstanding != nil && !refused && outstanding.Seq > set && (w.Staged == nil || seal.Hash(w.Staged.Data) != outstanding.Digest)
 		value := committed != nil && !committed.Refused && committed.Seq == seen.Set && (last < seen.Seq || set < seen.Set)
