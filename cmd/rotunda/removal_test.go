@@ -52,7 +52,7 @@ func TestSignedBetweenPlanAndYes(t *testing.T) {
 	do("resource", "add", "db1", "--folder", "Databases", "--type", "database", "--pool", "dc1", "--plugin", "postgres", "--host", "db1.internal", "--port", "5432", "--tls", "system")
 	do("record", "add", "app", "--folder", "Databases", "--resource", "db1", "--login", "app", "--password-stdin")
 	do("member", "add", "Grace", "--out", token, "--no-wait")
-	do("join", token, "--profile", "grace", "--passphrase-file", pass)
+	do("join", token, "--profile", "grace", "--passphrase-file", pass, "--unlock-for", "12h")
 	do("folder", "grant", "Databases", "Grace", "read,edit,operate")
 	do("folder", "list", "--profile", "grace")
 

@@ -43,7 +43,7 @@ func (p *people) join(name string, flags ...string) {
 	p.t.Helper()
 	token := filepath.Join(p.i.Dir, name+".token")
 	p.do(append([]string{"member", "add", name, "--out", token, "--no-wait"}, flags...)...)
-	p.do("join", token, "--profile", name, "--passphrase-file", filepath.Join(p.i.Dir, "passphrase"))
+	p.do("join", token, "--profile", name, "--passphrase-file", filepath.Join(p.i.Dir, "passphrase"), "--unlock-for", "12h")
 }
 
 func (p *people) do(args ...string) string {
