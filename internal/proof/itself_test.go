@@ -20,7 +20,7 @@ func TestUnixAccountItself(t *testing.T) {
 		t.Skip("Unix accounts need root")
 	}
 	w := newWorld(t, "fault")
-	sshd := targets.OpenSSH(t, targets.SSHDOptions{QuickHash: true})
+	sshd := targets.OpenSSH(t, targets.SSHDOptions{Quick: true})
 	first := sdk.NewSecret([]byte("first-" + random()))
 	user, err := sshd.CreateUser(t.Context(), targets.UserOptions{Password: first})
 	must(t, err)

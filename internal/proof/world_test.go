@@ -227,7 +227,7 @@ func (w *world) kindsBehind(t *testing.T, newGate func(t *testing.T, target stri
 		w.lacks = append(w.lacks, "Unix accounts")
 		return kinds, gates
 	}
-	sshd := targets.OpenSSH(t, targets.SSHDOptions{QuickHash: true})
+	sshd := targets.OpenSSH(t, targets.SSHDOptions{Quick: true})
 	shown := *sshd
 	behind(sshd.Address, &shown.Port)
 	web := resources("web", func(title string) error { return w.AddSSHD(t.Context(), title, &shown) })

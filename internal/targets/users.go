@@ -110,7 +110,7 @@ func (s *SSHD) SetPassword(ctx context.Context, name string, password sdk.Secret
 	line := append([]byte(name+":"), password.Expose()...)
 	defer clear(line)
 	argv := []string{"/usr/sbin/chpasswd"}
-	if s.options.QuickHash {
+	if s.options.Quick {
 		argv = append(argv, "-c", "SHA512", "-s", "1000")
 	}
 	return run(ctx, append(line, '\n'), argv...)

@@ -82,7 +82,7 @@ func newFixture(t *testing.T, lines ...string) *fixture {
 
 // newFixtureOn has passwords kept by a quick hash; TestConformance is with Debian's own.
 func newFixtureOn(t *testing.T, o targets.SSHDOptions) *fixture {
-	o.QuickHash = true
+	o.Quick = true
 	s := targets.OpenSSH(t, o)
 	return &fixture{SSHD: s, plugin: &rotator{}, dialer: &dialer{}, pins: s.Pins()}
 }
