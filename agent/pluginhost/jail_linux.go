@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -356,15 +355,18 @@ func swept(uid int, ours bool) bool {
 // processesOf lists the processes that run under a user. The owner of their folders in
 // /proc would not do: a process can make that root.
 func processesOf(uid int) (pids []int) {
-	paths, _ := filepath.Glob("/proc/[0-9]*/status")
-	for _, path := range paths {
-		status, err := os.ReadFile(path)
+	all, _ := os.ReadDir("/proc") // no Glob: that would list the folder of each process, too
+	for _, d := range all {
+		pid, err := strconv.Atoi(d.Name())
+		if err != nil {
+			continue
+		}
+		status, err := os.ReadFile("/proc/" + d.Name() + "/status")
 		if err != nil {
 			continue // it has ended
 		}
 		for line := range strings.Lines(string(status)) {
 			if ids, ok := strings.CutPrefix(line, "Uid:"); ok && slices.Contains(strings.Fields(ids), strconv.Itoa(uid)) {
-				pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 				pids = append(pids, pid)
 			}
 		}
