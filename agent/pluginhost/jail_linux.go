@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -342,28 +343,39 @@ func landlockAllow(set int, path string, access uint64) error {
 // swept ends what an earlier agent may have left running under a plugin's user. Under
 // a user that no agent has had since the machine started, nothing is a plugin's: then
 // it reports whether the user is free.
-func swept(uid int, ours bool) bool {
-	for _, pid := range processesOf(uid) {
-		if !ours {
-			return false
-		}
+func swept(uid int, ours bool) (free bool, err error) {
+	pids, err := processesOf("/proc", uid)
+	if err != nil {
+		return false, fmt.Errorf("look what runs under user %d: %w", uid, err)
+	}
+	if !ours {
+		return len(pids) == 0, nil
+	}
+	for _, pid := range pids {
 		_ = unix.Kill(pid, unix.SIGKILL)
 	}
-	return true
+	return true, nil
 }
 
 // processesOf lists the processes that run under a user. The owner of their folders in
-// /proc would not do: a process can make that root.
-func processesOf(uid int) (pids []int) {
-	all, _ := os.ReadDir("/proc") // no Glob: that would list the folder of each process, too
+// proc would not do: a process can make that root. What cannot be read may be of that user:
+// it is an error, but for a process that has ended meanwhile.
+func processesOf(proc string, uid int) (pids []int, err error) {
+	all, err := os.ReadDir(proc) // no Glob: that would list the folder of each process, too
+	if err != nil {
+		return nil, err
+	}
 	for _, d := range all {
 		pid, err := strconv.Atoi(d.Name())
 		if err != nil {
 			continue
 		}
-		status, err := os.ReadFile("/proc/" + d.Name() + "/status")
+		status, err := os.ReadFile(filepath.Join(proc, d.Name(), "status"))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue
+		}
 		if err != nil {
-			continue // it has ended
+			return nil, err
 		}
 		for line := range strings.Lines(string(status)) {
 			if ids, ok := strings.CutPrefix(line, "Uid:"); ok && slices.Contains(strings.Fields(ids), strconv.Itoa(uid)) {
@@ -371,5 +383,5 @@ func processesOf(uid int) (pids []int) {
 			}
 		}
 	}
-	return pids
+	return pids, nil
 }

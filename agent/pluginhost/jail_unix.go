@@ -27,7 +27,7 @@ func (j *jail) user() (uid int, release func(), err error) {
 	if !j.iso.User {
 		return -1, func() {}, nil
 	}
-	return j.users.take(func(int, bool) bool { return true })
+	return j.users.take(func(int, bool) (bool, error) { return true, nil })
 }
 
 func (j *jail) start(cmd *exec.Cmd, c confinement) (*child, error) {

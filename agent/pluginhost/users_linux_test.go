@@ -1,9 +1,11 @@
 package pluginhost
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -62,8 +64,10 @@ func TestUsersOfPlugins(t *testing.T) {
 				t.Errorf("given %d of %+v", uid, ids)
 			}
 			switch {
-			case row.runs && row.lives && len(processesOf(ids.First)) != 1:
-				t.Errorf("the process ended: %v", <-ended)
+			case row.runs && row.lives:
+				if pids, err := processesOf("/proc", ids.First); err != nil || len(pids) != 1 {
+					t.Errorf("of the process there is %v: %v", pids, err)
+				}
 			case row.runs && !row.lives:
 				<-ended
 			}
@@ -83,4 +87,50 @@ func taken(t *testing.T, j *jail) (release func()) {
 		t.Fatalf("user %d, %v", uid, err)
 	}
 	return release
+}
+
+// A user of whom nobody can say what runs under him is not given to a plugin.
+func TestUserNobodyKnowsOf(t *testing.T) {
+	status := func(proc, pid, uid string) {
+		t.Helper()
+		dir := filepath.Join(proc, pid)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "status"), []byte("Name:\tx\nUid:\t"+uid+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, row := range map[string]struct {
+		make func(proc string)
+		pids []int
+		bad  bool
+	}{
+		"his by any of the four":         {func(proc string) { status(proc, "7", "0\t0\t4242\t0"); status(proc, "8", "1\t1\t1\t1") }, []int{7}, false},
+		"one that has ended":             {func(proc string) { _ = os.Mkdir(filepath.Join(proc, "7"), 0o700); status(proc, "8", "4242") }, []int{8}, false},
+		"one whose state cannot be read": {func(proc string) { _ = os.MkdirAll(filepath.Join(proc, "7", "status"), 0o700) }, nil, true},
+		"no list of processes":           {func(proc string) { _ = os.Remove(proc) }, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			proc := t.TempDir()
+			row.make(proc)
+			pids, err := processesOf(proc, 4242)
+			if (err != nil) != row.bad || !slices.Equal(pids, row.pids) {
+				t.Errorf("%v, %v", pids, err)
+			}
+		})
+	}
+
+	if os.Geteuid() != 0 {
+		t.Skip("the rest needs root, for the files of the users")
+	}
+	first := 200_000 + os.Getpid()%50_000*10 + 9
+	t.Cleanup(func() { _ = os.Remove(filepath.Join(userLocks, strconv.Itoa(first))) })
+	_, release, err := users{UserIDs{first, first}}.take(func(int, bool) (bool, error) { return true, os.ErrPermission })
+	if !errors.Is(err, os.ErrPermission) {
+		t.Errorf("a user is given: %v", err)
+	}
+	if release != nil {
+		release()
+	}
 }

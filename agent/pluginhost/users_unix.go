@@ -24,7 +24,7 @@ const userLocks = "/run/rotunda-plugin-users"
 
 // take gives out the first user id that is nobody's. fit has the last word; ours says
 // whether agents have had it before, so that what runs under it is a plugin's.
-func (u users) take(fit func(uid int, ours bool) bool) (uid int, release func(), err error) {
+func (u users) take(fit func(uid int, ours bool) (bool, error)) (uid int, release func(), err error) {
 	if err := os.MkdirAll(userLocks, 0o700); err != nil {
 		return 0, nil, err
 	}
@@ -41,7 +41,7 @@ func (u users) take(fit func(uid int, ours bool) bool) (uid int, release func(),
 }
 
 // lock is nil where the user id is somebody's.
-func (u users) lock(uid int, fit func(uid int, ours bool) bool) (*os.File, error) {
+func (u users) lock(uid int, fit func(uid int, ours bool) (bool, error)) (*os.File, error) {
 	if known(uid) {
 		return nil, nil
 	}
@@ -62,8 +62,8 @@ func (u users) lock(uid int, fit func(uid int, ours bool) bool) (*os.File, error
 	}
 	now := machineStart()
 	ours := bytes.Equal(mark, now)
-	if !fit(uid, ours) {
-		return nil, f.Close()
+	if free, err := fit(uid, ours); !free || err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	if !ours {
 		_, err := f.WriteAt(now, 0)
