@@ -49,10 +49,10 @@ type SSHDOptions struct {
 	// seconds instead of one.
 	PAM bool
 	// Quick has a login take half of the processor's time that it takes with a distribution's
-	// settings: no program is started anew for each connection (sshd -r), keys are exchanged by
-	// the curve that OpenSSL has in assembly, and PAM keeps the passwords that are set on the
-	// server by a hash that takes half a millisecond in place of 25. Where this machine has no
-	// mounts for the hash to have, that is as without.
+	// settings: no program is started anew for each connection (sshd -r, where OpenSSH has that),
+	// keys are exchanged by the curve that OpenSSL has in assembly, and PAM keeps the passwords
+	// that are set on the server by a hash that takes half a millisecond in place of 25. Where
+	// this machine has no mounts for the hash to have, that is as without.
 	Quick bool
 	// Lines are further lines of sshd_config; they win over ours.
 	Lines []string

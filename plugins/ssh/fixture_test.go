@@ -80,7 +80,7 @@ func newFixture(t *testing.T, lines ...string) *fixture {
 	return newFixtureOn(t, targets.SSHDOptions{Lines: lines})
 }
 
-// newFixtureOn has passwords kept by a quick hash; TestConformance is with Debian's own.
+// newFixtureOn has a server whose logins cost little; TestConformance is with Debian's settings.
 func newFixtureOn(t *testing.T, o targets.SSHDOptions) *fixture {
 	o.Quick = true
 	s := targets.OpenSSH(t, o)
