@@ -47,17 +47,18 @@ demo: build
 postgres:
 	@mkdir -p .demo && CGO_ENABLED=0 go build -o .demo/postgres ./cmd/internal/postgres && exec .demo/postgres -dir "$(DIR)"
 
-# The race detector needs a C compiler; nothing else here does. Its programs end a second
-# late unless told otherwise. SQLite itself, translated from C, takes ten times as long under
-# it, and has locks of its own: it is left out, with what stands in for C's library; so is
-# what only computes, which has nothing to lock: compression, hashes, curves, lattices. (Not
-# more than these: other packages share their copies of sync's generic code with ours, which
-# would then be left out, too.)
+# RACE=1 tests under the race detector, as CI does. It takes longer, and a C compiler, which
+# nothing else here does. Its programs end a second late unless told otherwise. SQLite
+# itself, translated from C, takes ten times as long under it, and has locks of its own: it is
+# left out, with what stands in for C's library; so is what only computes, which has nothing to
+# lock: compression, hashes, curves, lattices. (Not more than these: other packages share their
+# copies of sync's generic code with ours, which would then be left out, too.)
+RACE    ?=
 FIPS    := crypto/internal/fips140
 NO_RACE := modernc.org/sqlite/lib modernc.org/libc modernc.org/memory compress/flate \
 	golang.org/x/crypto/argon2 golang.org/x/crypto/blake2b golang.org/x/crypto/scrypt $(FIPS)/sha256 $(FIPS)/sha512 $(FIPS)/sha3 \
 	$(FIPS)/bigmod $(FIPS)/edwards25519 $(FIPS)/edwards25519/field $(FIPS)/nistec $(FIPS)/nistec/fiat $(FIPS)/mlkem
-RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race $(NO_RACE:%=-gcflags=%=-race=false))
+RACED   := $(if $(RACE),$(shell command -v gcc >/dev/null 2>&1 && echo -race $(NO_RACE:%=-gcflags=%=-race=false)))
 # The proof takes longest, and much of that is waiting for the programs that it starts, into
 # which no detector of its own would look: it goes on beside all else, compiled as make build
 # has compiled what it stands on.
@@ -67,7 +68,7 @@ RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race $(NO_RACE:%=-gcflag
 # run by ./docs, where its reader runs it.
 GOTESTSUM = $$($(TOOL) -n gotestsum) --format pkgname --
 test: build
-	@test -n "$(RACE)" || echo "race detector: left out, no gcc here"
+	@test -n "$(RACED)" || echo "race detector: left out, $(if $(RACE),no gcc here,RACE=1 asks for it)"
 	@rm -rf .report && mkdir -p .report
 	@$(MAKE) --no-print-directory -j 2 test-proof test-others
 	@cat .report/* 2>/dev/null || true
@@ -78,7 +79,7 @@ test-proof:
 	CGO_ENABLED=0 $(GOTESTSUM) -vet=off -trimpath -buildvcs=false -count 1 -timeout 50m ./internal/proof
 
 test-others:
-	GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACE) -vet=off -trimpath -buildvcs=false -ldflags='-s -w' -count 1 -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 50m ./docs ./plugins/aws ./cmd/rotunda ./agent/pluginhost ./conformance ./plugins/... ./agent/local $$(go list ./... | grep -v -e '/internal/proof$$' -e '/examples/plugin-http$$')
+	CGO_ENABLED=$(if $(RACED),1,0) GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACED) -vet=off -trimpath -buildvcs=false -ldflags='-s -w' -count 1 -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 50m ./docs ./plugins/aws ./cmd/rotunda ./agent/pluginhost ./conformance ./plugins/... ./agent/local $$(go list ./... | grep -v -e '/internal/proof$$' -e '/examples/plugin-http$$')
 	@if [ -n "$$ROTUNDA_TEST_ALL" ]; then cd examples/plugin-rabbitmq && go test -count 1 -timeout 20m ./...; \
 	else echo "examples/plugin-rabbitmq: left out, it is of the second tier: make test-all"; fi
 
