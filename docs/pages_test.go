@@ -191,7 +191,8 @@ func newShell(t *testing.T) *shell {
 	})
 	return &shell{
 		t: t, dir: dir,
-		env: append(env, "ROTUNDA="+root, "ROTUNDA_BIN="+bin, "PATH="+bin+":"+os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC", "XDG_RUNTIME_DIR="+t.TempDir()),
+		// What the pages build bears no path either, so that another clone need not compile it again.
+		env: append(env, "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -trimpath"), "ROTUNDA="+root, "ROTUNDA_BIN="+bin, "PATH="+bin+":"+os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC", "XDG_RUNTIME_DIR="+t.TempDir()),
 		// The pages name fixed ports, which others may have on this machine.
 		ports: strings.NewReplacer("8443", freePort(t), "9641", freePort(t), "9900", freePort(t), "2222", freePort(t)),
 	}
