@@ -96,7 +96,7 @@ exit 92
 
 // asUser runs $inner as the account itself, so that nothing in its home, which it can
 // change at will, is followed with root's rights.
-const asUser = account + `R_HOME=$(printf %s "$line" | cut -d: -f6)
+const asUser = account + `R_HOME=${line%:*}; R_HOME=${R_HOME##*:}
 [ -d "$R_HOME" ] || exit 94
 export R_HOME
 if [ "$(id -un)" = "$R_NAME" ]; then exec /bin/sh -c "$inner"; fi
@@ -139,7 +139,7 @@ if [ -e "$f" ] && grep -qxF -- "$key" "$f"; then exit 0; fi
 t=$(mktemp "$f.XXXXXX") || exit 95
 if [ -e "$f" ]; then
   cat -- "$f" >"$t" || { rm -f -- "$t"; exit 95; }
-  if [ -s "$f" ] && [ -n "$(tail -c 1 -- "$f" | tr -d "\n")" ]; then echo >>"$t" || { rm -f -- "$t"; exit 95; }; fi
+  if [ -s "$f" ] && [ -n "$(tail -c 1 -- "$f")" ]; then echo >>"$t" || { rm -f -- "$t"; exit 95; }; fi
 fi
 printf "%s\n" "$key" >>"$t" || { rm -f -- "$t"; exit 95; }
 put
