@@ -299,6 +299,14 @@ func TestKey(t *testing.T) {
 		}
 	})
 
+	// An entry of the password file may end with its home: sshd takes /bin/sh then.
+	t.Run("NoShell", func(t *testing.T) {
+		u, c := f.user(t, targets.UserOptions{}), newKey(t)
+		f.root(t, "usermod", "-s", "", "-c", "Ada, of $(id)", u.Name)
+		f.mustApply(t, s, u.Name, c, changed)
+		f.mustAccept(t, u.Name, c, true)
+	})
+
 	// Several records may have keys of one account.
 	t.Run("SideBySide", func(t *testing.T) {
 		u, keys := f.user(t, targets.UserOptions{}), make([]sdk.Credential, 8)
