@@ -38,11 +38,12 @@ var metadata = []netip.Prefix{
 // Policy is a policy file, read. Its zero value is that of no file: every network but
 // the clouds' metadata addresses, every action, nothing of the host for scripts.
 type Policy struct {
-	allow, deny []netip.Prefix
-	actions     []string // nil: all
-	programs    []string
-	files       []string // patterns
-	file        string   // where it is changed, whether it exists or not
+	allow    []netip.Prefix // nil: all but the metadata addresses
+	deny     []netip.Prefix
+	actions  []string // nil: all
+	programs []string
+	files    []string // patterns
+	file     string   // where it is changed, whether it exists or not
 }
 
 type file struct {
@@ -103,8 +104,10 @@ func Parse(text string) (*Policy, error) {
 		}
 	}
 	p := &Policy{}
-	if p.allow, err = prefixes(f.Networks.Allow); err != nil {
-		return nil, fmt.Errorf("networks.allow: %w", err)
+	if meta.IsDefined("networks", "allow") {
+		if p.allow, err = prefixes(f.Networks.Allow); err != nil {
+			return nil, fmt.Errorf("networks.allow: %w", err)
+		}
 	}
 	if p.deny, err = prefixes(f.Networks.Deny); err != nil {
 		return nil, fmt.Errorf("networks.deny: %w", err)
@@ -165,11 +168,11 @@ func (p *Policy) Reach(a netip.Addr) error {
 		switch {
 		case contains(p.deny, to):
 			return fmt.Errorf("the local policy does not allow %s: %s is in networks.deny of %s", a, it, p.where())
-		case len(p.allow) == 0 && contains(metadata, to):
+		case p.allow == nil && contains(metadata, to):
 			return fmt.Errorf("the local policy does not allow %s: %s is an address where clouds hand out credentials, which is reached only where networks.allow of %s names it", a, it, p.where())
 		}
 	}
-	if len(p.allow) > 0 && !contains(p.allow, a) {
+	if p.allow != nil && !contains(p.allow, a) {
 		return fmt.Errorf("the local policy does not allow %s: it is not in networks.allow of %s", a, p.where())
 	}
 	return nil

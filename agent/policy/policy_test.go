@@ -26,6 +26,8 @@ func TestReach(t *testing.T) {
 		{"nor that of IPv6 alone", "", "fd00:c1::a9fe:a9fe", "networks.allow"},
 		{"a named allow may", `networks.allow = ["169.254.169.254"]`, "169.254.169.254", ""},
 		{"an allow list admits only what it names", `networks.allow = ["10.0.0.0/8"]`, "192.168.0.1", "not in networks.allow"},
+		{"an empty one admits nothing", `networks.allow = []`, "10.1.2.3", "not in networks.allow"},
+		{"nor cloud metadata", `networks.allow = []`, "169.254.169.254", "not in networks.allow"},
 		{"deny wins", "[networks]\nallow = [\"10.0.0.0/8\"]\ndeny = [\"10.1.0.0/16\"]", "10.1.0.1", "networks.deny"},
 		{"host bits in a network do not matter", `networks.allow = ["10.9.9.9/8"]`, "10.1.2.3", ""},
 		{"a rule in the mapped form is one for IPv4", `networks.deny = ["::ffff:10.1.0.0/112"]`, "10.1.2.3", "networks.deny"},
