@@ -49,6 +49,10 @@ type processKey struct {
 // waiter gets a place among the processes, or false when the host closes.
 type waiter struct{ place chan bool }
 
+// defaultUsers are of those that systemd leaves to nobody: what runs under one of them is ended
+// (https://systemd.io/UIDS-GIDS/).
+var defaultUsers = UserIDs{60706, 61183}
+
 const (
 	maxDir   = 70
 	binaries = "bin"
@@ -69,7 +73,7 @@ func New(cfg Config) (*Host, error) {
 	cfg.StartTimeout = orDefault(cfg.StartTimeout, 20*time.Second)
 	cfg.Connections = orDefault(cfg.Connections, maxConcurrency)
 	if cfg.Users == (UserIDs{}) {
-		cfg.Users = UserIDs{64000, 65023}
+		cfg.Users = defaultUsers
 	}
 	if cfg.bounds == (bounds{}) {
 		cfg.bounds = defaultBounds()

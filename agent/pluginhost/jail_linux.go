@@ -359,11 +359,15 @@ func swept(uid int, ours bool) (free bool, err error) {
 
 // processesOf lists the processes that run under a user. The owner of their folders in
 // proc would not do: a process can make that root. What cannot be read may be of that user:
-// it is an error, but for a process that has ended meanwhile.
+// it is an error, but for a process that has ended meanwhile. So is a proc that hides others'
+// processes: it hides the first of them, too.
 func processesOf(proc string, uid int) (pids []int, err error) {
 	all, err := os.ReadDir(proc) // no Glob: that would list the folder of each process, too
 	if err != nil {
 		return nil, err
+	}
+	if !slices.ContainsFunc(all, func(d fs.DirEntry) bool { return d.Name() == "1" }) {
+		return nil, fmt.Errorf("%s hides processes (hidepid): let the agent's unit have the group that its gid= names, or CAP_SYS_PTRACE", proc)
 	}
 	for _, d := range all {
 		pid, err := strconv.Atoi(d.Name())

@@ -110,7 +110,7 @@ func tryJail(t *testing.T, f *fixture) {
 		{iso.Network, "interfaces", "interfaces", `^0 up$`},
 		{iso.Network, "the agent's network", "setns " + me, `^(EACCES|EPERM|ENOENT)$`},
 		{iso.Network, "a dialled connection turned elsewhere", "reconnect " + srv.addr() + " 127.0.0.1:1", `^(EISCONN|EINVAL|EACCES|EAFNOSUPPORT|EPROTOTYPE)$`},
-		{iso.User, "identity", "identity", `^uid 64\d\d\d gid 64\d\d\d groups 0 nnp 1 `},
+		{iso.User, "identity", "identity", `^uid 6[01]\d\d\d gid 6[01]\d\d\d groups 0 nnp 1 `},
 		{iso.Processes, "other processes", "identity", ` pid 1 ppid 0$`},
 	} {
 		if !c.when {
@@ -256,7 +256,7 @@ func TestRootWithoutNamespaces(t *testing.T) {
 		}
 		return
 	}
-	j := newJail(UserIDs{64000, 65023}, defaultBounds())
+	j := newJail(defaultUsers, defaultBounds())
 	if !j.iso.User || j.iso.Processes || j.iso.Bounds || !strings.Contains(j.iso.Note, "without a bound") {
 		t.Errorf("%+v", j.iso)
 	}

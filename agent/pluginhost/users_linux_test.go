@@ -109,10 +109,12 @@ func TestUserNobodyKnowsOf(t *testing.T) {
 		"his by any of the four":         {func(proc string) { status(proc, "7", "0\t0\t4242\t0"); status(proc, "8", "1\t1\t1\t1") }, []int{7}, false},
 		"one that has ended":             {func(proc string) { _ = os.Mkdir(filepath.Join(proc, "7"), 0o700); status(proc, "8", "4242") }, []int{8}, false},
 		"one whose state cannot be read": {func(proc string) { _ = os.MkdirAll(filepath.Join(proc, "7", "status"), 0o700) }, nil, true},
-		"no list of processes":           {func(proc string) { _ = os.Remove(proc) }, nil, true},
+		"no list of processes":           {func(proc string) { _ = os.RemoveAll(proc) }, nil, true},
+		"a list that hides others":       {func(proc string) { _ = os.RemoveAll(filepath.Join(proc, "1")) }, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			proc := t.TempDir()
+			status(proc, "1", "0\t0\t0\t0")
 			row.make(proc)
 			pids, err := processesOf(proc, 4242)
 			if (err != nil) != row.bad || !slices.Equal(pids, row.pids) {

@@ -34,13 +34,13 @@ type Settings struct {
 	Grace          string `toml:"grace"`        // time to drain, 30s
 	Runs           int    `toml:"runs"`         // on targets at once, 64
 	Processes      int    `toml:"processes"`    // of plugins at once, 16
-	PluginUsers    string `toml:"plugin_users"` // first and last user id of plugins, 64000-65023
+	PluginUsers    string `toml:"plugin_users"` // first and last user id of plugins, 60706-61183
 	LogFormat      string `toml:"log_format"`   // text or json
 	LogLevel       string `toml:"log_level"`    // debug, info, warn, error
 }
 
 func loadSettings(path string) (*Settings, error) {
-	s := &Settings{DataDir: "/var/lib/rotunda-agent", PolicyFile: "/etc/rotunda/policy.toml", Grace: "30s", PluginUsers: "64000-65023", LogFormat: "text", LogLevel: "info"}
+	s := &Settings{DataDir: "/var/lib/rotunda-agent", PolicyFile: "/etc/rotunda/policy.toml", Grace: "30s", PluginUsers: "60706-61183", LogFormat: "text", LogLevel: "info"}
 	if exe, err := os.Executable(); err == nil {
 		s.PluginDir = filepath.Join(filepath.Dir(exe), "plugins")
 	}
@@ -101,14 +101,16 @@ func (s *Settings) grace() time.Duration {
 }
 
 // pluginUsers reads the range of user ids. Those of the system and of its people are
-// no plugin's; each process and each start beside it needs one.
+// no plugin's, nor are those that systemd gives to services for a while (DynamicUser=, 61184 to
+// 65519: https://systemd.io/UIDS-GIDS/), to nobody (65534), or to nothing (65535): the agent ends
+// what runs under one of its own. Each process and each start beside it needs one.
 func (s *Settings) pluginUsers() (pluginhost.UserIDs, error) {
 	first, last, _ := strings.Cut(s.PluginUsers, "-")
 	from, err := strconv.Atoi(first)
 	to, err2 := strconv.Atoi(last)
-	const nobody = 65534 // and 65535, which is no user
-	if err != nil || err2 != nil || from < 1000 || to-from+1 < 2*max(s.Processes, 16) || to > math.MaxInt32 || from <= nobody+1 && to >= nobody {
-		return pluginhost.UserIDs{}, fmt.Errorf("plugin_users %q: give two user ids such as 64000-65023, from 1000 on, without 65534 and 65535, at least two for each of processes", s.PluginUsers)
+	const taken, free = 61184, 65536
+	if err != nil || err2 != nil || from < 1000 || to-from+1 < 2*max(s.Processes, 16) || to > math.MaxInt32 || from < free && to >= taken {
+		return pluginhost.UserIDs{}, fmt.Errorf("plugin_users %q: give two user ids such as 60706-61183 or 70000-71023, from 1000 on, none from 61184 to 65535 (which systemd gives to services), at least two for each of processes", s.PluginUsers)
 	}
 	return pluginhost.UserIDs{First: from, Last: to}, nil
 }
