@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 
@@ -280,12 +281,7 @@ func (e *Engine) aim(ctx context.Context, served *servedRecords, h *hosted, t *p
 		fmt.Fprintf(ways, "%s %x\n", address, at.way.digest)
 	}
 	ways.Sum(t.Way[:0])
-	t.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if at, ok := places[normal(address)]; ok && at.way.dial != nil {
-			return at.way.dial(ctx, network, address)
-		}
-		return e.Dial(ctx, network, address)
-	}
+	t.Dial = dialPlaces(allow, places, e.Dial)
 	t.Refused = func() { h.came("dial.refused") }
 	t.Progress = nil // a script's steps are its own words, and go nowhere in clear
 	if e.Local != nil {
@@ -296,6 +292,41 @@ func (e *Engine) aim(ctx context.Context, served *servedRecords, h *hosted, t *p
 		t.Local = e.Local(h.manifest, h.values, put, h.came)
 	}
 	return nil
+}
+
+// dialPlaces reaches each place by its own way, and the addresses of a script's parameters,
+// which have none, straight. Where one led is dialled again by drivers, to cancel a statement:
+// it is reached as that one was. Straight from here, another machine may have the address that
+// a jump host leads to.
+func dialPlaces(allow []string, places map[string]place, straight pluginhost.DialFunc) pluginhost.DialFunc {
+	ways := map[string]pluginhost.DialFunc{}
+	for _, address := range allow {
+		ways[normal(address)] = straight
+	}
+	for address, at := range places {
+		if at.way.dial != nil {
+			ways[address] = at.way.dial
+		}
+	}
+	var mu sync.Mutex // of ways
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		mu.Lock()
+		dial := ways[normal(address)]
+		mu.Unlock()
+		if dial == nil {
+			return nil, fmt.Errorf("dial %s: no place of this job led there", address)
+		}
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if led := normal(c.RemoteAddr().String()); ways[led] == nil {
+			ways[led] = dial
+		}
+		return c, nil
+	}
 }
 
 func (p place) same(o place) bool {

@@ -1,8 +1,12 @@
 package run
 
 import (
+	"context"
+	"net"
+	"net/netip"
 	"testing"
 
+	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/internal/seal"
 	"github.com/rotunda-pam/rotunda/internal/trust"
 	trustv1 "github.com/rotunda-pam/rotunda/proto/rotunda/trust/v1"
@@ -64,4 +68,43 @@ func TestJumpHosts(t *testing.T) {
 			t.Errorf("%s: %+v, %d sessions", name, out, w.target.opens)
 		}
 	}
+}
+
+// A script's connections go by the way of the place that they are for, also where a driver dials
+// again what a name led to: never straight, where another machine may have that address.
+func TestScriptBehindJumpHosts(t *testing.T) {
+	var by string
+	to := func(name, leads string) pluginhost.DialFunc {
+		return func(context.Context, string, string) (net.Conn, error) {
+			by = name
+			return ledTo{address: leads}, nil
+		}
+	}
+	dial := dialPlaces([]string{"db.inner:5432", "API.test.:443"}, map[string]place{
+		"db.inner:5432": {way: way{dial: to("bastion", "10.0.0.5:5432")}},
+	}, to("straight", "192.0.2.7:443"))
+	for _, c := range []struct{ address, by string }{
+		{"10.0.0.5:5432", ""}, // nobody was led there yet
+		{"db.inner:5432", "bastion"},
+		{"10.0.0.5:5432", "bastion"},
+		{"api.test:443", "straight"}, // a parameter's
+		{"192.0.2.7:443", "straight"},
+		{"10.0.0.6:5432", ""},
+	} {
+		by = ""
+		_, err := dial(t.Context(), "tcp", c.address)
+		if by != c.by || (err != nil) != (c.by == "") {
+			t.Errorf("%s: by %q, %v; want by %q", c.address, by, err, c.by)
+		}
+	}
+}
+
+// ledTo is a connection to an address.
+type ledTo struct {
+	net.Conn
+	address string
+}
+
+func (l ledTo) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(l.address))
 }
