@@ -143,6 +143,13 @@ func TestRunsAreNotTakenUpAtWill(t *testing.T) {
 				return w.do(t.Context(), Job{ID: id, Account: w.account})
 			}
 		},
+		"it was restored, and has lost a candidate that nobody can judge": func(w *world) func() error {
+			w.keepsAnothers()
+			w.target.verify = func(int, string) (sdk.VerifyResponse, error) { return sdk.VerifyResponse{Reason: "not_judged"}, nil }
+			return func() error {
+				return w.do(t.Context(), Job{ID: seal.NewID(), Account: w.account, Recover: true})
+			}
+		},
 	} {
 		w := newWorld(t, true)
 		again := hostile(w)

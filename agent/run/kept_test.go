@@ -376,6 +376,7 @@ func TestCommitAndCandidateLost(t *testing.T) {
 		w.target.apply, w.target.verify = nil, nil
 		*w.row() = before
 		for range 3 { // as the sweep's passes
+			w.later(trust.StartGap + time.Second)
 			jobs, err := w.engine.Lost(t.Context(), []trust.Ref{w.account, w.admin})
 			must(t, err)
 			for _, j := range jobs {

@@ -30,11 +30,12 @@ var permits = map[string]string{"rotate": "rotate", "verify": "verify", "abandon
 
 // rest has a run wait that goes on with what was begun here before, where a run of the
 // account did so a moment ago: that one has not ended is the server's word, and each time may
-// cost a failed login. What a person has only just asked for does not rest: a command counts
-// once.
+// cost a failed login. So may each look for what a restored vault has lost, and that it was
+// restored is its word, too. What a person has only just asked for does not rest: a command
+// counts once.
 func (r *Run) rest() error {
 	_, known, err := r.begunHere()
-	if r.again = r.job.Again || r.job.Command == nil && known; err != nil || !r.again {
+	if r.again = r.job.Again || r.recovering || r.job.Command == nil && known; err != nil || !r.again {
 		return err
 	}
 	activity, err := r.e.Journal.Activity(r.job.Account)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/ksm"
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -54,6 +55,7 @@ func (w *world) seq() uint64 {
 // sweep is a pass of the agent over what it keeps.
 func (w *world) sweep() (jobs int, last Outcome) {
 	w.t.Helper()
+	w.later(trust.StartGap + time.Second) // since the last
 	list, err := w.engine.Lost(w.t.Context(), []trust.Ref{w.account, w.admin})
 	must(w.t, err)
 	for _, j := range list {
