@@ -215,6 +215,31 @@ func TestSudo(t *testing.T) {
 		f.mustApply(t, s, u.Name, password("not by the weak"), unchanged(sdk.ClassPermission, "admin.sudo"))
 		f.mustAccept(t, u.Name, password("as it was"), true)
 	})
+	t.Run("not with his own", func(t *testing.T) {
+		admin := f.user(t, targets.UserOptions{Password: secret("the administrator's own"), Sudo: true})
+		u := f.user(t, targets.UserOptions{Password: secret("as it was"), AuthorizedKeys: []byte("")})
+		log := filepath.Join(t.TempDir(), "sudo.log")
+		rule := filepath.Join("/etc/sudoers.d", filepath.Base(admin.Home)+"-target")
+		text := fmt.Sprintf("Defaults:%s targetpw, passwd_tries=9, logfile=%s\n", admin.Name, log)
+		if err := os.WriteFile(rule, []byte(text), 0o440); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(rule)
+		s := f.openAs(t, admin.Name, password("the administrator's own"))
+		// Whatever waits for it, sudo is asked once, and has nothing but the password for it.
+		for range 2 {
+			f.mustApply(t, s, u.Name, password("not as a try"), unchanged(sdk.ClassPermission, "admin.sudo"))
+			f.mustApply(t, s, u.Name, newKey(t), unchanged(sdk.ClassPermission, "admin.sudo"))
+		}
+		noted, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tries := strings.Count(string(noted), "incorrect password attempt"); tries != 1 || !strings.Contains(string(noted), "1 incorrect password attempt ") {
+			t.Errorf("sudo noted: %s", noted)
+		}
+		f.mustAccept(t, u.Name, password("as it was"), true)
+	})
 	t.Run("a key and no sudo", func(t *testing.T) {
 		key := newKey(t)
 		weak := f.user(t, targets.UserOptions{AuthorizedKeys: lines(key.Public)})

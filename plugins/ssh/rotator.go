@@ -31,6 +31,7 @@ type session struct {
 	admin sdk.OpenRequest
 	root  bool
 	sudo  sudo
+	paid  paid
 
 	closed      func()
 	connections *pool.Pool[*ssh.Client]
@@ -62,21 +63,12 @@ func alive(ctx context.Context, client *ssh.Client) bool {
 	return err == nil
 }
 
-// sudo is how the administrator becomes root.
-type sudo int
-
-const (
-	noSudo   sudo = iota // not at all
-	freeSudo             // without a password
-	paidSudo             // with his own
-)
-
 // mustChange is what sshd says, in place of any program, to whose password has expired.
 const mustChange = "Password change required"
 
 // Open logs in and looks at who it is; it changes nothing.
 func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, error) {
-	s := &session{admin: r}
+	s := &session{admin: r, paid: paid{turn: make(chan struct{}, 1)}}
 	s.closed = func() { p.forget(s) }
 	s.connections = pool.New(concurrency, func(ctx context.Context) (*ssh.Client, error) {
 		client, err := login(ctx, r.Host, r.Resource, r.AdminAs.Name, r.Admin)
@@ -317,8 +309,11 @@ func (s *session) feed(ctx context.Context, p program, name string, rest []byte)
 		case freeSudo:
 			command = "exec sudo -n -- " + p.command
 		case paidSudo:
+			if taken, err := s.pays(ctx); err != nil || !taken {
+				return answer{exit: exitSudo}, err
+			}
 			// sudo reads its own line and leaves the rest of the input alone.
-			command = "exec sudo -k -S -p '' -- " + p.command
+			command = "exec " + withPassword + p.command
 			word := s.admin.Admin.Secret.Expose()
 			defer clear(word)
 			input.Write(word)
@@ -329,7 +324,11 @@ func (s *session) feed(ctx context.Context, p program, name string, rest []byte)
 	}
 	input.WriteString(firstLine + "\n" + name + "\n")
 	input.Write(rest)
-	return s.program(ctx, command, input.Bytes())
+	got, err := s.program(ctx, command, input.Bytes())
+	if err == nil && got.exit == exitSudo {
+		s.paid.taken.Store(false)
+	}
+	return got, err
 }
 
 // outcome reads how a script ended. A program that ended with one of these codes has
@@ -386,7 +385,7 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 		return unchanged(sdk.ClassUnreachable, "target.busy")
 	case exitInput:
 		return unchanged(sdk.ClassPermission, "admin.sudo")
-	case 1:
+	case exitSudo:
 		if !s.root {
 			return unchanged(sdk.ClassPermission, "admin.sudo")
 		}
