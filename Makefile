@@ -79,7 +79,7 @@ test-proof:
 	CGO_ENABLED=0 $(GOTESTSUM) -vet=off -trimpath -buildvcs=false -count 1 -timeout 50m ./internal/proof
 
 test-others:
-	CGO_ENABLED=$(if $(RACED),1,0) GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACED) -vet=off -trimpath -buildvcs=false -ldflags='-s -w' -count 1 -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 50m ./docs ./plugins/aws ./cmd/rotunda ./agent/pluginhost ./conformance ./plugins/... ./agent/local $$(go list ./... | grep -v -e '/internal/proof$$' -e '/examples/plugin-http$$')
+	CGO_ENABLED=$(if $(RACED),1,0) GORACE=atexit_sleep_ms=10 $(GOTESTSUM) $(RACED) -vet=off -trimpath -buildvcs=false -ldflags='-s -w' -count 1 -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 50m ./docs ./plugins/ssh ./plugins/aws ./cmd/rotunda ./agent/pluginhost ./conformance ./plugins/... ./agent/local $$(go list ./... | grep -v -e '/internal/proof$$' -e '/examples/plugin-http$$')
 	@if [ -n "$$ROTUNDA_TEST_ALL" ]; then cd examples/plugin-rabbitmq && go test -count 1 -timeout 20m ./...; \
 	else echo "examples/plugin-rabbitmq: left out, it is of the second tier: make test-all"; fi
 
@@ -113,21 +113,23 @@ lint: check-generated
 fmt:
 	git ls-files '*.go' | grep -v -E '\.pb\.go$$|\.connect\.go$$|^internal/store/db/' | xargs $(TOOL) gofumpt -w
 
-# Generated code is committed. Its checksum and its inputs' are kept beside it, so that
-# proving it current costs nothing; regenerating costs the tools' compile time once.
-GENERATED_INPUTS := $(shell git ls-files 'proto/*.proto' 'proto/buf*' 'internal/store/migrations/*' 'internal/store/queries/*' internal/store/sqlc.yaml tools.mod | sort)
-GENERATED := $(shell git ls-files '*.pb.go' '*.connect.go' 'internal/store/db/*.go' | sort)
-CHECKSUMS  = { cat $(GENERATED_INPUTS) | sha256sum; cat $(GENERATED) | sha256sum; } | cut -d' ' -f1
+# Generated code is committed. The checksum of each generator's inputs and of what it made of
+# them is kept beside it, so that proving it current costs nothing; regenerating costs the tools'
+# compile time once.
+GENERATED  = git ls-files $(1) | sort | xargs cat | sha256sum | cut -d' ' -f1
+PROTO_CODE := 'proto/*.proto' 'proto/buf*' tools.mod '*.pb.go' '*.connect.go'
+SQL_CODE   := 'internal/store/migrations/*' 'internal/store/queries/*' internal/store/sqlc.yaml tools.mod 'internal/store/db/*.go'
 check-generated:
-	@$(CHECKSUMS) | cmp -s - proto/.generated-from || { echo "generated code is not what its inputs give: run make proto sql and commit"; exit 1; }
+	@$(call GENERATED,$(PROTO_CODE)) | cmp -s - proto/.generated-from || { echo "generated code is not what its inputs give: run make proto and commit"; exit 1; }
+	@$(call GENERATED,$(SQL_CODE)) | cmp -s - internal/store/.generated-from || { echo "generated code is not what its inputs give: run make sql and commit"; exit 1; }
 
 proto:
 	cd proto && $(TOOL:tools.mod=../tools.mod) buf lint && $(TOOL:tools.mod=../tools.mod) buf generate && $(TOOL:tools.mod=../tools.mod) buf generate --template buf.gen.plugin.yaml
-	@$(CHECKSUMS) > proto/.generated-from
+	@$(call GENERATED,$(PROTO_CODE)) > proto/.generated-from
 
 sql:
 	cd internal/store && go tool -modfile=../../tools.mod sqlc generate
-	@$(CHECKSUMS) > proto/.generated-from
+	@$(call GENERATED,$(SQL_CODE)) > internal/store/.generated-from
 
 docs:
 	go run ./cmd/rotunda docs --out docs/cli.md
