@@ -196,7 +196,7 @@ func (a *Agent) account(ref trust.Ref) {
 		job.Again = job.Again || !errors.Is(err, run.ErrBehind) // which was not begun
 		switch {
 		case err == nil || a.ctx.Err() != nil:
-		case first && errors.Is(err, run.ErrTooSoon): // announced; the one that broke off waits already
+		case first && errors.Is(err, run.ErrTooSoon): // announced: the one that broke off waits already; or the sweep's: it looks again
 		case errors.Is(err, run.ErrLeaseLost) && (first || !refused(err)): // where it ran out, that took its time
 			a.start(job) // finds out whether others went on in the meantime
 		default:

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -296,35 +297,40 @@ func (e *Engine) aim(ctx context.Context, served *servedRecords, h *hosted, t *p
 
 // dialPlaces reaches each place by its own way, and the addresses of a script's parameters,
 // which have none, straight. Where one led is dialled again by drivers, to cancel a statement:
-// it is reached as that one was. Straight from here, another machine may have the address that
-// a jump host leads to.
+// it is reached as that one was, and not at all where two led there by different ways. Another
+// machine may have the address that a jump host leads to.
 func dialPlaces(allow []string, places map[string]place, straight pluginhost.DialFunc) pluginhost.DialFunc {
-	ways := map[string]pluginhost.DialFunc{}
+	named, led := map[string]*way{}, map[string]*way{}
 	for _, address := range allow {
-		ways[normal(address)] = straight
+		named[normal(address)] = &way{dial: straight}
 	}
 	for address, at := range places {
 		if at.way.dial != nil {
-			ways[address] = at.way.dial
+			named[address] = &at.way
 		}
 	}
-	var mu sync.Mutex // of ways
+	var mu sync.Mutex // of led
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		mu.Lock()
-		dial := ways[normal(address)]
-		mu.Unlock()
-		if dial == nil {
-			return nil, fmt.Errorf("dial %s: no place of this job led there", address)
+		w := named[normal(address)]
+		if w == nil {
+			mu.Lock()
+			w = led[normal(address)]
+			mu.Unlock()
 		}
-		c, err := dial(ctx, network, address)
+		if w == nil {
+			return nil, fmt.Errorf("dial %s: no place of this job led there, or two did", address)
+		}
+		c, err := w.dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if led := normal(c.RemoteAddr().String()); ways[led] == nil {
-			ways[led] = dial
+		at := normal(c.RemoteAddr().String())
+		if other, known := led[at]; known && other != w {
+			w = nil
 		}
+		led[at] = w
 		return c, nil
 	}
 }
@@ -341,6 +347,9 @@ func normal(address string) string {
 	}
 	if ip := net.ParseIP(host); ip != nil {
 		host = ip.String()
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+		port = strconv.FormatUint(n, 10)
 	}
 	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(host, ".")), port)
 }

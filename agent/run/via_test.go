@@ -82,6 +82,7 @@ func TestScriptBehindJumpHosts(t *testing.T) {
 	}
 	dial := dialPlaces([]string{"db.inner:5432", "API.test.:443"}, map[string]place{
 		"db.inner:5432": {way: way{dial: to("bastion", "10.0.0.5:5432")}},
+		"db.other:5432": {way: way{dial: to("another", "10.0.0.5:5432")}},
 	}, to("straight", "192.0.2.7:443"))
 	for _, c := range []struct{ address, by string }{
 		{"10.0.0.5:5432", ""}, // nobody was led there yet
@@ -89,7 +90,12 @@ func TestScriptBehindJumpHosts(t *testing.T) {
 		{"10.0.0.5:5432", "bastion"},
 		{"api.test:443", "straight"}, // a parameter's
 		{"192.0.2.7:443", "straight"},
+		{"API.test:0443", "straight"},
 		{"10.0.0.6:5432", ""},
+		{"db.other:5432", "another"},
+		{"10.0.0.5:5432", ""}, // which of the two?
+		{"db.inner:5432", "bastion"},
+		{"10.0.0.5:5432", ""},
 	} {
 		by = ""
 		_, err := dial(t.Context(), "tcp", c.address)
