@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -325,8 +326,8 @@ func (s *session) feed(ctx context.Context, p program, name string, rest []byte)
 	input.WriteString(firstLine + "\n" + name + "\n")
 	input.Write(rest)
 	got, err := s.program(ctx, command, input.Bytes())
-	if err == nil && got.exit == exitSudo {
-		s.paid.taken.Store(false)
+	if err != nil || got.exit == exitSudo {
+		s.paid.note(time.Time{}, time.Time{})
 	}
 	return got, err
 }

@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -25,26 +25,42 @@ const (
 	exitSudo     = 1 // sudo's own, where it runs nothing
 )
 
-// sudoPause is how long a password that sudo has refused is not tried again in a session:
-// however many accounts wait for it, each try is a failed login of the administrator.
+// sudoPause is how long sudo's word on the administrator's password holds in a session. However
+// many accounts wait for one that it refuses, each try is a failed login of the administrator.
 const sudoPause = time.Minute
 
 // paid is what is known of the administrator's password and sudo.
 type paid struct {
-	taken   atomic.Bool
-	turn    chan struct{} // of who tries it
-	refused time.Time     // guarded by turn
+	turn chan struct{} // of who asks sudo
+
+	mu             sync.Mutex
+	taken, refused time.Time
+}
+
+// word is what sudo said last, if that is not long ago.
+func (p *paid) word() (taken, known bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	taken = time.Since(p.taken) < sudoPause
+	return taken, taken || time.Since(p.refused) < sudoPause
+}
+
+func (p *paid) note(taken, refused time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken, p.refused = taken, refused
 }
 
 // pays tells whether sudo takes the administrator's password, and tries it alone before
 // anything stands behind it: where it is refused (since sudo wants another's, by targetpw or
 // rootpw, or it is a new one by now) the lines that are for the program would be read as
-// further tries, and the new secret could be one of them. A session tries it once; and again
-// when a program has ended as sudo does. Where the password changes between, the first two lines
-// go there, neither a secret: sudo asks three times unless sudoers says otherwise (passwd_tries).
+// further tries, and the new secret could be one of them. It is tried again after a while, and
+// when a program has ended as sudo does. Of programs that run while the password is changed, the
+// first two lines go there, neither a secret: sudo asks three times unless sudoers says
+// otherwise (passwd_tries).
 func (s *session) pays(ctx context.Context) (bool, error) {
-	if s.paid.taken.Load() {
-		return true, nil
+	if taken, known := s.paid.word(); known {
+		return taken, nil
 	}
 	select {
 	case s.paid.turn <- struct{}{}:
@@ -52,11 +68,8 @@ func (s *session) pays(ctx context.Context) (bool, error) {
 	case <-ctx.Done():
 		return false, fmt.Errorf("%w: %w", errNotStarted, ctx.Err())
 	}
-	if s.paid.taken.Load() {
-		return true, nil
-	}
-	if !s.paid.refused.IsZero() && time.Since(s.paid.refused) < sudoPause {
-		return false, nil
+	if taken, known := s.paid.word(); known { // somebody else has asked
+		return taken, nil
 	}
 	var input bytes.Buffer
 	defer func() { clear(input.Bytes()) }()
@@ -65,16 +78,15 @@ func (s *session) pays(ctx context.Context) (bool, error) {
 	input.Write(word)
 	input.WriteByte('\n')
 	got, err := s.program(ctx, "exec "+withPassword+"/bin/sh -c :", input.Bytes())
-	if err != nil {
-		if !errors.As(err, new(*sdk.Error)) { // else it is a login's, with which nothing began
-			err = fmt.Errorf("%w: ask sudo: %w", errNotStarted, err)
-		}
+	switch {
+	case errors.As(err, new(*sdk.Error)): // of a login, with which nothing began
 		return false, err
-	}
-	if got.exit != 0 {
-		s.paid.refused = time.Now()
+	case err != nil:
+		return false, fmt.Errorf("%w: ask sudo: %w", errNotStarted, err)
+	case got.exit != 0:
+		s.paid.note(time.Time{}, time.Now())
 		return false, nil
 	}
-	s.paid.taken.Store(true)
+	s.paid.note(time.Now(), time.Time{})
 	return true, nil
 }
