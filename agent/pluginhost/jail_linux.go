@@ -357,17 +357,20 @@ func swept(uid int, ours bool) (free bool, err error) {
 	return true, nil
 }
 
+// whoSeesAll is said where proc hides others' processes.
+const whoSeesAll = "where proc is mounted with hidepid=, the agent needs the group of its gid=, or CAP_SYS_PTRACE"
+
 // processesOf lists the processes that run under a user. The owner of their folders in
 // proc would not do: a process can make that root. What cannot be read may be of that user:
 // it is an error, but for a process that has ended meanwhile. So is a proc that hides others'
-// processes: it hides the first of them, too.
+// processes: it hides the first of them, too, unless that has no more rights than the agent.
 func processesOf(proc string, uid int) (pids []int, err error) {
 	all, err := os.ReadDir(proc) // no Glob: that would list the folder of each process, too
 	if err != nil {
 		return nil, err
 	}
 	if !slices.ContainsFunc(all, func(d fs.DirEntry) bool { return d.Name() == "1" }) {
-		return nil, fmt.Errorf("%s hides processes (hidepid): let the agent's unit have the group that its gid= names, or CAP_SYS_PTRACE", proc)
+		return nil, fmt.Errorf("%s does not show all processes: %s", proc, whoSeesAll)
 	}
 	for _, d := range all {
 		pid, err := strconv.Atoi(d.Name())
@@ -377,6 +380,9 @@ func processesOf(proc string, uid int) (pids []int, err error) {
 		status, err := os.ReadFile(filepath.Join(proc, d.Name(), "status"))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 			continue
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("%w: %s", err, whoSeesAll)
 		}
 		if err != nil {
 			return nil, err

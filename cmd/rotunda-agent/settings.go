@@ -110,7 +110,7 @@ func (s *Settings) pluginUsers() (pluginhost.UserIDs, error) {
 	to, err2 := strconv.Atoi(last)
 	const taken, free = 61184, 65536
 	if err != nil || err2 != nil || from < 1000 || to-from+1 < 2*max(s.Processes, 16) || to > math.MaxInt32 || from < free && to >= taken {
-		return pluginhost.UserIDs{}, fmt.Errorf("plugin_users %q: give two user ids such as 60706-61183 or 70000-71023, from 1000 on, none from 61184 to 65535 (which systemd gives to services), at least two for each of processes", s.PluginUsers)
+		return pluginhost.UserIDs{}, fmt.Errorf("plugin_users %q: give two user ids such as 60706-61183 or 70000-71023, from 1000 on, none from 61184 to 65535 (which systemd gives to services, or are nobody's), at least two for each of %d processes", s.PluginUsers, max(s.Processes, 16))
 	}
 	return pluginhost.UserIDs{First: from, Last: to}, nil
 }
