@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -78,8 +79,11 @@ func loadSettings(path string) (*Settings, error) {
 	if d, err := time.ParseDuration(s.Grace); err != nil || d < 0 {
 		return nil, fmt.Errorf("settings %s: grace %q: give a time such as 30s or 2m", path, s.Grace)
 	}
-	if s.Runs < 0 || s.Processes < 0 {
+	if s.Runs < 1 && meta.IsDefined("runs") || s.Processes < 1 && meta.IsDefined("processes") {
 		return nil, fmt.Errorf("settings %s: runs and processes are 1 or more, or left out", path)
+	}
+	if _, _, err := net.SplitHostPort(s.Health); s.Health != "" && err != nil {
+		return nil, fmt.Errorf("settings %s: health %q: give an address with its port, such as 127.0.0.1:9641", path, s.Health)
 	}
 	if _, err := s.pluginUsers(); err != nil {
 		return nil, fmt.Errorf("settings %s: %w", path, err)

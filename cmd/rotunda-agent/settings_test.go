@@ -43,6 +43,9 @@ func TestSettingsThatAreRefused(t *testing.T) {
 		"plugin_users = \"62000-63023\"":           "systemd gives to services",
 		"plugin_users = \"3000000000-3000001000\"": "plugin_users",
 		"runs = \"many\"":                          "agent.toml",
+		"runs = 0":                                 "1 or more",
+		"processes = -1":                           "1 or more",
+		"health = \"nope\"":                        "with its port",
 		"processes = 1\n[other]":                   `unknown key "other"`,
 	} {
 		_, err := loadSettings(write(t, filepath.Join(dir, "agent.toml"), text))
