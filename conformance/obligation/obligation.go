@@ -52,5 +52,5 @@ var All = []Obligation{
 	{"NoSecretInProc", "while a change is under way no secret is in arguments, environment, files, and a crash would write none"},
 	{"NoLeftover", "sessions that are closed leave no connection, nor do logins: neither to the target nor, on Linux, in the plugin's process"},
 	{"NoLeak", "10,000 calls with the line down leave neither descriptors nor memory, and sessions that are opened and closed for a while no descriptors"},
-	{"NoSecretInTheLog", "no secret is in any log line or error of all of the above, however it is written"},
+	{"NoSecretInTheLog", "no secret is in any log line or error of all of the above, however it is written; the agent takes out what is printed as it is"},
 }
