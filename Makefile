@@ -116,7 +116,7 @@ fmt:
 # Generated code is committed. The checksum of each generator's inputs and of what it made of
 # them is kept beside it, so that proving it current costs nothing; regenerating costs the tools'
 # compile time once.
-GENERATED  = git ls-files --cached --others --exclude-standard $(1) | sort -u | xargs sha256sum | sha256sum | cut -d' ' -f1
+GENERATED  = git ls-files --cached --others --exclude-standard $(1) | LC_ALL=C sort -u | xargs sha256sum | sha256sum | cut -d' ' -f1
 PROTO_CODE := 'proto/*.proto' 'proto/buf*' tools.mod '*.pb.go' '*.connect.go'
 SQL_CODE   := 'internal/store/migrations/*' 'internal/store/queries/*' internal/store/sqlc.yaml tools.mod 'internal/store/db/*.go'
 check-generated:

@@ -44,8 +44,8 @@ type Config struct {
 	BackOff time.Duration
 	// Connections is the most that one session or one Verify may have open (64).
 	Connections int
-	// Users are the user ids that plugins get where the agent is root (60706 to 61183, which systemd leaves to nobody).
-	// Agents of one machine share them without giving one out twice. One that the
+	// Users are the user ids that plugins get where the agent is root (60706 to 61183, which
+	// systemd leaves to nobody). Agents of one machine share them without giving one out twice. One that the
 	// system's user database knows, or under which somebody else's process runs, is
 	// passed over.
 	Users UserIDs

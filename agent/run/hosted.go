@@ -295,6 +295,9 @@ func (e *Engine) aim(ctx context.Context, served *servedRecords, h *hosted, t *p
 	return nil
 }
 
+// maxLed is of the addresses to which names may have led a job: more are not dialled again.
+const maxLed = 64
+
 // dialPlaces reaches each place by its own way, and the addresses of a script's parameters,
 // which have none, straight. Where one led is dialled again by drivers, to cancel a statement:
 // it is reached as that one was, and not at all where two led there by different ways. Another
@@ -327,10 +330,13 @@ func dialPlaces(allow []string, places map[string]place, straight pluginhost.Dia
 		mu.Lock()
 		defer mu.Unlock()
 		at := normal(c.RemoteAddr().String())
-		if other, known := led[at]; known && other != w {
-			w = nil
+		other, known := led[at]
+		switch {
+		case known && other != w:
+			led[at] = nil
+		case len(led) < maxLed:
+			led[at] = w
 		}
-		led[at] = w
 		return c, nil
 	}
 }

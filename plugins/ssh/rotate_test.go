@@ -220,7 +220,7 @@ func TestSudo(t *testing.T) {
 		u := f.user(t, targets.UserOptions{Password: secret("as it was"), AuthorizedKeys: []byte("")})
 		log := filepath.Join(t.TempDir(), "sudo.log")
 		rule := filepath.Join("/etc/sudoers.d", filepath.Base(admin.Home)+"-target")
-		text := fmt.Sprintf("Defaults:%s targetpw, passwd_tries=9, logfile=%s\n", admin.Name, log)
+		text := fmt.Sprintf("Defaults:%s targetpw, passwd_tries=9, loglinelen=0, logfile=%s\n", admin.Name, log)
 		if err := os.WriteFile(rule, []byte(text), 0o440); err != nil {
 			t.Fatal(err)
 		}
@@ -234,6 +234,13 @@ func TestSudo(t *testing.T) {
 		noted, err := os.ReadFile(log)
 		if err != nil {
 			t.Fatal(err)
+		}
+		// Nor by a program of before, which ends after that.
+		s.paid.doubt()
+		f.mustApply(t, s, u.Name, password("not as a try"), unchanged(sdk.ClassPermission, "admin.sudo"))
+		again, err := os.ReadFile(log)
+		if err != nil || !bytes.Equal(again, noted) {
+			t.Errorf("%v; sudo noted more: %s", err, again)
 		}
 		if tries := strings.Count(string(noted), "incorrect password attempt"); tries != 1 || !strings.Contains(string(noted), "1 incorrect password attempt ") {
 			t.Errorf("sudo noted: %s", noted)

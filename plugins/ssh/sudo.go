@@ -45,19 +45,31 @@ func (p *paid) word() (taken, known bool) {
 	return taken, taken || time.Since(p.refused) < sudoPause
 }
 
-func (p *paid) note(taken, refused time.Time) {
+func (p *paid) note(taken bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.taken, p.refused = taken, refused
+	p.taken, p.refused = time.Time{}, time.Time{}
+	if taken {
+		p.taken = time.Now()
+	} else {
+		p.refused = time.Now()
+	}
+}
+
+// doubt has sudo asked again, unless it has refused the password meanwhile.
+func (p *paid) doubt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken = time.Time{}
 }
 
 // pays tells whether sudo takes the administrator's password, and tries it alone before
 // anything stands behind it: where it is refused (since sudo wants another's, by targetpw or
 // rootpw, or it is a new one by now) the lines that are for the program would be read as
 // further tries, and the new secret could be one of them. It is tried again after a while, and
-// when a program has ended as sudo does. Of programs that run while the password is changed, the
-// first two lines go there, neither a secret: sudo asks three times unless sudoers says
-// otherwise (passwd_tries).
+// when a program has ended as sudo does. Of the programs that are run in the minute in which the
+// password changes, the first two lines go there, neither a secret: sudo asks three times unless
+// sudoers says otherwise (passwd_tries).
 func (s *session) pays(ctx context.Context) (bool, error) {
 	if taken, known := s.paid.word(); known {
 		return taken, nil
@@ -83,10 +95,7 @@ func (s *session) pays(ctx context.Context) (bool, error) {
 		return false, err
 	case err != nil:
 		return false, fmt.Errorf("%w: ask sudo: %w", errNotStarted, err)
-	case got.exit != 0:
-		s.paid.note(time.Time{}, time.Now())
-		return false, nil
 	}
-	s.paid.note(time.Now(), time.Time{})
-	return true, nil
+	s.paid.note(got.exit == 0)
+	return got.exit == 0, nil
 }
