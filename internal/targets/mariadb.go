@@ -87,8 +87,10 @@ func StartMariaDB(ctx context.Context, dir string, settings ...string) (*MariaDB
 
 func (m *MariaDBServer) initialise(ctx context.Context, cert certificate) error {
 	data := filepath.Join(m.dir, "data")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		return fmt.Errorf("prepare MariaDB: %w", err)
+	for _, dir := range []string{data, m.tmp()} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return fmt.Errorf("prepare MariaDB: %w", err)
+		}
 	}
 	for name, pem := range map[string][]byte{"ca.pem": cert.ca, "data/server.crt": cert.cert, "data/server.key": cert.key} {
 		if err := os.WriteFile(filepath.Join(m.dir, name), pem, 0o600); err != nil {
@@ -96,12 +98,12 @@ func (m *MariaDBServer) initialise(ctx context.Context, cert certificate) error 
 		}
 	}
 	argv := []string{
-		"/usr/bin/mariadb-install-db", "--no-defaults", "--datadir=" + data, "--skip-test-db",
+		"/usr/bin/mariadb-install-db", "--no-defaults", "--datadir=" + data, "--tmpdir=" + m.tmp(), "--skip-test-db",
 		"--auth-root-authentication-method=socket", "--auth-root-socket-user=" + m.root,
 	}
 	if m.as != nil {
 		argv = append(argv, "--user=mysql")
-		for _, name := range []string{"data", "data/server.crt", "data/server.key"} {
+		for _, name := range []string{"data", "tmp", "data/server.crt", "data/server.key"} {
 			if err := os.Chown(filepath.Join(m.dir, name), m.as.uid, m.as.gid); err != nil {
 				return fmt.Errorf("prepare MariaDB: %w", err)
 			}
@@ -116,7 +118,7 @@ func (m *MariaDBServer) Up(ctx context.Context) error {
 	in := func(name string) string { return filepath.Join(data, name) }
 	var err error
 	m.proc, err = start(m.dir, "mariadb", m.as, append([]string{
-		"/usr/sbin/mariadbd", "--no-defaults", "--datadir=" + data, "--port=" + strconv.Itoa(m.Port), "--bind-address=" + m.Host,
+		"/usr/sbin/mariadbd", "--no-defaults", "--datadir=" + data, "--tmpdir=" + m.tmp(), "--port=" + strconv.Itoa(m.Port), "--bind-address=" + m.Host,
 		"--socket=" + m.socket(), "--pid-file=" + in("mariadbd.pid"), "--skip-name-resolve",
 		"--ssl-ca=" + filepath.Join(data, "server.crt"), "--ssl-cert=" + in("server.crt"), "--ssl-key=" + in("server.key"),
 		"--general-log", "--general-log-file=" + m.GeneralLog, "--log-bin=" + in("binlog"), "--server-id=1",
@@ -131,6 +133,10 @@ func (m *MariaDBServer) Up(ctx context.Context) error {
 	}
 	return nil
 }
+
+// tmp is the server's own: each that begins deletes whatever temporary tables it finds,
+// also those of another that is at work.
+func (m *MariaDBServer) tmp() string { return filepath.Join(m.dir, "tmp") }
 
 // socket is short, since the system allows no long one; nobody else may come to it.
 func (m *MariaDBServer) socket() string { return filepath.Join(m.dir, "data", "s") }

@@ -304,7 +304,7 @@ func run(ctx context.Context, input []byte, argv ...string) error {
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", filepath.Base(argv[0]), err, tail(out, 500))
+		return fmt.Errorf("%s: %w: %s", filepath.Base(argv[0]), err, tail(out, 4000))
 	}
 	return nil
 }
