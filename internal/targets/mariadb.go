@@ -85,31 +85,60 @@ func StartMariaDB(ctx context.Context, dir string, settings ...string) (*MariaDB
 	return m, nil
 }
 
+// mariaLog keeps InnoDB's log, which is written in full at first, from being 96 MB long.
+const mariaLog = "--innodb-log-file-size=4M"
+
 func (m *MariaDBServer) initialise(ctx context.Context, cert certificate) error {
-	data := filepath.Join(m.dir, "data")
-	for _, dir := range []string{data, m.tmp()} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return fmt.Errorf("prepare MariaDB: %w", err)
-		}
+	version, err := installed("/usr/sbin/mariadbd", "/usr/bin/mariadb-install-db")
+	if err != nil {
+		return err
+	}
+	if _, err := (first{"mariadb", version + m.root + mariaLog, m.makeData}).copy(ctx, "data", filepath.Join(m.dir, "data")); err != nil {
+		return err
+	}
+	if err := m.ownFolder(m.tmp()); err != nil {
+		return fmt.Errorf("prepare MariaDB: %w", err)
 	}
 	for name, pem := range map[string][]byte{"ca.pem": cert.ca, "data/server.crt": cert.cert, "data/server.key": cert.key} {
 		if err := os.WriteFile(filepath.Join(m.dir, name), pem, 0o600); err != nil {
 			return fmt.Errorf("prepare MariaDB: %w", err)
 		}
 	}
+	for _, name := range []string{"data/server.crt", "data/server.key"} {
+		if err := m.own(filepath.Join(m.dir, name)); err != nil {
+			return fmt.Errorf("prepare MariaDB: %w", err)
+		}
+	}
+	return nil
+}
+
+func (m *MariaDBServer) makeData(ctx context.Context, dir string) error {
+	data, tmp := filepath.Join(dir, "data"), filepath.Join(dir, "tmp")
 	argv := []string{
-		"/usr/bin/mariadb-install-db", "--no-defaults", "--datadir=" + data, "--tmpdir=" + m.tmp(), "--skip-test-db",
+		"/usr/bin/mariadb-install-db", "--no-defaults", "--datadir=" + data, "--tmpdir=" + tmp, mariaLog, "--skip-test-db",
 		"--auth-root-authentication-method=socket", "--auth-root-socket-user=" + m.root,
 	}
 	if m.as != nil {
 		argv = append(argv, "--user=mysql")
-		for _, name := range []string{"data", "tmp", "data/server.crt", "data/server.key"} {
-			if err := os.Chown(filepath.Join(m.dir, name), m.as.uid, m.as.gid); err != nil {
-				return fmt.Errorf("prepare MariaDB: %w", err)
-			}
-		}
+	}
+	if err := errors.Join(m.ownFolder(data), m.ownFolder(tmp)); err != nil {
+		return err
 	}
 	return run(ctx, nil, argv...)
+}
+
+func (m *MariaDBServer) ownFolder(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return m.own(dir)
+}
+
+func (m *MariaDBServer) own(file string) error {
+	if m.as == nil {
+		return nil
+	}
+	return os.Chown(file, m.as.uid, m.as.gid)
 }
 
 // Up starts the server again after Down, on the same port with the same data.
@@ -122,7 +151,7 @@ func (m *MariaDBServer) Up(ctx context.Context) error {
 		"--socket=" + m.socket(), "--pid-file=" + in("mariadbd.pid"), "--skip-name-resolve",
 		"--ssl-ca=" + filepath.Join(data, "server.crt"), "--ssl-cert=" + in("server.crt"), "--ssl-key=" + in("server.key"),
 		"--general-log", "--general-log-file=" + m.GeneralLog, "--log-bin=" + in("binlog"), "--server-id=1",
-		"--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M", "--innodb-fast-shutdown=2",
+		mariaLog, "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M", "--innodb-fast-shutdown=2",
 	}, m.settings...)...)
 	if err != nil {
 		return err

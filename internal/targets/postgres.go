@@ -55,7 +55,7 @@ func StartPostgres(ctx context.Context, dir string, settings ...string) (*PG, er
 		return nil, err
 	}
 	pg := &PG{
-		Host: "127.0.0.1", Database: "postgres", Admin: "padmin", AdminPassword: sdk.NewSecret([]byte(randomHex(12))),
+		Host: "127.0.0.1", Database: "postgres", Admin: "padmin",
 		ServerName: "localhost", LogFile: filepath.Join(dir, "postgres.out"),
 		dir: dir, bin: bin, settings: settings,
 	}
@@ -77,31 +77,27 @@ func StartPostgres(ctx context.Context, dir string, settings ...string) (*PG, er
 	return pg, nil
 }
 
+// initialise gives the server its data, with the administrator's password that all have.
 func (pg *PG) initialise(ctx context.Context) error {
-	data, pw := filepath.Join(pg.dir, "data"), filepath.Join(pg.dir, "pw")
+	data := filepath.Join(pg.dir, "data")
 	cert, err := newCertificate()
 	if err != nil {
 		return err
 	}
 	pg.CA, pg.SPKI = cert.ca, cert.spki
-	secret := pg.AdminPassword.Expose()
-	defer clear(secret)
-	for _, err := range []error{
-		os.Mkdir(data, 0o700), pg.own(data),
-		os.WriteFile(pw, secret, 0o600), pg.own(pw),
-	} {
-		if err != nil {
-			return fmt.Errorf("prepare PostgreSQL: %w", err)
-		}
+	version, err := installed(filepath.Join(pg.bin, "postgres"), filepath.Join(pg.bin, "initdb"))
+	if err != nil {
+		return err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(pg.bin, "initdb"), "-D", data, "-U", pg.Admin, "--pwfile="+pw,
-		"--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync")
-	cmd.Dir = pg.dir
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
-	runAs(cmd, pg.as)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb in %s: %w: %s", pg.dir, err, tail(out, 1000))
+	cluster, err := first{"postgres", version + pg.Admin, pg.makeCluster}.copy(ctx, "data", data)
+	if err != nil {
+		return err
 	}
+	secret, err := os.ReadFile(filepath.Join(cluster, "secret"))
+	if err != nil {
+		return fmt.Errorf("read the test cluster's secret: %w", err)
+	}
+	pg.AdminPassword = sdk.NewSecret(secret)
 	for name, pem := range map[string][]byte{"server.crt": cert.cert, "server.key": cert.key} {
 		file := filepath.Join(data, name)
 		if err := os.WriteFile(file, pem, 0o600); err != nil {
@@ -111,10 +107,28 @@ func (pg *PG) initialise(ctx context.Context) error {
 			return fmt.Errorf("prepare PostgreSQL: %w", err)
 		}
 	}
-	if err := os.Remove(pw); err != nil {
-		return fmt.Errorf("prepare PostgreSQL: %w", err)
-	}
 	return os.WriteFile(filepath.Join(pg.dir, "ca.pem"), pg.CA, 0o644)
+}
+
+func (pg *PG) makeCluster(ctx context.Context, dir string) error {
+	data, pw, secret := filepath.Join(dir, "data"), filepath.Join(dir, "pw"), []byte(randomHex(12))
+	for _, err := range []error{
+		os.Mkdir(data, 0o700), pg.own(data),
+		os.WriteFile(filepath.Join(dir, "secret"), secret, 0o600), os.WriteFile(pw, secret, 0o600), pg.own(pw),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(pg.bin, "initdb"), "-D", data, "-U", pg.Admin, "--pwfile="+pw,
+		"--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync")
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
+	runAs(cmd, pg.as)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("initdb in %s: %w: %s", dir, err, tail(out, 1000))
+	}
+	return os.Remove(pw)
 }
 
 func (pg *PG) own(file string) error {

@@ -269,11 +269,6 @@ func (s *ADServer) tool(ctx context.Context, name string, password sdk.Secret, i
 	return ldapTool(ctx, s.dir, s.Address, name, password, input, program, args...)
 }
 
-// domains is added to base's name: the folder where the domain is kept that every
-// controller begins as a copy of, since to make it takes half a minute. It is left for
-// later test runs, and so is no folder of base, which each of them sweeps.
-const domains = "-domains"
-
 // domainRecipe fills a fresh domain, with the secrets on standard input: root's and agent's.
 const domainRecipe = `
 import sys
@@ -303,35 +298,13 @@ type domainSecrets struct{ root, agent sdk.Secret }
 // copyDomain gives a controller its data. The domain's paths are those of the smb.conf
 // that it is started with, so a copy works wherever it is put.
 func copyDomain(ctx context.Context, to string) (domainSecrets, error) {
-	root, err := base()
+	version, err := installed("/usr/sbin/samba")
 	if err != nil {
 		return domainSecrets{}, err
 	}
-	kept := root + domains
-	if err := os.MkdirAll(kept, 0o700); err != nil {
-		return domainSecrets{}, fmt.Errorf("make the folder of test domains: %w", err)
-	}
-	if ok, err := ownedByUs(kept); err != nil || !ok {
-		return domainSecrets{}, fmt.Errorf("folder of test domains %s is not a folder of this user: remove it (%w)", kept, err)
-	}
-	unlock, err := lockFile(filepath.Join(root, "domains.lock"), true)
+	domain, err := first{"samba", version + domainRecipe, makeDomain}.copy(ctx, "dc", to)
 	if err != nil {
 		return domainSecrets{}, err
-	}
-	defer unlock()
-	version, err := exec.CommandContext(ctx, "/usr/sbin/samba", "--version").Output()
-	if err != nil {
-		return domainSecrets{}, fmt.Errorf("ask Samba for its version: %w", err)
-	}
-	// Another Samba or another recipe makes another domain.
-	domain := filepath.Join(kept, fmt.Sprintf("%x", sha256.Sum256(append(version, domainRecipe...)))[:16])
-	if !exists(domain) {
-		if err := makeDomain(ctx, kept, domain); err != nil {
-			return domainSecrets{}, err
-		}
-	}
-	if err := run(ctx, nil, "/bin/cp", "-a", filepath.Join(domain, "dc"), to); err != nil {
-		return domainSecrets{}, fmt.Errorf("copy the test domain: %w", err)
 	}
 	b, err := os.ReadFile(filepath.Join(domain, "secrets"))
 	if err != nil {
@@ -344,32 +317,21 @@ func copyDomain(ctx context.Context, to string) (domainSecrets, error) {
 	return domainSecrets{sdk.NewSecret([]byte(s[0])), sdk.NewSecret([]byte(s[1]))}, nil
 }
 
-// makeDomain makes the domain beside its place and moves it there when it is whole; what
-// was there, of another recipe or half done, goes.
-func makeDomain(ctx context.Context, kept, domain string) error {
-	if err := os.RemoveAll(kept); err != nil {
-		return fmt.Errorf("remove former test domains: %w", err)
-	}
-	half := filepath.Join(kept, "half")
-	if err := os.MkdirAll(half, 0o700); err != nil {
-		return fmt.Errorf("make a test domain: %w", err)
-	}
+// makeDomain makes the domain, which takes half a minute.
+func makeDomain(ctx context.Context, dir string) error {
 	// Without a file of its own it copies what stands in /etc/samba.
-	if err := os.WriteFile(filepath.Join(half, "base.conf"), []byte("[global]\n"), 0o600); err != nil {
-		return fmt.Errorf("make a test domain: %w", err)
+	if err := os.WriteFile(filepath.Join(dir, "base.conf"), []byte("[global]\n"), 0o600); err != nil {
+		return err
 	}
-	err := run(ctx, nil, "/usr/bin/samba-tool", "domain", "provision", "--configfile="+filepath.Join(half, "base.conf"), "--targetdir="+filepath.Join(half, "dc"),
+	err := run(ctx, nil, "/usr/bin/samba-tool", "domain", "provision", "--configfile="+filepath.Join(dir, "base.conf"), "--targetdir="+filepath.Join(dir, "dc"),
 		"--realm="+adRealm, "--domain=ROTUNDA", "--server-role=dc", "--dns-backend=NONE", "--host-name=dc1", "--host-ip=127.0.0.1")
 	if err != nil {
-		return fmt.Errorf("make a test domain: %w", err)
+		return err
 	}
 	// Of every class that the domain asks for.
 	secrets := []byte("R" + randomHex(12) + "-z9 A" + randomHex(12) + "-z9\n")
-	if err := os.WriteFile(filepath.Join(half, "secrets"), secrets, 0o600); err != nil {
-		return fmt.Errorf("make a test domain: %w", err)
+	if err := os.WriteFile(filepath.Join(dir, "secrets"), secrets, 0o600); err != nil {
+		return err
 	}
-	if err := run(ctx, secrets, "/usr/bin/python3", "-c", domainRecipe, filepath.Join(half, "dc/etc/smb.conf"), adDomain, adPeople, strconv.Itoa(ADLocksAfter)); err != nil {
-		return fmt.Errorf("fill the test domain: %w", err)
-	}
-	return os.Rename(half, domain)
+	return run(ctx, secrets, "/usr/bin/python3", "-c", domainRecipe, filepath.Join(dir, "dc/etc/smb.conf"), adDomain, adPeople, strconv.Itoa(ADLocksAfter))
 }

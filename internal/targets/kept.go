@@ -1,0 +1,89 @@
+package targets
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// keptBeside is added to base's name: the folder of what servers begin as copies of. It
+// is left for later test runs, and so is no folder of base, which each of them sweeps.
+const keptBeside = "-kept"
+
+// first is what the servers of a kind begin with. To make it takes long: this machine has
+// one, and each server a copy.
+type first struct {
+	server string
+	recipe string                                      // another one makes another first
+	make   func(ctx context.Context, dir string) error // fills dir, which is empty
+}
+
+// copy copies what the first calls name to a place where nothing is, and gives the folder
+// of the first, for what else is in it.
+func (f first) copy(ctx context.Context, name, to string) (string, error) {
+	root, err := base()
+	if err != nil {
+		return "", err
+	}
+	kept := root + keptBeside
+	// Servers that do not run as root pass through.
+	if err := os.MkdirAll(kept, 0o711); err != nil {
+		return "", fmt.Errorf("make the folder of what test servers begin with: %w", err)
+	}
+	if ok, err := ownedByUs(kept); err != nil || !ok {
+		return "", fmt.Errorf("folder %s is not a folder of this user: remove it (%w)", kept, err)
+	}
+	unlock, err := lockFile(filepath.Join(root, f.server+".lock"), true)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	dir := filepath.Join(kept, fmt.Sprintf("%s-%x", f.server, sha256.Sum256([]byte(f.recipe)))[:len(f.server)+17])
+	if !exists(dir) {
+		if err := f.makeAt(ctx, dir); err != nil {
+			return "", fmt.Errorf("make what a test server %s begins with: %w", f.server, err)
+		}
+	}
+	if err := run(ctx, nil, "/bin/cp", "-a", filepath.Join(dir, name), to); err != nil {
+		return "", fmt.Errorf("copy what a test server %s begins with: %w", f.server, err)
+	}
+	return dir, nil
+}
+
+// makeAt makes the first beside its place and moves it there when it is whole; those of
+// other recipes, and what was left half done, go.
+func (f first) makeAt(ctx context.Context, dir string) error {
+	old, err := filepath.Glob(filepath.Join(filepath.Dir(dir), f.server+"-*"))
+	if err != nil {
+		return err
+	}
+	for _, o := range old {
+		if err := os.RemoveAll(o); err != nil {
+			return err
+		}
+	}
+	half := filepath.Join(filepath.Dir(dir), f.server+"-half")
+	if err := os.Mkdir(half, 0o711); err != nil {
+		return err
+	}
+	if err := f.make(ctx, half); err != nil {
+		return err
+	}
+	return os.Rename(half, dir)
+}
+
+// installed says which programs these are: another release is another file.
+func installed(programs ...string) (string, error) {
+	var s strings.Builder
+	for _, p := range programs {
+		i, err := os.Stat(p)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(&s, p, i.Size(), i.ModTime().UTC())
+	}
+	return s.String(), nil
+}
