@@ -13,17 +13,17 @@ import (
 // is left for later test runs, and so is no folder of base, which each of them sweeps.
 const keptBeside = "-kept"
 
-// first is what the servers of a kind begin with. To make it takes long: this machine has
-// one, and each server a copy.
-type first struct {
+// original is what each server of a kind begins as a copy of. This machine has one, since
+// to make it takes long.
+type original struct {
 	server string
-	recipe string                                      // another one makes another first
+	recipe string                                      // another one makes another original
 	make   func(ctx context.Context, dir string) error // fills dir, which is empty
 }
 
-// copy copies what the first calls name to a place where nothing is, and gives the folder
-// of the first, for what else is in it.
-func (f first) copy(ctx context.Context, name, to string) (string, error) {
+// copyTo copies what the original calls name to a place where nothing is, and gives the
+// folder of the original, for what else is in it.
+func (o original) copyTo(ctx context.Context, name, to string) (string, error) {
 	root, err := base()
 	if err != nil {
 		return "", err
@@ -36,40 +36,40 @@ func (f first) copy(ctx context.Context, name, to string) (string, error) {
 	if ok, err := ownedByUs(kept); err != nil || !ok {
 		return "", fmt.Errorf("folder %s is not a folder of this user: remove it (%w)", kept, err)
 	}
-	unlock, err := lockFile(filepath.Join(root, f.server+".lock"), true)
+	unlock, err := lockFile(filepath.Join(root, o.server+".lock"), true)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	dir := filepath.Join(kept, fmt.Sprintf("%s-%x", f.server, sha256.Sum256([]byte(f.recipe)))[:len(f.server)+17])
+	dir := filepath.Join(kept, fmt.Sprintf("%s-%x", o.server, sha256.Sum256([]byte(o.recipe)))[:len(o.server)+17])
 	if !exists(dir) {
-		if err := f.makeAt(ctx, dir); err != nil {
-			return "", fmt.Errorf("make what a test server %s begins with: %w", f.server, err)
+		if err := o.makeAt(ctx, dir); err != nil {
+			return "", fmt.Errorf("make what a test server %s begins with: %w", o.server, err)
 		}
 	}
-	if err := run(ctx, nil, "/bin/cp", "-a", filepath.Join(dir, name), to); err != nil {
-		return "", fmt.Errorf("copy what a test server %s begins with: %w", f.server, err)
+	if err := run(ctx, nil, "cp", "-a", filepath.Join(dir, name), to); err != nil {
+		return "", fmt.Errorf("copy what a test server %s begins with: %w", o.server, err)
 	}
 	return dir, nil
 }
 
-// makeAt makes the first beside its place and moves it there when it is whole; those of
+// makeAt makes the original beside its place and moves it there when it is whole; those of
 // other recipes, and what was left half done, go.
-func (f first) makeAt(ctx context.Context, dir string) error {
-	old, err := filepath.Glob(filepath.Join(filepath.Dir(dir), f.server+"-*"))
+func (o original) makeAt(ctx context.Context, dir string) error {
+	old, err := filepath.Glob(filepath.Join(filepath.Dir(dir), o.server+"-*"))
 	if err != nil {
 		return err
 	}
-	for _, o := range old {
-		if err := os.RemoveAll(o); err != nil {
+	for _, dir := range old {
+		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
 	}
-	half := filepath.Join(filepath.Dir(dir), f.server+"-half")
+	half := filepath.Join(filepath.Dir(dir), o.server+"-half")
 	if err := os.Mkdir(half, 0o711); err != nil {
 		return err
 	}
-	if err := f.make(ctx, half); err != nil {
+	if err := o.make(ctx, half); err != nil {
 		return err
 	}
 	return os.Rename(half, dir)

@@ -93,7 +93,7 @@ func (m *MariaDBServer) initialise(ctx context.Context, cert certificate) error 
 	if err != nil {
 		return err
 	}
-	if _, err := (first{"mariadb", version + m.root + mariaLog, m.makeData}).copy(ctx, "data", filepath.Join(m.dir, "data")); err != nil {
+	if _, err := (original{"mariadb", fmt.Sprint(version, m.root, m.as, mariaLog), m.makeData}).copyTo(ctx, "data", filepath.Join(m.dir, "data")); err != nil {
 		return err
 	}
 	if err := m.ownFolder(m.tmp()); err != nil {

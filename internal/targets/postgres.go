@@ -89,7 +89,7 @@ func (pg *PG) initialise(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cluster, err := first{"postgres", version + pg.Admin, pg.makeCluster}.copy(ctx, "data", data)
+	cluster, err := original{"postgres", fmt.Sprint(version, pg.Admin, pg.as), pg.makeCluster}.copyTo(ctx, "data", data)
 	if err != nil {
 		return err
 	}

@@ -302,7 +302,7 @@ func copyDomain(ctx context.Context, to string) (domainSecrets, error) {
 	if err != nil {
 		return domainSecrets{}, err
 	}
-	domain, err := first{"samba", version + domainRecipe, makeDomain}.copy(ctx, "dc", to)
+	domain, err := original{"samba", version + domainRecipe, makeDomain}.copyTo(ctx, "dc", to)
 	if err != nil {
 		return domainSecrets{}, err
 	}
