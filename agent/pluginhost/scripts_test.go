@@ -195,7 +195,7 @@ func TestRunEndsAtItsDeadline(t *testing.T) {
 		if _, err := f.run(t.Context(), p, srv.job("r"), ""); err != nil { // the process runs: the deadline is the call's alone
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // it has to get there
 		a, err := f.run(ctx, p, srv.job("r"), c.account)
 		cancel()
 		if a.Outcome != sdk.Unknown || ReasonOf(err) != c.reason || NotSent(err) != c.notSent {
@@ -220,7 +220,7 @@ func TestLimitOfARun(t *testing.T) {
 		j.Limit = d
 		return j
 	}
-	if _, err := f.run(t.Context(), p, limited(300*time.Millisecond), "wait"); ReasonOf(err) != "gave.up" {
+	if _, err := f.run(t.Context(), p, limited(time.Second), "wait"); ReasonOf(err) != "gave.up" {
 		t.Errorf("a call of its own length: %v", err)
 	}
 
