@@ -752,7 +752,7 @@ func TestRunEnds(t *testing.T) {
 			began := time.Now()
 			a.stop(why)
 			err := get(t, "its end", a.ended)
-			if !errors.Is(err, why) || time.Since(began) > 8*time.Second {
+			if !errors.Is(err, why) || time.Since(began) > 2*time.Second {
 				t.Errorf("%v, after %s", err, time.Since(began))
 			}
 			if s := a.Status(); s.Connected || s.Authenticated || s.Reason != "stopped" {

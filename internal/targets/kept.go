@@ -7,11 +7,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // keptBeside is added to base's name: the folder of what servers begin as copies of. It
 // is left for later test runs, and so is no folder of base, which each of them sweeps.
 const keptBeside = "-kept"
+
+// keptFor is how long an original is copied before it is made anew: many systems delete
+// what has lain below /tmp for ten days, file by file.
+const keptFor = 7 * 24 * time.Hour
 
 // original is what each server of a kind begins as a copy of. This machine has one, since
 // to make it takes long.
@@ -42,7 +47,7 @@ func (o original) copyTo(ctx context.Context, name, to string) (string, error) {
 	}
 	defer unlock()
 	dir := filepath.Join(kept, fmt.Sprintf("%s-%x", o.server, sha256.Sum256([]byte(o.recipe)))[:len(o.server)+17])
-	if !exists(dir) {
+	if i, err := os.Stat(dir); err != nil || time.Since(i.ModTime()) > keptFor {
 		if err := o.makeAt(ctx, dir); err != nil {
 			return "", fmt.Errorf("make what a test server %s begins with: %w", o.server, err)
 		}

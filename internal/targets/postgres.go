@@ -71,13 +71,27 @@ func StartPostgres(ctx context.Context, dir string, settings ...string) (*PG, er
 		pg.Port, pg.Address = port, net.JoinHostPort(pg.Host, strconv.Itoa(port))
 		return pg.Up(ctx)
 	})
+	if err == nil {
+		err = pg.changePassword(ctx)
+	}
 	if err != nil {
 		return nil, errors.Join(err, pg.Stop())
 	}
 	return pg, nil
 }
 
-// initialise gives the server its data, with the administrator's password that all have.
+// changePassword gives the administrator one that no other server has, and the log has not.
+func (pg *PG) changePassword(ctx context.Context) error {
+	own := sdk.NewSecret([]byte("p1" + randomHex(12))) // of a letter and a digit, for passwordcheck
+	err := pg.Exec(ctx, "SET log_statement = 'none'", "ALTER ROLE "+pg.Admin+" PASSWORD"+Literal(own.ExposeString()))
+	if err != nil {
+		return fmt.Errorf("change the test server's password: %w", err)
+	}
+	pg.AdminPassword = own
+	return nil
+}
+
+// initialise gives the server its data, with the administrator's first password, which all have.
 func (pg *PG) initialise(ctx context.Context) error {
 	data := filepath.Join(pg.dir, "data")
 	cert, err := newCertificate()

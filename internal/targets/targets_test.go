@@ -34,6 +34,20 @@ func TestPostgresLetsInOnlyTheRightPassword(t *testing.T) {
 	}
 	check(good, true)
 	check(secret("another"), false)
+	// Servers that begin as copies of one have no password in common, and none in the log.
+	other := Postgres(t)
+	for _, c := range []struct {
+		password sdk.Secret
+		want     bool
+	}{{other.AdminPassword, true}, {pg.AdminPassword, false}} {
+		if got, err := other.Accepts(ctx, other.Admin, c.password); err != nil || got != c.want {
+			t.Errorf("the administrator: %v, %v, want %v", got, err, c.want)
+		}
+	}
+	log, err := os.ReadFile(pg.LogFile)
+	if err != nil || !bytes.Contains(log, []byte("CREATE ROLE")) || bytes.Contains(log, []byte(pg.AdminPassword.ExposeString())) {
+		t.Errorf("the log lacks statements, or has the administrator's password: %v", err)
+	}
 	if err := pg.Down(); err != nil {
 		t.Fatal(err)
 	}

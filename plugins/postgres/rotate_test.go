@@ -374,7 +374,7 @@ func TestHung(t *testing.T) {
 		t.Cleanup(cancel)
 		return ctx
 	}
-	within(t, 8*time.Second, "verify on a deaf server", func() {
+	within(t, 3*time.Second, "verify on a deaf server", func() {
 		if v, err := f.verify(short(), "app", "as it was"); err != nil || v != undecided("unreachable") {
 			t.Errorf("verify on a deaf server: %+v, %v", v, err)
 		}
@@ -393,7 +393,7 @@ func TestHung(t *testing.T) {
 	if _, err := other.Exec(t.Context(), `BEGIN; ALTER ROLE app CONNECTION LIMIT 7`); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 8*time.Second, "apply behind a lock", func() {
+	within(t, 3*time.Second, "apply behind a lock", func() {
 		out, err := f.apply(short(), s, "app", "behind the lock")
 		if out.Outcome == sdk.Changed || out.Outcome == sdk.Unknown && err == nil {
 			t.Errorf("apply behind a lock: %+v, %v", out, err)

@@ -558,10 +558,10 @@ func TestHung(t *testing.T) {
 		t.Cleanup(cancel)
 		return ctx
 	}
-	within(t, 8*time.Second, "verify on a deaf server", func() {
+	within(t, 3*time.Second, "verify on a deaf server", func() {
 		f.mustVerifyIn(t, soon(), u.Name, password("as it was"), undecided("unreachable"))
 	})
-	within(t, 8*time.Second, "open on a deaf server", func() {
+	within(t, 3*time.Second, "open on a deaf server", func() {
 		ctx := soon()
 		_, err := f.tryOpen(ctx, f.Admin, f.admin())
 		mustFail(t, err, sdk.ClassUnreachable, "connection")
@@ -577,7 +577,7 @@ func TestSilentPeer(t *testing.T) {
 	(*f.dialer.last.Load()).(*mutable).mute.Store(true)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	within(t, 8*time.Second, "apply to a silent peer", func() {
+	within(t, 3*time.Second, "apply to a silent peer", func() {
 		_, err := f.apply(ctx, s, u.Name, password("must not arrive"))
 		mustFail(t, err, sdk.ClassUnreachable, "connection")
 	})

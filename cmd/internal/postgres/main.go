@@ -1,7 +1,7 @@
 // Command postgres starts a throw-away PostgreSQL for the manual's first pages: TLS
 // and SCRAM on a free port of the loopback interface, in a folder of its own. It runs
-// until it is told to stop, and leaves nothing behind. make postgres builds and runs
-// it.
+// until it is told to stop, and leaves nothing behind but, among temporary files, what the next
+// begins as a copy of. make postgres builds and runs it.
 package main
 
 import (

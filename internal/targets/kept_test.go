@@ -1,0 +1,75 @@
+package targets
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// An original is made once, for all who begin with it, and anew for another recipe, or
+// where it is old; what could not be made whole is no original.
+func TestOriginal(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	made, fails := 0, false
+	of := func(recipe string) original {
+		return original{"server", recipe, func(_ context.Context, dir string) error {
+			made++
+			if err := os.Mkdir(filepath.Join(dir, "data"), 0o700); err != nil {
+				return err
+			}
+			if fails {
+				return errors.New("half done")
+			}
+			return os.WriteFile(filepath.Join(dir, "data", "file"), []byte(recipe), 0o600)
+		}}
+	}
+	var last string
+	for _, c := range []struct {
+		what, recipe string
+		before       func() error
+		makes        int
+		fails        bool
+	}{
+		{what: "the first", recipe: "a", makes: 1},
+		{what: "a copy", recipe: "a"},
+		{what: "one that fails", recipe: "b", makes: 1, fails: true},
+		{what: "after it", recipe: "b", makes: 1},
+		{what: "a copy of that", recipe: "b"},
+		{what: "the former recipe", recipe: "a", makes: 1},
+		{what: "an old one", recipe: "a", makes: 1, before: func() error {
+			old := time.Now().Add(-keptFor - time.Hour)
+			return os.Chtimes(last, old, old)
+		}},
+		{what: "what is new again", recipe: "a"},
+	} {
+		if c.before != nil {
+			if err := c.before(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := made
+		fails = c.fails
+		to := filepath.Join(t.TempDir(), "data")
+		from, err := of(c.recipe).copyTo(t.Context(), "data", to)
+		if (err != nil) != c.fails || made-before != c.makes {
+			t.Fatalf("%s: %v, made %d times", c.what, err, made-before)
+		}
+		if c.fails {
+			continue
+		}
+		last = from
+		if b, err := os.ReadFile(filepath.Join(to, "file")); err != nil || string(b) != c.recipe {
+			t.Errorf("%s: %q, %v", c.what, b, err)
+		}
+		// What a server writes is its own.
+		if err := os.WriteFile(filepath.Join(to, "file"), []byte("written"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := os.ReadDir(filepath.Dir(from)); err != nil || len(all) != 1 {
+			t.Errorf("%s: kept are %v, %v", c.what, all, err)
+		}
+	}
+}
