@@ -23,7 +23,7 @@ func TestOriginal(t *testing.T) {
 			if fails {
 				return errors.New("half done")
 			}
-			return os.WriteFile(filepath.Join(dir, "data", "file"), []byte(recipe), 0o600)
+			return errors.Join(os.WriteFile(filepath.Join(dir, "data", "file"), []byte(recipe), 0o600), os.WriteFile(filepath.Join(dir, secretsFile), []byte("secret of "+recipe), 0o600))
 		}}
 	}
 	var last string
@@ -53,14 +53,16 @@ func TestOriginal(t *testing.T) {
 		before := made
 		fails = c.fails
 		to := filepath.Join(t.TempDir(), "data")
-		from, err := of(c.recipe).copyTo(t.Context(), "data", to)
+		secrets, err := of(c.recipe).copyTo(t.Context(), "data", to)
 		if (err != nil) != c.fails || made-before != c.makes {
 			t.Fatalf("%s: %v, made %d times", c.what, err, made-before)
 		}
 		if c.fails {
 			continue
 		}
-		last = from
+		if string(secrets) != "secret of "+c.recipe {
+			t.Errorf("%s: secrets %q", c.what, secrets)
+		}
 		if b, err := os.ReadFile(filepath.Join(to, "file")); err != nil || string(b) != c.recipe {
 			t.Errorf("%s: %q, %v", c.what, b, err)
 		}
@@ -68,8 +70,36 @@ func TestOriginal(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(to, "file"), []byte("written"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if all, err := os.ReadDir(filepath.Dir(from)); err != nil || len(all) != 1 {
-			t.Errorf("%s: kept are %v, %v", c.what, all, err)
+		kept, err := filepath.Glob(filepath.Join(os.TempDir(), "rotunda-targets-*"+keptBeside, "*"))
+		if err != nil || len(kept) != 1 {
+			t.Fatalf("%s: kept are %v, %v", c.what, kept, err)
 		}
+		last = kept[0]
+		// Its data may belong to the user of a server, who must not reach it.
+		if i, err := os.Stat(last); err != nil || i.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v", c.what, i.Mode(), err)
+		}
+	}
+}
+
+// A file in the folder of a server's user is never written through what he put there.
+func TestWriteNewFollowsNothing(t *testing.T) {
+	dir := t.TempDir()
+	other, link := filepath.Join(dir, "other"), filepath.Join(dir, "server.key")
+	if err := errors.Join(os.WriteFile(other, []byte("untouched"), 0o600), os.Symlink(other, link)); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeNew(link, []byte("key"), nil); !errors.Is(err, os.ErrExist) {
+		t.Errorf("through a link: %v", err)
+	}
+	if b, err := os.ReadFile(other); err != nil || string(b) != "untouched" {
+		t.Errorf("%q, %v", b, err)
+	}
+	file := filepath.Join(dir, "server.crt")
+	if err := writeNew(file, []byte("certificate"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != "certificate" {
+		t.Errorf("%q, %v", b, err)
 	}
 }

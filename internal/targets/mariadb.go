@@ -88,36 +88,34 @@ func StartMariaDB(ctx context.Context, dir string, settings ...string) (*MariaDB
 // mariaLog keeps InnoDB's log, which is written in full at first, from being 96 MB long.
 const mariaLog = "--innodb-log-file-size=4M"
 
+// mariaInstall is what the data is made with, beside its place and its users.
+var mariaInstall = []string{mariaLog, "--skip-test-db", "--auth-root-authentication-method=socket"}
+
 func (m *MariaDBServer) initialise(ctx context.Context, cert certificate) error {
 	version, err := installed("/usr/sbin/mariadbd", "/usr/bin/mariadb-install-db")
 	if err != nil {
 		return err
 	}
-	if _, err := (original{"mariadb", fmt.Sprint(version, m.root, m.as, mariaLog), m.makeData}).copyTo(ctx, "data", filepath.Join(m.dir, "data")); err != nil {
+	if _, err := (original{"mariadb", fmt.Sprint(version, m.root, m.as, mariaInstall), m.makeData}).copyTo(ctx, "data", filepath.Join(m.dir, "data")); err != nil {
 		return err
 	}
 	if err := m.ownFolder(m.tmp()); err != nil {
 		return fmt.Errorf("prepare MariaDB: %w", err)
 	}
-	for name, pem := range map[string][]byte{"ca.pem": cert.ca, "data/server.crt": cert.cert, "data/server.key": cert.key} {
-		if err := os.WriteFile(filepath.Join(m.dir, name), pem, 0o600); err != nil {
+	for name, pem := range map[string][]byte{"server.crt": cert.cert, "server.key": cert.key} {
+		if err := writeNew(filepath.Join(m.dir, "data", name), pem, m.as); err != nil {
 			return fmt.Errorf("prepare MariaDB: %w", err)
 		}
 	}
-	for _, name := range []string{"data/server.crt", "data/server.key"} {
-		if err := m.own(filepath.Join(m.dir, name)); err != nil {
-			return fmt.Errorf("prepare MariaDB: %w", err)
-		}
-	}
-	return nil
+	return os.WriteFile(filepath.Join(m.dir, "ca.pem"), cert.ca, 0o600)
 }
 
 func (m *MariaDBServer) makeData(ctx context.Context, dir string) error {
 	data, tmp := filepath.Join(dir, "data"), filepath.Join(dir, "tmp")
 	argv := []string{
-		"/usr/bin/mariadb-install-db", "--no-defaults", "--datadir=" + data, "--tmpdir=" + tmp, mariaLog, "--skip-test-db",
-		"--auth-root-authentication-method=socket", "--auth-root-socket-user=" + m.root,
+		"/usr/bin/mariadb-install-db", "--no-defaults", "--datadir=" + data, "--tmpdir=" + tmp, "--auth-root-socket-user=" + m.root,
 	}
+	argv = append(argv, mariaInstall...)
 	if m.as != nil {
 		argv = append(argv, "--user=mysql")
 	}
@@ -128,17 +126,10 @@ func (m *MariaDBServer) makeData(ctx context.Context, dir string) error {
 }
 
 func (m *MariaDBServer) ownFolder(dir string) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := os.Mkdir(dir, 0o700); err != nil || m.as == nil {
 		return err
 	}
-	return m.own(dir)
-}
-
-func (m *MariaDBServer) own(file string) error {
-	if m.as == nil {
-		return nil
-	}
-	return os.Chown(file, m.as.uid, m.as.gid)
+	return os.Chown(dir, m.as.uid, m.as.gid)
 }
 
 // Up starts the server again after Down, on the same port with the same data.

@@ -103,39 +103,33 @@ func (pg *PG) initialise(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cluster, err := original{"postgres", fmt.Sprint(version, pg.Admin, pg.as), pg.makeCluster}.copyTo(ctx, "data", data)
+	secret, err := original{"postgres", fmt.Sprint(version, pg.Admin, pg.as, initdb), pg.makeCluster}.copyTo(ctx, "data", data)
 	if err != nil {
 		return err
 	}
-	secret, err := os.ReadFile(filepath.Join(cluster, "secret"))
-	if err != nil {
-		return fmt.Errorf("read the test cluster's secret: %w", err)
-	}
 	pg.AdminPassword = sdk.NewSecret(secret)
 	for name, pem := range map[string][]byte{"server.crt": cert.cert, "server.key": cert.key} {
-		file := filepath.Join(data, name)
-		if err := os.WriteFile(file, pem, 0o600); err != nil {
-			return fmt.Errorf("prepare PostgreSQL: %w", err)
-		}
-		if err := pg.own(file); err != nil {
+		if err := writeNew(filepath.Join(data, name), pem, pg.as); err != nil {
 			return fmt.Errorf("prepare PostgreSQL: %w", err)
 		}
 	}
 	return os.WriteFile(filepath.Join(pg.dir, "ca.pem"), pg.CA, 0o644)
 }
 
+// initdb is what the cluster is made with, beside its place and its administrator.
+var initdb = []string{"--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"}
+
 func (pg *PG) makeCluster(ctx context.Context, dir string) error {
 	data, pw, secret := filepath.Join(dir, "data"), filepath.Join(dir, "pw"), []byte(randomHex(12))
 	for _, err := range []error{
 		os.Mkdir(data, 0o700), pg.own(data),
-		os.WriteFile(filepath.Join(dir, "secret"), secret, 0o600), os.WriteFile(pw, secret, 0o600), pg.own(pw),
+		os.WriteFile(filepath.Join(dir, secretsFile), secret, 0o600), os.WriteFile(pw, secret, 0o600), pg.own(pw),
 	} {
 		if err != nil {
 			return err
 		}
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(pg.bin, "initdb"), "-D", data, "-U", pg.Admin, "--pwfile="+pw,
-		"--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync")
+	cmd := exec.CommandContext(ctx, filepath.Join(pg.bin, "initdb"), append([]string{"-D", data, "-U", pg.Admin, "--pwfile=" + pw}, initdb...)...)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
 	runAs(cmd, pg.as)

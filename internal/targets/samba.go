@@ -295,6 +295,12 @@ SDUtils(db).dacl_add_ace(people, "(OA;CIIO;CR;00299570-246d-11d0-a768-00aa006e05
 
 type domainSecrets struct{ root, agent sdk.Secret }
 
+// provision and peopleOfDomain are what the domain is made with, beside its place.
+var (
+	provision      = []string{"--realm=" + adRealm, "--domain=ROTUNDA", "--server-role=dc", "--dns-backend=NONE", "--host-name=dc1", "--host-ip=127.0.0.1"}
+	peopleOfDomain = []string{adDomain, adPeople, strconv.Itoa(ADLocksAfter)}
+)
+
 // copyDomain gives a controller its data. The domain's paths are those of the smb.conf
 // that it is started with, so a copy works wherever it is put.
 func copyDomain(ctx context.Context, to string) (domainSecrets, error) {
@@ -302,17 +308,13 @@ func copyDomain(ctx context.Context, to string) (domainSecrets, error) {
 	if err != nil {
 		return domainSecrets{}, err
 	}
-	domain, err := original{"samba", version + domainRecipe, makeDomain}.copyTo(ctx, "dc", to)
+	b, err := original{"samba", fmt.Sprint(version, provision, domainRecipe, peopleOfDomain), makeDomain}.copyTo(ctx, "dc", to)
 	if err != nil {
 		return domainSecrets{}, err
 	}
-	b, err := os.ReadFile(filepath.Join(domain, "secrets"))
-	if err != nil {
-		return domainSecrets{}, fmt.Errorf("read the test domain's secrets: %w", err)
-	}
 	s := strings.Fields(string(b))
 	if len(s) != 2 {
-		return domainSecrets{}, fmt.Errorf("the test domain in %s is damaged: remove it", domain)
+		return domainSecrets{}, errors.New("the test domain that is kept is damaged: remove rotunda-targets-*-kept in the folder of temporary files")
 	}
 	return domainSecrets{sdk.NewSecret([]byte(s[0])), sdk.NewSecret([]byte(s[1]))}, nil
 }
@@ -323,15 +325,15 @@ func makeDomain(ctx context.Context, dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "base.conf"), []byte("[global]\n"), 0o600); err != nil {
 		return err
 	}
-	err := run(ctx, nil, "/usr/bin/samba-tool", "domain", "provision", "--configfile="+filepath.Join(dir, "base.conf"), "--targetdir="+filepath.Join(dir, "dc"),
-		"--realm="+adRealm, "--domain=ROTUNDA", "--server-role=dc", "--dns-backend=NONE", "--host-name=dc1", "--host-ip=127.0.0.1")
-	if err != nil {
+	argv := []string{"/usr/bin/samba-tool", "domain", "provision", "--configfile=" + filepath.Join(dir, "base.conf"), "--targetdir=" + filepath.Join(dir, "dc")}
+	if err := run(ctx, nil, append(argv, provision...)...); err != nil {
 		return err
 	}
 	// Of every class that the domain asks for.
 	secrets := []byte("R" + randomHex(12) + "-z9 A" + randomHex(12) + "-z9\n")
-	if err := os.WriteFile(filepath.Join(dir, "secrets"), secrets, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, secretsFile), secrets, 0o600); err != nil {
 		return err
 	}
-	return run(ctx, secrets, "/usr/bin/python3", "-c", domainRecipe, filepath.Join(dir, "dc/etc/smb.conf"), adDomain, adPeople, strconv.Itoa(ADLocksAfter))
+	argv = []string{"/usr/bin/python3", "-c", domainRecipe, filepath.Join(dir, "dc/etc/smb.conf")}
+	return run(ctx, secrets, append(argv, peopleOfDomain...)...)
 }

@@ -3,8 +3,8 @@
 // each in a folder of its own. It is plain Go for demonstrations and a thin layer for
 // tests: [Postgres], [OpenSSH], [Maria] and so on.
 //
-// Nothing that it makes outlives its owner for long, but for one Active Directory domain
-// that later runs copy: what a killed run leaves behind (processes, folders, Unix
+// Nothing that it makes outlives its owner for long, but for one original of each kind of
+// server that takes long to make, which later runs copy: what a killed run leaves behind (processes, folders, Unix
 // accounts) is written down in the folder before it is made, and swept by the next run.
 package targets
 
@@ -45,8 +45,11 @@ func base() (string, error) {
 		return "", fmt.Errorf("make the folder of test servers: %w", err)
 	}
 	// The name can be guessed: somebody else may have made it first.
-	if ok, err := ownedByUs(dir); err != nil || !ok {
-		return "", fmt.Errorf("folder of test servers %s is not a folder of this user: remove it (%w)", dir, err)
+	switch ok, err := ownedByUs(dir); {
+	case err != nil:
+		return "", fmt.Errorf("look at the folder of test servers: %w", err)
+	case !ok:
+		return "", fmt.Errorf("folder of test servers %s is not a folder of this user: remove it", dir)
 	}
 	return dir, nil
 }
