@@ -111,7 +111,8 @@ type After struct {
 	Done func(t *testing.T) bool
 }
 
-// Build builds the plugin of a package and gives the binary's path.
+// Build builds the plugin of a package and gives the binary's path. It takes the go and the
+// cp of the machine.
 func Build(t *testing.T, pkg string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "plugin")

@@ -1,6 +1,6 @@
 // Command fuzz runs every fuzz test of the module, as many at a time as there are
 // processors, and keeps the inputs that are
-// worth it. make fuzz and make test run it.
+// worth it. make fuzz and make fuzz-minute run it.
 //
 // It compiles each package's fuzz tests once, whatever their number: go test -fuzz takes
 // one of them at a time and links anew for each. What a run finds beyond the committed
