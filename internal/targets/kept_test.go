@@ -44,6 +44,9 @@ func TestOriginal(t *testing.T) {
 			return os.Chtimes(last, old, old)
 		}},
 		{what: "what is new again", recipe: "a"},
+		{what: "a folder made under another umask", recipe: "a", before: func() error {
+			return os.Chmod(filepath.Dir(last), 0o700)
+		}},
 	} {
 		if c.before != nil {
 			if err := c.before(); err != nil {
@@ -75,6 +78,9 @@ func TestOriginal(t *testing.T) {
 			t.Fatalf("%s: kept are %v, %v", c.what, kept, err)
 		}
 		last = kept[0]
+		if i, err := os.Stat(filepath.Dir(last)); err != nil || i.Mode().Perm() != 0o711 {
+			t.Errorf("%s: the folder of all: %v, %v", c.what, i.Mode(), err)
+		}
 		// Its data may belong to the user of a server, who must not reach it.
 		if i, err := os.Stat(last); err != nil || i.Mode().Perm() != 0o700 {
 			t.Errorf("%s: %v, %v", c.what, i.Mode(), err)

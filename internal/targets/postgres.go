@@ -107,6 +107,9 @@ func (pg *PG) initialise(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(secret) == 0 {
+		return errors.New("the test cluster that is kept has no secret: remove rotunda-targets-*-kept in the folder of temporary files")
+	}
 	pg.AdminPassword = sdk.NewSecret(secret)
 	for name, pem := range map[string][]byte{"server.crt": cert.cert, "server.key": cert.key} {
 		if err := writeNew(filepath.Join(data, name), pem, pg.as); err != nil {

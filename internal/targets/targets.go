@@ -4,8 +4,9 @@
 // tests: [Postgres], [OpenSSH], [Maria] and so on.
 //
 // Nothing that it makes outlives its owner for long, but for one original of each kind of
-// server that takes long to make, which later runs copy: what a killed run leaves behind (processes, folders, Unix
-// accounts) is written down in the folder before it is made, and swept by the next run.
+// server that takes long to make, which later runs copy: what a killed run leaves behind
+// (processes, folders, Unix accounts) is written down in the folder before it is made, and
+// swept by the next run.
 package targets
 
 import (
