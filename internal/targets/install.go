@@ -62,6 +62,9 @@ var needs = []struct {
 	{RabbitMQ, "rabbitmq-server", file("/usr/lib/rabbitmq/bin/rabbitmq-server")},
 }
 
+// installLock is held by who looks at what is installed, or installs.
+const installLock = "install.lock"
+
 func file(name string) func() bool { return func() bool { return exists(name) } }
 
 // Install installs the Debian packages of these servers that are missing, and builds what
@@ -93,22 +96,24 @@ func Installed(s Server) bool {
 }
 
 func installPackages(ctx context.Context, log func(string), servers []Server) error {
-	if len(missing(servers)) == 0 {
-		return nil
-	}
 	if os.Getuid() != 0 || !exists("/usr/bin/apt-get") {
-		return fmt.Errorf("%w: install %s (needs root and apt-get)", ErrUnavailable, strings.Join(missing(servers), " "))
+		if packages := missing(servers); len(packages) > 0 {
+			return fmt.Errorf("%w: install %s (needs root and apt-get)", ErrUnavailable, strings.Join(packages, " "))
+		}
+		return nil
 	}
 	root, err := base()
 	if err != nil {
 		return err
 	}
-	unlock, err := lockFile(filepath.Join(root, "install.lock"), true)
+	// Before the look at what is there: a package that another process installs has its
+	// program some seconds before it has its user.
+	unlock, err := lockFile(filepath.Join(root, installLock), true)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	packages := missing(servers) // somebody may have installed them while we waited
+	packages := missing(servers)
 	if len(packages) == 0 {
 		return nil
 	}
