@@ -77,7 +77,7 @@ func (x *exposure) record(ref Ref, kind string, s *trustv1.Statement) *clientv1.
 	plain, err := rec.JSON()
 	x.must(err)
 	return &clientv1.RecordView{
-		Ref: ref.Proto(), Kind: kind, RecordKey: trust.SealRecordKey(x.folderKey, x.key), KeyVersion: 1, Data: trust.SealData(x.key, plain), Revision: 1,
+		Ref: ref.Proto(), Kind: kind, RecordKey: trust.SealRecordKey(x.folderKey, x.key), KeyVersion: 1, MadeVersion: 1, Data: trust.SealData(x.key, plain), Revision: 1,
 		Statement: &clientv1.StatementView{Seq: 1, Digest: digest.Bytes(), Blob: trust.SealStatement(x.log.Org(), x.key, ref.Record, signed)},
 	}
 }
@@ -171,7 +171,8 @@ func (x *exposure) exposed() bool {
 		memory: memory{filepath.Join(x.t.TempDir(), "memory.db")},
 	}
 	c.sync.at, c.sync.chores, c.sign.ends = time.Now(), true, time.Now().Add(time.Hour)
-	c.folders.put(x.folder, 1, x.folderKey)
+	state, _ := x.log.Folder(x.folder)
+	c.folders.put(x.folder, state.Version, x.folderKey)
 	c.folders.put(x.f, 1, seal.NewKey()) // which has no records
 	list, unseen, err := c.Exposed(x.t.Context(), c.stillOutside(r.found))
 	x.must(err)
@@ -179,6 +180,12 @@ func (x *exposure) exposed() bool {
 		x.t.Fatalf("%d accounts are exposed, unseen folders: %v", len(list), unseen)
 	}
 	return len(list) == 1
+}
+
+// rekeys gives the folder its next key; made is that for which the account's own was made.
+func (x *exposure) rekeys(version, made uint32) {
+	x.do(trust.FolderOp(x.log.Org(), x.folder, version, x.folderKey))
+	x.account.KeyVersion, x.account.MadeVersion = version, made
 }
 
 // Whose secret somebody who was shut out may know: every one that was set before, and a
@@ -229,6 +236,10 @@ func TestExposed(t *testing.T) {
 			x.listed, x.more = nil, true
 			x.edited(same)
 		}, true},
+		{"a password set since, before the folder's new key", SecretPassword, func(x *exposure) { leaves(x); x.rotated(); x.rekeys(2, 2) }, true},
+		{"after it, under a new key of the record", SecretPassword, func(x *exposure) { leaves(x); x.rekeys(2, 2); x.rotated() }, false},
+		{"after it, under the record's key of before", SecretPassword, func(x *exposure) { leaves(x); x.rekeys(2, 1); x.rotated() }, true},
+		{"under a record's key that waits for others than him", SecretPassword, func(x *exposure) { leaves(x); x.rekeys(2, 2); x.rekeys(3, 2); x.rotated() }, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			x := newExposure(t, row.kind)

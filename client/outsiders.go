@@ -30,9 +30,10 @@ type Outsider struct {
 // OutsideFolder is a folder that an outsider could read.
 type OutsideFolder struct {
 	UID seal.ID
-	// Rekeyed is the change that gave the folder the first key that he does not know;
-	// 0: he knows the present one.
+	// Rekeyed is the change that gave the folder the first key that he does not know, and
+	// Version that key's; 0: he knows the present one.
 	Rekeyed uint64
+	Version uint32
 }
 
 // since says since which change of the log a secret has to be to be unknown to him.
@@ -132,7 +133,7 @@ func (r *replay) add(signed []byte, now time.Time) error {
 	}
 	for _, op := range change.Ops {
 		if f := op.GetFolder(); f.GetKeyVersion() > 1 {
-			r.rekeyed(seal.ID(f.FolderUid), change.Epoch)
+			r.rekeyed(seal.ID(f.FolderUid), change.Epoch, f.KeyVersion)
 		}
 	}
 	for i, o := range parties {
@@ -160,11 +161,11 @@ func (r *replay) add(signed []byte, now time.Time) error {
 }
 
 // rekeyed: whoever was outside before does not know this key of the folder.
-func (r *replay) rekeyed(folder seal.ID, epoch uint64) {
+func (r *replay) rekeyed(folder seal.ID, epoch uint64, version uint32) {
 	for _, o := range r.found {
 		for i, f := range o.Folders {
 			if f.UID == folder && f.Rekeyed == 0 {
-				o.Folders[i].Rekeyed = epoch
+				o.Folders[i].Rekeyed, o.Folders[i].Version = epoch, version
 			}
 		}
 	}
@@ -245,12 +246,16 @@ type Exposed struct {
 	Ref   Ref
 	Title string
 	By    []Outsider
+	// Kept: the folder has a key that one of them does not know, and the record still has
+	// its own of before. A new secret would be written under that one.
+	Kept bool
 }
 
 // Exposed lists the accounts whose secret is older than what shut an outsider out: his
 // removal or, where the folder was re-keyed after it, the folder's new key. A secret that
 // was set between the two was written under a key that he knows. So is one that has a
-// newer one beside it, and still opens the target. Of the folders in unseen this device can
+// newer one beside it, and still opens the target, and every one under a record's key that
+// was made before the folder's: by the server's word, as RekeyFolder. Of the folders in unseen this device can
 // tell nothing: it may not read them, or has no key of them.
 func (c *Client) Exposed(ctx context.Context, outsiders []Outsider) (list []Exposed, unseen []seal.ID, err error) {
 	by := map[seal.ID][]Outsider{}
@@ -282,8 +287,9 @@ func (c *Client) Exposed(ctx context.Context, outsiders []Outsider) (list []Expo
 			}
 			for _, who := range by[folder] {
 				i := slices.IndexFunc(who.Folders, func(f OutsideFolder) bool { return f.UID == folder })
-				if known && set < who.Folders[i].since(who) {
-					x.By = append(x.By, who)
+				kept := o.view.MadeVersion < who.Folders[i].Version
+				if known && (kept || set < who.Folders[i].since(who)) {
+					x.By, x.Kept = append(x.By, who), x.Kept || kept
 				}
 			}
 			if len(x.By) > 0 {

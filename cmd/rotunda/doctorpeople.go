@@ -45,15 +45,19 @@ func (c *cli) examinePeople(ctx context.Context, x *examination, cl *client.Clie
 	if len(exposed) > 0 {
 		var titles []string
 		var by []string
+		do := "`rotunda rotate --exposed` rotates them; `rotunda rotate --exposed --json` lists them"
 		for _, e := range exposed {
 			titles = append(titles, e.Title)
+			if e.Kept {
+				do = keptHint + "; then `rotunda rotate --exposed` rotates them"
+			}
 			for _, o := range e.By {
 				if !slices.Contains(by, c.who(o)) {
 					by = append(by, c.who(o))
 				}
 			}
 		}
-		x.warn("removals", "`rotunda rotate --exposed` rotates them; `rotunda rotate --exposed --json` lists them", "%d account%s not rotated since %s could read %s: %s", len(titles), plural(len(titles)), few(by), themIt(len(titles)), few(titles))
+		x.warn("removals", do, "%d account%s not rotated since %s could read %s: %s", len(titles), plural(len(titles)), few(by), themIt(len(titles)), few(titles))
 	}
 	x.ok("removals", "%d, and nobody who is out knows a key or an account's secret", len(outsiders))
 }

@@ -24,6 +24,7 @@ type chosen struct {
 	exposed  bool
 	failed   bool      // the last that was heard of its scripts
 	unseen   []seal.ID // folders into which --exposed could not look
+	kept     []string  // accounts whose records wait for keys that he who may not read them does not know
 }
 
 func (s *chosen) flags(cmd *cobra.Command) {
@@ -76,7 +77,7 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 	}
 	var known map[client.Ref]bool
 	if s.exposed {
-		if known, s.unseen, err = exposed(ctx, cl); err != nil {
+		if known, err = s.lookForExposed(ctx, cl); err != nil {
 			return nil, err
 		}
 	}
@@ -104,7 +105,10 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 	}
 	if len(out) == 0 {
 		none := failf(exitNotFound, "not_found", "no account fits")
-		if n := len(s.unseen); n > 0 {
+		switch n := len(s.unseen); {
+		case len(s.kept) > 0:
+			none = failf(exitConflict, "key_known", "not rotated: %s: the record waits for a key of its own", few(s.kept)).withHint(keptHint)
+		case n > 0:
 			none = none.withHint("%d folder%s you cannot read: not looked at; %s", n, plural(n), lookedAtBy)
 		}
 		return nil, none
@@ -131,19 +135,28 @@ func lastFailed(ctx context.Context, cl *client.Client, filter string) (map[clie
 	}
 }
 
-// exposed are the accounts whose secret somebody may know who may not read it any more.
-func exposed(ctx context.Context, cl *client.Client) (map[client.Ref]bool, []seal.ID, error) {
+// lookForExposed finds the accounts whose secret somebody may know who may not read it any
+// more. Where the record has a key that he knows, a new secret would be no better.
+func (s *chosen) lookForExposed(ctx context.Context, cl *client.Client) (map[client.Ref]bool, error) {
 	outsiders, err := cl.Outsiders(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	list, unseen, err := cl.Exposed(ctx, outsiders)
+	s.unseen = unseen
 	known := map[client.Ref]bool{}
 	for _, x := range list {
-		known[x.Ref] = true
+		if x.Kept {
+			s.kept = append(s.kept, x.Title)
+		} else {
+			known[x.Ref] = true
+		}
 	}
-	return known, unseen, err
+	return known, err
 }
+
+// keptHint is the advice about accounts that are not rotated before their records have new keys.
+const keptHint = "`rotunda folder rekey FOLDER` first (`rotunda doctor` names the folder): a new secret would be written under a key that is known"
 
 func (c *cli) rotateCmd() *cobra.Command {
 	return c.runningCmd(&chosen{}, "rotate", "rotate", "give accounts new secrets now", `Signs a command for each account, sends it to an agent of its resource's pool, and
@@ -202,6 +215,9 @@ func (c *cli) runningCmd(s *chosen, verb, does, short, long, example string, sta
 			}
 			if n := len(s.unseen); n > 0 {
 				c.warn("%d folder%s you cannot read: not looked at; %s", n, plural(n), lookedAtBy)
+			}
+			if len(s.kept) > 0 {
+				c.warn("not rotated: %s: the record waits for a key of its own; %s", few(s.kept), keptHint)
 			}
 			if len(accounts) > 1 && len(args) == 0 {
 				for _, r := range accounts[:min(len(accounts), 20)] {

@@ -15,15 +15,31 @@ import (
 
 // shutOutView is what became of what somebody could read, after his removal.
 type shutOutView struct {
-	Done       string          `json:"done"`
-	Folders    []rekeyView     `json:"folders"`
-	Outcomes   []outcomeView   `json:"outcomes"`
-	Known      []string        `json:"known_folders"` // whose present key he knows
-	NotRotated []exposedView   `json:"not_rotated"`
-	Unread     []string        `json:"not_looked_at"` // folders that this device cannot read
-	Apps       []string        `json:"applications"`  // whose key he could hold
-	Agents     []behindView    `json:"unconfirmed"`
-	kept       map[string]bool // records that wait for their own new keys
+	Done       string        `json:"done"`
+	Folders    []rekeyView   `json:"folders"`
+	Outcomes   []outcomeView `json:"outcomes"`
+	Known      []string      `json:"known_folders"` // whose present key he knows
+	Waiting    []waitingView `json:"waiting_folders"`
+	NotRotated []exposedView `json:"not_rotated"`
+	Unread     []string      `json:"not_looked_at"` // folders that this device cannot read
+	Apps       []string      `json:"applications"`  // whose key he could hold
+	Agents     []behindView  `json:"unconfirmed"`
+	rekey      []seal.ID     // the folders of Known and Waiting
+}
+
+// waitingView is a folder with a new key, and records that still have theirs of before.
+type waitingView struct {
+	Folder  string `json:"folder"`
+	Records int    `json:"records"`
+}
+
+func newShutOut(name string) *shutOutView {
+	return &shutOutView{Done: "removed " + name, Folders: []rekeyView{}, Outcomes: []outcomeView{}}
+}
+
+// over says whether nothing is left that the command could go on with.
+func (v *shutOutView) over() bool {
+	return len(v.rekey)+len(v.NotRotated)+len(v.Unread) == 0
 }
 
 // exposedView is an account whose secret he may know.
@@ -39,37 +55,37 @@ type behindView struct {
 	Seen string `json:"seen,omitempty"`
 }
 
-// goOn goes on with the removal of somebody who is out of the log already, where that
-// left something.
+// goOn goes on with the removal of somebody who is out of the log already.
 func (c *cli) goOn(ctx context.Context, cl *client.Client, name string, flags removalFlags, notFound error, kinds []trustv1.EntryKind) error {
 	o, ok, err := cl.Removed(ctx, name, kinds...)
 	if err != nil || !ok {
 		return errors.Join(notFound, err)
 	}
-	mine, exposed, unseen, err := c.outside(ctx, cl, o.ID)
-	if err != nil {
+	v := newShutOut(o.Name)
+	if err := c.whatIsLeft(ctx, cl, o.ID, v); err != nil {
 		return err
 	}
-	if len(exposed)+len(unseen) == 0 && !slices.ContainsFunc(mine, func(o client.Outsider) bool { return len(o.Knows()) > 0 }) {
-		return notFound
+	left := "this goes on with what is left"
+	if v.over() {
+		left = "nothing is left to re-key or to rotate"
 	}
-	c.note("%s was removed %s; this goes on with what is left", o.Name, c.ago(o.At))
-	if flags.plan {
-		return notFound
+	c.note("%s was removed %s; %s", o.Name, c.ago(o.At), left)
+	if flags.plan || v.over() {
+		return c.emit(v, func(w io.Writer) { c.showShutOut(w, o.Name, v) })
 	}
-	if err := c.confirm(c.shutOutQuestion(mine, len(exposed), flags)); err != nil {
+	if err := c.confirm(shutOutQuestion(v, flags)); err != nil {
 		return err
 	}
 	return c.shutOut(ctx, cl, o.ID, o.Name, flags)
 }
 
-func (c *cli) shutOutQuestion(mine []client.Outsider, accounts int, flags removalFlags) string {
+func shutOutQuestion(v *shutOutView, flags removalFlags) string {
 	var do []string
-	if n := len(knows(mine)); n > 0 && !flags.noRekey {
+	if n := len(v.rekey); n > 0 && !flags.noRekey {
 		do = append(do, fmt.Sprintf("give %d folder%s and what is in %s new keys", n, plural(n), themIt(n)))
 	}
-	if accounts > 0 && !flags.noRotate {
-		do = append(do, fmt.Sprintf("rotate %d account%s", accounts, plural(accounts)))
+	if n := len(v.NotRotated); n > 0 && !flags.noRotate {
+		do = append(do, fmt.Sprintf("rotate %d account%s", n, plural(n)))
 	}
 	return strings.Join(append(do, "go on")[:max(1, len(do))], ", ")
 }
@@ -98,43 +114,53 @@ func knows(list []client.Outsider) (folders []seal.ID) {
 	return folders
 }
 
+// couldRead says whether one of them could read a folder.
+func couldRead(list []client.Outsider, folder seal.ID) bool {
+	return slices.ContainsFunc(list, func(o client.Outsider) bool {
+		return slices.ContainsFunc(o.Folders, func(f client.OutsideFolder) bool { return f.UID == folder })
+	})
+}
+
 // shutOut ends what somebody who was removed knows: new keys first, so that the secrets
 // that come next are written under keys that he has not. What goes wrong with one thing
-// stops no other; all of it is found again from the log.
+// stops no other; all of it is found again, from the log and at the server.
 func (c *cli) shutOut(ctx context.Context, cl *client.Client, id seal.ID, name string, flags removalFlags) error {
-	v := &shutOutView{Done: "removed " + name, Folders: []rekeyView{}, Known: []string{}, Outcomes: []outcomeView{}, NotRotated: []exposedView{}, Unread: []string{}, Apps: []string{}, Agents: []behindView{}, kept: map[string]bool{}}
-	mine, _, _, err := c.outside(ctx, cl, id)
-	if err != nil {
+	v := newShutOut(name)
+	if err := c.whatIsLeft(ctx, cl, id, v); err != nil {
 		return err
 	}
 	var failed error
 	if !flags.noRekey {
-		failed = c.rekeyAll(ctx, cl, knows(mine), v)
+		failed = c.rekeyAll(ctx, cl, v)
 	}
 	if !flags.noRotate && ctx.Err() == nil {
-		failed = errors.Join(failed, c.rotateExposed(ctx, cl, id, v, flags.noWait))
+		failed = errors.Join(failed, c.rotateExposed(ctx, cl, id, v, flags))
 	}
 	if err := c.whatIsLeft(ctx, cl, id, v); err != nil {
 		return errors.Join(failed, err)
 	}
-	err = c.emit(v, func(w io.Writer) { c.showShutOut(w, name, v) })
-	if n := len(v.Unread); failed == nil && err == nil && n > 0 && !flags.noRotate {
+	err := c.emit(v, func(w io.Writer) { c.showShutOut(w, name, v) })
+	switch {
+	case failed != nil || err != nil || flags.noRotate:
+	case len(v.Unread) > 0:
+		n := len(v.Unread)
 		err = failf(exitFindings, "not_looked_at", "%d folder%s you cannot read: not looked at", n, plural(n)).withHint(lookedAtBy)
+	case len(v.NotRotated) > 0 && !flags.noWait:
+		n := len(v.NotRotated)
+		err = failf(exitFindings, "not_rotated", "%d account%s that %s could read %s not rotated yet", n, plural(n), name, isAre(n)).
+			withHint("the same command goes on")
 	}
 	return errors.Join(failed, err)
 }
 
-// rekeyAll re-keys folders; the error is the first one's.
-func (c *cli) rekeyAll(ctx context.Context, cl *client.Client, folders []seal.ID, v *shutOutView) error {
+// rekeyAll re-keys the folders that are left; the error is the first one's.
+func (c *cli) rekeyAll(ctx context.Context, cl *client.Client, v *shutOutView) error {
 	var first error
-	for _, uid := range folders {
+	for _, uid := range v.rekey {
 		r, err := c.rekey(ctx, cl, uid, client.RekeyOptions{})
 		view := viewRekey(r)
 		if err != nil {
 			view.Error = classify(err).Error()
-		}
-		for _, left := range r.Left {
-			v.kept[left.Ref.String()] = true
 		}
 		v.Folders = append(v.Folders, view)
 		if first == nil {
@@ -150,7 +176,7 @@ func (c *cli) rekeyAll(ctx context.Context, cl *client.Client, folders []seal.ID
 // rotateExposed signs a command for each account whose secret he may know, as "rotunda
 // rotate" does: a person's command needs no mandate, and no schedule is moved. The
 // administrators of resources come last: the others' runs log in as them.
-func (c *cli) rotateExposed(ctx context.Context, cl *client.Client, id seal.ID, v *shutOutView, noWait bool) error {
+func (c *cli) rotateExposed(ctx context.Context, cl *client.Client, id seal.ID, v *shutOutView, flags removalFlags) error {
 	_, exposed, _, err := c.outside(ctx, cl, id)
 	if err != nil {
 		return err
@@ -162,7 +188,7 @@ func (c *cli) rotateExposed(ctx context.Context, cl *client.Client, id seal.ID, 
 	var waves [2][]*client.Record
 	for _, x := range exposed {
 		switch {
-		case v.kept[x.Ref.String()]: // a new secret would be written under the key that he knows
+		case x.Kept && !flags.noRekey: // a new secret would be written under the key that he knows
 		case admins[x.Ref]:
 			waves[1] = append(waves[1], &client.Record{Ref: x.Ref, Title: x.Title})
 		default:
@@ -172,7 +198,7 @@ func (c *cli) rotateExposed(ctx context.Context, cl *client.Client, id seal.ID, 
 	f := c.follow(slices.Concat(waves[0], waves[1]))
 	var failed error
 	for n, wave := range waves {
-		if n > 0 && noWait && len(waves[0]) > 0 {
+		if n > 0 && flags.noWait && len(waves[0]) > 0 {
 			break // the first ones are not over: these stay on the list
 		}
 		var refs []client.Ref
@@ -182,11 +208,11 @@ func (c *cli) rotateExposed(ctx context.Context, cl *client.Client, id seal.ID, 
 		if len(refs) == 0 {
 			continue
 		}
-		outcomes, err := cl.Rotate(ctx, refs, client.RunOptions{Progress: f.progress, NoWait: noWait})
+		outcomes, err := cl.Rotate(ctx, refs, client.RunOptions{Progress: f.progress, NoWait: flags.noWait})
 		for _, o := range outcomes {
 			v.Outcomes = append(v.Outcomes, viewOutcome(o, f.names[o.Account]))
 		}
-		failed = errors.Join(failed, f.worst(outcomes, noWait), err)
+		failed = errors.Join(failed, f.worst(outcomes, flags.noWait), err)
 	}
 	return failed
 }
@@ -212,14 +238,19 @@ func (c *cli) whatIsLeft(ctx context.Context, cl *client.Client, id seal.ID, v *
 	if err != nil {
 		return err
 	}
-	v.Unread = uids(unseen)
+	v.Known, v.Waiting, v.NotRotated, v.Unread, v.Apps, v.Agents = []string{}, []waitingView{}, []exposedView{}, uids(unseen), []string{}, []behindView{}
 	folders, err := cl.Folders(ctx)
 	if err != nil {
 		return err
 	}
+	v.rekey = knows(mine)
 	names := map[seal.ID]string{}
 	for _, f := range folders {
 		names[f.UID] = f.Name
+		if f.OldKeys > 0 && !slices.Contains(v.rekey, f.UID) && couldRead(mine, f.UID) {
+			v.rekey = append(v.rekey, f.UID)
+			v.Waiting = append(v.Waiting, waitingView{f.Name, int(f.OldKeys)})
+		}
 	}
 	for _, uid := range knows(mine) {
 		if names[uid] == "" {
@@ -274,6 +305,9 @@ func (c *cli) showShutOut(w io.Writer, name string, v *shutOutView) {
 	}
 	for _, f := range v.Known {
 		printLine(w, "%s knows the key of the folder %s: `rotunda folder rekey %s` ends that", name, f, quoted(f))
+	}
+	for _, f := range v.Waiting {
+		printLine(w, "%d record%s of the folder %s wait%s for keys of their own, and may have ones that %s knows: `rotunda folder rekey %s` goes on", f.Records, plural(f.Records), f.Folder, verbS(f.Records), name, quoted(f.Folder))
 	}
 	if n := len(v.Unread); n > 0 {
 		printLine(w, "%d folder%s you cannot read: not looked at (%s); %s", n, plural(n), strings.Join(v.Unread, ", "), lookedAtBy)

@@ -127,6 +127,72 @@ func TestRekeyGoesOn(t *testing.T) {
 	}
 }
 
+// A removal that is killed while it re-keys is gone on with by the same command: no account
+// is rotated under a key that the one removed has, and what waits is shown until it is done.
+func TestRemovalGoesOn(t *testing.T) {
+	beside(t)
+	ctx := t.Context()
+	w := newWorld(t, "fault")
+	pg := targets.Postgres(t)
+	must(t, w.AddPostgres(ctx, "db", pg))
+	for _, title := range []string{"app", "web"} {
+		_, err := w.AddRole(ctx, pg, "db", title, title)
+		must(t, err)
+	}
+	const logins, accounts = 150, 3 // app, web, and the administrator of db
+	csv := strings.Builder{}
+	csv.WriteString("title,login,password\n")
+	for n := range logins {
+		fmt.Fprintf(&csv, "login%d,l%d,secret %d\n", n, n, n)
+	}
+	_, err := w.CLI(ctx, []byte(csv.String()), "record", "import", "-", "--folder", installation.Folder)
+	must(t, err)
+	const records = logins + accounts + 1
+	w.comes(t, "Eve", "read")
+
+	faults := t.TempDir()
+	killed := &installation.Installation{Options: installation.Options{Bin: w.Bin, Dir: w.Dir, Env: []string{"ROTUNDA_FAULT_DIR=" + faults}}, Addr: w.Addr}
+	var left struct {
+		Known      []string                 `json:"known_folders"`
+		Waiting    []struct{ Records int }  `json:"waiting_folders"`
+		NotRotated []struct{ Title string } `json:"not_rotated"`
+	}
+	for _, c := range []struct {
+		point string
+		waits int
+	}{{"rekey-folder", records}, {"rekey-records", records - 100}} {
+		must(t, os.WriteFile(filepath.Join(faults, c.point), []byte("kill"), 0o600))
+		_, err := killed.CLI(ctx, nil, "member", "remove", "Eve", "--yes")
+		if _, e := os.Stat(filepath.Join(faults, c.point+".hit")); e != nil || err == nil {
+			t.Fatalf("the client was not killed at %s: %v", c.point, err)
+		}
+		must(t, w.JSON(ctx, &left, nil, "member", "remove", "Eve", "--plan"))
+		if len(left.Known) > 0 || len(left.Waiting) != 1 || left.Waiting[0].Records != c.waits || len(left.NotRotated) != accounts {
+			t.Errorf("killed at %s: %+v", c.point, left)
+		}
+		if c.waits == records {
+			if _, err := w.CLI(ctx, nil, "rotate", "--exposed", "--yes", "--json"); reasonOf(err) != "key_known" {
+				t.Errorf("rotated under keys that Eve has: %v", err)
+			}
+		}
+	}
+	must(t, w.JSON(ctx, &left, nil, "member", "remove", "Eve", "--yes"))
+	if len(left.Known)+len(left.Waiting)+len(left.NotRotated) > 0 {
+		t.Errorf("left by the call that went on: %+v", left)
+	}
+	var r rekeyed
+	must(t, w.JSON(ctx, &r, nil, "folder", "rekey", installation.Folder, "--yes"))
+	if !r.NewKey || r.KeyVersion != 3 {
+		t.Errorf("the folder waited for more: %+v", r)
+	}
+	for _, title := range []string{"app", "web"} {
+		if _, err := w.CLI(ctx, nil, "verify", title); err != nil {
+			t.Errorf("LOST: the vault's secret of %s does not open its target: %v", title, err)
+		}
+	}
+	must(t, w.JSON(ctx, &left, nil, "member", "remove", "Eve", "--yes")) // there is nothing to do, and that is well
+}
+
 // A server that was restored to before a re-keying has the former key alone, and the log
 // that others sent back: nobody accepts what it serves, and nothing is lost.
 func TestRekeyAfterRestore(t *testing.T) {

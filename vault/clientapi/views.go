@@ -250,7 +250,7 @@ func sizesBeside(ctx context.Context, q *db.Queries, org int64, uids [][]byte) (
 func recordView(r db.Record) *clientv1.RecordView {
 	return &clientv1.RecordView{
 		Ref:  &trustv1.Ref{FolderUid: r.FolderUid, RecordUid: r.RecordUid},
-		Kind: r.Kind, RecordKey: r.RecordKey, KeyVersion: uint32(r.KeyVersion), Data: r.Data, Revision: r.Revision, Updated: r.Updated,
+		Kind: r.Kind, RecordKey: r.RecordKey, KeyVersion: uint32(r.KeyVersion), MadeVersion: uint32(r.MadeVersion), Data: r.Data, Revision: r.Revision, Updated: r.Updated,
 		Links: links(r),
 	}
 }

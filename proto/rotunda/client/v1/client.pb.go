@@ -4218,7 +4218,8 @@ type RecordView struct {
 	Statement     *StatementView         `protobuf:"bytes,9,opt,name=statement,proto3" json:"statement,omitempty"`
 	Attestation   *ResultView            `protobuf:"bytes,10,opt,name=attestation,proto3" json:"attestation,omitempty"` // newest committed or edited result, without its detail
 	Staged        *StagedView            `protobuf:"bytes,11,opt,name=staged,proto3" json:"staged,omitempty"`
-	Last          *ResultView            `protobuf:"bytes,12,opt,name=last,proto3" json:"last,omitempty"` // newest result of any phase, without its detail: GetRun has it
+	Last          *ResultView            `protobuf:"bytes,12,opt,name=last,proto3" json:"last,omitempty"`                                   // newest result of any phase, without its detail: GetRun has it
+	MadeVersion   uint32                 `protobuf:"varint,13,opt,name=made_version,json=madeVersion,proto3" json:"made_version,omitempty"` // of the folder key for which record_key was made; lower than key_version: it waits for a new one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4335,6 +4336,13 @@ func (x *RecordView) GetLast() *ResultView {
 		return x.Last
 	}
 	return nil
+}
+
+func (x *RecordView) GetMadeVersion() uint32 {
+	if x != nil {
+		return x.MadeVersion
+	}
+	return 0
 }
 
 type StatementView struct {
@@ -7392,7 +7400,7 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\x11GetRecordsRequest\x12)\n" +
 	"\x04refs\x18\x01 \x03(\v2\x15.rotunda.trust.v1.RefR\x04refs\"M\n" +
 	"\x12GetRecordsResponse\x127\n" +
-	"\arecords\x18\x01 \x03(\v2\x1d.rotunda.client.v1.RecordViewR\arecords\"\xee\x03\n" +
+	"\arecords\x18\x01 \x03(\v2\x1d.rotunda.client.v1.RecordViewR\arecords\"\x91\x04\n" +
 	"\n" +
 	"RecordView\x12'\n" +
 	"\x03ref\x18\x01 \x01(\v2\x15.rotunda.trust.v1.RefR\x03ref\x12\x12\n" +
@@ -7409,7 +7417,8 @@ const file_rotunda_client_v1_client_proto_rawDesc = "" +
 	"\vattestation\x18\n" +
 	" \x01(\v2\x1d.rotunda.client.v1.ResultViewR\vattestation\x125\n" +
 	"\x06staged\x18\v \x01(\v2\x1d.rotunda.client.v1.StagedViewR\x06staged\x121\n" +
-	"\x04last\x18\f \x01(\v2\x1d.rotunda.client.v1.ResultViewR\x04last\"M\n" +
+	"\x04last\x18\f \x01(\v2\x1d.rotunda.client.v1.ResultViewR\x04last\x12!\n" +
+	"\fmade_version\x18\r \x01(\rR\vmadeVersion\"M\n" +
 	"\rStatementView\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x12\n" +
