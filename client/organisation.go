@@ -205,15 +205,23 @@ type RecoverOptions struct {
 	ClientVersion string
 }
 
+// Recovered is what Recover did besides enrolling the device.
+type Recovered struct {
+	NewMember     bool     // nobody of the name was there: he was made, as an administrator
+	Removed       []string // devices, by their full names
+	EndedRecovery bool     // of the server
+}
+
 // Recover enrols this profile's device by the recovery kit: the root signs the
-// new device in and the lost ones out, and every folder key is sealed to it.
-func (p *Profile) Recover(ctx context.Context, o RecoverOptions) error {
+// new device in and the lost ones out, and every folder key is sealed to it. What a
+// removed device knows is ended by who goes on with its removal.
+func (p *Profile) Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 	const op = "recover the organisation"
 	if err := p.free(op); err != nil {
-		return err
+		return Recovered{}, err
 	}
 	if o.Member == "" || o.Device == "" || o.Passphrase.Len() < MinPassphrase {
-		return invalid(op, "it needs the names of member and device, and a passphrase of at least %d bytes", MinPassphrase)
+		return Recovered{}, invalid(op, "it needs the names of member and device, and a passphrase of at least %d bytes", MinPassphrase)
 	}
 	var kit kitKeys
 	var err error
@@ -223,42 +231,42 @@ func (p *Profile) Recover(ctx context.Context, o RecoverOptions) error {
 		kit, err = openKit(o.Kit, o.KitPassphrase, o.KitIdentity)
 	}
 	if err != nil {
-		return err
+		return Recovered{}, err
 	}
 	defer kit.wipe()
 	if !o.OrgID.IsZero() && o.OrgID != kit.OrgID {
-		return invalid(op, "the kit is of another organisation: %s", kit.OrgID.Fingerprint())
+		return Recovered{}, invalid(op, "the kit is of another organisation: %s", kit.OrgID.Fingerprint())
 	}
 	root := ed25519.NewKeyFromSeed(kit.Root)
 	defer clear(root)
 	sealKey, err := seal.SealKeyFrom(kit.Seal)
 	if err != nil {
-		return fail(op, err)
+		return Recovered{}, fail(op, err)
 	}
 	keys, err := enrol.MakeKeys(KindDevice)
 	if err != nil {
-		return fail(op, err)
+		return Recovered{}, fail(op, err)
 	}
 	r := &recoverer{o: o, kit: kit, root: root, sealKey: sealKey, keys: keys, device: seal.NewID(), log: trust.NewLog(kit.OrgID)}
 	if r.conn, err = enrol.Dial(o.Server, o.CAPin, o.ClientVersion); err != nil {
-		return invalid(op, "%v", err)
+		return Recovered{}, invalid(op, "%v", err)
 	}
 	defer r.conn.Close()
 	if _, err := r.conn.StartSession(ctx, enrol.Signer{OrgID: kit.OrgID, EntryID: kit.Recovery, Key: root}); err != nil {
-		return fail("sign in with the recovery kit", err)
+		return Recovered{}, fail("sign in with the recovery kit", err)
 	}
 	if o.EndRecovery {
 		if err := r.endRecovery(ctx); err != nil {
-			return fail("end the recovery", err)
+			return Recovered{}, fail("end the recovery", err)
 		}
 	}
 	for attempt := 1; ; attempt++ {
 		err := r.write(ctx, p)
 		if err == nil {
-			return nil
+			return r.done, nil
 		}
 		if attempt == appendAttempts || !enrol.Retryable(err) {
-			return fail(op, err)
+			return Recovered{}, fail(op, err)
 		}
 	}
 }
@@ -274,6 +282,7 @@ type recoverer struct {
 	conn    *enrol.Conn
 	log     *trust.Log
 	changes [][]byte
+	done    Recovered
 }
 
 // endRecovery lets the log of a restored server grow again.
@@ -285,6 +294,7 @@ func (r *recoverer) endRecovery(ctx context.Context) error {
 	_, err = r.conn.Write(ctx, connect.NewRequest(&clientv1.WriteRequest{Ops: []*clientv1.WriteOp{
 		{Op: &clientv1.WriteOp_EndRecovery{EndRecovery: &clientv1.EndRecovery{Restored: state.Msg.Restored}}},
 	}}))
+	r.done.EndedRecovery = err == nil
 	return err
 }
 
@@ -305,7 +315,11 @@ func (r *recoverer) write(ctx context.Context, p *Profile) error {
 		return err
 	}
 	now := time.Now()
-	signed, _, err := trust.SignChange(r.kit.OrgID, r.log.NewChange(seal.ID{}, now, r.ops(public, now)...), r.root)
+	put, err := r.ops(public, now)
+	if err != nil {
+		return err
+	}
+	signed, _, err := trust.SignChange(r.kit.OrgID, r.log.NewChange(seal.ID{}, now, put...), r.root)
 	if err != nil {
 		return err
 	}
@@ -336,7 +350,8 @@ func (r *recoverer) write(ctx context.Context, p *Profile) error {
 }
 
 // ops put the device, its member where there is none, and remove what is lost.
-func (r *recoverer) ops(public []byte, now time.Time) []*trustv1.Op {
+func (r *recoverer) ops(public []byte, now time.Time) ([]*trustv1.Op, error) {
+	r.done.NewMember, r.done.Removed = false, nil
 	var ops []*trustv1.Op
 	owner := seal.ID{}
 	for _, e := range r.log.Entries(KindMember) {
@@ -345,7 +360,7 @@ func (r *recoverer) ops(public []byte, now time.Time) []*trustv1.Op {
 		}
 	}
 	if owner.IsZero() {
-		owner = seal.NewID()
+		owner, r.done.NewMember = seal.NewID(), true
 		ops = append(ops, trust.PutOp(&trustv1.Entry{EntryId: owner.Bytes(), Kind: KindMember, Name: r.o.Member, V: trust.Version}))
 	}
 	if !r.log.Roles(owner, seal.ID{}).Has(Admin) {
@@ -356,11 +371,17 @@ func (r *recoverer) ops(public []byte, now time.Time) []*trustv1.Op {
 		KeysDigest: seal.Hash(public).Bytes(), V: trust.Version, Roles: uint32(trust.AllRoles), NotAfter: now.Add(trust.MaxDeviceAge).UnixMilli(),
 	}))
 	for _, id := range r.o.RemoveDevices {
-		if e, ok := r.log.Entry(id); ok && e.Kind == KindDevice {
-			ops = append(ops, trust.RemoveOp(id))
+		e, ok := r.log.Entry(id)
+		if !ok || e.Kind != KindDevice {
+			return nil, &Error{
+				Class: NotFound, Reason: "not_found", Err: errors.New("the organisation has no device with the id "+id.String()),
+				Hint: "no device was enrolled and none removed: recover without --remove-device; then `rotunda device list` has the ids, and `rotunda device remove` removes",
+			}
 		}
+		ops = append(ops, trust.RemoveOp(id))
+		r.done.Removed = append(r.done.Removed, r.log.FullName(e))
 	}
-	return ops
+	return ops, nil
 }
 
 // folderKeys seals every folder key that the recovery key opens to the new device.

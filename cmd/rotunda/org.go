@@ -250,6 +250,9 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 			if o.OrgID, err = seal.ParseDigest(org); err != nil {
 				return usagef("--org: %w", err)
 			}
+			if o.OrgID.IsZero() {
+				return usagef("--org: no organisation has an id of zeros")
+			}
 		}
 		for _, text := range lost {
 			id, err := seal.ParseID(text)
@@ -278,8 +281,18 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 		}
 		defer clear(pass)
 		o.Passphrase, o.Device, o.ClientVersion = sdk.NewSecret(pass), deviceName(device), version.Version
-		if err := p.Recover(ctx, o); err != nil {
+		did, err := p.Recover(ctx, o)
+		if err != nil {
 			return unenrolled(err, o.Server)
+		}
+		if did.NewMember {
+			c.warn("nobody was called %q: a new member of that name was made, and is an administrator", o.Member)
+		}
+		if o.EndRecovery && !did.EndedRecovery {
+			c.warn("the server does not recover: there was nothing to end")
+		}
+		for i, name := range did.Removed {
+			c.warn("the device %s was removed: `rotunda device remove %s` gives what it could read new keys and new secrets", name, o.RemoveDevices[i])
 		}
 		open.leave(c, p)
 		info, err := p.Info()
