@@ -316,7 +316,11 @@ func (c *Client) sealToReaders(ctx context.Context, l *trust.Log, uid seal.ID, v
 		sealed, err := trust.SealFolderKey(l, uid, key, r.ID, public[r.ID], c.now())
 		if trust.ReasonOf(err) == trust.RecipientUnverified {
 			c.tellRefusal(ctx, eventClientRefused, trust.RecipientUnverified)
-			c.alarm("recipient_unverified", "the server serves keys of %q that are not the log's: nothing was sealed to them", r.Name)
+			what := "serves keys of %q that are not the log's"
+			if len(public[r.ID]) == 0 {
+				what = "has no keys of %q"
+			}
+			c.alarm("recipient_unverified", "the server "+what+": nothing was sealed to them", r.Name)
 			continue
 		}
 		if err != nil {

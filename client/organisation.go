@@ -374,7 +374,7 @@ func (r *recoverer) ops(public []byte, now time.Time) ([]*trustv1.Op, error) {
 		e, ok := r.log.Entry(id)
 		if !ok || e.Kind != KindDevice {
 			return nil, &Error{
-				Class: NotFound, Reason: "not_found", Err: errors.New("the organisation has no device with the id "+id.String()),
+				Class: NotFound, Reason: "not_found", Err: errors.New("the organisation has no device with the id " + id.String()),
 				Hint: "no device was enrolled and none removed: recover without --remove-device; then `rotunda device list` has the ids, and `rotunda device remove` removes",
 			}
 		}

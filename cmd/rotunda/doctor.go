@@ -242,7 +242,7 @@ func (c *cli) examineFolders(ctx context.Context, x *examination, cl *client.Cli
 	for _, f := range folders {
 		if f.Missing {
 			missing++
-			x.warn("folders", "somebody who may share it runs any command: that hands the key over", "the key of folder %s has not come to this device", f.UID)
+			x.warn("folders", "somebody who may share it runs any command: that hands the key over; where the server was restored to before a re-keying, nobody can: `rotunda folder rekey "+f.UID.String()+" --restored`", "the key of folder %s has not come to this device", f.UID)
 		}
 	}
 	if missing == 0 {

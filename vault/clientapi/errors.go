@@ -33,6 +33,7 @@ const (
 	ReasonKeysMissing = "keys_missing"        // an entry was put without its keys
 	ReasonKeyVersion  = "key_version"         // not the folder key of the log
 	ReasonRekey       = "rekey_incomplete"    // a new folder key that leaves something or somebody out
+	ReasonReader      = "reader_without_key"  // a new folder key that is not sealed to all who may read
 	ReasonValue       = "value_conflict"      // not the next value, or not this data
 	ReasonSchedule    = "schedule_bad"        // no schedule
 	ReasonAgent       = "agent_unknown"       // not a live agent of that pool

@@ -173,7 +173,8 @@ func (w *writer) allHold(folder seal.ID, version uint32) error {
 	for _, e := range w.log.Readers(folder) {
 		// Who is about to expire may have expired by the caller's clock.
 		if !holds[string(e.ID[:])] && !e.Expired(w.now.Add(trust.Skew)) {
-			return incomplete(folder, "it is not sealed to %s, who may read", w.log.FullName(e))
+			return refuse(connect.CodeAborted, ReasonReader, "have it connect once, so that the server has its keys, or remove it (`rotunda device remove`, `rotunda agent remove`): after a restore, agents and devices that were enrolled since the backup first",
+				"the new key of folder %s: it is not sealed to %s, who may read", folder, w.log.FullName(e))
 		}
 	}
 	apps, err := w.q.AppFoldersNotUnder(w.ctx, db.AppFoldersNotUnderParams{Org: w.org, FolderUid: folder[:], KeyVersion: int64(version)})

@@ -154,10 +154,10 @@ func TestNewFolderKeyTakesAllOver(t *testing.T) {
 		}, "rekey_incomplete"},
 		{"a reader left out", func(_ *rekeyScene, ops []*clientv1.WriteOp, _ *clientv1.RekeyFolder) []*clientv1.WriteOp {
 			return drop(ops, 3)
-		}, "rekey_incomplete"},
+		}, "reader_without_key"},
 		{"the last reader left out", func(_ *rekeyScene, ops []*clientv1.WriteOp, _ *clientv1.RekeyFolder) []*clientv1.WriteOp {
 			return ops[:len(ops)-1]
-		}, "rekey_incomplete"},
+		}, "reader_without_key"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			sc := newRekeyScene(t)
