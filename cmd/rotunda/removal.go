@@ -49,8 +49,10 @@ After the removal each folder that it could read is re-keyed (see "rotunda folde
 rekey"), then each account that it could read is rotated by a command of yours: that
 needs operate on the account's or its resource's folder, and no schedule. What is left
 is listed at the end, and by "rotunda doctor" until it is done. Into folders that you
-cannot read it cannot look: it says so, and does not end well (not_looked_at). If it is interrupted, or
-an agent was away, the same command goes on. --no-rekey and --no-rotate leave either.`
+cannot read it cannot look: it says so, and does not end well (not_looked_at); nor while
+an account is left that is not rotated (not_rotated). If it is interrupted, or an agent
+was away, the same command goes on, and --plan shows before with what. --no-rekey and
+--no-rotate leave either.`
 
 // removalView is a plan as a program reads it.
 type removalView struct {
