@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -162,7 +163,11 @@ func changeRefused(pg *pgconn.PgError) (class sdk.Class, reason string, proven b
 	if pg.SeverityUnlocalized != "ERROR" && pg.Severity != "ERROR" {
 		return "", "", false
 	}
+	// A pooler between here and the server says ERROR, too, of a statement that it has sent
+	// on and has no answer to. So only what PostgreSQL itself says of one proves anything.
 	switch code := pg.Code; {
+	case code == "40003": // statement_completion_unknown
+		return "", "", false
 	case code == "42501":
 		return sdk.ClassPermission, "admin.rights", true
 	case code == "42704":
@@ -175,11 +180,18 @@ func changeRefused(pg *pgconn.PgError) (class sdk.Class, reason string, proven b
 		return sdk.ClassConflict, "target.read_only", true
 	case code == "55P03", code == "57014", strings.HasPrefix(code, "40"): // lock, time, deadlock
 		return sdk.ClassUnreachable, "target.busy", true
-	case strings.HasPrefix(code, "53"), code == "XX000": // resources; somebody changed the role at the same time
+	case strings.HasPrefix(code, "53"), code == "XX000" && strings.HasPrefix(pg.Message, "tuple concurrently "): // resources; somebody changed the role at the same time (not translated)
 		return sdk.ClassUnreachable, "target.busy", true
 	case strings.HasPrefix(code, "0A"):
 		return sdk.ClassUnsupported, "target.refused", true
-	default:
+	case len(code) == 5 && slices.Contains(judged, code[:2]):
 		return sdk.ClassConflict, "target.refused", true
 	}
+	return "", "", false // connection (08), operator (57), system (58), internal (XX), and what nobody has heard of
 }
+
+// judged are the classes of the errors by which PostgreSQL refuses a statement that it has
+// read: a grantor, a role or what depends on it (0L, 0P, 2B), data (22), constraints (23),
+// transaction (25), syntax and access (42), limits (54), state (55), and what a
+// function of the database raises (P0).
+var judged = []string{"0L", "0P", "22", "23", "25", "2B", "42", "54", "55", "P0"}
