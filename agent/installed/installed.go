@@ -34,6 +34,8 @@ const Index = "installed.json"
 // newPrefix is how files are called until they are whole.
 const newPrefix = ".new-"
 
+var syncFolder = durable.Folder // tests have it fail
+
 // Plugin is what is installed under one name.
 type Plugin struct {
 	Publisher release.Publisher `json:"publisher"` // whose word is taken on later versions
@@ -129,8 +131,9 @@ func refuse(code exitcode.Code, format string, args ...any) error {
 }
 
 // Install takes over the file for this platform of a signed release, and makes it the
-// version in use. Where it fails nothing has changed. It gives the version that was in use
-// before, empty for a first one.
+// version in use. Where it fails nothing has changed, unless the index was written and only
+// its folder could not be synced: then the new version is in use, and its file stays. It
+// gives the version that was in use before, empty for a first one.
 func Install(dir, manifest string, o Options) (release.Release, release.File, string, error) {
 	fail := func(err error) (release.Release, release.File, string, error) {
 		return release.Release{}, release.File{}, "", err
@@ -163,6 +166,9 @@ func Install(dir, manifest string, o Options) (release.Release, release.File, st
 	path := filepath.Join(dir, FileName(r.Name, file.SHA256))
 	taken, err := take(filepath.Join(filepath.Dir(manifest), file.Name), file, path)
 	if err != nil {
+		if taken {
+			err = errors.Join(err, os.Remove(path))
+		}
 		return fail(err)
 	}
 	before := ""
@@ -180,12 +186,19 @@ func Install(dir, manifest string, o Options) (release.Release, release.File, st
 	old.Publisher, old.Versions[i].Publisher = by, by
 	old.choose(i)
 	if err := all.write(dir); err != nil {
-		if taken {
+		if taken && !names(dir, r.Name, file.SHA256) {
 			err = errors.Join(err, os.Remove(path))
 		}
 		return fail(err)
 	}
 	return r, file, before, nil
+}
+
+// names reports whether the index, as it stands in the folder, may have a file of a plugin.
+func names(dir, name string, sum seal.Digest) bool {
+	all, err := Read(dir)
+	p := all[name]
+	return err != nil || p != nil && slices.ContainsFunc(p.Versions, func(v Version) bool { return v.SHA256 == sum })
 }
 
 // admissible holds a release against what is installed and what the operator said.
@@ -300,7 +313,7 @@ func Check(path string, want seal.Digest) error {
 }
 
 // take copies a file under its final name, if it is the one that was signed, and reports
-// whether it was not there from before.
+// whether it is there and was not before, also beside an error.
 func take(src string, want release.File, dst string) (bool, error) {
 	there, absent := os.Lstat(dst)
 	if absent == nil && (there.Mode() == 0o755 || runtime.GOOS == "windows") && Check(dst, want.SHA256) == nil {
@@ -327,7 +340,10 @@ func take(src string, want release.File, dst string) (bool, error) {
 	if err := errors.Join(err, out.Close()); err != nil {
 		return false, unwritten(dst, err)
 	}
-	return absent != nil, errors.Join(os.Rename(out.Name(), dst), durable.Folder(filepath.Dir(dst)))
+	if err := os.Rename(out.Name(), dst); err != nil {
+		return false, err
+	}
+	return absent != nil, syncFolder(filepath.Dir(dst))
 }
 
 func unwritten(path string, err error) error {
@@ -337,7 +353,8 @@ func unwritten(path string, err error) error {
 	return err
 }
 
-// write replaces the index, whole or not at all.
+// write replaces the index, whole or not at all. That it is replaced and may not outlast a
+// power cut is an error, too.
 func (all Plugins) write(dir string) error {
 	b, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
@@ -352,7 +369,13 @@ func (all Plugins) write(dir string) error {
 	if err := errors.Join(err, out.Chmod(0o644), out.Sync(), out.Close()); err != nil {
 		return unwritten(filepath.Join(dir, Index), err)
 	}
-	return errors.Join(os.Rename(out.Name(), filepath.Join(dir, Index)), durable.Folder(dir))
+	if err := os.Rename(out.Name(), filepath.Join(dir, Index)); err != nil {
+		return err
+	}
+	if err := syncFolder(dir); err != nil {
+		return fmt.Errorf("%s was changed, and the change may not outlast a power cut: %w", filepath.Join(dir, Index), err)
+	}
+	return nil
 }
 
 // sweep removes what a command left that was killed. The lock is held.

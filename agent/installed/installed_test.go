@@ -215,6 +215,53 @@ func TestInstallReplacesWhatWouldNotStart(t *testing.T) {
 	}
 }
 
+// A folder that cannot be synced takes no file from under an index that names it: an older
+// version would run in its place.
+func TestInstallKeepsWhatTheIndexNames(t *testing.T) {
+	var fails func(dir string) bool
+	real := syncFolder
+	syncFolder = func(dir string) error {
+		if fails(dir) {
+			return errors.New("input/output error")
+		}
+		return real(dir)
+	}
+	defer func() { syncFolder = real }()
+	for name, row := range map[string]struct {
+		fails func(dir string) bool
+		now   string
+		files int
+	}{
+		"after the program": {func(string) bool { return true }, "1.1.0", 1},
+		"after the index": {func(dir string) bool {
+			all, err := Read(dir)
+			return err != nil || all["acme"].Current == "1.2.0"
+		}, "1.2.0", 2},
+	} {
+		dir, o := t.TempDir(), Options{Publisher: release.PublisherOf(keyOf(1))}
+		fails = func(string) bool { return false }
+		if _, _, _, err := Install(dir, publish(t, "acme", "1.1.0", "one", 1), o); err != nil {
+			t.Fatal(err)
+		}
+		fails, o.Upgrade = row.fails, true
+		if _, _, _, err := Install(dir, publish(t, "acme", "1.2.0", "two", 1), o); err == nil || !strings.Contains(err.Error(), "input/output error") {
+			t.Errorf("%s: %v", name, err)
+		}
+		all, err := Read(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := all["acme"]; p.Current != row.now {
+			t.Errorf("%s: in use is %s, want %s", name, p.Current, row.now)
+		} else if err := Check(filepath.Join(dir, FileName("acme", p.InUse().SHA256)), p.InUse().SHA256); err != nil {
+			t.Errorf("%s: the version in use: %v", name, err)
+		}
+		if got, err := filepath.Glob(filepath.Join(dir, "acme@*")); err != nil || len(got) != row.files {
+			t.Errorf("%s: %v, %v, want %d", name, got, err, row.files)
+		}
+	}
+}
+
 // Each version is of whoever signed it. After a publisher's key has changed nobody goes back
 // to what the former one signed, unless he names it.
 func TestVersionsOfAFormerKey(t *testing.T) {
