@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/xml"
 	"net/url"
 	"slices"
 	"strings"
@@ -38,8 +39,8 @@ type value struct {
 
 // Add takes secret out of all text from now on, until the returned function is
 // called: in clear, in base64 (wherever in the encoded text it stands) and hexadecimal,
-// quoted as in JSON and escaped as in a URL; and each long line of it, since multi-line
-// secrets are often logged by line.
+// quoted as in JSON, escaped as in a URL and as in HTML and XML; and each long line of it,
+// since multi-line secrets are often logged by line.
 func (s *Set) Add(secret []byte) (remove func()) {
 	key := string(bytes.TrimRight(secret, "\r\n"))
 	if len(key) < MinLen {
@@ -104,6 +105,40 @@ func percent(digits string) string {
 	return string(out)
 }
 
+// inURL are the forms of a text that is escaped where it has to be: as in a query, in a path,
+// and by those who write a space as %20 in either; with capital hexadecimal digits and without.
+func inURL(text string) (out []string) {
+	query := url.QueryEscape(text)
+	for _, escaped := range []string{query, url.PathEscape(text), strings.ReplaceAll(query, "+", "%20")} {
+		small := []byte(escaped)
+		for i := 0; i+2 < len(small); i++ {
+			if small[i] == '%' {
+				copy(small[i+1:], bytes.ToLower(small[i+1:i+3]))
+			}
+		}
+		out = append(out, escaped, string(small))
+	}
+	return out
+}
+
+// quotes are how HTML and XML are given the quotation mark and the apostrophe: Go's way is
+// the first, others leave them as they are where they may.
+var quotes = [][2]string{
+	{"&#34;", "&#39;"}, {"&quot;", "&#39;"}, {"&quot;", "&apos;"}, {"&quot;", "&#x27;"}, {"&quot;", "&#039;"}, {"&quot;", "'"}, {`"`, "'"},
+}
+
+// inMarkup are the forms of a text in HTML and XML.
+func inMarkup(text string) (out []string) {
+	for _, q := range quotes {
+		out = append(out, strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, q[0], "'", q[1]).Replace(text))
+	}
+	var b strings.Builder
+	if xml.EscapeText(&b, []byte(text)) == nil { // which escapes line breaks, too
+		out = append(out, b.String())
+	}
+	return out
+}
+
 // within are the forms of a text in the base64 of a longer one: three of them, by where in it
 // the text begins. Characters that stand for bits of its neighbours, too, are left out.
 func within(e *base64.Encoding, text string) (out []string) {
@@ -129,8 +164,11 @@ func forms(secret string) []string {
 	var out []string
 	for _, p := range plain {
 		digits := hex.EncodeToString([]byte(p))
-		out = append(out, p, digits, strings.ToUpper(digits), url.QueryEscape(p), url.PathEscape(p))
-		out = append(out, percent(digits), percent(strings.ToUpper(digits)))
+		out = append(out, p, digits, strings.ToUpper(digits), percent(digits), percent(strings.ToUpper(digits)))
+		out = append(out, inURL(p)...)
+		if strings.ContainsAny(p, "&<>\"'\r\n\t") {
+			out = append(out, inMarkup(p)...)
+		}
 		for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 			out = append(out, e.EncodeToString([]byte(p)))
 			out = append(out, within(e, p)...)

@@ -5,8 +5,10 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"html"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -160,6 +162,45 @@ func TestTextWithinBase64(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A target may show what it was given in a page or a message, each in its own way of escaping.
+func TestTextEscaped(t *testing.T) {
+	const secret = `a&b<c>d"e'f`
+	s := new(scrub.Set)
+	s.Add([]byte(secret))
+	var x bytes.Buffer
+	if err := xml.EscapeText(&x, []byte(secret)); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"Go, HTML":         html.EscapeString(secret),
+		"Go, XML":          x.String(),
+		"of .NET":          `a&amp;b&lt;c&gt;d&quot;e&#39;f`,
+		"of XML":           `a&amp;b&lt;c&gt;d&quot;e&apos;f`,
+		"of Python":        `a&amp;b&lt;c&gt;d&quot;e&#x27;f`,
+		"of PHP":           `a&amp;b&lt;c&gt;d&quot;e&#039;f`,
+		"of an attribute":  `a&amp;b&lt;c&gt;d&quot;e'f`,
+		"of a text":        `a&amp;b&lt;c&gt;d"e'f`,
+		"in small letters": strings.ToLower(url.QueryEscape(secret)),
+		"in a path":        strings.ToLower(url.PathEscape(secret)),
+	} {
+		if got := s.Text("<p>" + text + "</p>"); got != "<p>"+scrub.Mark+"</p>" {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	mixed := new(scrub.Set)
+	mixed.Add([]byte("R/b S+é"))
+	for _, text := range []string{"R%2Fb+S%2B%C3%A9", "R%2fb+S%2b%c3%a9", "R%2Fb%20S%2B%C3%A9", "R%2fb%20S%2b%c3%a9", "R%2fb%20S+%c3%a9"} {
+		if got := mixed.Text(text); got != scrub.Mark {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+	lines := new(scrub.Set)
+	lines.Add([]byte("one & two\r\nthree\tfour"))
+	if got := lines.Text("one &amp; two&#xD;&#xA;three&#x9;four"); got != scrub.Mark {
+		t.Errorf("line breaks: %s", got)
 	}
 }
 
