@@ -153,6 +153,18 @@ func ConfigDoc(config any) (string, error) {
 	return b.String(), nil
 }
 
+// isSwitch reports whether a manifest's Config has a boolean of that name that is off where
+// it is absent.
+func isSwitch(config any, name string) bool {
+	if config == nil {
+		return false
+	}
+	fields, err := configFields(reflect.TypeOf(config).Elem())
+	return err == nil && slices.ContainsFunc(fields, func(f configField) bool {
+		return f.name == name && f.kind["type"] == "boolean" && string(f.fallback) != "true"
+	})
+}
+
 type configField struct {
 	name, doc string
 	index     []int

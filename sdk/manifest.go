@@ -31,6 +31,9 @@ type Manifest struct {
 	OldLives time.Duration
 	// Settle: Rejected is not proven before this much time after Apply.
 	Settle time.Duration
+	// SettleIf names a boolean setting of the resource, in Config, that says whether Settle
+	// holds for it: some targets of a kind replicate, others do not. Empty: for all.
+	SettleIf string
 	// MaxLen is the longest secret that the targets take, in bytes; 0 means no limit.
 	MaxLen int
 	// Forbid lists the characters that the targets do not take in a secret.

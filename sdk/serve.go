@@ -153,6 +153,9 @@ func describe(p Plugin) (*pluginv1.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m.SettleIf != "" && !isSwitch(m.Config, m.SettleIf) {
+		return nil, fmt.Errorf("settles if %q, which is no boolean among its settings, or is one that is on by itself", m.SettleIf)
+	}
 	dependent, err := ConfigSchema(m.Dependent)
 	if err != nil {
 		return nil, err

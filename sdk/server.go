@@ -103,7 +103,7 @@ func (s *server) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1
 	for _, m := range manifests {
 		c := &pluginv1.Manifest{
 			Name: m.Name, Version: m.Version, Kinds: m.Kinds, Self: m.Self, NoLogin: m.NoLogin,
-			Concurrency: m.Concurrency, LoginTries: m.LoginTries, OldLives: m.OldLives, Settle: m.Settle,
+			Concurrency: m.Concurrency, LoginTries: m.LoginTries, OldLives: m.OldLives, Settle: m.Settle, SettleIf: m.SettleIf,
 			MaxLen: m.MaxLen, Forbid: m.Forbid, ConfigSchema: m.ConfigSchema, Overlap: m.Overlap, Minted: m.Minted, DependentSchema: m.DependentSchema,
 			Capabilities: append(slices.Clone(m.Capabilities), grease()),
 		}

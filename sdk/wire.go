@@ -44,7 +44,7 @@ func manifestToWire(m Manifest, schema, dependent []byte) *pluginv1.Manifest {
 	w := &pluginv1.Manifest{
 		Name: m.Name, Version: m.Version, Self: m.Self, NoLogin: m.NoLogin,
 		Concurrency: u32(max(m.Concurrency, 1)), LoginTries: u32(max(m.LoginTries, 1)),
-		OldLives: durationpb.New(m.OldLives), Settle: durationpb.New(m.Settle),
+		OldLives: durationpb.New(m.OldLives), Settle: durationpb.New(m.Settle), SettleIf: m.SettleIf,
 		MaxLen: u32(m.MaxLen), Forbid: m.Forbid, ConfigSchema: schema, DependentSchema: dependent,
 	}
 	if len(m.Kinds) > 0 {

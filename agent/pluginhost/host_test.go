@@ -67,7 +67,7 @@ func TestDescribe(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d.Name != "guest" || d.Version != "1.2.3" || len(d.Overlap) != 2 || len(d.Minted) != 1 || d.Minted[0] != sdk.APIKey || !d.Readback || d.Self || d.Concurrency != 4 ||
-		d.LoginTries != 2 || d.OldLives != time.Hour || d.Settle != time.Second || d.MaxLen != 99 || d.Forbid != "'" ||
+		d.LoginTries != 2 || d.OldLives != time.Hour || d.Settle != time.Second || d.SettleIf != "many" || d.MaxLen != 99 || d.Forbid != "'" ||
 		len(d.Kinds) != 2 || d.Kinds[0] != sdk.Password {
 		t.Errorf("manifest: %+v", d.Manifest)
 	}

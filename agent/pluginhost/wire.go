@@ -123,7 +123,7 @@ func description(m *pluginv1.Manifest) (Description, error) {
 		Readback: slices.Contains(m.GetCapabilities(), pluginv1.CapReadback),
 		Self:     m.GetSelf(), NoLogin: m.GetNoLogin(),
 		Concurrency: int(max(m.GetConcurrency(), 1)), LoginTries: int(max(m.GetLoginTries(), 1)),
-		OldLives: m.GetOldLives().AsDuration(), Settle: m.GetSettle().AsDuration(),
+		OldLives: m.GetOldLives().AsDuration(), Settle: m.GetSettle().AsDuration(), SettleIf: m.GetSettleIf(),
 		MaxLen: int(m.GetMaxLen()), Forbid: m.GetForbid(),
 		Dependents: slices.Contains(m.GetCapabilities(), pluginv1.CapDependents),
 		Provision:  slices.Contains(m.GetCapabilities(), pluginv1.CapProvision),

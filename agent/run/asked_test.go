@@ -282,6 +282,42 @@ func TestAbandonWaitsUntilAllHaveHeard(t *testing.T) {
 	}
 }
 
+// Where a plugin's targets replicate or do not, the resource says which this one does: a
+// candidate that another run may have applied is given up by the target's policy only where
+// no server lags.
+func TestSettlesWhereTheResourceSays(t *testing.T) {
+	for config, want := range map[string]trustv1.Outcome{
+		``:                   failed,
+		`{}`:                 failed,
+		`{"replicas":false}`: failed,
+		`{"replicas":true}`:  pending,
+		`{"replicas":1}`:     pending, // a plugin takes none of these
+		`[]`:                 pending,
+	} {
+		w := newWorld(t, false)
+		r := w.resource()
+		r.AdminAccount, r.Config = w.admin.Proto(), []byte(config)
+		w.putResource(r)
+		w.target.manifest = sdk.Manifest{Settle: time.Hour, SettleIf: "replicas", LoginTries: 3}
+		id := seal.NewID()
+		ctx, cancel := context.WithCancel(t.Context())
+		w.vault.crash, w.vault.stop = "stage", cancel
+		if _, err := w.engine.Do(ctx, Job{ID: id, Account: w.account}); !errors.Is(err, context.Canceled) {
+			t.Fatalf("%s: the run was not interrupted: %v", config, err)
+		}
+		w.target.apply = func(sdk.ApplyRequest) (sdk.ApplyResponse, error) {
+			return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: sdk.ClassPolicy, Reason: "policy.history"}, nil
+		}
+		w.target.verify = func(int, string) (sdk.VerifyResponse, error) {
+			return sdk.VerifyResponse{Verdict: sdk.Rejected}, nil
+		}
+		out, err := w.run(id)
+		if err != nil || out.Credential != want || (w.row().Staged != nil) != (want == pending) {
+			t.Errorf("%s: %+v, %v", config, out, err)
+		}
+	}
+}
+
 // An administrator who may not read what is stored does not leave the account in limbo:
 // the new secret is tried by a login.
 func TestReadBackWithoutTheRight(t *testing.T) {

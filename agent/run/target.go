@@ -1,10 +1,13 @@
 package run
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/rotunda-pam/rotunda/agent/pluginhost"
 	"github.com/rotunda-pam/rotunda/internal/trust"
@@ -81,6 +84,7 @@ func (r *Run) chooseTarget(ctx context.Context, served *servedRecords) (err erro
 	if r.at, err = r.e.targetOf(ctx, r.resource.Statement, r.way); err != nil {
 		return err
 	}
+	r.manifest.Settle = settleOf(r.manifest.Manifest, r.at.Resource.Config)
 	r.at.Progress = func(step string) { r.progress(step) }
 	r.at.Hold = r.hold.Check
 	if r.rotator != nil {
@@ -95,6 +99,23 @@ func (r *Run) chooseTarget(ctx context.Context, served *servedRecords) (err erro
 	}
 	r.login = sdk.Account{Name: a.Login, Scope: a.Scope}
 	return nil
+}
+
+// settleOf is for how long a login that the target refuses proves nothing. A setting that
+// cannot be read takes nothing from it.
+func settleOf(m sdk.Manifest, config []byte) time.Duration {
+	if m.SettleIf == "" {
+		return m.Settle
+	}
+	given := map[string]json.RawMessage{}
+	if len(bytes.TrimSpace(config)) > 0 && json.Unmarshal(config, &given) != nil {
+		return m.Settle
+	}
+	on := false
+	if value, ok := given[m.SettleIf]; ok && json.Unmarshal(value, &on) != nil || on {
+		return m.Settle
+	}
+	return 0
 }
 
 // rotates is the plugin by which a resource's accounts get new secrets: one that was built,

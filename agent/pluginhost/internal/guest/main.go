@@ -23,6 +23,7 @@ func init() { fmt.Println("a library greets the world before main") }
 type settings struct {
 	Greeting string `json:"greeting" doc:"What is said at login." default:"hello" enum:"hello,goodbye"`
 	Retries  int    `json:"retries" doc:"How often." default:"3"`
+	Many     bool   `json:"many" doc:"Whether there are several."`
 }
 
 type plugin struct{}
@@ -43,7 +44,7 @@ func main() {
 	sdk.Serve(sdk.Plugin{Manifest: sdk.Manifest{
 		Name: "guest", Version: "1.2.3", Kinds: []sdk.Kind{sdk.Password, sdk.APIKey}, Overlap: []sdk.Kind{sdk.Password, sdk.APIKey},
 		Minted: []sdk.Kind{sdk.APIKey}, Readback: true, Concurrency: 4,
-		LoginTries: 2, OldLives: time.Hour, Settle: time.Second, MaxLen: 99, Forbid: "'", Config: &settings{},
+		LoginTries: 2, OldLives: time.Hour, Settle: time.Second, SettleIf: "many", MaxLen: 99, Forbid: "'", Config: &settings{},
 	}, Rotator: plugin{}})
 }
 

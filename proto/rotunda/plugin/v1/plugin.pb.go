@@ -250,6 +250,7 @@ type Manifest struct {
 	ConfigSchema    []byte                 `protobuf:"bytes,13,opt,name=config_schema,json=configSchema,proto3" json:"config_schema,omitempty"`          // JSON Schema of the resource's settings; empty: none
 	Overlap         []string               `protobuf:"bytes,14,rep,name=overlap,proto3" json:"overlap,omitempty"`                                        // of kinds: those whose former secret works until Retire
 	Minted          []string               `protobuf:"bytes,15,rep,name=minted,proto3" json:"minted,omitempty"`                                          // of kinds: those whose secrets the target makes
+	SettleIf        string                 `protobuf:"bytes,16,opt,name=settle_if,json=settleIf,proto3" json:"settle_if,omitempty"`                      // boolean setting of the resource without which settle is nothing; empty: it always holds
 	DependentSchema []byte                 `protobuf:"bytes,20,opt,name=dependent_schema,json=dependentSchema,proto3" json:"dependent_schema,omitempty"` // JSON Schema of a dependent's settings; empty: none
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -388,6 +389,13 @@ func (x *Manifest) GetMinted() []string {
 		return x.Minted
 	}
 	return nil
+}
+
+func (x *Manifest) GetSettleIf() string {
+	if x != nil {
+		return x.SettleIf
+	}
+	return ""
 }
 
 func (x *Manifest) GetDependentSchema() []byte {
@@ -3324,7 +3332,7 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x0fDescribeRequest\x12\"\n" +
 	"\fcapabilities\x18\x01 \x03(\tR\fcapabilities\"I\n" +
 	"\x10DescribeResponse\x125\n" +
-	"\aplugins\x18\x01 \x03(\v2\x1b.rotunda.plugin.v1.ManifestR\aplugins\"\x82\x04\n" +
+	"\aplugins\x18\x01 \x03(\v2\x1b.rotunda.plugin.v1.ManifestR\aplugins\"\x9f\x04\n" +
 	"\bManifest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -3342,7 +3350,8 @@ const file_rotunda_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x06forbid\x18\f \x01(\tR\x06forbid\x12#\n" +
 	"\rconfig_schema\x18\r \x01(\fR\fconfigSchema\x12\x18\n" +
 	"\aoverlap\x18\x0e \x03(\tR\aoverlap\x12\x16\n" +
-	"\x06minted\x18\x0f \x03(\tR\x06minted\x12)\n" +
+	"\x06minted\x18\x0f \x03(\tR\x06minted\x12\x1b\n" +
+	"\tsettle_if\x18\x10 \x01(\tR\bsettleIf\x12)\n" +
 	"\x10dependent_schema\x18\x14 \x01(\fR\x0fdependentSchema\"#\n" +
 	"\rCancelRequest\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\"\x10\n" +
