@@ -7,7 +7,11 @@
 // the server's own rules say; else by a modification of userPassword.
 package main
 
-import "github.com/rotunda-pam/rotunda/sdk"
+import (
+	"time"
+
+	"github.com/rotunda-pam/rotunda/sdk"
+)
 
 // concurrency is how many connections of the administrator there are at most.
 const concurrency = 32
@@ -15,6 +19,7 @@ const concurrency = 32
 // Config are the settings of an LDAP resource.
 type Config struct {
 	StartTLS bool   `json:"starttls" doc:"ask for TLS on a connection that begins in clear (port 389), in place of TLS from the first byte (port 636)"`
+	Replicas bool   `json:"replicas" doc:"the address leads to one of several servers that replicate, or to one that passes changes on: a password that is refused proves nothing until a minute after the change"`
 	Method   string `json:"method" default:"auto" enum:"auto,exop,modify" doc:"how to set a password: by the password modify operation, by modifying userPassword, or by what the server says it has"`
 }
 
@@ -27,8 +32,12 @@ func plugin() sdk.Plugin {
 			Self:        true,
 			Concurrency: concurrency,
 			LoginTries:  2,
-			MaxLen:      1024,
-			Config:      &Config{},
+			// Servers that follow another (OpenLDAP's syncrepl, 389 DS) hear within seconds
+			// where the line between them is up.
+			Settle:   time.Minute,
+			SettleIf: "replicas",
+			MaxLen:   1024,
+			Config:   &Config{},
 		},
 		Rotator: &rotator{},
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/rotunda-pam/rotunda/sdk/pool"
 )
 
-// rotator remembers its open sessions, by address, only to ask them why a login was
-// refused; a login itself never goes through one.
+// rotator remembers its open sessions, by address: which server they talk to, and to ask
+// them why a login was refused; a login itself never goes through one.
 type rotator struct {
 	mu   sync.Mutex
 	open map[string][]*session // by address, newest last
@@ -40,10 +40,8 @@ func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, err
 	if err != nil {
 		return nil, err
 	}
-	s := &session{server: server, admin: r.AdminAs.Name, self: r.Self, exop: config.Method == "exop"}
-	s.pool = pool.New(concurrency, func(ctx context.Context) (*directory.Conn, error) {
-		return login(ctx, server, r.AdminAs.Name, r.Admin.Secret)
-	}, (*directory.Conn).HangUp)
+	s := &session{server: server, admin: r.AdminAs.Name, secret: r.Admin.Secret, self: r.Self, exop: config.Method == "exop", replicas: config.Replicas}
+	s.pool = pool.New(concurrency, s.connect, (*directory.Conn).HangUp)
 	s.closed = func() { p.forget(s) }
 	c, _, err := s.pool.Take(ctx)
 	if err != nil {
@@ -204,7 +202,18 @@ func (p *rotator) forget(s *session) {
 	}
 }
 
-// Verify binds on a connection of its own.
+// newest gives the newest session, nil where there is none.
+func (p *rotator) newest(address string) *session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if open := p.open[address]; len(open) > 0 {
+		return open[len(open)-1]
+	}
+	return nil
+}
+
+// Verify binds on a connection of its own, at the server that the newest session talks to:
+// another may not have heard of the change.
 func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyResponse, error) {
 	if err := notCancelled(ctx); err != nil {
 		return sdk.VerifyResponse{}, err
@@ -217,6 +226,9 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 		return sdk.VerifyResponse{}, err
 	}
 	began := time.Now()
+	if s := p.newest(v.Resource.Address); s != nil {
+		server.Prefer = s.where()
+	}
 	c, err := login(ctx, server, v.Account.Name, v.Credential.Secret)
 	if err == nil {
 		c.HangUp()
@@ -305,12 +317,7 @@ func (p *rotator) refused(ctx context.Context, v sdk.VerifyRequest, began time.T
 	undecided := func(reason string) (sdk.VerifyResponse, error) {
 		return sdk.VerifyResponse{Verdict: sdk.Undecided, Reason: reason}, nil
 	}
-	p.mu.Lock()
-	var s *session
-	if open := p.open[v.Resource.Address]; len(open) > 0 {
-		s = open[len(open)-1]
-	}
-	p.mu.Unlock()
+	s := p.newest(v.Resource.Address)
 	if s == nil || s.self {
 		return undecided("not_judged")
 	}

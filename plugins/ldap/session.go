@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	ber "github.com/go-asn1-ber/asn1-ber"
@@ -16,15 +17,39 @@ import (
 
 // session is one administrator on one server, or an account that changes itself.
 type session struct {
-	server directory.Server
-	admin  string
-	self   bool
-	exop   bool // the server has the password modify operation
-	pool   *pool.Pool[*directory.Conn]
-	closed func()
+	server   directory.Server
+	admin    string
+	secret   sdk.Secret
+	self     bool
+	exop     bool // the server has the password modify operation
+	replicas bool // a server may not have heard of a change
+	pool     *pool.Pool[*directory.Conn]
+	closed   func()
+
+	mu sync.Mutex
+	at string // the server, of those that the address may lead to
 }
 
 func (s *session) address() string { return s.server.Resource.Address }
+
+func (s *session) where() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at
+}
+
+// connect logs in once more, at the same server while it answers.
+func (s *session) connect(ctx context.Context) (*directory.Conn, error) {
+	server := s.server
+	server.Prefer = s.where()
+	c, err := login(ctx, server, s.admin, s.secret)
+	if err == nil {
+		s.mu.Lock()
+		s.at = c.Remote()
+		s.mu.Unlock()
+	}
+	return c, err
+}
 
 // Close says goodbye on idle connections. It may be called twice.
 func (s *session) Close() error {
@@ -122,10 +147,15 @@ func (s *session) unlessSet(ctx context.Context, c *directory.Conn, a sdk.ApplyR
 	if err != nil {
 		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "not_judged", Err: err}
 	}
-	set, err := login(ctx, s.server, a.Account.Name, a.Candidate.Secret)
+	server := s.server
+	server.Prefer = c.Remote()
+	set, err := login(ctx, server, a.Account.Name, a.Candidate.Secret)
 	if err == nil {
 		set.HangUp()
 		return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+	}
+	if s.replicas && reason == "policy.history" { // who refused the change knows the candidate, and may be another server
+		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "replicating", Err: err}
 	}
 	if e := (*sdk.Error)(nil); errors.As(err, &e) && e.Reason == "bad_secret" {
 		return sdk.ApplyResponse{Outcome: sdk.Unchanged, Class: class, Reason: reason}, nil
