@@ -30,7 +30,8 @@ type refusal int
 const (
 	unreached  refusal = iota // nobody judged the secret
 	stranger                  // the host key is not pinned
-	refused                   // the server judged the secret, and refused it
+	refused                   // the server refused it, for whatever reason
+	another                   // it took another key that it was offered, and not this one
 	dialogue                  // the server wants more than the secret: a change, a second factor
 	further                   // it took an answer, right or wrong, and asked for more
 	partial                   // the key itself was taken, and the login refused all the same
@@ -54,8 +55,8 @@ func why(err error) refusal {
 }
 
 // login opens a connection as an account. The context bounds the handshake only. A key that
-// is refused is followed by the others: whoever takes one of those has judged it, and no login
-// has failed, for which a server might shut this host out. The connection is c's, or none.
+// is refused is followed by the others: whoever takes one of those has judged it (another), and no
+// login has failed, for which a server might shut this host out. The connection is c's, or none.
 func login(ctx context.Context, h sdk.Host, r sdk.Resource, name string, c sdk.Credential, others ...sdk.Credential) (*ssh.Client, error) {
 	if len(h.Pins[r.Address]) == 0 {
 		return nil, &loginError{stranger, errors.New("the resource pins no host key")}
@@ -112,7 +113,7 @@ func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, gro
 	}
 	if err == nil && !a.used && a.other {
 		nc.Close()
-		return nil, true, &loginError{refused, errors.New("the server took another key, and not this one")}
+		return nil, true, &loginError{another, errors.New("the server took another key, and not this one")}
 	}
 	if err == nil && !a.used {
 		nc.Close()
@@ -134,6 +135,8 @@ func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, gro
 	case a.used && c.Kind == sdk.SSHKey:
 		// A server asks for the signature only of a key that it would take.
 		e.why = partial
+	case a.other:
+		e.why = another
 	case a.asked:
 		// The connection stood, the secret was asked for, and the answer was no.
 		e.why = refused

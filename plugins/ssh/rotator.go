@@ -229,14 +229,19 @@ func (s *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireRe
 }
 
 // ended asks the server itself for a key that is gone from ~/.ssh/authorized_keys: keys may
-// stand elsewhere, too. Where nobody answers the key is not known to have ended.
+// stand elsewhere, too. Its no counts only where it asks the key that is kept to sign: an
+// account that is locked, or not let in, has no key taken. Where nobody answers, or answers
+// so, the key is not known to have ended.
 func (s *session) ended(ctx context.Context, r sdk.RetireRequest) error {
 	client, err := login(ctx, s.admin.Host, s.admin.Resource, r.Account.Name, r.Old, r.Keep)
 	switch {
 	case err == nil:
 		client.Close()
-	case why(err) == refused:
+	case why(err) == another:
 		return nil
+	case why(err) == refused:
+		return &sdk.Error{Class: sdk.ClassUnreachable, Reason: "not_judged", Err: errors.New("the old key is gone from the account's ~/.ssh/authorized_keys, and whether it stands elsewhere nobody knows: " +
+			"the server takes neither it nor the new one, as of an account that is locked or not let in")}
 	case why(err) != partial: // there the key was taken, and something else stood in the way
 		e := openError(fmt.Errorf("ask the server whether it still takes the old key: %w", err))
 		e.NotSent = false

@@ -21,7 +21,7 @@ func TestRetireAsksTheServer(t *testing.T) {
 	keys := t.TempDir()
 	f := newFixtureOn(t, targets.SSHDOptions{
 		Lines:  []string{"AuthorizedKeysCommand /usr/bin/cat " + keys + "/%u", "AuthorizedKeysCommandUser root"},
-		Blocks: []string{"Match User rtsecond*", "  AuthenticationMethods publickey,password"},
+		Blocks: []string{"Match User rtsecond*", "  AuthenticationMethods publickey,password", "Match User rtbarred*", "  AllowUsers root"},
 	})
 	s := f.open(t)
 	second := func(u targets.User) string { return u.KeysFile() + "2" }
@@ -78,6 +78,40 @@ func TestRetireAsksTheServer(t *testing.T) {
 			}
 		})
 	}
+	// It has no key taken then, wherever it stands.
+	t.Run("the account is not let in", func(t *testing.T) {
+		for _, name := range []string{"", "rtbarred"} {
+			old, next := newKey(t), newKey(t)
+			u := f.user(t, targets.UserOptions{Name: name, AuthorizedKeys: lines(old.Public, next.Public)})
+			if err := os.WriteFile(second(u), lines(old.Public), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if name == "" {
+				f.root(t, "usermod", "-L", u.Name)
+			}
+			r := sdk.RetireRequest{Account: sdk.Account{Name: u.Name}, Old: old, Keep: next}
+			for range 2 {
+				got, err := s.Retire(t.Context(), r)
+				mustBeUnclear(t, err, sdk.ClassUnreachable, "not_judged")
+				if got.Outcome != sdk.Unknown {
+					t.Errorf("retire: %+v", got)
+				}
+			}
+			if name != "" {
+				continue
+			}
+			f.root(t, "usermod", "-U", u.Name)
+			_, err := s.Retire(t.Context(), r)
+			mustBeUnclear(t, err, sdk.ClassConflict, "key.elsewhere")
+			f.mustAccept(t, u.Name, old, true)
+			if err := os.Remove(second(u)); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := s.Retire(t.Context(), r); err != nil || got.Outcome != sdk.Changed {
+				t.Errorf("retire once it is gone: %+v, %v", got, err)
+			}
+		}
+	})
 	t.Run("nobody answers", func(t *testing.T) {
 		old, next := newKey(t), newKey(t)
 		u := f.user(t, targets.UserOptions{AuthorizedKeys: lines(old.Public, next.Public)})
