@@ -80,6 +80,9 @@ func (p *rotator) judge(ctx context.Context, v sdk.VerifyRequest) sdk.VerifyResp
 		}
 		got, err = s.run(ctx, passwordComparer, v.Account.Name, password)
 	}
+	if err == nil && got.exit == exitMissing { // as far as getent can tell
+		got, err = s.run(ctx, absenceProver, v.Account.Name)
+	}
 	switch {
 	case err != nil:
 	case got.exit == 0:

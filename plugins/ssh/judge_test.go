@@ -1,7 +1,11 @@
 package main
 
 import (
+	"crypto/rand"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rotunda-pam/rotunda/internal/targets"
@@ -60,8 +64,17 @@ func TestRefusedForAnotherReason(t *testing.T) {
 			f.mustVerify(t, u.Name, password("never applied"), rejected)
 		}
 	})
+	// What stands there in place of a hash was not compared with anything.
+	t.Run("a password that is elsewhere", func(t *testing.T) {
+		for _, hash := range []string{"x", "*K*", "*NP*", "{SASL}somebody@somewhere"} {
+			u := f.user(t, targets.UserOptions{})
+			f.root(t, "usermod", "-p", hash, u.Name)
+			f.mustVerify(t, u.Name, password("right, for all that is known"), undecided("not_judged"))
+		}
+	})
 	t.Run("no account", func(t *testing.T) {
 		f.mustVerify(t, "nobody-of-that-name", password("never applied"), rejected)
+		f.mustVerify(t, "nobody-of-that-name", newKey(t), rejected)
 	})
 	t.Run("a password too long to compare", func(t *testing.T) {
 		u := f.user(t, targets.UserOptions{Password: secret("short")})
@@ -71,6 +84,113 @@ func TestRefusedForAnotherReason(t *testing.T) {
 		}
 		f.mustVerify(t, u.Name, password(string(long)), undecided("not_judged"))
 	})
+}
+
+// A directory shows no hash, and has accounts that the machine's files do not have. The one
+// here is systemd's, whose records are files.
+func TestAccountOfADirectory(t *testing.T) {
+	const records = "/run/userdb"
+	if err := os.MkdirAll(records, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	name := "rtdirectory" + strings.ToLower(rand.Text()[:8])
+	record := filepath.Join(records, name+".user")
+	text := `{"userName":"` + name + `","uid":61998,"gid":61998,"homeDirectory":"/nonexistent","shell":"/bin/sh","disposition":"regular"}`
+	if err := os.WriteFile(record, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(record)
+	if exec.CommandContext(t.Context(), "getent", "passwd", "--", name).Run() != nil || exec.CommandContext(t.Context(), "getent", "shadow", "--", name).Run() != nil {
+		t.Skip("this machine's accounts do not come from systemd, too (libnss-systemd)")
+	}
+	f := newFixture(t)
+	defer f.open(t).Close()
+	f.mustVerify(t, name, password("right, for all that is known"), undecided("not_judged"))
+}
+
+// Only the machine's own entry is what unix_chkpwd's word is about.
+func TestComparedWithTheFiles(t *testing.T) {
+	f := newFixture(t)
+	defer f.open(t).Close()
+	u := f.user(t, targets.UserOptions{Password: secret("the right one")})
+	was := passwordComparer
+	defer func() { passwordComparer = was }()
+	const path = "PATH=/usr/sbin:"
+	for name, c := range map[string]struct {
+		getent string // what stands in front of the machine's own
+		want   sdk.VerifyResponse
+	}{
+		"as it is":                         {"", rejected},
+		"a directory is asked first":       {`[ "$1" != shadow ] || { echo "$3:*:::::::"; exit 0; }`, undecided("not_judged")},
+		"another of that name comes first": {`[ "$1" != passwd ] || { echo "$3:x:61996:61996::/:/bin/sh"; exit 0; }`, undecided("not_judged")},
+		"getent knows no -s":               {`[ "$1" != -s ] || exit 1`, undecided("not_judged")},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "getent"), []byte("#!/bin/sh\n"+c.getent+"\nexec /usr/bin/getent \"$@\"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		passwordComparer.command = strings.Replace(was.command, path, "PATH="+dir+":/usr/sbin:", 1)
+		if passwordComparer.command == was.command {
+			t.Fatal("the script has another path, so this proves nothing")
+		}
+		t.Run(name, func(t *testing.T) { f.mustVerify(t, u.Name, password("the wrong one"), c.want) })
+	}
+}
+
+// getent knows no account of a directory that is down, and says so as of one that nobody
+// has. Which it is the machine's sources tell.
+func TestNoSuchAccount(t *testing.T) {
+	f := newFixture(t)
+	s := f.open(t)
+	was := absenceProver
+	defer func() { absenceProver = was }()
+	users := string(mustRead(t, "/etc/passwd"))
+	for name, c := range map[string]struct {
+		sources, vendor, users string // vendor: the file that counts on SUSE where there is no other
+		proven                 bool
+	}{
+		"the files alone":               {"passwd: files\n", "", users, true},
+		"and systemd":                   {"# passwd: ldap\n  passwd :\tcompat systemd # sss\ngroup: ldap\npasswd_compat: nis\n", "", users, true},
+		"by default":                    {"", "", users, true},
+		"by the vendor's default":       {"", "passwd: compat systemd\n", users, true},
+		"a directory that is down":      {"passwd: files ldap\n", "", users, false},
+		"first, and an action":          {"passwd:sss [NOTFOUND=return] files\n", "", users, false},
+		"an action":                     {"passwd: files [!SUCCESS=return] systemd\n", "", users, false},
+		"in a second line":              {"passwd: files\npasswd: winbind\n", "", users, false},
+		"without a last newline":        {"passwd: *", "", users, false},
+		"the vendor's directory":        {"", "passwd: files sss\n", users, false},
+		"no sources":                    {"group: files\n", "", users, false},
+		"NIS":                           {"passwd: compat\n", "", users + "+::::::\n", false},
+		"NIS, without a last newline":   {"passwd: compat\n", "", users + "+@admins", false},
+		"there, and getent cannot tell": {"passwd: files\n", "", users + "nobody-of-that-name:x:61997:61997::/:/bin/sh\n", false},
+		"no file of users":              {"passwd: files\n", "", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			absenceProver = was
+			for path, content := range map[string]string{"/etc/nsswitch.conf": c.sources, "/usr/etc/nsswitch.conf": c.vendor, "/etc/passwd": c.users} {
+				own := filepath.Join(dir, strings.ReplaceAll(path, "/", "_"))
+				if content != "" {
+					if err := os.WriteFile(own, []byte(content), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				command := strings.NewReplacer(" "+path, " "+own, "<"+path, "<"+own).Replace(absenceProver.command)
+				if command == absenceProver.command {
+					t.Fatalf("the script does not look at %s, so this proves nothing", path)
+				}
+				absenceProver.command = command
+			}
+			want := undecided("not_judged")
+			if c.proven {
+				want = rejected
+			}
+			for _, secret := range []sdk.Credential{password("right, for all that is known"), newKey(t)} {
+				f.mustVerify(t, "nobody-of-that-name", secret, want)
+			}
+		})
+	}
+	s.Close()
 }
 
 // Who can look into the account, and who cannot.

@@ -8,10 +8,10 @@
 //
 // sshd answers the right secret exactly as a wrong one when the account is locked,
 // expired or not allowed in. So a refused login is rejected only where an administrator
-// who is logged in, and root, finds that the target stores another password (asked of
-// unix_chkpwd), or that the key is not in the account's ~/.ssh/authorized_keys, where
-// this plugin puts keys. Without him it is undecided, not_judged: of an account that
-// rotates itself the agent then tries the secret of before.
+// who is logged in, and root, finds that the target's own files store another password (asked
+// of unix_chkpwd), or that the key is not in the account's ~/.ssh/authorized_keys, where
+// this plugin puts keys, or that there can be no such account. Without him it is undecided,
+// not_judged: of an account that rotates itself the agent then tries the secret of before.
 //
 // What uses a secret may have it from a file on the target: files.go writes those.
 package main

@@ -42,6 +42,7 @@ var (
 	keyAdder          = asAccount(addKey)
 	keyDropper        = asAccount(dropKey)
 	keyFinder         = asAccount(findKey)
+	absenceProver     = program{"/bin/sh -c " + quote(proveAbsence), true}
 )
 
 // asAccount runs an inner script as the account.
@@ -49,12 +50,14 @@ func asAccount(inner string) program {
 	return program{"/bin/sh -c " + quote("inner="+quote(inner)+"\n"+asUser), true}
 }
 
-// account reads the account's name from the second line of the input and makes sure
-// that it is one: getent would take a number for a user id.
-const account = `export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
+// named reads the account's name from the second line of the input.
+const named = `export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 IFS= read -r R_FIRST && [ "$R_FIRST" = ` + firstLine + ` ] || exit 99
 IFS= read -r R_NAME || exit 91
-line=$(getent passwd -- "$R_NAME") || exit 91
+`
+
+// account makes sure that the name is one: getent would take a number for a user id.
+const account = named + `line=$(getent passwd -- "$R_NAME") || exit 91
 [ "${line%%:*}" = "$R_NAME" ] || exit 91
 `
 
@@ -83,15 +86,38 @@ exit 108
 `
 
 // comparePassword: the rest of the input is the password and a zero byte, as pam_unix's
-// own helper wants it. That takes a locked password (behind a !) for a wrong one.
+// own helper wants it. That takes a locked password (behind a !) for a wrong one, and asks
+// whichever source comes first: a directory has * or x for a password that it does not show.
+// So both entries must be the machine's own files', and the hash must look like one.
 const comparePassword = account + `[ "$(id -u)" = 0 ] || exit 93
-line=$(getent shadow -- "$R_NAME") || exit 92
+for map in passwd shadow; do
+  line=$(getent -s files "$map" -- "$R_NAME") && [ "$line" = "$(getent "$map" -- "$R_NAME")" ] || exit 92
+done
 ` + hashOf + `case $bare in ""|"*") [ -z "$hash" ] || exit 100 ;; esac
 [ "$bare" = "$hash" ] || exit 101
+case $hash in ""|[\$_./0-9A-Za-z]????????????*) ;; *) exit 92 ;; esac
 command -v unix_chkpwd >/dev/null || exit 92
 unix_chkpwd "$R_NAME" nonull >/dev/null 2>&1
 case $? in 0) exit 0 ;; 7) exit 100 ;; esac
 exit 92
+`
+
+// proveAbsence ends with 91 where there is certainly no such account. Getent says so, too,
+// while a directory does not answer: the machine's files must be all that it asks. A + in
+// them is a directory's; systemd's accounts are those of this machine.
+const proveAbsence = named + `[ -r /etc/passwd ] || exit 92
+while IFS=: read -r name rest || [ -n "$name" ]; do
+  case $name in "$R_NAME"|+*) exit 92 ;; esac
+done </etc/passwd
+set -f
+for f in /etc/nsswitch.conf /usr/etc/nsswitch.conf; do
+  [ -e "$f" ] || continue
+  sources=$(sed -n "s/#.*//; s/^[[:space:]]*passwd[[:space:]]*:[[:space:]]*//p" "$f") && [ -n "$sources" ] || exit 92
+  for s in $sources; do
+    case $s in files|compat|systemd) ;; *) exit 92 ;; esac
+  done
+done
+exit 91
 `
 
 // asUser runs $inner as the account itself, so that nothing in its home, which it can
