@@ -143,6 +143,7 @@ var hints = map[string]string{
 	"locked":           "unlock the account at the target: while it is locked nobody can tell which secret it has, and a new one would let it in again",
 	"not_judged":       "what the target answered to the login proves nothing of the secret, and nobody could look why: see that the resource's administrator can log in and has his rights there; where it has none, that the account is not locked; a candidate that nobody can judge is given up by `rotunda run abandon RUN --unproven`",
 	"key.not_taken":    "the key is in the account's authorized_keys and the target does not take it: its log says why",
+	"key.options":      "lines of the account's authorized_keys have the present key, or the new one, with different options: make them alike, or leave one of each, then rotate again",
 	"key.elsewhere":    "the former key is gone from ~/.ssh/authorized_keys and still opens the account: remove it at the target from wherever else sshd finds keys (AuthorizedKeysFile, such as ~/.ssh/authorized_keys2, and AuthorizedKeysCommand)",
 	"second_factor":    "the target wants more than the account's secret: nobody but a person can log in there",
 	"no_login":         "the account may not log in at the target, so nobody can check its secret",

@@ -30,7 +30,7 @@ var plain = strings.Fields(`
 	dialogue.closed disabled draining expired file.folder file.lines file.missing file.unwritable former.unknown
 	discover.malformed discoverer.none group.missing healed host_closed http http.json http.redirect http.scheme http.url internal jump.chain jump.forbidden
 	jump.host_key jump.key jump.login jump.name jump.plugin jump.refused jump.unreachable key.elsewhere key.gone key.mismatch
-	key.not_taken key.other_account key.private key.public key.same key_id.missing keys.full keys.keep_missing
+	key.not_taken key.options key.other_account key.private key.public key.same key_id.missing keys.full keys.keep_missing
 	keys.too_many keys.unwritable kind kube.clear kube.conflict kube.forbidden kube.missing kube.refused kube.status
 	kube.unauthorized ldap.too_large local.lost locked login.other login.refused login_budget
 	manifest.minted manifest.retire mint.not_new mint.unknown no_login not_judged nothing_outstanding object.changed

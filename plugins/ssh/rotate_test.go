@@ -379,7 +379,7 @@ func TestKey(t *testing.T) {
 	t.Run("ChangedMeanwhile", func(t *testing.T) {
 		u, other, c := f.user(t, targets.UserOptions{AuthorizedKeys: []byte("")}), newKey(t), newKey(t)
 		meddled := strings.Replace(addKey, "\nput\n", "\necho '"+string(bytes.TrimSpace(other.Public))+"' >>\"$f\"\nput\n", 1)
-		got, err := s.outcome(s.run(t.Context(), asAccount(meddled), u.Name, bytes.TrimSpace(c.Public)))
+		got, err := s.outcome(s.run(t.Context(), asAccount(meddled), u.Name, bytes.TrimSpace(c.Public), nil))
 		if err != nil || got != unchanged(sdk.ClassUnreachable, "target.busy") {
 			t.Errorf("%+v, %v", got, err)
 		}

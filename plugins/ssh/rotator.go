@@ -136,8 +136,9 @@ func openError(err error) *sdk.Error {
 	return e
 }
 
-// Verify logs in afresh and runs a command: an expired account passes the login and
-// fails there.
+// Verify logs in afresh. With a password it runs a command, too: an expired account passes
+// the login and fails there. A key has proven itself by the login, and its line may name a
+// command that sshd would run instead.
 func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyResponse, error) {
 	if v.Credential.Kind == sdk.SSHKey {
 		if _, err := publicKey(v.Credential); err != nil {
@@ -159,6 +160,9 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 		return sdk.VerifyResponse{Reason: "unreachable"}, nil
 	}
 	defer client.Close()
+	if v.Credential.Kind == sdk.SSHKey {
+		return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
+	}
 	word := nonce()
 	got, err := run(ctx, client, "echo "+word, nil)
 	switch {
@@ -172,7 +176,8 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 	return sdk.VerifyResponse{Reason: "no_login"}, nil
 }
 
-// Apply sets a password, or adds a public key and leaves the others as they are.
+// Apply sets a password, or adds a public key, with the options of the present one, and
+// leaves the others as they are.
 func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyResponse, error) {
 	if err := ctx.Err(); err != nil {
 		return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "cancelled", NotSent: true, Err: err}
@@ -185,7 +190,7 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 		if err != nil {
 			return sdk.ApplyResponse{}, err
 		}
-		return s.outcome(s.run(ctx, keyAdder, a.Account.Name, key))
+		return s.outcome(s.run(ctx, keyAdder, a.Account.Name, key, presentKey(a.Current)))
 	}
 	password := a.Candidate.Secret.Expose()
 	defer clear(password)
@@ -283,6 +288,22 @@ func privateKey(secret sdk.Secret) (ssh.AlgorithmSigner, error) {
 	return nil, errors.New("the private key cannot be read: it must be an OpenSSH or PEM key without a passphrase")
 }
 
+// presentKey is the body of the key that an account has, or nothing where that is not known.
+// Its public half counts where the private one cannot be read, as under a passphrase.
+func presentKey(c sdk.Credential) []byte {
+	if c.Kind != sdk.SSHKey {
+		return nil
+	}
+	if line, err := publicKey(sdk.Credential{Kind: sdk.SSHKey, Secret: c.Secret}); err == nil {
+		return keyBody(line)
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey(c.Public)
+	if err != nil {
+		return nil
+	}
+	return keyBody(ssh.MarshalAuthorizedKey(key))
+}
+
 // keyBody is the base64 part of a line, by which keys are compared.
 func keyBody(line []byte) []byte { return bytes.Fields(line)[1] }
 
@@ -364,6 +385,8 @@ func (s *session) outcome(got answer, err error) (sdk.ApplyResponse, error) {
 		return unchanged(sdk.ClassConflict, "account.no_home")
 	case exitKeys:
 		return unchanged(sdk.ClassConflict, "keys.unwritable")
+	case exitOptions:
+		return unchanged(sdk.ClassConflict, "key.options")
 	case exitKeepGone:
 		return unchanged(sdk.ClassConflict, "keys.keep_missing")
 	case exitLocked:

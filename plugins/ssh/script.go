@@ -22,6 +22,7 @@ const (
 	exitFolder   = 104 // others than its owner may write in its folder, or put another in its place
 	exitUnclear  = 108 // chpasswd failed, and may have set it
 	exitOtherOne = 109 // the session is not the account's own
+	exitOptions  = 110 // the key's lines in authorized_keys differ in their options
 	exitLocked   = 101 // it has one that is locked: it cannot be compared, and a new one would unlock the account
 )
 
@@ -156,22 +157,63 @@ put() {
 }
 `
 
-// addKey: the next line is the public key. A file without a last newline gets one, else
-// the key would be part of the line before.
-const addKey = replaceKeys + `IFS= read -r key || exit 95
+// keyLine has awk take a line of authorized_keys apart as sshd does. In front of a key's
+// type and body may be options, in which a blank may be quoted; every body begins with AAAA.
+const keyLine = `
+function word(  i, c, quoted) {
+  sub(/^[ \t]+/, "", rest)
+  for (i = 1; i <= length(rest); i++) {
+    c = substr(rest, i, 1)
+    if (c == backslash && substr(rest, i + 1, 1) == "\"") i++
+    else if (c == "\"") quoted = !quoted
+    else if (!quoted && (c == " " || c == "\t")) break
+  }
+  c = substr(rest, 1, i - 1)
+  rest = substr(rest, i)
+  return c
+}
+function holds(key,  first, body) {
+  if (key == "" || !index($0, key) || /^[ \t]*#/) return 0
+  rest = $0; options = ""
+  first = word(); body = word()
+  if (body !~ /^AAAA/) { options = first; body = word() }
+  sub(/\r$/, "", body)
+  return body == key
+}
+BEGIN { backslash = sprintf("%c", 92) }
+`
+
+// addKey: the next lines are the public key, and the body of the one that the account has
+// now, or nothing. What that one's line restricts it to, the new key is restricted to as
+// well. Options may hold what is secret (environment=), so they are in no command line. A
+// file without a last newline gets one, else the key would be part of the line before.
+const addKey = replaceKeys + `IFS= read -r key && IFS= read -r current || exit 95
 [ -d "$R_HOME/.ssh" ] || mkdir -p -- "$R_HOME/.ssh" || exit 95
 turn
-if [ -e "$f" ] && grep -qxF -- "$key" "$f"; then exit 0; fi
+unset options
+if [ -e "$f" ]; then
+  command -v awk >/dev/null || exit 92
+  options=$(awk -v new="${key#* }" -v current="$current" '` + keyLine + `
+current != new && holds(current) { known++; has[options] }
+holds(new) { there++; has[options] }
+END {
+  for (o in has) kinds++
+  if (known && kinds > 1) exit 4
+  if (there) exit 3
+  for (o in has) print o
+}' "$f")
+  case $? in 0) ;; 3) exit 0 ;; 4) exit 110 ;; *) exit 95 ;; esac
+fi
 t=$(mktemp "$f.XXXXXX") || exit 95
 if [ -e "$f" ]; then
   cat -- "$f" >"$t" || { rm -f -- "$t"; exit 95; }
   if [ -s "$f" ] && [ -n "$(tail -c 1 -- "$f")" ]; then echo >>"$t" || { rm -f -- "$t"; exit 95; }; fi
 fi
-printf "%s\n" "$key" >>"$t" || { rm -f -- "$t"; exit 95; }
+printf "%s\n" "${options:+$options }$key" >>"$t" || { rm -f -- "$t"; exit 95; }
 put
 `
 
-const hasKey = `has() { awk -v k="$1" "!/^[ \t]*#/ { for (i = 1; i <= NF; i++) if (\$i == k) found = 1 } END { exit !found }" "$f"; }
+const hasKey = `has() { awk -v k="$1" '` + keyLine + `holds(k) { found = 1 } END { exit !found }' "$f"; }
 `
 
 // findKey: the next line is the body of the key that is looked for.
@@ -184,14 +226,14 @@ exit 95
 `
 
 // dropKey: the next lines are the bodies (base64) of the key to keep and of the one to
-// remove. A line goes only when one of its fields is exactly that body.
+// remove. Only lines of exactly that key go.
 const dropKey = replaceKeys + hasKey + `IFS= read -r keep && IFS= read -r old || exit 95
 [ -e "$f" ] || exit 96
 turn
 has "$keep" || exit 96
 has "$old" || exit 0
 t=$(mktemp "$f.XXXXXX") || exit 95
-awk -v k="$old" "{ drop = 0; if (!/^[ \t]*#/) for (i = 1; i <= NF; i++) if (\$i == k) drop = 1; if (!drop) print }" "$f" >"$t" || { rm -f -- "$t"; exit 95; }
+awk -v k="$old" '` + keyLine + `!holds(k)' "$f" >"$t" || { rm -f -- "$t"; exit 95; }
 put
 `
 
