@@ -181,6 +181,19 @@ func TestKeyOptions(t *testing.T) {
 		}
 	})
 
+	// What sshd runs in place of a program has not done what was asked for, however it ends.
+	t.Run("Self", func(t *testing.T) {
+		for _, command := range []string{"echo >>ran", "echo >>ran; echo 1000 bytes", "echo >>ran; exit 1"} {
+			key := newKey(t)
+			u := f.user(t, targets.UserOptions{AuthorizedKeys: []byte(`command="` + command + `" ` + line(key) + "\n")})
+			_, err := f.tryOpen(t.Context(), u.Name, key)
+			mustFail(t, err, sdk.ClassPermission, "admin.no_shell")
+			if got := mustRead(t, filepath.Join(u.Home, "ran")); string(got) != "\n" {
+				t.Errorf("%s: was run %d times, want once", command, len(got))
+			}
+		}
+	})
+
 	// Whatever awk the target has.
 	t.Run("Awk", func(t *testing.T) {
 		for _, argv := range [][]string{{"gawk"}, {"gawk", "--posix"}, {"mawk"}, {"original-awk"}, {"busybox", "awk"}} {

@@ -96,7 +96,9 @@ func (s *session) look(ctx context.Context, client *ssh.Client) error {
 	if err == nil && who.exit != 0 && strings.Contains(who.said, mustChange) {
 		return &sdk.Error{Class: sdk.ClassConflict, Reason: "admin.must_change", NotSent: true, Err: errors.New("the password is right, and has expired: nothing runs there until it is changed")}
 	}
-	if err != nil || who.exit != 0 {
+	// A shell may greet first; a key's forced command says whatever it says.
+	said := strings.Fields(who.out)
+	if err != nil || who.exit != 0 || len(said) == 0 || strings.Trim(said[len(said)-1], "0123456789") != "" {
 		return &sdk.Error{Class: sdk.ClassPermission, Reason: "admin.no_shell", NotSent: true, Err: errors.New("the administrator cannot run programs there")}
 	}
 	if s.root = strings.TrimSpace(who.out) == "0"; s.root {
