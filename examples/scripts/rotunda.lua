@@ -571,7 +571,7 @@ function sql_connection_value:close() end
 ---@class rotunda.ssh
 local ssh_module = {}
 
----Logs in. The options: address (the resource's), login, secret (a password, or a private key), timeout in seconds (30). The secret is given once, to a host whose key the statement pins. An error's reason is bad_secret where the host judged the secret and refused it, target_identity where it showed another key, ssh.not_asked where it lets everybody in, ssh.dialogue where it asks for more than the secret.
+---Logs in. The options: address (the resource's), login, secret (a password, or a private key), timeout in seconds (30). The secret is given once, to a host whose key the statement pins. An error's reason is bad_secret where the host judged the secret and refused it, target_identity where it showed another key, ssh.not_asked where it lets everybody in, ssh.dialogue where it asks for more than the secret, such as a code or a new password: whether the secret was right is not known then.
 ---@param options table
 ---@return ssh.connection|nil
 ---@return sdk.error?

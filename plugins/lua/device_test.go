@@ -161,6 +161,17 @@ func newDevice() *device {
 // overSSH serves the device by SSH. Without accounts it lets everybody in.
 func (d *device) overSSH(t *testing.T) *device {
 	t.Helper()
+	return d.serveSSH(t, &ssh.ServerConfig{NoClientAuth: len(d.accounts) == 0, PasswordCallback: func(m ssh.ConnMetadata, secret []byte) (*ssh.Permissions, error) {
+		if d.accounts[m.User()] != string(secret) {
+			return nil, errors.New("no")
+		}
+		return nil, nil
+	}})
+}
+
+// serveSSH serves the device by SSH to whom c lets in.
+func (d *device) serveSSH(t *testing.T, c *ssh.ServerConfig) *device {
+	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -169,12 +180,6 @@ func (d *device) overSSH(t *testing.T) *device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &ssh.ServerConfig{NoClientAuth: len(d.accounts) == 0, PasswordCallback: func(m ssh.ConnMetadata, secret []byte) (*ssh.Permissions, error) {
-		if d.accounts[m.User()] != string(secret) {
-			return nil, errors.New("no")
-		}
-		return nil, nil
-	}}
 	c.AddHostKey(signer)
 	sum := sha256.Sum256(signer.PublicKey().Marshal())
 	d.pins = sum[:]

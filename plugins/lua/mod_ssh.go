@@ -21,7 +21,7 @@ var sshModule = module{
 			name: "connect", takes: "options: table", gives: "ssh.connection|nil, sdk.error?",
 			about: "Logs in. The options: address (the resource's), login, secret (a password, or a private key), timeout in seconds (30). " +
 				"The secret is given once, to a host whose key the statement pins. An error's reason is bad_secret where the host judged the secret and refused it, " +
-				"target_identity where it showed another key, ssh.not_asked where it lets everybody in, ssh.dialogue where it asks for more than the secret.",
+				"target_identity where it showed another key, ssh.not_asked where it lets everybody in, ssh.dialogue where it asks for more than the secret, such as a code or a new password: whether the secret was right is not known then.",
 			example: `local c, err = ssh.connect{login = job.admin.login, secret = job.admin.secret}
 if not c then
   return sdk.unchanged(err.class, err.reason) -- nothing was sent

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	lua "github.com/yuin/gopher-lua"
+	"golang.org/x/crypto/ssh"
 
 	keys "github.com/rotunda-pam/rotunda/internal/password"
 	"github.com/rotunda-pam/rotunda/internal/targets"
@@ -186,6 +187,59 @@ func TestSSHNotAsked(t *testing.T) {
 	_, err := d.with(t, []string{"ssh"}, `return ssh.connect{login = "admin", secret = job.admin}`)
 	if e := errorFrom(t, err); e.Class != sdk.ClassUnsupported || e.Reason != sshUnproven || !e.NotSent {
 		t.Errorf("%v", e)
+	}
+}
+
+// A server that asks on after the secret, for a second factor or a new password, has not said
+// that it is wrong.
+func TestSSHAsksForMore(t *testing.T) {
+	asks := func(questions ...string) func(ssh.ConnMetadata, ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+		return func(_ ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+			for _, q := range questions {
+				if _, err := ask("", "", []string{q}, []bool{false}); err != nil {
+					return nil, err
+				}
+			}
+			return nil, errors.New("no")
+		}
+	}
+	password := func(err error) func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) {
+		return func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, err }
+	}
+	// The library's server never says SSH_MSG_USERAUTH_PASSWD_CHANGEREQ. A question of a
+	// dialogue has the same number: so one that has ended asks on when the password comes.
+	var late ssh.KeyboardInteractiveChallenge
+	change := ssh.ServerConfig{KeyboardInteractiveCallback: func(_ ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+		late = ask
+		return nil, &ssh.PartialSuccessError{Next: ssh.ServerAuthCallbacks{
+			PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) {
+				_, err := late("", "", []string{"New password: "}, []bool{false})
+				return nil, err
+			},
+			KeyboardInteractiveCallback: asks("Password: "),
+		}}
+	}}
+	for name, row := range map[string]struct {
+		config ssh.ServerConfig
+		class  sdk.Class
+		reason string
+	}{
+		"a second factor":  {ssh.ServerConfig{KeyboardInteractiveCallback: asks("Password: ", "Verification code: ")}, sdk.ClassUnsupported, "ssh.dialogue"},
+		"a new password":   {ssh.ServerConfig{KeyboardInteractiveCallback: asks("Password: ", "New password: ", "Again: ")}, sdk.ClassUnsupported, "ssh.dialogue"},
+		"one question":     {ssh.ServerConfig{KeyboardInteractiveCallback: asks("Password: ")}, sdk.ClassAuth, "bad_secret"},
+		"a change request": {change, sdk.ClassUnsupported, "ssh.dialogue"},
+		"a password":       {ssh.ServerConfig{PasswordCallback: password(errors.New("no"))}, sdk.ClassAuth, "bad_secret"},
+		"after a refusal":  {ssh.ServerConfig{PasswordCallback: password(errors.New("no")), KeyboardInteractiveCallback: asks("Password: ")}, sdk.ClassAuth, "bad_secret"},
+		"after the right one": {ssh.ServerConfig{PasswordCallback: password(&ssh.PartialSuccessError{
+			Next: ssh.ServerAuthCallbacks{KeyboardInteractiveCallback: asks("Verification code: ")},
+		})}, sdk.ClassUnsupported, "ssh.dialogue"},
+	} {
+		d := &device{}
+		d.serveSSH(t, &row.config)
+		_, err := d.with(t, []string{"ssh"}, `return ssh.connect{login = "admin", secret = job.admin}`)
+		if e := errorFrom(t, err); e.Class != row.class || e.Reason != row.reason || !e.NotSent {
+			t.Errorf("%s: %v", name, e)
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,7 +76,8 @@ func sshHandshake(ctx context.Context, h sdk.Host, at sdk.Resource, login string
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	strange := false
 	conn, channels, requests, err := ssh.NewClientConn(line, at.Address, &ssh.ClientConfig{
-		User: login, Auth: methods, HostKeyAlgorithms: kinds,
+		User: login, HostKeyAlgorithms: kinds,
+		AuthCallback: func(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) { return answers.next(methods, c), nil },
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 			shown = true
 			if !sdk.Pinned(h.Pins[at.Address], key.Marshal()) {
@@ -100,7 +103,7 @@ func sshHandshake(ctx context.Context, h sdk.Host, at sdk.Resource, login string
 	case strange:
 		return nil, shown, sshError(sdk.ClassAuth, sshStranger, err)
 	case ctx.Err() != nil || line.failed():
-	case answers.dialogue:
+	case answers.dialogue || answers.used && strings.Contains(err.Error(), changeRequest):
 		return nil, shown, sshError(sdk.ClassUnsupported, sshDialogue, err)
 	case answers.used && answers.key:
 		// A server asks for the signature only of a key that it would take.
@@ -125,6 +128,10 @@ func unreached(ctx context.Context, err error) *sdk.Error {
 	return e
 }
 
+// changeRequest is what the library says of SSH_MSG_USERAUTH_PASSWD_CHANGEREQ, number 60, in
+// answer to a password: it has expired.
+const changeRequest = "unexpected message type 60 "
+
 // sshAnswers gives the secret once. A server that asks again, or asks something else, gets
 // nothing: another failed attempt would cost the account's budget, and a change dialogue
 // must not be answered with the old secret.
@@ -133,7 +140,27 @@ type sshAnswers struct {
 	key      bool
 	asked    bool // for the secret, or which key it is
 	used     bool // the secret was given, or the key has signed
-	dialogue bool
+	dialogue bool // the server asked for more: it has not said that the secret is wrong
+}
+
+// sshMethod is a way to log in, by the name that servers offer it under.
+type sshMethod struct {
+	name string
+	ssh.AuthMethod
+}
+
+// next is the first way that the server offers and that was not tried. Once the secret was
+// given there is none: what the server said then is the last word.
+func (a *sshAnswers) next(all []sshMethod, c *ssh.ClientAuthContext) ssh.AuthMethod {
+	if a.used && !a.key && len(c.PartialSuccessMethods) > 0 {
+		a.dialogue = true // the password was right, and is not enough
+	}
+	for _, m := range all {
+		if !a.used && slices.Contains(c.AllowedMethods, m.name) && !slices.Contains(c.TriedMethods, m.name) && !slices.Contains(c.PartialSuccessMethods, m.name) {
+			return m.AuthMethod
+		}
+	}
+	return nil
 }
 
 // notingKey notes its use.
@@ -147,7 +174,7 @@ func (n notingKey) SignWithAlgorithm(rand io.Reader, data []byte, algorithm stri
 	return n.AlgorithmSigner.SignWithAlgorithm(rand, data, algorithm)
 }
 
-func (a *sshAnswers) methods(of secret) ([]ssh.AuthMethod, error) {
+func (a *sshAnswers) methods(of secret) ([]sshMethod, error) {
 	text := of.Expose()
 	defer clear(text)
 	if a.key = len(of.public) > 0 || bytes.HasPrefix(bytes.TrimSpace(text), []byte("-----BEGIN ")); a.key {
@@ -156,27 +183,25 @@ func (a *sshAnswers) methods(of secret) ([]ssh.AuthMethod, error) {
 		if err != nil || !ok {
 			return nil, errors.New("the private key cannot be read: it must be an OpenSSH or PEM key without a passphrase")
 		}
-		return []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
+		return []sshMethod{{"publickey", ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
 			a.asked = true
 			return []ssh.Signer{notingKey{key, &a.used}}, nil
-		})}, nil
+		})}}, nil
 	}
-	return []ssh.AuthMethod{ssh.PasswordCallback(func() (string, error) {
+	return []sshMethod{{"password", ssh.PasswordCallback(func() (string, error) {
 		a.asked, a.used = true, true
 		return a.secret.ExposeString(), nil
-	}), ssh.KeyboardInteractive(func(_, _ string, questions []string, echos []bool) ([]string, error) {
+	})}, {"keyboard-interactive", ssh.KeyboardInteractive(func(_, _ string, questions []string, echos []bool) ([]string, error) {
 		switch {
 		case len(questions) == 0:
 			return nil, nil
-		case a.asked:
-			return nil, errors.New("one answer is enough")
-		case len(questions) != 1 || echos[0]:
+		case a.used || len(questions) != 1 || echos[0]: // a code, or a new password for an expired one
 			a.dialogue = true
 			return nil, errors.New("the server asks for more than a password")
 		}
 		a.asked, a.used = true, true
 		return []string{a.secret.ExposeString()}, nil
-	})}, nil
+	})}}, nil
 }
 
 // watchedConn remembers whether the connection itself failed: a login that ended for that
