@@ -100,7 +100,7 @@ function sdk.fail(e) end
 ---@field admin job.login? the resource's administrator
 ---@field self boolean? whether the account logs in as itself
 ---@field extras table<string, secret>? the resource's further secrets
----@field candidate secret? set_secret: what to set; verify: what to log in with
+---@field candidate secret? set_secret: what to set; verify: what to log in with; judge: what was refused
 ---@field current secret? set_secret: what is in force
 ---@field keep secret? retire: what stays
 ---@field old secret? retire: what is to end

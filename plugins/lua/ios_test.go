@@ -34,6 +34,7 @@ type ios struct {
 	running  map[string]iosUser
 	startup  map[string]iosUser
 	failures map[string]int // logins refused
+	locked   string         // who is locked out: his right secret is refused like a wrong one
 }
 
 type iosUser struct {
@@ -55,7 +56,7 @@ func newIOS(t *testing.T) *ios {
 	c := &ssh.ServerConfig{PasswordCallback: func(m ssh.ConnMetadata, secret []byte) (*ssh.Permissions, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if u, ok := r.running[m.User()]; !ok || u.secret != string(secret) {
+		if u, ok := r.running[m.User()]; !ok || u.secret != string(secret) || m.User() == r.locked {
 			r.failures[m.User()]++
 			return nil, errors.New("no")
 		}
@@ -175,6 +176,9 @@ func (r *ios) show(pattern string) string {
 		return "% Failed to compile regular expression"
 	}
 	var out []string
+	if l := "aaa local authentication attempts max-fail 3"; r.locked != "" && p.MatchString(l) {
+		out = append(out, l)
+	}
 	for name, u := range r.running {
 		if l := fmt.Sprintf("username %s privilege %d secret 9 $9$%x", name, u.privilege, sha256.Sum256([]byte(u.secret))); p.MatchString(l) {
 			out = append(out, l)
@@ -276,5 +280,32 @@ func TestCiscoIOSSaves(t *testing.T) {
 		if out.Outcome != sdk.Changed || got.Verdict != sdk.Accepted || r.saved() != saved || r.running["bob"] != (iosUser{"second-of-bob", 1}) {
 			t.Errorf("%s: %+v, %+v, saved %v, %+v\n%s", config, out, got, r.saved(), r.running["bob"], b.logged)
 		}
+	}
+}
+
+// The right secret of a user who is locked out is not rejected; without lockouts a wrong one is.
+func TestCiscoIOSLocked(t *testing.T) {
+	for locked, want := range map[string]sdk.VerifyResponse{
+		"bob": {Reason: "not_judged"},
+		"":    {Verdict: sdk.Rejected, Reason: "bad_secret"},
+	} {
+		r := newIOS(t)
+		b, open := r.on(t)
+		r.user("bob", "first-of-bob", 1)
+		r.locked = locked
+		open.Host = b.host
+		s, err := rotator{b.p}.Open(t.Context(), open)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := password("first-of-bob")
+		if locked == "" {
+			c = password("not-that-of-bob")
+		}
+		got, err := rotator{b.p}.Verify(t.Context(), sdk.VerifyRequest{Host: b.host, Resource: open.Resource, Account: sdk.Account{Name: "bob"}, Credential: c})
+		if err != nil || got != want {
+			t.Errorf("locked %q: %+v, %v", locked, got, err)
+		}
+		s.Close()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"sync"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -19,6 +20,9 @@ type program struct {
 	manifest *script.Manifest
 	code     *lua.FunctionProto
 	dry      *dryRun // nil: it is run in earnest
+
+	mu     sync.Mutex
+	judges []*session // of a rotator that has judge: those that are open
 }
 
 // verbs are the functions that a kind of script must have.

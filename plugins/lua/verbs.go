@@ -37,17 +37,21 @@ func (r rotator) Open(ctx context.Context, o sdk.OpenRequest) (sdk.Session, erro
 		return nil, err
 	}
 	v := &session{turn: make(chan struct{}, 1), s: s, open: o, kept: lua.LNil}
-	if !s.has("open") {
-		return v, nil
+	if s.has("open") {
+		job, err := v.job(sdk.Account{})
+		if err == nil {
+			job.RawSetString("account", lua.LNil) // the session is for many
+			v.kept, err = s.call(ctx, "open", job)
+		}
+		if err != nil {
+			s.close()
+			return nil, err
+		}
 	}
-	job, err := v.job(sdk.Account{})
-	if err == nil {
-		job.RawSetString("account", lua.LNil) // the session is for many
-		v.kept, err = s.call(ctx, "open", job)
-	}
-	if err != nil {
-		s.close()
-		return nil, err
+	if s.has("judge") {
+		r.p.mu.Lock()
+		defer r.p.mu.Unlock()
+		r.p.judges = append(r.p.judges, v)
 	}
 	return v, nil
 }
@@ -111,6 +115,9 @@ func (v *session) Retire(ctx context.Context, r sdk.RetireRequest) (sdk.RetireRe
 // Close runs close, where the script has one, and ends the state.
 func (v *session) Close() (err error) {
 	v.once.Do(func() {
+		v.s.p.mu.Lock()
+		v.s.p.judges = slices.DeleteFunc(v.s.p.judges, func(o *session) bool { return o == v })
+		v.s.p.mu.Unlock()
 		v.turn <- struct{}{}
 		v.closed = true
 		defer func() { <-v.turn }()
@@ -138,7 +145,52 @@ func (r rotator) Verify(ctx context.Context, q sdk.VerifyRequest) (sdk.VerifyRes
 	}
 	job.RawSetString("candidate", s.credential(q.Credential))
 	got, err := s.call(ctx, "verify", job)
-	return s.judged(got), err
+	out := s.judged(got)
+	if err == nil && out == notJudged {
+		out = r.p.judge(ctx, q)
+	}
+	return out, err
+}
+
+// notJudged is the answer to a login that was refused, nobody knows why.
+var notJudged = sdk.VerifyResponse{Reason: "not_judged"}
+
+// judge asks the newest session at that place, where the script has a judge, what a refusal
+// says of the secret. It says no more than that: a login goes through no session, so that the
+// secret is accepted is none of its answers.
+func (p *program) judge(ctx context.Context, q sdk.VerifyRequest) sdk.VerifyResponse {
+	p.mu.Lock()
+	n := len(p.judges) - 1
+	for n >= 0 && p.judges[n].open.Resource.Address != q.Resource.Address {
+		n--
+	}
+	var v *session
+	if n >= 0 {
+		v = p.judges[n]
+	}
+	p.mu.Unlock()
+	if v == nil {
+		return notJudged
+	}
+	give, err := v.take(ctx)
+	if err != nil {
+		return notJudged
+	}
+	defer give()
+	job, err := v.job(q.Account)
+	if err != nil {
+		return notJudged
+	}
+	job.RawSetString("candidate", v.s.credential(q.Credential))
+	got, err := v.s.call(ctx, "judge", v.kept, job)
+	out := v.s.judged(got)
+	if err != nil {
+		v.s.note(slog.LevelWarn, "judge: "+err.Error())
+	}
+	if err != nil || out.Verdict == sdk.Accepted || out.Reason == "" {
+		return notJudged
+	}
+	return out
 }
 
 // after is a script that runs after a rotation.

@@ -125,6 +125,8 @@ local function command(name, algorithm, value)
 	return text.concat("username ", name, " algorithm-type ", algorithm, " secret ", value)
 end
 
+local NAME = "^[%w_][%w_.@+-]*$"
+
 -- has says whether the device has such a user. Unlike "username", "show" makes nobody.
 local function has(d, name)
 	local pattern = name:gsub("[.+-]", function(c) return "\\" .. c end)
@@ -164,7 +166,7 @@ end
 
 function set_secret(session, job)
 	local name = job.account.login
-	if not name:match("^[%w_][%w_.@+-]*$") or #name > 64 then
+	if not name:match(NAME) or #name > 64 then
 		return sdk.unchanged("unsupported", "account.name")
 	end
 	-- A question mark asks for help, and what comes before a space would be a type.
@@ -197,8 +199,41 @@ function verify(job)
 	if c then
 		c:close()
 		return sdk.accepted
-	elseif err.reason == "bad_secret" then
-		return sdk.rejected()
+	elseif err.reason == "bad_secret" then -- also the right one, where users are locked out or a server is asked
+		return sdk.undecided("not_judged")
 	end
 	return nil, err
+end
+
+-- With these lines alone the device compares a secret with its own user's, locks nobody out and
+-- has no secret end.
+local HARMLESS = {"^aaa new%-model$", "^aaa session%-id %S+$", "^aaa authentication login %S+ local$", "^aaa accounting ", "^username "}
+
+-- judge says whether the configuration has another reason for a refusal than a wrong secret.
+function judge(session, job)
+	local name = job.account.login
+	if not name:match(NAME) or #name > 64 then
+		return sdk.undecided("not_judged")
+	end
+	local d = at(session, job)
+	local said = run(d, "show running-config | include ^aaa |^login |^username " .. name:gsub("%W", ".") .. " ", EXEC)
+	session.midway = false
+	local user
+	for line in said:gmatch("[^\r\n]+") do
+		line = line:gsub("%s+$", "")
+		local harmless = false
+		for _, p in ipairs(HARMLESS) do
+			harmless = harmless or line:match(p) ~= nil
+		end
+		if line:match("^aaa ") and not harmless or line:match("^login block%-for ") or refusal(line) then
+			return sdk.undecided("not_judged")
+		elseif line:sub(1, #name + 10) == "username " .. name .. " " then
+			user = user and "" or line:sub(#name + 11)
+		end
+	end
+	user = user and user:gsub("^privilege %d+ ", "")
+	if user and (user:match("^secret %d+ %S+$") or user:match("^password %d+ %S+$")) then
+		return sdk.rejected()
+	end
+	return sdk.undecided("not_judged") -- nobody, or one with more to his name, such as an access list
 end

@@ -169,8 +169,32 @@ end)
 test("logins", function()
 	assert(outcome(verify(change())) == "accepted" and closed == 1)
 	refused = {class = "auth", reason = "bad_secret"}
-	assert(outcome(verify(change())) == "rejected")
+	assert(outcome(verify(change())) == "undecided" and reason(verify(change())) == "not_judged")
+	refused = {class = "unsupported", reason = "ssh.dialogue"}
+	assert(verify(change()) == nil)
 	refused = {class = "unreachable", reason = "connection"}
 	local answer, err = verify(change())
 	assert(answer == nil and err.class == "unreachable")
+end)
+
+test("why a login was refused", function()
+	local j = change()
+	local s = open(j)
+	for said, want in pairs{
+		["username bob privilege 1 secret 9 $9$xyz\n"] = "rejected",
+		["username bob secret 5 $1$xyz\n"] = "rejected",
+		["aaa new-model\naaa authentication login default local\nusername bob secret 9 $9$xyz\naaa session-id common\n"] = "rejected",
+		["aaa new-model\naaa local authentication attempts max-fail 3\nusername bob secret 9 $9$xyz\n"] = "undecided",
+		["aaa new-model\naaa authentication login default group tacacs+ local\nusername bob secret 9 $9$xyz\n"] = "undecided",
+		["login block-for 60 attempts 3 within 60\nusername bob secret 9 $9$xyz\n"] = "undecided",
+		["username bob access-class 7\nusername bob secret 9 $9$xyz\n"] = "undecided",
+		["username bob common-criteria-policy strict secret 9 $9$xyz\n"] = "undecided",
+		["username bobby secret 9 $9$xyz\n"] = "undecided",
+		["% Invalid input detected at '^' marker.\n"] = "undecided",
+		["\n"] = "undecided",
+	} do
+		answers["show running-config | include ^aaa |^login |^username bob "] = said
+		assert(outcome(judge(s, j)) == want, said)
+	end
+	assert(closed == 0)
 end)

@@ -95,8 +95,31 @@ function verify(job)
 			return sdk.accepted
 		end
 		return sdk.undecided("not_asked")
-	elseif got.status == 401 then
-		return sdk.rejected()
+	elseif got.status == 401 then -- also to the right one of a user who is disabled, and while no users can be read
+		return sdk.undecided("not_judged")
 	end
 	return sdk.undecided("api.status")
+end
+
+-- The administrator sees whether the user is there, enabled, and can be read, as a login reads
+-- him: then the password was judged, and is wrong.
+function judge(_, job)
+	local admin, name = job.admin, job.account.login
+	if name == "" or name == "." or name == ".." or name:find("[*,]") then
+		return sdk.undecided("not_judged")
+	end
+	local got, err = ask("GET", "/_security/user" .. http.path(name), admin.login, admin.secret)
+	if not got then
+		return nil, err
+	elseif got.status == 404 then
+		return sdk.rejected()
+	end
+	local users = got.status == 200 and got.json()
+	local user = type(users) == "table" and users[name]
+	if type(user) ~= "table" or type(user.enabled) ~= "boolean" then
+		return sdk.undecided("not_judged")
+	elseif not user.enabled then
+		return sdk.undecided("disabled")
+	end
+	return sdk.rejected()
 end

@@ -60,10 +60,22 @@ end)
 
 test("logins", function()
 	for _, row in ipairs{
-		{{200, {username = "logs"}}, "accepted", ""}, {{200, {username = "_anonymous"}}, "undecided", "not_asked"}, {{401}, "rejected", "bad_secret"}, {{503}, "undecided", "api.status"},
+		{{200, {username = "logs"}}, "accepted", ""}, {{200, {username = "_anonymous"}}, "undecided", "not_asked"}, {{401}, "undecided", "not_judged"}, {{503}, "undecided", "api.status"},
 	} do
 		answers = {row[1]}
 		local answer = verify(change())
 		assert(outcome(answer) == row[2] and reason(answer) == row[3], row[3])
 	end
+end)
+
+test("why a login was refused", function()
+	for _, row in ipairs{
+		{LOGS, "rejected", "bad_secret"}, {{404}, "rejected", "bad_secret"}, {{200, {logs = {username = "logs", enabled = false}}}, "undecided", "disabled"},
+		{{200, {}}, "undecided", "not_judged"}, {{200, {logs = {username = "logs"}}}, "undecided", "not_judged"}, {{403}, "undecided", "not_judged"}, {{503}, "undecided", "not_judged"},
+	} do
+		answers = {row[1]}
+		local answer = judge(nil, change())
+		assert(outcome(answer) == row[2] and reason(answer) == row[3], row[3])
+	end
+	assert(asked[1].path == "/_security/user/logs" and asked[1].basic.user ~= "logs")
 end)

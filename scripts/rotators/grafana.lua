@@ -92,8 +92,40 @@ function verify(job)
 		return nil, err
 	elseif got.status == 200 then
 		return sdk.accepted
-	elseif got.status == 401 then
-		return sdk.rejected()
+	elseif got.status == 401 then -- also to the right one, for five minutes after five wrong ones
+		return sdk.undecided("not_judged")
 	end
 	return sdk.undecided("api.status")
+end
+
+-- setting is one of Grafana's settings as a text; nil where it is not shown.
+local function setting(all, section, name)
+	return type(all) == "table" and type(all[section]) == "table" and all[section][name] or nil
+end
+
+-- Who is shut out for a while is shown nowhere: a refusal says that the password is wrong
+-- only where Grafana shuts nobody out and takes passwords.
+function judge(_, job)
+	local admin = job.admin
+	local got, err = ask("GET", "/api/users/lookup", admin.login, admin.secret, {query = {loginOrEmail = job.account.login}})
+	if not got then
+		return nil, err
+	elseif got.status == 404 then
+		return sdk.rejected()
+	end
+	local user = got.status == 200 and got.json()
+	if type(user) ~= "table" or user.login ~= job.account.login or user.isExternal == true then
+		return sdk.undecided("not_judged")
+	elseif user.isDisabled == true then
+		return sdk.undecided("disabled")
+	end
+	got, err = ask("GET", "/api/admin/settings", admin.login, admin.secret)
+	if not got then
+		return nil, err
+	end
+	local all = got.status == 200 and got.json()
+	if setting(all, "security", "disable_brute_force_login_protection") == "true" and setting(all, "auth.basic", "enabled") == "true" then
+		return sdk.rejected()
+	end
+	return sdk.undecided("not_judged")
 end

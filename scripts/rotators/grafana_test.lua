@@ -58,9 +58,27 @@ test("the administrator", function()
 end)
 
 test("logins", function()
-	for status, want in pairs{[200] = "accepted", [401] = "rejected", [500] = "undecided", [302] = "undecided"} do
+	for status, want in pairs{[200] = "accepted", [401] = "undecided", [500] = "undecided", [302] = "undecided"} do
 		answers = {{status}}
 		assert(outcome(verify(change())) == want)
 	end
 	assert(not pcall(verify, change("a:b")))
+end)
+
+test("why a login was refused", function()
+	local function settings(protection, basic)
+		return {200, {security = {disable_brute_force_login_protection = protection}, ["auth.basic"] = {enabled = basic}}}
+	end
+	for _, row in ipairs{
+		{{ANN, settings("true", "true")}, "rejected", "bad_secret"}, {{ANN, settings("false", "true")}, "undecided", "not_judged"},
+		{{ANN, settings("true", "false")}, "undecided", "not_judged"}, {{ANN, {200, {}}}, "undecided", "not_judged"}, {{ANN, {403}}, "undecided", "not_judged"},
+		{{{404}}, "rejected", "bad_secret"}, {{{200, {id = 7, login = "ann", isDisabled = true}}}, "undecided", "disabled"},
+		{{{200, {id = 7, login = "ann", isExternal = true}}}, "undecided", "not_judged"}, {{{200, {id = 7, login = "other"}}}, "undecided", "not_judged"},
+		{{{500}}, "undecided", "not_judged"},
+	} do
+		answers = row[1]
+		local answer = judge(nil, change())
+		assert(outcome(answer) == row[2] and reason(answer) == row[3], row[3])
+	end
+	assert(asked[2].path == "/api/admin/settings" and asked[2].basic.user == "admin")
 end)

@@ -106,8 +106,8 @@ function verify(job)
 	if not got then
 		return nil, err
 	end
-	if got.status == 401 then
-		return sdk.rejected()
+	if got.status == 401 then -- also to the right one of a user who is locked out, unless the policy shows lockouts
+		return sdk.undecided("not_judged")
 	elseif got.status ~= 200 then
 		return sdk.undecided("api.status")
 	end
@@ -118,4 +118,27 @@ function verify(job)
 		end
 	end
 	return sdk.undecided("no_login") -- locked, for one
+end
+
+local STATES = {LOCKED_OUT = "locked", SUSPENDED = "disabled", DEPROVISIONED = "disabled", STAGED = "disabled", PROVISIONED = "disabled"}
+
+-- Okta's status says of some why they are refused. An active user may be kept out all the same,
+-- as from a device that Okta does not know: what was wrong then is not known.
+function judge(_, job)
+	local name = job.account.login
+	if name == "" or name == "." or name == ".." or name == "me" then
+		return sdk.undecided("not_judged")
+	end
+	local got, err = as_admin("GET", "/api/v1/users" .. http.path(name), job)
+	if not got then
+		return nil, err
+	elseif got.status == 404 then
+		return sdk.rejected()
+	end
+	local user = got.status == 200 and got.json()
+	local profile = type(user) == "table" and user.profile
+	if type(profile) ~= "table" or profile.login ~= name then
+		return sdk.undecided("not_judged")
+	end
+	return sdk.undecided(STATES[user.status] or "not_judged")
 end

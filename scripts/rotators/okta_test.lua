@@ -72,10 +72,23 @@ end)
 test("logins", function()
 	for _, row in ipairs{
 		{{200, [[{"status":"SUCCESS","sessionToken":"t"}]]}, "accepted"}, {{200, [[{"status":"MFA_REQUIRED"}]]}, "accepted"},
-		{{200, [[{"status":"LOCKED_OUT"}]]}, "undecided"}, {{200, "<html>"}, "undecided"}, {{401, "{}"}, "rejected"}, {{429, "{}"}, "undecided"},
+		{{200, [[{"status":"LOCKED_OUT"}]]}, "undecided"}, {{200, "<html>"}, "undecided"}, {{401, "{}"}, "undecided"}, {{429, "{}"}, "undecided"},
 	} do
 		answers = {row[1]}
 		assert(outcome(verify(change())) == row[2], row[2])
 	end
 	assert(asked[1].path == "/api/v1/authn" and asked[1].secret and reveal(asked[1].body) == [[{"password":"n3w","username":"ann@example.com"}]])
+end)
+
+test("why a login was refused", function()
+	for _, row in ipairs{
+		{user(), "undecided", "not_judged"}, {user{status = "LOCKED_OUT"}, "undecided", "locked"}, {user{status = "SUSPENDED"}, "undecided", "disabled"},
+		{user{status = "PASSWORD_EXPIRED"}, "undecided", "not_judged"}, {user{profile = {login = "ann@other.example"}}, "undecided", "not_judged"},
+		{{404}, "rejected", "bad_secret"}, {{429}, "undecided", "not_judged"},
+	} do
+		answers = {row[1]}
+		local answer = judge(nil, change())
+		assert(outcome(answer) == row[2] and reason(answer) == row[3], row[3])
+	end
+	assert(asked[1].path == "/api/v1/users/ann@example.com" and reveal(asked[1].headers.authorization) == "SSWS 00tok")
 end)
