@@ -116,8 +116,7 @@ func (p *program) dryRun(job dryJob) (out dryAnswer, err error) {
 	if d.allow, err = p.manifest.Places(job.Resource.Address, values, names); err != nil {
 		return out, err
 	}
-	dry := *p
-	dry.dry = d
+	dry := &program{manifest: p.manifest, code: p.code, dry: d}
 	ctx, cancel := context.WithTimeout(context.Background(), testTime)
 	defer cancel()
 	out.Answer, out.Reason, err = dry.dryCalls(ctx, job)
