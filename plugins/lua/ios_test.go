@@ -40,6 +40,7 @@ type ios struct {
 type iosUser struct {
 	secret    string
 	privilege int
+	password  bool // it is one of type 0 or 7: no secret
 }
 
 func newIOS(t *testing.T) *ios {
@@ -95,7 +96,7 @@ func newIOS(t *testing.T) *ios {
 func (r *ios) user(name, secret string, privilege int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.running[name] = iosUser{secret, privilege}
+	r.running[name] = iosUser{secret: secret, privilege: privilege}
 }
 
 // saved says whether a restart would change nothing.
@@ -170,8 +171,11 @@ func (r *ios) do(mode, line string) (next, said string) {
 	return mode, iosInvalid
 }
 
+var iosUnderscore = regexp.MustCompile(`(^|[^\\])_`)
+
 func (r *ios) show(pattern string) string {
-	p, err := regexp.Compile(pattern)
+	// An underscore stands for what words end at, unless it is escaped.
+	p, err := regexp.Compile(iosUnderscore.ReplaceAllString(pattern, `$1(?:[,{}() ]|^|$)`))
 	if err != nil {
 		return "% Failed to compile regular expression"
 	}
@@ -201,6 +205,9 @@ func (r *ios) username(name, rest string) string {
 		return fmt.Sprintf("%% Password too short - must be at least %d characters. Password configuration failed", r.shortest)
 	}
 	u := r.running[name]
+	if u.password {
+		return "ERROR: Can not have both a user password and a user secret.\nPlease choose one or the other."
+	}
 	u.secret = secret
 	r.running[name] = u
 	return ""
@@ -277,7 +284,7 @@ func TestCiscoIOSSaves(t *testing.T) {
 		open.Resource.Config = []byte(config)
 		r.user("bob", "first-of-bob", 1)
 		out, got := b.rotate(open, sdk.ApplyRequest{Account: sdk.Account{Name: "bob"}, Candidate: password("second-of-bob")})
-		if out.Outcome != sdk.Changed || got.Verdict != sdk.Accepted || r.saved() != saved || r.running["bob"] != (iosUser{"second-of-bob", 1}) {
+		if out.Outcome != sdk.Changed || got.Verdict != sdk.Accepted || r.saved() != saved || r.running["bob"] != (iosUser{secret: "second-of-bob", privilege: 1}) {
 			t.Errorf("%s: %+v, %+v, saved %v, %+v\n%s", config, out, got, r.saved(), r.running["bob"], b.logged)
 		}
 	}
@@ -307,5 +314,26 @@ func TestCiscoIOSLocked(t *testing.T) {
 			t.Errorf("locked %q: %+v, %v", locked, got, err)
 		}
 		s.Close()
+	}
+}
+
+// A name with an underscore is found, and what the device refuses in its other words was not
+// changed.
+func TestCiscoIOSWords(t *testing.T) {
+	for name, row := range map[string]struct {
+		user    iosUser
+		outcome sdk.Outcome
+		class   sdk.Class
+	}{
+		"app_user": {iosUser{secret: "first-of-app", privilege: 1}, sdk.Changed, ""},
+		"old":      {iosUser{secret: "first-of-old", privilege: 1, password: true}, sdk.Unchanged, sdk.ClassConflict},
+	} {
+		r := newIOS(t)
+		b, open := r.on(t)
+		r.running[name] = row.user
+		out, _ := b.rotate(open, sdk.ApplyRequest{Account: sdk.Account{Name: name}, Candidate: password("the-second-of-it")})
+		if out.Outcome != row.outcome || out.Class != row.class {
+			t.Errorf("%s: %+v\n%s", name, out, b.logged)
+		}
 	}
 }

@@ -50,13 +50,22 @@ local function run(d, line, prompt)
 	return m.before
 end
 
+-- Words with which IOS objects, small, beside lines that begin with a percent sign.
+local OBJECTIONS = {"^error:", "^command rejected", "^command authorization failed", "^can ?not have both ", "password configuration failed"}
+
 -- refusal is the first line with which the device objects; nil where there is none. A message
 -- of its log (%SYS-5-CONFIG_I: …) is none.
 local function refusal(said)
-	for line in said:gmatch("[^\n]+") do -- by no module: where the device echoes a secret, none takes it
-		local objects = line:match("^%%") and not line:match("^%%[%w_]+%-%d%-")
-		if objects or line:match("^Command authorization failed") then
+	for line in said:gmatch("[^\r\n]+") do -- by no module: where the device echoes a secret, none takes it
+		line = line:gsub("^%s+", "")
+		if line:match("^%%") and not line:match("^%%[%w_]+%-%d%-") then
 			return line
+		end
+		local small = line:lower()
+		for _, words in ipairs(OBJECTIONS) do
+			if small:match(words) then
+				return line
+			end
 		end
 	end
 end
@@ -127,10 +136,15 @@ end
 
 local NAME = "^[%w_][%w_.@+-]*$"
 
+-- anyOf is a pattern of the device that a name fits: others may, too. A dot stands for what has
+-- a meaning there, such as _, which is a space or the end of the line and no underscore.
+local function anyOf(name)
+	return (name:gsub("%W", "."))
+end
+
 -- has says whether the device has such a user. Unlike "username", "show" makes nobody.
 local function has(d, name)
-	local pattern = name:gsub("[.+-]", function(c) return "\\" .. c end)
-	local said = run(d, "show running-config | include ^username " .. pattern .. " ", EXEC)
+	local said = run(d, "show running-config | include ^username " .. anyOf(name) .. " ", EXEC)
 	for line in said:gmatch("[^\n]+") do
 		if line:sub(1, #name + 10) == "username " .. name .. " " then
 			return true
@@ -156,9 +170,11 @@ local function objected(why)
 	why = why:lower()
 	if why:match("authoriz") then
 		return sdk.unchanged("permission", "admin.rights")
+	elseif why:match("not have both") then -- a user with a password (type 0 or 7) gets no secret beside it
+		return sdk.unchanged("conflict", "device.refused")
 	elseif why:match("password") or why:match("secret") or why:match("length") then
 		return sdk.unchanged("policy", "policy.refused")
-	elseif why:match("invalid input") then -- an algorithm that it does not know
+	elseif why:match("invalid input") or why:match("^command rejected") then -- an algorithm that it does not know
 		return sdk.unchanged("unsupported", "device.refused")
 	end
 	return sdk.unknown
@@ -216,7 +232,7 @@ function judge(session, job)
 		return sdk.undecided("not_judged")
 	end
 	local d = at(session, job)
-	local said = run(d, "show running-config | include ^aaa |^login |^username " .. name:gsub("%W", ".") .. " ", EXEC)
+	local said = run(d, "show running-config | include ^aaa |^login |^username " .. anyOf(name) .. " ", EXEC)
 	session.midway = false
 	local user
 	for line in said:gmatch("[^\r\n]+") do

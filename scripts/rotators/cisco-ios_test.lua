@@ -136,12 +136,24 @@ test("what the device objects to", function()
 		["% Invalid Password length - must contain 1 to 25 characters. Password configuration failed\n"] = "policy.refused",
 		["                ^\n% Invalid input detected at '^' marker.\n"] = "device.refused",
 		["Command authorization failed.\n\n"] = "admin.rights",
+		["\r\nERROR: Can not have both a user password and a user secret.\r\nPlease choose one or the other.\r\n"] = "device.refused",
+		["Command rejected: the hash is of an unknown type\r\n"] = "device.refused",
+		["Command rejected: Password does not meet the policy\r\n"] = "policy.refused",
 	} do
 		local j = change()
 		answers["username bob algorithm-type scrypt secret n3w"] = said
 		local answer = set_secret(open(j), j)
 		assert(outcome(answer) == "unchanged" and reason(answer) == want, said)
 	end
+end)
+
+test("a name with characters that have a meaning in the device's patterns", function()
+	answers["show running-config | include ^username app.user "] = "username app-user secret 9 $9$abc\r\nusername app_user privilege 1 secret 9 $9$xyz\r\n"
+	local j = change()
+	j.account.login = "app_user"
+	assert(outcome(set_secret(open(j), j)) == "changed")
+	j.account.login = "app.user"
+	assert(reason(set_secret(open(j), j)) == "account.missing")
 end)
 
 test("a line of the device's log is no objection", function()
