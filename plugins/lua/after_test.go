@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -180,6 +181,33 @@ func TestFilesAfterARotation(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Agents that change one file at the same time lose nothing of each other's.
+func TestOneFileAtOnce(t *testing.T) {
+	s := targets.OpenSSH(t, targets.SSHDOptions{Lines: []string{"Subsystem sftp internal-sftp", "MaxStartups 100"}})
+	file := filepath.Join(t.TempDir(), "env")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const agents, rounds = 3, 5
+	var wg sync.WaitGroup
+	for n := range agents {
+		b, open, host := overSSHD(t, s, "after/env-file", map[string]any{"path": file, "key": fmt.Sprintf("KEY_%d", n)})
+		wg.Go(func() {
+			for round := range rounds {
+				got, err := b.runAfter(open, sdk.AfterRequest{Records: host, Secret: password(fmt.Sprintf("secret-%d", round))})
+				if err != nil || got.Outcome != sdk.Changed {
+					t.Errorf("agent %d: %+v, %v", n, got, err)
+				}
+				now, err := os.ReadFile(file)
+				if want := fmt.Sprintf("KEY_%d=secret-%d\n", n, round); err != nil || !strings.Contains(string(now), want) {
+					t.Errorf("agent %d, round %d: what it wrote is gone, %v", n, round, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // What pgpass writes lets psql in.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	lua "github.com/yuin/gopher-lua"
 	"golang.org/x/crypto/ssh"
@@ -138,6 +139,11 @@ func TestSSH(t *testing.T) {
 		}
 		write("config", 0o640)
 		write("readable", 0o644)
+		write("left.rotunda-lock", 0o600)
+		long := time.Now().Add(-time.Hour)
+		if err := errors.Join(os.Chtimes(in("left.rotunda-lock"), long, long), os.WriteFile(in("left"), []byte("1"), 0o600), os.Chown(in("left"), h.user.UID, h.user.GID)); err != nil {
+			t.Fatal(err)
+		}
 		if err := errors.Join(os.Symlink(in("config"), in("link")), os.Mkdir(in("folder"), 0o700)); err != nil {
 			t.Fatal(err)
 		}
@@ -160,11 +166,20 @@ func TestSSH(t *testing.T) {
 			"a path that turns": refused(`c:get(job.home .. "/../x")`, "whole path"),
 			"a path from here":  refused(`c:get("x")`, "whole path"),
 			"a secret path":     refused(`c:get(job.secret)`, "want a text"),
+			"as it was read":    `assert(c:put(job.home .. "/was", "1")) assert(c:put(job.home .. "/was", "2", {was = "1"})) assert(c:put(job.home .. "/was", "", {was = secret.of("2")})) assert(c:put(job.home .. "/was", "3", {was = ""})) assert(c:get(job.home .. "/was") == "3")`,
+			"changed since":     `assert(c:put(job.home .. "/other", "12")) ` + failsWith(`c:put(job.home .. "/other", "2", {was = "1"})`, sdk.ClassConflict, "sftp.changed", true) + ` assert(c:get(job.home .. "/other") == "12")`,
+			"changed, emptied":  `assert(c:put(job.home .. "/emptied", "")) ` + failsWith(`c:put(job.home .. "/emptied", "2", {was = "1"})`, sdk.ClassConflict, "sftp.changed", true),
+			"gone since":        failsWith(`c:put(job.home .. "/gone", "2", {was = "1"})`, sdk.ClassConflict, "sftp.changed", true),
+			"a lock left":       `assert(c:put(job.home .. "/left", "2", {was = "1"})) assert(c:get(job.home .. "/left") == "2")`,
+			"no lock there":     failsWith(`c:put("/etc/passwd", "x", {was = "x"})`, sdk.ClassPermission, "sftp.permission", true),
 			"a mode":            refused(`c:put(job.home .. "/x", "x", {mode = "rw"})`, "mode"),
 		} {
 			if err := h.run(t, code); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
+		}
+		if left, err := filepath.Glob(in("*.rotunda-lock")); err != nil || len(left) > 0 {
+			t.Errorf("locks left behind: %v, %v", left, err)
 		}
 		if left, err := filepath.Glob(in(".rotunda-*")); err != nil || len(left) > 0 {
 			t.Errorf("left behind: %v, %v", left, err)

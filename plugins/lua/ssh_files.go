@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -147,9 +148,14 @@ func sftpStat(a *args) int {
 }
 
 func sftpPut(a *args) int {
-	name, o := a.filePath(1), a.options(3, "mode", "timeout")
+	name, o := a.filePath(1), a.options(3, "mode", "timeout", "was")
 	content, _ := a.bytes(2)
 	defer clear(content)
+	was, _ := o.bytes("was")
+	defer clear(was)
+	if was == nil && o.has("was") { // of a file that was empty
+		was = []byte{}
+	}
 	mode := int64(-1)
 	if o.has("mode") {
 		n, err := strconv.ParseUint(o.text("mode", ""), 8, 12)
@@ -159,7 +165,7 @@ func sftpPut(a *args) int {
 		mode = int64(n)
 	}
 	failed := a.withFiles(o.seconds("timeout", time.Minute), func(c *sftp.Client) *sdk.Error {
-		return replaceFile(c, name, content, mode)
+		return replaceFile(c, name, content, was, mode)
 	})
 	if failed != nil {
 		return a.fail(failed)
@@ -169,9 +175,10 @@ func sftpPut(a *args) int {
 
 const posixRename = "posix-rename@openssh.com"
 
-// replaceFile writes a file beside the one of that name and puts it in its place. Until
-// then nothing is changed, and the error says so.
-func replaceFile(c *sftp.Client, name string, content []byte, mode int64) *sdk.Error {
+// replaceFile writes a file beside the one of that name and puts it in its place, where that
+// still has what was in it, unless was is nil. Until then nothing is changed, and the error
+// says so.
+func replaceFile(c *sftp.Client, name string, content, was []byte, mode int64) *sdk.Error {
 	as := func(f *sdk.Error) *sdk.Error {
 		f.NotSent = true
 		return f
@@ -182,6 +189,8 @@ func replaceFile(c *sftp.Client, name string, content []byte, mode int64) *sdk.E
 	var owner *sftp.FileStat
 	info, err := c.Lstat(name)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && was != nil:
+		return as(fileChanged(name))
 	case errors.Is(err, fs.ErrNotExist):
 		if mode < 0 {
 			mode = 0o600
@@ -201,9 +210,98 @@ func replaceFile(c *sftp.Client, name string, content []byte, mode int64) *sdk.E
 		_ = c.Remove(beside)
 		return as(fileError(name, err))
 	}
+	if was != nil {
+		lock := name + lockSuffix
+		since, failed := lockFile(c, lock, beside)
+		if failed == nil {
+			defer func() {
+				if time.Since(since) < lockHeld { // later it may be another's
+					_ = c.Remove(lock)
+				}
+			}()
+			failed = stillHas(c, name, was)
+		}
+		if failed == nil && time.Since(since) > lockHeld/2 {
+			failed = fileLocked(lock, errors.New("the host is too slow to keep others from changing the file meanwhile"))
+		}
+		if failed != nil {
+			_ = c.Remove(beside)
+			return as(failed)
+		}
+	}
 	if err := c.PosixRename(beside, name); err != nil {
 		_ = c.Remove(beside)
 		return fileError(name, err)
+	}
+	return nil
+}
+
+// Those who replace a file only where it is as they read it take turns by a lock beside it. It
+// is held for the few answers that it takes to compare and to rename; one that is older was left
+// by somebody who has ended.
+const (
+	lockSuffix = ".rotunda-lock"
+	lockHeld   = 10 * time.Second
+	lockWaited = 15 * time.Second
+)
+
+func fileLocked(lock string, err error) *sdk.Error {
+	return &sdk.Error{Class: sdk.ClassConflict, Reason: "sftp.locked", Err: fmt.Errorf("%s: %w", lock, err)}
+}
+
+func fileChanged(name string) *sdk.Error {
+	return &sdk.Error{Class: sdk.ClassConflict, Reason: "sftp.changed", Err: fmt.Errorf("%s is not as it was read: somebody else has changed it", name)}
+}
+
+// lockFile makes the lock, and says since when it is held at the earliest. A lock's age is by the
+// host's clock, which has just written beside, and by the time that was waited since.
+func lockFile(c *sftp.Client, lock, beside string) (since time.Time, _ *sdk.Error) {
+	here, err := c.Lstat(beside)
+	if err != nil {
+		return since, fileError(lock, err)
+	}
+	began := time.Now()
+	for {
+		since = time.Now()
+		f, err := c.OpenFile(lock, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
+		if err == nil {
+			_ = f.Close()
+			return since, nil
+		}
+		// That it is there is, to SFTP, a failure like others.
+		held, missing := c.Lstat(lock)
+		switch failed := fileError(lock, err); {
+		case failed.Reason != "sftp.refused":
+			return since, failed
+		case time.Since(began) > lockWaited:
+			return since, fileLocked(lock, err)
+		case errors.Is(missing, fs.ErrNotExist): // it was there a moment ago
+		case missing != nil:
+			return since, fileError(lock, missing)
+		case here.ModTime().Sub(held.ModTime())+time.Since(began) > lockHeld:
+			_ = c.Remove(lock)
+			continue
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// stillHas says whether a file's content is what it was.
+func stillHas(c *sftp.Client, name string, was []byte) *sdk.Error {
+	f, err := c.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fileChanged(name)
+	} else if err != nil {
+		return fileError(name, err)
+	}
+	defer f.Close()
+	now, err := io.ReadAll(io.LimitReader(f, int64(len(was))+1))
+	defer clear(now)
+	if err != nil {
+		return fileError(name, err)
+	}
+	if !bytes.Equal(now, was) {
+		return fileChanged(name)
 	}
 	return nil
 }

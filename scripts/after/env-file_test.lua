@@ -1,5 +1,6 @@
 -- A host with files, which takes them apart as the real one does.
 local files, modes, refuses = {}, {}, {}
+local meanwhile = {} -- what somebody else writes before the next ones
 local away -- why it is not reached
 
 mock("ssh", {connect = function()
@@ -19,7 +20,13 @@ mock("ssh", {connect = function()
 			if refuses[path] then
 				return nil, {class = "permission", reason = "sftp.permission", text = path, not_sent = true}
 			end
-			files[path], modes[path] = reveal(content), o and o.mode
+			if #meanwhile > 0 and o.was then
+				files[path] = table.remove(meanwhile, 1)
+			end
+			if o.was and reveal(o.was) ~= files[path] then
+				return nil, {class = "conflict", reason = "sftp.changed", text = path, not_sent = true}
+			end
+			files[path], modes[path] = reveal(content), o.mode
 			return true
 		end,
 	}

@@ -55,15 +55,11 @@ local function edit(now, job)
 	return new, err
 end
 
-function run(job)
+-- write reads the file, makes the change and puts it there. Its error is sftp.changed where
+-- somebody else has changed the file meanwhile.
+local function write(c, job)
 	local path = job.parameters.path
-	local host = job.records.host
-	local c, err = ssh.connect{address = host.address, login = host.login, secret = host.secret}
-	if not c then
-		return refused(err)
-	end
-	local now
-	now, err = c:get(path, {secret = true})
+	local now, err = c:get(path, {secret = true})
 	if not now then
 		return refused(err)
 	end
@@ -85,10 +81,26 @@ function run(job)
 		end
 	end
 	local done
-	done, err = c:put(path, new)
+	done, err = c:put(path, new, {was = now})
 	if not done then
 		return nil, err
 	end
 	log.info(path, "is written")
 	return sdk.changed
+end
+
+function run(job)
+	local host = job.records.host
+	local c, err = ssh.connect{address = host.address, login = host.login, secret = host.secret}
+	if not c then
+		return refused(err)
+	end
+	for _ = 1, 10 do
+		local answer
+		answer, err = write(c, job)
+		if answer or err.reason ~= "sftp.changed" then
+			return answer, err
+		end
+	end
+	return refused(err)
 end

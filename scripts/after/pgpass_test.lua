@@ -1,5 +1,6 @@
 -- A host with files, which takes them apart as the real one does.
 local files, modes, refuses = {}, {}, {}
+local meanwhile = {} -- what somebody else writes before the next ones
 local away -- why it is not reached
 
 mock("ssh", {connect = function()
@@ -19,7 +20,13 @@ mock("ssh", {connect = function()
 			if refuses[path] then
 				return nil, {class = "permission", reason = "sftp.permission", text = path, not_sent = true}
 			end
-			files[path], modes[path] = reveal(content), o and o.mode
+			if #meanwhile > 0 and o.was then
+				files[path] = table.remove(meanwhile, 1)
+			end
+			if o.was and reveal(o.was) ~= files[path] then
+				return nil, {class = "conflict", reason = "sftp.changed", text = path, not_sent = true}
+			end
+			files[path], modes[path] = reveal(content), o.mode
 			return true
 		end,
 	}
@@ -47,6 +54,19 @@ test("one entry changes", function()
 	assert(files[PATH] == "# ours\ndb1:5432:*:app:n3w\n*:*:*:app:n\\:w\n*:*:*:other:stays\n", files[PATH])
 	assert(outcome(run(with(env{user = "other"}))) == "changed")
 	assert(files[PATH]:find("*:*:*:other:n3w", 1, true))
+end)
+
+test("what somebody else writes meanwhile stays", function()
+	files[PATH] = "*:*:*:app:f1rst\n"
+	meanwhile = {"*:*:*:app:f1rst\n*:*:*:other:0ne\n", "*:*:*:app:f1rst\n*:*:*:other:tw0\n"}
+	assert(outcome(run(with(env{}))) == "changed")
+	assert(files[PATH] == "*:*:*:app:n3w\n*:*:*:other:tw0\n", files[PATH])
+	files[PATH] = "*:*:*:app:f1rst\n"
+	for n = 1, 20 do
+		meanwhile[n] = "# " .. n .. "\n"
+	end
+	local answer = run(with(env{}))
+	assert(outcome(answer) == "unchanged" and reason(answer) == "sftp.changed" and #meanwhile == 10)
 end)
 
 test("what is there already is not written", function()

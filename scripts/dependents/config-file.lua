@@ -81,11 +81,9 @@ function plan(job)
 	return {{id = "file", title = "write " .. p.path, data = {path = p.path}}}
 end
 
-function apply(step, job)
-	local p = job.parameters
-	if type(step.data) ~= "table" or step.data.path ~= p.path then -- the settings are others by now
-		return sdk.unchanged("invalid", "step.data")
-	end
+-- write reads the file, makes the change and puts it there. Its error is sftp.changed where
+-- somebody else has changed the file meanwhile.
+local function write(p, job)
 	local c, now = read(job)
 	if not c and now.class == "unreachable" then
 		now.not_sent = true
@@ -100,15 +98,33 @@ function apply(step, job)
 	end
 	local done, err = true, nil
 	if not secret.equal(now, new) then
-		done, err = c:put(p.path, new)
+		done, err = c:put(p.path, new, {was = now})
 	end
 	c:close()
 	if done then
 		return sdk.changed
+	elseif err.reason == "sftp.changed" or err.reason == "sftp.locked" then -- others are at it: later again
+		err.class = "unreachable"
+		return nil, err
 	elseif err.not_sent and err.class ~= "unreachable" then
 		return sdk.unchanged(err.class, err.reason)
 	end
 	return nil, err
+end
+
+function apply(step, job)
+	local p = job.parameters
+	if type(step.data) ~= "table" or step.data.path ~= p.path then -- the settings are others by now
+		return sdk.unchanged("invalid", "step.data")
+	end
+	local answer, err
+	for _ = 1, 10 do
+		answer, err = write(p, job)
+		if answer or err.reason ~= "sftp.changed" then
+			break
+		end
+	end
+	return answer, err
 end
 
 undo = apply -- with the former secret

@@ -1,4 +1,5 @@
 local PATH = "/etc/app/config"
+local meanwhile = {} -- what somebody else writes before the next ones
 local files, kind, refuses, unreachable = {}, "file", nil, nil
 
 mock("ssh", {connect = function()
@@ -15,9 +16,13 @@ mock("ssh", {connect = function()
 			return secret(files[path])
 		end,
 		stat = function() return {kind = kind} end,
-		put = function(_, path, content)
+		put = function(_, path, content, o)
 			if refuses then
 				return nil, refuses
+			end
+			files[path] = table.remove(meanwhile, 1) or files[path]
+			if reveal(o.was) ~= files[path] then
+				return nil, {class = "conflict", reason = "sftp.changed", not_sent = true}
 			end
 			files[path] = reveal(content)
 			return true
@@ -77,4 +82,18 @@ test("what cannot be written is unchanged, what got no answer is not known", fun
 	unreachable = true
 	local none, err = apply(step, j)
 	assert(none == nil and err.not_sent)
+end)
+
+test("what somebody else writes meanwhile stays", function()
+	files[PATH] = '{"db": {"password": "f1rst"}, "n": 0}'
+	local j = with{}
+	local step = plan(j)[1]
+	meanwhile = {'{"db": {"password": "f1rst"}, "n": 1}'}
+	assert(outcome(apply(step, j)) == "changed" and files[PATH] == '{"db": {"password": "n3w"}, "n": 1}')
+	files[PATH] = '{"db": {"password": "f1rst"}, "n": 0}'
+	for n = 1, 20 do
+		meanwhile[n] = '{"db": {}, "n": ' .. n .. "}"
+	end
+	local answer, err = apply(step, j)
+	assert(answer == nil and err.class == "unreachable" and err.not_sent and #meanwhile == 10)
 end)

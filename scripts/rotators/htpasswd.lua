@@ -102,23 +102,32 @@ function set_secret(session, job)
 	if not made then -- too long, or with a zero byte
 		return sdk.unchanged("policy", "policy.length")
 	end
-	local now, err = read(session, job)
-	if not now and err.class == "unreachable" then
-		err.not_sent = true
+	local done, err
+	for _ = 1, 10 do -- another login of the file may be given a password meanwhile
+		local now
+		now, err = read(session, job)
+		if not now and err.class == "unreachable" then
+			err.not_sent = true
+			return nil, err
+		elseif not now then
+			return sdk.unchanged(err.class, err.reason)
+		end
+		local found, twice = apart(now, login)
+		if twice then
+			return sdk.unchanged("conflict", "account.ambiguous")
+		elseif not found then
+			return sdk.unchanged("not_found", "account.missing")
+		end
+		done, err = session.connection:put(p.path, text.concat(found[1], kept, found[2]), {was = now})
+		if done then
+			return sdk.changed
+		elseif err.reason ~= "sftp.changed" then
+			break
+		end
+	end
+	if err.reason == "sftp.changed" or err.reason == "sftp.locked" then -- others are at it: later again
+		err.class = "unreachable"
 		return nil, err
-	elseif not now then
-		return sdk.unchanged(err.class, err.reason)
-	end
-	local found, twice = apart(now, login)
-	if twice then
-		return sdk.unchanged("conflict", "account.ambiguous")
-	elseif not found then
-		return sdk.unchanged("not_found", "account.missing")
-	end
-	local done
-	done, err = session.connection:put(p.path, text.concat(found[1], kept, found[2]))
-	if done then
-		return sdk.changed
 	elseif err.not_sent and err.class ~= "unreachable" then
 		return sdk.unchanged(err.class, err.reason)
 	end

@@ -1,3 +1,4 @@
+local meanwhile = {} -- what somebody else writes before the next ones
 local files, broken, statuses, asked, connected = {}, 0, {}, {}, 0
 local PATH = "/etc/nginx/passwd"
 
@@ -20,9 +21,13 @@ mock("ssh", {connect = function()
 			end
 			return files[path]
 		end,
-		put = function(_, path, content)
+		put = function(_, path, content, o)
 			if files.refuses then
 				return nil, files.refuses
+			end
+			files[path] = table.remove(meanwhile, 1) or files[path]
+			if o.was ~= files[path] then
+				return nil, {class = "conflict", reason = "sftp.changed", not_sent = true}
 			end
 			files[path] = reveal(content)
 			return true
@@ -76,6 +81,18 @@ test("who is not there is not made, and who is there twice is no one", function(
 		assert(reason(apply(change(bad))) == "account.name")
 	end
 	assert(files[PATH] == "ann:x\nbob:x\nbob:y\n")
+end)
+
+test("what somebody else writes meanwhile stays", function()
+	files[PATH] = "ann:x\nbob:y\n"
+	meanwhile = {"ann:x\nbob:z\n"}
+	assert(outcome(apply(change("ann"))) == "changed")
+	assert(files[PATH] == "ann:$2a$10$n3w\nbob:z\n", files[PATH])
+	for n = 1, 20 do
+		meanwhile[n] = "ann:" .. n .. "\n"
+	end
+	local answer, err = apply(change("ann"))
+	assert(answer == nil and err.class == "unreachable" and err.not_sent and #meanwhile == 10)
 end)
 
 test("what cannot be kept", function()
