@@ -14,7 +14,7 @@ var dialogueObject = object{
 	name: "dialogue", about: "A conversation with a device that has only a terminal: lines are sent, and what it says is waited for.",
 	functions: []function{
 		{
-			name: "send", takes: "line: string|secret, options?: table", gives: "true|nil, sdk.error?",
+			name: "send", acts: true, takes: "line: string|secret, options?: table", gives: "true|nil, sdk.error?",
 			about: "Sends a line of at most 1,024 bytes, without control characters: a name cannot bring a command of its own. The options: newline, what ends it (of the terminal's kind; \"\" for none); timeout in seconds (30).",
 			example: `local d = assert(telnet.connect())
 assert(d:send("username bob"))

@@ -14,7 +14,7 @@ var execModule = module{
 	about: "Runs programs on the agent's host. The manifest's programs name them, and so must the local policy of the host (scripts.programs).",
 	functions: []function{
 		{
-			name: "run", takes: "options: exec.run", gives: "exec.result|nil, sdk.error?",
+			name: "run", acts: true, takes: "options: exec.run", gives: "exec.result|nil, sdk.error?",
 			about: "Runs a program as the agent's user, without a shell, and waits for its end. The options: argv, the program's whole path and its arguments, which are passed as they are and hold no secret and no NUL; " +
 				"stdin, a text or a secret of at most 1 MiB; timeout in seconds (60), after which the program is ended with all that it started; secret = true makes secrets of the outputs. " +
 				"Its environment is a PATH, its folder /. A program that begins an argument of yours with - for an option takes it for one: put -- before what comes from elsewhere. " +

@@ -22,7 +22,7 @@ var fileModule = module{
 			do:      fileRead,
 		},
 		{
-			name: "write", takes: "path: string, content: string|secret, options?: file.write", gives: "boolean|nil, sdk.error?",
+			name: "write", acts: true, takes: "path: string, content: string|secret, options?: file.write", gives: "boolean|nil, sdk.error?",
 			about: "Puts a file of this content (at most 1 MiB) in a file's place, in one step: whoever looks finds the old one or the new one. It keeps owner, permissions and access list; " +
 				"a new file belongs to the agent's user and has the mode 0600. Gives true where something was changed, false where the file was so already. " +
 				"The options: mode, such as \"0640\" (nobody else may write); backup = true keeps the old file beside it, with .bak after its name; timeout in seconds (60). " +

@@ -20,7 +20,7 @@ var httpModule = module{
 	about: "Makes HTTP requests: each once and on a connection of its own, over TLS as the statement of the place says, with no proxy.",
 	functions: []function{
 		{
-			name: "request", takes: "options: table", gives: "table|nil, sdk.error?",
+			name: "request", acts: true, takes: "options: table", gives: "table|nil, sdk.error?",
 			about: "Makes a request. The options: method (GET); url, or path with address (the resource's); query; headers; one of body, json and form; " +
 				"basic = {user, secret}, bearer; timeout in seconds (30); follow, how many redirects (0, at most 5); max, bytes of the answer's body (1 MiB, at most 16 MiB); secret = true makes a secret of the answer's body, which has at most 256 KiB then. " +
 				"Secrets stand in headers, body, json, form, basic and bearer, never in a URL, which ends in logs. " +
@@ -64,7 +64,7 @@ var httpOptions = []string{"method", "url", "path", "address", "query", "headers
 
 func httpVerb(name, method string) function {
 	return function{
-		name: name, takes: "where: string, options?: table", gives: "table|nil, sdk.error?",
+		name: name, acts: true, takes: "where: string, options?: table", gives: "table|nil, sdk.error?",
 		about:   "Makes a request of method " + method + " to a URL, or to a path that begins with a slash; otherwise as request.",
 		example: `local r = assert(http.` + name + `(http.path("api", "users", job.account.login), {bearer = job.admin.secret}))`,
 		do: func(a *args) int {
@@ -101,6 +101,7 @@ func (a *args) request(o options, method, where string) int {
 			a.bad(o.n, "%s: a URL begins with https://, a path with a slash", name)
 		}
 	}
+	a.asks = r.method == http.MethodGet || r.method == http.MethodHead
 	at, failed := r.aim(a, o, where)
 	if failed != nil {
 		return a.fail(failed)

@@ -38,7 +38,7 @@ print(o.spec and o.spec.replicas)`,
 			do: kubeGet,
 		},
 		{
-			name: "patch", takes: "options: table", gives: "true|nil, sdk.error?",
+			name: "patch", acts: true, takes: "options: table", gives: "true|nil, sdk.error?",
 			about: "Changes a few fields of an object that is there, and leaves the others (a JSON merge patch). " + kubeOptions + "Besides: patch, a table, in which secrets may stand. " + kubeReasons,
 			example: `assert(kube.patch{
   token = job.admin.secret, kind = "configmaps", namespace = "apps", name = "web", patch = {data = {changed = "2026-01-31"}},
@@ -53,7 +53,7 @@ print(o.spec and o.spec.replicas)`,
 			},
 		},
 		{
-			name: "set_secret", takes: "options: table", gives: "true|nil, sdk.error?",
+			name: "set_secret", acts: true, takes: "options: table", gives: "true|nil, sdk.error?",
 			about: "Writes values of a Secret that is there, and leaves its others. " + strings.Replace(kubeOptions, kubeWhat, "", 1) + "Besides: values, a table of texts and secrets, which are put into base64. " + kubeReasons,
 			example: `local ok, err = kube.set_secret{token = job.admin.secret, namespace = "apps", name = "db", values = {password = job.secret}}
 if not ok then
@@ -62,7 +62,7 @@ end`,
 			do: kubeSetSecret,
 		},
 		{
-			name: "restart", takes: "options: table", gives: "true|nil, sdk.error?",
+			name: "restart", acts: true, takes: "options: table", gives: "true|nil, sdk.error?",
 			about:   "Has a workload replace its pods, as kubectl rollout restart does: one that replaces them by itself, and is not paused. " + kubeOptions + "kind is deployments, statefulsets or daemonsets. Besides: time, that is noted in it (now): where it is noted already nothing is replaced. " + kubeReasons,
 			example: `assert(kube.restart{token = job.admin.secret, kind = "deployments", namespace = "apps", name = "web", time = job.run.time})`,
 			do:      kubeRestart,

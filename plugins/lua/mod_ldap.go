@@ -91,14 +91,14 @@ end`,
 			do: ldapSearch,
 		},
 		{
-			name: "modify", takes: "options: table", gives: "true|nil, sdk.error?",
+			name: "modify", acts: true, takes: "options: table", gives: "true|nil, sdk.error?",
 			about: "Changes an entry in one step. The options: dn; delete, add and replace, each a table of attributes with a list of values, which may be secrets; they are done in this order. An empty list deletes the attribute.",
 			example: `local c = assert(ldap.connect{login = "cn=admin,dc=example,dc=com", secret = job.admin.secret})
 assert(c:modify{dn = "uid=" .. ldap.escape_dn(job.account.login) .. ",dc=example,dc=com", replace = {userPassword = {job.secret}}})`,
 			do: ldapModify,
 		},
 		{
-			name: "password_modify", takes: "options: table", gives: "true|secret|nil, sdk.error?",
+			name: "password_modify", acts: true, takes: "options: table", gives: "true|secret|nil, sdk.error?",
 			about: "Sets a password by the operation of RFC 3062. The options: user (whoever is logged in), old, new. Without new the server makes one, which is given.",
 			example: `local c = assert(ldap.connect{login = "cn=admin,dc=example,dc=com", secret = job.admin.secret})
 assert(c:password_modify{user = "uid=app,dc=example,dc=com", new = job.secret})`,

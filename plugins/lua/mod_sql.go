@@ -36,7 +36,7 @@ var sqlConnection = object{
 	name: "sql.connection", about: "A connection on which somebody is logged in.",
 	functions: []function{
 		{
-			name: "query", takes: "text: string, ...: string|secret|number|boolean|nil", gives: "table[]|nil, sdk.error?",
+			name: "query", acts: true, takes: "text: string, ...: string|secret|number|boolean|nil", gives: "table[]|nil, sdk.error?",
 			about: "Runs a statement and gives its rows, each a table by the names of the columns: numbers and booleans as such, NULL as nil, all else as texts. " +
 				"Parameters stand in the statement as $1 (postgres), ? (mysql) or @p1 (mssql), and may be secrets. At most 10,000 rows and 16 MiB.",
 			example: `local c = assert(sql.connect{kind = "postgres", login = job.admin.login, secret = job.admin.secret})
@@ -46,7 +46,7 @@ end`,
 			do: func(a *args) int { return a.statement(false) },
 		},
 		{
-			name: "exec", takes: "text: string|secret, ...: string|secret|number|boolean|nil", gives: "integer|nil, sdk.error?",
+			name: "exec", acts: true, takes: "text: string|secret, ...: string|secret|number|boolean|nil", gives: "integer|nil, sdk.error?",
 			about: "Runs a statement that has no rows, and gives how many it changed. Its text may be a secret, as text.concat makes it of quote_literal's. " +
 				"An error's reason is sql. with the server's code; with a secret in the statement its text has no more than the code, since servers quote what they do not understand.",
 			example: `local c = assert(sql.connect{kind = "mysql", login = job.admin.login, secret = job.admin.secret})

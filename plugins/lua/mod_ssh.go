@@ -43,7 +43,7 @@ var sshConnection = object{
 	name: "ssh.connection", about: "A connection on which somebody is logged in.",
 	functions: []function{
 		{
-			name: "run", takes: "options: table", gives: "table|nil, sdk.error?",
+			name: "run", acts: true, takes: "options: table", gives: "table|nil, sdk.error?",
 			about: "Runs a program and waits for its end. The options: argv, a list of arguments that hold no secret, no NUL and no line break, quoted for a POSIX shell; " +
 				"stdin, a text or a secret; timeout in seconds (60), after which the connection ends; max, bytes of each output that are kept (1 MiB); secret = true makes secrets of the outputs, of at most 256 KiB. " +
 				"The result has status (-1 where a signal ended it, which is in signal), stdout, stderr and truncated. An error has not_sent where the program was not started.",
@@ -70,7 +70,7 @@ local pgpass = assert(c:get("/home/app/.pgpass", {secret = true})) -- it has oth
 			do: sftpGet,
 		},
 		{
-			name: "put", takes: "path: string, content: string|secret, options?: table", gives: "true|nil, sdk.error?",
+			name: "put", acts: true, takes: "path: string, content: string|secret, options?: table", gives: "true|nil, sdk.error?",
 			about: "Writes a file by SFTP in one step: beside it, then in its place. It keeps the mode and the owner of the file that is there; a new one gets the mode 0600. A link is refused. " +
 				"The options: mode, such as \"0644\"; timeout in seconds (60); was, what the script has read there: where something else is in the file by then, as by another agent, it stays as it is, and the reason is sftp.changed (conflict): read it again. " +
 				"All who say was take turns, by a file with .rotunda-lock after the name; one that was left behind is taken over after 10 seconds. Who writes without it, as a person does, is noticed up to the last answer before the file is replaced. " +

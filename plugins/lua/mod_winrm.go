@@ -18,7 +18,7 @@ var winrmModule = module{
 	about: "Runs programs on Windows hosts by WinRM, over HTTPS alone (port 5986). It could not be tried on a real Windows where this is made: it was written after MS-WSMV and tried on a server of our own.",
 	functions: []function{
 		{
-			name: "run", takes: "options: table", gives: "table|nil, sdk.error?",
+			name: "run", acts: true, takes: "options: table", gives: "table|nil, sdk.error?",
 			about: "Runs a program and waits for its end. The options: address (the resource's); login, such as \"ops\", \"CORP\\\\ops\" or \"ops@corp.example\", and secret; " +
 				"argv, the program and its arguments, which hold no secret, quoted as Windows programs read them; stdin, a text or a secret; timeout in seconds (60); " +
 				"auth = \"basic\" where the host has no NTLM; max, bytes of each output that are kept (1 MiB); secret_output = true makes secrets of the outputs, of at most 256 KiB. " +
@@ -29,7 +29,7 @@ assert(r.status == 0)`,
 			do: func(a *args) int { return a.onWindows("argv", a.windowsArgv) },
 		},
 		{
-			name: "powershell", takes: "options: table", gives: "table|nil, sdk.error?",
+			name: "powershell", acts: true, takes: "options: table", gives: "table|nil, sdk.error?",
 			about: "Runs a script of PowerShell, as run does. The options: script in place of argv, at most 8 KiB, which holds no secret: it reads one from its standard input, by [Console]::In.ReadToEnd(). " +
 				"An error that nobody catches ends it with status 1.",
 			example: `local r = assert(winrm.powershell{

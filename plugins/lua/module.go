@@ -31,6 +31,7 @@ type function struct {
 	gives   string // likewise, "string|secret"; where it may fail "…|nil, sdk.error?"
 	about   string // what it does, its bounds, what is an error
 	example string // Lua that a test runs: what it asserts must hold; empty only where a target is needed
+	acts    bool   // it may change something outside
 	do      func(*args) int
 }
 
@@ -38,6 +39,13 @@ type function struct {
 func (f function) call(a *args) int {
 	if a.p.dry != nil {
 		return a.p.dry.call(f, a)
+	}
+	if f.acts {
+		defer func() {
+			if !a.asks && !(a.failed != nil && a.failed.NotSent) {
+				a.acted = true
+			}
+		}()
 	}
 	return f.do(a)
 }
@@ -92,6 +100,9 @@ type args struct {
 	L    *lua.LState
 	name string
 	self any // of an object's function: the value
+
+	failed *sdk.Error // what it came to
+	asks   bool       // it changes nothing, though its function may
 }
 
 // bad raises an error about argument n.
@@ -201,7 +212,23 @@ func (a *args) push(v ...lua.LValue) int {
 }
 
 // fail answers nil and the error as a value.
-func (a *args) fail(e *sdk.Error) int { return a.push(lua.LNil, a.errorValue(e)) }
+//
+// What not_sent says is of this call alone. Where an earlier one of the verb may have changed
+// something it does not hold for the verb: unless the script itself says so, it goes no further.
+func (a *args) fail(e *sdk.Error) int {
+	a.failed = e
+	t := a.errorValue(e)
+	if e.NotSent && a.acted {
+		given := a.L.NewTable()
+		given.RawSetString("not_sent", lua.LTrue)
+		mt := a.L.NewTable()
+		t.Metatable.(*lua.LTable).ForEach(mt.RawSet)
+		mt.RawSetString("__index", given)
+		t.RawSetString("not_sent", lua.LNil)
+		t.Metatable = mt
+	}
+	return a.push(lua.LNil, t)
+}
 
 // options reads a table of named options. A name that is not among those known is an error:
 // a misspelt one must not be passed by.

@@ -28,6 +28,7 @@ type state struct {
 	values    map[string]any  // parameters, checked
 	hidden    *scrub.Set      // secrets of the job, and what was made of them
 	questions int             // about secrets, in this call
+	acted     bool            // something may have been changed outside, in this call
 	printed   int             // bytes of the log, in this call
 	output    strings.Builder
 	cut       bool                   // there was more than fits into output
@@ -92,7 +93,7 @@ func (s *state) call(ctx context.Context, name string, args ...lua.LValue) (lua.
 	if err := ctx.Err(); err != nil {
 		return lua.LNil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "deadline", NotSent: true, Err: err}
 	}
-	s.ctx, s.questions, s.printed = ctx, 0, 0
+	s.ctx, s.questions, s.printed, s.acted = ctx, 0, 0, false
 	if s.p.dry != nil {
 		s.p.dry.in = name
 	}

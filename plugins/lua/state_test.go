@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -249,6 +252,55 @@ func TestJudge(t *testing.T) {
 		}
 		if got := verify(b, at, "ann"); got != undecided("not_judged") {
 			t.Errorf("%s: after the session %+v", judge, got)
+		}
+	}
+}
+
+// connections gives only so many of them.
+type connections struct {
+	*bench
+	left int
+}
+
+func (c *connections) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if c.left--; c.left < 0 {
+		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "connection", NotSent: true, Err: errors.New("refused")}
+	}
+	return c.bench.DialContext(ctx, network, address)
+}
+
+// That one request was not sent says nothing of those before it: a script that hands its error
+// on has come to nothing only where nothing was done before.
+func TestNotSentIsOfOneCall(t *testing.T) {
+	for code, want := range map[string]sdk.Outcome{
+		`assert(http.post("/none"))`:                          sdk.Unchanged,
+		`return http.post("/none")`:                           sdk.Unchanged,
+		`assert(http.get("/a")) assert(http.post("/none"))`:   sdk.Unchanged,
+		`assert(http.post("/a")) assert(http.post("/none"))`:  sdk.Unknown,
+		`assert(http.post("/a")) return http.post("/none")`:   sdk.Unknown,
+		`assert(http.delete("/a")) assert(http.get("/none"))`: sdk.Unknown,
+		`assert(http.request{method = "PUT", path = "/a"}) local ok, err = http.post("/none") assert(err.not_sent == true) return nil, err`:                                                            sdk.Unknown,
+		`assert(http.post("/a")) local ok, err = http.post("/none") assert(err.class == "unreachable" and err.not_sent and tostring(err):find("refused")) return sdk.unchanged(err.class, err.reason)`: sdk.Unchanged,
+		`assert(http.post("/a")) local ok, err = http.post("/none") err.not_sent = true error(err)`:                                                                                                    sdk.Unchanged, // the script's own word
+		`assert(http.post("/a")) sdk.fail{class = "conflict", reason = "busy", not_sent = true}`:                                                                                                       sdk.Unchanged,
+	} {
+		method := "POST"
+		for m, word := range map[string]string{"GET": `http.get("/a")`, "DELETE": "http.delete", "PUT": "PUT"} {
+			if strings.Contains(code, word) {
+				method = m
+			}
+		}
+		var known []exchange
+		if strings.Contains(code, `"/a"`) {
+			known = append(known, exchange{method: method, uri: "/a", header: "Accept-Charset: ", status: 200, answer: "{}"})
+		}
+		r := newRecorded(t, false, known...)
+		b := newBench(t, []string{"http"}, `hosts = ["resource"]`, code)
+		b.allow = []string{r.at.Address}
+		b.host.Dialer = &connections{b, len(known)}
+		got, err := b.runAfter(sdk.OpenRequest{Resource: r.at}, sdk.AfterRequest{})
+		if err != nil || got.Outcome != want {
+			t.Errorf("%s: %+v, %v; want outcome %d", code, got, err, want)
 		}
 	}
 }
