@@ -77,19 +77,18 @@ func (w *hostileWorld) interrupted(t *testing.T, title, point string, worst func
 
 // refusedOnReturn is the end of an interrupted run: the agent refuses with that reason
 // and the target sees nothing.
-func (w *hostileWorld) refusedOnReturn(t *testing.T, title, event string, reason trust.Reason, worst func()) (run string) {
+func (w *hostileWorld) refusedOnReturn(t *testing.T, title, event string, reason trust.Reason, worst func()) string {
 	t.Helper()
-	var since moment
-	var before traffic
-	run, since = w.interrupted(t, title, "after-stage", func() {
+	run, since := w.interrupted(t, title, "after-stage", func() {
+		w.strikes() // the run has been at the target until now
 		worst()
-		before = w.gate.traffic()
 	})
-	line := w.logged(t, since, w.agent, `"msg":"run ended"`, `"run":"`+run+`"`, `"credential"`)
-	if !strings.Contains(line, `"reason":"`+string(reason)+`"`) {
-		t.Errorf("the agent ended the run otherwise than by %s: %s: %s", reason, line, w.agent.Tail())
-	}
-	w.gate.untouchedSince(t, before)
+	w.untouched(t, func() {
+		line := w.logged(t, since, w.agent, `"msg":"run ended"`, `"run":"`+run+`"`, `"credential"`)
+		if !strings.Contains(line, `"reason":"`+string(reason)+`"`) {
+			t.Errorf("the agent ended the run otherwise than by %s: %s: %s", reason, line, w.agent.Tail())
+		}
+	})
 	w.toldBy(t, since, event, reason, w.agent.Name)
 	return run
 }
@@ -135,9 +134,11 @@ func olderCandidateServed(t *testing.T, w *hostileWorld) {
 	w.works(t, title)
 }
 
-// abandons has a person clear a candidate that agents do not use.
+// abandons has a person clear a candidate that agents do not use. What the account has then
+// is tried by a login.
 func (w *hostileWorld) abandons(t *testing.T, r trust.Ref, run string) {
 	t.Helper()
+	w.looked(t)
 	since := w.now(t)
 	_, err := w.CLI(t.Context(), nil, "run", "abandon", run, "--unproven", "--wait", "60s", "--json")
 	if w.hasStaged(t, r) {
@@ -215,6 +216,7 @@ func olderCandidateAsNew(t *testing.T, w *hostileWorld) {
 	if _, reason := w.endedBy(t, since, run, fresh); reason != string(trust.CandidateExpired) {
 		t.Errorf("the new agent ended the run by %s", reason)
 	}
+	w.reached(t, w.gate)
 	w.toldBy(t, since, "candidate.refused", trust.CandidateExpired, fresh.Name)
 	w.rejects(t, title, secret)
 	w.sql(t, "DELETE FROM run WHERE org = 1 AND run_id = ?", run.Bytes()) // else it is tried again
@@ -230,6 +232,7 @@ func olderCandidateAsNew(t *testing.T, w *hostileWorld) {
 	if _, reason := w.endedBy(t, since, run, w.agent); reason != "healed" {
 		t.Errorf("the agent that remembers ended the run by %s", reason)
 	}
+	w.reached(t, w.gate)
 	w.toldBy(t, since, "record.refused", trust.ValueRollback, w.agent.Name)
 	w.toldBy(t, since, "candidate.abandoned", trust.CandidateRollback, w.agent.Name)
 	w.rejects(t, title, secret)

@@ -23,7 +23,7 @@ var channelRows = []manipulation{
 	},
 	{
 		row: 17, what: "same frame after SIGKILL and restart of the agent", run: sameFrameAfterKill,
-		events: []string{"command.refused replayed"},
+		events: []string{"command.refused replayed"}, reaches: "untouched; the run that was interrupted goes on",
 	},
 	{
 		row: 18, what: "same frame after the journal was deleted", run: sameFrameWithoutJournal,
@@ -78,6 +78,7 @@ var channelRows = []manipulation{
 // rotated rotates an account by the command line, and gives the run.
 func (w *hostileWorld) rotated(t *testing.T, a *installation.Agent, title string) (run string) {
 	t.Helper()
+	w.looked(t)
 	o, err := w.Rotate(t.Context(), title, "--agent", a.Name)
 	if err != nil {
 		t.Fatalf("the honest case: rotate %s: %v: %+v: %s", title, err, o, a.Tail())
@@ -106,7 +107,7 @@ func (w *hostileWorld) ranOnce(t *testing.T, run string) {
 func (w *hostileWorld) replayed(t *testing.T, a *installation.Agent, run string, reason trust.Reason, repeat func()) {
 	t.Helper()
 	since := w.now(t, a)
-	w.gate.untouched(t, func() {
+	w.untouched(t, func() {
 		repeat()
 		w.logged(t, since, a, `"msg":"command refused"`, `"reason":"`+string(reason)+`"`)
 		if e := w.told(t, since, "command.refused", reason); e.RunID != run {
@@ -162,6 +163,7 @@ func sameFrameAfterKill(t *testing.T, w *hostileWorld) {
 		t.Fatal(err)
 	}
 	w.ranOnce(t, o.RunID)
+	w.reached(t, w.gate)
 	w.opensTarget(t, title)
 
 	// After the run.
@@ -332,7 +334,7 @@ func commandWithoutOperate(t *testing.T, w *hostileWorld) {
 	// With the role the same command is taken.
 	w.ada(t).append(t, trust.GrantOp(w.folder(t), member, trust.Read|trust.Operate))
 	c, since := w.rotation(t, gw1, title), w.now(t)
-	w.slip(t, gw1, bob.seal(t, w.log(t), c))
+	w.honestly(func() { w.slip(t, gw1, bob.seal(t, w.log(t), c)) })
 	w.answers(t, gw1)
 	w.logged(t, since, w.agent, `"msg":"run`, `"run":"`+seal.ID(c.RunId).String()+`"`)
 }
@@ -369,7 +371,7 @@ func requestAsChallenge(t *testing.T, w *hostileWorld) {
 	redirect(t, a, router.address)
 	router.ask(request)
 	since := w.now(t)
-	w.gate.untouched(t, func() {
+	w.untouched(t, func() {
 		if err := a.Launch(); err != nil {
 			t.Fatal(err)
 		}
@@ -384,23 +386,27 @@ func requestAsChallenge(t *testing.T, w *hostileWorld) {
 
 	// A challenge of the right length it signs, but not as a request is signed.
 	hash := seal.Hash(request)
-	router.ask(hash[:])
 	var got fakeAnswer
-	select {
-	case got = <-router.answers:
-	case <-time.After(patience):
-		t.Fatalf("the agent answers no challenge: %s", a.Tail())
-	}
+	w.untouched(t, func() {
+		router.ask(hash[:])
+		select {
+		case got = <-router.answers:
+		case <-time.After(patience):
+			t.Fatalf("the agent answers no challenge: %s", a.Tail())
+		}
+	})
 	signed := seal.ChannelInput(id.OrgID, seal.AgentClientID(id.OrgID, id.Entry), "127.0.0.1", [32]byte(got.challenge), got.exporter)
 	if !seal.VerifyP256(&id.Keys.Device.PublicKey, signed, got.auth.Signature) {
 		t.Fatal("the signature is not of the channel's input")
 	}
-	err := w.forge(t, id.OrgID, id.Entry, func(r *http.Request) { r.Header.Set("Authorization", "Signature "+ksm.Std(got.auth.Signature)) })
-	if refusedWith(err) != ksm.CodeAccessDenied {
-		t.Errorf("a channel's signature under a request: %v", err)
-	}
-	err = w.forge(t, id.OrgID, id.Entry, func(r *http.Request) { replace(r, signed, got.auth.Signature) })
-	if refusedWith(err) != ksm.CodeBadRequest {
-		t.Errorf("what the channel signed as a request: %v", err)
-	}
+	w.untouched(t, func() {
+		err := w.forge(t, id.OrgID, id.Entry, func(r *http.Request) { r.Header.Set("Authorization", "Signature "+ksm.Std(got.auth.Signature)) })
+		if refusedWith(err) != ksm.CodeAccessDenied {
+			t.Errorf("a channel's signature under a request: %v", err)
+		}
+		err = w.forge(t, id.OrgID, id.Entry, func(r *http.Request) { replace(r, signed, got.auth.Signature) })
+		if refusedWith(err) != ksm.CodeBadRequest {
+			t.Errorf("what the channel signed as a request: %v", err)
+		}
+	})
 }

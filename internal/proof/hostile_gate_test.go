@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -110,26 +109,6 @@ func (g *gate) traffic() traffic {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.seen
-}
-
-// untouched asserts that nothing reaches the target while f runs.
-func (g *gate) untouched(t *testing.T, f func()) {
-	t.Helper()
-	before := g.traffic()
-	f()
-	g.untouchedSince(t, before)
-}
-
-// untouchedLooks counts how often somebody looked whether a target was untouched.
-var untouchedLooks atomic.Int64
-
-// untouchedSince asserts that nothing has reached the target since it was looked at.
-func (g *gate) untouchedSince(t *testing.T, before traffic) {
-	t.Helper()
-	untouchedLooks.Add(1)
-	if after := g.traffic(); after != before {
-		t.Errorf("the target saw something: %s", after.since(before))
-	}
 }
 
 func (a traffic) since(b traffic) string {

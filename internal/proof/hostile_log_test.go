@@ -95,7 +95,7 @@ func (w *hostileWorld) unlawful(t *testing.T, reason trust.Reason, change func(l
 	w.told(t, since, "append.refused", reason)
 
 	w.serves(t, l, signed, func() {
-		w.gate.untouched(t, func() {
+		w.untouched(t, func() {
 			w.askAt(t, l, gw1)
 			w.logged(t, since, w.agent, `"msg":"log refused"`, `"reason":"`+string(reason)+`"`)
 			w.logged(t, since, w.agent, `"msg":"command refused"`, `"reason":"`+string(reason)+`"`)
@@ -112,7 +112,9 @@ func (w *hostileWorld) unlawful(t *testing.T, reason trust.Reason, change func(l
 func (w *hostileWorld) serves(t *testing.T, l *trust.Log, signed []byte, f func()) {
 	t.Helper()
 	w.sql(t, "INSERT INTO log_change (org, epoch, digest, signed, received) VALUES (1, ?, ?, ?, ?)", l.Next(), digestOf(t, l, signed), signed, time.Now().UnixMilli())
-	restore := func() { w.sql(t, "DELETE FROM log_change WHERE org = 1 AND epoch = ?", l.Next()) }
+	restore := func() {
+		w.honestly(func() { w.sql(t, "DELETE FROM log_change WHERE org = 1 AND epoch = ?", l.Next()) })
+	}
 	defer restore()
 	f()
 }
@@ -190,8 +192,10 @@ func changeByRemoved(t *testing.T, w *hostileWorld) {
 	w.serves(t, l, signedBy(t, l, later, bob.keys.Sign), func() {
 		right := w.clock(t, w.agent, time.Until(l.ValidUntil())+time.Hour)
 		since := w.now(t)
-		w.askAt(t, l, stolen(t, w.agent).Entry)
-		w.logged(t, since, w.agent, `"msg":"log refused"`, `"reason":"log_signer"`)
+		w.untouched(t, func() {
+			w.askAt(t, l, stolen(t, w.agent).Entry)
+			w.logged(t, since, w.agent, `"msg":"log refused"`, `"reason":"log_signer"`)
+		})
 		right()
 	})
 	w.goesStale(t, w.log(t))
@@ -287,7 +291,7 @@ func statementOfRemoved(t *testing.T, w *hostileWorld) {
 	if r, err := w.Record(t.Context(), title); err != nil || r.Reason != string(trust.SignerUnknown) {
 		t.Errorf("the command line shows the record as %+v, %v", r, err)
 	}
-	w.fails(t, trust.SignerUnknown, "rotate", title)
+	w.untouched(t, func() { w.fails(t, trust.SignerUnknown, "rotate", title) })
 	restore()
 	w.works(t, title)
 }
@@ -334,7 +338,7 @@ func removalHidden(t *testing.T, w *hostileWorld) {
 
 	since := w.now(t)
 	w.agent.Stop()
-	w.gate.untouched(t, func() {
+	w.untouched(t, func() {
 		restart()
 		if err := w.agent.Launch(); err != nil {
 			t.Fatal(err)
@@ -349,11 +353,13 @@ func removalHidden(t *testing.T, w *hostileWorld) {
 	w.toldBy(t, since, "log_rollback", trust.LogRollback, w.agent.Name)
 
 	since = w.now(t)
-	restart()
-	w.cli(t, "log", "verify")
-	if !back() {
-		t.Error("the command line did not send the removal back")
-	}
+	w.untouched(t, func() {
+		restart()
+		w.cli(t, "log", "verify")
+		if !back() {
+			t.Error("the command line did not send the removal back")
+		}
+	})
 	w.toldBy(t, since, "log_rollback", trust.LogRollback, "Ada / laptop")
 	w.connected(t, w.agent)
 	w.answers(t, gw1)
@@ -370,7 +376,7 @@ func changeWithheld(t *testing.T, w *hostileWorld) {
 	frame := w.ada(t).seal(t, l, w.rotation(t, gw1, title))
 	restore := w.backTo(t, l, l.Head().Epoch-1)
 	since := w.now(t)
-	w.gate.untouched(t, func() {
+	w.untouched(t, func() {
 		w.slip(t, gw1, frame)
 		w.askAt(t, l, gw1)
 		w.logged(t, since, w.agent, `"msg":"command refused"`, `"reason":"log_gap"`)
@@ -387,7 +393,7 @@ func changeWithheld(t *testing.T, w *hostileWorld) {
 	restore = w.keep(t, "log_change", "org = 1 AND epoch = ?", l.Head().Epoch-1)
 	w.sql(t, "DELETE FROM log_change WHERE org = 1 AND epoch = ?", l.Head().Epoch-1)
 	since = w.now(t)
-	w.gate.untouched(t, func() {
+	w.untouched(t, func() {
 		w.askAt(t, l, gw1)
 		w.logged(t, since, w.agent, `"msg":"log refused"`, `"reason":"log_gap"`)
 		restore()
@@ -435,16 +441,18 @@ func logForked(t *testing.T, w *hostileWorld) {
 	// The deceived one stops at the first that comes from these, and at the true change.
 	w.connected(t, deceived)
 	since := w.now(t, deceived)
-	w.gate.untouched(t, func() {
+	w.untouched(t, func() {
 		w.slip(t, gw, w.ada(t).seal(t, w.log(t), w.rotation(t, gw, title)))
 		w.ask(t, gw)
 		w.logged(t, since, deceived, `"msg":"command refused"`, `"reason":"log_fork"`)
 	})
 	w.toldBy(t, since, "command.refused", trust.LogFork, deceived.Name)
 	since = w.now(t, deceived)
-	w.ada(t).append(t)
-	w.ask(t, gw)
-	w.logged(t, since, deceived, `"msg":"log refused"`, `"reason":"log_fork"`)
+	w.untouched(t, func() {
+		w.ada(t).append(t)
+		w.ask(t, gw)
+		w.logged(t, since, deceived, `"msg":"log refused"`, `"reason":"log_fork"`)
+	})
 	w.toldBy(t, since, "log.refused", trust.LogFork, deceived.Name)
 	w.rotated(t, w.agent, title)
 }
@@ -475,7 +483,7 @@ func logFrozen(t *testing.T, w *hostileWorld) {
 	}
 	since := w.now(t)
 	w.Env = []string{"ROTUNDA_FAULT_DIR=" + dir}
-	w.fails(t, trust.LogStale, "record", "list")
+	w.untouched(t, func() { w.fails(t, trust.LogStale, "record", "list") })
 	w.Env = nil
 	w.toldBy(t, since, "log.refused", trust.LogStale, "Ada / laptop")
 	w.cli(t, "record", "list")
@@ -535,9 +543,11 @@ func keysReplaced(t *testing.T, w *hostileWorld) {
 	defer w.remove(t, member)
 	restore := replace(bob.id)
 	since := w.now(t)
-	if grant(member); sealed(bob) != 0 {
-		t.Error("the folder's key was sealed to keys of the server's")
-	}
+	w.untouched(t, func() {
+		if grant(member); sealed(bob) != 0 {
+			t.Error("the folder's key was sealed to keys of the server's")
+		}
+	})
 	w.toldBy(t, since, "client.refused", trust.RecipientUnverified, "Ada / laptop")
 	restore()
 	if w.cli(t, "folder", "list"); sealed(bob) != 1 {
@@ -549,20 +559,23 @@ func keysReplaced(t *testing.T, w *hostileWorld) {
 	w.works(t, title)
 	restore = replace(gw1)
 	since = w.now(t)
-	w.gate.untouched(t, func() { w.fails(t, trust.RecipientUnverified, "rotate", title) })
+	w.untouched(t, func() { w.fails(t, trust.RecipientUnverified, "rotate", title) })
 	w.toldBy(t, since, "client.refused", trust.RecipientUnverified, "Ada / laptop")
 	restore()
 
 	// A device's: the agent seals it no reply.
 	w.answers(t, gw1)
 	restore = replace(w.ada(t).id)
-	w.answers(t, gw1) // it remembers the true ones,
-	if err := w.restartAgent(t); err != nil {
-		t.Fatal(err)
-	}
-	since = w.now(t) // and now has to ask
-	w.ask(t, gw1)
-	w.logged(t, since, w.agent, `"a reply could not be sent"`, `"reason":"recipient_unverified"`)
+	w.untouched(t, func() { w.answers(t, gw1) }) // it remembers the true ones,
+	w.agent.Stop()
+	since = w.now(t)
+	w.untouched(t, func() {
+		if err := w.agent.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.ask(t, gw1) // and now has to ask
+		w.logged(t, since, w.agent, `"a reply could not be sent"`, `"reason":"recipient_unverified"`)
+	})
 	w.toldBy(t, since, "command.refused", trust.RecipientUnverified, w.agent.Name)
 	restore()
 	w.answers(t, gw1)

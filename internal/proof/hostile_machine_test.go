@@ -194,13 +194,13 @@ func editedOutside(t *testing.T, w *hostileWorld) {
 	w.works(t, title)
 	client := w.configured(t, w.application(t))
 
-	elsewhere := newGate(t, w.pg.Address)
+	elsewhere := w.newGate(t)
 	since := w.now(t)
 	client.edit(t, w.ref(t, resource), func(r *record.Record) error {
 		return r.SetHost(record.Host{HostName: "localhost", Port: strconv.Itoa(elsewhere.port())})
 	})
 	before := g.traffic()
-	elsewhere.untouched(t, func() { w.works(t, title) })
+	w.untouched(t, func() { w.works(t, title) }, elsewhere)
 	if g.traffic() == before {
 		t.Error("the statement's host was not dialled")
 	}

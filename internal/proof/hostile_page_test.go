@@ -55,7 +55,7 @@ func TestHostileOperatorsPage(t *testing.T) {
 		if events := m.tells(t); cells[2] != events {
 			t.Errorf("row %d, %s: the page has the events %q, the test asserts %q", m.row, m.what, cells[2], events)
 		}
-		if target := orElse(m.reaches, "untouched"); cells[3] != target {
+		if target := m.target(); cells[3] != target {
 			t.Errorf("row %d, %s: the page says of the target %q, the test %q", m.row, m.what, cells[3], target)
 		}
 		// An event's name may stand among the reasons: it is one of them, or explained.

@@ -375,7 +375,7 @@ func (w *hostileWorld) answers(t *testing.T, to seal.ID) {
 func (w *hostileWorld) spurned(t *testing.T, a *installation.Agent, to seal.ID, reason trust.Reason, f *trustv1.CommandFrame) {
 	t.Helper()
 	since := w.now(t, a)
-	w.gate.untouched(t, func() {
+	w.untouched(t, func() {
 		w.slip(t, to, f)
 		w.answers(t, to)
 	})
@@ -391,7 +391,7 @@ func (w *hostileWorld) spurned(t *testing.T, a *installation.Agent, to seal.ID, 
 func (w *hostileWorld) spurnedLate(t *testing.T, to seal.ID, reason trust.Reason, f *trustv1.CommandFrame) {
 	t.Helper()
 	since := w.now(t)
-	w.gate.untouched(t, func() {
+	w.untouched(t, func() {
 		w.slip(t, to, f)
 		w.ask(t, to)
 		w.logged(t, since, w.agent, `"msg":"command refused"`, `"reason":"`+string(reason)+`"`)
@@ -404,6 +404,7 @@ func (w *hostileWorld) spurnedLate(t *testing.T, to seal.ID, reason trust.Reason
 // clock sets an agent's clock off, until the row's end at the latest.
 func (w *hostileWorld) clock(t *testing.T, a *installation.Agent, off time.Duration) (right func()) {
 	t.Helper()
+	w.strikes()
 	file := filepath.Join(a.Fault, "clock")
 	if err := os.WriteFile(file, []byte(off.String()), 0o600); err != nil {
 		t.Fatal(err)

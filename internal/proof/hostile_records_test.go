@@ -39,7 +39,7 @@ var recordRows = []manipulation{
 	},
 	{
 		row: 11, what: "a secrets-manager client edits a resource's host, and an account's secret", run: editedOutside,
-		events: []string{"record_edited record_edited", "record.refused value_unattested"},
+		events: []string{"record_edited record_edited", "record.refused value_unattested"}, reaches: "the statement's alone; none with the edited secret",
 	},
 	{
 		row: 12, what: "the statement deleted", run: statementDeleted,
@@ -84,7 +84,7 @@ var recordRows = []manipulation{
 	{
 		row: 48, what: "an older candidate of the same account staged again", run: olderCandidates,
 		events:  []string{"candidate.refused candidate_rollback", "candidate.refused candidate_expired", "record.refused value_rollback"},
-		reaches: "untouched by the agent that remembers; the other tries the candidate by a login: it may have been applied",
+		reaches: "untouched by the agent that remembers, but that it tries a newer value of its own by a login; the other tries the candidate: it may have been applied",
 	},
 	{
 		row: 49, what: "another account's candidate staged", run: candidateOfAnother,
@@ -104,7 +104,7 @@ var recordRows = []manipulation{
 	},
 	{
 		row: 57, what: "a plugin binary replaced on the agent's disk", run: pluginReplaced,
-		events: []string{"plugin.refused plugin_unknown"},
+		events: []string{"plugin.refused plugin_unknown"}, reaches: "untouched; an agent that runs goes on with the copy that it checked",
 	},
 	{
 		row: 61, what: "database, logs, traffic and what the server decrypts of it searched for every secret of the run", run: nothingLeaks,
@@ -124,7 +124,8 @@ var recordRows = []manipulation{
 	},
 	{
 		row: 66, what: "old data attested by a stolen agent or a device without rights; the newest result with older data", run: formerValue,
-		events: []string{"record.refused value_unattested", "record.refused value_rollback"},
+		events:  []string{"record.refused value_unattested", "record.refused value_rollback"},
+		reaches: "untouched; beside the newest result the agent that remembers tries its own value by a login",
 	},
 	{
 		row: 67, what: "a candidate staged by a stolen agent without command or mandate", run: candidateWithoutAuthority,

@@ -54,15 +54,19 @@ func formerFolderKey(t *testing.T, w *hostileWorld) {
 		t.Run(c.what, func(t *testing.T) {
 			w.refusedByAll(t, title, r, trust.FolderKeySwapped, c.worst)
 			since := w.now(t)
-			w.fails(t, trust.FolderKeySwapped, "record", "add", w.name("new"), "--folder", r.Folder.String(), "--resource", "db", "--login", "nobody", "--no-secret")
+			w.untouched(t, func() {
+				w.fails(t, trust.FolderKeySwapped, "record", "add", w.name("new"), "--folder", r.Folder.String(), "--resource", "db", "--login", "nobody", "--no-secret")
+			})
 			w.told(t, since, "client.refused", trust.FolderKeySwapped)
 			if !c.newer {
 				return
 			}
 			since = w.now(t)
-			if _, err := tablet.CLI(t.Context(), nil, "folder", "list", "--json"); reasonOf(err) != string(trust.FolderKeySwapped) {
-				t.Errorf("the new device ends by %q, want %s: %v", reasonOf(err), trust.FolderKeySwapped, err)
-			}
+			w.untouched(t, func() {
+				if _, err := tablet.CLI(t.Context(), nil, "folder", "list", "--json"); reasonOf(err) != string(trust.FolderKeySwapped) {
+					t.Errorf("the new device ends by %q, want %s: %v", reasonOf(err), trust.FolderKeySwapped, err)
+				}
+			})
 			w.told(t, since, "client.refused", trust.FolderKeySwapped)
 		})
 		keys()

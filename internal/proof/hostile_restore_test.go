@@ -30,6 +30,7 @@ func (w *hostileWorld) server(t *testing.T, args ...string) string {
 // putBack ends the server, and puts a backup in the place of all that it has.
 func (w *hostileWorld) putBack(t *testing.T, backup string) {
 	t.Helper()
+	w.strikes()
 	w.Server.Stop()
 	w.file.Close()
 	data := filepath.Dir(w.Database())
@@ -79,6 +80,13 @@ func restoredToYesterday(t *testing.T, w *hostileWorld) {
 	w.knows(t, w.agent, w.log(t).Head().Epoch)
 	edited, off, last := w.statementSeq(t, r), w.statementSeq(t, s), w.log(t)
 
+	lost := map[string]sdk.Secret{}
+	for _, title := range []string{rotated, scheduled, elsewhere} {
+		var err error
+		if lost[title], err = w.Secret(t.Context(), title); err != nil {
+			t.Fatal(err)
+		}
+	}
 	set := sdk.NewSecret([]byte("set-by-hand-while-it-was-down"))
 	if err := w.pg.Exec(t.Context(), `ALTER ROLE "`+byHand+`" PASSWORD '`+set.ExposeString()+`'`); err != nil {
 		t.Fatal(err)
@@ -106,7 +114,11 @@ func restoredToYesterday(t *testing.T, w *hostileWorld) {
 		t.Errorf("the account has statement %d, it was %d", got, off)
 	}
 	w.toldBy(t, since, "statement.restated", "", w.agent.Name)
-	for _, title := range []string{rotated, scheduled, elsewhere} {
+	w.reached(t, w.gate) // by logins alone: the targets' secrets are what they were
+	for title, secret := range lost {
+		if got, err := w.Secret(t.Context(), title); err != nil || !got.Equal(secret) {
+			t.Errorf("another secret than the one that was lost came back of %s: %v", title, err)
+		}
 		w.opensTarget(t, title)
 		w.works(t, title)
 	}

@@ -50,6 +50,7 @@ func (w *hostileWorld) newcomer(t *testing.T) *installation.Agent {
 // newcomerWorks is its honest case, on another record.
 func (w *hostileWorld) newcomerWorks(t *testing.T, a *installation.Agent) {
 	t.Helper()
+	w.looked(t)
 	title := w.account(t)
 	if o, err := w.Rotate(t.Context(), title, "--agent", a.Name); err != nil {
 		t.Fatalf("the honest case: rotate %s by %s: %v: %+v: %s", title, a.Name, err, o, a.Tail())
@@ -90,7 +91,7 @@ func formerStatement(t *testing.T, w *hostileWorld) {
 	r := w.ref(t, resource)
 	restore := w.keepRecord(t, r)
 	former := w.statementSeq(t, r)
-	w.renameHost(t, r)
+	w.honestly(func() { w.renameHost(t, r) })
 	before := g.traffic()
 	w.works(t, title) // the agent, and the command line, have seen the newer one
 	if g.traffic() == before {
@@ -98,7 +99,7 @@ func formerStatement(t *testing.T, w *hostileWorld) {
 	}
 	w.refusedBy(t, w.agent, g, title, trust.StatementRollback, func() { w.serveSeq(t, r, former) })
 	w.refusedByClient(t, w.ref(t, title), trust.StatementRollback)
-	w.serveSeq(t, r, former+1)
+	w.honestly(func() { w.serveSeq(t, r, former+1) })
 	w.works(t, title)
 	restore()
 }
@@ -117,7 +118,7 @@ func formerStatementBelowFloor(t *testing.T, w *hostileWorld) {
 	gw2 := w.newcomer(t)
 	w.newcomerWorks(t, gw2)
 	w.refusedBy(t, gw2, g, title, trust.StatementRollback, func() { w.serveSeq(t, r, former) })
-	w.serveSeq(t, r, former+1)
+	w.honestly(func() { w.serveSeq(t, r, former+1) })
 	w.works(t, title)
 }
 
@@ -128,11 +129,11 @@ func formerStatementUnderCommand(t *testing.T, w *hostileWorld) {
 	r := w.ref(t, resource)
 	w.keepRecord(t, r)
 	former := w.statementSeq(t, r)
-	w.renameHost(t, r)
+	w.honestly(func() { w.renameHost(t, r) })
 	gw2 := w.newcomer(t)
 	w.newcomerWorks(t, gw2)
 	w.refusedBy(t, gw2, g, title, trust.PinMismatch, func() { w.serveSeq(t, r, former) })
-	w.serveSeq(t, r, former+1)
+	w.honestly(func() { w.serveSeq(t, r, former+1) })
 	w.works(t, title)
 }
 
@@ -141,7 +142,7 @@ func formerMandate(t *testing.T, w *hostileWorld) {
 	r := w.ref(t, title)
 	w.cli(t, "rotation", "set", title, "--every", "1d")
 	since := w.now(t)
-	w.logged(t, since, w.agent, `"msg":"run ended"`, w.due(t, r).String(), `"credential":"done"`)
+	w.honestly(func() { w.logged(t, since, w.agent, `"msg":"run ended"`, w.due(t, r).String(), `"credential":"done"`) })
 	w.opensTarget(t, title)
 	allowed := w.statementSeq(t, r)
 	w.cli(t, "rotation", "set", title, "--manual")
@@ -151,7 +152,7 @@ func formerMandate(t *testing.T, w *hostileWorld) {
 	refusedAlone := func(a *installation.Agent, event string, reason trust.Reason) {
 		t.Helper()
 		since := w.now(t, a)
-		w.gate.untouched(t, func() {
+		w.untouched(t, func() {
 			w.logged(t, since, a, `"msg":"run ended"`, `"run":"`+w.due(t, r).String(), `"reason":"`+string(reason)+`"`, `"credential"`)
 		})
 		w.toldBy(t, since, event, reason, a.Name)
@@ -171,8 +172,8 @@ func formerMandate(t *testing.T, w *hostileWorld) {
 	if err := w.agent.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.fails(t, trust.StatementRollback, "record", "get", path(r), "--reveal", "--field", "secret")
-	w.serveSeq(t, r, allowed+1)
+	w.untouched(t, func() { w.fails(t, trust.StatementRollback, "record", "get", path(r), "--reveal", "--field", "secret") })
+	w.honestly(func() { w.serveSeq(t, r, allowed+1) })
 	w.opensTargetOf(t, path(r), title)
 }
 
@@ -266,6 +267,7 @@ func formerValue(t *testing.T, w *hostileWorld) {
 			since := w.now(t)
 			_, line := w.midway(t, w.agent, title, "before-lease", shown)
 			ended(t, line, "done", "healed")
+			w.reached(t, w.gate)
 			w.toldBy(t, since, "record.refused", trust.ValueRollback, w.agent.Name)
 			w.opensTarget(t, title)
 		})
@@ -303,11 +305,13 @@ func (w *hostileWorld) signedOn(t *testing.T, pool seal.ID, outsider thief) {
 	shown := w.keep(t, "record", "org = 1 AND record_uid = ?", db.Record.Bytes())
 	w.sql(t, "DELETE FROM record WHERE org = 1 AND record_uid = ?", db.Record.Bytes())
 
-	if state, reason := w.state(t, r); state != "unattested" || reason != "pool_unknown" {
-		t.Errorf("with the resource withheld, the value is %s, %s", state, reason)
-	}
-	w.fails(t, "pool_unknown", "record", "edit", path(r), "--title", title+" anew")
-	w.fails(t, "pool_unknown", "folder", "rekey", r.Folder.String())
+	w.untouched(t, func() {
+		if state, reason := w.state(t, r); state != "unattested" || reason != "pool_unknown" {
+			t.Errorf("with the resource withheld, the value is %s, %s", state, reason)
+		}
+		w.fails(t, "pool_unknown", "record", "edit", path(r), "--title", title+" anew")
+		w.fails(t, "pool_unknown", "folder", "rekey", r.Folder.String())
+	})
 	var attested []byte
 	w.read(t, "SELECT attestation FROM record WHERE org = 1 AND record_uid = ?", []any{r.Record.Bytes()}, &attested)
 	if seal.Digest(attested) != d {

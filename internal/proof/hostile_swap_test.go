@@ -47,7 +47,7 @@ func (w *hostileWorld) refusedByClient(t *testing.T, r trust.Ref, reason trust.R
 	since := w.now(t)
 	var o installation.Outcome
 	var err error
-	w.gate.untouched(t, func() { o, err = w.Rotate(t.Context(), path(r)) })
+	w.untouched(t, func() { o, err = w.Rotate(t.Context(), path(r)) })
 	if err == nil || o.Reason != string(reason) {
 		t.Errorf("the client ended otherwise than by %s: %+v: %v", reason, o, err)
 		return
@@ -205,11 +205,13 @@ func statementDeleted(t *testing.T, w *hostileWorld) {
 	// An application that edits the record may write, too, that it is one that needs none.
 	written := trust.SealData(a.key, []byte(`{"type":"login","title":"`+titles[0]+`","fields":[{"type":"password","value":["what a machine client likes"]}],"custom":[]}`))
 	digest := seal.Hash(written)
-	w.sql(t, "UPDATE record SET data = ?, data_digest = ? WHERE org = 1 AND record_uid = ?", written, digest.Bytes(), r.Record.Bytes())
-	if state, reason := w.state(t, r); state != "unsigned" || reason != string(trust.RecordUnsigned) {
-		t.Errorf("a client shows it as %s, %s", state, reason)
-	}
-	w.fails(t, trust.RecordUnsigned, "record", "get", path(r), "--reveal", "--field", "secret")
+	w.untouched(t, func() {
+		w.sql(t, "UPDATE record SET data = ?, data_digest = ? WHERE org = 1 AND record_uid = ?", written, digest.Bytes(), r.Record.Bytes())
+		if state, reason := w.state(t, r); state != "unsigned" || reason != string(trust.RecordUnsigned) {
+			t.Errorf("a client shows it as %s, %s", state, reason)
+		}
+		w.fails(t, trust.RecordUnsigned, "record", "get", path(r), "--reveal", "--field", "secret")
+	})
 }
 
 func statementOfReader(t *testing.T, w *hostileWorld) {

@@ -40,7 +40,7 @@ func linkEdited(t *testing.T, w *hostileWorld) {
 	w.sql(t, "UPDATE record SET (admin_uid, admin_folder) = (SELECT admin_uid, admin_folder FROM record WHERE org = 1 AND record_uid = ?) WHERE org = 1 AND record_uid = ?",
 		o.Record.Bytes(), r.Record.Bytes())
 	before := g.traffic()
-	elsewhere.untouched(t, func() { w.works(t, title) })
+	w.untouched(t, func() { w.works(t, title) }, elsewhere)
 	if g.traffic() == before {
 		t.Error("the statement's resource was not used")
 	}
@@ -215,6 +215,7 @@ func pluginReplaced(t *testing.T, w *hostileWorld) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.strikes()
 	if err := exchange(kept, files[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -230,18 +231,21 @@ func pluginReplaced(t *testing.T, w *hostileWorld) {
 
 	// What runs is a private copy of what was checked: a resource that gets a process of
 	// its own now is served by it.
-	w.works(t, second)
+	if o, err := w.Rotate(t.Context(), second, "--agent", w.agent.Name); err != nil {
+		t.Errorf("an agent that has checked the plugin's file: %v: %+v", err, o)
+	}
+	w.reached(t, g)
 	if err := w.restartAgent(t); err != nil {
 		t.Fatal(err)
 	}
 	since := w.now(t)
-	g.untouched(t, func() {
+	w.untouched(t, func() {
 		o, err := w.Rotate(t.Context(), second, "--agent", w.agent.Name)
 		if err == nil || o.Reason != string(trust.PluginUnknown) {
 			t.Errorf("%+v, %v, want plugin_unknown", o, err)
 		}
 		w.logged(t, since, w.agent, `"msg":"run ended"`, `"run":"`+o.RunID+`"`, `"reason":"plugin_unknown"`, `"credential"`)
-	})
+	}, g)
 	e := w.toldBy(t, since, "plugin.refused", trust.PluginUnknown, w.agent.Name)
 	if e.Fields["name"] != "postgres" || "postgres@"+e.Fields["sha256"] != filepath.Base(files[0]) {
 		t.Errorf("the event says %+v", e.Fields)
@@ -334,7 +338,7 @@ func foreignAdministrator(t *testing.T, w *hostileWorld) {
 				member, bob := w.member(t, roles)
 				defer w.remove(t, member)
 				folder, key := w.newFolder(t, member, bob)
-				host := newGate(t, w.pg.Address)
+				host := w.newGate(t)
 				r := trust.Ref{Folder: folder, Record: seal.NewID()}
 				res := &trustv1.Resource{
 					PoolId: db.PoolId, Plugin: "postgres", Host: "127.0.0.1", Port: uint32(host.port()), Tls: &trustv1.Tls{Mode: trustv1.TlsMode_TLS_MODE_OFF},
@@ -344,27 +348,25 @@ func foreignAdministrator(t *testing.T, w *hostileWorld) {
 				w.serveRecord(t, bob.stolen(), key, "pamDatabase", r, []byte(`{"type":"pamDatabase","title":"mine","fields":[],"custom":[]}`), s)
 
 				since := w.now(t)
-				host.untouched(t, func() {
-					w.gate.untouched(t, func() {
-						bob.post(t, w.commandOf(t, bob, trustv1.Action_ACTION_TEST, trust.Ref{}, seal.ID{}, r))
-						w.logged(t, since, w.agent, `"msg":"command failed"`, `"reason":"not_linked"`)
-					})
-				})
+				w.untouched(t, func() {
+					bob.post(t, w.commandOf(t, bob, trustv1.Action_ACTION_TEST, trust.Ref{}, seal.ID{}, r))
+					w.logged(t, since, w.agent, `"msg":"command failed"`, `"reason":"not_linked"`)
+				}, host, w.gate)
 				w.toldBy(t, since, "record.refused", trust.NotLinked, w.agent.Name)
 				honest, seqs := w.othersSign(t, bob, folder, key, r, func(t *testing.T) {
 					since := w.now(t)
-					host.untouched(t, func() {
-						w.gate.untouched(t, func() {
-							bob.post(t, w.commandOf(t, bob, trustv1.Action_ACTION_TEST, trust.Ref{}, seal.ID{}, r))
-							w.logged(t, since, w.agent, `"msg":"command failed"`, `"reason":"not_linked"`)
-						})
-					})
+					w.untouched(t, func() {
+						bob.post(t, w.commandOf(t, bob, trustv1.Action_ACTION_TEST, trust.Ref{}, seal.ID{}, r))
+						w.logged(t, since, w.agent, `"msg":"command failed"`, `"reason":"not_linked"`)
+					}, host, w.gate)
 				})
 				t.Run("after a restore", func(t *testing.T) {
 					before, honestBefore := seqs()
 					w.ada(t).append(t, trust.FloorOp(r, uint64(before)+5), trust.FloorOp(honest, uint64(honestBefore)+5))
-					w.fails(t, trust.StatementRollback, "folder", "rekey", folder.String(), "--new")
-					w.fails(t, trust.NotLinked, "folder", "rekey", folder.String(), "--restored")
+					w.untouched(t, func() {
+						w.fails(t, trust.StatementRollback, "folder", "rekey", folder.String(), "--new")
+						w.fails(t, trust.NotLinked, "folder", "rekey", folder.String(), "--restored")
+					}, host, w.gate)
 					if after, honestAfter := seqs(); after != before || honestAfter <= honestBefore+5 {
 						t.Errorf("the statement went from %d to %d, the honest one beside it from %d to %d", before, after, honestBefore, honestAfter)
 					}
@@ -462,7 +464,7 @@ func loginTakenOver(t *testing.T, w *hostileWorld) {
 		since := w.now(t)
 		run := w.due(t, r)
 		w.sql(t, "UPDATE run SET cause = 'person', next_attempt = 0, agent_id = ? WHERE org = 1 AND run_id = ?", stolen(t, w.agent).Entry.Bytes(), run.Bytes())
-		w.gate.untouched(t, func() {
+		w.untouched(t, func() {
 			bob.post(t, w.commandOf(t, bob, trustv1.Action_ACTION_ROTATE, r, run, db))
 			w.logged(t, since, w.agent, `"msg":"run ended"`, `"run":"`+run.String(), `"reason":"not_linked"`, `"credential"`)
 		})
@@ -473,12 +475,13 @@ func loginTakenOver(t *testing.T, w *hostileWorld) {
 	})
 	_, seqs := w.othersSign(t, bob, folder, key, r, func(t *testing.T) {
 		w.dueRefused(t, r, "record.refused", trust.NotLinked)
+		w.strikes()
 		w.fails(t, trust.NotLinked, "rotation", "set", path(r), "--every", "1d")
 		w.fails(t, trust.NotLinked, "record", "edit", path(r), "--verify-mode", "readback")
 		since := w.now(t)
 		run := w.due(t, r)
 		w.sql(t, "UPDATE run SET cause = 'person', next_attempt = 0, agent_id = ? WHERE org = 1 AND run_id = ?", stolen(t, w.agent).Entry.Bytes(), run.Bytes())
-		w.gate.untouched(t, func() {
+		w.untouched(t, func() {
 			bob.post(t, w.commandOf(t, bob, trustv1.Action_ACTION_ROTATE, r, run, db))
 			w.logged(t, since, w.agent, `"msg":"run ended"`, `"run":"`+run.String(), `"reason":"not_linked"`, `"credential"`)
 		})
@@ -494,6 +497,7 @@ func loginTakenOver(t *testing.T, w *hostileWorld) {
 			t.Errorf("the plan lists %+v, %v", plan.Statements, err)
 		}
 		before, _ := seqs()
+		w.strikes()                                                          // what he made is still served
 		w.cli(t, "member", "remove", name.Name, "--no-rekey", "--no-rotate") // other rows need the secrets that he could read
 		if after, _ := seqs(); after != before {
 			t.Errorf("the statement went from %d to %d", before, after)

@@ -28,22 +28,35 @@ import (
 // sees whatever reaches it. The rows share it; each makes accounts of its own.
 type hostileWorld struct {
 	*world
-	pg   *targets.PG
-	gate *gate // in front of the resource "db"
-	file *sql.DB
-	made int
+	pg    *targets.PG
+	gate  *gate   // in front of the resource "db"
+	gates []*gate // of every target
+	file  *sql.DB
+	made  int
 	people
 	second *installation.Agent // newcomer's
+
+	claims bool              // the row claims that no target is touched, perhaps with exceptions
+	looks  int               // at that
+	struck map[*gate]traffic // what had reached the targets when the operator did something; nil: all that he did was looked after
 }
 
 func newHostileWorld(t *testing.T) *hostileWorld {
 	w := &hostileWorld{world: start(t, installation.Options{Bin: bin(t, "fault"), Tap: true, Listen: true}), pg: targets.Postgres(t), made: 1} // gw1 is there
-	w.gate = newGate(t, w.pg.Address)
+	w.gate = w.newGate(t)
 	if err := w.AddPostgres(t.Context(), "db", w.behind(w.gate)); err != nil {
 		t.Fatal(err)
 	}
 	w.openDatabase(t)
 	return w
+}
+
+// newGate stands in front of the PostgreSQL.
+func (w *hostileWorld) newGate(t *testing.T) *gate {
+	t.Helper()
+	g := newGate(t, w.pg.Address)
+	w.gates = append(w.gates, g)
+	return g
 }
 
 // openDatabase lets the operator write into the database while the server runs.
@@ -93,7 +106,7 @@ func (w *hostileWorld) accountOn(t *testing.T, resource string) string {
 // administrator's account (NAME-admin), in the shared folder.
 func (w *hostileWorld) resource(t *testing.T) (title string, g *gate) {
 	t.Helper()
-	title, g = w.name("r"), newGate(t, w.pg.Address)
+	title, g = w.name("r"), w.newGate(t)
 	if err := w.AddPostgres(t.Context(), title, w.behind(g)); err != nil {
 		t.Fatal(err)
 	}
@@ -159,6 +172,7 @@ func reasonOf(err error) string {
 // the target.
 func (w *hostileWorld) works(t *testing.T, title string) {
 	t.Helper()
+	w.looked(t)
 	if o, err := w.Rotate(t.Context(), title, "--agent", w.agent.Name); err != nil {
 		t.Fatalf("the honest case: rotate %s: %v: %+v: %s", title, err, o, w.agent.Tail())
 	}
@@ -192,6 +206,7 @@ func (w *hostileWorld) opensTargetOf(t *testing.T, record, title string) {
 // mistake in the row.
 func (w *hostileWorld) sql(t *testing.T, query string, args ...any) {
 	t.Helper()
+	w.strikes()
 	r, err := w.file.ExecContext(context.WithoutCancel(t.Context()), query, args...)
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
@@ -285,7 +300,7 @@ func (w *hostileWorld) dueTo(t *testing.T, account trust.Ref, pool seal.ID) (run
 func (w *hostileWorld) dueRefused(t *testing.T, account trust.Ref, event string, reason trust.Reason) {
 	t.Helper()
 	since := w.now(t)
-	w.gate.untouched(t, func() {
+	w.untouched(t, func() {
 		run := w.due(t, account)
 		line := w.logged(t, since, w.agent, `"msg":"run ended"`, `"run":"`+run.String(), `"credential"`)
 		if !strings.Contains(line, `"reason":"`+string(reason)+`"`) {
@@ -317,6 +332,67 @@ func (w *hostileWorld) another(t *testing.T, pool string) *installation.Agent {
 		}
 	})
 	return a
+}
+
+// ---- what must not be reached ----
+
+// strikes is called before the operator does something. Before the next honest case, and
+// the row's end, somebody has to look whether it reached a target.
+func (w *hostileWorld) strikes() {
+	if w.struck != nil {
+		return
+	}
+	w.struck = map[*gate]traffic{}
+	for _, g := range w.gates {
+		w.struck[g] = g.traffic()
+	}
+}
+
+// honestly does what an honest server would have, by the operator's hands.
+func (w *hostileWorld) honestly(f func()) {
+	struck := w.struck
+	f()
+	w.struck = struck
+}
+
+// untouched asserts that nothing reaches these targets, or else the shared one, while f
+// runs, nor has since the operator began what it follows.
+func (w *hostileWorld) untouched(t *testing.T, f func(), targets ...*gate) {
+	t.Helper()
+	if len(targets) == 0 {
+		targets = []*gate{w.gate}
+	}
+	w.strikes() // or he did before
+	struck := w.struck
+	f()
+	w.looks++
+	for _, g := range targets {
+		before := struck[g] // nothing, of one that is newer
+		if after := g.traffic(); after != before {
+			t.Errorf("the target saw something: %s", after.since(before))
+		}
+	}
+	w.struck = nil
+}
+
+// reached is untouched's other side: what the operator did rightly has something reach the
+// target, and the table says so.
+func (w *hostileWorld) reached(t *testing.T, g *gate) {
+	t.Helper()
+	if w.struck == nil || g.traffic() == w.struck[g] {
+		t.Error("nothing has reached the target, and the table says that something does")
+	}
+	w.struck = nil
+}
+
+// looked fails the test where the operator did something, and nobody has looked whether
+// it reached a target.
+func (w *hostileWorld) looked(t *testing.T) {
+	t.Helper()
+	if w.claims && w.struck != nil {
+		t.Error("nobody looks whether the target is touched by what the operator did before this, and the table says that it is not")
+	}
+	w.struck = nil
 }
 
 // ---- what must be seen ----
@@ -452,7 +528,7 @@ func (w *hostileWorld) refusedBy(t *testing.T, a *installation.Agent, g *gate, t
 	t.Helper()
 	since := w.now(t, a)
 	var line string
-	g.untouched(t, func() { _, line = w.midway(t, a, title, "before-lease", worst) })
+	w.untouched(t, func() { _, line = w.midway(t, a, title, "before-lease", worst) }, g)
 	if !strings.Contains(line, `"reason":"`+string(reason)+`"`) {
 		t.Errorf("the agent ended the run otherwise than by %s: %s: %s", reason, line, a.Tail())
 		return
