@@ -49,7 +49,7 @@ func (w *hostileWorld) putBack(t *testing.T, backup string) {
 // comes after is not what the others began with.
 func restoredToYesterday(t *testing.T, w *hostileWorld) {
 	rotated, scheduled, byHand := w.account(t), w.account(t), w.account(t)
-	resource, _ := w.resource(t)
+	resource, g := w.resource(t)
 	elsewhere := w.accountOn(t, resource)
 	member, bob := w.member(t, trust.Read|trust.Edit|trust.Operate)
 	gw1 := stolen(t, w.agent).Entry
@@ -114,7 +114,7 @@ func restoredToYesterday(t *testing.T, w *hostileWorld) {
 		t.Errorf("the account has statement %d, it was %d", got, off)
 	}
 	w.toldBy(t, since, "statement.restated", "", w.agent.Name)
-	w.reached(t, w.gate) // by logins alone: the targets' secrets are what they were
+	w.reached(t, w.gate, g) // by logins alone: the targets' secrets are what they were
 	for title, secret := range lost {
 		if got, err := w.Secret(t.Context(), title); err != nil || !got.Equal(secret) {
 			t.Errorf("another secret than the one that was lost came back of %s: %v", title, err)

@@ -377,10 +377,12 @@ func (w *hostileWorld) untouched(t *testing.T, f func(), targets ...*gate) {
 
 // reached is untouched's other side: what the operator did rightly has something reach the
 // target, and the table says so.
-func (w *hostileWorld) reached(t *testing.T, g *gate) {
+func (w *hostileWorld) reached(t *testing.T, targets ...*gate) {
 	t.Helper()
-	if w.struck == nil || g.traffic() == w.struck[g] {
-		t.Error("nothing has reached the target, and the table says that something does")
+	for _, g := range targets {
+		if w.struck == nil || g.traffic() == w.struck[g] {
+			t.Error("nothing has reached the target, and the table says that something does")
+		}
 	}
 	w.struck = nil
 }
