@@ -70,7 +70,7 @@ func TestFaultIsCalledByHowLongItLasted(t *testing.T) {
 		t.Errorf("past the lease is %s, a lease %s", pastLease, work.Term)
 	}
 	called := map[string]string{}
-	for _, f := range slices.Concat(kills, absences, links, hosts) {
+	for _, f := range allFaults() {
 		short, long := f.lasting(work.Term), f.lasting(f.lasts)
 		if long != f.name {
 			t.Errorf("%s, left to work %s, is called %s", f.name, f.lasts, long)
@@ -187,6 +187,8 @@ var hosts = []fault{
 		}
 	}},
 }
+
+func allFaults() []fault { return slices.Concat(kills, absences, links, hosts) }
 
 func each(gates []*gate, do func(*gate)) {
 	for _, g := range gates {

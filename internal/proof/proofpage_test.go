@@ -4,13 +4,11 @@ import (
 	"fmt"
 	"os"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/rotunda-pam/rotunda/agent/run"
-	"github.com/rotunda-pam/rotunda/sdk"
 )
 
 // docs/proof.md names every fault that the matrix strikes, and no other, with the number
@@ -21,23 +19,17 @@ func TestProofPage(t *testing.T) {
 	for _, row := range regexp.MustCompile(`(?m)^\| ([^|]+) \| [^|]+ \| (\d+) \|$`).FindAllStringSubmatch(page, -1) {
 		told[row[1]], _ = strconv.Atoi(row[2])
 	}
-	w := &matrix{kinds: []kindOfTarget{{name: "postgres", kind: sdk.Password}, {name: "ssh password", kind: sdk.Password}, {name: "ssh key", kind: sdk.SSHKey}}}
-	sum := 0
-	for _, f := range slices.Concat(kills, absences, links, hosts) {
-		cells := 0
-		for _, c := range w.incidents(f) {
-			cells += len(c)
-		}
+	for _, f := range allFaults() {
+		cells := cellsOf(f)
 		if told[f.name] != cells {
 			t.Errorf("%s: %d cells, and the page tells of %d", f.name, cells, told[f.name])
 		}
 		delete(told, f.name)
-		sum += cells
 	}
 	for name := range told {
 		t.Errorf("the page tells of %q, which nobody strikes", name)
 	}
-	last := fmt.Sprintf("fault matrix: %d cells, 0 lost, 0 stuck\n", sum)
+	last := fmt.Sprintf("fault matrix: %d cells, 0 lost, 0 stuck\n", cellsOf(allFaults()...))
 	for name, text := range map[string]string{"proof.md": page, "README.md": read(t, "../../README.md")} {
 		if !strings.Contains(text, last) {
 			t.Errorf("%s does not show %q", name, last)

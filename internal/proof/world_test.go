@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -432,6 +433,9 @@ func (w *world) holds(ctx context.Context, k kindOfTarget, title string) error {
 // report leaves a line for the end of the test command.
 func report(t *testing.T, format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
+	if t.Failed() { // whatever was counted
+		line = "FAILED: " + strings.ReplaceAll(line, "\n", "\nFAILED: ")
+	}
 	t.Log(line)
 	if dir := os.Getenv("ROTUNDA_REPORT"); dir != "" {
 		if err := os.WriteFile(filepath.Join(dir, t.Name()), []byte(line+"\n"), 0o644); err != nil {
