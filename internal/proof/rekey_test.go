@@ -1,10 +1,11 @@
 package proof
 
 import (
-	"database/sql"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -194,63 +195,88 @@ func TestRemovalGoesOn(t *testing.T) {
 }
 
 // A server that was restored to before a re-keying has the former key alone, and the log
-// that others sent back: nobody accepts what it serves, and nothing is lost.
+// that others sent back: nobody accepts what it serves. Once a person has re-keyed the
+// folder again, the agent brings back by itself what it had set, before and after.
 func TestRekeyAfterRestore(t *testing.T) {
 	beside(t)
 	ctx := t.Context()
 	w := newWorld(t, "fault")
 	pg := targets.Postgres(t)
 	must(t, w.AddPostgres(ctx, "db", pg))
-	rotate := func(title, reason string) {
+	rotate := func(title string) {
 		t.Helper()
-		if o, err := w.Rotate(ctx, title); err != nil || o.Reason != reason {
+		if o, err := w.Rotate(ctx, title); err != nil || o.Reason != "" {
 			t.Fatalf("%s: %v: %+v", title, err, o)
 		}
 	}
-	for _, title := range []string{"app", "early"} {
+	for _, title := range []string{"app", "early", "asked"} {
 		_, err := w.AddRole(ctx, pg, "db", title, title)
 		must(t, err)
-		rotate(title, "")
+		rotate(title)
 	}
-	file, err := sql.Open("sqlite", "file:"+w.Database()+"?_pragma=busy_timeout(10000)&_txlock=immediate")
-	must(t, err)
-	t.Cleanup(func() { file.Close() })
-	file.SetMaxOpenConns(1) // the copies are of this connection
-	tables := []string{"folder", "folder_key", "record", "record_history", "statement", "result"}
-	for _, table := range tables {
-		_, err := file.Exec("CREATE TEMP TABLE old_" + table + " AS SELECT * FROM main." + table)
-		must(t, err)
+	data, backup := filepath.Dir(w.Database()), filepath.Join(t.TempDir(), "backup")
+	server := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(filepath.Join(w.Bin, "rotunda-server"), args...).CombinedOutput(); err != nil {
+			t.Fatalf("rotunda-server %s: %v: %s", args[0], err, out)
+		}
 	}
+	server("backup", "--data", data, "--out", backup)
 	var r rekeyed
-	rotate("early", "")
+	rotate("early")
 	must(t, w.JSON(ctx, &r, nil, "folder", "rekey", installation.Folder, "--yes"))
-	rotate("app", "")
+	rotate("app")
+	rotate("asked")
 	if _, err := w.CLI(ctx, nil, "verify", "early"); err != nil { // the agent sees the value that the re-keying signed
 		t.Fatal(err)
 	}
-	// Both secrets are the agent's to bring back.
-	for _, table := range tables {
-		_, err := file.Exec("DELETE FROM main." + table + "; INSERT INTO main." + table + " SELECT * FROM old_" + table)
-		must(t, err)
+	// All three secrets are the agent's to bring back.
+	mark := w.agent.Mark()
+	w.Server.Stop()
+	must(t, os.Rename(data, data+".lost"))
+	server("restore", "--data", data, backup)
+	must(t, w.StartServer(ctx))
+	sentBack := func(words ...string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(ctx, 4*time.Minute) // the third of the agent's looks, at the latest, on an idle machine
+		defer cancel()
+		if _, err := w.agent.WaitLog(ctx, mark, words...); err != nil {
+			t.Fatal(err)
+		}
 	}
+	sentBack(`"msg":"accounts of which the restored server had lost something were looked at"`)
 
 	if _, err := w.CLI(ctx, nil, "record", "get", "db", "--json"); err == nil {
 		t.Error("a record under the former folder key is shown")
+	}
+	if _, err := w.CLI(ctx, nil, "org", "end-recovery", "--yes"); err != nil {
+		t.Fatal(err)
 	}
 	var folders struct{ Folders []struct{ UID string } }
 	must(t, w.JSON(ctx, &folders, nil, "folder", "list"))
 	uid := folders.Folders[0].UID // its name is under the former key
 	out, err := w.CLI(ctx, nil, "folder", "rekey", uid, "--yes", "--json")
 	must(t, json.Unmarshal(out, &r))
-	if reasonOf(err) != string(trust.StatementRollback) || r.KeyVersion != 3 || len(r.Left) != 4 {
+	if reasonOf(err) != string(trust.StatementRollback) || r.KeyVersion != 3 || len(r.Left) != 5 {
 		t.Errorf("re-keyed: %+v, %v", r, err)
 	}
 	must(t, w.JSON(ctx, &r, nil, "folder", "rekey", uid, "--restored", "--yes"))
-	if r.Rekeyed != 4 || r.NewKey || len(r.Left) > 0 {
+	if r.Rekeyed != 5 || r.NewKey || len(r.Left) > 0 {
 		t.Errorf("with the statements signed anew: %+v", r)
 	}
-	for _, title := range []string{"app", "early"} {
-		rotate(title, "healed")
-		rotate(title, "")
+	// Who will not wait for the agent's next look has the account run. That look may be now.
+	began := time.Now()
+	if o, err := w.Rotate(ctx, "asked"); err != nil || o.Reason != "healed" && o.Reason != "" {
+		t.Errorf("asked for: %v: %+v", err, o)
+	}
+	sentBack(`"msg":"what the restored server had lost was sent back"`, `"accounts_left":0`)
+	t.Logf("what agents had set is back %s after the re-keying", time.Since(began))
+	for _, title := range []string{"app", "early", "asked"} {
+		secret, err := w.Secret(ctx, title)
+		must(t, err)
+		if ok, err := pg.Accepts(ctx, title, secret); err != nil || !ok {
+			t.Errorf("LOST: the vault's secret of %s does not open its target: %v", title, err)
+		}
+		rotate(title)
 	}
 }
