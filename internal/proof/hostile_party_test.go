@@ -316,12 +316,20 @@ func (w *hostileWorld) slip(t *testing.T, to seal.ID, f *trustv1.CommandFrame) {
 		f.Id, to.Bytes(), f.From, f.RunId, encode(t, f), hour(), time.Now().UnixMilli())
 }
 
-// again has a frame delivered once more.
+// again has a frame delivered once more, of which the server has been told before that it
+// was: an acknowledgement waits for others before it is stored.
 func (w *hostileWorld) again(t *testing.T, run string) {
 	t.Helper()
 	id, err := seal.ParseID(run)
 	if err != nil {
 		t.Fatal(err)
+	}
+	acked := 0
+	for end := time.Now().Add(patience); acked == 0; time.Sleep(5 * time.Millisecond) {
+		w.read(t, "SELECT acked <> 0 FROM command WHERE org = 1 AND run_id = ?", []any{id.Bytes()}, &acked)
+		if time.Now().After(end) {
+			t.Fatal("the command was never acknowledged")
+		}
 	}
 	w.sql(t, "UPDATE command SET acked = 0, expires = ?, n = (SELECT max(n) + 1 FROM command WHERE org = 1) WHERE org = 1 AND run_id = ?", hour(), id.Bytes())
 }
