@@ -21,7 +21,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -317,12 +316,17 @@ func (k *kit) saw(c ...sdk.Credential) {
 // were that skipped, a kit that proved nothing would pass.
 func (k *kit) account(t *testing.T) (sdk.Account, sdk.Credential) {
 	t.Helper()
+	return k.accountCalled(t, "kit"+k.nonce())
+}
+
+func (k *kit) accountCalled(t *testing.T, name string) (sdk.Account, sdk.Credential) {
+	t.Helper()
 	defer func() {
 		if t.Skipped() {
 			t.Error("the harness makes no account of a plain name")
 		}
 	}()
-	a, c := k.Account(t, "kit"+strings.ToLower(rand.Text()[:8]))
+	a, c := k.Account(t, name)
 	if !k.Accepts(t, a, c) {
 		t.Fatal("the harness's account is not let in with its first secret")
 	}

@@ -27,10 +27,14 @@ func said(out sdk.ApplyResponse, err error) string {
 func (k *kit) overlaps() bool { return slices.Contains(k.manifest.Overlap, k.Kind) }
 
 // A change: the target takes the new secret and refuses the old one, unless the manifest
-// says that it lives on for a while, and the plugin says so of both.
+// says that it lives on for a while, and the plugin says so of both. An account whose name
+// begins alike keeps its own.
 func (k *kit) firstChange(t *testing.T) {
-	a, first := k.account(t)
+	name := "kit" + k.nonce()
+	a, first := k.accountCalled(t, name)
+	other, others := k.accountCalled(t, name+"2")
 	k.mustVerify(t, a, first, sdk.Accepted)
+	k.mustVerify(t, other, others, sdk.Accepted)
 	s := k.open(t)
 	second := k.next(t, s, a)
 	k.mustApply(t, s, a, second, first)
@@ -45,6 +49,10 @@ func (k *kit) firstChange(t *testing.T) {
 	} else {
 		k.mustVerify(t, a, first, sdk.Accepted)
 	}
+	if !k.Accepts(t, other, others) || !k.minted() && k.Accepts(t, other, second) {
+		t.Fatal("the change of one account changed another")
+	}
+	k.mustVerify(t, other, others, sdk.Accepted)
 }
 
 func (k *kit) openIsReadOnly(t *testing.T) {

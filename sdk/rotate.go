@@ -154,11 +154,12 @@ type Rotator interface {
 // once. It outlives the call that opened it: only the Host of its OpenRequest may be
 // kept, never that call's context.
 type Session interface {
-	// Apply must bring the target to accept Candidate (FirstChange), be repeatable with the
-	// same one (ApplyTwice), and answer Unknown or an error when a sent change got no answer
-	// (LostReplyIsUnknown). With Overlap it must leave Current working
-	// (OverlapKeepsCurrent). A candidate that the target made works already: there Apply
-	// sees to it that it still does, and says ClassPolicy where it is gone for good.
+	// Apply must bring the target to accept Candidate for Account, and leave other accounts as
+	// they are (FirstChange). It must be repeatable with the same Candidate (ApplyTwice), and
+	// answer Unknown or an error when a sent change got no answer (LostReplyIsUnknown). With
+	// Overlap it must leave Current working (OverlapKeepsCurrent). A candidate that the target
+	// made works already: there Apply sees to it that it still does, and says ClassPolicy where
+	// it is gone for good.
 	Apply(context.Context, ApplyRequest) (ApplyResponse, error)
 	// Close lets go of what the Session holds, and must leave the process's other Sessions as
 	// they are (CloseTwice). It must be safe twice (CloseTwice): the SDK sees to that, and lets

@@ -10,7 +10,7 @@ type Obligation struct {
 
 // All are in the order in which the kit runs them.
 var All = []Obligation{
-	{"FirstChange", "the target takes the new secret and refuses the old one, but for what `OldLives` allows, and the plugin says so of both"},
+	{"FirstChange", "the target takes the new secret and refuses the old one, but for what `OldLives` allows, and the plugin says so of both; another account keeps its secret"},
 	{"OpenIsReadOnly", "`Open` changes nothing"},
 	{"VerifyIsFresh", "`Verify` logs in on a connection of its own, whatever session is open"},
 	{"RejectedIsProven", "with the line cut at any write, or down, the right secret is never called rejected"},

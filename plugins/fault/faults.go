@@ -17,6 +17,7 @@ const (
 	firstComeOnly     fault = "first-come-only"     // TwoAgents: the candidate that somebody else has set is refused
 	endsCurrent       fault = "ends-current"        // OverlapKeepsCurrent
 	keepsOld          fault = "keeps-old"           // FirstChange: nothing in the manifest says so
+	changesAll        fault = "changes-all"         // FirstChange: other accounts, too
 	policyIsUnknown   fault = "policy-is-unknown"   // PolicyIsUnchanged
 	missingIsPolicy   fault = "missing-is-policy"   // MissingIsNotFound
 	makesTheMissing   fault = "makes-the-missing"   // MissingIsNotFound

@@ -51,6 +51,18 @@ func (p *rotator) remembers(account, password string) bool {
 	return p.seen[account] == password
 }
 
+// asked are the accounts that a login was asked of, for the fault that remembers them.
+func (p *rotator) asked() (all []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key := range p.seen {
+		if name, ok := strings.CutPrefix(key, "asked "); ok {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
 // keepOne makes a connection that nobody closes.
 func (p *rotator) keepOne(ctx context.Context, s service) {
 	c, err := s.host.Dialer.DialContext(ctx, "tcp", s.resource.Address)
@@ -145,6 +157,12 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 	case printsSecrets:
 		// No scrubber knows every way to write one.
 		fmt.Println("new password: " + strings.Join(strings.Split(password, ""), " "))
+	case changesAll:
+		for _, other := range s.asked() {
+			if _, err := s.set(ctx, other, password, s.keep); err != nil {
+				return s.unanswered(ctx, err)
+			}
+		}
 	case needsOld:
 		if status, err := s.login(ctx, name, a.Current.Secret); err == nil && status == http.StatusUnauthorized {
 			return unchanged(sdk.ClassConflict, "account.changed")
@@ -245,6 +263,8 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 		return sdk.VerifyResponse{}, err
 	}
 	switch svc.fault {
+	case changesAll:
+		p.remember("asked "+v.Account.Name, "yes")
 	case neverAsks:
 		return sdk.VerifyResponse{Verdict: sdk.Accepted}, nil
 	case believesItself:
