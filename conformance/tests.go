@@ -452,8 +452,14 @@ func (k *kit) printable(t *testing.T) {
 var hostile = []string{`kit o'brien`, `kit "quoted"`, `kit$(id)`, "kit`id`", `kit;id`, `kit--`, `kit%2e`, `kit/../x`, `kit\n`, `-kit`}
 
 func (k *kit) hostileNames(t *testing.T) {
+	left := 0
 	for _, name := range hostile {
 		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if t.Skipped() {
+					left++
+				}
+			}()
 			a, first := k.Account(t, name+strings.ToLower(rand.Text()[:4]))
 			k.saw(first)
 			if !k.Accepts(t, a, first) {
@@ -474,6 +480,10 @@ func (k *kit) hostileNames(t *testing.T) {
 			}
 		})
 	}
+	if left == len(hostile) {
+		t.Skip("the target has no account of any such name")
+	}
+	t.Logf("%d of %d names, the others left out", len(hostile)-left, len(hostile))
 }
 
 // forms are ways to write a secret that is long enough to be in no text by chance.

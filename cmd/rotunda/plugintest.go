@@ -23,8 +23,9 @@ type testView struct {
 	Test    string   `json:"test"`   // with the names of the tests around it
 	Result  string   `json:"result"` // pass, fail, skip
 	Seconds float64  `json:"seconds"`
-	Asks    string   `json:"asks,omitempty"` // what it asks of a plugin
-	Seen    []string `json:"seen,omitempty"` // what it said
+	Asks    string   `json:"asks,omitempty"`     // what it asks of a plugin
+	Seen    []string `json:"seen,omitempty"`     // what it said
+	LeftOut int      `json:"left_out,omitempty"` // how many of its parts were skipped, such as names
 }
 
 func (c *cli) pluginTestCmd() *cobra.Command {
@@ -79,9 +80,17 @@ func (c *cli) proves(ctx context.Context, dir string) error {
 func showTest(w io.Writer, v testView) {
 	switch v.Result {
 	case "pass":
+		if v.LeftOut > 0 {
+			fmt.Fprintf(w, "ok        %s (parts left out: %d)\n", v.Test, v.LeftOut)
+			return
+		}
 		fmt.Fprintf(w, "ok        %s\n", v.Test)
 	case "skip":
-		fmt.Fprintf(w, "left out  %s: %s\n", v.Test, terminal.Line(strings.Join(v.Seen, " ")))
+		why := v.Seen
+		if v.LeftOut > 0 { // each of which has said why
+			why = why[max(0, len(why)-1):]
+		}
+		fmt.Fprintf(w, "left out  %s: %s\n", v.Test, terminal.Line(strings.Join(why, " ")))
 	default:
 		fmt.Fprintf(w, "FAILED    %s\n          asked: %s\n", v.Test, v.Asks)
 		for _, line := range v.Seen {
@@ -130,8 +139,9 @@ func (c *cli) runKit(ctx context.Context, dir string) (*kitRun, error) {
 	}
 	k := &kitRun{}
 	said := map[string][]string{}
-	var begun []string // and not ended
-	crash := ""        // what the process died of; the stacks come after it
+	leftOut := map[string]int{} // parts of a test
+	var begun []string          // and not ended
+	crash := ""                 // what the process died of; the stacks come after it
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -163,9 +173,12 @@ func (c *cli) runKit(ctx context.Context, dir string) (*kitRun, error) {
 			}
 		case "pass", "fail", "skip":
 			k.built = k.built && e.FailedBuild == ""
-			if ofKit {
+			switch {
+			case ofKit:
 				begun = slices.DeleteFunc(begun, func(t string) bool { return t == e.Test })
-				k.tests = append(k.tests, testView{e.Test, e.Action, e.Elapsed, asks, said[e.Test]})
+				k.tests = append(k.tests, testView{e.Test, e.Action, e.Elapsed, asks, said[e.Test], leftOut[e.Test]})
+			case e.Action == "skip":
+				leftOut[kitTest(e.Test)]++
 			}
 		}
 	}
@@ -175,7 +188,7 @@ func (c *cli) runKit(ctx context.Context, dir string) (*kitRun, error) {
 	}
 	for _, test := range begun {
 		asks, _ := asksOf(test)
-		k.tests = append(k.tests, testView{test, "fail", 0, asks, append(said[test], "it did not end")})
+		k.tests = append(k.tests, testView{test, "fail", 0, asks, append(said[test], "it did not end"), leftOut[test]})
 	}
 	if last := len(k.tests) - 1; crash != "" && last >= 0 && k.tests[last].Result == "fail" {
 		k.tests[last].Seen = append(k.tests[last].Seen, crash)

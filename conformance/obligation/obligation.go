@@ -47,7 +47,7 @@ var All = []Obligation{
 	{"RunTwice", "`Run` of an `After` does what it is for, and `Changed` comes again when it is run again, by a process that is new, too"},
 	{"Printable", "every printable ASCII character arrives as it is"},
 	{"OddSecrets", "one and 128 characters, line breaks, quotes, spaces around, not ASCII, no text at all: taken as they are or refused, for certain"},
-	{"HostileNames", "names that would do harm in a command are taken as they are"},
+	{"HostileNames", "names that would do harm in a command are taken as they are, or refused, for certain"},
 	{"ManifestMatches", "the manifest by hand is the one that the agent gets"},
 	{"NoSecretInProc", "while a change is under way no secret is in arguments, environment, files, and a crash would write none"},
 	{"NoLeftover", "sessions that are closed leave no connection, nor do logins: neither to the target nor, on Linux, in the plugin's process"},
