@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -219,6 +220,21 @@ func (l *logged) Write(p []byte) (int, error) {
 
 func newKit(t *testing.T, h Harness) *kit {
 	t.Helper()
+	var lacks []string
+	for _, field := range []struct {
+		name string
+		has  bool
+	}{
+		{"Binary", h.Binary != ""}, {"Name", h.Name != ""}, {"Resource.Address", h.Resource.Address != ""},
+		{"Account", h.Account != nil}, {"Accepts", h.Accepts != nil},
+	} {
+		if !field.has {
+			lacks = append(lacks, field.name)
+		}
+	}
+	if len(lacks) > 0 {
+		t.Fatalf("the harness lacks %s: always needed", strings.Join(lacks, ", "))
+	}
 	if h.Kind == "" {
 		h.Kind = sdk.Password
 	}

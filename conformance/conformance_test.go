@@ -93,6 +93,17 @@ func TestSkippedAccountFails(t *testing.T) {
 	}
 }
 
+// What a harness lacks that is always needed is named, before anything is begun.
+func TestHarnessLacks(t *testing.T) {
+	out, err := kit(t, "", "none+lacks", "^TestFaulty$")
+	if err == nil || bytes.Contains(out, []byte("panic")) {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	if !bytes.Contains(out, []byte("the harness lacks Binary, Name, Resource.Address, Account, Accepts: always needed\n")) {
+		t.Errorf("it does not say what is missing:\n%s", out)
+	}
+}
+
 func kit(t *testing.T, binary, fault, run string) ([]byte, error) {
 	t.Helper()
 	for _, name := range needOverlap {
@@ -120,6 +131,10 @@ func TestFaulty(t *testing.T) {
 		t.Skip("only other tests run this")
 	}
 	fault, variant, _ := strings.Cut(fault, "+")
+	if variant == "lacks" {
+		conformance.Run(t, conformance.Harness{})
+		return
+	}
 	name := "fault"
 	skips := variant == "skips" // of the harness, and not of the plugin
 	if variant != "" && !skips {
