@@ -48,7 +48,8 @@ type Harness struct {
 
 	// Account makes an account on the target, and says what its secret is. Its name
 	// should be the one given; t.Skip where the target cannot have it. That is for odd names
-	// alone: of a plain one, of small letters and digits, it fails the test.
+	// alone: of a plain one, of small letters and digits, it fails the test. Where the manifest
+	// declares Self, it may change its own secret.
 	Account func(t *testing.T, name string) (sdk.Account, sdk.Credential)
 	// Accepts asks the target whether it lets the account in, also one that is not there. It
 	// must share no code with the plugin.
@@ -158,6 +159,7 @@ func (k *kit) tests() []test {
 		{"CancelledHasNoEffect", k.cancelledHasNoEffect},
 		{"KillEveryStep", k.killEveryStep},
 		{"TwoAgents", k.twoAgents},
+		{"SelfChange", k.selfChange},
 		{"PolicyIsUnchanged", k.policyIsUnchanged},
 		{"MissingIsNotFound", k.missingIsNotFound},
 		{"LockedIsUndecided", k.lockedIsUndecided},
@@ -225,8 +227,11 @@ func newKit(t *testing.T, h Harness) *kit {
 		name string
 		has  bool
 	}{
-		{"Binary", h.Binary != ""}, {"Name", h.Name != ""}, {"Resource.Address", h.Resource.Address != ""},
-		{"Account", h.Account != nil}, {"Accepts", h.Accepts != nil},
+		{"Binary", h.Binary != ""},
+		{"Name", h.Name != ""},
+		{"Resource.Address", h.Resource.Address != ""},
+		{"Account", h.Account != nil},
+		{"Accepts", h.Accepts != nil},
 	} {
 		if !field.has {
 			lacks = append(lacks, field.name)

@@ -132,6 +132,46 @@ func (k *kit) twoAgents(t *testing.T) {
 	}
 }
 
+// An account changes its own secret, in a session of its own. An agent that does not know what
+// became of that applies the same candidate again, there or in a session that it opens with it.
+func (k *kit) selfChange(t *testing.T) {
+	if !k.manifest.Self {
+		t.Skip("the manifest does not declare Self")
+	}
+	a, first := k.account(t)
+	other, others := k.account(t)
+	s := k.openItself(t, a, first)
+	second := k.next(t, s, a)
+	k.mustApply(t, s, a, second, first)
+	k.mustApply(t, s, a, second, first)
+	s = k.openItself(t, a, second)
+	k.mustApply(t, s, a, second, second)
+	if k.overlaps() {
+		k.mustRetire(t, s, a, second, first)
+	}
+	k.mustVerify(t, a, second, sdk.Accepted)
+	if k.manifest.OldLives == 0 && !k.comesTo(t, a, first, false) {
+		t.Error("the target still takes the old secret")
+	}
+	if !k.Accepts(t, other, others) {
+		t.Error("the change of one account changed another")
+	}
+}
+
+// openItself opens the session of an account that changes its own secret.
+func (k *kit) openItself(t *testing.T, a sdk.Account, current sdk.Credential) *pluginhost.Session {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), callTime)
+	defer cancel()
+	s, err := k.host.Open(ctx, k.plugin, pluginhost.Job{Target: k.target(), Admin: current, AdminAs: a, Self: true})
+	k.note(err)
+	if err != nil {
+		t.Fatalf("open, as the account itself: %v", err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
 // The right secret of an account that is locked is not a wrong one.
 func (k *kit) lockedIsUndecided(t *testing.T) {
 	if k.Lock == nil {

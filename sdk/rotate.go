@@ -95,7 +95,7 @@ type OpenRequest struct {
 	Admin    Credential // for a self-rotating account: its own current credential
 	AdminAs  Account
 	Extra    map[string]Credential // further secrets that the resource's statement names
-	Self     bool                  // the session changes the secret of AdminAs itself
+	Self     bool                  // the session changes the secret of AdminAs itself (SelfChange)
 }
 
 // ApplyRequest asks that the target accept Candidate for Account from now on.

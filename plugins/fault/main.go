@@ -30,13 +30,13 @@ type Config struct {
 // where both work until the former is retired, of those where it lives on for a while,
 // of those that make the secret, and one whose manifest depends on who asks for it.
 func plugins() []sdk.Plugin {
-	m := sdk.Manifest{Version: "1.0.0", Kinds: []sdk.Kind{sdk.Password}, Readback: true, Concurrency: 4, Config: &Config{}, Dependents: true, Dependent: &Dependent{}, Provision: true, After: true}
+	m := sdk.Manifest{Version: "1.0.0", Kinds: []sdk.Kind{sdk.Password}, Self: true, Readback: true, Concurrency: 4, Config: &Config{}, Dependents: true, Dependent: &Dependent{}, Provision: true, After: true}
 	replaces, overlaps, lives, mints := m, m, m, m
 	replaces.Name, overlaps.Name, lives.Name, mints.Name = "fault", "fault-overlap", "fault-lives", "fault-mint"
 	overlaps.Overlap, lives.OldLives = m.Kinds, time.Hour
 	mints.Kinds = []sdk.Kind{sdk.APIKey}
 	mints.Overlap, mints.Minted, mints.Readback = mints.Kinds, mints.Kinds, false
-	mints.Dependents, mints.Dependent, mints.Provision, mints.After = false, nil, false, false
+	mints.Self, mints.Dependents, mints.Dependent, mints.Provision, mints.After = false, false, nil, false, false
 	twice := m
 	twice.Name = "fault-" + string(twoFaced)
 	if len(os.Args) > 1 { // by hand: the agent gives no arguments

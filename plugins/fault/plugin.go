@@ -88,6 +88,7 @@ type session struct {
 	admin  sdk.Account
 	secret sdk.Secret
 	before int64 // sessions that were closed when it was opened
+	self   bool  // it changes the administrator's own
 }
 
 func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, error) {
@@ -103,7 +104,10 @@ func (p *rotator) open(ctx context.Context, r sdk.OpenRequest) (*session, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{p, svc, r.AdminAs, r.Admin.Secret, p.closed.Load()}
+	s := &session{p, svc, r.AdminAs, r.Admin.Secret, p.closed.Load(), r.Self}
+	if s.self && s.fault == selfNotBuilt {
+		return nil, &sdk.Error{Class: sdk.ClassUnsupported, Reason: "self", NotSent: true}
+	}
 	if s.fault == openDoesNotLook {
 		return s, nil
 	}
@@ -203,6 +207,14 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 		}
 		return unchanged(sdk.ClassPermission, "admin.rights")
 	case http.StatusUnauthorized: // its own password was changed meanwhile
+		if s.self && s.fault != losesItself {
+			switch status, err := s.login(ctx, name, a.Candidate.Secret); {
+			case err != nil:
+				return s.unanswered(ctx, err)
+			case status == http.StatusOK:
+				return sdk.ApplyResponse{Outcome: sdk.Changed}, nil
+			}
+		}
 		return unchanged(sdk.ClassAuth, "admin.refused")
 	case http.StatusUnprocessableEntity:
 		if s.fault == policyIsUnknown {

@@ -3,8 +3,8 @@
 //
 //	POST   /users/NAME           {"password": "..."}                201 made, 409 exists            administrator
 //	PUT    /users/NAME           {"password": "..."}                204 set                         administrator
-//	PUT    /users/NAME/password  {"password": "...", "keep": true}  204 set; keep: others work on   administrator
-//	DELETE /users/NAME/password  {"password": "..."}                204 gone                        administrator
+//	PUT    /users/NAME/password  {"password": "...", "keep": true}  204 set; keep: others work on   administrator, or NAME
+//	DELETE /users/NAME/password  {"password": "..."}                204 gone                        administrator, or NAME
 //	DELETE /users/NAME                                              204 gone                        administrator
 //	GET    /me                                                      200                             anybody who logs in
 //	GET    /apps/NAME                                               200 there                       administrator
@@ -30,6 +30,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -100,7 +101,13 @@ func New(admin sdk.Secret) *Service {
 			return http.StatusNoContent
 		},
 	} {
-		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(s.change(r, change)) })
+		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if name, _, _ := r.BasicAuth(); name == r.PathValue("name") && strings.HasSuffix(pattern, "/password") {
+				w.WriteHeader(s.changeAs(r, false, change))
+				return
+			}
+			w.WriteHeader(s.change(r, change))
+		})
 	}
 	s.mux.HandleFunc("PUT /guests/{name}", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(s.change(r, func(name string, u *user, in request) int {
@@ -253,7 +260,11 @@ type request struct {
 }
 
 func (s *Service) change(r *http.Request, change func(name string, u *user, in request) int) int {
-	if status := s.login(r, true); status != http.StatusOK {
+	return s.changeAs(r, true, change)
+}
+
+func (s *Service) changeAs(r *http.Request, admin bool, change func(name string, u *user, in request) int) int {
+	if status := s.login(r, admin); status != http.StatusOK {
 		return status
 	}
 	var in request
