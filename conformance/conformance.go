@@ -159,6 +159,7 @@ func (k *kit) tests() []test {
 		{"CancelledHasNoEffect", k.cancelledHasNoEffect},
 		{"KillEveryStep", k.killEveryStep},
 		{"TwoAgents", k.twoAgents},
+		{"ManyAtOnce", k.manyAtOnce},
 		{"SelfChange", k.selfChange},
 		{"PolicyIsUnchanged", k.policyIsUnchanged},
 		{"MissingIsNotFound", k.missingIsNotFound},

@@ -132,6 +132,72 @@ func (k *kit) twoAgents(t *testing.T) {
 	}
 }
 
+// atOnce is how many accounts are changed at once, where the manifest allows so many.
+const atOnce = 8
+
+// Changes that run at once in one session are each of its own account.
+func (k *kit) manyAtOnce(t *testing.T) {
+	many := min(k.manifest.Concurrency, atOnce)
+	if many < 2 {
+		t.Skip("the manifest declares no Concurrency above 1")
+	}
+	type change struct {
+		a             sdk.Account
+		current, next sdk.Credential
+		before        []string // ids, of kinds that the target makes
+		out           sdk.ApplyResponse
+		err           error
+	}
+	all := make([]change, many)
+	for i := range all {
+		all[i].a, all[i].current = k.account(t)
+	}
+	s := k.open(t)
+	for range 2 {
+		var running sync.WaitGroup
+		for i := range all {
+			c := &all[i]
+			if k.minted() {
+				c.before = k.ids(t, c.a)
+				running.Go(func() { c.next, c.err = k.tryMint(t, s, c.a) })
+				continue
+			}
+			c.next = k.candidate(t)
+			running.Go(func() { c.out, c.err = k.apply(t, s, c.a, c.next, c.current) })
+		}
+		running.Wait()
+		for _, c := range all {
+			if k.minted() {
+				late := k.mintTruthful(t, c.a, c.before, c.next, c.err)
+				k.mintAfter(t, c.a, c.current, c.before, late)
+				continue
+			}
+			k.truthful(t, c.a, c.next, c.out, c.err)
+			if c.err == nil && c.out.Outcome == sdk.Unchanged && c.out.Class == sdk.ClassPolicy {
+				t.Errorf("apply: %s; the candidate would be given up, and the rules allow it", said(c.out, c.err))
+			}
+		}
+		if t.Failed() {
+			return
+		}
+		for i := range all {
+			c := &all[i]
+			if k.minted() {
+				continue
+			}
+			if c.err != nil || c.out.Outcome != sdk.Changed {
+				t.Logf("apply, while others were under way: %s", said(c.out, c.err))
+				k.mustApply(t, k.open(t), c.a, c.next, c.current)
+			}
+			if k.overlaps() {
+				k.mustRetire(t, s, c.a, c.next, c.current)
+			}
+			c.current = c.next
+		}
+	}
+	t.Logf("%d at once", many)
+}
+
 // An account changes its own secret, in a session of its own. An agent that does not know what
 // became of that applies the same candidate again, there or in a session that it opens with it.
 func (k *kit) selfChange(t *testing.T) {

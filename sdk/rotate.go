@@ -151,7 +151,7 @@ type Rotator interface {
 }
 
 // Session serves many accounts; the agent calls at most Manifest.Concurrency verbs at
-// once. It outlives the call that opened it: only the Host of its OpenRequest may be
+// once, which must not mix them up (ManyAtOnce). It outlives the call that opened it: only the Host of its OpenRequest may be
 // kept, never that call's context.
 type Session interface {
 	// Apply must bring the target to accept Candidate for Account, and leave other accounts as

@@ -21,6 +21,7 @@ var All = []Obligation{
 	{"CancelledHasNoEffect", "a call that is cancelled before anything of it has arrived changes nothing, neither then nor with a later session"},
 	{"KillEveryStep", "the process is killed after each write; the next one applies the same candidate"},
 	{"TwoAgents", "two that apply the same candidate at once leave the account with it"},
+	{"ManyAtOnce", "with `Concurrency` above 1, so many accounts (eight at most) that are changed at once in one session get each its own new secret"},
 	{"SelfChange", "with `Self`, an account changes its own secret without an administrator; the same candidate again is `Changed` again, in the same session and in one that the new secret opens"},
 	{"PolicyIsUnchanged", "a candidate that the rules refuse is `Unchanged`, class `policy`"},
 	{"MissingIsNotFound", "an account that is not there is `Unchanged`, class `not_found`, and is not made"},

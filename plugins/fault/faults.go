@@ -18,6 +18,7 @@ const (
 	endsCurrent       fault = "ends-current"        // OverlapKeepsCurrent
 	keepsOld          fault = "keeps-old"           // FirstChange: nothing in the manifest says so
 	changesAll        fault = "changes-all"         // FirstChange: other accounts, too
+	mixesAccounts     fault = "mixes-accounts"      // ManyAtOnce: the one that it was told of last counts
 	selfNotBuilt      fault = "self-is-not-built"   // SelfChange
 	losesItself       fault = "loses-itself"        // SelfChange: once its secret has ended, so has its session
 	policyIsUnknown   fault = "policy-is-unknown"   // PolicyIsUnchanged

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/rotunda-pam/rotunda/sdk"
@@ -29,6 +30,22 @@ type rotator struct {
 	left   atomic.Pointer[unfinished]
 	closed atomic.Int64 // how many sessions were
 	kept   []net.Conn   // that nobody closes
+}
+
+// For the fault that mixes accounts up: the newest name, and where a call waits for another.
+var (
+	newest  atomic.Pointer[string]
+	meeting = make(chan struct{})
+)
+
+func mixedUp(name string) string {
+	newest.Store(&name)
+	select {
+	case meeting <- struct{}{}:
+	case <-meeting:
+	case <-time.After(time.Second): // it is alone
+	}
+	return *newest.Load()
 }
 
 // unfinished is a change that was broken off.
@@ -150,6 +167,8 @@ func (s *session) Apply(ctx context.Context, a sdk.ApplyRequest) (sdk.ApplyRespo
 		if s.closed.Load() != s.before {
 			return sdk.ApplyResponse{}, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "session.over", NotSent: true}
 		}
+	case mixesAccounts:
+		name = mixedUp(name)
 	case dropsCharacters:
 		password = strings.ReplaceAll(password, "<", "")
 	case trimsSecrets:
