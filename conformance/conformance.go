@@ -165,6 +165,7 @@ func (k *kit) tests() []test {
 		{"MissingIsNotFound", k.missingIsNotFound},
 		{"LockedIsUndecided", k.lockedIsUndecided},
 		{"WrongAdminIsAuth", k.wrongAdminIsAuth},
+		{"WrongKeyIsAuth", k.wrongKeyIsAuth},
 		{"NoRightsIsPermission", k.noRightsIsPermission},
 		{"DownIsUnreachable", k.downIsUnreachable},
 		{"HungEndsAtTheDeadline", k.hungEndsAtTheDeadline},

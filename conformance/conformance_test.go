@@ -2,6 +2,7 @@ package conformance_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"net/http/httptest"
 	"os"
@@ -63,7 +64,7 @@ func TestFaultsAreFound(t *testing.T) {
 	}
 	// What is left out of a script's tests is what it does not do.
 	for name, proven := range map[string][]string{
-		"none": {"CloseTwice", "PlanFails", "RunTwice"}, "none+overlap": nil, "none+lives": nil, "none+mint": nil,
+		"none": {"CloseTwice", "PlanFails", "RunTwice"}, "none+overlap": nil, "none+lives": nil, "none+mint": nil, "none+tls": {"WrongKeyIsAuth"},
 		"none+script": {"KillEveryStep", "StepTwice"}, "none+script-dependents": {"StepTwice"}, "none+script-after": {"RunTwice"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -118,6 +119,8 @@ func kit(t *testing.T, binary, fault, run string) ([]byte, error) {
 		fault += "+two-faced"
 	case ofMint(fault):
 		fault += "+mint"
+	case fault == "trusts-any-key", fault == "verifies-any-key", fault == "names-no-identity":
+		fault += "+tls"
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run="+run, "-test.v")
 	cmd.Env = append(os.Environ(), chosen+"="+fault+"!"+binary)
@@ -136,8 +139,8 @@ func TestFaulty(t *testing.T) {
 		return
 	}
 	name := "fault"
-	skips := variant == "skips" // of the harness, and not of the plugin
-	if variant != "" && !skips {
+	skips, secure := variant == "skips", variant == "tls" // of the harness, and not of the plugin
+	if variant != "" && !skips && !secure {
 		name = "fault-" + variant
 	}
 	settings, err := json.Marshal(map[string]string{"fault": fault})
@@ -146,8 +149,13 @@ func TestFaulty(t *testing.T) {
 	}
 	admin := password("the administrator's own")
 	service := sdktest.New(admin.Secret)
-	srv := httptest.NewServer(service)
+	srv := httptest.NewUnstartedServer(service)
 	t.Cleanup(srv.Close)
+	if secure {
+		srv.StartTLS()
+	} else {
+		srv.Start()
+	}
 	first := password("a first password")
 	account := func(t *testing.T, name string) (sdk.Account, sdk.Credential) {
 		if skips {
@@ -194,6 +202,9 @@ func TestFaulty(t *testing.T) {
 			return slices.Equal(has, groups) && end == until.Format(time.RFC3339)
 		},
 		Lock: func(_ *testing.T, a sdk.Account) { service.Lock(a.Name) },
+	}
+	if secure {
+		h.Resource.TLS.Mode, h.Pins = sdk.TLSPin, [][32]byte{sha256.Sum256(srv.Certificate().RawSubjectPublicKeyInfo)}
 	}
 	switch {
 	case variant != "":

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -262,6 +263,40 @@ func (k *kit) wrongAdminIsAuth(t *testing.T) {
 	k.mustFailToOpen(t, wrong, sdk.ClassAuth)
 }
 
+// A target that shows another key than the one that is pinned is told no secret: neither the
+// administrator's nor the account's.
+func (k *kit) wrongKeyIsAuth(t *testing.T) {
+	if len(k.Pins) == 0 {
+		t.Skip("the harness pins no key of the target")
+	}
+	a, first := k.account(t)
+	before := 0
+	if k.Failures != nil {
+		before = k.Failures(t, a)
+	}
+	right := k.Pins
+	defer func() { k.Pins = right }()
+	k.Pins = [][32]byte{sha256.Sum256([]byte("another target's key"))}
+	k.host.Forget("target")
+	if e := k.mustFailToOpen(t, k.Admin, sdk.ClassAuth); e.Reason != "target_identity" {
+		t.Errorf("open: reason %q; want target_identity: any other is said of the secret", e.Reason)
+	}
+	if len(k.Also) > 0 {
+		t.Log("the harness names further addresses, where a login may go: of Verify nothing is seen")
+		return
+	}
+	for _, c := range []sdk.Credential{first, k.wrong(t, first)} {
+		if got, err := k.verify(t, a, c); err == nil && got.Verdict != sdk.Undecided {
+			t.Errorf("verify: %s, by a target that showed another key", verdicts[got.Verdict])
+		}
+	}
+	if k.Failures == nil {
+		t.Log("the harness cannot count failed logins at the target: that none was tried is not seen")
+	} else if n := k.Failures(t, a) - before; n > 0 {
+		t.Errorf("verify tried %d logins at a target that showed another key", n)
+	}
+}
+
 func (k *kit) downIsUnreachable(t *testing.T) {
 	defer k.line.set(damage{})
 	k.line.set(damage{down: true})
@@ -269,7 +304,7 @@ func (k *kit) downIsUnreachable(t *testing.T) {
 	k.mustFailToOpen(t, k.Admin, sdk.ClassUnreachable)
 }
 
-func (k *kit) mustFailToOpen(t *testing.T, admin sdk.Credential, want sdk.Class) {
+func (k *kit) mustFailToOpen(t *testing.T, admin sdk.Credential, want sdk.Class) *sdk.Error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), callTime)
 	defer cancel()
@@ -283,6 +318,7 @@ func (k *kit) mustFailToOpen(t *testing.T, admin sdk.Credential, want sdk.Class)
 		t.Fatalf("open: %v; want class %s", err, want)
 	}
 	k.isCode(t, e.Reason)
+	return e
 }
 
 // patience is how long a call may go on after its deadline: the agent kills a process

@@ -63,8 +63,8 @@ type Host struct {
 	Progress func(step string)
 	// Pins are the keys that a target may show, by address: one or more SHA-256 digests,
 	// one after the other, 32 bytes each, of the SubjectPublicKeyInfo (TLS) or of the host
-	// key in wire format (SSH). A target that shows another key must not be sent anything.
-	// See [TLSConfig].
+	// key in wire format (SSH). A target that shows another key must not be sent anything
+	// (WrongKeyIsAuth): that is class auth, reason target_identity. See [TLSConfig].
 	Pins map[string][]byte
 }
 

@@ -27,6 +27,7 @@ var All = []Obligation{
 	{"MissingIsNotFound", "an account that is not there is `Unchanged`, class `not_found`, and is not made"},
 	{"LockedIsUndecided", "the right secret of a locked account is not rejected; where the target refuses both alike, `Verify` asks an open session's administrator why"},
 	{"WrongAdminIsAuth", "a wrong secret of the administrator is class `auth`, of `Open`"},
+	{"WrongKeyIsAuth", "a target that shows another key than the pinned one is class `auth`, reason `target_identity`, of `Open`; `Verify` is undecided there, or an error, and tries no login where the target counts those that fail"},
 	{"NoRightsIsPermission", "an administrator without rights is class `permission`, as an error of `Open` or as `Unchanged` of `Apply`, and nothing is changed"},
 	{"DownIsUnreachable", "no connection is class `unreachable`"},
 	{"HungEndsAtTheDeadline", "a target that is silent does not hold the call, and the agent need not kill the process"},

@@ -49,6 +49,8 @@ const (
 	printsMinted  fault = "mint-is-printed" // NoSecretInTheLog
 
 	// Open.
+	trustsAnyKey     fault = "trusts-any-key"     // WrongKeyIsAuth
+	namesNoIdentity  fault = "names-no-identity"  // WrongKeyIsAuth: as if the target had refused the secret
 	openDoesNotLook  fault = "open-does-not-look" // WrongAdminIsAuth
 	silenceIsRefusal fault = "silence-is-refusal" // DownIsUnreachable
 	openChanges      fault = "open-changes"       // OpenIsReadOnly
@@ -60,6 +62,7 @@ const (
 	livingIsRejected  fault = "living-is-rejected"   // FirstChange: of an old secret that the target still takes
 	believesItself    fault = "believes-itself"      // VerifyIsFresh
 	triesTwice        fault = "tries-twice"          // LoginBudget
+	verifiesAnyKey    fault = "verifies-any-key"     // WrongKeyIsAuth: in a login, and not in Open
 	readsWhatItLikes  fault = "reads-what-it-likes"  // ReadbackAgrees
 	asBefore          fault = "as-before"            // DialsOnlyThroughDialer: where no answer comes, the last one counts
 

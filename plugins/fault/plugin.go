@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -130,10 +131,12 @@ func (p *rotator) open(ctx context.Context, r sdk.OpenRequest) (*session, error)
 	}
 	status, err := s.login(ctx, r.AdminAs.Name, r.Admin.Secret)
 	switch {
-	case err != nil && s.fault == silenceIsRefusal, err == nil && status == http.StatusUnauthorized:
+	case err != nil && (s.fault == silenceIsRefusal || s.fault == namesNoIdentity), err == nil && status == http.StatusUnauthorized:
 		return nil, &sdk.Error{Class: sdk.ClassAuth, Reason: "admin.refused", NotSent: true, Err: err}
 	case err != nil:
-		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "http", NotSent: true, Err: err}
+		known := &sdk.Error{Class: sdk.ClassUnreachable, Reason: "http"}
+		errors.As(err, &known) // of the TLS proof
+		return nil, &sdk.Error{Class: known.Class, Reason: known.Reason, NotSent: true, Err: err}
 	case status != http.StatusOK:
 		return nil, &sdk.Error{Class: sdk.ClassUnreachable, Reason: "service.status", NotSent: true}
 	}
@@ -309,6 +312,8 @@ func (p *rotator) Verify(ctx context.Context, v sdk.VerifyRequest) (sdk.VerifyRe
 		if p.knows(v.Account.Name) {
 			return sdk.VerifyResponse{Verdict: sdk.Rejected, Reason: "bad_secret"}, nil
 		}
+	case verifiesAnyKey:
+		svc.fault = trustsAnyKey
 	case keepsConnections:
 		p.keepOne(ctx, svc)
 	case asBefore:
@@ -394,12 +399,23 @@ func (s service) ask(ctx context.Context, method, path, name string, secret sdk.
 	if err != nil {
 		return 0, err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+s.resource.Address+path, bytes.NewReader(b))
+	secure, err := sdk.TLSConfig(s.host, s.resource)
+	if err != nil {
+		return 0, err
+	}
+	scheme := "https://"
+	switch {
+	case secure == nil:
+		scheme = "http://"
+	case s.fault == trustsAnyKey:
+		secure = &tls.Config{InsecureSkipVerify: true}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, scheme+s.resource.Address+path, bytes.NewReader(b))
 	if err != nil { // of a path that was pasted together
 		return http.StatusBadRequest, nil
 	}
 	req.SetBasicAuth(name, secret.ExposeString())
-	transport := &http.Transport{DialContext: s.host.Dialer.DialContext, DisableKeepAlives: true}
+	transport := &http.Transport{DialContext: s.host.Dialer.DialContext, TLSClientConfig: secure, DisableKeepAlives: true}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return 0, errors.Join(err, ctx.Err())
