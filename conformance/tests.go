@@ -519,7 +519,7 @@ func (k *kit) hostileNames(t *testing.T) {
 	if left == len(hostile) {
 		t.Skip("the target has no account of any such name")
 	}
-	t.Logf("%d of %d names, the others left out", len(hostile)-left, len(hostile))
+	t.Logf("%d names; left out are %d", len(hostile)-left, left)
 }
 
 // forms are ways to write a secret that is long enough to be in no text by chance.
