@@ -21,7 +21,7 @@ import (
 // testView is what became of one of the kit's tests.
 type testView struct {
 	Test    string   `json:"test"`   // with the names of the tests around it
-	Result  string   `json:"result"` // pass, fail, skip
+	Result  string   `json:"result"` // pass, fail, skip; unfinished where the program was stopped
 	Seconds float64  `json:"seconds"`
 	Asks    string   `json:"asks,omitempty"`     // what it asks of a plugin
 	Seen    []string `json:"seen,omitempty"`     // what it said
@@ -29,13 +29,16 @@ type testView struct {
 }
 
 func (c *cli) pluginTestCmd() *cobra.Command {
-	return c.leaf("test [FOLDER]", "run the conformance kit on a plugin's source, and say what it asks where it fails", func(ctx context.Context, args []string) error {
+	cmd := c.leaf("test [FOLDER]", "run the conformance kit on a plugin's source, and say what it asks where it fails", func(ctx context.Context, args []string) error {
 		dir := c.p.dir
 		if len(args) > 0 {
 			dir = c.p.path(args[0])
 		}
 		return c.proves(ctx, dir)
 	})
+	return help(cmd, `Where it is stopped, by --timeout or a signal, the tests are stopped with it (on Windows,
+the Go tools alone). The one that was running has not failed: its result is "unfinished",
+and the exit code is 6 or 130.`, "")
 }
 
 // proves runs the kit in a folder and prints what became of each test.
@@ -44,6 +47,8 @@ func (c *cli) proves(ctx context.Context, dir string) error {
 	switch {
 	case err != nil:
 		return err
+	case k.stopped != nil && len(k.tests) == 0:
+		return unfinished(k.stopped, dir)
 	case !k.built:
 		return failf(exitFailed, "not_built", "the tests in %s do not build", dir).withOutput(k.output)
 	case len(k.tests) == 0:
@@ -58,15 +63,21 @@ func (c *cli) proves(ctx context.Context, dir string) error {
 	for _, v := range k.tests {
 		counts[v.Result]++
 	}
-	err = c.emit(map[string]any{"tests": k.tests, "passed": counts["pass"], "failed": counts["fail"], "skipped": counts["skip"]}, func(w io.Writer) {
+	err = c.emit(map[string]any{"tests": k.tests, "passed": counts["pass"], "failed": counts["fail"], "skipped": counts["skip"], "unfinished": counts["unfinished"]}, func(w io.Writer) {
 		for _, v := range k.tests {
 			showTest(w, v)
 		}
-		fmt.Fprintf(w, "%d passed, %d failed, %d left out\n", counts["pass"], counts["fail"], counts["skip"])
+		fmt.Fprintf(w, "%d passed, %d failed, %d left out", counts["pass"], counts["fail"], counts["skip"])
+		if k.stopped != nil {
+			fmt.Fprint(w, "; the others have not ended")
+		}
+		fmt.Fprintln(w)
 	})
 	switch {
 	case err != nil:
 		return err
+	case k.stopped != nil:
+		return unfinished(k.stopped, dir)
 	case counts["fail"] > 0:
 		return failf(exitFailed, "not_conforming", "%d of the kit's tests fail", counts["fail"]).
 			withHint("what each asks, and why, is in docs/plugins/reference.md under \"What the kit asks\"; plugins/fault shows a plugin that fails it; " +
@@ -75,6 +86,14 @@ func (c *cli) proves(ctx context.Context, dir string) error {
 		return failf(exitFailed, "not_conforming", "none of the kit's tests fails, but the tests in %s as a whole do", dir).withOutput(k.output)
 	}
 	return nil
+}
+
+// unfinished says that the tests did not come to their end, which says nothing of the plugin.
+func unfinished(stopped error, dir string) error {
+	if errors.Is(stopped, context.DeadlineExceeded) {
+		return failf(exitUnreachable, "deadline", "the tests in %s did not end in time", dir).withHint("give a longer --timeout")
+	}
+	return failf(exitInterrupted, "interrupted", "interrupted: the tests in %s have not ended", dir)
 }
 
 func showTest(w io.Writer, v testView) {
@@ -91,6 +110,8 @@ func showTest(w io.Writer, v testView) {
 			why = why[max(0, len(why)-1):]
 		}
 		fmt.Fprintf(w, "left out  %s: %s\n", v.Test, terminal.Line(strings.Join(why, " ")))
+	case "unfinished":
+		fmt.Fprintf(w, "not ended %s\n", v.Test)
 	default:
 		fmt.Fprintf(w, "FAILED    %s\n          asked: %s\n", v.Test, v.Asks)
 		for _, line := range v.Seen {
@@ -107,14 +128,15 @@ type testEvent struct {
 
 // kitRun is what became of a plugin's tests.
 type kitRun struct {
-	tests  []testView // the kit's, in the order in which they ended
-	output string     // whatever else was printed
-	built  bool       // there was something to run
-	failed bool       // the tests as a whole
+	tests   []testView // the kit's, in the order in which they ended
+	output  string     // whatever else was printed
+	built   bool       // there was something to run
+	failed  bool       // the tests as a whole
+	stopped error      // by the context, before their end
 }
 
 // runKit runs a plugin's tests. One of the kit's that did not end, since it hung or the
-// process died, has failed.
+// process died, has failed, unless the context ended first.
 func (c *cli) runKit(ctx context.Context, dir string) (*kitRun, error) {
 	switch info, err := os.Stat(dir); {
 	case err != nil:
@@ -128,6 +150,7 @@ func (c *cli) runKit(ctx context.Context, dir string) (*kitRun, error) {
 	}
 	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-mod=mod", ".")
 	cmd.Dir = dir
+	killRest := asGroup(cmd)
 	var own, rest strings.Builder // the Go tools', and whatever else is no test's of the kit
 	cmd.Stderr = &own
 	out, err := cmd.StdoutPipe()
@@ -174,6 +197,7 @@ func (c *cli) runKit(ctx context.Context, dir string) (*kitRun, error) {
 		case "pass", "fail", "skip":
 			k.built = k.built && e.FailedBuild == ""
 			switch {
+			case ofKit && e.Action == "fail" && ctx.Err() != nil: // it was stopped
 			case ofKit:
 				begun = slices.DeleteFunc(begun, func(t string) bool { return t == e.Test })
 				k.tests = append(k.tests, testView{e.Test, e.Action, e.Elapsed, asks, said[e.Test], leftOut[e.Test]})
@@ -183,8 +207,13 @@ func (c *cli) runKit(ctx context.Context, dir string) (*kitRun, error) {
 		}
 	}
 	ended := cmd.Wait()
-	if ctx.Err() != nil && len(k.tests) == 0 {
-		return nil, errors.Join(lines.Err(), ended, ctx.Err())
+	if k.stopped = ctx.Err(); k.stopped != nil {
+		killRest()
+		for _, test := range begun {
+			asks, _ := asksOf(test)
+			k.tests = append(k.tests, testView{test, "unfinished", 0, asks, said[test], leftOut[test]})
+		}
+		return k, nil
 	}
 	for _, test := range begun {
 		asks, _ := asksOf(test)
