@@ -319,7 +319,7 @@ func take(src string, want release.File, dst string) (bool, error) {
 	if absent == nil && (there.Mode() == 0o755 || runtime.GOOS == "windows") && Check(dst, want.SHA256) == nil {
 		return false, nil
 	}
-	in, err := os.Open(src)
+	in, err := release.OpenRegular(src)
 	if err != nil {
 		return false, fmt.Errorf("the release's file has to lie beside its manifest: %w", err)
 	}

@@ -87,7 +87,7 @@ func installExit(err error) exitcode.Code {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return exitcode.NotFound
-	case errors.Is(err, release.ErrManifest):
+	case errors.Is(err, release.ErrManifest), errors.Is(err, release.ErrNotRegular):
 		return exitcode.Usage
 	}
 	return exitcode.Internal

@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rotunda-pam/rotunda/internal/seal"
@@ -133,9 +134,32 @@ func strict(b []byte, into any) error {
 	return nil
 }
 
+// ErrNotRegular: a folder, a pipe or the like is where a file should be.
+var ErrNotRegular = errors.New("not a regular file")
+
+// OpenRegular opens a file to read it, and waits for nobody: what is no regular file is
+// refused.
+func OpenRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|noWait, 0)
+	if errors.Is(err, syscall.ENXIO) { // a socket
+		return nil, fmt.Errorf("%s: %w", path, ErrNotRegular)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: %w", path, ErrNotRegular)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // OpenFile reads a manifest from a file.
 func OpenFile(path string) (Release, Publisher, error) {
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
 		return Release{}, Publisher{}, err
 	}
