@@ -12,8 +12,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
+	"unicode"
 
 	"github.com/spf13/cobra"
 )
@@ -103,6 +105,12 @@ func filled(file, name string) ([]byte, error) {
 
 // against are the files of a new Go module that is built against a clone.
 func against(module, clone string) (map[string][]byte, error) {
+	if why := notAModule(module); why != "" {
+		return nil, usagef("%q cannot be the path of a Go module: %s", module, why).withHint("give another with --module, such as example.net/acme")
+	}
+	if strings.ContainsFunc(clone, unicode.IsControl) || filepath.Separator != '\\' && strings.Contains(clone, `\`) {
+		return nil, usagef("the Go tools take no folder of this path: %q", clone)
+	}
 	mod, err := os.ReadFile(filepath.Join(clone, "go.mod"))
 	if err != nil || !bytes.HasPrefix(mod, []byte("module "+productModule+"\n")) {
 		return nil, failf(exitNotFound, "not_a_clone", "%s is no clone of Rotunda: it has no go.mod of %s", clone, productModule).
@@ -112,7 +120,49 @@ func against(module, clone string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the clone's go.sum: %w", err)
 	}
+	for _, needed := range append(requireRE.FindAllStringSubmatch(string(mod), -1), []string{"", productModule}) {
+		path, _, _ := strings.Cut(needed[1], " ")
+		if module == path || strings.HasPrefix(module, path+"/") {
+			return nil, usagef("the path %s is taken: it is of %s, which the plugin is built with", module, path).withHint("give another with --module, such as example.net/acme")
+		}
+	}
 	return map[string][]byte{"go.mod": goMod(mod, module, clone), "go.sum": sum}, nil
+}
+
+var (
+	elementRE = regexp.MustCompile(`^[A-Za-z0-9_.~+-]*[A-Za-z0-9_~+-]$`)
+	windowsRE = regexp.MustCompile(`(?i)^(con|prn|aux|nul|com[1-9]|lpt[1-9]|[^.]*~[0-9]+)(\.|$)`) // names of devices, and short names
+)
+
+// notAModule says why the Go tools take no module of this path; empty where they do.
+func notAModule(path string) string {
+	elements := strings.Split(path, "/")
+	switch {
+	case strings.HasPrefix(path, "-"):
+		return "it begins with -"
+	case !strings.Contains(elements[0], "."):
+		return "its first part wants a dot, as in a domain: those without one are Go's own"
+	}
+	for _, e := range elements {
+		switch {
+		case !elementRE.MatchString(e):
+			return fmt.Sprintf("each part between its slashes has letters, digits and _ - . ~ +, and does not end in a dot, which %q is not", e)
+		case windowsRE.MatchString(e):
+			return fmt.Sprintf("%q is no name for a folder on Windows", e)
+		}
+	}
+	return ""
+}
+
+// plainRE is a path that stands in go.mod as it is.
+var plainRE = regexp.MustCompile(`^[A-Za-z0-9_.:~@+=/\\-]+$`)
+
+// goModPath is a path as go.mod has it.
+func goModPath(path string) string {
+	if plainRE.MatchString(path) && !strings.Contains(path, "//") { // which begins a comment
+		return path
+	}
+	return strconv.Quote(path)
 }
 
 var goRE = regexp.MustCompile(`(?m)^go (\S+)$`)
@@ -127,7 +177,7 @@ func goMod(product []byte, module, clone string) []byte {
 	if m := goRE.FindSubmatch(product); m != nil { // an older one, be it 1.26 for 1.26.0, the Go tools want mended
 		version = string(m[1])
 	}
-	fmt.Fprintf(&b, "module %s\n\ngo %s\n\nrequire %s v0.0.0\n\nreplace %s => %s\n\nrequire (\n", module, version, productModule, productModule, clone)
+	fmt.Fprintf(&b, "module %s\n\ngo %s\n\nrequire %s v0.0.0\n\nreplace %s => %s\n\nrequire (\n", module, version, productModule, productModule, goModPath(clone))
 	for _, m := range requireRE.FindAllSubmatch(product, -1) {
 		fmt.Fprintf(&b, "\t%s // indirect\n", m[1])
 	}
