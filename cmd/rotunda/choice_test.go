@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +57,18 @@ func TestClosedSets(t *testing.T) {
 func TestEventGroupsAreTheCatalogues(t *testing.T) {
 	if want := audit.Groups(); !slices.Equal(eventGroups, want) {
 		t.Errorf("eventGroups is not %q", want)
+	}
+}
+
+// TestShippedAreWhatIsBuilt: the names that nobody else's plugin has are those that the
+// build gives the agent.
+func TestShippedAreWhatIsBuilt(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "\nPLUGINS := " + strings.Join(shipped, " ") + "\n"; !strings.Contains(string(b), want) {
+		t.Errorf("the Makefile has no line %q", want)
 	}
 }
 

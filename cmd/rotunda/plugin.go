@@ -20,6 +20,10 @@ organisation's log approves. Nothing else.`)
 	return cmd
 }
 
+// shipped are the plugins that come with agents, which install none of another publisher
+// under their names.
+var shipped = []string{"ad", "aws", "kubernetes", "ldap", "lua", "mongodb", "mysql", "postgres", "redis", "ssh"}
+
 // pluginView is a plugin file.
 type pluginView struct {
 	Name     string `json:"name"`

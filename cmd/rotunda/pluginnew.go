@@ -34,6 +34,9 @@ func (c *cli) pluginNewCmd() *cobra.Command {
 		if !pluginNameRE.MatchString(name) {
 			return usagef("%q cannot be a plugin's name: it begins with a letter and has a-z, 0-9, - and _, 63 at most", name)
 		}
+		if slices.Contains(shipped, name) {
+			return usagef("%s comes with every agent, which installs no other plugin of that name: choose another", name)
+		}
 		if clone == "" {
 			return usagef("name the folder of a clone of Rotunda with --rotunda: the plugin is built against it")
 		}

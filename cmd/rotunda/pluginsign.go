@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -88,6 +89,9 @@ func (c *cli) pluginSignCmd() *cobra.Command {
 		}
 		if err := errors.Join(file.keep(manifest), os.Chmod(c.p.path(out), 0o644)); err != nil {
 			return err
+		}
+		if slices.Contains(shipped, r.Name) {
+			c.warn("%s comes with every agent, which installs no other plugin of that name: give it another", r.Name)
 		}
 		publisher := release.PublisherOf(key).String()
 		return c.emit(map[string]any{"manifest": out, "publisher": publisher, "release": r}, func(w io.Writer) {
