@@ -66,15 +66,15 @@ func Read(dir string) (Plugins, error) {
 		return Plugins{}, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, exitcode.With(exitcode.Usage, err)
 	}
 	all := Plugins{}
 	if err := json.Unmarshal(b, &all); err != nil {
-		return nil, fmt.Errorf("%s is damaged (%w): take it from a backup, or remove it and install anew", filepath.Join(dir, Index), err)
+		return nil, refuse(exitcode.Usage, "%s is damaged (%w): take it from a backup, or remove it and install anew", filepath.Join(dir, Index), err)
 	}
 	for name, p := range all {
 		if p == nil || p.spelled(p.Current) < 0 {
-			return nil, fmt.Errorf("%s is damaged (%s has no version in use): take it from a backup, or remove it and install anew", filepath.Join(dir, Index), name)
+			return nil, refuse(exitcode.Usage, "%s is damaged (%s has no version in use): take it from a backup, or remove it and install anew", filepath.Join(dir, Index), name)
 		}
 		for i, v := range p.Versions {
 			if v.Publisher == (release.Publisher{}) { // written before each version had its own
@@ -271,7 +271,11 @@ func Rollback(dir, name, to string) (before, now Version, err error) {
 	}
 	file := FileName(name, now.SHA256)
 	if err := Check(filepath.Join(dir, file), now.SHA256); err != nil {
-		return before, now, refuse(exitcode.Denied, "%s %s cannot be used again: %s: %w; nothing was changed", name, to, file, err)
+		code := exitcode.Denied
+		if errors.Is(err, fs.ErrNotExist) {
+			code = exitcode.NotFound
+		}
+		return before, now, refuse(code, "%s %s cannot be used again: %s: %w; nothing was changed", name, to, file, err)
 	}
 	p.choose(i)
 	return before, now, all.write(dir)

@@ -419,6 +419,9 @@ func TestRollback(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, FileName("acme", sum))); err != nil {
 		t.Fatal(err)
 	}
+	if _, _, err := Rollback(dir, "acme", ""); exitcode.Of(err, 0) != exitcode.NotFound {
+		t.Errorf("a file that is gone: %v", err)
+	}
 	if err := os.Symlink(elsewhere, filepath.Join(dir, FileName("acme", sum))); err != nil {
 		t.Skipf("no links here: %v", err)
 	}
@@ -441,7 +444,7 @@ func TestIndexIsWhole(t *testing.T) {
 	unlock()
 	for _, index := range []string{"{", `{"acme":null}`, `{"acme":{"publisher":"` + o.Publisher.String() + `","current":"2","versions":[]}}`} {
 		write(t, filepath.Join(dir, Index), index)
-		if _, _, _, err := Install(dir, manifest, o); err == nil || !strings.Contains(err.Error(), "is damaged") {
+		if _, _, _, err := Install(dir, manifest, o); exitcode.Of(err, 0) != exitcode.Usage || !strings.Contains(err.Error(), "is damaged") {
 			t.Errorf("%s: %v", index, err)
 		}
 	}

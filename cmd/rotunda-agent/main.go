@@ -3,10 +3,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -30,12 +33,42 @@ func main() {
 	root.SetOut(terminal.Of(os.Stdout))
 	root.SetErr(stderr)
 	if err := cmdtree.Execute(ctx, root); err != nil {
-		fmt.Fprintln(stderr, "rotunda-agent:", err)
-		if hint := hintOf(err); hint != "" {
-			fmt.Fprintln(stderr, "hint:", hint)
-		}
+		report(stderr, err, wantsJSON(os.Args[1:]))
 		os.Exit(int(exitOf(err)))
 	}
+}
+
+// report prints an error; as JSON in the form of rotunda's (docs/cli.md).
+func report(w io.Writer, err error, asJSON bool) {
+	if !asJSON {
+		fmt.Fprintln(w, "rotunda-agent:", err)
+		if hint := hintOf(err); hint != "" {
+			fmt.Fprintln(w, "hint:", hint)
+		}
+		return
+	}
+	type said struct {
+		Reason  string        `json:"reason"`
+		Message string        `json:"message"`
+		Hint    string        `json:"hint,omitempty"`
+		Exit    exitcode.Code `json:"exit"`
+	}
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(map[string]said{"error": {cmp.Or(string(trust.ReasonOf(err)), exitOf(err).Name()), err.Error(), hintOf(err), exitOf(err)}}) // nobody is left to tell
+}
+
+// wantsJSON looks for --json also where the flags could not be read to their end.
+func wantsJSON(args []string) bool {
+	for _, a := range args {
+		switch a {
+		case "--":
+			return false
+		case "--json", "--json=true":
+			return true
+		}
+	}
+	return false
 }
 
 // exitOf is how the program ends for an error.

@@ -37,7 +37,7 @@ approve"), and until then the agent goes on with what is approved.`,
 
 func installCommand(settings func() (*Settings, error), upgrade bool) *cobra.Command {
 	var publisher string
-	var older bool
+	var older, asJSON bool
 	c := &cobra.Command{
 		Use: "install MANIFEST --publisher KEY", Short: "install a plugin for the first time", Args: cobra.ExactArgs(1),
 		Long: `Takes the file for this host's platform from beside the manifest. KEY is the
@@ -55,6 +55,7 @@ do there any more. Where the publisher has a new key, and says so elsewhere, giv
 		c.Flags().BoolVar(&older, "older", false, "also to a version that is older than the one in use")
 	}
 	c.Flags().StringVar(&publisher, "publisher", "", "the publisher's key, ed25519:…")
+	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		s, err := settings()
 		if err != nil {
@@ -74,10 +75,15 @@ do there any more. Where the publisher has a new key, and says so elsewhere, giv
 		if err != nil {
 			return exitcode.With(installExit(err), err)
 		}
-		out := c.OutOrStdout()
-		fmt.Fprintf(out, "installed  %s %s\nsha256     %s\n", r.Name, r.Version, file.SHA256)
-		switched(c, s, r.Name, r.Version, before, file.SHA256)
-		return nil
+		known, err := installed.Read(s.PluginDir)
+		if err != nil {
+			return err
+		}
+		v := chosen{Name: r.Name, Version: r.Version, SHA256: file.SHA256, Before: before}
+		if p := known[r.Name]; p != nil {
+			v.Publisher = p.Publisher
+		}
+		return v.show(c, s, "installed ", asJSON)
 	}
 	return c
 }
@@ -93,21 +99,52 @@ func installExit(err error) exitcode.Code {
 	return exitcode.Internal
 }
 
-// switched says what the version in use is waiting for.
-func switched(c *cobra.Command, s *Settings, name, version, before string, sum seal.Digest) {
-	out := c.OutOrStdout()
-	if before != "" && release.Compare(before, version) != 0 {
-		fmt.Fprintf(out, "in use     instead of %s, which stays; runs under way end with it\n", before)
+// chosen is the version of a plugin that is in use now.
+type chosen struct {
+	Name      string            `json:"name"`
+	Version   string            `json:"version"`
+	SHA256    seal.Digest       `json:"sha256"`
+	Publisher release.Publisher `json:"publisher"`          // who signed it
+	Before    string            `json:"before,omitempty"`   // in use until now
+	Approved  *bool             `json:"approved,omitempty"` // not said where no agent answers
+	Drain     string            `json:"drain,omitempty"`    // what becomes of the version before
+	Next      string            `json:"next"`               // what it is waiting for
+}
+
+// show prints it, what was done first.
+func (v chosen) show(c *cobra.Command, s *Settings, done string, asJSON bool) error {
+	if v.Before != "" && release.Compare(v.Before, v.Version) != 0 {
+		v.Drain = fmt.Sprintf("instead of %s, which stays; runs under way end with it", v.Before)
 	}
-	may, asked := approved(s, sum)
+	may, asked := approved(s, v.SHA256)
+	if asked {
+		v.Approved = &may
+	}
+	approve := fmt.Sprintf("rotunda plugin approve FILE --name %s --version %s", v.Name, v.Version)
 	switch {
 	case !asked:
-		fmt.Fprintf(out, "the agent starts it when the organisation's log approves its hash: rotunda plugin approve FILE --name %s --version %s\n", name, version)
+		v.Next = "the agent starts it when the organisation's log approves its hash: " + approve
 	case !may:
-		fmt.Fprintf(out, "not approved yet, and until then not started: rotunda plugin approve FILE --name %s --version %s\n", name, version)
+		v.Next = "not approved yet, and until then not started: " + approve
 	default:
-		fmt.Fprintf(out, "approved by the organisation's log\n")
+		v.Next = "approved by the organisation's log"
 	}
+	if asJSON {
+		return printJSON(c, v)
+	}
+	out := c.OutOrStdout()
+	fmt.Fprintf(out, "%s %s %s\nsha256     %s\n", done, v.Name, v.Version, v.SHA256)
+	if v.Drain != "" {
+		fmt.Fprintf(out, "in use     %s\n", v.Drain)
+	}
+	fmt.Fprintln(out, v.Next)
+	return nil
+}
+
+func printJSON(c *cobra.Command, v any) error {
+	e := json.NewEncoder(c.OutOrStdout())
+	e.SetIndent("", "  ")
+	return e.Encode(v)
 }
 
 // approved asks the running agent whether the log lets a file start.
@@ -124,6 +161,7 @@ func approved(s *Settings, sum seal.Digest) (may, asked bool) {
 
 func rollbackCommand(settings func() (*Settings, error)) *cobra.Command {
 	var to string
+	var asJSON bool
 	c := &cobra.Command{
 		Use: "rollback NAME", Short: "use an older version that is installed", Args: cobra.ExactArgs(1),
 		Long: `Goes back to the next older version, or to the one that --to names. What is newer stays
@@ -132,6 +170,7 @@ installed and is left: it does not start in place of a version that is not appro
 signed, or the same one with a former key, only --to goes back.`,
 	}
 	c.Flags().StringVar(&to, "to", "", "version")
+	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		s, err := settings()
 		if err != nil {
@@ -139,11 +178,10 @@ signed, or the same one with a former key, only --to goes back.`,
 		}
 		before, now, err := installed.Rollback(s.PluginDir, args[0], to)
 		if err != nil {
-			return err
+			return exitcode.With(installExit(err), err)
 		}
-		fmt.Fprintf(c.OutOrStdout(), "back at    %s %s\nsha256     %s\n", args[0], now.Version, now.SHA256)
-		switched(c, s, args[0], now.Version, before.Version, now.SHA256)
-		return nil
+		v := chosen{Name: args[0], Version: now.Version, SHA256: now.SHA256, Publisher: now.Publisher, Before: before.Version}
+		return v.show(c, s, "back at   ", asJSON)
 	}
 	return c
 }
@@ -190,9 +228,7 @@ func pluginListCommand(settings func() (*Settings, error)) *cobra.Command {
 			fmt.Fprintf(c.ErrOrStderr(), "what is approved and what runs is not known: %v\n", silent)
 		}
 		if asJSON {
-			e := json.NewEncoder(c.OutOrStdout())
-			e.SetIndent("", "  ")
-			return e.Encode(rows)
+			return printJSON(c, rows)
 		}
 		return showPlugins(c.OutOrStdout(), rows)
 	}
@@ -211,7 +247,7 @@ func pluginRows(s *Settings) ([]pluginRow, error) {
 	}
 	known, err := installed.Read(s.PluginDir)
 	if err != nil {
-		return nil, exitcode.With(exitcode.Usage, err)
+		return nil, err
 	}
 	rows := []pluginRow{}
 	for _, f := range files {

@@ -57,9 +57,12 @@ func writeExitCodes(w io.Writer) {
 	for _, row := range exitcode.Table() {
 		fmt.Fprintf(w, "| %d | `%s` | %s | %s |\n", row.Code, row.Name, row.Meaning, row.Service)
 	}
-	fmt.Fprint(w, "\nAn error is text on standard error: what failed, on what, its reason code in\nparentheses, below it what a program said that was run (in JSON: `output`), and `hint:`\nlines that say what to do. With `--json` it is one line:\n\n"+
+	fmt.Fprint(w, "\nAn error of `rotunda` is text on standard error: what failed, on what, its reason code in\nparentheses, below it what a program said that was run (in JSON: `output`), and `hint:`\nlines that say what to do. With `--json` it is one line:\n\n"+
 		"```json\n{\"error\":{\"reason\":\"conflict\",\"message\":\"…\",\"hint\":\"…\",\"exit\":5}}\n```\n\n"+
-		"Reasons are stable codes; messages are not, so match reasons and exit codes.\n\n")
+		"Reasons are stable codes; messages are not, so match reasons and exit codes.\n\n"+
+		"The errors of `rotunda-server` and `rotunda-agent` are text without a reason. The commands of `rotunda-agent plugin`\n"+
+		"take `--json`, too: their result is JSON, and an error is such a line, whose reason is a check's or the name of the\n"+
+		"exit code.\n\n")
 }
 
 // writeReasons lists the reason codes of checks that refused what was served; classes
