@@ -130,8 +130,11 @@ func backup(ctx context.Context, data, out string) (m manifest, err error) {
 	if errors.Is(err, fs.ErrExist) {
 		return m, exitcode.With(exitcode.Conflict, fmt.Errorf("%s is there already: name another file", out))
 	}
+	if err != nil && !full(err) {
+		err = exitcode.With(exitcode.Usage, err)
+	}
 	if err != nil {
-		return m, exitcode.With(exitcode.Usage, err)
+		return m, err
 	}
 	defer func() {
 		err = errors.Join(err, f.Close())
@@ -144,6 +147,7 @@ func backup(ctx context.Context, data, out string) (m manifest, err error) {
 		return m, exitcode.With(exitcode.Conflict, fmt.Errorf("%s is there already: another backup to this file goes on, or was killed; remove it if none does", snapshot))
 	}
 	defer os.Remove(snapshot)
+	defer os.Remove(snapshot + "-journal") // stays where the disk was full
 	m = manifest{Format: backupFormat, Version: version.Version, Made: store.Now().UTC().Truncate(time.Second)}
 	if err := store.Snapshot(ctx, database, snapshot); err != nil {
 		return m, err

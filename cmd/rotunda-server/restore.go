@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -86,14 +87,14 @@ func restore(ctx context.Context, data, file string, replace bool, w io.Writer) 
 	}
 	defer in.Close()
 	if err := os.MkdirAll(data, 0o700); err != nil {
-		return exitcode.With(exitcode.Usage, fmt.Errorf("data folder: %w", err))
+		return noRoom(data, file, exitcode.With(exitcode.Usage, fmt.Errorf("data folder: %w", err)))
 	}
 	if _, err := replaceable(data, replace); err != nil { // before the lock, which is a file there
 		return err
 	}
 	unlock, err := lockFolder(data)
 	if err != nil {
-		return err
+		return noRoom(data, file, err)
 	}
 	defer unlock()
 	if _, err := finishRestore(data); err != nil {
@@ -114,6 +115,20 @@ func restore(ctx context.Context, data, file string, replace bool, w io.Writer) 
 		fmt.Fprintf(w, "what was in %s is in %s now\n", data, aside)
 	}
 	return nil
+}
+
+// noRoom says of a disk that is full what it is: no fault of the backup, nor of the command
+// line. It is for errors from before anything was put back.
+func noRoom(data, file string, err error) error {
+	if !full(err) {
+		return err
+	}
+	return fmt.Errorf("there is no room in %s for what the backup %s holds: free some space, and restore it again; nothing was put back", data, file)
+}
+
+// full reports whether a disk, or what its user may have of it, had no room.
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, store.ErrFull)
 }
 
 // replaceable lists what a restore would replace, and refuses where it may not.
@@ -140,7 +155,7 @@ const (
 func prepare(ctx context.Context, data string, in io.Reader, file string, former bool, w io.Writer) (aside string, err error) {
 	work, err := os.MkdirTemp(data, preparing) // 0700, on the same file system
 	if err != nil {
-		return "", exitcode.With(exitcode.Usage, fmt.Errorf("data folder: %w", err))
+		return "", noRoom(data, file, exitcode.With(exitcode.Usage, fmt.Errorf("data folder: %w", err)))
 	}
 	defer os.RemoveAll(work)
 	m, err := unpack(ctx, in, work)
@@ -151,12 +166,12 @@ func prepare(ctx context.Context, data string, in io.Reader, file string, former
 		err = store.Check(ctx, filepath.Join(work, databaseFile))
 	}
 	if err != nil {
-		return "", exitcode.With(exitcode.Usage, fmt.Errorf("the backup %s cannot be used: %w; nothing was put back", file, err))
+		return "", noRoom(data, file, exitcode.With(exitcode.Usage, fmt.Errorf("the backup %s cannot be used: %w; nothing was put back", file, err)))
 	}
 	fmt.Fprintf(w, "%s, of %s, by version %s:\n", file, m.Made.Format(time.RFC3339), m.Version)
 	m.tell(w)
 	if err := markRestored(ctx, filepath.Join(work, databaseFile), w); err != nil {
-		return "", err
+		return "", noRoom(data, file, err)
 	}
 	at := store.Now().UTC().Format("20060102T150405Z")
 	aside = filepath.Join(data, before+at)

@@ -251,6 +251,8 @@ func class(err error) error {
 	switch e.Code() {
 	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
 		return ErrExists
+	case sqlite3.SQLITE_IOERR_SHMSIZE: // the log's index could not grow
+		return ErrFull
 	}
 	switch e.Code() & 0xff {
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
