@@ -85,6 +85,19 @@ func Read(dir string) (Plugins, error) {
 	return all, nil
 }
 
+// Missing are the names whose versions have lost their files, with those versions.
+func (all Plugins) Missing(dir string) map[string][]Version {
+	out := map[string][]Version{}
+	for name, p := range all {
+		for _, v := range p.Versions {
+			if _, err := os.Lstat(filepath.Join(dir, FileName(name, v.SHA256))); errors.Is(err, fs.ErrNotExist) {
+				out[name] = append(out[name], v)
+			}
+		}
+	}
+	return out
+}
+
 // find gives the place of a version, however it is spelled: 1.2 is 1.2.0.
 func (p *Plugin) find(version string) int {
 	if i := p.spelled(version); i >= 0 {

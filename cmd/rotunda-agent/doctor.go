@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -107,8 +109,19 @@ func plugins(s *Settings, line func(name string, err error, good string)) {
 		line("plugins", fmt.Errorf("%w: set plugin_dir to the folder of plugin binaries", err), "")
 		return
 	}
-	if _, err := installed.Read(s.PluginDir); err != nil {
+	known, err := installed.Read(s.PluginDir)
+	if err != nil {
 		line("plugins", err, "")
+	}
+	missing := known.Missing(s.PluginDir)
+	for _, name := range slices.Sorted(maps.Keys(missing)) {
+		for _, v := range missing[name] {
+			do := "`rotunda-agent plugin rollback` cannot go back to it: put it back, or take the version out of " + installed.Index
+			if v.Version == known[name].Current {
+				do = "it is the version in use: put it back, `rotunda-agent plugin upgrade` with its manifest does, or go back to another (rollback)"
+			}
+			line("plugins", fmt.Errorf("%s of %s %s is missing: %s", filepath.Join(s.PluginDir, installed.FileName(name, v.SHA256)), name, v.Version, do), "")
+		}
 	}
 	if len(files) == 0 {
 		line("plugins", fmt.Errorf("%s is empty: copy the build's bin/plugins into it", s.PluginDir), "")

@@ -196,6 +196,7 @@ type pluginRow struct {
 	BuiltIn   bool               `json:"builtIn"`
 	InUse     bool               `json:"inUse"`              // the version that is chosen
 	Left      bool               `json:"left"`               // somebody went back from it: it does not start in place of another
+	Missing   bool               `json:"missing"`            // its file is gone
 	Approved  *bool              `json:"approved,omitempty"` // the agent may start it; not said where no agent answers
 	Processes *int               `json:"processes,omitempty"`
 	Error     string             `json:"error,omitempty"` // why no agent starts the file
@@ -266,6 +267,15 @@ func pluginRows(s *Settings) ([]pluginRow, error) {
 		}
 		rows = append(rows, row)
 	}
+	for name, versions := range known.Missing(s.PluginDir) {
+		p := known[name]
+		for _, v := range versions {
+			rows = append(rows, pluginRow{
+				Name: name, Version: v.Version, SHA256: v.SHA256.String(), Publisher: &v.Publisher, former: v.Publisher != p.Publisher,
+				InUse: v.Version == p.Current, Left: p.Left(v.SHA256), Missing: true,
+			})
+		}
+	}
 	slices.SortStableFunc(rows, func(a, b pluginRow) int {
 		if a.Name != b.Name {
 			return strings.Compare(a.Name, b.Name)
@@ -325,7 +335,10 @@ func (r pluginRow) state() string {
 	if r.former {
 		words = append(words, "another publisher's")
 	}
-	if r.Approved != nil && !*r.Approved {
+	switch {
+	case r.Missing:
+		words = append(words, "file missing")
+	case r.Approved != nil && !*r.Approved:
 		words = append(words, "not approved")
 	}
 	return strings.Join(words, ", ")
