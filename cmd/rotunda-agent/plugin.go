@@ -83,7 +83,7 @@ do there any more. Where the publisher has a new key, and says so elsewhere, giv
 		if p := known[r.Name]; p != nil {
 			v.Publisher = p.Publisher
 		}
-		return v.show(c, s, "installed ", asJSON)
+		return v.show(c, s, installedAs, asJSON)
 	}
 	return c
 }
@@ -111,9 +111,19 @@ type chosen struct {
 	Next      string            `json:"next"`               // what it is waiting for
 }
 
+// What was done, in a column.
+const (
+	installedAs = "installed "
+	backAt      = "back at   "
+)
+
 // show prints it, what was done first.
 func (v chosen) show(c *cobra.Command, s *Settings, done string, asJSON bool) error {
-	if v.Before != "" && release.Compare(v.Before, v.Version) != 0 {
+	newer := 1 // than what was in use before
+	if v.Before != "" {
+		newer = release.Compare(v.Version, v.Before)
+	}
+	if v.Before != "" && newer != 0 {
 		v.Drain = fmt.Sprintf("instead of %s, which stays; runs under way end with it", v.Before)
 	}
 	may, asked := approved(s, v.SHA256)
@@ -133,7 +143,15 @@ func (v chosen) show(c *cobra.Command, s *Settings, done string, asJSON bool) er
 		return printJSON(c, v)
 	}
 	out := c.OutOrStdout()
-	fmt.Fprintf(out, "%s %s %s\nsha256     %s\n", done, v.Name, v.Version, v.SHA256)
+	switch {
+	case newer == 0:
+		fmt.Fprintf(out, "%s %s is in use already\n", v.Name, v.Version)
+	case newer > 0 && done == backAt:
+		fmt.Fprintf(out, "%s %s is in use again\n", v.Name, v.Version)
+	default:
+		fmt.Fprintf(out, "%s %s %s\n", done, v.Name, v.Version)
+	}
+	fmt.Fprintf(out, "sha256     %s\n", v.SHA256)
 	if v.Drain != "" {
 		fmt.Fprintf(out, "in use     %s\n", v.Drain)
 	}
@@ -181,7 +199,7 @@ signed, or the same one with a former key, only --to goes back.`,
 			return exitcode.With(installExit(err), err)
 		}
 		v := chosen{Name: args[0], Version: now.Version, SHA256: now.SHA256, Publisher: now.Publisher, Before: before.Version}
-		return v.show(c, s, "back at   ", asJSON)
+		return v.show(c, s, backAt, asJSON)
 	}
 	return c
 }

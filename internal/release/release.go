@@ -112,6 +112,9 @@ func Open(manifest []byte) (Release, Publisher, error) {
 	if err := strict(manifest, &s); err != nil {
 		return Release{}, Publisher{}, fmt.Errorf("%w: %w", ErrManifest, err)
 	}
+	if len(s.Release) == 0 || s.Publisher == (Publisher{}) {
+		return Release{}, Publisher{}, fmt.Errorf("%w: it names no release or no publisher", ErrManifest)
+	}
 	if !seal.VerifyRelease(s.Publisher[:], s.Release, s.Signature) {
 		return Release{}, Publisher{}, ErrSignature
 	}

@@ -69,6 +69,11 @@ func TestSigned(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, row.want)
 		}
 	}
+	for _, none := range []string{"{}", "null", "[]", `{"release":{}}`, `{"publisher":"` + PublisherOf(keyOf(1)).String() + `"}`} {
+		if _, _, err := Open([]byte(none)); !errors.Is(err, ErrManifest) {
+			t.Errorf("%s: %v, want %v", none, err, ErrManifest)
+		}
+	}
 	if _, _, err := Open(append(manifest, "{}"...)); !errors.Is(err, ErrManifest) {
 		t.Errorf("with something behind it: %v", err)
 	}
