@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -51,6 +52,9 @@ func (c *cli) proves(ctx context.Context, dir string) error {
 		return unfinished(k.stopped, dir)
 	case !k.built:
 		return failf(exitFailed, "not_built", "the tests in %s do not build", dir).withOutput(k.output)
+	case len(k.tests) == 0 && ofKitRE.MatchString(k.output):
+		return failf(exitFailed, "not_begun", "the conformance kit in %s was called, and could not begin", dir).withOutput(k.output).
+			withHint("it says why above: where the plugin does not start, its program ends before it answers, or the harness has another Name than the plugin's manifest")
 	case len(k.tests) == 0:
 		what := "do not run the conformance kit"
 		if k.failed {
@@ -87,6 +91,9 @@ func (c *cli) proves(ctx context.Context, dir string) error {
 	}
 	return nil
 }
+
+// ofKitRE is a line that the kit itself has said, of a plugin that it could not begin with.
+var ofKitRE = regexp.MustCompile(`(?m)^\s*conformance\.go:[0-9]+: `)
 
 // unfinished says that the tests did not come to their end, which says nothing of the plugin.
 func unfinished(stopped error, dir string) error {
