@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -97,7 +98,8 @@ func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, gro
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	strange := false
 	nc, channels, requests, err := ssh.NewClientConn(conn, r.Address, &ssh.ClientConfig{
-		User: name, Auth: methods, HostKeyAlgorithms: group,
+		User: name, HostKeyAlgorithms: group,
+		AuthCallback: func(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) { return a.next(methods, c), nil },
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 			shown = true
 			if !sdk.Pinned(h.Pins[r.Address], key.Marshal()) {
@@ -128,7 +130,7 @@ func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, gro
 	case strange:
 		e.why = stranger
 	case ctx.Err() != nil || conn.failed():
-	case a.dialogue:
+	case a.dialogue || a.used && strings.Contains(err.Error(), changeRequest):
 		e.why = dialogue
 	case a.further:
 		e.why = further
@@ -144,6 +146,10 @@ func handshake(ctx context.Context, h sdk.Host, r sdk.Resource, name string, gro
 	return nil, shown, e
 }
 
+// changeRequest is what the library says of SSH_MSG_USERAUTH_PASSWD_CHANGEREQ, number 60, in
+// answer to a password (RFC 4252, 8): it has expired.
+const changeRequest = "unexpected message type 60 "
+
 // answers gives the secret once. A server that asks again, or asks something else,
 // gets nothing: another failed attempt would cost the account's budget, and a change
 // dialogue must not be answered with the old secret.
@@ -152,9 +158,9 @@ type answers struct {
 	asked    bool // for the secret, or which key it is
 	used     bool // the secret was given, or the key has signed
 	other    bool // another key has signed
-	dialogue bool
+	dialogue bool // the server asks for more than the secret
 	answered bool // a question of a dialogue
-	further  bool // and another one came after it
+	further  bool // after the secret the server asked for more
 }
 
 // noting is a key that notes its use.
@@ -168,7 +174,27 @@ func (n noting) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string)
 	return n.AlgorithmSigner.SignWithAlgorithm(rand, data, algorithm)
 }
 
-func (a *answers) methods(c sdk.Credential, others ...sdk.Credential) ([]ssh.AuthMethod, error) {
+// method is a way to log in, by the name that servers offer it under.
+type method struct {
+	name string
+	ssh.AuthMethod
+}
+
+// next is the first way that the server offers and that was not tried. Once a password was
+// given there is none: what the server said then is its word on it.
+func (a *answers) next(all []method, c *ssh.ClientAuthContext) ssh.AuthMethod {
+	if slices.Contains(c.PartialSuccessMethods, "password") {
+		a.further = true // it was right, and is not enough
+	}
+	for _, m := range all {
+		if !a.used && slices.Contains(c.AllowedMethods, m.name) && !slices.Contains(c.TriedMethods, m.name) {
+			return m.AuthMethod
+		}
+	}
+	return nil
+}
+
+func (a *answers) methods(c sdk.Credential, others ...sdk.Credential) ([]method, error) {
 	if c.Kind == sdk.SSHKey {
 		signer, err := privateKey(c.Secret)
 		if err != nil {
@@ -181,19 +207,19 @@ func (a *answers) methods(c sdk.Credential, others ...sdk.Credential) ([]ssh.Aut
 			}
 			keys = append(keys, noting{signer, &a.other})
 		}
-		return []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
+		return []method{{"publickey", ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
 			a.asked = true
 			return keys, nil
-		})}, nil
+		})}}, nil
 	}
-	return []ssh.AuthMethod{ssh.PasswordCallback(func() (string, error) {
+	return []method{{"password", ssh.PasswordCallback(func() (string, error) {
 		a.asked, a.used = true, true
 		return a.secret.ExposeString(), nil
-	}), ssh.KeyboardInteractive(func(_, _ string, questions []string, echos []bool) ([]string, error) {
+	})}, {"keyboard-interactive", ssh.KeyboardInteractive(func(_, _ string, questions []string, echos []bool) ([]string, error) {
 		switch {
 		case len(questions) == 0:
 			return nil, nil
-		case a.asked: // in this dialogue, or for a password before it, which was refused
+		case a.asked:
 			a.further = a.answered
 			return nil, errors.New("one answer is enough")
 		case len(questions) != 1 || echos[0]:
@@ -202,7 +228,7 @@ func (a *answers) methods(c sdk.Credential, others ...sdk.Credential) ([]ssh.Aut
 		}
 		a.asked, a.used, a.answered = true, true, true
 		return []string{a.secret.ExposeString()}, nil
-	})}, nil
+	})}}, nil
 }
 
 // watched remembers whether the connection itself failed: a login that ended for that

@@ -63,6 +63,19 @@ func TestAskedForMore(t *testing.T) {
 			return nil, errors.New("no")
 		}
 	}
+	// The library's server never says SSH_MSG_USERAUTH_PASSWD_CHANGEREQ. A question of a
+	// dialogue has the same number: so one that has ended asks on when the password comes.
+	var late ssh.KeyboardInteractiveChallenge
+	change := ssh.ServerConfig{KeyboardInteractiveCallback: func(_ ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+		late = ask
+		return nil, &ssh.PartialSuccessError{Next: ssh.ServerAuthCallbacks{
+			PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) {
+				_, err := late("", "", []string{"New password: "}, []bool{false})
+				return nil, err
+			},
+			KeyboardInteractiveCallback: dialogue("Password: "),
+		}}
+	}}
 	for name, c := range map[string]struct {
 		config ssh.ServerConfig
 		reason string
@@ -73,10 +86,18 @@ func TestAskedForMore(t *testing.T) {
 			PasswordCallback:            func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, errors.New("no") },
 			KeyboardInteractiveCallback: dialogue("Password: "),
 		}, "admin.refused"},
+		"after the right password": {ssh.ServerConfig{PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) {
+			return nil, &ssh.PartialSuccessError{Next: ssh.ServerAuthCallbacks{KeyboardInteractiveCallback: dialogue("Verification code: ")}}
+		}}, "admin.dialogue"},
+		"a change request": {change, "admin.dialogue"},
 	} {
 		here, resource := serveEcho(t, &c.config)
 		v, err := (&rotator{}).Verify(t.Context(), sdk.VerifyRequest{Host: here, Resource: resource, Account: sdk.Account{Name: "somebody"}, Credential: password("right")})
-		if err != nil || v != undecided("not_judged") {
+		want := undecided("not_judged")
+		if name == "a change request" {
+			want = undecided("expired")
+		}
+		if err != nil || v != want {
 			t.Errorf("%s: verify: %+v, %v", name, v, err)
 		}
 		_, err = (&rotator{}).Open(t.Context(), sdk.OpenRequest{Host: here, Resource: resource, Admin: password("right"), AdminAs: sdk.Account{Name: "somebody"}, Self: true})
