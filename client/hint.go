@@ -288,6 +288,8 @@ var hints = map[string]string{
 	"sftp.permission":  "the login may not write there: see the folder's and the file's owner and mode",
 	"sftp.refused":     "the host's SSH server gives no files: set Subsystem sftp in its sshd_config",
 	"sftp.too_large":   "the file is longer than a script may read",
+	"sftp.changed":     "somebody else writes to the file at the same time: nothing was changed, and the next run tries again",
+	"sftp.locked":      "another script holds NAME.rotunda-lock beside the file: nothing was changed; if the lock stays when none runs, the clock of the host went back, or its folder lets nobody delete it: remove it",
 	"sftp.kind":        "name the file itself: a link, a folder or a device is not written to",
 	"sftp.rename":      "the host's SSH server does not replace files in one step (posix-rename@openssh.com): nothing was changed",
 	"text.ambiguous":   lookAtFile,

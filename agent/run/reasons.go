@@ -41,7 +41,7 @@ var plain = strings.Fields(`
 	replicating reply.lost request retire.pending scram script script.discover script.error script.identity script.kind script.no_undo
 	script.plan script.plugin script.records script.refused script.unclear scripts.failed scripts.none scripts.pending
 	second_factor secret.charset secret.missing secret.refused secret_kind self server.recovering server.version
-	server_unavailable service.answer service.status session.closed session.id session.nil session_closed sftp sftp.kind
+	server_unavailable service.answer service.status session.closed session.id session.nil session_closed sftp sftp.changed sftp.kind sftp.locked
 	sftp.missing sftp.permission sftp.refused sftp.rename sftp.too_large signature sql.driver sql.login sql.redirect
 	sql.too_large step.data target.busy target.failed target.kind target.protocol target.read_only target.referral
 	target.refused target.single target.tls target.tools target.unsaved target.unsupported target.version test
