@@ -214,7 +214,8 @@ type Recovered struct {
 
 // Recover enrols this profile's device by the recovery kit: the root signs the
 // new device in and the lost ones out, and every folder key is sealed to it. What a
-// removed device knows is ended by who goes on with its removal.
+// removed device knows is ended by who goes on with its removal. What was done counts
+// beside an error, too: the server's recovery may have ended.
 func (p *Profile) Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 	const op = "recover the organisation"
 	if err := p.free(op); err != nil {
@@ -255,6 +256,12 @@ func (p *Profile) Recover(ctx context.Context, o RecoverOptions) (Recovered, err
 	if _, err := r.conn.StartSession(ctx, enrol.Signer{OrgID: kit.OrgID, EntryID: kit.Recovery, Key: root}); err != nil {
 		return Recovered{}, fail("sign in with the recovery kit", err)
 	}
+	if err := r.fetchLog(ctx); err != nil {
+		return Recovered{}, fail(op, err)
+	}
+	if err := r.lostDevices(); err != nil {
+		return Recovered{}, fail(op, err)
+	}
 	if o.EndRecovery {
 		if err := r.endRecovery(ctx); err != nil {
 			return Recovered{}, fail("end the recovery", err)
@@ -266,7 +273,7 @@ func (p *Profile) Recover(ctx context.Context, o RecoverOptions) (Recovered, err
 			return r.done, nil
 		}
 		if attempt == appendAttempts || !enrol.Retryable(err) {
-			return Recovered{}, fail(op, err)
+			return Recovered{EndedRecovery: r.done.EndedRecovery}, fail(op, err)
 		}
 	}
 }
@@ -298,16 +305,36 @@ func (r *recoverer) endRecovery(ctx context.Context) error {
 	return err
 }
 
+func (r *recoverer) fetchLog(ctx context.Context) error {
+	return enrol.FetchLog(ctx, r.conn, r.log, time.Now, func(signed [][]byte) error {
+		r.changes = append(r.changes, signed...)
+		return nil
+	})
+}
+
+// lostDevices refuses an id that is no device's: whoever names it would believe that the
+// device is out.
+func (r *recoverer) lostDevices() error {
+	for _, id := range r.o.RemoveDevices {
+		if e, ok := r.log.Entry(id); !ok || e.Kind != KindDevice {
+			return &Error{
+				Class: NotFound, Reason: "not_found", Err: errors.New("the organisation has no device with the id " + id.String()),
+				Hint: "no device was enrolled and none removed: recover without --remove-device; then `rotunda device list` has the ids, and `rotunda device remove` removes",
+			}
+		}
+	}
+	return nil
+}
+
 func (r *recoverer) write(ctx context.Context, p *Profile) error {
 	turn, err := r.conn.TakeTurn(ctx, connect.NewRequest(&clientv1.TakeTurnRequest{Removal: true}))
 	if err != nil {
 		return err
 	}
-	err = enrol.FetchLog(ctx, r.conn, r.log, time.Now, func(signed [][]byte) error {
-		r.changes = append(r.changes, signed...)
-		return nil
-	})
-	if err != nil {
+	if err := r.fetchLog(ctx); err != nil {
+		return err
+	}
+	if err := r.lostDevices(); err != nil {
 		return err
 	}
 	public, err := r.keys.Public()
@@ -315,11 +342,7 @@ func (r *recoverer) write(ctx context.Context, p *Profile) error {
 		return err
 	}
 	now := time.Now()
-	put, err := r.ops(public, now)
-	if err != nil {
-		return err
-	}
-	signed, _, err := trust.SignChange(r.kit.OrgID, r.log.NewChange(seal.ID{}, now, put...), r.root)
+	signed, _, err := trust.SignChange(r.kit.OrgID, r.log.NewChange(seal.ID{}, now, r.ops(public, now)...), r.root)
 	if err != nil {
 		return err
 	}
@@ -350,7 +373,7 @@ func (r *recoverer) write(ctx context.Context, p *Profile) error {
 }
 
 // ops put the device, its member where there is none, and remove what is lost.
-func (r *recoverer) ops(public []byte, now time.Time) ([]*trustv1.Op, error) {
+func (r *recoverer) ops(public []byte, now time.Time) []*trustv1.Op {
 	r.done.NewMember, r.done.Removed = false, nil
 	var ops []*trustv1.Op
 	owner := seal.ID{}
@@ -371,17 +394,12 @@ func (r *recoverer) ops(public []byte, now time.Time) ([]*trustv1.Op, error) {
 		KeysDigest: seal.Hash(public).Bytes(), V: trust.Version, Roles: uint32(trust.AllRoles), NotAfter: now.Add(trust.MaxDeviceAge).UnixMilli(),
 	}))
 	for _, id := range r.o.RemoveDevices {
-		e, ok := r.log.Entry(id)
-		if !ok || e.Kind != KindDevice {
-			return nil, &Error{
-				Class: NotFound, Reason: "not_found", Err: errors.New("the organisation has no device with the id " + id.String()),
-				Hint: "no device was enrolled and none removed: recover without --remove-device; then `rotunda device list` has the ids, and `rotunda device remove` removes",
-			}
+		if e, ok := r.log.Entry(id); ok {
+			ops = append(ops, trust.RemoveOp(id))
+			r.done.Removed = append(r.done.Removed, r.log.FullName(e))
 		}
-		ops = append(ops, trust.RemoveOp(id))
-		r.done.Removed = append(r.done.Removed, r.log.FullName(e))
 	}
-	return ops, nil
+	return ops
 }
 
 // folderKeys seals every folder key that the recovery key opens to the new device.

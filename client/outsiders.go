@@ -287,7 +287,7 @@ func (c *Client) Exposed(ctx context.Context, outsiders []Outsider) (list []Expo
 			}
 			for _, who := range by[folder] {
 				i := slices.IndexFunc(who.Folders, func(f OutsideFolder) bool { return f.UID == folder })
-				kept := o.view.MadeVersion < who.Folders[i].Version
+				kept := o.view.MadeVersion > 0 && o.view.MadeVersion < who.Folders[i].Version // 0: a server that does not say
 				if known && (kept || set < who.Folders[i].since(who)) {
 					x.By, x.Kept = append(x.By, who), x.Kept || kept
 				}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,7 +23,11 @@ func tinyDisk(t *testing.T, size int64) (dir string) {
 		t.Skip("only root mounts a disk")
 	}
 	dir = t.TempDir()
-	must(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)))
+	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size))
+	if errors.Is(err, syscall.EPERM) {
+		t.Skip("root may mount nothing here")
+	}
+	must(t, err)
 	t.Cleanup(func() { must(t, syscall.Unmount(dir, 0)) })
 	return dir
 }

@@ -282,6 +282,9 @@ func (c *cli) orgRecoverCmd() *cobra.Command {
 		defer clear(pass)
 		o.Passphrase, o.Device, o.ClientVersion = sdk.NewSecret(pass), deviceName(device), version.Version
 		did, err := p.Recover(ctx, o)
+		if err != nil && did.EndedRecovery {
+			c.warn("the server's recovery has ended all the same")
+		}
 		if err != nil {
 			return unenrolled(err, o.Server)
 		}

@@ -9,9 +9,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -154,6 +156,11 @@ func (c *cli) runKit(ctx context.Context, dir string) (*kitRun, error) {
 	if _, err := exec.LookPath("go"); err != nil {
 		return nil, failf(exitNotFound, "no_go", "plugins are tested by the Go tools, and there is no program go in the path").
 			withHint("install Go 1.26 or later: https://go.dev/doc/install")
+	}
+	if !signal.Ignored(syscall.SIGHUP) { // of a terminal that was closed, to which the tests do not belong
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer stop()
 	}
 	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-mod=mod", ".")
 	cmd.Dir = dir

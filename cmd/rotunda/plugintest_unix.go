@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// asGroup has the Go tools and the tests that they run stopped together: they are asked as
-// by a terminal, and have the time to clean up. What it gives kills whoever is left.
+// asGroup has the Go tools and the test program that they run stopped together: they are asked
+// as by a terminal, and what it gives kills whoever is left of them. A server that a test
+// started in a group of its own is for that test to end.
 func asGroup(cmd *exec.Cmd) (kill func()) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }

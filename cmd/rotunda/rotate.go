@@ -24,7 +24,8 @@ type chosen struct {
 	exposed  bool
 	failed   bool      // the last that was heard of its scripts
 	unseen   []seal.ID // folders into which --exposed could not look
-	kept     []string  // accounts whose records wait for keys that he who may not read them does not know
+	rotates  bool      // then --exposed leaves out whose record waits for a key of its own:
+	kept     []string  // a new secret would be written under the one that is known
 }
 
 func (s *chosen) flags(cmd *cobra.Command) {
@@ -93,22 +94,25 @@ func (s *chosen) accounts(ctx context.Context, cl *client.Client, names []string
 			return nil, err
 		}
 		a := r.Statement.GetAccount()
+		kept, exposed := known[r.Ref]
 		switch {
 		case a == nil, !s.fits(r):
 		case resource != "" && refText(a.Resource) != resource:
 		case inState != nil && !inState[r.Ref]:
-		case known != nil && !known[r.Ref]:
+		case known != nil && !exposed:
 		case failed != nil && !failed[r.Ref]:
+		case kept && s.rotates:
+			s.kept = append(s.kept, r.Title)
 		default:
 			out = append(out, r)
 		}
 	}
 	if len(out) == 0 {
 		none := failf(exitNotFound, "not_found", "no account fits")
-		switch n := len(s.unseen); {
-		case len(s.kept) > 0:
-			none = failf(exitConflict, "key_known", "not rotated: %s: the record waits for a key of its own", few(s.kept)).withHint(keptHint)
-		case n > 0:
+		if err := s.notRotated(); err != nil {
+			return nil, err
+		}
+		if n := len(s.unseen); n > 0 {
 			none = none.withHint("%d folder%s you cannot read: not looked at; %s", n, plural(n), lookedAtBy)
 		}
 		return nil, none
@@ -136,7 +140,7 @@ func lastFailed(ctx context.Context, cl *client.Client, filter string) (map[clie
 }
 
 // lookForExposed finds the accounts whose secret somebody may know who may not read it any
-// more. Where the record has a key that he knows, a new secret would be no better.
+// more, and whether its record has a key that he knows, too.
 func (s *chosen) lookForExposed(ctx context.Context, cl *client.Client) (map[client.Ref]bool, error) {
 	outsiders, err := cl.Outsiders(ctx)
 	if err != nil {
@@ -144,15 +148,19 @@ func (s *chosen) lookForExposed(ctx context.Context, cl *client.Client) (map[cli
 	}
 	list, unseen, err := cl.Exposed(ctx, outsiders)
 	s.unseen = unseen
-	known := map[client.Ref]bool{}
+	kept := map[client.Ref]bool{}
 	for _, x := range list {
-		if x.Kept {
-			s.kept = append(s.kept, x.Title)
-		} else {
-			known[x.Ref] = true
-		}
+		kept[x.Ref] = x.Kept
 	}
-	return known, err
+	return kept, err
+}
+
+// notRotated is the failure of accounts that were left since their records wait for keys.
+func (s *chosen) notRotated() error {
+	if len(s.kept) == 0 {
+		return nil
+	}
+	return failf(exitFindings, "key_known", "not rotated: %s: the record waits for a key of its own", few(s.kept)).withHint(keptHint)
 }
 
 // keptHint is the advice about accounts that are not rotated before their records have new keys.
@@ -197,6 +205,7 @@ func (c *cli) runningCmd(s *chosen, verb, does, short, long, example string, sta
 	var wait time.Duration
 	var parallel int
 	var noWait bool
+	s.rotates = verb == "rotate"
 	var cmd *cobra.Command
 	cmd = c.leaf(verb+" [RECORD...]", short, func(ctx context.Context, args []string) error {
 		if (len(args) > 0) == s.given() {
@@ -215,9 +224,6 @@ func (c *cli) runningCmd(s *chosen, verb, does, short, long, example string, sta
 			}
 			if n := len(s.unseen); n > 0 {
 				c.warn("%d folder%s you cannot read: not looked at; %s", n, plural(n), lookedAtBy)
-			}
-			if len(s.kept) > 0 {
-				c.warn("not rotated: %s: the record waits for a key of its own; %s", few(s.kept), keptHint)
 			}
 			if len(accounts) > 1 && len(args) == 0 {
 				for _, r := range accounts[:min(len(accounts), 20)] {
@@ -246,7 +252,7 @@ func (c *cli) runningCmd(s *chosen, verb, does, short, long, example string, sta
 			outcomes, err := start(ctx, cl, refs, client.RunOptions{
 				Progress: f.progress, Agent: id, Wait: wait, Parallel: parallel, NoWait: noWait,
 			})
-			return errors.Join(f.end(outcomes, noWait), err)
+			return errors.Join(f.end(outcomes, noWait), err, s.notRotated())
 		})
 	})
 	s.flags(cmd)

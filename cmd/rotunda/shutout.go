@@ -24,7 +24,6 @@ type shutOutView struct {
 	Unread     []string      `json:"not_looked_at"` // folders that this device cannot read
 	Apps       []string      `json:"applications"`  // whose key he could hold
 	Agents     []behindView  `json:"unconfirmed"`
-	rekey      []seal.ID     // the folders of Known and Waiting
 }
 
 // waitingView is a folder with a new key, and records that still have theirs of before.
@@ -39,7 +38,7 @@ func newShutOut(name string) *shutOutView {
 
 // over says whether nothing is left that the command could go on with.
 func (v *shutOutView) over() bool {
-	return len(v.rekey)+len(v.NotRotated)+len(v.Unread) == 0
+	return len(v.Known)+len(v.Waiting)+len(v.NotRotated)+len(v.Unread) == 0
 }
 
 // exposedView is an account whose secret he may know.
@@ -55,7 +54,8 @@ type behindView struct {
 	Seen string `json:"seen,omitempty"`
 }
 
-// goOn goes on with the removal of somebody who is out of the log already.
+// goOn goes on with the removal of somebody who is out of the log already. Where nothing is
+// left a name may be meant for somebody else: that he is not found stands.
 func (c *cli) goOn(ctx context.Context, cl *client.Client, name string, flags removalFlags, notFound error, kinds []trustv1.EntryKind) error {
 	o, ok, err := cl.Removed(ctx, name, kinds...)
 	if err != nil || !ok {
@@ -70,7 +70,10 @@ func (c *cli) goOn(ctx context.Context, cl *client.Client, name string, flags re
 		left = "nothing is left to re-key or to rotate"
 	}
 	c.note("%s was removed %s; %s", o.Name, c.ago(o.At), left)
-	if flags.plan || v.over() {
+	switch {
+	case v.over() && name != o.ID.String():
+		return notFound
+	case v.over() || flags.plan:
 		return c.emit(v, func(w io.Writer) { c.showShutOut(w, o.Name, v) })
 	}
 	if err := c.confirm(shutOutQuestion(v, flags)); err != nil {
@@ -81,7 +84,7 @@ func (c *cli) goOn(ctx context.Context, cl *client.Client, name string, flags re
 
 func shutOutQuestion(v *shutOutView, flags removalFlags) string {
 	var do []string
-	if n := len(v.rekey); n > 0 && !flags.noRekey {
+	if n := len(v.Known) + len(v.Waiting); n > 0 && !flags.noRekey {
 		do = append(do, fmt.Sprintf("give %d folder%s and what is in %s new keys", n, plural(n), themIt(n)))
 	}
 	if n := len(v.NotRotated); n > 0 && !flags.noRotate {
@@ -126,17 +129,15 @@ func couldRead(list []client.Outsider, folder seal.ID) bool {
 // stops no other; all of it is found again, from the log and at the server.
 func (c *cli) shutOut(ctx context.Context, cl *client.Client, id seal.ID, name string, flags removalFlags) error {
 	v := newShutOut(name)
-	if err := c.whatIsLeft(ctx, cl, id, v); err != nil {
-		return err
-	}
 	var failed error
 	if !flags.noRekey {
-		failed = c.rekeyAll(ctx, cl, v)
+		failed = c.rekeyAll(ctx, cl, id, v)
 	}
 	if !flags.noRotate && ctx.Err() == nil {
-		failed = errors.Join(failed, c.rotateExposed(ctx, cl, id, v, flags))
+		failed = errors.Join(failed, c.rotateExposed(ctx, cl, id, v, flags.noWait))
 	}
-	if err := c.whatIsLeft(ctx, cl, id, v); err != nil {
+	// Also after an interrupt: it is what the person has to know.
+	if err := c.whatIsLeft(context.WithoutCancel(ctx), cl, id, v); err != nil {
 		return errors.Join(failed, err)
 	}
 	err := c.emit(v, func(w io.Writer) { c.showShutOut(w, name, v) })
@@ -146,18 +147,43 @@ func (c *cli) shutOut(ctx context.Context, cl *client.Client, id seal.ID, name s
 		n := len(v.Unread)
 		err = failf(exitFindings, "not_looked_at", "%d folder%s you cannot read: not looked at", n, plural(n)).withHint(lookedAtBy)
 	case len(v.NotRotated) > 0 && !flags.noWait:
-		n := len(v.NotRotated)
-		err = failf(exitFindings, "not_rotated", "%d account%s that %s could read %s not rotated yet", n, plural(n), name, isAre(n)).
-			withHint("the same command goes on")
+		n, how := len(v.NotRotated), "the same command goes on"
+		if flags.noRekey && len(v.Known)+len(v.Waiting) > 0 {
+			how += ", without --no-rekey where records wait for keys of their own"
+		}
+		err = failf(exitFindings, "not_rotated", "%d account%s that %s could read %s not rotated yet", n, plural(n), name, isAre(n)).withHint("%s", how)
 	}
 	return errors.Join(failed, err)
 }
 
+// toRekey lists the folders whose present key one who was shut out knows, and those of his in
+// which records wait for keys of their own. An error leaves out the second.
+func toRekey(ctx context.Context, cl *client.Client, mine []client.Outsider) (known, waiting []client.Folder, err error) {
+	folders, err := cl.Folders(ctx)
+	for _, uid := range knows(mine) {
+		f := client.Folder{UID: uid, Name: uid.String()} // this device cannot read it
+		if i := slices.IndexFunc(folders, func(f client.Folder) bool { return f.UID == uid }); i >= 0 {
+			f = folders[i]
+		}
+		known = append(known, f)
+	}
+	for _, f := range folders {
+		if f.OldKeys > 0 && couldRead(mine, f.UID) && !slices.ContainsFunc(known, func(k client.Folder) bool { return k.UID == f.UID }) {
+			waiting = append(waiting, f)
+		}
+	}
+	return known, waiting, err
+}
+
 // rekeyAll re-keys the folders that are left; the error is the first one's.
-func (c *cli) rekeyAll(ctx context.Context, cl *client.Client, v *shutOutView) error {
-	var first error
-	for _, uid := range v.rekey {
-		r, err := c.rekey(ctx, cl, uid, client.RekeyOptions{})
+func (c *cli) rekeyAll(ctx context.Context, cl *client.Client, id seal.ID, v *shutOutView) error {
+	all, err := cl.Outsiders(ctx)
+	if err != nil {
+		return err
+	}
+	known, waiting, first := toRekey(ctx, cl, slices.DeleteFunc(all, func(o client.Outsider) bool { return o.ID != id }))
+	for _, f := range slices.Concat(known, waiting) {
+		r, err := c.rekey(ctx, cl, f.UID, client.RekeyOptions{})
 		view := viewRekey(r)
 		if err != nil {
 			view.Error = classify(err).Error()
@@ -176,7 +202,7 @@ func (c *cli) rekeyAll(ctx context.Context, cl *client.Client, v *shutOutView) e
 // rotateExposed signs a command for each account whose secret he may know, as "rotunda
 // rotate" does: a person's command needs no mandate, and no schedule is moved. The
 // administrators of resources come last: the others' runs log in as them.
-func (c *cli) rotateExposed(ctx context.Context, cl *client.Client, id seal.ID, v *shutOutView, flags removalFlags) error {
+func (c *cli) rotateExposed(ctx context.Context, cl *client.Client, id seal.ID, v *shutOutView, noWait bool) error {
 	_, exposed, _, err := c.outside(ctx, cl, id)
 	if err != nil {
 		return err
@@ -188,7 +214,7 @@ func (c *cli) rotateExposed(ctx context.Context, cl *client.Client, id seal.ID, 
 	var waves [2][]*client.Record
 	for _, x := range exposed {
 		switch {
-		case x.Kept && !flags.noRekey: // a new secret would be written under the key that he knows
+		case x.Kept: // a new secret would be written under the key that he knows
 		case admins[x.Ref]:
 			waves[1] = append(waves[1], &client.Record{Ref: x.Ref, Title: x.Title})
 		default:
@@ -198,7 +224,7 @@ func (c *cli) rotateExposed(ctx context.Context, cl *client.Client, id seal.ID, 
 	f := c.follow(slices.Concat(waves[0], waves[1]))
 	var failed error
 	for n, wave := range waves {
-		if n > 0 && flags.noWait && len(waves[0]) > 0 {
+		if n > 0 && noWait && len(waves[0]) > 0 {
 			break // the first ones are not over: these stay on the list
 		}
 		var refs []client.Ref
@@ -208,11 +234,11 @@ func (c *cli) rotateExposed(ctx context.Context, cl *client.Client, id seal.ID, 
 		if len(refs) == 0 {
 			continue
 		}
-		outcomes, err := cl.Rotate(ctx, refs, client.RunOptions{Progress: f.progress, NoWait: flags.noWait})
+		outcomes, err := cl.Rotate(ctx, refs, client.RunOptions{Progress: f.progress, NoWait: noWait})
 		for _, o := range outcomes {
 			v.Outcomes = append(v.Outcomes, viewOutcome(o, f.names[o.Account]))
 		}
-		failed = errors.Join(failed, f.worst(outcomes, flags.noWait), err)
+		failed = errors.Join(failed, f.worst(outcomes, noWait), err)
 	}
 	return failed
 }
@@ -233,30 +259,20 @@ func administrators(ctx context.Context, cl *client.Client) (map[client.Ref]bool
 
 // whatIsLeft looks again, by the log and the results as they are now.
 func (c *cli) whatIsLeft(ctx context.Context, cl *client.Client, id seal.ID, v *shutOutView) error {
-	ctx = context.WithoutCancel(ctx) // also after an interrupt: it is what the person has to know
 	mine, exposed, unseen, err := c.outside(ctx, cl, id)
 	if err != nil {
 		return err
 	}
 	v.Known, v.Waiting, v.NotRotated, v.Unread, v.Apps, v.Agents = []string{}, []waitingView{}, []exposedView{}, uids(unseen), []string{}, []behindView{}
-	folders, err := cl.Folders(ctx)
+	known, waiting, err := toRekey(ctx, cl, mine)
 	if err != nil {
 		return err
 	}
-	v.rekey = knows(mine)
-	names := map[seal.ID]string{}
-	for _, f := range folders {
-		names[f.UID] = f.Name
-		if f.OldKeys > 0 && !slices.Contains(v.rekey, f.UID) && couldRead(mine, f.UID) {
-			v.rekey = append(v.rekey, f.UID)
-			v.Waiting = append(v.Waiting, waitingView{f.Name, int(f.OldKeys)})
-		}
+	for _, f := range known {
+		v.Known = append(v.Known, f.Name)
 	}
-	for _, uid := range knows(mine) {
-		if names[uid] == "" {
-			names[uid] = uid.String()
-		}
-		v.Known = append(v.Known, names[uid])
+	for _, f := range waiting {
+		v.Waiting = append(v.Waiting, waitingView{f.Name, int(f.OldKeys)})
 	}
 	for _, x := range exposed {
 		v.NotRotated = append(v.NotRotated, exposedView{x.Ref.String(), x.Title})

@@ -98,7 +98,7 @@ func formerStatement(t *testing.T, w *hostileWorld) {
 		t.Error("the newer statement leads elsewhere")
 	}
 	w.refusedBy(t, w.agent, g, title, trust.StatementRollback, func() { w.serveSeq(t, r, former) })
-	w.refusedByClient(t, w.ref(t, title), trust.StatementRollback)
+	w.refusedByClient(t, w.ref(t, title), trust.StatementRollback, g)
 	w.honestly(func() { w.serveSeq(t, r, former+1) })
 	w.works(t, title)
 	restore()

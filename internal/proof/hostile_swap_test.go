@@ -41,13 +41,14 @@ func (w *hostileWorld) honest(t *testing.T, n int) (titles []string, refs []trus
 }
 
 // refusedByClient asserts that a person's client refuses the record as it is served
-// now, before it signs anything, and tells of it.
-func (w *hostileWorld) refusedByClient(t *testing.T, r trust.Ref, reason trust.Reason) {
+// now, before it signs anything, and tells of it. The targets are those of the account: the
+// world's own where none is named.
+func (w *hostileWorld) refusedByClient(t *testing.T, r trust.Ref, reason trust.Reason, targets ...*gate) {
 	t.Helper()
 	since := w.now(t)
 	var o installation.Outcome
 	var err error
-	w.untouched(t, func() { o, err = w.Rotate(t.Context(), path(r)) })
+	w.untouched(t, func() { o, err = w.Rotate(t.Context(), path(r)) }, targets...)
 	if err == nil || o.Reason != string(reason) {
 		t.Errorf("the client ended otherwise than by %s: %+v: %v", reason, o, err)
 		return

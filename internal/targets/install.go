@@ -62,7 +62,7 @@ var needs = []struct {
 	{RabbitMQ, "rabbitmq-server", file("/usr/lib/rabbitmq/bin/rabbitmq-server")},
 }
 
-// installLock is held by who looks at what is installed, or installs.
+// installLock is held by who installs, and by Install while it looks whether it has to.
 const installLock = "install.lock"
 
 func file(name string) func() bool { return func() bool { return exists(name) } }
