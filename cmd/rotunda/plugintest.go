@@ -157,12 +157,13 @@ func (c *cli) runKit(ctx context.Context, dir string) (*kitRun, error) {
 		return nil, failf(exitNotFound, "no_go", "plugins are tested by the Go tools, and there is no program go in the path").
 			withHint("install Go 1.26 or later: https://go.dev/doc/install")
 	}
+	running := ctx
 	if !signal.Ignored(syscall.SIGHUP) { // of a terminal that was closed, to which the tests do not belong
 		var stop context.CancelFunc
-		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+		running, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
 		defer stop()
 	}
-	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-mod=mod", ".")
+	cmd := exec.CommandContext(running, "go", "test", "-json", "-count=1", "-mod=mod", ".")
 	cmd.Dir = dir
 	killRest := asGroup(cmd)
 	var own, rest strings.Builder // the Go tools', and whatever else is no test's of the kit
@@ -211,7 +212,7 @@ func (c *cli) runKit(ctx context.Context, dir string) (*kitRun, error) {
 		case "pass", "fail", "skip":
 			k.built = k.built && e.FailedBuild == ""
 			switch {
-			case ofKit && e.Action == "fail" && ctx.Err() != nil: // it was stopped
+			case ofKit && e.Action == "fail" && running.Err() != nil: // it was stopped
 			case ofKit:
 				begun = slices.DeleteFunc(begun, func(t string) bool { return t == e.Test })
 				k.tests = append(k.tests, testView{e.Test, e.Action, e.Elapsed, asks, said[e.Test], leftOut[e.Test]})
@@ -221,7 +222,10 @@ func (c *cli) runKit(ctx context.Context, dir string) (*kitRun, error) {
 		}
 	}
 	ended := cmd.Wait()
-	if k.stopped = ctx.Err(); k.stopped != nil {
+	if running.Err() != nil {
+		if k.stopped = ctx.Err(); k.stopped == nil {
+			k.stopped = running.Err()
+		}
 		killRest()
 		for _, test := range begun {
 			asks, _ := asksOf(test)
