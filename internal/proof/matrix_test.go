@@ -443,13 +443,34 @@ func (w *matrix) unsettled(ctx context.Context, cells []cell, until time.Time) m
 	}
 }
 
-// rotateAll rotates the accounts of cells by one command, and tells how each went.
+// there waits until an agent is connected: after a fault its channel may be about to come back.
+func (w *matrix) there(ctx context.Context, a *installation.Agent, until time.Time) error {
+	for {
+		list, err := w.reader.Agents(ctx, seal.ID{})
+		if slices.ContainsFunc(list, func(l client.Agent) bool { return l.Name == a.Name && l.Connected }) {
+			return nil
+		}
+		if time.Now().After(until) || ctx.Err() != nil {
+			return fmt.Errorf("STUCK: the agent %s is not connected: %v", a.Name, err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// rotateAll rotates the accounts of cells by one command, once their agent is there, and tells
+// how each went.
 func (w *matrix) rotateAll(ctx context.Context, cells []cell, by *installation.Agent) map[string]error {
 	args := []string{"rotate", "--json", "--yes", "--agent", by.Name}
 	ended := map[string]error{}
 	for _, c := range cells {
 		args = append(args, c.title)
 		ended[c.title] = errors.New("no outcome is told")
+	}
+	if err := w.there(ctx, by, time.Now().Add(patienceToSettle)); err != nil {
+		for title := range ended {
+			ended[title] = err
+		}
+		return ended
 	}
 	out, err := w.CLI(ctx, nil, args...)
 	var all struct {

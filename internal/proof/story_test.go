@@ -38,14 +38,16 @@ func (w *world) story(ctx context.Context, k kindOfTarget, title string, agents 
 		tellJournal(&b, a, ref)
 	}
 	words := append(runs, ref.Record.String())
-	out, err := w.CLI(ctx, nil, "events", "--limit", "1000", "--oldest-first", "--name", "run.,lease.,candidate.,schedule.,command.,agent.")
+	out, err := w.CLI(ctx, nil, "events", "--limit", "1000", "--name", "run.,lease.,candidate.,schedule.,command.,agent.")
+	newest := bytes.SplitAfter(out, []byte("\n"))
+	slices.Reverse(newest)
 	fmt.Fprintf(&b, "---- events (%v)\n", err)
-	tellLines(&b, bytes.NewReader(out), append(words, "agent.connected", "agent.disconnected"))
+	tellLines(&b, bytes.NewReader(bytes.Join(newest, nil)), append(words, "agent.connected", "agent.disconnected"))
 	logs, _ := filepath.Glob(filepath.Join(w.Dir, "log", "*"))
 	for _, file := range logs {
 		fmt.Fprintf(&b, "---- log of %s\n", filepath.Base(file))
 		if f, err := os.Open(file); err == nil {
-			tellLines(&b, f, words)
+			tellLines(&b, f, append(words, "the channel to the server"))
 			f.Close()
 		}
 	}
