@@ -183,14 +183,23 @@ func TestKeyOptions(t *testing.T) {
 
 	// What sshd runs in place of a program has not done what was asked for, however it ends.
 	t.Run("Self", func(t *testing.T) {
-		for _, command := range []string{"echo >>ran", "echo >>ran; echo 1000 bytes", "echo >>ran; exit 1"} {
-			key := newKey(t)
+		for _, says := range []string{
+			":", "echo 1000 bytes", "exit 1", "echo copied: 1000", "echo 1000", "echo 0",
+			`echo \"$SSH_ORIGINAL_COMMAND\"`, `echo $SSH_ORIGINAL_COMMAND`, `printf \"$SSH_ORIGINAL_COMMAND\"`,
+		} {
+			key, command := newKey(t), "echo >>ran; "+says
 			u := f.user(t, targets.UserOptions{AuthorizedKeys: []byte(`command="` + command + `" ` + line(key) + "\n")})
 			_, err := f.tryOpen(t.Context(), u.Name, key)
 			mustFail(t, err, sdk.ClassPermission, "admin.no_shell")
 			if got := mustRead(t, filepath.Join(u.Home, "ran")); string(got) != "\n" {
 				t.Errorf("%s: was run %d times, want once", command, len(got))
 			}
+		}
+		// One that does what is asked of it is a shell, and may greet.
+		key := newKey(t)
+		u := f.user(t, targets.UserOptions{AuthorizedKeys: []byte(`command="printf hello; eval \"$SSH_ORIGINAL_COMMAND\"" ` + line(key) + "\n")})
+		if s := f.openAs(t, u.Name, key); s.root || s.sudo != noSudo {
+			t.Errorf("root %v, sudo %v", s.root, s.sudo)
 		}
 	})
 

@@ -191,7 +191,9 @@ func TestSudo(t *testing.T) {
 	if _, err := exec.LookPath("sudo"); err != nil {
 		t.Skip("sudo is not installed on this machine")
 	}
-	f := newFixture(t)
+	f := newFixtureOn(t, targets.SSHDOptions{Blocks: []string{
+		"Match User rtwrapped*", `  ForceCommand case "$SSH_ORIGINAL_COMMAND" in *sudo*) echo 0 ;; *) eval "$SSH_ORIGINAL_COMMAND" ;; esac`,
+	}})
 	for name, o := range map[string]targets.UserOptions{
 		"with a password":    {Password: secret("the administrator's own"), Sudo: true},
 		"without a password": {Password: secret("the administrator's own"), SudoNoPassword: true},
@@ -245,6 +247,13 @@ func TestSudo(t *testing.T) {
 		if tries := strings.Count(string(noted), "incorrect password attempt"); tries != 1 || !strings.Contains(string(noted), "1 incorrect password attempt ") {
 			t.Errorf("sudo noted: %s", noted)
 		}
+		f.mustAccept(t, u.Name, password("as it was"), true)
+	})
+	t.Run("something else in its place", func(t *testing.T) {
+		admin := f.user(t, targets.UserOptions{Name: "rtwrapped", Password: secret("the administrator's own"), SudoNoPassword: true})
+		u := f.user(t, targets.UserOptions{Password: secret("as it was")})
+		s := f.openAs(t, admin.Name, password("the administrator's own"))
+		f.mustApply(t, s, u.Name, password("said to be done"), unchanged(sdk.ClassPermission, "admin.sudo"))
 		f.mustAccept(t, u.Name, password("as it was"), true)
 	})
 	t.Run("a key and no sudo", func(t *testing.T) {

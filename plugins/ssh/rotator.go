@@ -92,28 +92,45 @@ func (p *rotator) Open(ctx context.Context, r sdk.OpenRequest) (sdk.Session, err
 
 // look finds out who has logged in, and how he becomes root.
 func (s *session) look(ctx context.Context, client *ssh.Client) error {
-	who, err := run(ctx, client, "exec /usr/bin/id -u", nil)
+	command, uid := whoRuns()
+	who, err := run(ctx, client, "exec "+command, nil)
 	if err == nil && who.exit != 0 && strings.Contains(who.said, mustChange) {
 		return &sdk.Error{Class: sdk.ClassConflict, Reason: "admin.must_change", NotSent: true, Err: errors.New("the password is right, and has expired: nothing runs there until it is changed")}
 	}
-	// A shell may greet first; a key's forced command says whatever it says.
-	said := strings.Fields(who.out)
-	if err != nil || who.exit != 0 || len(said) == 0 || strings.Trim(said[len(said)-1], "0123456789") != "" {
+	id := uid(who)
+	if err != nil || id == "" {
 		return &sdk.Error{Class: sdk.ClassPermission, Reason: "admin.no_shell", NotSent: true, Err: errors.New("the administrator cannot run programs there")}
 	}
-	if s.root = strings.TrimSpace(who.out) == "0"; s.root {
+	if s.root = id == "0"; s.root {
 		return nil
 	}
 	// sudo may ask a password for one program and none for another, so it is asked for the
 	// one that matters.
-	free, err := run(ctx, client, "exec sudo -n -k -- /bin/sh -c :", nil)
+	free, err := run(ctx, client, "exec sudo -n -k -- "+command, nil)
 	switch {
-	case err == nil && free.exit == 0:
+	case err == nil && uid(free) == "0":
 		s.sudo = freeSudo
 	case s.admin.Admin.Kind == sdk.Password:
 		s.sudo = paidSudo
 	}
 	return nil
+}
+
+// whoRuns is a command that tells whose rights it has, and reads the user id from its
+// answer: empty where it has not run. A shell may greet first. What a key's forced command
+// says and how it ends proves nothing: only who has run it can have put the two halves of
+// the word together.
+func whoRuns() (command string, uid func(answer) string) {
+	one, two := nonce(), nonce()
+	command = "/bin/sh -c " + quote(`printf "\n%s%s %s\n" `+one+` `+two+` "$(/usr/bin/id -u)"`)
+	return command, func(got answer) string {
+		_, last, _ := strings.Cut(got.out, "\n"+one+two+" ")
+		id, whole := strings.CutSuffix(last, "\n")
+		if got.exit != 0 || !whole || strings.Trim(id, "0123456789") != "" {
+			return ""
+		}
+		return id
+	}
 }
 
 func openError(err error) *sdk.Error {

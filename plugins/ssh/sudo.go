@@ -89,13 +89,15 @@ func (s *session) pays(ctx context.Context) (bool, error) {
 	defer clear(word)
 	input.Write(word)
 	input.WriteByte('\n')
-	got, err := s.program(ctx, "exec "+withPassword+"/bin/sh -c :", input.Bytes())
+	command, uid := whoRuns()
+	got, err := s.program(ctx, "exec "+withPassword+command, input.Bytes())
 	switch {
 	case errors.As(err, new(*sdk.Error)): // of a login, with which nothing began
 		return false, err
 	case err != nil:
 		return false, fmt.Errorf("%w: ask sudo: %w", errNotStarted, err)
 	}
-	s.paid.note(got.exit == 0)
-	return got.exit == 0, nil
+	taken := uid(got) != ""
+	s.paid.note(taken)
+	return taken, nil
 }
