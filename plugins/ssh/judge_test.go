@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -148,26 +149,40 @@ func TestNoSuchAccount(t *testing.T) {
 	for name, c := range map[string]struct {
 		sources, vendor, users string // vendor: the file that counts on SUSE where there is no other
 		proven                 bool
+		services               []string // that systemd's module finds
 	}{
-		"the files alone":               {"passwd: files\n", "", users, true},
-		"and systemd":                   {"# passwd: ldap\n  passwd :\tcompat systemd # sss\ngroup: ldap\npasswd_compat: nis\n", "", users, true},
-		"by default":                    {"", "", users, true},
-		"by the vendor's default":       {"", "passwd: compat systemd\n", users, true},
-		"a directory that is down":      {"passwd: files ldap\n", "", users, false},
-		"first, and an action":          {"passwd:sss [NOTFOUND=return] files\n", "", users, false},
-		"an action":                     {"passwd: files [!SUCCESS=return] systemd\n", "", users, false},
-		"in a second line":              {"passwd: files\npasswd: winbind\n", "", users, false},
-		"without a last newline":        {"passwd: *", "", users, false},
-		"the vendor's directory":        {"", "passwd: files sss\n", users, false},
-		"no sources":                    {"group: files\n", "", users, false},
-		"NIS":                           {"passwd: compat\n", "", users + "+::::::\n", false},
-		"NIS, without a last newline":   {"passwd: compat\n", "", users + "+@admins", false},
-		"there, and getent cannot tell": {"passwd: files\n", "", users + "nobody-of-that-name:x:61997:61997::/:/bin/sh\n", false},
-		"no file of users":              {"passwd: files\n", "", "", false},
+		"the files alone":               {"passwd: files\n", "", users, true, nil},
+		"and systemd":                   {"# passwd: ldap\n  passwd :\tcompat systemd # sss\ngroup: ldap\npasswd_compat: nis\n", "", users, true, nil},
+		"by default":                    {"", "", users, true, nil},
+		"by the vendor's default":       {"", "passwd: compat systemd\n", users, true, nil},
+		"a directory that is down":      {"passwd: files ldap\n", "", users, false, nil},
+		"first, and an action":          {"passwd:sss [NOTFOUND=return] files\n", "", users, false, nil},
+		"an action":                     {"passwd: files [!SUCCESS=return] systemd\n", "", users, false, nil},
+		"in a second line":              {"passwd: files\npasswd: winbind\n", "", users, false, nil},
+		"without a last newline":        {"passwd: *", "", users, false, nil},
+		"the vendor's directory":        {"", "passwd: files sss\n", users, false, nil},
+		"no sources":                    {"group: files\n", "", users, false, nil},
+		"NIS":                           {"passwd: compat\n", "", users + "+::::::\n", false, nil},
+		"NIS, without a last newline":   {"passwd: compat\n", "", users + "+@admins", false, nil},
+		"there, and getent cannot tell": {"passwd: files\n", "", users + "nobody-of-that-name:x:61997:61997::/:/bin/sh\n", false, nil},
+		"no file of users":              {"passwd: files\n", "", "", false, nil},
+		"systemd's own services":        {"passwd: files systemd\n", "", users, true, []string{"io.systemd.DynamicUser", "io.systemd.Home"}},
+		"another's service":             {"passwd: files systemd\n", "", users, false, []string{"io.systemd.DynamicUser", "com.example.Directory"}},
+		"one that nobody asks":          {"passwd: files\n", "", users, true, []string{"com.example.Directory"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			absenceProver = was
+			services := filepath.Join(dir, "userdb")
+			for _, n := range c.services {
+				if err := errors.Join(os.MkdirAll(services, 0o755), os.WriteFile(filepath.Join(services, n), nil, 0o644)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			absenceProver.command = strings.ReplaceAll(was.command, "/run/systemd/userdb", services)
+			if absenceProver.command == was.command {
+				t.Fatal("the script does not look for services, so this proves nothing")
+			}
 			for path, content := range map[string]string{"/etc/nsswitch.conf": c.sources, "/usr/etc/nsswitch.conf": c.vendor, "/etc/passwd": c.users} {
 				own := filepath.Join(dir, strings.ReplaceAll(path, "/", "_"))
 				if content != "" {

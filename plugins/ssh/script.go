@@ -105,7 +105,8 @@ exit 92
 
 // proveAbsence ends with 91 where there is certainly no such account. Getent says so, too,
 // while a directory does not answer: the machine's files must be all that it asks. A + in
-// them is a directory's; systemd's accounts are those of this machine.
+// them is a directory's. Systemd's accounts are those of this machine, unless another's
+// service stands where its module looks for them.
 const proveAbsence = named + `[ -r /etc/passwd ] || exit 92
 while IFS=: read -r name rest || [ -n "$name" ]; do
   case $name in "$R_NAME"|+*) exit 92 ;; esac
@@ -115,7 +116,12 @@ for f in /etc/nsswitch.conf /usr/etc/nsswitch.conf; do
   [ -e "$f" ] || continue
   sources=$(sed -n "s/#.*//; s/^[[:space:]]*passwd[[:space:]]*:[[:space:]]*//p" "$f") && [ -n "$sources" ] || exit 92
   for s in $sources; do
-    case $s in files|compat|systemd) ;; *) exit 92 ;; esac
+    case $s in files|compat) continue ;; systemd) ;; *) exit 92 ;; esac
+    [ -e /run/systemd/userdb ] || continue
+    services=$(ls -A /run/systemd/userdb) || exit 92
+    for n in $services; do
+      case $n in io.systemd.*) ;; *) exit 92 ;; esac
+    done
   done
 done
 exit 91
