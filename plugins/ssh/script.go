@@ -89,7 +89,8 @@ exit 108
 // comparePassword: the rest of the input is the password and a zero byte, as pam_unix's
 // own helper wants it. That takes a locked password (behind a !) for a wrong one, and asks
 // whichever source comes first: a directory has * or x for a password that it does not show.
-// So both entries must be the machine's own files', and the hash must look like one.
+// So both entries must be the machine's own files', and the hash must look like one. That PAM
+// asks Kerberos or a directory about a login all the same, they do not tell (docs/targets.md).
 const comparePassword = account + `[ "$(id -u)" = 0 ] || exit 93
 for map in passwd shadow; do
   line=$(getent -s files "$map" -- "$R_NAME") && [ "$line" = "$(getent "$map" -- "$R_NAME")" ] || exit 92
