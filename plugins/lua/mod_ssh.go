@@ -73,7 +73,7 @@ local pgpass = assert(c:get("/home/app/.pgpass", {secret = true})) -- it has oth
 			name: "put", acts: true, takes: "path: string, content: string|secret, options?: table", gives: "true|nil, sdk.error?",
 			about: "Writes a file by SFTP in one step: beside it, then in its place. It keeps the mode and the owner of the file that is there; a new one gets the mode 0600. A link is refused. " +
 				"The options: mode, such as \"0644\"; timeout in seconds (60); was, what the script has read there: where something else is in the file by then, as by another agent, it stays as it is, and the reason is sftp.changed (conflict): read it again. " +
-				"All who say was take turns, by a file with .rotunda-lock after the name; one that was left behind is taken over after 10 seconds. Who writes without it, as a person does, is noticed up to the last answer before the file is replaced. " +
+				"All who say was take turns, by a file with .rotunda-lock after the name; one that is older than 10 seconds is taken over, and who held it then changes nothing any more. Who writes without it, as a person does, is noticed up to the last answer before the file is replaced. " +
 				"An error has not_sent where the file is as it was. " +
 				fileReasons + ", sftp.kind (conflict: no regular file), sftp.locked (conflict: another one holds the lock) and sftp.rename (unsupported: the host cannot replace a file in one step).",
 			example: `local c = assert(ssh.connect{login = "root", secret = job.admin.secret})

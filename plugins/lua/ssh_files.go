@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -173,7 +174,13 @@ func sftpPut(a *args) int {
 	return a.push(lua.LTrue)
 }
 
-const posixRename = "posix-rename@openssh.com"
+const (
+	posixRename  = "posix-rename@openssh.com"
+	besidePrefix = ".rotunda-"
+)
+
+// besideName is the name of a file that replaceFile writes beside another.
+var besideName = regexp.MustCompile(`^\.rotunda-[A-Z2-7]{26}$`)
 
 // replaceFile writes a file beside the one of that name and puts it in its place, where that
 // still has what was in it, unless was is nil. Until then nothing is changed, and the error
@@ -205,7 +212,7 @@ func replaceFile(c *sftp.Client, name string, content, was []byte, mode int64) *
 			mode = int64(info.Mode().Perm())
 		}
 	}
-	beside := path.Join(path.Dir(name), ".rotunda-"+rand.Text())
+	beside := path.Join(path.Dir(name), besidePrefix+rand.Text())
 	if err := writeBeside(c, beside, content, owner, fs.FileMode(mode)); err != nil {
 		_ = c.Remove(beside)
 		return as(fileError(name, err))
@@ -215,30 +222,35 @@ func replaceFile(c *sftp.Client, name string, content, was []byte, mode int64) *
 		since, failed := lockFile(c, lock, beside)
 		if failed == nil {
 			defer func() {
-				if time.Since(since) < lockHeld { // later it may be another's
+				if time.Since(since) < lockHeld/2 && holds(c, lock, beside) == nil { // later it may be another's
 					_ = c.Remove(lock)
 				}
 			}()
 			failed = stillHas(c, name, was)
 		}
-		if failed == nil && time.Since(since) > lockHeld/2 {
-			failed = fileLocked(lock, errors.New("the host is too slow to keep others from changing the file meanwhile"))
+		if failed == nil {
+			failed = holds(c, lock, beside)
 		}
 		if failed != nil {
 			_ = c.Remove(beside)
 			return as(failed)
 		}
 	}
-	if err := c.PosixRename(beside, name); err != nil {
+	err = c.PosixRename(beside, name)
+	if was != nil && errors.Is(err, fs.ErrNotExist) { // whoever took the lock over has removed it
+		return as(fileLocked(name+lockSuffix, errors.New("another one has taken it over")))
+	} else if err != nil {
 		_ = c.Remove(beside)
 		return fileError(name, err)
 	}
 	return nil
 }
 
-// Those who replace a file only where it is as they read it take turns by a lock beside it. It
-// is held for the few answers that it takes to compare and to rename; one that is older was left
-// by somebody who has ended.
+// Those who replace a file only where it is as they read it take turns by a lock beside it, in
+// which stands the name of the file that its holder is about to put in place. It is held for the
+// few answers that it takes to compare and to rename. An older one was left by somebody who has
+// ended, or whose rename hangs: who takes it over removes his file first, so that it comes to
+// nothing.
 const (
 	lockSuffix = ".rotunda-lock"
 	lockHeld   = 10 * time.Second
@@ -265,7 +277,11 @@ func lockFile(c *sftp.Client, lock, beside string) (since time.Time, _ *sdk.Erro
 		since = time.Now()
 		f, err := c.OpenFile(lock, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 		if err == nil {
-			_ = f.Close()
+			_, err = f.Write([]byte(path.Base(beside)))
+			if err = errors.Join(err, f.Close()); err != nil {
+				_ = c.Remove(lock)
+				return since, fileError(lock, err)
+			}
 			return since, nil
 		}
 		// That it is there is, to SFTP, a failure like others.
@@ -279,11 +295,51 @@ func lockFile(c *sftp.Client, lock, beside string) (since time.Time, _ *sdk.Erro
 		case missing != nil:
 			return since, fileError(lock, missing)
 		case here.ModTime().Sub(held.ModTime())+time.Since(began) > lockHeld:
-			_ = c.Remove(lock)
-			continue
+			if takeOver(c, lock) == nil {
+				continue
+			}
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// holds says whether a lock is the one of who writes beside.
+func holds(c *sftp.Client, lock, beside string) *sdk.Error {
+	failed := stillHas(c, lock, []byte(path.Base(beside)))
+	if failed != nil && failed.Reason == "sftp.changed" {
+		return fileLocked(lock, errors.New("another one has taken it over"))
+	}
+	return failed
+}
+
+// takeOver removes a lock that is too old. Of two who do so at the same time the second may find
+// the first one's new lock there: he is kept from renaming, too.
+func takeOver(c *sftp.Client, lock string) error {
+	if err := disarm(c, lock); err != nil {
+		return err
+	}
+	away := path.Join(path.Dir(lock), besidePrefix+rand.Text())
+	if err := c.PosixRename(lock, away); err != nil {
+		return err
+	}
+	return errors.Join(disarm(c, away), c.Remove(away))
+}
+
+// disarm removes the file that a lock's holder is about to put in place.
+func disarm(c *sftp.Client, lock string) error {
+	f, err := c.Open(lock)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	name, err := io.ReadAll(io.LimitReader(f, 100))
+	if err != nil || !besideName.Match(name) { // nobody wrote his yet
+		return err
+	}
+	if err := c.Remove(path.Join(path.Dir(lock), string(name))); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // stillHas says whether a file's content is what it was.
