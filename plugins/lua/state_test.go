@@ -203,24 +203,24 @@ func TestClosedSessionRunsNothing(t *testing.T) {
 	}
 }
 
-// What a refused login says of the secret an open session at the same place is asked; it
-// accepts nothing, and where there is none the login is not judged.
+// What a refused login says of the secret an administrator's open session on the same resource
+// is asked; it accepts nothing, and where there is none the login is not judged.
 func TestJudge(t *testing.T) {
 	script := func(judge string) *bench {
-		return benchOf(t, "--[[ rotunda\nname = \"r\"\nversion = \"1\"\nkind = \"rotator\"\nabout = \"A test\"\nmodules = [\"secret\"]\n[rotator]\nkinds = [\"password\"]\n]]\n"+
+		return benchOf(t, "--[[ rotunda\nname = \"r\"\nversion = \"1\"\nkind = \"rotator\"\nabout = \"A test\"\nmodules = [\"secret\"]\n[parameters.path]\ntype = \"string\"\nabout = \"A test\"\ndefault = \"a\"\n[rotator]\nkinds = [\"password\"]\n]]\n"+
 			"local secret = require \"secret\"\nfunction open() return {} end function set_secret() return sdk.changed end\n"+
 			"function verify(job) if job.account.login == \"gone\" then return sdk.undecided(\"unreachable\") end return sdk.undecided() end\n"+judge)
 	}
 	undecided := func(reason string) sdk.VerifyResponse { return sdk.VerifyResponse{Reason: reason} }
-	verify := func(b *bench, address, name string) sdk.VerifyResponse {
+	verify := func(b *bench, at sdk.Resource, name string) sdk.VerifyResponse {
 		t.Helper()
-		got, err := rotator{b.p}.Verify(t.Context(), sdk.VerifyRequest{Host: b.host, Resource: sdk.Resource{Address: address}, Account: sdk.Account{Name: name}, Credential: password("the candidate")})
+		got, err := rotator{b.p}.Verify(t.Context(), sdk.VerifyRequest{Host: b.host, Resource: at, Account: sdk.Account{Name: name}, Credential: password("the candidate")})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return got
 	}
-	const at = "192.0.2.1:22"
+	at := sdk.Resource{Address: "192.0.2.1:22", Config: []byte(`{}`)}
 	for judge, want := range map[string]sdk.VerifyResponse{
 		`function judge(session, job) assert(session and job.admin.login == "adm" and job.account.login == "ann" and secret.equal(job.candidate, "the candidate")) return sdk.rejected() end`: {Verdict: sdk.Rejected, Reason: "bad_secret"},
 		`function judge() return sdk.undecided("locked") end`:                                                   undecided("locked"),
@@ -234,15 +234,17 @@ func TestJudge(t *testing.T) {
 		if got := verify(b, at, "ann"); got != undecided("not_judged") {
 			t.Errorf("%s: without a session %+v", judge, got)
 		}
-		s, err := rotator{b.p}.Open(t.Context(), sdk.OpenRequest{Host: b.host, Resource: sdk.Resource{Address: at}, Admin: password("adm1n"), AdminAs: sdk.Account{Name: "adm"}})
+		s, err := rotator{b.p}.Open(t.Context(), sdk.OpenRequest{Host: b.host, Resource: at, Admin: password("adm1n"), AdminAs: sdk.Account{Name: "adm"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := verify(b, at, "ann"); got != want {
 			t.Errorf("%s: %+v", judge, got)
 		}
-		if got := verify(b, "192.0.2.2:22", "ann"); got != undecided("not_judged") {
-			t.Errorf("%s: by another place's session %+v", judge, got)
+		for _, other := range []sdk.Resource{{Address: "192.0.2.2:22", Config: at.Config}, {Address: at.Address, Config: []byte(`{"path":"other"}`)}} {
+			if got := verify(b, other, "ann"); got != undecided("not_judged") {
+				t.Errorf("%s: %s %s by another resource's session %+v", judge, other.Address, other.Config, got)
+			}
 		}
 		if got := verify(b, at, "gone"); got != undecided("unreachable") {
 			t.Errorf("%s: of a login that was not refused %+v", judge, got)
@@ -252,6 +254,16 @@ func TestJudge(t *testing.T) {
 		}
 		if got := verify(b, at, "ann"); got != undecided("not_judged") {
 			t.Errorf("%s: after the session %+v", judge, got)
+		}
+		own, err := rotator{b.p}.Open(t.Context(), sdk.OpenRequest{Host: b.host, Resource: at, Admin: password("0ld"), AdminAs: sdk.Account{Name: "ann"}, Self: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := verify(b, at, "ann"); got != undecided("not_judged") {
+			t.Errorf("%s: by the account's own session %+v", judge, got)
+		}
+		if err := own.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -155,13 +156,13 @@ func (r rotator) Verify(ctx context.Context, q sdk.VerifyRequest) (sdk.VerifyRes
 // notJudged is the answer to a login that was refused, nobody knows why.
 var notJudged = sdk.VerifyResponse{Reason: "not_judged"}
 
-// judge asks the newest session at that place, where the script has a judge, what a refusal
-// says of the secret. It says no more than that: a login goes through no session, so that the
-// secret is accepted is none of its answers.
+// judge asks the newest session of an administrator on that resource, where the script has a
+// judge, what a refusal says of the secret. It says no more than that: a login goes through no
+// session, so that the secret is accepted is none of its answers.
 func (p *program) judge(ctx context.Context, q sdk.VerifyRequest) sdk.VerifyResponse {
 	p.mu.Lock()
 	n := len(p.judges) - 1
-	for n >= 0 && p.judges[n].open.Resource.Address != q.Resource.Address {
+	for n >= 0 && !p.judges[n].sees(q.Resource) {
 		n--
 	}
 	var v *session
@@ -191,6 +192,13 @@ func (p *program) judge(ctx context.Context, q sdk.VerifyRequest) sdk.VerifyResp
 		return notJudged
 	}
 	return out
+}
+
+// sees says whether a session is an administrator's on that resource. Another resource at the
+// same address may be another part of the target, such as a file of its own.
+func (v *session) sees(r sdk.Resource) bool {
+	o := v.open
+	return !o.Self && o.Resource.Address == r.Address && bytes.Equal(o.Resource.Config, r.Config)
 }
 
 // after is a script that runs after a rotation.
