@@ -111,7 +111,7 @@ function judge(_, job)
 	local got, err = ask("GET", "/_security/user" .. http.path(name), admin.login, admin.secret)
 	if not got then
 		return nil, err
-	elseif got.status == 404 then
+	elseif got.status == 404 and got.body:match("^%s*{%s*}%s*$") then -- Elasticsearch's own word, and no proxy's
 		return sdk.rejected()
 	end
 	local users = got.status == 200 and got.json()

@@ -7,7 +7,7 @@ mock("http", {
 		if a.class then
 			return nil, a
 		end
-		return {status = a[1], json = function() return a[2] end}
+		return {status = a[1], body = type(a[2]) == "string" and a[2] or "", json = function() return a[2] end}
 	end,
 	path = function(part) return "/" .. part end,
 })
@@ -70,7 +70,8 @@ end)
 
 test("why a login was refused", function()
 	for _, row in ipairs{
-		{LOGS, "rejected", "bad_secret"}, {{404}, "rejected", "bad_secret"}, {{200, {logs = {username = "logs", enabled = false}}}, "undecided", "disabled"},
+		{LOGS, "rejected", "bad_secret"}, {{404, "{}"}, "rejected", "bad_secret"}, {{404}, "undecided", "not_judged"},
+		{{404, [[{"error":"no Route matched"}]]}, "undecided", "not_judged"}, {{404, "<html>"}, "undecided", "not_judged"}, {{200, {logs = {username = "logs", enabled = false}}}, "undecided", "disabled"},
 		{{200, {}}, "undecided", "not_judged"}, {{200, {logs = {username = "logs"}}}, "undecided", "not_judged"}, {{403}, "undecided", "not_judged"}, {{503}, "undecided", "not_judged"},
 	} do
 		answers = {row[1]}

@@ -110,11 +110,12 @@ function judge(_, job)
 	local got, err = ask("GET", "/api/users/lookup", admin.login, admin.secret, {query = {loginOrEmail = job.account.login}})
 	if not got then
 		return nil, err
-	elseif got.status == 404 then
-		return sdk.rejected()
 	end
-	local user = got.status == 200 and got.json()
-	if type(user) ~= "table" or user.login ~= job.account.login or user.isExternal == true then
+	local user = got.json()
+	local said = type(user) == "table" and user.message
+	if got.status == 404 and type(said) == "string" and said:lower() == "user not found" then -- Grafana's own word, and no proxy's
+		return sdk.rejected()
+	elseif got.status ~= 200 or type(user) ~= "table" or user.login ~= job.account.login or user.isExternal == true then
 		return sdk.undecided("not_judged")
 	elseif user.isDisabled == true then
 		return sdk.undecided("disabled")

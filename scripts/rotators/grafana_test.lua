@@ -72,7 +72,9 @@ test("why a login was refused", function()
 	for _, row in ipairs{
 		{{ANN, settings("true", "true")}, "rejected", "bad_secret"}, {{ANN, settings("false", "true")}, "undecided", "not_judged"},
 		{{ANN, settings("true", "false")}, "undecided", "not_judged"}, {{ANN, {200, {}}}, "undecided", "not_judged"}, {{ANN, {403}}, "undecided", "not_judged"},
-		{{{404}}, "rejected", "bad_secret"}, {{{200, {id = 7, login = "ann", isDisabled = true}}}, "undecided", "disabled"},
+		{{{404, {message = "user not found", messageId = "user.not-found", statusCode = 404}}}, "rejected", "bad_secret"},
+		{{{404, {message = "User not found"}}}, "rejected", "bad_secret"}, {{{404}}, "undecided", "not_judged"},
+		{{{404, {message = "Not found"}}}, "undecided", "not_judged"}, {{{404, "404 page not found"}}, "undecided", "not_judged"}, {{{200, {id = 7, login = "ann", isDisabled = true}}}, "undecided", "disabled"},
 		{{{200, {id = 7, login = "ann", isExternal = true}}}, "undecided", "not_judged"}, {{{200, {id = 7, login = "other"}}}, "undecided", "not_judged"},
 		{{{500}}, "undecided", "not_judged"},
 	} do

@@ -132,10 +132,12 @@ function judge(_, job)
 	local got, err = as_admin("GET", "/api/v1/users" .. http.path(name), job)
 	if not got then
 		return nil, err
-	elseif got.status == 404 then
+	end
+	local user = got.json()
+	if got.status == 404 and type(user) == "table" and user.errorCode == "E0000007" then -- Okta's own word, and no proxy's
 		return sdk.rejected()
 	end
-	local user = got.status == 200 and got.json()
+	user = got.status == 200 and user
 	local profile = type(user) == "table" and user.profile
 	if type(profile) ~= "table" or profile.login ~= name then
 		return sdk.undecided("not_judged")

@@ -84,7 +84,8 @@ test("why a login was refused", function()
 	for _, row in ipairs{
 		{user(), "undecided", "not_judged"}, {user{status = "LOCKED_OUT"}, "undecided", "locked"}, {user{status = "SUSPENDED"}, "undecided", "disabled"},
 		{user{status = "PASSWORD_EXPIRED"}, "undecided", "not_judged"}, {user{profile = {login = "ann@other.example"}}, "undecided", "not_judged"},
-		{{404}, "rejected", "bad_secret"}, {{429}, "undecided", "not_judged"},
+		{{404, {errorCode = "E0000007", errorSummary = "Not found: Resource not found: ann@example.com (User)"}}, "rejected", "bad_secret"},
+		{{404}, "undecided", "not_judged"}, {{404, {error = "no such route"}}, "undecided", "not_judged"}, {{429}, "undecided", "not_judged"},
 	} do
 		answers = {row[1]}
 		local answer = judge(nil, change())
