@@ -101,25 +101,51 @@ function verify(job)
 	return sdk.undecided("api.status")
 end
 
--- The administrator sees whether the user is there, enabled, and can be read, as a login reads
--- him: then the password was judged, and is wrong.
+-- state is what the administrator reads of a user, as a login reads him: enabled, disabled,
+-- missing, or unread.
+local function state(admin, name)
+	local got, err = ask("GET", "/_security/user" .. http.path(name), admin.login, admin.secret)
+	if not got then
+		return nil, err
+	elseif got.status == 404 and got.body:match("^%s*{%s*}%s*$") then -- Elasticsearch's own word, and no proxy's
+		return "missing"
+	end
+	local users = got.status == 200 and got.json()
+	local user = type(users) == "table" and users[name]
+	if type(user) ~= "table" or type(user.enabled) ~= "boolean" then
+		return "unread"
+	end
+	return user.enabled and "enabled" or "disabled"
+end
+
+-- The login was refused at another moment than the user is read, when he may not have been to be
+-- read. So it is tried again: refused between two readings, the password was judged, and is wrong.
 function judge(_, job)
 	local admin, name = job.admin, job.account.login
 	if name == "" or name == "." or name == ".." or name:find("[*,]") then
 		return sdk.undecided("not_judged")
 	end
-	local got, err = ask("GET", "/_security/user" .. http.path(name), admin.login, admin.secret)
+	local before, err = state(admin, name)
+	if not before then
+		return nil, err
+	elseif before == "missing" then
+		return sdk.rejected()
+	elseif before ~= "enabled" then
+		return sdk.undecided(before == "disabled" and "disabled" or "not_judged")
+	end
+	local got
+	got, err = ask("GET", "/_security/_authenticate", name, job.candidate)
 	if not got then
 		return nil, err
-	elseif got.status == 404 and got.body:match("^%s*{%s*}%s*$") then -- Elasticsearch's own word, and no proxy's
+	elseif got.status ~= 401 then
+		return sdk.undecided("not_judged")
+	end
+	local since
+	since, err = state(admin, name)
+	if not since then
+		return nil, err
+	elseif since == "enabled" then
 		return sdk.rejected()
 	end
-	local users = got.status == 200 and got.json()
-	local user = type(users) == "table" and users[name]
-	if type(user) ~= "table" or type(user.enabled) ~= "boolean" then
-		return sdk.undecided("not_judged")
-	elseif not user.enabled then
-		return sdk.undecided("disabled")
-	end
-	return sdk.rejected()
+	return sdk.undecided("not_judged")
 end

@@ -69,14 +69,21 @@ test("logins", function()
 end)
 
 test("why a login was refused", function()
+	local off = {200, {logs = {username = "logs", enabled = false}}}
 	for _, row in ipairs{
-		{LOGS, "rejected", "bad_secret"}, {{404, "{}"}, "rejected", "bad_secret"}, {{404}, "undecided", "not_judged"},
-		{{404, [[{"error":"no Route matched"}]]}, "undecided", "not_judged"}, {{404, "<html>"}, "undecided", "not_judged"}, {{200, {logs = {username = "logs", enabled = false}}}, "undecided", "disabled"},
-		{{200, {}}, "undecided", "not_judged"}, {{200, {logs = {username = "logs"}}}, "undecided", "not_judged"}, {{403}, "undecided", "not_judged"}, {{503}, "undecided", "not_judged"},
+		{{LOGS, {401}, LOGS}, "rejected", "bad_secret"}, {{LOGS, {200, {username = "logs"}}}, "undecided", "not_judged"}, {{LOGS, {503}}, "undecided", "not_judged"},
+		{{LOGS, {401}, off}, "undecided", "not_judged"}, {{LOGS, {401}, {503}}, "undecided", "not_judged"}, {{LOGS, {401}, {404, "{}"}}, "undecided", "not_judged"},
+		{{{404, "{}"}}, "rejected", "bad_secret"}, {{{404}}, "undecided", "not_judged"}, {{{404, [[{"error":"no Route matched"}]]}}, "undecided", "not_judged"},
+		{{{404, "<html>"}}, "undecided", "not_judged"}, {{off}, "undecided", "disabled"}, {{{200, {}}}, "undecided", "not_judged"},
+		{{{200, {logs = {username = "logs"}}}}, "undecided", "not_judged"}, {{{403}}, "undecided", "not_judged"}, {{{503}}, "undecided", "not_judged"},
 	} do
-		answers = {row[1]}
+		answers = row[1]
 		local answer = judge(nil, change())
-		assert(outcome(answer) == row[2] and reason(answer) == row[3], row[3])
+		assert(outcome(answer) == row[2] and reason(answer) == row[3] and #answers == 0, row[3])
 	end
-	assert(asked[1].path == "/_security/user/logs" and asked[1].basic.user ~= "logs")
+	assert(asked[1].path == "/_security/user/logs" and asked[1].basic.user == "elastic")
+	assert(asked[2].path == "/_security/_authenticate" and asked[2].basic.user == "logs" and reveal(asked[2].basic.secret) == "n3w")
+	answers = {LOGS, {class = "unreachable", reason = "http", not_sent = true}}
+	local none, err = judge(nil, change())
+	assert(none == nil and err.class == "unreachable")
 end)
