@@ -180,6 +180,9 @@ func (r *ios) show(pattern string) string {
 		return "% Failed to compile regular expression"
 	}
 	var out []string
+	if l := "aaa new-model"; p.MatchString(l) {
+		out = append(out, l)
+	}
 	if l := "aaa local authentication attempts max-fail 3"; r.locked != "" && p.MatchString(l) {
 		out = append(out, l)
 	}

@@ -221,8 +221,9 @@ function verify(job)
 	return nil, err
 end
 
--- With these lines alone the device compares a secret with its own user's, locks nobody out and
--- has no secret end.
+-- With these lines alone, the first of which must be there, the device compares a secret with its
+-- own user's, locks nobody out and has no secret end. Without it each line of its own says by what
+-- it lets people in, which may be no user's secret.
 local HARMLESS = {"^aaa new%-model$", "^aaa session%-id %S+$", "^aaa authentication login %S+ local$", "^aaa accounting ", "^username "}
 
 -- judge says whether the configuration has another reason for a refusal than a wrong secret.
@@ -234,9 +235,10 @@ function judge(session, job)
 	local d = at(session, job)
 	local said = run(d, "show running-config | include ^aaa |^login |^username " .. anyOf(name) .. " ", EXEC)
 	session.midway = false
-	local user
+	local user, model
 	for line in said:gmatch("[^\r\n]+") do
 		line = line:gsub("%s+$", "")
+		model = model or line == "aaa new-model"
 		local harmless = false
 		for _, p in ipairs(HARMLESS) do
 			harmless = harmless or line:match(p) ~= nil
@@ -248,8 +250,8 @@ function judge(session, job)
 		end
 	end
 	user = user and user:gsub("^privilege %d+ ", "")
-	if user and (user:match("^secret %d+ %S+$") or user:match("^password %d+ %S+$")) then
+	if model and user and (user:match("^secret %d+ %S+$") or user:match("^password %d+ %S+$")) then
 		return sdk.rejected()
 	end
-	return sdk.undecided("not_judged") -- nobody, or one with more to his name, such as an access list
+	return sdk.undecided("not_judged") -- also nobody, or one with more to his name, such as an access list
 end

@@ -193,16 +193,20 @@ test("why a login was refused", function()
 	local j = change()
 	local s = open(j)
 	for said, want in pairs{
-		["username bob privilege 1 secret 9 $9$xyz\n"] = "rejected",
-		["username bob secret 5 $1$xyz\n"] = "rejected",
+		["aaa new-model\nusername bob privilege 1 secret 9 $9$xyz\n"] = "rejected",
+		["aaa new-model\nusername bob secret 5 $1$xyz\n"] = "rejected",
+		["username bob privilege 1 secret 9 $9$xyz\n"] = "undecided",
+		["aaa authentication login default local\nusername bob secret 9 $9$xyz\n"] = "undecided",
+		["aaa new-model\naaa authentication login default local\naaa authentication login vty line\nusername bob secret 9 $9$xyz\n"] = "undecided",
 		["aaa new-model\naaa authentication login default local\nusername bob secret 9 $9$xyz\naaa session-id common\n"] = "rejected",
 		["aaa new-model\naaa local authentication attempts max-fail 3\nusername bob secret 9 $9$xyz\n"] = "undecided",
 		["aaa new-model\naaa authentication login default group tacacs+ local\nusername bob secret 9 $9$xyz\n"] = "undecided",
-		["login block-for 60 attempts 3 within 60\nusername bob secret 9 $9$xyz\n"] = "undecided",
-		["username bob access-class 7\nusername bob secret 9 $9$xyz\n"] = "undecided",
-		["username bob common-criteria-policy strict secret 9 $9$xyz\n"] = "undecided",
-		["username bobby secret 9 $9$xyz\n"] = "undecided",
+		["aaa new-model\nlogin block-for 60 attempts 3 within 60\nusername bob secret 9 $9$xyz\n"] = "undecided",
+		["aaa new-model\nusername bob access-class 7\nusername bob secret 9 $9$xyz\n"] = "undecided",
+		["aaa new-model\nusername bob common-criteria-policy strict secret 9 $9$xyz\n"] = "undecided",
+		["aaa new-model\nusername bobby secret 9 $9$xyz\n"] = "undecided",
 		["% Invalid input detected at '^' marker.\n"] = "undecided",
+		["aaa new-model\n"] = "undecided",
 		["\n"] = "undecided",
 	} do
 		answers["show running-config | include ^aaa |^login |^username bob "] = said
