@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -101,8 +102,15 @@ func TestAtTheSameTime(t *testing.T) {
 		out, err := f.apply(t.Context(), s, "app", "behind the other")
 		answers <- answer{out, err}
 	}()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	for waiting := 0; waiting == 0; {
-		if err := other.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE NOT granted`).Scan(&waiting); err != nil {
+		select {
+		case got := <-answers:
+			t.Fatalf("it did not wait for the other: %+v", got)
+		default:
+		}
+		if err := other.QueryRow(ctx, `SELECT count(*) FROM pg_locks WHERE NOT granted`).Scan(&waiting); err != nil {
 			t.Fatal(err)
 		}
 	}
