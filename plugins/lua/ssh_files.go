@@ -278,7 +278,7 @@ func lockFile(c *sftp.Client, lock, beside string) (since time.Time, _ *sdk.Erro
 		f, err := c.OpenFile(lock, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 		if err == nil {
 			_, err = f.Write([]byte(path.Base(beside)))
-			if err = errors.Join(err, f.Close()); err != nil {
+			if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil { // who takes it over reads it
 				_ = c.Remove(lock)
 				return since, fileError(lock, err)
 			}

@@ -128,6 +128,31 @@ func TestLockTakenOver(t *testing.T) {
 		check(t, name, loser, winner)
 	})
 
+	// Who takes a lock over may be another login than made it.
+	t.Run("read by all", func(t *testing.T) {
+		name, _ := at(t)
+		opened := 0
+		var mode os.FileMode
+		failed := put(delayed(t, func(kind byte, request string) {
+			switch {
+			case kind == sftpOpen && strings.Contains(request, name):
+				if opened++; opened == 2 {
+					if info, err := os.Stat(name + lockSuffix); err == nil {
+						mode = info.Mode().Perm()
+					}
+				}
+			case opened == 1 && mode == 0: // as a host with the umask 077 has made it
+				mode = 0o600
+				if err := os.Chmod(name+lockSuffix, mode); err != nil {
+					t.Error(err)
+				}
+			}
+		}), name, "winner")
+		if failed != nil || mode != 0o644 {
+			t.Errorf("%v, mode %o", failed, mode)
+		}
+	})
+
 	// Both see the same old lock; the second removes it after the first has made his.
 	t.Run("by two at the same time", func(t *testing.T) {
 		name, age := at(t)
