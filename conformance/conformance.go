@@ -85,6 +85,9 @@ type Harness struct {
 	// Local serves what the plugin asks of the agent's own machine, as pluginhost.Target.Local
 	// does; nil: nothing.
 	Local func(context.Context, net.Conn)
+	// OneAtATime says why the target cannot be asked to change several accounts at once: it loses
+	// some of the changes itself. Empty: it can.
+	OneAtATime string
 	// Calls is after how many NoLeak looks at the process; 0: 10,000. Fewer are enough where
 	// another kit of the same program has looked at it after so many.
 	Calls int

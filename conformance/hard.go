@@ -141,6 +141,9 @@ func (k *kit) manyAtOnce(t *testing.T) {
 	if many < 2 {
 		t.Skip("the manifest declares no Concurrency above 1")
 	}
+	if k.OneAtATime != "" {
+		t.Skip(k.OneAtATime)
+	}
 	type change struct {
 		a             sdk.Account
 		current, next sdk.Credential

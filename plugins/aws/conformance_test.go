@@ -70,6 +70,7 @@ func TestConformanceSeaweedFS(t *testing.T) {
 		Resource: sdk.Resource{Address: s.Address, TLS: sdk.TLS{Mode: sdk.TLSPin}, Config: []byte(`{"verify":"s3"}`)},
 		Pins:     [][32]byte{s.SPKI},
 		Admin:    s.Admin, AdminAs: sdk.Account{Name: "admin"},
+		OneAtATime: "SeaweedFS keeps all users in one file, and loses changes that come together",
 		Account: func(t *testing.T, name string) (sdk.Account, sdk.Credential) {
 			first, err := s.CreateUser(t.Context(), name)
 			if err != nil {
