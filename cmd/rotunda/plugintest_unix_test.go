@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -36,6 +38,13 @@ func TestStoppedKit(t *testing.T) {
 				go func() { <-stop; c <- os.Interrupt }()
 				return func() {}
 			}
+			return run(p)
+		}},
+		"hang-up": {exitInterrupted, `"reason":"interrupted"`, func(p *process, stop <-chan struct{}) exit {
+			mine := make(chan os.Signal, 1) // also where whoever runs this has it ignored
+			signal.Notify(mine, syscall.SIGHUP)
+			defer signal.Stop(mine)
+			go func() { <-stop; _ = syscall.Kill(os.Getpid(), syscall.SIGHUP) }()
 			return run(p)
 		}},
 		"time": {exitUnreachable, `"reason":"deadline"`, func(p *process, stop <-chan struct{}) exit {

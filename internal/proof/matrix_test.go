@@ -451,7 +451,7 @@ func (w *matrix) there(ctx context.Context, a *installation.Agent, until time.Ti
 			return nil
 		}
 		if time.Now().After(until) || ctx.Err() != nil {
-			return fmt.Errorf("STUCK: the agent %s is not connected: %v", a.Name, err)
+			return errors.Join(fmt.Errorf("STUCK: the agent %s is not connected", a.Name), err)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
